@@ -1,0 +1,168 @@
+//! What keeper and daemon say to each other: few messages, each one datagram of a SOCK_SEQPACKET pair, descriptors beside it.
+//!
+//! First byte: version of the channel. Second byte: kind. Numbers are little endian. A receiver that does not know a kind
+//! ignores the message and closes its descriptors, so that an older keeper can hold for a newer daemon.
+
+/// Version of this channel.
+pub const VERSION: u8 = 1;
+/// Descriptors in one message at most (Linux refuses more than 253 in one SCM_RIGHTS).
+pub const FDS_MAX: usize = 64;
+/// Bytes of one message at most.
+pub const BYTES_MAX: usize = 512;
+
+/// From the daemon to the keeper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToKeeper {
+    /// Keep the attached descriptors under this label, instead of what was there.
+    Hold { label: String },
+    /// Close what is held under this label.
+    Drop { label: String },
+    /// The daemon serves: journal and config are read, jobs are adopted, the listener is polled. From now on a death is
+    /// answered by an immediate new start. The first one lets the keeper write its pid file.
+    Up,
+    /// What autostart began has come up: tell the outer init READY=1.
+    Ready,
+    /// A heartbeat.
+    Beat,
+    /// A shutdown has begun; the keeper kills what is left and ends after this many milliseconds.
+    Stopping { limit_ms: u64 },
+    /// The shutdown is complete: end with this exit code.
+    Done { code: u8 },
+}
+
+/// From the keeper to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToDaemon {
+    /// First message. Descriptors: run table, lock, listener, then the program the keeper runs from.
+    /// `generation` counts the daemons of this keeper from 1.
+    Hello { keeper_pid: u32, generation: u32, flags: u32 },
+    /// Attached are the descriptors held under this label. Sent after Hello for each label.
+    Held { label: String },
+    /// All labels have been handed over.
+    HeldEnd,
+    /// The run in this slot was reaped by the keeper; status and usage are in the table.
+    Ended { slot: u32 },
+    /// Stop everything and end. `hurry`: a second request, kill at once.
+    Stop { hurry: bool },
+    /// Any other signal that arrived at the keeper (SIGHUP reloads; under `--init` it is forwarded).
+    Signal { number: u8 },
+}
+
+/// `ToDaemon::Hello.flags`: the keeper is PID 1 of its namespace or was told to act as one.
+pub const FLAG_INIT: u32 = 1;
+
+impl ToKeeper {
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            ToKeeper::Hold { label } => message(1, label.as_bytes()),
+            ToKeeper::Drop { label } => message(2, label.as_bytes()),
+            ToKeeper::Up => message(3, &[]),
+            ToKeeper::Ready => message(4, &[]),
+            ToKeeper::Beat => message(5, &[]),
+            ToKeeper::Stopping { limit_ms } => message(6, &limit_ms.to_le_bytes()),
+            ToKeeper::Done { code } => message(7, &[*code]),
+        }
+    }
+
+    /// `None` for what this version does not know or what is malformed.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<ToKeeper> {
+        let (kind, rest) = parts(bytes)?;
+        Some(match kind {
+            1 => ToKeeper::Hold { label: text(rest)? },
+            2 => ToKeeper::Drop { label: text(rest)? },
+            3 => ToKeeper::Up,
+            4 => ToKeeper::Ready,
+            5 => ToKeeper::Beat,
+            6 => ToKeeper::Stopping { limit_ms: u64::from_le_bytes(rest.try_into().ok()?) },
+            7 => ToKeeper::Done { code: *rest.first()? },
+            _ => return None,
+        })
+    }
+}
+
+impl ToDaemon {
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            ToDaemon::Hello { keeper_pid, generation, flags } => {
+                let mut b = message(1, &keeper_pid.to_le_bytes());
+                b.extend_from_slice(&generation.to_le_bytes());
+                b.extend_from_slice(&flags.to_le_bytes());
+                b
+            }
+            ToDaemon::Held { label } => message(2, label.as_bytes()),
+            ToDaemon::HeldEnd => message(3, &[]),
+            ToDaemon::Ended { slot } => message(4, &slot.to_le_bytes()),
+            ToDaemon::Stop { hurry } => message(5, &[u8::from(*hurry)]),
+            ToDaemon::Signal { number } => message(6, &[*number]),
+        }
+    }
+
+    /// `None` for what this version does not know or what is malformed.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<ToDaemon> {
+        let (kind, rest) = parts(bytes)?;
+        let word = |at: usize| Some(u32::from_le_bytes(rest.get(at..at + 4)?.try_into().ok()?));
+        Some(match kind {
+            1 => ToDaemon::Hello { keeper_pid: word(0)?, generation: word(4)?, flags: word(8)? },
+            2 => ToDaemon::Held { label: text(rest)? },
+            3 => ToDaemon::HeldEnd,
+            4 => ToDaemon::Ended { slot: word(0)? },
+            5 => ToDaemon::Stop { hurry: *rest.first()? != 0 },
+            6 => ToDaemon::Signal { number: *rest.first()? },
+            _ => return None,
+        })
+    }
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut b = vec![VERSION, kind];
+    b.extend_from_slice(body);
+    b
+}
+
+fn parts(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    match bytes {
+        [VERSION, kind, rest @ ..] => Some((*kind, rest)),
+        _ => None,
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    core::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_the_trip_and_garbage_is_ignored() {
+        for m in [
+            ToKeeper::Hold { label: "svc/web/out".into() },
+            ToKeeper::Drop { label: String::new() },
+            ToKeeper::Up,
+            ToKeeper::Ready,
+            ToKeeper::Beat,
+            ToKeeper::Stopping { limit_ms: 25_000 },
+            ToKeeper::Done { code: 143 },
+        ] {
+            assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
+        }
+        for m in [
+            ToDaemon::Hello { keeper_pid: 7, generation: 2, flags: FLAG_INIT },
+            ToDaemon::Held { label: "svc/web/out".into() },
+            ToDaemon::HeldEnd,
+            ToDaemon::Ended { slot: 16_383 },
+            ToDaemon::Stop { hurry: true },
+            ToDaemon::Signal { number: 1 },
+        ] {
+            assert_eq!(ToDaemon::decode(&m.encode()), Some(m));
+        }
+        for bad in [&b""[..], b"\x01", b"\x02\x03", b"\x01\x63", b"\x01\x04\x00", b"\x01\x01\x00\x00", b"\x01\x02\xff"] {
+            assert!(ToDaemon::decode(bad).is_none());
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Every limit of hob, by name. A limit is tested where it is enforced.
+
+use core::time::Duration;
+
+/// Largest frame or message a client may send; checked before memory is reserved. The length field has 24 bits.
+pub const FRAME_MAX: usize = 16 * 1024 * 1024 - 1;
+/// Largest message on HOB_FD and on other bounded sockets.
+pub const MESSAGE_MAX: usize = 64 * 1024;
+/// Requests in one JSON-RPC batch.
+pub const BATCH_MAX: usize = 1000;
+/// Nesting depth of JSON that is accepted (serde_json's own limit).
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Open client connections altogether, and of one uid other than root and hob's own.
+pub const CONNECTIONS_MAX: usize = 4096;
+pub const CONNECTIONS_PER_USER_MAX: usize = 256;
+/// Requests of one connection that wait for their reply.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+/// Unsent bytes of one connection at which its subscriptions are lost (`lagged`), and at which it is closed.
+pub const UNSENT_LAGGED: usize = 1024 * 1024;
+pub const UNSENT_MAX: usize = 32 * 1024 * 1024;
+/// Subscriptions and streams of one connection.
+pub const STREAMS_PER_CONNECTION_MAX: usize = 1024;
+/// Slots in the run table: runs that exist at once.
+pub const RUN_SLOTS: usize = 16_384;
+/// Services in one config, and the length of a service's name in bytes.
+pub const SERVICES_MAX: usize = 10_000;
+pub const NAME_MAX: usize = 64;
+/// Size of a config file.
+pub const CONFIG_MAX: usize = 4 * 1024 * 1024;
+/// Run records kept for each name.
+pub const HISTORY_PER_NAME: usize = 10;
+/// Events kept in the ring.
+pub const EVENTS_KEPT: usize = 1000;
+/// Bytes taken from one pipe in one turn.
+pub const CAPTURE_TURN: usize = 1024 * 1024;
+/// A line longer than this may be cut at a rotation.
+pub const LINE_MAX: usize = 64 * 1024;
+/// Last output lines kept in a failed run's record, and bytes of each.
+pub const LAST_LINES: usize = 5;
+pub const LAST_LINE_BYTES: usize = 200;
+/// Rounds of inputs and effects in one turn of the loop, after which clients are looked at again.
+pub const ROUNDS_PER_TURN: usize = 16;
+/// Space the journal keeps allocated ahead; with less, new work is refused.
+pub const JOURNAL_RESERVE: u64 = 1024 * 1024;
+/// Size of the journal since its snapshot at which a new snapshot is begun, at the least.
+pub const JOURNAL_SNAPSHOT_MIN: u64 = 4 * 1024 * 1024;
+/// Entities written in one turn while a snapshot is made.
+pub const SNAPSHOT_SLICE: usize = 256;
+/// A stored reply of a request key: size, age, number, and the age before which none is dropped.
+pub const KEPT_REPLY_BYTES: usize = 4096;
+pub const KEPT_REPLY_AGE: Duration = Duration::from_secs(3600);
+pub const KEPT_REPLIES_MAX: usize = 10_000;
+pub const KEPT_REPLY_MIN_AGE: Duration = Duration::from_secs(60);
+/// A request key's length in bytes.
+pub const REQUEST_KEY_MAX: usize = 128;

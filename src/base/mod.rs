@@ -1,0 +1,9 @@
+//! Plain values that every room may use: time, ids, units, limits, timers, seeded chance. Touches nothing outside itself.
+
+pub mod control;
+pub mod ids;
+pub mod limits;
+pub mod paths;
+pub mod time;
+pub mod timers;
+pub mod units;

@@ -1,0 +1,1 @@
+//! One timer wheel for all deadlines.

@@ -1,0 +1,220 @@
+//! The core decides: all control state, changed only by `step`, which appends what is to be done to one ordered list. Pure.
+//!
+//! Inputs are facts and wishes; effects are orders. A fact that no longer fits is ignored and traced. Within `step`, handlers
+//! only set marks; `settle` then propagates them to a fixed point and emits, so that no decision sees half-changed state.
+
+pub mod event;
+pub mod keys;
+pub mod record;
+pub mod request;
+pub mod run;
+pub mod service;
+pub mod view;
+
+use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
+use crate::base::time::Mono;
+use crate::config::{Access, Config, ServiceSpec};
+use crate::protocol::methods::{LogQuery, Request};
+use crate::protocol::rpc::RpcError;
+use core::time::Duration;
+use std::sync::Arc;
+
+/// Who is at the other end of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub uid: u32,
+    pub pid: u32,
+    pub access: Access,
+}
+
+/// How a run ended, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Code(i32),
+    Signal(i32),
+    /// Nobody saw the end (keeper and daemon both died).
+    Unknown,
+}
+
+/// What a run cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu: Duration,
+    /// Peak memory for an ended run, present memory for a running one, in bytes.
+    pub memory: u64,
+}
+
+/// Why a start failed. The errno is kept so that `why` can say what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// A sentence without a full stop: `cannot execute /bin/nope: No such file or directory`.
+    pub message: String,
+    /// The machine lacks something now (EAGAIN, ENOMEM, EMFILE, ENFILE, ENOSPC, a full table): to be tried again with backoff and
+    /// never counted towards max_restarts.
+    pub transient: bool,
+}
+
+/// A process that outlived the main process of its run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    pub pid: u32,
+    pub name: String,
+}
+
+/// A run that the table of the keeper knows at the start of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRun {
+    pub run: RunId,
+    /// `None`: the slot was taken but the clone never happened.
+    pub pid: Option<u32>,
+    /// Set when the child could not execute its program.
+    pub exec_error: Option<StartError>,
+    /// Set when it was reaped.
+    pub ended: Option<(End, Usage)>,
+}
+
+/// Everything a new daemon knows before its first step.
+#[derive(Clone, Debug, Default)]
+pub struct Boot {
+    pub config: Config,
+    /// The text hash or path shown in status; and whether the file was found broken (then `config` is what could be used).
+    pub config_error: Option<String>,
+    /// Live entities from snapshot and journal, last state of each, in order of their sequence.
+    pub entities: Vec<record::Entity>,
+    /// Runs in the keeper's table.
+    pub table: Vec<TableRun>,
+    /// Processes of earlier runs that no table knows (keeper and daemon both died), by run.
+    pub leftovers: Vec<(RunId, Vec<Survivor>)>,
+    /// The last events of the ring, oldest first, as JSON lines, and the sequence number of the last.
+    pub events: Vec<(u64, String)>,
+    pub keeper_pid: u32,
+    pub daemon_pid: u32,
+    /// Counts the daemons of this keeper from 1.
+    pub generation: u32,
+    /// Identity of keeper and boot: a shutdown record of another keeper is void.
+    pub keeper_key: String,
+    pub version: &'static str,
+    /// `hob run -- CMD`: the one service that is hob's purpose; hob ends with it.
+    pub main: Option<(String, Arc<ServiceSpec>)>,
+    /// When the keeper started, for the uptime.
+    pub keeper_started: Mono,
+    /// Facts for `daemon.status`, as a JSON object (platform, paths).
+    pub platform: String,
+    /// A shutdown that was asked for while no daemon ran.
+    pub stop: bool,
+}
+
+/// Facts and wishes.
+#[derive(Debug)]
+pub enum Input {
+    /// The first input of a daemon.
+    Boot(Box<Boot>),
+    /// A deadline has passed.
+    Tick,
+    Request { req: ReqId, conn: ConnId, peer: Peer, key: Option<String>, params_hash: u64, request: Request },
+    /// The connection is gone: its waits and subscriptions end; its requests need no reply.
+    Closed { conn: ConnId },
+    /// The connection does not keep up: the subscription is lost, naming where to resume.
+    Lagged { conn: ConnId, subscription: StreamId },
+    /// Result of `Effect::Start`.
+    Started { run: RunId, result: Result<u32, StartError> },
+    /// The main process of a run ended. For an exec failure `Started(Err)` comes instead, never both.
+    Exited { run: RunId, end: End, usage: Usage },
+    /// Result of `Effect::Sweep` and of a cgroup that became empty: who of the run's tree is left.
+    Tree { run: RunId, left: Vec<Survivor> },
+    /// What `Effect::Await` waited for has come: port answered, log line seen.
+    ReadySeen { run: RunId },
+    /// One datagram of sd_notify(3), already checked to come from the run: its assignments.
+    Notify { run: RunId, fields: Vec<(String, String)> },
+    /// Capture has passed all that lay in the pipe when the run ended.
+    Output { run: RunId, bytes: u64, last_lines: Vec<String> },
+    /// Result of `Effect::Measure`.
+    Measured { req: ReqId, usage: Vec<(RunId, Usage)> },
+    /// Result of `Effect::LoadConfig`: a checked config, or the text of all its errors.
+    ConfigRead { req: Option<ReqId>, result: Result<Box<Config>, String> },
+    /// A stop request through the keeper or a signal. `hurry`: kill at once.
+    Stop { hurry: bool },
+    /// SIGHUP.
+    Reload,
+    /// Any other signal under `--init`, to be forwarded to the main service.
+    Forward { signal: i32 },
+    /// The keeper died: stop the jobs and end.
+    KeeperGone,
+    /// The journal cannot be written (`Some(why)`), or can again.
+    JournalBehind { why: Option<String> },
+    /// The journal's reserve is used up, or whole again: refuse or accept new durable work.
+    JournalFull { full: bool },
+}
+
+/// How readiness is found out, where it is not the program's own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Await {
+    Port(u16),
+    Log(String),
+}
+
+/// What makes a start: everything the shell needs, nothing it has to ask the core for.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub run: RunId,
+    pub service: Arc<str>,
+    pub spec: Arc<ServiceSpec>,
+    /// Whether NOTIFY_SOCKET is to be set.
+    pub notify: bool,
+}
+
+/// Orders, run in list order after the round's records were written.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make the service's pipe and cgroup if they do not exist; clone the child. Answered by `Started`.
+    Start(Box<Start>),
+    /// Send a signal: to the main process, or to every process of the run's tree.
+    Signal { run: RunId, signal: i32, tree: bool },
+    /// Kill the whole tree.
+    Kill { run: RunId },
+    /// Look who is left of the run's tree, now and again when that changes; answered by `Tree`.
+    Sweep { run: RunId },
+    /// Watch for readiness until `AwaitEnd`; answered by `ReadySeen`. `from_start`: the run was adopted while starting, so its
+    /// output so far is matched again from the run's first position.
+    Await { run: RunId, what: Await, from_start: bool },
+    AwaitEnd { run: RunId },
+    /// The run's end is on record and its tree is gone: free its slot, pidfd and other means.
+    Forget { run: RunId },
+    /// A service was removed from the config and is down: close its pipe and cgroup; its logs stay.
+    Remove { service: Arc<str> },
+    /// The service's log settings: sent at boot, at the first start and when they change.
+    LogSpec { service: Arc<str>, spec: Arc<ServiceSpec> },
+    /// Exactly one for each request. `durable`: only after all records so far are synced.
+    Reply { req: ReqId, result: Result<String, RpcError>, durable: bool },
+    /// A notification on a connection: method and params as JSON.
+    Notify { conn: ConnId, stream: StreamId, method: &'static str, params: String },
+    /// Append to the event ring; always before the `Notify` effects that tell of it.
+    Event { seq: u64, line: String },
+    /// Open log streams for a caller; the shell replies to `req` itself, names are checked.
+    Logs { req: ReqId, conn: ConnId, query: LogQuery },
+    CloseStream { req: ReqId, conn: ConnId, id: StreamId },
+    /// Read present usage of these runs; answered by `Measured`.
+    Measure { req: ReqId, runs: Vec<RunId> },
+    /// Read and check the config file; answered by `ConfigRead`.
+    LoadConfig { req: Option<ReqId> },
+    /// New daemon settings took effect (log level and size, access, nice).
+    Daemon { spec: Box<crate::config::DaemonSpec> },
+    /// Write heartbeat and state.json (this text) and tell the keeper.
+    Heartbeat { state: String },
+    /// A line for the daemon's own log.
+    Log { level: crate::config::Level, text: String },
+    /// All that autostart began has come up (once).
+    Ready,
+    /// A shutdown began; the keeper's limit is this much later.
+    Stopping { limit: Duration },
+    /// The shutdown is complete: flush, then end hob with this code.
+    Exit { code: u8 },
+}
+
+/// What a step appends to: records are written before any effect of the round runs.
+#[derive(Debug, Default)]
+pub struct Out {
+    pub records: Vec<record::Entity>,
+    pub effects: Vec<Effect>,
+}
+

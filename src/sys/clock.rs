@@ -1,0 +1,26 @@
+//! The clocks, read in one place.
+
+use crate::base::time::{Mono, Now, Wall};
+
+/// Reads both clocks. Neither call can fail on a supported system.
+#[must_use]
+pub fn now() -> Now {
+    let mono = read(libc::CLOCK_MONOTONIC);
+    let wall = read(libc::CLOCK_REALTIME);
+    let nanos = |t: &libc::timespec| u64::try_from(t.tv_nsec).unwrap_or(0);
+    let secs = u64::try_from(mono.tv_sec).unwrap_or(0);
+    // tv_sec is 32 bits wide on some targets and 64 on others.
+    #[allow(clippy::useless_conversion)]
+    let wall_secs = i64::from(wall.tv_sec);
+    Now {
+        mono: Mono(secs * 1_000_000_000 + nanos(&mono)),
+        wall: Wall(wall_secs * 1000 + i64::try_from(nanos(&wall) / 1_000_000).unwrap_or(0)),
+    }
+}
+
+fn read(clock: libc::clockid_t) -> libc::timespec {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid timespec to write to for the length of the call.
+    unsafe { libc::clock_gettime(clock, &raw mut t) };
+    t
+}

@@ -1,0 +1,8 @@
+//! Linux 5.10 or newer.
+
+pub mod pipe;
+pub mod signals;
+pub mod spawn;
+pub mod table;
+pub mod tree;
+pub mod wait;

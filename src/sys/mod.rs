@@ -1,0 +1,52 @@
+//! The operating system: the only unsafe code and the only `cfg` on it. Safe wrappers out, raw calls in.
+//!
+//! What every Unix shares is here in one file each; what differs is one folder a platform with the same names in each:
+//! - `spawn`: clone or fork, exec, and the fixed list of steps between them
+//! - `table`: the run table shared by keeper and daemons
+//! - `wait`: ends of children, signals to exactly the process that is meant
+//! - `signals`: signals of the process itself as a readable descriptor
+//! - `pipe`: pipes and moving their content without copying it
+//! - `tree`: every process of a run: control groups where they exist, sweeps of the process table elsewhere
+#![allow(unsafe_code)]
+
+pub mod chan;
+pub mod clock;
+pub mod file;
+pub mod net;
+pub mod user;
+
+#[cfg(target_os = "linux")]
+#[path = "linux/mod.rs"]
+mod os;
+#[cfg(any(
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_os = "macos"
+))]
+#[path = "bsd/mod.rs"]
+mod os;
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    target_os = "macos"
+)))]
+compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
+
+pub use os::{pipe, signals, spawn, table, tree, wait};
+
+use std::io;
+
+/// The result of a call that answers -1 and sets errno.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The same for calls that answer a size.
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}

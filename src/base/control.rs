@@ -161,7 +161,8 @@ mod tests {
         ] {
             assert_eq!(ToDaemon::decode(&m.encode()), Some(m));
         }
-        for bad in [&b""[..], b"\x01", b"\x02\x03", b"\x01\x63", b"\x01\x04\x00", b"\x01\x01\x00\x00", b"\x01\x02\xff"] {
+        for bad in [&b""[..], b"\x01", b"\x02\x03", b"\x01\x63", b"\x01\x04\x00", b"\x01\x01\x00\x00", b"\x01\x02\xff"]
+        {
             assert!(ToDaemon::decode(bad).is_none());
         }
     }

@@ -58,7 +58,8 @@ impl Paths {
                 _ => Err("no home directory is known: set HOME, or name a folder with --home DIR".to_owned()),
             };
             let state = base(&i.xdg_state, ".local/state")?;
-            let run = i.xdg_runtime.as_ref().filter(|p| p.is_absolute()).map_or_else(|| state.join("run"), |p| p.join("hob"));
+            let run =
+                i.xdg_runtime.as_ref().filter(|p| p.is_absolute()).map_or_else(|| state.join("run"), |p| p.join("hob"));
             (state.clone(), base(&i.xdg_config, ".config")?, run, state.clone(), state.join("logs"))
         };
         Ok(Paths {
@@ -97,7 +98,11 @@ mod tests {
 
     #[test]
     fn users_get_xdg_folders_and_never_tmp() {
-        let i = PathInput { user_home: Some("/home/u".into()), xdg_runtime: Some("/run/user/7".into()), ..PathInput::default() };
+        let i = PathInput {
+            user_home: Some("/home/u".into()),
+            xdg_runtime: Some("/run/user/7".into()),
+            ..PathInput::default()
+        };
         let p = Paths::resolve(&i).unwrap();
         assert_eq!(p.config, PathBuf::from("/home/u/.config/hob/hob.json"));
         assert_eq!(p.run, PathBuf::from("/run/user/7/hob"));

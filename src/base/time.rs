@@ -64,7 +64,15 @@ impl Wall {
         let month = if mp < 10 { mp + 3 } else { mp - 9 };
         let year = yoe + era * 400 + i64::from(month <= 2);
         let day = doy - (153 * mp + 2) / 5 + 1;
-        (year, part(month), part(day), part(ms / 3_600_000), part(ms / 60_000 % 60), part(ms / 1000 % 60), part(ms % 1000))
+        (
+            year,
+            part(month),
+            part(day),
+            part(ms / 3_600_000),
+            part(ms / 60_000 % 60),
+            part(ms / 1000 % 60),
+            part(ms % 1000),
+        )
     }
 }
 

@@ -111,39 +111,84 @@ pub enum Input {
     Boot(Box<Boot>),
     /// A deadline has passed.
     Tick,
-    Request { req: ReqId, conn: ConnId, peer: Peer, key: Option<String>, params_hash: u64, request: Request },
+    Request {
+        req: ReqId,
+        conn: ConnId,
+        peer: Peer,
+        key: Option<String>,
+        params_hash: u64,
+        request: Request,
+    },
     /// The connection is gone: its waits and subscriptions end; its requests need no reply.
-    Closed { conn: ConnId },
+    Closed {
+        conn: ConnId,
+    },
     /// The connection does not keep up: the subscription is lost, naming where to resume.
-    Lagged { conn: ConnId, subscription: StreamId },
+    Lagged {
+        conn: ConnId,
+        subscription: StreamId,
+    },
     /// Result of `Effect::Start`.
-    Started { run: RunId, result: Result<u32, StartError> },
+    Started {
+        run: RunId,
+        result: Result<u32, StartError>,
+    },
     /// The main process of a run ended. For an exec failure `Started(Err)` comes instead, never both.
-    Exited { run: RunId, end: End, usage: Usage },
+    Exited {
+        run: RunId,
+        end: End,
+        usage: Usage,
+    },
     /// Result of `Effect::Sweep` and of a cgroup that became empty: who of the run's tree is left.
-    Tree { run: RunId, left: Vec<Survivor> },
+    Tree {
+        run: RunId,
+        left: Vec<Survivor>,
+    },
     /// What `Effect::Await` waited for has come: port answered, log line seen.
-    ReadySeen { run: RunId },
+    ReadySeen {
+        run: RunId,
+    },
     /// One datagram of sd_notify(3), already checked to come from the run: its assignments.
-    Notify { run: RunId, fields: Vec<(String, String)> },
+    Notify {
+        run: RunId,
+        fields: Vec<(String, String)>,
+    },
     /// Capture has passed all that lay in the pipe when the run ended.
-    Output { run: RunId, bytes: u64, last_lines: Vec<String> },
+    Output {
+        run: RunId,
+        bytes: u64,
+        last_lines: Vec<String>,
+    },
     /// Result of `Effect::Measure`.
-    Measured { req: ReqId, usage: Vec<(RunId, Usage)> },
+    Measured {
+        req: ReqId,
+        usage: Vec<(RunId, Usage)>,
+    },
     /// Result of `Effect::LoadConfig`: a checked config, or the text of all its errors.
-    ConfigRead { req: Option<ReqId>, result: Result<Box<Config>, String> },
+    ConfigRead {
+        req: Option<ReqId>,
+        result: Result<Box<Config>, String>,
+    },
     /// A stop request through the keeper or a signal. `hurry`: kill at once.
-    Stop { hurry: bool },
+    Stop {
+        hurry: bool,
+    },
     /// SIGHUP.
     Reload,
     /// Any other signal under `--init`, to be forwarded to the main service.
-    Forward { signal: i32 },
+    Forward {
+        signal: i32,
+    },
     /// The keeper died: stop the jobs and end.
     KeeperGone,
     /// The journal cannot be written (`Some(why)`), or can again.
-    JournalBehind { why: Option<String> },
+    JournalBehind {
+        why: Option<String>,
+    },
     /// The journal's reserve is used up, or whole again: refuse or accept new durable work.
-    JournalFull { full: bool },
+    JournalFull {
+        full: bool,
+    },
 }
 
 /// How readiness is found out, where it is not the program's own word.
@@ -169,46 +214,103 @@ pub enum Effect {
     /// Make the service's pipe and cgroup if they do not exist; clone the child. Answered by `Started`.
     Start(Box<Start>),
     /// Send a signal: to the main process, or to every process of the run's tree.
-    Signal { run: RunId, signal: i32, tree: bool },
+    Signal {
+        run: RunId,
+        signal: i32,
+        tree: bool,
+    },
     /// Kill the whole tree.
-    Kill { run: RunId },
+    Kill {
+        run: RunId,
+    },
     /// Look who is left of the run's tree, now and again when that changes; answered by `Tree`.
-    Sweep { run: RunId },
+    Sweep {
+        run: RunId,
+    },
     /// Watch for readiness until `AwaitEnd`; answered by `ReadySeen`. `from_start`: the run was adopted while starting, so its
     /// output so far is matched again from the run's first position.
-    Await { run: RunId, what: Await, from_start: bool },
-    AwaitEnd { run: RunId },
+    Await {
+        run: RunId,
+        what: Await,
+        from_start: bool,
+    },
+    AwaitEnd {
+        run: RunId,
+    },
     /// The run's end is on record and its tree is gone: free its slot, pidfd and other means.
-    Forget { run: RunId },
+    Forget {
+        run: RunId,
+    },
     /// A service was removed from the config and is down: close its pipe and cgroup; its logs stay.
-    Remove { service: Arc<str> },
+    Remove {
+        service: Arc<str>,
+    },
     /// The service's log settings: sent at boot, at the first start and when they change.
-    LogSpec { service: Arc<str>, spec: Arc<ServiceSpec> },
+    LogSpec {
+        service: Arc<str>,
+        spec: Arc<ServiceSpec>,
+    },
     /// Exactly one for each request. `durable`: only after all records so far are synced.
-    Reply { req: ReqId, result: Result<String, RpcError>, durable: bool },
+    Reply {
+        req: ReqId,
+        result: Result<String, RpcError>,
+        durable: bool,
+    },
     /// A notification on a connection: method and params as JSON.
-    Notify { conn: ConnId, stream: StreamId, method: &'static str, params: String },
+    Notify {
+        conn: ConnId,
+        stream: StreamId,
+        method: &'static str,
+        params: String,
+    },
     /// Append to the event ring; always before the `Notify` effects that tell of it.
-    Event { seq: u64, line: String },
+    Event {
+        seq: u64,
+        line: String,
+    },
     /// Open log streams for a caller; the shell replies to `req` itself, names are checked.
-    Logs { req: ReqId, conn: ConnId, query: LogQuery },
-    CloseStream { req: ReqId, conn: ConnId, id: StreamId },
+    Logs {
+        req: ReqId,
+        conn: ConnId,
+        query: LogQuery,
+    },
+    CloseStream {
+        req: ReqId,
+        conn: ConnId,
+        id: StreamId,
+    },
     /// Read present usage of these runs; answered by `Measured`.
-    Measure { req: ReqId, runs: Vec<RunId> },
+    Measure {
+        req: ReqId,
+        runs: Vec<RunId>,
+    },
     /// Read and check the config file; answered by `ConfigRead`.
-    LoadConfig { req: Option<ReqId> },
+    LoadConfig {
+        req: Option<ReqId>,
+    },
     /// New daemon settings took effect (log level and size, access, nice).
-    Daemon { spec: Box<crate::config::DaemonSpec> },
+    Daemon {
+        spec: Box<crate::config::DaemonSpec>,
+    },
     /// Write heartbeat and state.json (this text) and tell the keeper.
-    Heartbeat { state: String },
+    Heartbeat {
+        state: String,
+    },
     /// A line for the daemon's own log.
-    Log { level: crate::config::Level, text: String },
+    Log {
+        level: crate::config::Level,
+        text: String,
+    },
     /// All that autostart began has come up (once).
     Ready,
     /// A shutdown began; the keeper's limit is this much later.
-    Stopping { limit: Duration },
+    Stopping {
+        limit: Duration,
+    },
     /// The shutdown is complete: flush, then end hob with this code.
-    Exit { code: u8 },
+    Exit {
+        code: u8,
+    },
 }
 
 /// What a step appends to: records are written before any effect of the round runs.
@@ -217,4 +319,3 @@ pub struct Out {
     pub records: Vec<record::Entity>,
     pub effects: Vec<Effect>,
 }
-

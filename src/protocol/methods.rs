@@ -10,35 +10,56 @@ pub enum Request {
     DaemonStatus,
     DaemonHealth,
     /// `{graceful = true, grace?}`: `grace` replaces daemon.shutdown_timeout; not graceful kills at once.
-    DaemonShutdown { graceful: bool, grace: Option<Duration> },
+    DaemonShutdown {
+        graceful: bool,
+        grace: Option<Duration>,
+    },
     DaemonReload,
     /// The daemon's own log: `{lines = 50, follow = false}`.
     DaemonLogs(LogQuery),
     DaemonConfig,
     /// `{name}`.
-    DaemonWhy { name: String },
+    DaemonWhy {
+        name: String,
+    },
     /// `{names?}`: all when absent.
-    ServiceList { names: Vec<String> },
-    ServiceGet { name: String },
+    ServiceList {
+        names: Vec<String>,
+    },
+    ServiceGet {
+        name: String,
+    },
     /// `{name | names, wait = true, timeout?}`.
     ServiceStart(Change),
     ServiceStop(Change),
     ServiceRestart(Change),
     /// `{name, signal}`: a name with or without SIG, or a number.
-    ServiceSignal { name: String, signal: i32 },
+    ServiceSignal {
+        name: String,
+        signal: i32,
+    },
     /// Back to what autostart says.
-    ServiceReset { names: Vec<String> },
+    ServiceReset {
+        names: Vec<String>,
+    },
     /// `{name | names, lines = 50, follow = false, from?}`.
     ServiceLogs(LogQuery),
     /// `{name, limit = 10}`.
-    ServiceHistory { name: String, limit: usize },
+    ServiceHistory {
+        name: String,
+        limit: usize,
+    },
     /// `{kinds?, names?, from?}`: `kinds` are globs such as `service.*`; `from` is the first sequence number wanted.
     EventSubscribe(EventQuery),
-    EventUnsubscribe { subscription: u32 },
+    EventUnsubscribe {
+        subscription: u32,
+    },
     /// `{kinds?, names?, from?, limit = 100}`.
     EventHistory(EventQuery),
     /// `{id}`: ends a log stream that the caller opened.
-    StreamClose { id: u32 },
+    StreamClose {
+        id: u32,
+    },
     RpcDiscover,
 }
 

@@ -1,0 +1,8 @@
+//! FreeBSD, NetBSD, OpenBSD, DragonFly and macOS.
+
+pub mod pipe;
+pub mod signals;
+pub mod spawn;
+pub mod table;
+pub mod tree;
+pub mod wait;

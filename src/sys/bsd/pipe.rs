@@ -1,0 +1,1 @@
+//! pipe on BSD and macOS.

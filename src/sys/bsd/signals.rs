@@ -1,0 +1,1 @@
+//! signals on BSD and macOS.

@@ -1,0 +1,1 @@
+//! spawn on BSD and macOS.

@@ -1,0 +1,1 @@
+//! table on BSD and macOS.

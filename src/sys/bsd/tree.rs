@@ -1,0 +1,1 @@
+//! tree on BSD and macOS.

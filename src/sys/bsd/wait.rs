@@ -1,0 +1,1 @@
+//! wait on BSD and macOS.

@@ -3,6 +3,7 @@
 pub mod control;
 pub mod ids;
 pub mod limits;
+pub mod near;
 pub mod paths;
 pub mod time;
 pub mod timers;

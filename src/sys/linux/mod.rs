@@ -4,5 +4,6 @@ pub mod pipe;
 pub mod signals;
 pub mod spawn;
 pub mod table;
+pub mod thread;
 pub mod tree;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod paths;
 pub mod time;

@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod near;
 pub mod paths;

@@ -13,6 +13,7 @@
 pub mod chan;
 pub mod clock;
 pub mod file;
+pub mod logfile;
 pub mod net;
 pub mod user;
 

@@ -6,6 +6,8 @@
 //! - `wait`: ends of children, signals to exactly the process that is meant
 //! - `signals`: signals of the process itself as a readable descriptor
 //! - `pipe`: pipes and moving their content without copying it
+//! - `notify`: datagrams of sd_notify(3) with their sender
+//! - `rlimit`: resource limits by name
 //! - `tree`: every process of a run: control groups where they exist, sweeps of the process table elsewhere
 #![allow(unsafe_code)]
 
@@ -37,7 +39,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{pipe, signals, spawn, table, tree, wait};
+pub use os::{notify, pipe, rlimit, signals, spawn, table, tree, wait};
 
 use std::io;
 

@@ -7,6 +7,8 @@
 //! - `signals`: signals of the process itself as a readable descriptor
 //! - `thread`: priority of one thread
 //! - `pipe`: pipes and moving their content without copying it
+//! - `notify`: datagrams of sd_notify(3) with their sender
+//! - `rlimit`: resource limits by name
 //! - `tree`: every process of a run: control groups where they exist, sweeps of the process table elsewhere
 #![allow(unsafe_code)]
 
@@ -39,7 +41,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{pipe, signals, spawn, table, thread, tree, wait};
+pub use os::{notify, pipe, rlimit, signals, spawn, table, thread, tree, wait};
 
 use std::io;
 

@@ -1,6 +1,8 @@
 //! Linux 5.10 or newer.
 
+pub mod notify;
 pub mod pipe;
+pub mod rlimit;
 pub mod signals;
 pub mod spawn;
 pub mod table;

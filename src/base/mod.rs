@@ -4,6 +4,7 @@ pub mod control;
 pub mod ids;
 pub mod limits;
 pub mod paths;
+pub mod signal;
 pub mod time;
 pub mod timers;
 pub mod units;

@@ -6,6 +6,7 @@ pub mod json;
 pub mod limits;
 pub mod near;
 pub mod paths;
+pub mod signal;
 pub mod time;
 pub mod timers;
 pub mod units;

@@ -2,7 +2,8 @@
 //!
 //! Content: `pid SP start_ticks SP boot_id SP crc32 LF`, the checksum over all before its space, in eight hex digits.
 
-use super::{How, identity, open, try_lock};
+use super::{How, identity as file_identity, open, try_lock};
+use crate::sys::identity;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
@@ -57,8 +58,8 @@ pub fn acquire(path: &Path) -> io::Result<Acquired> {
             return Ok(Acquired::Held(Content::parse(&content(&mut file)?)));
         }
         // Between opening and locking, the name may have been given to another file; a lock on a nameless one excludes nobody.
-        let ours = identity(&file)?;
-        let named = open(path, How::Read, 0o600).and_then(|f| identity(&f));
+        let ours = file_identity(&file)?;
+        let named = open(path, How::Read, 0o600).and_then(|f| file_identity(&f));
         if !named.is_ok_and(|n| (n.dev, n.ino) == (ours.dev, ours.ino)) {
             continue;
         }
@@ -106,7 +107,37 @@ impl From<OwnedFd> for Lock {
     }
 }
 
+/// Who holds the lock, without taking it: `None` when nobody does, `Some(None)` when the content does not verify. A process that
+/// tries to take it in the same moment may see it held, and asks again.
+///
+/// # Errors
+/// When the file exists and cannot be opened or locked.
+pub fn holder(path: &Path) -> io::Result<Option<Option<Content>>> {
+    let mut file = match open(path, How::Read, 0o600) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(Some(Content::parse(&content(&mut file)?))),
+        Err(std::fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
 impl Content {
+    /// This process in this boot.
+    #[must_use]
+    pub fn of_this_process() -> Content {
+        let pid = std::process::id();
+        Content { pid, start_ticks: identity::start_ticks(pid).unwrap_or(0), boot_id: identity::boot_id() }
+    }
+
+    /// Whether the process it names still lives: the same pid, start and boot.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.boot_id == identity::boot_id() && identity::start_ticks(self.pid) == Some(self.start_ticks)
+    }
+
     /// The content with its checksum.
     #[must_use]
     pub fn text(&self) -> String {

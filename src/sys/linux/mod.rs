@@ -1,5 +1,6 @@
 //! Linux 5.10 or newer.
 
+pub mod identity;
 pub mod notify;
 pub mod pipe;
 pub mod rlimit;

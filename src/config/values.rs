@@ -308,7 +308,7 @@ pub(super) fn ready(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
     };
     known_members(members, &["port", "log"], cx)?;
     let [member] = members.as_slice() else {
-        return Err(cx.say(node.pos, "exactly one of port and log is wanted"));
+        return Err(cx.say(node.pos, r#"wants exactly one of port and log, as in {"port": 8080}"#));
     };
     cx.in_key(&member.key, |cx| match member.key.as_str() {
         "port" => port(&member.node, cx),
@@ -428,7 +428,7 @@ fn grant(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Grant, Bad> {
     let (key, member) = match (find("user"), find("group")) {
         (Some(m), None) => ("user", m),
         (None, Some(m)) => ("group", m),
-        _ => return Err(cx.say(node.pos, format!("exactly one of user and group is wanted, as in {example}"))),
+        _ => return Err(cx.say(node.pos, format!("wants exactly one of user and group, as in {example}"))),
     };
     let name = cx.in_key(key, |cx| {
         account(&member.node, cx).map_err(|bad| match bad {

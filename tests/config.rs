@@ -3,6 +3,9 @@
 //! The cases in tests/config/*.txt stand between lines of dashes: the text, then the errors, each after `! `. With HOB_REWRITE=1
 //! the errors are written anew, to be judged in the diff.
 
+// The helpers of a test may panic: that is how a test fails.
+#![allow(clippy::unwrap_used)]
+
 use hob::config::{self, Config, Platform, Ready, parse, parse_bytes, to_json};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -139,13 +142,13 @@ const RICH: &str = r#"{
 fn the_effective_config_reads_back_to_itself() {
     let text = RICH;
     for platform in [Platform::linux(), Platform::bsd()] {
-        let config = parse(&text, "f", &platform).unwrap();
+        let config = parse(text, "f", &platform).unwrap();
         let json = to_json(&config);
         assert!(!json.contains('\n'));
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "plain JSON without comments: {json}");
         assert_eq!(parse(&json, "f", &platform), Ok(config));
     }
-    let config = parse(&text, "f", &Platform::linux()).unwrap();
+    let config = parse(text, "f", &Platform::linux()).unwrap();
     assert_eq!(config.services["web"].ready, Ready::Log("^ready \\d+$".into()));
     assert_eq!(config.services["web"].command, ["/bin/sh", "-c", "exec x"]);
     assert_eq!(config.services["a.b"].command[2], "é\n\u{1}\u{1f600}");

@@ -237,7 +237,7 @@ impl<S> Field<S> {
         let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
         match self {
             Field::Command(_) => "a list of texts, or one text for the shell".to_owned(),
-            Field::Path(_) => "an absolute path".to_owned(),
+            Field::Path(_) => "a path".to_owned(),
             Field::Account(_) => "a name or a number".to_owned(),
             Field::Env(_) => "an object of texts".to_owned(),
             Field::Flag(_) => "true or false".to_owned(),

@@ -11,8 +11,8 @@ use crate::base::units::{canonical_duration, canonical_size, parse_duration, par
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-/// Variables that hob sets itself to tell its processes apart.
-const RESERVED_ENV: [&str; 2] = ["HOB_RUN", "HOB_FD"];
+/// Variables that hob sets itself, whatever a config says.
+const RESERVED_ENV: [&str; 4] = ["HOB_RUN", "HOB_SERVICE", "HOB_SOCKET", "HOB_FD"];
 
 pub(super) fn command(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<String>, Bad> {
     match &node.value {
@@ -67,7 +67,8 @@ fn no_nul(text: &str, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
 
 pub(super) fn path(node: &Node, cx: &mut Cx<'_, '_>) -> Result<String, Bad> {
     match &node.value {
-        Value::Text(t) if t.starts_with('/') => no_nul(t, node, cx).map(|()| t.clone()),
+        Value::Text(t) if t.starts_with('~') => Err(cx.say(node.pos, "~ means nothing here; write the whole path")),
+        Value::Text(t) if !t.is_empty() => no_nul(t, node, cx).map(|()| t.clone()),
         _ => Err(Bad::Kind(None)),
     }
 }

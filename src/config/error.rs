@@ -127,8 +127,12 @@ impl<'a> Report<'a> {
     /// `services.web.requires[0]`; a key that is not a plain word stands in quotes.
     pub(super) fn path(&self) -> String {
         let mut out = String::new();
-        for step in &self.path {
+        for (depth, step) in self.path.iter().enumerate() {
             match step {
+                _ if depth == PATH_SHOWN_MAX => {
+                    out.push_str("...");
+                    break;
+                }
                 Step::Index(i) => out.push_str(&format!("[{i}]")),
                 Step::Key(k) => {
                     if !out.is_empty() {
@@ -155,6 +159,8 @@ impl<'a> Report<'a> {
     }
 }
 
+/// Steps of a path that are shown; more come from nonsense alone.
+const PATH_SHOWN_MAX: usize = 12;
 /// Characters of a text from the file that are repeated in a message.
 const SHOWN_MAX: usize = 64;
 
@@ -180,7 +186,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// The candidate that was probably meant by a misspelt word: equal but for case and separators, else the nearest by edit
-/// distance (a third of its letters, three at most), else the only one that begins with it.
+/// distance (a third of its letters, three at most), else the only one that begins with it, else the longest it begins with.
 pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str> + Clone) -> Option<&'c str> {
     let folded = fold(word);
     if folded.is_empty() || folded.len() > 2 * SHOWN_MAX {
@@ -188,8 +194,8 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str> 
     }
     let allowed = match folded.len() {
         0..=2 => 0,
-        3..=5 => 1,
-        6..=8 => 2,
+        3..=6 => 1,
+        7..=9 => 2,
         _ => 3,
     };
     let mut best: Option<(usize, &str)> = None;
@@ -204,10 +210,11 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str> 
         }
     }
     if best.is_none() && folded.len() >= 3 {
-        let mut longer = candidates.filter(|c| fold(c).starts_with(&folded));
+        let mut longer = candidates.clone().filter(|c| fold(c).starts_with(&folded));
         if let (Some(only), None) = (longer.next(), longer.next()) {
             return Some(only);
         }
+        return candidates.filter(|c| c.len() >= 3 && folded.starts_with(&fold(c))).max_by_key(|c| c.len());
     }
     best.map(|(_, c)| c)
 }
@@ -240,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_nearest_word_is_found_and_far_ones_are_not() {
-        let keys = ["restart", "ready", "requires", "env", "env_file", "max_delay", "min_delay", "autostart"];
+        let keys = ["restart", "ready", "requires", "env", "env_file", "max_delay", "min_delay", "autostart", "nice"];
         let near = |w| nearest(w, keys.iter().copied());
         for (word, want) in [
             ("restrat", Some("restart")),
@@ -254,6 +261,8 @@ mod tests {
             ("health", None),
             ("listen", None),
             ("schedule", None),
+            ("ionice", None),
+            ("ready_fd", Some("ready")),
             ("x", None),
             ("", None),
         ] {

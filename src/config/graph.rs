@@ -28,45 +28,68 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
             report.add_at(need.path.clone(), need.pos, message, meant.map(str::to_owned));
         }
     }
-    let mut done = BTreeSet::new();
+    let mut search = Search { edges: &edges, done: BTreeSet::new(), knotted: BTreeSet::new() };
     for start in edges.keys() {
-        walk(start, &edges, &mut done, report);
+        search.walk(start, report);
     }
 }
 
-/// Goes depth first from one service, without recursion, and reports where it comes back to a service on the way.
-fn walk<'n>(
-    start: &'n str,
-    edges: &BTreeMap<&'n str, Vec<&'n NeedAt>>,
-    done: &mut BTreeSet<&'n str>,
-    report: &mut Report<'_>,
-) {
-    let mut way: Vec<(&str, core::slice::Iter<'_, &NeedAt>)> = Vec::new();
-    let mut on_way = BTreeSet::new();
-    let mut enter = Some(start);
-    loop {
-        if let Some(name) = enter.take()
-            && !done.contains(name)
+/// Names of a cycle that are printed.
+const CYCLE_SHOWN_MAX: usize = 50;
+
+struct Search<'n, 'e> {
+    edges: &'e BTreeMap<&'n str, Vec<&'n NeedAt>>,
+    /// Services from which everything was visited.
+    done: BTreeSet<&'n str>,
+    /// Services that are part of a reported cycle.
+    knotted: BTreeSet<&'n str>,
+}
+
+impl<'n> Search<'n, '_> {
+    /// Goes depth first from one service, without recursion, and reports where it comes back to a service on the way.
+    fn walk(&mut self, start: &'n str, report: &mut Report<'_>) {
+        let mut way = Vec::new();
+        let mut on_way: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut enter = Some(start);
+        loop {
+            if let Some(name) = enter.take()
+                && !self.done.contains(name)
+            {
+                on_way.insert(name, way.len());
+                way.push((name, self.edges.get(name).map(|v| v.iter()).unwrap_or_default()));
+            }
+            let Some((name, rest)) = way.last_mut() else { return };
+            match rest.next() {
+                Some(need) => match on_way.get(need.to.as_str()) {
+                    Some(at) => {
+                        let names: Vec<&str> = way.iter().skip(*at).map(|(name, _)| *name).collect();
+                        self.cycle(&names, need, report);
+                    }
+                    None => enter = Some(&need.to),
+                },
+                None => {
+                    self.done.insert(name);
+                    on_way.remove(*name);
+                    way.pop();
+                }
+            }
+        }
+    }
+
+    /// Reports a cycle, unless both ends of the need that closes it are known to be in one.
+    fn cycle(&mut self, names: &[&'n str], closing: &NeedAt, report: &mut Report<'_>) {
+        if report.is_full()
+            || self.knotted.contains(closing.from.as_str()) && self.knotted.contains(closing.to.as_str())
         {
-            on_way.insert(name);
-            way.push((name, edges.get(name).map(|v| v.iter()).unwrap_or_default()));
+            return;
         }
-        let Some((name, rest)) = way.last_mut() else { return };
-        match rest.next() {
-            Some(need) if on_way.contains(need.to.as_str()) => {
-                let names: Vec<&str> = way.iter().map(|(n, _)| *n).skip_while(|n| *n != need.to).collect();
-                let message = format!("these wait for each other: {} -> {}", names.join(" -> "), need.to);
-                report.add_at(need.path.clone(), need.pos, message, None);
-                // One report for each knot: what leads back to its services again would only repeat it.
-                done.extend(on_way.iter().copied());
-                return;
-            }
-            Some(need) => enter = Some(&need.to),
-            None => {
-                done.insert(name);
-                on_way.remove(*name);
-                way.pop();
-            }
-        }
+        self.knotted.extend(names.iter().copied());
+        let shown = names.get(..CYCLE_SHOWN_MAX).unwrap_or(names);
+        let more = match names.len() - shown.len() {
+            0 => String::new(),
+            n => format!(" -> ({n} more)"),
+        };
+        let message = format!("these wait for each other: {}{more} -> {}", shown.join(" -> "), closing.to);
+        report.add_at(closing.path.clone(), closing.pos, message, None);
     }
 }

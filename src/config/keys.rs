@@ -121,7 +121,12 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "what to run: the program and its arguments, or one string for the shell; the only key that must be there",
         r#"["/usr/bin/python3", "-m", "http.server", "8000"]"#,
     ),
-    restarts("cwd", Field::Path(at!(cwd)), "working directory; unset: hob's own", r#""/srv/app""#),
+    restarts(
+        "cwd",
+        Field::Path(at!(cwd)),
+        "working directory, relative to the folder of hob.json; unset: the home of user, or /",
+        r#""/srv/app""#,
+    ),
     restarts(
         "env",
         Field::Env(at!(env)),
@@ -131,7 +136,7 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     restarts(
         "env_file",
         Field::Path(at!(env_file)),
-        "file with lines NAME=VALUE, read at each start",
+        "file with lines NAME=VALUE, relative to the folder of hob.json; read at each start",
         r#""/etc/default/app""#,
     ),
     restarts("user", Field::Account(at!(user)), "user to run as, by name or number; unset: hob's own", r#""www""#),

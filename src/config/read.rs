@@ -45,9 +45,9 @@ impl Cx<'_, '_> {
     pub(super) fn kind(&mut self, node: &Node, wants: &str, example: &str, meant: Option<String>) -> Bad {
         let found = found(&node.value);
         let message = if meant.is_some() || example.is_empty() {
-            format!("{wants} is wanted, found {found}")
+            format!("wants {wants}, found {found}")
         } else {
-            format!("{wants} is wanted, as in {example}, found {found}")
+            format!("wants {wants}, as in {example}, found {found}")
         };
         self.suggest(node.pos, message, meant)
     }
@@ -232,12 +232,12 @@ impl<S> Field<S> {
         Ok(())
     }
 
-    /// The type in words, as the object of a sentence.
+    /// The type in words, to stand behind "wants".
     pub(super) fn wants(&self) -> String {
         let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
         match self {
             Field::Command(_) => "a list of texts, or one text for the shell".to_owned(),
-            Field::Path(_) => "an absolute path".to_owned(),
+            Field::Path(_) => "a path".to_owned(),
             Field::Account(_) => "a name or a number".to_owned(),
             Field::Env(_) => "an object of texts".to_owned(),
             Field::Flag(_) => "true or false".to_owned(),

@@ -3,6 +3,7 @@
 
 use super::error::{Pos, Report, nearest, quote};
 use crate::base::limits::JSON_DEPTH_MAX;
+use crate::base::units::{parse_duration, parse_size};
 use core::str::Chars;
 use std::collections::BTreeMap;
 
@@ -136,6 +137,7 @@ impl Parser<'_, '_, '_> {
         while !self.chars.as_str().starts_with("*/") {
             if self.next().is_none() {
                 self.wrong(here, "this comment has no end: */ is missing");
+                self.give_up();
                 return;
             }
         }
@@ -209,15 +211,25 @@ impl Parser<'_, '_, '_> {
     fn list(&mut self) -> Value {
         let open = self.pos;
         self.next();
-        let mut items = Vec::new();
+        let (mut items, mut index) = (Vec::new(), 0);
         while self.more(']', open) {
-            self.report.enter_index(items.len());
+            self.report.enter_index(index);
             let node = self.value();
             if node.is_none() {
                 self.resume();
             }
             self.report.leave();
             items.extend(node);
+            index += 1;
+            self.trivia();
+            if self.peek() == Some(':') {
+                // A list that was not closed has taken the next key for an element.
+                let here = items.last().map_or(self.pos, |node: &Node| node.pos);
+                let message = format!("']' is missing for the list at {}:{} before this key", open.line, open.column);
+                self.wrong(here, message);
+                self.resume();
+                break;
+            }
             self.separator(']');
         }
         Value::List(items)
@@ -234,7 +246,7 @@ impl Parser<'_, '_, '_> {
             }
             Some(c @ ('}' | ']')) => {
                 let wanted = format!("'{close}' is wanted for the {} at {}:{}", opener(close), open.line, open.column);
-                self.wrong_suggest(here, format!("{wanted}, found {}", shown(c)), Some(close.to_string()));
+                self.wrong(here, format!("{wanted}, found {}", shown(c)));
                 // Nothing around waits for this one, so it was meant to close this.
                 if !self.open.contains(&c) {
                     self.next();
@@ -272,7 +284,7 @@ impl Parser<'_, '_, '_> {
             }
             None | Some('}' | ']') => {}
             Some(c) if c == '"' || c.is_alphabetic() || (close == ']' && (c.is_ascii_digit() || "{[-".contains(c))) => {
-                self.wrong_suggest(after, format!("a comma is missing before {}", shown(c)), Some(",".into()));
+                self.wrong(after, "a comma is missing here");
             }
             Some(c) => {
                 let here = self.pos;
@@ -314,13 +326,13 @@ impl Parser<'_, '_, '_> {
                 self.next();
             }
             Some('=') => {
-                self.wrong_suggest(here, "':' is wanted between a key and its value, found '='", Some(":".into()));
+                self.wrong(here, "':' is wanted between a key and its value, found '='");
                 self.next();
             }
             None => {}
             Some(_) => {
                 let after = self.end;
-                self.wrong_suggest(after, "':' is missing between the key and its value", Some(":".into()));
+                self.wrong(after, "':' is missing between the key and its value");
             }
         }
     }
@@ -415,7 +427,7 @@ impl Parser<'_, '_, '_> {
         if digits.len() < text.len() && digits.bytes().all(|b| b.is_ascii_digit()) {
             let message = "a number has no leading zeros; octal digits are written as text";
             self.wrong_suggest(here, message, Some(quote(&text)));
-        } else if text.chars().any(char::is_alphabetic) {
+        } else if parse_duration(&text).is_ok() || parse_size(&text).is_ok() {
             self.wrong_suggest(here, "a number with a unit is written in double quotes", Some(quote(&text)));
         } else {
             self.wrong(here, format!("{} is not a number", quote(&text)));
@@ -434,7 +446,12 @@ impl Parser<'_, '_, '_> {
         loop {
             let at = self.pos;
             match self.peek() {
-                None | Some('\n') => {
+                None => {
+                    self.wrong(here, "this text has no closing quote");
+                    self.give_up();
+                    return None;
+                }
+                Some('\n') => {
                     self.wrong(here, "this text has no closing quote on its line");
                     return None;
                 }

@@ -11,8 +11,8 @@ use crate::base::units::{canonical_duration, canonical_size, parse_duration, par
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-/// Variables that hob sets itself to tell its processes apart.
-const RESERVED_ENV: [&str; 2] = ["HOB_RUN", "HOB_FD"];
+/// Variables that hob sets itself, whatever a config says.
+const RESERVED_ENV: [&str; 4] = ["HOB_RUN", "HOB_SERVICE", "HOB_SOCKET", "HOB_FD"];
 
 pub(super) fn command(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<String>, Bad> {
     match &node.value {
@@ -67,7 +67,8 @@ fn no_nul(text: &str, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
 
 pub(super) fn path(node: &Node, cx: &mut Cx<'_, '_>) -> Result<String, Bad> {
     match &node.value {
-        Value::Text(t) if t.starts_with('/') => no_nul(t, node, cx).map(|()| t.clone()),
+        Value::Text(t) if t.starts_with('~') => Err(cx.say(node.pos, "~ means nothing here; write the whole path")),
+        Value::Text(t) if !t.is_empty() => no_nul(t, node, cx).map(|()| t.clone()),
         _ => Err(Bad::Kind(None)),
     }
 }
@@ -308,7 +309,7 @@ pub(super) fn ready(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
     };
     known_members(members, &["port", "log"], cx)?;
     let [member] = members.as_slice() else {
-        return Err(cx.say(node.pos, "exactly one of port and log is wanted"));
+        return Err(cx.say(node.pos, r#"wants exactly one of port and log, as in {"port": 8080}"#));
     };
     cx.in_key(&member.key, |cx| match member.key.as_str() {
         "port" => port(&member.node, cx),
@@ -428,7 +429,7 @@ fn grant(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Grant, Bad> {
     let (key, member) = match (find("user"), find("group")) {
         (Some(m), None) => ("user", m),
         (None, Some(m)) => ("group", m),
-        _ => return Err(cx.say(node.pos, format!("exactly one of user and group is wanted, as in {example}"))),
+        _ => return Err(cx.say(node.pos, format!("wants exactly one of user and group, as in {example}"))),
     };
     let name = cx.in_key(key, |cx| {
         account(&member.node, cx).map_err(|bad| match bad {

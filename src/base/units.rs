@@ -351,9 +351,14 @@ mod tests {
         ] {
             assert_eq!(canonical_duration(d), want);
         }
-        for (bytes, want) in
-            [(0, "0"), (512, "512"), (65_536, "64KiB"), (10_000_000, "10MB"), (1_500_000_000, "1500MB"), (1 << 50, "1PiB")]
-        {
+        for (bytes, want) in [
+            (0, "0"),
+            (512, "512"),
+            (65_536, "64KiB"),
+            (10_000_000, "10MB"),
+            (1_500_000_000, "1500MB"),
+            (1 << 50, "1PiB"),
+        ] {
             assert_eq!(canonical_size(bytes), want);
         }
         let mut n = 1_u64;

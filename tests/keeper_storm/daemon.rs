@@ -337,8 +337,8 @@ pub(crate) fn child(args: &[&str]) -> ExitCode {
         std::thread::sleep(Duration::from_millis(run.wrapping_mul(0x9e37_79b9) % 41));
         return match fate(run) {
             Fate::Abort => std::process::abort(),
+            #[allow(clippy::zombie_processes)] // Nobody here waits for it: it becomes the keeper's.
             Fate::Stray(code) => {
-                // Nobody here waits for it: it becomes the keeper's.
                 Command::new(std::env::current_exe().unwrap()).args(["child", "stray"]).spawn().unwrap();
                 ExitCode::from(code)
             }

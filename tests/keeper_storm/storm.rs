@@ -19,9 +19,9 @@ pub(crate) enum Fate {
 pub(crate) fn fate(run: u64) -> Fate {
     let code = u8::try_from(run % 90).unwrap();
     match run {
-        _ if run % 17 == 0 => Fate::NoProgram,
-        _ if run % 13 == 0 => Fate::Abort,
-        _ if run % 11 == 0 => Fate::Stray(code),
+        _ if run.is_multiple_of(17) => Fate::NoProgram,
+        _ if run.is_multiple_of(13) => Fate::Abort,
+        _ if run.is_multiple_of(11) => Fate::Stray(code),
         _ => Fate::Code(code),
     }
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 pub enum Mode {
     /// For reading only.
     Read,
-    /// For reading and writing, made with mode 0600 when it is missing.
-    Write,
-    /// The same for a file that must not exist yet.
+    /// For reading and writing what exists.
+    Update,
+    /// For reading and writing; it must not exist yet and is made with mode 0600.
     New,
     /// For appending, made with mode 0600 when it is missing.
     Append,
@@ -30,8 +30,8 @@ pub fn open(path: &Path, mode: Mode) -> io::Result<File> {
     o.read(mode != Mode::Append).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
     match mode {
         Mode::Read => {}
-        Mode::Write => {
-            o.write(true).create(true).truncate(false);
+        Mode::Update => {
+            o.write(true);
         }
         Mode::New => {
             o.write(true).create_new(true);
@@ -96,12 +96,14 @@ mod tests {
         make_folder(&dir.join("a/b")).unwrap();
         assert_eq!(std::fs::metadata(dir.join("a")).unwrap().permissions().mode() & 0o777, 0o700);
         let path = dir.join("a/b/x.log");
-        drop(open(&path, Mode::Write).unwrap());
+        assert_eq!(open(&path, Mode::Update).unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(open(&path, Mode::New).unwrap());
+        drop(open(&path, Mode::Update).unwrap());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(open(&path, Mode::New).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         let link = dir.join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(open(&link, Mode::Write).is_err());
+        assert!(open(&link, Mode::Update).is_err());
         assert!(open(&link, Mode::Read).is_err());
         assert_eq!(open(&dir, Mode::Read).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         std::fs::remove_dir_all(&dir).unwrap();

@@ -101,6 +101,15 @@ pub fn peek(from: &OwnedFd, to: &OwnedFd, len: usize) -> io::Result<usize> {
     check_size(unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), len, libc::SPLICE_F_NONBLOCK) })
 }
 
+/// Reads from a pipe that is held by its descriptor alone.
+///
+/// # Errors
+/// `WouldBlock` when it is empty, and what read(2) answers.
+pub fn read(from: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `to` is writable for its length.
+    check_size(unsafe { libc::read(from.as_raw_fd(), to.as_mut_ptr().cast(), to.len()) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

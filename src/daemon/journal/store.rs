@@ -270,15 +270,18 @@ impl Store {
     /// Allocates ahead of the end, and tells when that becomes impossible or possible again.
     pub(super) fn reserve(&mut self, now: Mono) {
         let wanted = JOURNAL_RESERVE + ALLOCATE_STEP;
-        let full = match file::reserve(&self.file, self.size, wanted) {
-            Ok(()) => {
-                self.allocated = self.size + wanted;
-                false
-            }
-            // The last step may fit without the room beyond.
-            Err(_) => file::reserve(&self.file, self.size, JOURNAL_RESERVE).is_err(),
-        };
-        if full || self.allocated < self.size + JOURNAL_RESERVE {
+        let room = file::reserve(&self.file, self.size, wanted).map(|()| wanted).or_else(|_| {
+            // The reserve may fit without the step beyond it.
+            file::reserve(&self.file, self.size, JOURNAL_RESERVE).map(|()| JOURNAL_RESERVE)
+        });
+        let full = room.as_ref().is_err_and(is_full);
+        match room {
+            Ok(room) => self.allocated = self.size + room,
+            // Failures of another kind will show when something is written.
+            Err(_) if !full => self.allocated = self.size + wanted,
+            Err(_) => {}
+        }
+        if full {
             self.full_retry.failed(now);
         } else {
             self.full_retry.clear();
@@ -292,8 +295,8 @@ impl Store {
     /// Tells whether the journal is behind, and why, when that has changed.
     pub(super) fn tell(&mut self) {
         let why = self.why.clone().or_else(|| {
-            let n = self.untrusted?;
-            Some(format!("{} had an I/O error and is being replaced", journal_path(&self.dir, n).display()))
+            self.untrusted?;
+            Some(format!("the journal in {} had an I/O error and is being replaced", self.dir.display()))
         });
         if why != self.told {
             self.told.clone_from(&why);
@@ -332,6 +335,9 @@ impl Store {
         self.base = Some(base);
         self.dir_changed = true;
         self.reserve(now);
+        if !self.pending.is_empty() {
+            self.write_pending(now);
+        }
         Ok(base)
     }
 

@@ -122,7 +122,9 @@ pub(super) struct Store {
     pub(super) unsynced: Vec<Arc<File>>,
     /// Names in the folder are not on disk yet.
     pub(super) dir_changed: bool,
+    /// A job is under way; and it is past its deadline.
     pub(super) busy: bool,
+    pub(super) stuck: bool,
     pub(super) snapshot: Snapshot,
     pub(super) facts: Vec<Input>,
     pub(super) reports: Vec<String>,
@@ -187,6 +189,7 @@ impl Store {
                 .collect(),
             dir_changed: true,
             busy: false,
+            stuck: false,
             snapshot: Snapshot::new(found.damaged()),
             facts: Vec::new(),
             reports: Vec::new(),
@@ -295,6 +298,9 @@ impl Store {
     /// Tells whether the journal is behind, and why, when that has changed.
     pub(super) fn tell(&mut self) {
         let why = self.why.clone().or_else(|| {
+            if self.stuck {
+                return Some(format!("the disk of {} does not answer", self.dir.display()));
+            }
             self.untrusted?;
             Some(format!("the journal in {} had an I/O error and is being replaced", self.dir.display()))
         });
@@ -360,7 +366,7 @@ impl Store {
     }
 
     pub(super) fn ended(&mut self, now: Mono, ended: Ended) {
-        self.busy = false;
+        (self.busy, self.stuck) = (false, false);
         match (ended.snapshot, ended.result) {
             (None, Ok(())) if self.untrusted.is_none() => self.durable = self.durable.max(ended.upto),
             (None, Ok(())) => {}

@@ -427,6 +427,23 @@ fn after_a_failed_sync_nothing_is_durable_until_a_new_journal_is() {
 }
 
 #[test]
+fn a_sync_past_its_deadline_is_told_until_it_ends() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    journal.overdue();
+    assert!(journal.poll_facts().is_empty(), "nothing is under way");
+    journal.append(Mono(0), &[entity("n", "1")]);
+    journal.want(journal.sync_token());
+    let job = journal.job().unwrap();
+    journal.overdue();
+    assert!(matches!(&journal.poll_facts()[..], [Input::JournalBehind { why: Some(_) }]));
+    assert!(!journal.durable(journal.sync_token()));
+    journal.ended(Mono(0), job.run());
+    assert!(matches!(&journal.poll_facts()[..], [Input::JournalBehind { why: None }]));
+    assert!(journal.durable(journal.sync_token()));
+}
+
+#[test]
 fn a_job_that_panicked_is_made_good_for() {
     let t = Temp::new();
     let mut journal = Journal::open(&t.0).unwrap().journal;

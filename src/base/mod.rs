@@ -2,8 +2,11 @@
 
 pub mod control;
 pub mod ids;
+pub mod json;
 pub mod limits;
+pub mod near;
 pub mod paths;
+pub mod signal;
 pub mod time;
 pub mod timers;
 pub mod units;

@@ -6,5 +6,6 @@ pub mod rlimit;
 pub mod signals;
 pub mod spawn;
 pub mod table;
+pub mod thread;
 pub mod tree;
 pub mod wait;

@@ -6,5 +6,5 @@ mod proc;
 mod sweep;
 
 pub use cgroup::{Group, Groups};
-pub use proc::{Cost, cost, name_of};
+pub use proc::{Cost, children_of, cost, name_of, start_of};
 pub use sweep::{Family, Main, Member, Sweep, leftovers, run_variable, signal_members, tag};

@@ -52,6 +52,18 @@ pub fn name_of(pid: u32) -> Option<String> {
     stat(pid).filter(|s| !s.gone()).map(|s| s.name)
 }
 
+/// When a living process started, in clock ticks since boot.
+#[must_use]
+pub fn start_of(pid: u32) -> Option<u64> {
+    stat(pid).filter(|s| !s.gone()).map(|s| s.start)
+}
+
+/// The children of a process; none when it has gone or the kernel does not tell.
+#[must_use]
+pub fn children_of(pid: u32) -> Vec<u32> {
+    children(pid).unwrap_or_else(|| all().into_iter().filter(|c| stat(*c).is_some_and(|s| s.parent == pid)).collect())
+}
+
 fn config(name: libc::c_int, otherwise: u64) -> u64 {
     // SAFETY: sysconf has no preconditions.
     let value = unsafe { libc::sysconf(name) };

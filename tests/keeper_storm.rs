@@ -1,7 +1,8 @@
-//! The keeper with a small daemon, under kill -9: every start has one process and one known end, whoever is killed when.
+//! The keeper with a small daemon, under kill -9: every start has one process and one known end, whoever is killed
+//! when.
 //!
-//! This program plays all parts: `keeper`, `daemon` and `child` by its first argument, else it runs the tests whose names contain one
-//! of its arguments. HOB_STORM_KILLS sets the number of kills (200), HOB_STORM_SEED the seed.
+//! This program plays all parts: `keeper`, `daemon` and `child` by its first argument, else it runs the tests whose
+//! names contain one of its arguments. HOB_STORM_KILLS sets the number of kills (200), HOB_STORM_SEED the seed.
 
 // The lints exempt functions marked as tests; here everything is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -13,7 +14,7 @@ mod lab;
 #[path = "keeper_storm/storm.rs"]
 mod storm;
 
-use lab::{Lab, until};
+use lab::{Lab, pause, until};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,10 +68,11 @@ fn an_idle_keeper_sleeps() {
     let daemon = lab.daemon(1);
     lab.wait_for("serving-1");
     until("the pid file", || lab.read("hob.pid") == format!("{}\n", lab.keeper_pid()));
-    // It may still be on its way into its sleep, but once it sleeps nothing wakes it: a second without a switch must come.
+    // It may still be on its way into its sleep, but once it sleeps nothing wakes it: a second without a switch must
+    // come.
     let still = |pid: u32| {
         let before = lab::switches(pid);
-        std::thread::sleep(Duration::from_secs(1));
+        pause(Duration::from_secs(1));
         lab::switches(pid) == before
     };
     until("a second in which nobody wakes", || still(lab.keeper_pid()));
@@ -122,7 +124,7 @@ fn signals_become_messages() {
     lab.signal("PIPE");
     lab.signal("USR1");
     until("a fifth message", || lab.read("messages").lines().count() == 5);
-    std::thread::sleep(Duration::from_millis(1100));
+    pause(Duration::from_millis(1100));
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);
     let rt = hob::sys::signals::number_of("RTMIN+2").unwrap();
@@ -149,7 +151,7 @@ fn a_hasty_stop_needs_no_daemon() {
     let mut lab = Lab::start("late");
     lab.daemon(2);
     lab.signal("TERM");
-    std::thread::sleep(Duration::from_millis(1100));
+    pause(Duration::from_millis(1100));
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 1);
     lab.nothing_left();

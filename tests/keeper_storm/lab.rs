@@ -32,8 +32,13 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
+}
+
+/// For what is itself about time: a window to observe, a moment to kill at, a child that takes a while.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 impl Lab {

@@ -1,0 +1,218 @@
+//! The current file of one log: where the next byte goes, and which cumulative position that is. Lives in the lane of files.
+
+use super::index::{Index, Record, What, remove};
+use super::rotate::{Names, end_of_old, interrupted, shift};
+use crate::base::ids::RunId;
+use crate::base::time::Wall;
+use crate::sys::logfile::{self, Mode};
+use crate::sys::pipe;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+/// An index gets a record for output at most this often, in milliseconds.
+const STAMP_MS: i64 = 1000;
+
+/// A log file that is open for writing. Nobody else is expected to write to it, but whoever cuts, removes or lengthens it
+/// does no harm.
+#[derive(Debug)]
+pub struct LogFile {
+    names: Names,
+    file: File,
+    index: Index,
+    /// Cumulative position of the first byte.
+    base: u64,
+    size: u64,
+    stamped: Option<Wall>,
+    /// The file has left its name and its successor could not be completed: it is to be opened anew.
+    pub lost: bool,
+}
+
+impl LogFile {
+    /// Opens the current file, making it and its folder when they are missing, and completes a rotation that a daemon began
+    /// before it died. Positions go on where they were, and not before `at_least`.
+    ///
+    /// # Errors
+    /// What the calls answer; then there is no place to write to.
+    pub fn open(names: &Names, wall: Wall, at_least: u64) -> io::Result<LogFile> {
+        if let Some(folder) = names.folder() {
+            logfile::make_folder(folder)?;
+        }
+        let index = Index::open(&names.index(0))?;
+        let file = match logfile::open(&names.log(0), Mode::Update) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let known = index.map_or(0, |i| i.last.position).max(end_of_old(names, 1)?);
+                return LogFile::create(names, wall, known.max(at_least));
+            }
+            Err(e) => return Err(e),
+        };
+        let meta = file.metadata()?;
+        if interrupted(names, index.as_ref(), meta.len())? {
+            // Nothing is removed here; the next rotation does that.
+            shift(names, u32::MAX)?;
+            let known = index.map_or(0, |i| i.last.position).max(end_of_old(names, 1)?);
+            return LogFile::create(names, wall, known.max(at_least));
+        }
+        let written = Wall(meta.mtime().saturating_mul(1000));
+        let size = meta.len();
+        let (index, base) = match index {
+            Some(index) => {
+                let base = index.first.position;
+                let end = base.saturating_add(size).max(index.last.position).max(at_least);
+                if end == base.saturating_add(size) {
+                    (index, base)
+                } else {
+                    let base = Record { position: end - size, what: index.first.what };
+                    (Index::replace(&names.index(0), base, Some(Record::output(wall, end)))?, base.position)
+                }
+            }
+            None => {
+                let base = end_of_old(names, 1)?.max(at_least.saturating_sub(size));
+                (Index::replace(&names.index(0), Record::output(written, base), None)?, base)
+            }
+        };
+        Ok(LogFile { names: names.clone(), file, index, base, size, stamped: None, lost: false })
+    }
+
+    /// Makes an empty file whose first byte has this position. It takes the place of an old one of its name.
+    fn create(names: &Names, wall: Wall, base: u64) -> io::Result<LogFile> {
+        let file = LogFile::fresh(names)?;
+        std::fs::rename(names.fresh(), names.log(0))?;
+        let index = Index::replace(&names.index(0), Record::output(wall, base), None)?;
+        Ok(LogFile { names: names.clone(), file, index, base, size: 0, stamped: Some(wall), lost: false })
+    }
+
+    fn fresh(names: &Names) -> io::Result<File> {
+        remove(&names.fresh())?;
+        logfile::open(&names.fresh(), Mode::New)
+    }
+
+    /// The position of the next byte.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.base.saturating_add(self.size)
+    }
+
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Device and inode, by which a reader knows the file under any name.
+    ///
+    /// # Errors
+    /// What fstat(2) answers.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let meta = self.file.metadata()?;
+        Ok((meta.dev(), meta.ino()))
+    }
+
+    /// Looks what others did to the file since the last burst. True when positions of its bytes have changed, because
+    /// somebody cut it or removed it.
+    ///
+    /// # Errors
+    /// What opening the file anew answers.
+    pub fn check(&mut self, wall: Wall) -> io::Result<bool> {
+        let meta = self.file.metadata()?;
+        if meta.nlink() == 0 {
+            *self = LogFile::open(&self.names, wall, self.position())?;
+            return Ok(true);
+        }
+        let cut = meta.len() < self.size;
+        if cut {
+            let end = self.position();
+            let base = Record { position: end - meta.len(), what: self.index.first.what };
+            self.index = Index::replace(&self.names.index(0), base, Some(Record::output(wall, end)))?;
+            self.base = base.position;
+            self.stamped = Some(wall);
+        }
+        self.size = meta.len();
+        Ok(cut)
+    }
+
+    /// Notes the time in the index, unless it was done within the last second. A failure costs nothing but the time of some
+    /// lines, and is made good by the next record.
+    pub fn stamp(&mut self, wall: Wall) {
+        let recent = self.stamped.is_some_and(|at| (0..STAMP_MS).contains(&wall.0.saturating_sub(at.0)));
+        if !recent && self.index.append(Record::output(wall, self.position())).is_ok() {
+            self.stamped = Some(wall);
+        }
+    }
+
+    /// Notes that the output of a run begins here.
+    ///
+    /// # Errors
+    /// What writing to the index answers.
+    pub fn begin_run(&mut self, run: RunId) -> io::Result<()> {
+        self.index.append(Record { position: self.position(), what: What::Run(run) })
+    }
+
+    /// Where the output of a run began, if it began in this file.
+    ///
+    /// # Errors
+    /// What reading the index answers.
+    pub fn run_start(&self, run: RunId) -> io::Result<Option<u64>> {
+        self.index.run_start(run)
+    }
+
+    /// Moves up to `len` bytes from a pipe to the end of the file.
+    ///
+    /// # Errors
+    /// What splice(2) answers; then nothing was moved.
+    pub fn store(&mut self, from: &OwnedFd, len: usize) -> io::Result<usize> {
+        let moved = pipe::store(from, self.file.as_fd(), self.size, len)?;
+        self.size += moved as u64;
+        Ok(moved)
+    }
+
+    /// Writes a few bytes of hob's own, all or nothing.
+    ///
+    /// # Errors
+    /// What write(2) answers.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(e) = self.file.write_all_at(bytes, self.size) {
+            self.file.set_len(self.size)?;
+            return Err(e);
+        }
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether the next byte begins a line. An unreadable file counts as if it did.
+    #[must_use]
+    pub fn at_line_end(&self) -> bool {
+        let mut last = [b'\n'];
+        self.size == 0 || self.file.read_exact_at(&mut last, self.size - 1).is_err() || last[0] == b'\n'
+    }
+
+    /// Goes over to a new file, and keeps `keep` with it. On failure the old one goes on, unless `lost` is set.
+    ///
+    /// # Errors
+    /// What open(2), rename(2) and write(2) answer.
+    pub fn rotate(&mut self, keep: u32, wall: Wall) -> io::Result<()> {
+        let end = self.position();
+        let file = LogFile::fresh(&self.names)?;
+        self.index.append(Record { position: end, what: What::End { wall } })?;
+        if let Err(e) = shift(&self.names, keep) {
+            // Of two records at one position the last wins: this is not the end after all.
+            self.index.append(Record::output(wall, end))?;
+            return Err(e);
+        }
+        self.lost = true;
+        std::fs::rename(self.names.fresh(), self.names.log(0))?;
+        self.index = Index::replace(&self.names.index(0), Record::output(wall, end), None)?;
+        self.file = file;
+        self.base = end;
+        self.size = 0;
+        self.stamped = Some(wall);
+        self.lost = false;
+        Ok(())
+    }
+}

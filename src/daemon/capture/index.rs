@@ -1,0 +1,313 @@
+//! The index beside each log file: when which part was written, and where the cumulative positions of the file begin.
+//!
+//! `NAME.log.idx` and `NAME.log.N.idx` hold records of 24 bytes: a wall time in milliseconds (or the number of a run), a
+//! cumulative position, a kind, and a checksum over these. Positions never fall within a file. A record is written before
+//! the bytes it describes; of two at one position the last wins, and one beyond the end of the file says nothing.
+
+use crate::base::ids::RunId;
+use crate::base::time::Wall;
+use crate::sys::logfile::{self, Mode};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of one record.
+pub const RECORD: usize = 24;
+/// Records looked at together.
+const BLOCK: usize = 512;
+/// Kinds below this are streams of output: 0 both in one, 1 and 2 stdout and stderr.
+const END: u32 = 0xffff_fffe;
+const RUN: u32 = 0xffff_ffff;
+
+/// What a record says about its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// From here on output of this stream, written at this time.
+    Output { wall: Wall, stream: u32 },
+    /// The first byte of this run's output.
+    Run(RunId),
+    /// The end of a file that was rotated away at this time.
+    End { wall: Wall },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub position: u64,
+    pub what: What,
+}
+
+impl Record {
+    #[must_use]
+    pub fn output(wall: Wall, position: u64) -> Record {
+        Record { position, what: What::Output { wall, stream: 0 } }
+    }
+
+    #[must_use]
+    pub fn encode(&self) -> [u8; RECORD] {
+        let (first, kind) = match self.what {
+            What::Output { wall, stream } => (wall.0.to_le_bytes(), stream),
+            What::Run(run) => (run.0.to_le_bytes(), RUN),
+            What::End { wall } => (wall.0.to_le_bytes(), END),
+        };
+        let mut bytes = [0; RECORD];
+        bytes[..8].copy_from_slice(&first);
+        bytes[8..16].copy_from_slice(&self.position.to_le_bytes());
+        bytes[16..20].copy_from_slice(&kind.to_le_bytes());
+        let sum = crc32fast::hash(&bytes[..20]);
+        bytes[20..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// `None` for what was torn or damaged.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Record> {
+        let (body, sum) = (bytes.get(..20)?, bytes.get(20..RECORD)?);
+        if crc32fast::hash(body).to_le_bytes() != sum {
+            return None;
+        }
+        let first: [u8; 8] = body.get(..8)?.try_into().ok()?;
+        let position = u64::from_le_bytes(body.get(8..16)?.try_into().ok()?);
+        let wall = Wall(i64::from_le_bytes(first));
+        let what = match u32::from_le_bytes(body.get(16..20)?.try_into().ok()?) {
+            RUN => What::Run(RunId(u64::from_le_bytes(first))),
+            END => What::End { wall },
+            stream => What::Output { wall, stream },
+        };
+        Some(Record { position, what })
+    }
+}
+
+/// The index of one file. `first` is the base of the file's positions.
+#[derive(Debug)]
+pub struct Index {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    pub first: Record,
+    pub last: Record,
+}
+
+impl Index {
+    /// Opens an index that can be used: its first record is whole. A torn or damaged tail is left out of account and
+    /// overwritten by the next record.
+    ///
+    /// # Errors
+    /// What open(2) and read(2) answer, other than that it is missing.
+    pub fn open(path: &Path) -> io::Result<Option<Index>> {
+        let file = match logfile::open(path, Mode::Update) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Index::of(file, path)
+    }
+
+    /// The same for reading only, without making a missing one.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub fn read(path: &Path) -> io::Result<Option<Index>> {
+        match logfile::open(path, Mode::Read) {
+            Ok(file) => Index::of(file, path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn of(file: File, path: &Path) -> io::Result<Option<Index>> {
+        let size = file.metadata()?.len();
+        let mut records = size / RECORD as u64;
+        let at = |n: u64| -> io::Result<Option<Record>> {
+            let mut bytes = [0; RECORD];
+            file.read_exact_at(&mut bytes, n * RECORD as u64)?;
+            Ok(Record::decode(&bytes))
+        };
+        if records == 0 {
+            return Ok(None);
+        }
+        let Some(first) = at(0)? else { return Ok(None) };
+        let last = loop {
+            match at(records - 1)? {
+                Some(last) if last.position >= first.position => break last,
+                _ => records -= 1,
+            }
+        };
+        let bytes = records * RECORD as u64;
+        Ok(Some(Index { file, path: path.to_owned(), bytes, first, last }))
+    }
+
+    /// Puts a new index of these records in the place of what is there, at once or not at all.
+    ///
+    /// # Errors
+    /// What open(2), write(2) and rename(2) answer.
+    pub fn replace(path: &Path, first: Record, more: Option<Record>) -> io::Result<Index> {
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(".new");
+        let fresh = PathBuf::from(fresh);
+        remove(&fresh)?;
+        let file = logfile::open(&fresh, Mode::New)?;
+        let mut index = Index { file, path: path.to_owned(), bytes: 0, first, last: first };
+        index.push(first)?;
+        if let Some(record) = more {
+            index.push(record)?;
+        }
+        std::fs::rename(&fresh, path)?;
+        Ok(index)
+    }
+
+    fn push(&mut self, record: Record) -> io::Result<()> {
+        self.file.write_all_at(&record.encode(), self.bytes)?;
+        self.bytes += RECORD as u64;
+        self.last = record;
+        Ok(())
+    }
+
+    /// Adds a record. An index that somebody cut or removed meanwhile is made anew, with its base and this record.
+    ///
+    /// # Errors
+    /// What write(2) answers; a part that was written counts for nothing.
+    pub fn append(&mut self, record: Record) -> io::Result<()> {
+        let meta = self.file.metadata()?;
+        if meta.nlink() == 0 || meta.len() < self.bytes {
+            *self = Index::replace(&self.path, self.first, Some(record))?;
+            return Ok(());
+        }
+        self.push(record)
+    }
+
+    /// Where this run's output begins, if it began in this file.
+    ///
+    /// # Errors
+    /// What read(2) answers.
+    pub fn run_start(&self, run: RunId) -> io::Result<Option<u64>> {
+        let mut end = self.bytes;
+        while end > 0 {
+            let begin = end.saturating_sub((BLOCK * RECORD) as u64);
+            let found = self.block(begin, end)?.rev().find(|r| r.what == What::Run(run));
+            if let Some(record) = found {
+                return Ok(Some(record.position));
+            }
+            end = begin;
+        }
+        Ok(None)
+    }
+
+    /// Where the first output begins that was written at this time or later. The records are looked at in order of their
+    /// positions, so that a clock that stepped back hides nothing.
+    ///
+    /// # Errors
+    /// What read(2) answers.
+    pub fn since(&self, wall: Wall) -> io::Result<Option<u64>> {
+        let mut begin = 0;
+        while begin < self.bytes {
+            let end = self.bytes.min(begin + (BLOCK * RECORD) as u64);
+            let found = self.block(begin, end)?.find(|r| matches!(r.what, What::Output { wall: w, .. } if w >= wall));
+            if let Some(record) = found {
+                return Ok(Some(record.position));
+            }
+            begin = end;
+        }
+        Ok(None)
+    }
+
+    fn block(&self, begin: u64, end: u64) -> io::Result<std::vec::IntoIter<Record>> {
+        let mut bytes = vec![0; usize::try_from(end - begin).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut bytes, begin)?;
+        let records: Vec<Record> = bytes.chunks_exact(RECORD).filter_map(Record::decode).collect();
+        Ok(records.into_iter())
+    }
+}
+
+/// Removes a file; that it is missing is no error.
+///
+/// # Errors
+/// What unlink(2) answers otherwise.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::capture::testing::Dir;
+
+    #[test]
+    fn records_survive_encoding_and_damage_is_noticed() {
+        for what in
+            [What::Output { wall: Wall(-5), stream: 2 }, What::Run(RunId(u64::MAX)), What::End { wall: Wall(i64::MAX) }]
+        {
+            let record = Record { position: 0x0123_4567_89ab_cdef, what };
+            let mut bytes = record.encode();
+            assert_eq!(Record::decode(&bytes), Some(record));
+            for i in 0..RECORD {
+                bytes[i] ^= 1;
+                assert_eq!(Record::decode(&bytes), None, "byte {i}");
+                bytes[i] ^= 1;
+            }
+        }
+        assert_eq!(Record::decode(&[0; RECORD]), None);
+    }
+
+    #[test]
+    fn a_torn_tail_is_overwritten_by_the_next_record() {
+        let dir = Dir::new();
+        let path = dir.path("a.idx");
+        assert!(Index::open(&path).unwrap().is_none());
+        let mut index = Index::replace(&path, Record::output(Wall(1), 100), None).unwrap();
+        index.append(Record::output(Wall(2), 200)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let mut torn = whole.clone();
+        torn.extend_from_slice(&[7; 11]);
+        std::fs::write(&path, &torn).unwrap();
+        let mut index = Index::open(&path).unwrap().unwrap();
+        assert_eq!((index.first.position, index.last.position), (100, 200));
+        index.append(Record::output(Wall(3), 300)).unwrap();
+        let index = Index::open(&path).unwrap().unwrap();
+        assert_eq!(index.last, Record::output(Wall(3), 300));
+        let mut damaged = whole;
+        damaged[30] ^= 4;
+        std::fs::write(&path, &damaged).unwrap();
+        assert_eq!(Index::open(&path).unwrap().unwrap().last, Record::output(Wall(1), 100));
+        damaged[3] ^= 4;
+        std::fs::write(&path, &damaged).unwrap();
+        assert!(Index::open(&path).unwrap().is_none(), "without its base an index is of no use");
+    }
+
+    #[test]
+    fn a_time_is_searched_by_position_and_the_first_match_wins() {
+        let dir = Dir::new();
+        let mut index = Index::replace(&dir.path("a.idx"), Record::output(Wall(1000), 0), None).unwrap();
+        let walls = [2000, 9000, 3000, 4000, 5000];
+        for (i, wall) in (1u64..).zip(walls) {
+            index.append(Record { position: i * 10, what: What::Run(RunId(i)) }).unwrap();
+            index.append(Record::output(Wall(wall), i * 10)).unwrap();
+        }
+        for i in 6..3000u64 {
+            index.append(Record::output(Wall(10_000), i * 10)).unwrap();
+        }
+        index.append(Record { position: 30_000, what: What::Run(RunId(99)) }).unwrap();
+        assert_eq!(index.since(Wall(0)).unwrap(), Some(0));
+        assert_eq!(index.since(Wall(1001)).unwrap(), Some(10));
+        assert_eq!(index.since(Wall(3500)).unwrap(), Some(20), "the clock stepped back after this one");
+        assert_eq!(index.since(Wall(9001)).unwrap(), Some(60));
+        assert_eq!(index.since(Wall(10_001)).unwrap(), None);
+        assert_eq!(index.run_start(RunId(2)).unwrap(), Some(20), "far from the end");
+        assert_eq!(index.run_start(RunId(99)).unwrap(), Some(30_000));
+        assert_eq!(index.run_start(RunId(7)).unwrap(), None);
+    }
+
+    #[test]
+    fn an_index_that_somebody_removed_is_made_anew() {
+        let dir = Dir::new();
+        let path = dir.path("a.idx");
+        let mut index = Index::replace(&path, Record::output(Wall(1), 100), None).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        index.append(Record::output(Wall(2), 200)).unwrap();
+        let again = Index::open(&path).unwrap().unwrap();
+        assert_eq!((again.first.position, again.last.position), (100, 200));
+    }
+}

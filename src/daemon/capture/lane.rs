@@ -1,0 +1,511 @@
+//! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a time.
+
+use super::file::LogFile;
+use super::index::Index;
+use super::ready::{At, Watch};
+use super::source::{Order, Point, Source, Taken};
+use super::tail::{Cursor, Part, Share, Spans};
+use crate::base::ids::RunId;
+use crate::base::limits::{CAPTURE_TURN, LINE_MAX};
+use crate::base::time::{Mono, Now};
+use crate::config::spec::LogSpec;
+use crate::sys::pipe;
+use core::fmt;
+use core::time::Duration;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// How long after a failure a file is opened or rotated again at the earliest.
+const RETRY: Duration = Duration::from_secs(1);
+/// Taken at once while every byte is looked at.
+const MATCH_TURN: usize = 64 * 1024;
+/// Read back at once.
+const BACK: usize = 256 * 1024;
+
+/// Two words of the run table, which outlive the daemon.
+pub trait Words: Send + Sync {
+    /// Whose bytes lie in the transfer pipe, by `source::hash`; 0 when nobody's ever did.
+    fn owner(&self) -> u64;
+    fn set_owner(&self, hash: u64);
+    /// How far the copy to hob's own stdout has come; 0 when it never began.
+    fn copied(&self) -> u64;
+    fn set_copied(&self, position: u64);
+}
+
+/// What the lane works with: the transfer pipe, and one more in which bytes are looked at.
+pub struct Desk {
+    read: OwnedFd,
+    write: OwnedFd,
+    look: Option<(File, OwnedFd)>,
+    words: Arc<dyn Words>,
+    seen: Vec<u8>,
+    /// Bytes may lie in the transfer pipe that an earlier turn left there.
+    pub(crate) unfinished: bool,
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("unfinished", &self.unfinished).finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    /// A desk with this transfer pipe, in which the bytes of its owner may lie.
+    #[must_use]
+    pub fn new(read: OwnedFd, write: OwnedFd, words: Arc<dyn Words>) -> Desk {
+        Desk { read, write, look: None, words, seen: Vec::new(), unfinished: true }
+    }
+
+    /// Whose bytes lie in the transfer pipe, and how many.
+    pub(crate) fn content(&self) -> (u64, usize) {
+        (self.words.owner(), pipe::waiting(&self.read).unwrap_or(0))
+    }
+
+    /// Takes bytes from the transfer pipe and forgets them.
+    pub(crate) fn discard(&mut self, len: usize) {
+        let mut left = len;
+        self.seen.resize(MATCH_TURN, 0);
+        while left > 0 {
+            let want = left.min(self.seen.len());
+            match pipe::read(&self.read, &mut self.seen[..want]) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => left -= n,
+            }
+        }
+    }
+
+    /// Up to `len` bytes of the transfer pipe, which stay there; `None` where the system cannot show them.
+    fn peek(&mut self, len: usize) -> Option<&[u8]> {
+        if self.look.is_none() {
+            let (read, write) = pipe::inner(CAPTURE_TURN).ok()?;
+            self.look = Some((File::from(read), write));
+        }
+        let (read, write) = self.look.as_mut()?;
+        let n = pipe::peek(&self.read, write, len).ok()?;
+        self.seen.resize(n, 0);
+        match read.read_exact(&mut self.seen) {
+            Ok(()) => Some(&self.seen),
+            Err(_) => {
+                // What may be left in there must not be taken for what comes next.
+                self.look = None;
+                None
+            }
+        }
+    }
+}
+
+/// A fact for the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    Ready(RunId),
+    Output { run: RunId, bytes: u64, last_lines: Vec<String> },
+}
+
+/// What came of one turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes taken from the pipe.
+    pub moved: usize,
+    /// Nothing was left in the pipe.
+    pub drained: bool,
+    /// There is plenty to go on with at once.
+    pub again: bool,
+    /// The copy to hob's own stdout is too far behind to take more.
+    pub held_back: bool,
+    pub facts: Vec<Fact>,
+    /// Lines for the daemon's own log.
+    pub notes: Vec<String>,
+}
+
+/// One service's log as the lane has it.
+pub struct Writer {
+    source: Arc<Source>,
+    share: Arc<Share>,
+    spec: LogSpec,
+    log: Option<LogFile>,
+    /// The position of the next byte, also while the file cannot be opened.
+    position: u64,
+    /// Where the log ended when this daemon first opened it.
+    began: Option<u64>,
+    open_again: Option<Mono>,
+    rotate_again: Option<Mono>,
+    dropped: u64,
+    runs: Vec<(RunId, u64)>,
+    watch: Option<Watch>,
+    copy: Option<Arc<dyn Words>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("name", &self.source.name).field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer that opens its file with its first turn. With `copy`, it keeps within reach of the copy to hob's own stdout.
+    #[must_use]
+    pub fn new(source: Arc<Source>, share: Arc<Share>, spec: LogSpec, copy: Option<Arc<dyn Words>>) -> Writer {
+        Writer {
+            source,
+            share,
+            spec,
+            log: None,
+            position: 0,
+            began: None,
+            open_again: None,
+            rotate_again: None,
+            dropped: 0,
+            runs: Vec::new(),
+            watch: None,
+            copy,
+        }
+    }
+
+    /// Begins anew with what is on file, after a fault in the middle of a turn.
+    pub(crate) fn restore(&mut self) {
+        self.log = None;
+        self.open_again = None;
+    }
+
+    /// Moves what lies in the pipe to the file, at most `CAPTURE_TURN` bytes of it.
+    pub fn turn(&mut self, desk: &mut Desk, now: Now) -> Outcome {
+        let mut out = Outcome::default();
+        let orders = self.source.orders();
+        self.ready_file(now, &mut out);
+        self.take(orders);
+        if desk.unfinished {
+            let (owner, bytes) = desk.content();
+            if bytes > 0 && owner != self.source.hash {
+                return out;
+            }
+            self.store(desk, bytes, now, &mut out);
+            desk.unfinished = false;
+        }
+        let mut short = false;
+        loop {
+            self.pass_points(now, &mut out);
+            if !self.match_back(&mut out) {
+                out.again = true;
+                break;
+            }
+            if short {
+                break;
+            }
+            let limit = self.limit(out.moved);
+            if limit == 0 {
+                out.again = out.moved >= CAPTURE_TURN;
+                out.held_back = !out.again;
+                break;
+            }
+            desk.words.set_owner(self.source.hash);
+            match self.source.take(&desk.write, limit) {
+                Ok(Taken::Some { bytes, all }) => {
+                    out.moved += bytes;
+                    self.store(desk, bytes, now, &mut out);
+                    short = all;
+                    // A short move may also have ended because a small transfer pipe was full of small pieces.
+                    out.drained = all && pipe::waiting(&self.source.read).is_ok_and(|n| n == 0);
+                }
+                Ok(Taken::Nothing) => {
+                    out.drained = true;
+                    short = true;
+                }
+                Err(e) => {
+                    out.notes.push(format!("cannot read the output of {}: {e}", self.source.name));
+                    out.drained = true;
+                    short = true;
+                }
+            }
+        }
+        self.tell();
+        out
+    }
+
+    /// How much may be taken after `moved` bytes of this turn.
+    fn limit(&self, moved: usize) -> usize {
+        let mut limit = CAPTURE_TURN - moved.min(CAPTURE_TURN);
+        if self.watch.as_ref().is_some_and(|w| matches!(w.at, At::Live)) {
+            limit = limit.min(MATCH_TURN);
+        }
+        if let Some(words) = &self.copy {
+            // The reader of the copy has at most one file between its own and the one that is written to.
+            let reach = (CAPTURE_TURN as u64).min(self.spec.max_size / 2).max(1);
+            let behind = self.position.saturating_sub(words.copied());
+            limit = limit.min(usize::try_from(reach.saturating_sub(behind)).unwrap_or(limit));
+        }
+        limit
+    }
+
+    fn take(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            match order {
+                Order::Spec(spec) => self.spec = spec,
+                Order::AwaitEnd(run) => {
+                    self.watch.take_if(|w| w.run == run);
+                }
+                Order::Await { run, pattern } => {
+                    let at = match self.run_start(run) {
+                        Some(position) => At::Back(Cursor::new(position)),
+                        None if self.source.to_come(run) => At::Before,
+                        // Nothing of it was on file when this daemon began.
+                        None => At::Back(Cursor::new(self.began.unwrap_or(self.position))),
+                    };
+                    self.watch = Some(Watch::new(run, pattern, at));
+                }
+            }
+        }
+    }
+
+    /// Where a run's output begins, as far as is known.
+    fn run_start(&self, run: RunId) -> Option<u64> {
+        if let Some((_, position)) = self.runs.iter().find(|(r, _)| *r == run) {
+            return Some(*position);
+        }
+        let current = self.log.as_ref().and_then(|log| log.run_start(run).ok().flatten());
+        current.or_else(|| {
+            let files = self.share.spans().map_or(0, |spans| spans.files.len());
+            (1..u32::try_from(files).unwrap_or(0)).find_map(|k| {
+                let index = Index::read(&self.share.names().index(k)).ok().flatten();
+                index.and_then(|index| index.run_start(run).ok().flatten())
+            })
+        })
+    }
+
+    fn pass_points(&mut self, now: Now, out: &mut Outcome) {
+        while let Some(point) = self.source.passed() {
+            match point {
+                Point::Start(run) => {
+                    if let Some(log) = &mut self.log
+                        && let Err(e) = log.begin_run(run)
+                    {
+                        out.notes.push(format!("cannot note the start of run {run} in the index: {e}"));
+                    }
+                    self.runs.push((run, self.position));
+                    if let Some(watch) = self.watch.as_mut().filter(|w| w.run == run) {
+                        watch.at = At::Live;
+                    }
+                }
+                Point::End(run) => {
+                    if self.dropped > 0 && self.ready_file(now, out) {
+                        self.tell_dropped(out);
+                    }
+                    self.tell();
+                    let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
+                    let last_lines = self.share.last_lines(begin, self.position).unwrap_or_default();
+                    let bytes = self.position.saturating_sub(begin);
+                    out.facts.push(Fact::Output { run, bytes, last_lines });
+                    self.runs.retain(|(r, _)| *r != run);
+                    self.watch.take_if(|w| w.run == run);
+                }
+            }
+        }
+    }
+
+    /// Matches output that is on file already. False while more of it is to be read.
+    fn match_back(&mut self, out: &mut Outcome) -> bool {
+        let Some(watch) = &mut self.watch else { return true };
+        let run = watch.run;
+        for _ in 0..CAPTURE_TURN / BACK {
+            let At::Back(cursor) = &mut watch.at else { return true };
+            match self.share.read(cursor, self.position, BACK) {
+                Ok(Part::Bytes(bytes)) => {
+                    if watch.feed(&bytes) {
+                        out.facts.push(Fact::Ready(run));
+                        self.watch = None;
+                        return true;
+                    }
+                }
+                Ok(Part::Gap(_)) => {}
+                // What cannot be read back is as good as not written; what comes is matched.
+                Ok(Part::End) | Err(_) => watch.at = At::Live,
+            }
+        }
+        false
+    }
+
+    /// Has the file open and looks what others did to it. False when there is none to write to now.
+    fn ready_file(&mut self, now: Now, out: &mut Outcome) -> bool {
+        if let Some(log) = &mut self.log {
+            match log.check(now.wall) {
+                Ok(false) => {}
+                Ok(true) => self.tell_all(out),
+                Err(e) => {
+                    out.notes.push(format!("cannot go on with {}: {e}", self.path()));
+                    self.log = None;
+                }
+            }
+        } else if self.open_again.is_none_or(|at| at <= now.mono) {
+            match LogFile::open(self.share.names(), now.wall, self.position) {
+                Ok(log) => {
+                    self.position = log.position();
+                    self.began.get_or_insert(self.position);
+                    if let Some(words) = self.copy.as_ref().filter(|w| w.copied() == 0) {
+                        words.set_copied(self.position);
+                    }
+                    self.log = Some(log);
+                    self.open_again = None;
+                    self.tell_all(out);
+                }
+                Err(e) => {
+                    self.open_again = Some(now.mono + RETRY);
+                    if self.dropped == 0 {
+                        out.notes.push(format!("cannot open {}: {e}", self.path()));
+                    }
+                }
+            }
+        }
+        if let Some(log) = &self.log {
+            self.position = log.position();
+        }
+        self.log.is_some()
+    }
+
+    fn path(&self) -> String {
+        self.share.names().log(0).display().to_string()
+    }
+
+    /// Tells readers all files anew.
+    fn tell_all(&mut self, out: &mut Outcome) {
+        let Some(log) = &self.log else { return };
+        self.position = log.position();
+        match Spans::load(self.share.names()) {
+            Ok(mut spans) => {
+                spans.end = self.position;
+                if let Some(first) = spans.files.first_mut() {
+                    first.base = log.base();
+                }
+                self.share.set(spans);
+            }
+            Err(e) => out.notes.push(format!("cannot look at the old files of {}: {e}", self.path())),
+        }
+    }
+
+    /// Tells readers how far the log reaches.
+    fn tell(&self) {
+        if self.share.end() != Some(self.position) {
+            self.share.set_end(self.position);
+        }
+    }
+
+    /// Moves `len` bytes, which lie in the transfer pipe, to the file; rotates on the way.
+    fn store(&mut self, desk: &mut Desk, len: usize, now: Now, out: &mut Outcome) {
+        self.match_live(desk, len, out);
+        let mut left = len;
+        while left > 0 {
+            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(out)) {
+                break;
+            }
+            let Some(take) = self.fit(desk, left, now, out) else { continue };
+            let Some(log) = &mut self.log else { continue };
+            log.stamp(now.wall);
+            match log.store(&desk.read, take) {
+                Ok(0) => break,
+                Ok(n) => {
+                    left -= n;
+                    self.position = log.position();
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    out.notes.push(format!("cannot write to {}: {e}; output is dropped until it can be", self.path()));
+                    break;
+                }
+            }
+        }
+        if left > 0 {
+            desk.discard(left);
+            self.dropped += left as u64;
+        }
+    }
+
+    fn match_live(&mut self, desk: &mut Desk, len: usize, out: &mut Outcome) {
+        let Some(watch) = self.watch.as_mut().filter(|w| matches!(w.at, At::Live)) else { return };
+        if len == 0 {
+            return;
+        }
+        match desk.peek(len) {
+            Some(bytes) if watch.feed(bytes) => {
+                out.facts.push(Fact::Ready(watch.run));
+                self.watch = None;
+            }
+            Some(_) => {}
+            // Where bytes cannot be looked at on their way, they are read back.
+            None => watch.at = At::Back(Cursor::new(self.position)),
+        }
+    }
+
+    /// How many of `left` bytes go to the present file; `None` when another file was begun, to ask again.
+    fn fit(&mut self, desk: &mut Desk, left: usize, now: Now, out: &mut Outcome) -> Option<usize> {
+        let log = self.log.as_mut()?;
+        if log.size().saturating_add(left as u64) <= self.spec.max_size {
+            return Some(left);
+        }
+        if self.rotate_again.is_some_and(|at| at > now.mono) {
+            return Some(left);
+        }
+        let take = cut(log, desk, left, self.spec.max_size);
+        if take > 0 {
+            return Some(take);
+        }
+        let keep = self.spec.max_files;
+        match log.rotate(keep, now.wall) {
+            Ok(()) => {
+                self.rotate_again = None;
+                match log.identity() {
+                    Ok(id) => self.share.push(id, log.base(), keep),
+                    Err(_) => self.log = None,
+                }
+                None
+            }
+            Err(e) => {
+                let lost = log.lost;
+                out.notes.push(format!("cannot rotate {}: {e}", self.path()));
+                self.rotate_again = Some(now.mono + RETRY);
+                if lost {
+                    self.log = None;
+                }
+                if lost { None } else { Some(left) }
+            }
+        }
+    }
+
+    /// Says in the log what is missing from it. False while there is no room for even that.
+    fn tell_dropped(&mut self, out: &mut Outcome) -> bool {
+        let Some(log) = &mut self.log else { return false };
+        let begin = if log.at_line_end() { "" } else { "\n" };
+        let text = format!("{begin}[hob: {} bytes dropped]\n", self.dropped);
+        if log.write(text.as_bytes()).is_err() {
+            return false;
+        }
+        self.position = log.position();
+        out.notes.push(format!("{} bytes of the output of {} were dropped", self.dropped, self.source.name));
+        self.dropped = 0;
+        true
+    }
+}
+
+/// How many of `left` bytes in the transfer pipe belong to this file, so that it ends with a line: 0 when none do. A line
+/// that began in the file ends in it unless it goes beyond the cap by `LINE_MAX`.
+fn cut(log: &LogFile, desk: &mut Desk, left: usize, max_size: u64) -> usize {
+    let room = usize::try_from(max_size.saturating_sub(log.size())).unwrap_or(left).min(left);
+    let over = usize::try_from(log.size().saturating_sub(max_size)).unwrap_or(usize::MAX);
+    let is_end = |b: &u8| *b == b'\n';
+    if room > 0
+        && let Some(last) = desk.peek(room).and_then(|bytes| bytes.iter().rposition(is_end))
+    {
+        return last + 1;
+    }
+    if log.size() > 0 && log.at_line_end() {
+        return 0;
+    }
+    let want = left.min(room.saturating_add(LINE_MAX.saturating_sub(over)));
+    if want == 0 {
+        return 0;
+    }
+    match desk.peek(want) {
+        Some(bytes) => bytes.iter().position(is_end).map_or(bytes.len(), |at| at + 1),
+        None => want,
+    }
+}

@@ -1,0 +1,86 @@
+//! Readiness by log line: a run's output is matched line by line until its pattern is seen.
+
+use super::tail::Cursor;
+use crate::base::ids::RunId;
+use regex_lite::Regex;
+
+/// Bytes of a line that are matched; the rest of a longer one is passed over.
+const MATCHED_MAX: usize = 8192;
+
+/// Which output of the run comes next.
+#[derive(Debug)]
+pub(crate) enum At {
+    /// Its first byte is still to come.
+    Before,
+    /// It is read back from the log.
+    Back(Cursor),
+    /// It is matched as it passes.
+    Live,
+}
+
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) run: RunId,
+    pub(crate) at: At,
+    pattern: Regex,
+    line: Vec<u8>,
+}
+
+impl Watch {
+    pub(crate) fn new(run: RunId, pattern: Regex, at: At) -> Watch {
+        Watch { run, at, pattern, line: Vec::new() }
+    }
+
+    /// Whether one of the lines that end in `bytes` matches.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> bool {
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            let ends = part.last() == Some(&b'\n');
+            let text = if ends { part.get(..part.len() - 1).unwrap_or_default() } else { part };
+            let free = MATCHED_MAX - self.line.len();
+            self.line.extend_from_slice(text.get(..free).unwrap_or(text));
+            if ends {
+                let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+                let seen = self.pattern.is_match(&String::from_utf8_lossy(line));
+                self.line.clear();
+                if seen {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(pattern: &str) -> Watch {
+        Watch::new(RunId(1), Regex::new(pattern).unwrap(), At::Live)
+    }
+
+    #[test]
+    fn lines_match_over_any_cut_and_only_when_whole() {
+        let text = b"starting\nlistening on 80\r\nmore\n";
+        for cut in 0..text.len() {
+            let mut w = watch("^listening on [0-9]+$");
+            let (a, b) = text.split_at(cut);
+            assert!(w.feed(a) || w.feed(b), "cut at {cut}");
+        }
+        let mut w = watch("ready");
+        assert!(!w.feed(b"rea"));
+        assert!(!w.feed(b"dy"));
+        assert!(w.feed(b"\n"));
+    }
+
+    #[test]
+    fn a_huge_line_takes_bounded_memory_and_the_next_one_counts() {
+        let mut w = watch("end$");
+        for _ in 0..100 {
+            assert!(!w.feed(&[b'x'; 4096]));
+        }
+        assert!(w.line.capacity() <= 2 * MATCHED_MAX);
+        assert!(!w.feed(b"end\n"), "beyond what is matched");
+        assert!(w.feed(b"\xff the end\n"));
+    }
+}

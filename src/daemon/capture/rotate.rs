@@ -1,0 +1,134 @@
+//! The names of a log's files, and the shift that makes the first of them free again.
+//!
+//! `NAME.log` is written to; `NAME.log.1` is the newest of those before it. A shift moves the oldest first and each index
+//! before its log, so that any step of it can be recognised and the rest done later:
+//! - the current index ends with an `End` record at the end of its file: a shift was decided and has not come that far
+//! - the current index is gone, the first old index ends where the current file ends, and no first old file exists: only the
+//!   last rename is missing
+//! - no current file: the shift is complete, the new file is missing
+
+use super::index::{Index, What, remove};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Old files looked at beyond those that are kept, in case more were kept before.
+const BEYOND: u32 = 1000;
+
+/// Where the files of one log are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    current: PathBuf,
+}
+
+impl Names {
+    #[must_use]
+    pub fn new(current: PathBuf) -> Names {
+        Names { current }
+    }
+
+    /// The current file is number 0.
+    #[must_use]
+    pub fn log(&self, number: u32) -> PathBuf {
+        if number == 0 { self.current.clone() } else { with(&self.current, &format!(".{number}")) }
+    }
+
+    #[must_use]
+    pub fn index(&self, number: u32) -> PathBuf {
+        with(&self.log(number), ".idx")
+    }
+
+    /// What becomes the current file at the end of a rotation.
+    #[must_use]
+    pub fn fresh(&self) -> PathBuf {
+        with(&self.current, ".new")
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.current.parent()
+    }
+}
+
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Makes the names of the current file and index free, keeping `keep` files with the new one counted. With one file to keep
+/// they stay, to be replaced. Doing it again after any number of its steps completes it.
+///
+/// # Errors
+/// What rename(2) and unlink(2) answer; files are never lost by that.
+pub fn shift(names: &Names, keep: u32) -> io::Result<()> {
+    let oldest = keep.max(1) - 1;
+    for k in oldest + 1..oldest.saturating_add(BEYOND) {
+        let (log, index) = (names.log(k), names.index(k));
+        if !exists(&log) && !exists(&index) {
+            break;
+        }
+        remove(&index)?;
+        remove(&log)?;
+    }
+    if oldest == 0 {
+        return Ok(());
+    }
+    let hole = (1..=oldest).find(|k| !exists(&names.log(*k)));
+    if hole.is_none() {
+        remove(&names.index(oldest))?;
+        remove(&names.log(oldest))?;
+    }
+    for k in (0..hole.unwrap_or(oldest)).rev() {
+        rename(&names.index(k), &names.index(k + 1))?;
+        rename(&names.log(k), &names.log(k + 1))?;
+    }
+    Ok(())
+}
+
+/// A name that is missing was moved before.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::rename(from, to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a daemon ended in the middle of a shift: `size` is that of the current file, which exists.
+///
+/// # Errors
+/// What reading an index answers.
+pub fn interrupted(names: &Names, current: Option<&Index>, size: u64) -> io::Result<bool> {
+    let ends_here = |index: &Index| {
+        matches!(index.last.what, What::End { .. }) && index.last.position == index.first.position.saturating_add(size)
+    };
+    if let Some(index) = current {
+        return Ok(ends_here(index));
+    }
+    Ok(!exists(&names.log(1)) && Index::read(&names.index(1))?.is_some_and(|index| ends_here(&index)))
+}
+
+/// The position after the last byte of the newest old file, from `number` on; zero without one.
+///
+/// # Errors
+/// What reading an index answers.
+pub fn end_of_old(names: &Names, number: u32) -> io::Result<u64> {
+    let mut sizes = 0u64;
+    for k in number..number.saturating_add(BEYOND) {
+        let log = names.log(k).symlink_metadata();
+        let index = Index::read(&names.index(k))?;
+        let size = log.as_ref().map_or(0, std::fs::Metadata::len);
+        if let Some(index) = index {
+            let end = index.last.position.max(index.first.position.saturating_add(size));
+            return Ok(end.saturating_add(sizes));
+        }
+        if log.is_err() {
+            break;
+        }
+        sizes = sizes.saturating_add(size);
+    }
+    Ok(sizes)
+}

@@ -1,0 +1,167 @@
+//! The pipe that a service writes to, as the loop and the lane of files see it together.
+//!
+//! Whatever refers to a place in the stream ("here the run began") is a count of bytes taken from the pipe since this daemon
+//! has it. The count and the pipe change together under one lock, which is held for no longer than a move from pipe to pipe.
+
+use crate::base::ids::RunId;
+use crate::config::spec::LogSpec;
+use crate::sys::pipe;
+use regex_lite::Regex;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A place in the stream that means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The output of this run begins.
+    Start(RunId),
+    /// What lay in the pipe when this run's main process ended is passed.
+    End(RunId),
+}
+
+/// What the loop wants of the lane, other than to move bytes.
+#[derive(Debug)]
+pub enum Order {
+    /// Match the run's output, from its first byte on.
+    Await { run: RunId, pattern: Regex },
+    AwaitEnd(RunId),
+    Spec(LogSpec),
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    taken: u64,
+    points: VecDeque<(u64, Point)>,
+    orders: Vec<Order>,
+}
+
+/// The read end of a service's pipe with the points and orders that wait.
+#[derive(Debug)]
+pub struct Source {
+    pub name: Arc<str>,
+    /// The name in a word of the run table: whose bytes lie in the transfer pipe.
+    pub hash: u64,
+    pub read: OwnedFd,
+    flow: Mutex<Flow>,
+}
+
+/// What came of taking bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// So many were moved; `all` when nothing was left behind.
+    Some { bytes: usize, all: bool },
+    Nothing,
+}
+
+impl Source {
+    #[must_use]
+    pub fn new(name: Arc<str>, read: OwnedFd) -> Source {
+        Source { hash: hash(&name), name, read, flow: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the place behind what lies in the pipe now.
+    pub fn mark(&self, point: Point) {
+        let mut flow = self.lock();
+        // A pipe that cannot be asked has nothing in it that could be waited for.
+        let waiting = pipe::waiting(&self.read).unwrap_or(0);
+        let at = flow.taken + waiting as u64;
+        flow.points.push_back((at, point));
+    }
+
+    /// The next point that has been passed.
+    #[must_use]
+    pub fn passed(&self) -> Option<Point> {
+        let mut flow = self.lock();
+        let taken = flow.taken;
+        flow.points.pop_front_if(|(at, _)| *at <= taken).map(|(_, point)| point)
+    }
+
+    /// Whether the beginning of this run's output is still to come.
+    #[must_use]
+    pub fn to_come(&self, run: RunId) -> bool {
+        self.lock().points.iter().any(|(_, point)| *point == Point::Start(run))
+    }
+
+    pub fn order(&self, order: Order) {
+        self.lock().orders.push(order);
+    }
+
+    #[must_use]
+    pub fn orders(&self) -> Vec<Order> {
+        core::mem::take(&mut self.lock().orders)
+    }
+
+    /// Whether points or orders wait for the lane.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        let flow = self.lock();
+        !flow.points.is_empty() || !flow.orders.is_empty()
+    }
+
+    /// Moves up to `limit` bytes to an empty pipe, and not beyond the next point.
+    ///
+    /// # Errors
+    /// What splice(2) answers, other than that there is nothing.
+    pub fn take(&self, to: &OwnedFd, limit: usize) -> io::Result<Taken> {
+        let mut flow = self.lock();
+        let free = flow.points.front().map(|(at, _)| usize::try_from(at - flow.taken).unwrap_or(usize::MAX));
+        let limit = free.map_or(limit, |free| free.min(limit));
+        match pipe::shift(&self.read, to, limit) {
+            Ok(0) => Ok(Taken::Nothing),
+            Ok(bytes) => {
+                flow.taken += bytes as u64;
+                Ok(Taken::Some { bytes, all: bytes < limit })
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock) => Ok(Taken::Nothing),
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted) => Ok(Taken::Some { bytes: 0, all: false }),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// FNV-1a, never zero, which means nobody.
+#[must_use]
+pub fn hash(name: &str) -> u64 {
+    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+
+    #[test]
+    fn bytes_are_not_taken_beyond_a_point() {
+        let (read, write) = pipe::output().unwrap();
+        let (_tr, tw) = pipe::inner(65536).unwrap();
+        let mut write = File::from(write);
+        let s = Source::new("a".into(), read);
+        s.mark(Point::Start(RunId(1)));
+        assert!(s.to_come(RunId(1)));
+        assert_eq!(s.passed(), Some(Point::Start(RunId(1))));
+        write.write_all(b"12345").unwrap();
+        s.mark(Point::End(RunId(1)));
+        s.mark(Point::Start(RunId(2)));
+        write.write_all(b"678").unwrap();
+        assert_eq!(s.passed(), None);
+        assert_eq!(s.take(&tw, 100).unwrap(), Taken::Some { bytes: 5, all: false });
+        assert_eq!(s.passed(), Some(Point::End(RunId(1))));
+        assert_eq!(s.passed(), Some(Point::Start(RunId(2))));
+        assert_eq!(s.take(&tw, 100).unwrap(), Taken::Some { bytes: 3, all: true });
+        assert_eq!(s.take(&tw, 100).unwrap(), Taken::Nothing);
+    }
+
+    #[test]
+    fn nobody_hashes_to_nobody() {
+        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
+        assert_ne!(hash(""), 0);
+    }
+}

@@ -1,0 +1,323 @@
+//! Reading a log back by cumulative position, over its rotated files, while it is being written and rotated.
+//!
+//! Files are known by device and inode: a file that was opened under one name and moved meanwhile still has its positions.
+
+use super::index::Index;
+use super::rotate::{Names, end_of_old};
+use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
+use crate::sys::logfile::{self, Mode};
+use core::time::Duration;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// How far back lines are counted at most, and how much is read for it at once.
+const SCAN_MAX: u64 = 32 * 1024 * 1024;
+const SCAN_BLOCK: u64 = 64 * 1024;
+/// Old files looked at beyond a missing one.
+const MISSING_MAX: u32 = 2;
+
+/// Device and inode.
+pub type FileId = (u64, u64);
+
+/// One file of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub id: FileId,
+    /// Cumulative position of its first byte.
+    pub base: u64,
+}
+
+/// All files of one log, newest first, and the position after the last byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spans {
+    pub files: Vec<Span>,
+    pub end: u64,
+}
+
+impl Spans {
+    /// Looks at the files by their indexes.
+    ///
+    /// # Errors
+    /// What open(2) and read(2) answer, other than that something is missing.
+    pub fn load(names: &Names) -> io::Result<Spans> {
+        let mut spans = Spans::default();
+        let (mut number, mut missing) = (0, 0);
+        while missing < MISSING_MAX {
+            let meta = match logfile::open(&names.log(number), Mode::Read) {
+                Ok(file) => file.metadata()?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    missing += 1;
+                    number += 1;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let stated = Index::read(&names.index(number))?.map(|i| i.first.position);
+            let newer = spans.files.last().map(|s| s.base);
+            let base = match (stated, newer) {
+                (Some(base), None) => base,
+                (None, None) => end_of_old(names, number + 1)?,
+                (Some(base), Some(newer)) if base <= newer => base,
+                (_, Some(newer)) => newer.saturating_sub(meta.len()),
+            };
+            if spans.files.is_empty() {
+                spans.end = base.saturating_add(meta.len());
+            }
+            spans.files.push(Span { id: (meta.dev(), meta.ino()), base });
+            missing = 0;
+            number += 1;
+        }
+        if spans.files.is_empty() {
+            spans.end = end_of_old(names, 0)?;
+        }
+        Ok(spans)
+    }
+
+    /// The file that contains this position, and the position after its last byte.
+    fn find(&self, position: u64) -> Option<(usize, Span, u64)> {
+        let at = self.files.iter().position(|s| s.base <= position)?;
+        let end = if at == 0 { self.end } else { self.files[at - 1].base };
+        Some((at, self.files[at], end))
+    }
+}
+
+/// What the writer of a log shares with its readers in the same daemon.
+#[derive(Debug)]
+pub struct Share {
+    names: Names,
+    spans: Mutex<Option<Spans>>,
+    changed: Condvar,
+}
+
+/// A reader's place in a log.
+#[derive(Debug)]
+pub struct Cursor {
+    pub position: u64,
+    open: Option<(File, Span)>,
+}
+
+impl Cursor {
+    #[must_use]
+    pub fn new(position: u64) -> Cursor {
+        Cursor { position, open: None }
+    }
+}
+
+/// What lies at a reader's place; the cursor has moved behind it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part {
+    Bytes(Vec<u8>),
+    /// So many bytes are not there any more.
+    Gap(u64),
+    End,
+}
+
+impl Share {
+    #[must_use]
+    pub fn new(names: Names) -> Share {
+        Share { names, spans: Mutex::new(None), changed: Condvar::new() }
+    }
+
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Spans>> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer tells what there is now. Each change wakes those who wait.
+    pub fn set(&self, spans: Spans) {
+        *self.lock() = Some(spans);
+        self.changed.notify_all();
+    }
+
+    /// The writer tells how far the log reaches now.
+    pub fn set_end(&self, end: u64) {
+        if let Some(spans) = self.lock().as_mut() {
+            spans.end = end;
+        }
+        self.changed.notify_all();
+    }
+
+    /// The writer went over to a new file.
+    pub fn push(&self, id: FileId, base: u64, keep: u32) {
+        if let Some(spans) = self.lock().as_mut() {
+            spans.files.insert(0, Span { id, base });
+            spans.files.truncate(usize::try_from(keep.max(1)).unwrap_or(usize::MAX));
+            spans.end = base;
+        }
+        self.changed.notify_all();
+    }
+
+    /// What there is, looked up on disk when nobody writes.
+    ///
+    /// # Errors
+    /// What looking it up answers.
+    pub fn spans(&self) -> io::Result<Spans> {
+        let mut spans = self.lock();
+        if let Some(spans) = spans.as_ref() {
+            return Ok(spans.clone());
+        }
+        let found = Spans::load(&self.names)?;
+        Ok(spans.insert(found).clone())
+    }
+
+    /// How far the log reaches; `None` before its writer or a reader has looked.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        self.lock().as_ref().map(|s| s.end)
+    }
+
+    /// Waits until the log reaches beyond `position`, or something else happened, or `limit` is over.
+    pub fn wait(&self, position: u64, limit: Duration) {
+        let spans = self.lock();
+        if spans.as_ref().is_none_or(|s| s.end <= position) {
+            drop(self.changed.wait_timeout(spans, limit));
+        }
+    }
+
+    /// Wakes those who wait, to look at something else.
+    pub fn wake(&self) {
+        let _spans = self.lock();
+        self.changed.notify_all();
+    }
+
+    /// Reads up to `max` bytes at the cursor, and not beyond `until`.
+    ///
+    /// # Errors
+    /// What open(2) and read(2) answer, other than that a file was moved or removed.
+    pub fn read(&self, cursor: &mut Cursor, until: u64, max: usize) -> io::Result<Part> {
+        let spans = self.spans()?;
+        let until = until.min(spans.end);
+        if cursor.position >= until {
+            return Ok(Part::End);
+        }
+        let found = spans.find(cursor.position);
+        let end = match found {
+            Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.1 == span) => end,
+            Some((at, span, end)) => {
+                cursor.open = self.open(at, span)?.map(|file| (file, span));
+                end
+            }
+            // Its file has lost its last name, but it may be open here.
+            None => spans.files.last().map_or(spans.end, |s| s.base),
+        };
+        let end = end.min(until);
+        let want = usize::try_from(end - cursor.position).unwrap_or(max).min(max);
+        let bytes = match &cursor.open {
+            Some((file, span)) if span.base <= cursor.position => {
+                read_at(file, cursor.position - span.base, want)?
+            }
+            _ => Vec::new(),
+        };
+        if bytes.is_empty() {
+            let dropped = end - cursor.position;
+            *cursor = Cursor::new(end);
+            return Ok(Part::Gap(dropped));
+        }
+        cursor.position += bytes.len() as u64;
+        Ok(Part::Bytes(bytes))
+    }
+
+    /// Opens a file wherever it has moved to. A rotation moves it to the next name, and may do so again meanwhile.
+    fn open(&self, at: usize, span: Span) -> io::Result<Option<File>> {
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        for number in at..at.saturating_add(4) {
+            match logfile::open(&self.names.log(number), Mode::Read) {
+                Ok(file) => {
+                    let meta = file.metadata()?;
+                    if (meta.dev(), meta.ino()) == span.id {
+                        return Ok(Some(file));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// All that is there of a range, without gaps before it: the position it begins at, and its bytes.
+    fn range(&self, from: u64, to: u64) -> io::Result<(u64, Vec<u8>)> {
+        let mut cursor = Cursor::new(from);
+        let (mut begin, mut all) = (from, Vec::new());
+        loop {
+            let left = usize::try_from(to.saturating_sub(cursor.position)).unwrap_or(usize::MAX);
+            match self.read(&mut cursor, to, left)? {
+                Part::Bytes(bytes) => all.extend_from_slice(&bytes),
+                Part::Gap(_) => {
+                    all.clear();
+                    begin = cursor.position;
+                }
+                Part::End => return Ok((begin, all)),
+            }
+        }
+    }
+
+    /// Where the last `lines` lines before `to` begin; an unfinished one counts. Bounded in how far it looks back.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn lines_back(&self, to: u64, lines: usize) -> io::Result<u64> {
+        let oldest = self.spans()?.files.last().map_or(to, |s| s.base);
+        let floor = oldest.max(to.saturating_sub(SCAN_MAX));
+        let (mut end, mut left) = (to, lines);
+        if lines == 0 {
+            return Ok(to);
+        }
+        while end > floor {
+            let from = end.saturating_sub(SCAN_BLOCK).max(floor);
+            let (begin, bytes) = self.range(from, end)?;
+            for (i, byte) in bytes.iter().enumerate().rev() {
+                let position = begin + i as u64;
+                // The newline at the very end closes the last line and begins none.
+                if *byte == b'\n' && position + 1 != to {
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(position + 1);
+                    }
+                }
+            }
+            if begin > from {
+                return Ok(begin);
+            }
+            end = from;
+        }
+        Ok(end)
+    }
+
+    /// The last lines that are not empty between two positions, for a run's record.
+    ///
+    /// # Errors
+    /// As for `read`.
+    pub fn last_lines(&self, from: u64, to: u64) -> io::Result<Vec<String>> {
+        let (_, bytes) = self.range(from.max(to.saturating_sub(SCAN_BLOCK)), to)?;
+        let lines = bytes.rsplit(|b| *b == b'\n').map(short).filter(|line| !line.is_empty());
+        let mut lines: Vec<String> = lines.take(LAST_LINES).collect();
+        lines.reverse();
+        Ok(lines)
+    }
+}
+
+/// The beginning of a line as text of bounded length.
+fn short(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line.get(..LAST_LINE_BYTES).unwrap_or(line));
+    let text = if line.len() > LAST_LINE_BYTES { text.trim_end_matches('\u{fffd}') } else { &text };
+    text.trim_end().to_owned()
+}
+
+fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let n = loop {
+        match file.read_at(&mut bytes, offset) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    bytes.truncate(n);
+    Ok(bytes)
+}

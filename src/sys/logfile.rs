@@ -1,0 +1,122 @@
+//! Opening log files so that nobody can lead hob elsewhere, and writing to hob's own stdout and stderr without being held up.
+
+use crate::sys::check;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// How to open a log file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// For reading only.
+    Read,
+    /// For reading and writing what exists.
+    Update,
+    /// For reading and writing; it must not exist yet and is made with mode 0600.
+    New,
+    /// For appending, made with mode 0600 when it is missing.
+    Append,
+}
+
+/// Opens a regular file, never through a symbolic link in its last component and never waiting for the other side of a FIFO.
+///
+/// # Errors
+/// ELOOP for a link, `InvalidInput` for what is no regular file, and what open(2) answers.
+pub fn open(path: &Path, mode: Mode) -> io::Result<File> {
+    let mut o = OpenOptions::new();
+    o.read(mode != Mode::Append).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+    match mode {
+        Mode::Read => {}
+        Mode::Update => {
+            o.write(true);
+        }
+        Mode::New => {
+            o.write(true).create_new(true);
+        }
+        Mode::Append => {
+            o.append(true).create(true);
+        }
+    }
+    let file = o.open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+/// Makes a folder and those above it with mode 0700. One that exists is left as it is.
+///
+/// # Errors
+/// What mkdir(2) answers.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Whether a write of up to 4096 bytes would go through within `limit` (at once when it is zero).
+///
+/// # Errors
+/// `BrokenPipe` when the other side is gone.
+pub fn writable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let ms = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `p` is one pollfd, writable for the length of the call.
+    match check(unsafe { libc::poll(&raw mut p, 1, ms) }) {
+        Ok(0) => Ok(false),
+        Ok(_) if p.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 => {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        Ok(_) => Ok(p.revents & libc::POLLOUT != 0),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes a write past a file size limit an error instead of a death (SIGXFSZ), and lets a background process write to its
+/// terminal (SIGTTOU). Children get the default back at their start.
+pub fn ignore_write_signals() {
+    for signal in [libc::SIGXFSZ, libc::SIGTTOU] {
+        // SAFETY: SIG_IGN is a valid disposition for both, and no handler is involved.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_regular_files_are_opened_and_never_through_links() {
+        let dir = std::env::temp_dir().join(format!("hob-logfile-{}", std::process::id()));
+        make_folder(&dir.join("a/b")).unwrap();
+        assert_eq!(std::fs::metadata(dir.join("a")).unwrap().permissions().mode() & 0o777, 0o700);
+        let path = dir.join("a/b/x.log");
+        assert_eq!(open(&path, Mode::Update).unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(open(&path, Mode::New).unwrap());
+        drop(open(&path, Mode::Update).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(open(&path, Mode::New).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let link = dir.join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(open(&link, Mode::Update).is_err());
+        assert!(open(&link, Mode::Read).is_err());
+        assert_eq!(open(&dir, Mode::Read).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_full_pipe_is_not_writable_and_a_broken_one_an_error() {
+        let (r, w) = crate::sys::pipe::inner(4096).unwrap();
+        assert!(writable(w.as_fd(), Duration::ZERO).unwrap());
+        let mut file = File::from(w.try_clone().unwrap());
+        while io::Write::write(&mut file, &[0; 4096]).is_ok() {}
+        assert!(!writable(w.as_fd(), Duration::ZERO).unwrap());
+        drop(r);
+        assert!(writable(w.as_fd(), Duration::ZERO).is_err());
+    }
+}

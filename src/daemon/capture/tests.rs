@@ -212,7 +212,10 @@ fn a_rotation_that_was_interrupted_after_any_step_is_completed() {
                 let after = rig.all().concat();
                 let lost = before.len().saturating_sub(after.len() - 10);
                 // Only the oldest file may be gone, and only when it had to go.
-                assert!(lost == 0 || (lost == 100 && files == keep), "keep {keep}, {files} files, {done} steps: {lost}");
+                assert!(
+                    lost == 0 || (lost == 100 && files == keep),
+                    "keep {keep}, {files} files, {done} steps: {lost}"
+                );
                 assert_eq!(after[..after.len() - 10], before[lost..], "keep {keep}, {files} files, {done} steps");
                 assert!(after.ends_with(b"next line\n"));
                 assert_eq!(rig.share.end(), Some(end + 10), "keep {keep}, {files} files, {done} steps");

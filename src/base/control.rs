@@ -10,6 +10,9 @@ pub const FDS_MAX: usize = 64;
 /// Bytes of one message at most.
 pub const BYTES_MAX: usize = 512;
 
+/// The number under which a daemon is executed with its end of the channel.
+pub const DAEMON_FD: i32 = 3;
+
 /// From the daemon to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToKeeper {
@@ -35,7 +38,7 @@ pub enum ToKeeper {
 pub enum ToDaemon {
     /// First message. Descriptors: run table, lock, listener, then the program the keeper runs from.
     /// `generation` counts the daemons of this keeper from 1.
-    Hello { keeper_pid: u32, generation: u32, flags: u32 },
+    Hello { keeper_pid: u32, generation: u32, flags: u32, inherited: Inherited },
     /// Attached are the descriptors held under this label. Sent after Hello for each label.
     Held { label: String },
     /// All labels have been handed over.
@@ -48,8 +51,28 @@ pub enum ToDaemon {
     Signal { number: u8 },
 }
 
+/// What the keeper changed in itself and jobs are to get back, and what it can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// Soft limit of open descriptors that the keeper was started with.
+    pub nofile: u64,
+    /// oom_score_adj that the keeper was started with, or `OOM_UNCHANGED`.
+    pub oom_score_adj: i32,
+    /// Descriptors that the keeper holds at most, over all labels.
+    pub hold_max: u32,
+}
+
+/// `Inherited.oom_score_adj`: the keeper was not permitted to change it.
+pub const OOM_UNCHANGED: i32 = i32::MIN;
+
 /// `ToDaemon::Hello.flags`: the keeper is PID 1 of its namespace or was told to act as one.
 pub const FLAG_INIT: u32 = 1;
+/// `ToDaemon::Hello.flags`: orphans do not become children of the keeper; jobs would not survive a daemon.
+pub const FLAG_NO_SUBREAPER: u32 = 2;
+/// Length of a label in bytes at most.
+pub const LABEL_MAX: usize = BYTES_MAX - 2;
+/// Labels at most.
+pub const LABELS_MAX: usize = 65_536;
 
 impl ToKeeper {
     #[must_use]
@@ -86,10 +109,13 @@ impl ToDaemon {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            ToDaemon::Hello { keeper_pid, generation, flags } => {
+            ToDaemon::Hello { keeper_pid, generation, flags, inherited } => {
                 let mut b = message(1, &keeper_pid.to_le_bytes());
                 b.extend_from_slice(&generation.to_le_bytes());
                 b.extend_from_slice(&flags.to_le_bytes());
+                b.extend_from_slice(&inherited.nofile.to_le_bytes());
+                b.extend_from_slice(&inherited.oom_score_adj.to_le_bytes());
+                b.extend_from_slice(&inherited.hold_max.to_le_bytes());
                 b
             }
             ToDaemon::Held { label } => message(2, label.as_bytes()),
@@ -106,7 +132,16 @@ impl ToDaemon {
         let (kind, rest) = parts(bytes)?;
         let word = |at: usize| Some(u32::from_le_bytes(rest.get(at..at + 4)?.try_into().ok()?));
         Some(match kind {
-            1 => ToDaemon::Hello { keeper_pid: word(0)?, generation: word(4)?, flags: word(8)? },
+            1 => ToDaemon::Hello {
+                keeper_pid: word(0)?,
+                generation: word(4)?,
+                flags: word(8)?,
+                inherited: Inherited {
+                    nofile: u64::from_le_bytes(rest.get(12..20)?.try_into().ok()?),
+                    oom_score_adj: i32::from_le_bytes(rest.get(20..24)?.try_into().ok()?),
+                    hold_max: word(24)?,
+                },
+            },
             2 => ToDaemon::Held { label: text(rest)? },
             3 => ToDaemon::HeldEnd,
             4 => ToDaemon::Ended { slot: word(0)? },
@@ -152,7 +187,12 @@ mod tests {
             assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
         }
         for m in [
-            ToDaemon::Hello { keeper_pid: 7, generation: 2, flags: FLAG_INIT },
+            ToDaemon::Hello {
+                keeper_pid: 7,
+                generation: 2,
+                flags: FLAG_INIT,
+                inherited: Inherited { nofile: 1 << 40, oom_score_adj: OOM_UNCHANGED, hold_max: 960 },
+            },
             ToDaemon::Held { label: "svc/web/out".into() },
             ToDaemon::HeldEnd,
             ToDaemon::Ended { slot: 16_383 },

@@ -31,6 +31,8 @@ pub const CONFIG_MAX: usize = 4 * 1024 * 1024;
 pub const HISTORY_PER_NAME: usize = 10;
 /// Events kept in the ring.
 pub const EVENTS_KEPT: usize = 1000;
+/// Patterns of kinds, and names, that one subscription or query may give.
+pub const EVENT_FILTERS_MAX: usize = 256;
 /// Bytes taken from one pipe in one turn.
 pub const CAPTURE_TURN: usize = 1024 * 1024;
 /// A line longer than this may be cut at a rotation.

@@ -1,5 +1,7 @@
 //! Where hob keeps its files: one struct computed from values, so that tests and the keeper need no environment.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// All paths of one hob. `home` is absolute and is the identity of this hob on the machine.
@@ -77,6 +79,54 @@ impl Paths {
         })
     }
 
+    /// The paths as `key=value` words for the command line of the daemon, which is told them and looks up nothing.
+    #[must_use]
+    pub fn to_words(&self) -> Vec<OsString> {
+        let pairs = [
+            ("home", &self.home),
+            ("config", &self.config),
+            ("run", &self.run),
+            ("state", &self.state),
+            ("logs", &self.logs),
+            ("socket", &self.socket),
+            ("pid", &self.pid),
+            ("lock", &self.lock),
+            ("heartbeat", &self.heartbeat),
+            ("state_json", &self.state_json),
+            ("log", &self.log),
+        ];
+        let word = |(key, path): (&str, &PathBuf)| {
+            let mut w = OsString::from(format!("{key}="));
+            w.push(path);
+            w
+        };
+        pairs.into_iter().map(word).collect()
+    }
+
+    /// The opposite of `to_words`; words of other keys are left to the caller.
+    #[must_use]
+    pub fn from_words(words: &[OsString]) -> Option<Paths> {
+        let get = |key: &str| {
+            words.iter().find_map(|w| {
+                let rest = w.as_encoded_bytes().strip_prefix(key.as_bytes())?.strip_prefix(b"=")?;
+                Some(PathBuf::from(OsStr::from_bytes(rest)))
+            })
+        };
+        Some(Paths {
+            home: get("home")?,
+            config: get("config")?,
+            run: get("run")?,
+            state: get("state")?,
+            logs: get("logs")?,
+            socket: get("socket")?,
+            pid: get("pid")?,
+            lock: get("lock")?,
+            heartbeat: get("heartbeat")?,
+            state_json: get("state_json")?,
+            log: get("log")?,
+        })
+    }
+
     /// The log of a service.
     #[must_use]
     pub fn service_log(&self, name: &str) -> PathBuf {
@@ -94,6 +144,8 @@ mod tests {
         assert_eq!(p.config, PathBuf::from("/h/hob.json"));
         assert_eq!(p.socket, PathBuf::from("/h/run/hob.sock"));
         assert_eq!(p.service_log("web"), PathBuf::from("/h/logs/services/web.log"));
+        assert_eq!(Paths::from_words(&p.to_words()), Some(p.clone()));
+        assert_eq!(Paths::from_words(&p.to_words()[1..]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// A reading of the monotonic clock, in nanoseconds from an arbitrary zero. It counts awake time only and is
 /// comparable between the keeper and all daemons of one boot.
@@ -10,7 +11,8 @@ use core::time::Duration;
 pub struct Mono(pub u64);
 
 /// A reading of the wall clock, in milliseconds since 1970-01-01T00:00:00Z. It may jump in both directions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Wall(pub i64);
 
 /// Both clocks, read together.

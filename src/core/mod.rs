@@ -3,13 +3,20 @@
 //! Inputs are facts and wishes; effects are orders. A fact that no longer fits is ignored and traced. Within `step`, handlers
 //! only set marks; `settle` then propagates them to a fixed point and emits, so that no decision sees half-changed state.
 
+pub mod due;
 pub mod event;
 pub mod keys;
+pub mod life;
 pub mod record;
 pub mod request;
 pub mod run;
 pub mod service;
+mod state;
 pub mod view;
+pub mod wait;
+
+pub use record::Entity;
+pub use state::Core;
 
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Mono;
@@ -80,7 +87,7 @@ pub struct Boot {
     /// The text hash or path shown in status; and whether the file was found broken (then `config` is what could be used).
     pub config_error: Option<String>,
     /// Live entities from snapshot and journal, last state of each, in order of their sequence.
-    pub entities: Vec<record::Entity>,
+    pub entities: Vec<Entity>,
     /// Runs in the keeper's table.
     pub table: Vec<TableRun>,
     /// Processes of earlier runs that no table knows (keeper and daemon both died), by run.
@@ -316,6 +323,6 @@ pub enum Effect {
 /// What a step appends to: records are written before any effect of the round runs.
 #[derive(Debug, Default)]
 pub struct Out {
-    pub records: Vec<record::Entity>,
+    pub records: Vec<Entity>,
     pub effects: Vec<Effect>,
 }

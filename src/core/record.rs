@@ -1,4 +1,17 @@
 //! State to journal and back: one versioned record holds one entity's whole new state.
+//!
+//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this program
+//! knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`, `shutdown`.
+
+use super::keys::Keys;
+use super::run::{Cause, RunRecord, StopWhy};
+use super::service::backoff::Counters;
+use super::service::{Choice, Live, Service, State};
+use crate::base::ids::RunId;
+use crate::base::time::{Mono, Now, Wall};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One entity in the journal: a key that later records of the same entity repeat, and its whole state as JSON.
 /// `json` is `None` when the entity is gone.
@@ -7,4 +20,332 @@ pub struct Entity {
     /// `service/web`, `run/17`, `key/1000/abc`, `shutdown`, ...
     pub key: String,
     pub json: Option<String>,
+}
+
+/// The version of every record written here.
+pub const VERSION: u32 = 1;
+
+/// What the journal keeps of a service.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    v: u32,
+    #[serde(default)]
+    pub choice: Choice,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub pulled: bool,
+    /// `stopped` for all states that a new daemon finds out by itself.
+    pub state: State,
+    /// When the state was entered, in wall time.
+    #[serde(default)]
+    since: i64,
+    /// End of the delay, in this boot's monotonic nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    total: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    streak: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    refused: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    times: Vec<u64>,
+    runs: u32,
+    #[serde(default)]
+    fails: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_error: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    history: Vec<RunRecord>,
+}
+
+/// What the journal keeps of a run that is not over.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunIntent {
+    v: u32,
+    pub service: String,
+    pub number: u32,
+    pub cause: Cause,
+    /// The keeper under which it was started; monotonic times count for its boot only.
+    pub keeper: String,
+    mold: u64,
+    begun: (u64, i64),
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready: Option<(u64, i64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop: Option<StopWhy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kill_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    again: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Meta {
+    v: u32,
+    pub next_run: u64,
+    pub keeper: String,
+}
+
+/// A shutdown that has begun; void under another keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Shutdown {
+    v: u32,
+    pub keeper: String,
+    pub code: u8,
+    pub deadline: u64,
+}
+
+/// The service of each run whose intent is in the journal.
+#[must_use]
+pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
+    #[derive(Deserialize)]
+    struct Named {
+        service: String,
+    }
+    let one = |e: &Entity| {
+        let run = e.key.strip_prefix("run/")?.parse().ok()?;
+        let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
+        Some((RunId(run), Arc::from(named.service)))
+    };
+    entities.iter().filter_map(one).collect()
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn entity<T: Serialize>(key: String, value: &T) -> Entity {
+    // These types hold nothing that JSON cannot say; an empty text would be kept aside when read back.
+    Entity { key, json: Some(serde_json::to_string(value).unwrap_or_default()) }
+}
+
+fn pair(now: Now) -> (u64, i64) {
+    (now.mono.0, now.wall.0)
+}
+
+fn unpair((mono, wall): (u64, i64)) -> Now {
+    Now { mono: Mono(mono), wall: Wall(wall) }
+}
+
+#[must_use]
+pub fn service(s: &Service) -> Entity {
+    let kept = match s.state {
+        State::Failed | State::Finished | State::Backoff => s.state,
+        State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
+    };
+    let backoff = kept == State::Backoff;
+    let record = ServiceRecord {
+        v: VERSION,
+        choice: s.choice,
+        pulled: s.pulled,
+        state: kept,
+        since: s.since.wall.0,
+        until: backoff.then_some(s.until.0),
+        cause: backoff.then(|| s.cause.clone()),
+        total: s.counters.total,
+        streak: s.counters.streak,
+        refused: s.counters.refused,
+        times: s.counters.times.iter().map(|t| t.0).collect(),
+        runs: s.runs,
+        fails: s.fails,
+        last_error: s.last_error.clone(),
+        history: s.history.clone(),
+    };
+    entity(service_key(&s.name), &record)
+}
+
+fn service_key(name: &str) -> String {
+    format!("service/{name}")
+}
+
+#[must_use]
+pub fn service_gone(name: &str) -> Entity {
+    Entity { key: service_key(name), json: None }
+}
+
+/// Whether there is anything to keep of a service: one that was never touched needs no record.
+#[must_use]
+pub fn worth_keeping(s: &Service) -> bool {
+    !s.gone && (s.choice != Choice::Auto || s.pulled || s.runs > 0)
+}
+
+#[must_use]
+pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
+    let record = RunIntent {
+        v: VERSION,
+        service: s.name.to_string(),
+        number: live.number,
+        cause: live.cause.clone(),
+        keeper: keeper.to_owned(),
+        mold: live.mold,
+        begun: pair(live.begun),
+        ready: live.ready.map(pair),
+        stop: live.stop.clone(),
+        kill_at: live.sequence.kill_at.map(|at| at.0),
+        again: live.again,
+    };
+    entity(run_key(live.run), &record)
+}
+
+fn run_key(run: RunId) -> String {
+    format!("run/{run}")
+}
+
+/// The run that an entity's key names.
+#[must_use]
+pub fn run_of(key: &str) -> Option<RunId> {
+    key.strip_prefix("run/")?.parse().ok().map(RunId)
+}
+
+#[must_use]
+pub fn run_gone(run: RunId) -> Entity {
+    Entity { key: run_key(run), json: None }
+}
+
+#[must_use]
+pub fn meta(next_run: u64, keeper: &str) -> Entity {
+    entity("meta".to_owned(), &Meta { v: VERSION, next_run, keeper: keeper.to_owned() })
+}
+
+#[must_use]
+pub fn shutdown(keeper: &str, code: u8, deadline: Mono) -> Entity {
+    entity("shutdown".to_owned(), &Shutdown { v: VERSION, keeper: keeper.to_owned(), code, deadline: deadline.0 })
+}
+
+impl ServiceRecord {
+    /// The highest run number in its history, 0 if there is none.
+    #[must_use]
+    pub fn newest_run(&self) -> u64 {
+        self.history.iter().map(|r| r.run.0).max().unwrap_or(0)
+    }
+
+    /// Puts everything back but the state. Times of the monotonic clock mean nothing under another keeper.
+    pub fn restore(self, s: &mut Service, same_keeper: bool) {
+        s.choice = self.choice;
+        s.pulled = self.pulled;
+        s.since.wall = Wall(self.since);
+        s.runs = self.runs;
+        s.fails = self.fails;
+        s.last_error = self.last_error;
+        s.history = self.history;
+        if same_keeper {
+            s.until = Mono(self.until.unwrap_or(0));
+            s.cause = self.cause.unwrap_or_default();
+            let times = self.times.into_iter().map(Mono).collect();
+            s.counters = Counters { total: self.total, streak: self.streak, refused: self.refused, times };
+        }
+    }
+}
+
+impl RunIntent {
+    /// The run as it was, without what only the table and the shell know.
+    #[must_use]
+    pub fn live(&self, run: RunId) -> Live {
+        let mut live = Live::new(run, self.number, self.cause.clone(), self.mold, unpair(self.begun));
+        live.ready = self.ready.map(unpair);
+        live.stop.clone_from(&self.stop);
+        live.sequence.kill_at = self.kill_at.map(Mono);
+        live.again = self.again;
+        live
+    }
+}
+
+/// Everything that a journal held, by kind.
+#[derive(Debug, Default)]
+pub struct Stored {
+    pub services: Vec<(String, ServiceRecord)>,
+    pub runs: Vec<(RunId, RunIntent)>,
+    pub meta: Option<Meta>,
+    pub shutdown: Option<Shutdown>,
+    /// Of request keys, for `keys`.
+    pub keys: Vec<Entity>,
+    /// What this program does not understand, to be kept as it is, and what was wrong with it.
+    pub aside: Vec<(Entity, String)>,
+}
+
+/// Sorts and parses the live entities of a journal.
+#[must_use]
+pub fn read(entities: Vec<Entity>) -> Stored {
+    let mut stored = Stored::default();
+    for e in entities {
+        let Some(json) = e.json.as_deref() else { continue };
+        if Keys::owns(&e.key) {
+            stored.keys.push(e);
+            continue;
+        }
+        let problem = match e.key.split_once('/') {
+            Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
+            Some(("run", _)) => match run_of(&e.key) {
+                Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
+                None => Err("its number cannot be read".to_owned()),
+            },
+            None if e.key == "meta" => parse(json).map(|r| stored.meta = Some(r)),
+            None if e.key == "shutdown" => parse(json).map(|r| stored.shutdown = Some(r)),
+            _ => Err("its kind is not known".to_owned()),
+        };
+        if let Err(why) = problem {
+            stored.aside.push((e, why));
+        }
+    }
+    stored
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(json: &str) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        v: u32,
+    }
+    let versioned: Versioned = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    if versioned.v > VERSION {
+        return Err(format!("its version is {}, and this hob knows {VERSION}", versioned.v));
+    }
+    serde_json::from_str(json).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ServiceSpec;
+    use std::sync::Arc;
+
+    fn kept(key: &str, json: &str) -> Entity {
+        Entity { key: key.into(), json: Some(json.into()) }
+    }
+
+    #[test]
+    fn a_service_survives_the_trip() {
+        let mut s = Service::new("web".into(), Arc::new(ServiceSpec::default()));
+        s.choice = Choice::Down;
+        s.state = State::Backoff;
+        s.until = Mono(77);
+        s.cause = Cause::Restart { n: 3 };
+        s.counters = Counters { total: 9, streak: 3, refused: 1, times: vec![Mono(5)] };
+        let Stored { mut services, .. } = read(vec![service(&s)]);
+        let (name, record) = services.pop().unwrap();
+        assert_eq!((name.as_str(), record.state), ("web", State::Backoff));
+        let mut back = Service::new("web".into(), Arc::new(ServiceSpec::default()));
+        record.restore(&mut back, true);
+        assert_eq!((back.choice, back.until, &back.cause), (s.choice, s.until, &s.cause));
+        assert_eq!(back.counters, s.counters);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_kept_aside_and_unknown_members_are_ignored() {
+        let stored = read(vec![
+            kept("service/a", r#"{"v":1,"state":"finished","runs":2,"of_a_later_time":[]}"#),
+            kept("service/b", r#"{"v":2,"state":"finished","runs":2}"#),
+            kept("service/c", r#"{"v":1,"state":"dancing","runs":2}"#),
+            kept("service/d", "{"),
+            kept("run/x", "{}"),
+            kept("task/7", r#"{"v":1}"#),
+            kept("key/0/k", "{}"),
+            Entity { key: "service/gone".into(), json: None },
+        ]);
+        assert_eq!(stored.services.len(), 1);
+        assert_eq!(stored.keys.len(), 1);
+        let aside: Vec<&str> = stored.aside.iter().map(|(e, _)| e.key.as_str()).collect();
+        assert_eq!(aside, ["service/b", "service/c", "service/d", "run/x", "task/7"]);
+    }
 }

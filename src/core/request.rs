@@ -1,1 +1,269 @@
-//! request.
+//! The one match over `Request`: what each call does to the core, and its immediate answer. Pure.
+
+use super::keys::Verdict;
+use super::run::Client;
+use super::service::State;
+use super::view::Pending;
+use super::wait::{Item, Op, Waiting};
+use super::{Core, Effect, Out, Peer};
+use crate::base::ids::{ConnId, ReqId, StreamId};
+use crate::base::json::Obj;
+use crate::protocol::methods::{Change, LogQuery, Request, discover, nearest};
+use crate::protocol::rpc::{Code, RpcError};
+
+/// Who asks, and under which number the reply goes out.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) req: ReqId,
+    pub(super) conn: ConnId,
+    pub(super) peer: Peer,
+    pub(super) key: Option<String>,
+    pub(super) params_hash: u64,
+}
+
+impl Asked {
+    fn client(&self) -> Client {
+        Client::new(&self.peer, self.conn)
+    }
+}
+
+type Answer = Result<String, RpcError>;
+
+impl Core {
+    /// The one match over requests.
+    pub(super) fn request(&mut self, asked: &Asked, request: Request, out: &mut Out) {
+        let req = asked.req;
+        if changes(&request) && !self.admit(asked, &request, out) {
+            return;
+        }
+        match request {
+            Request::Ping => self.reply(req, Ok(self.ping()), false, out),
+            Request::DaemonStatus => self.measure_then(req, Pending::Status, out),
+            Request::DaemonHealth => self.reply(req, Ok(self.health()), false, out),
+            Request::DaemonShutdown { graceful, grace } => self.ask_shutdown(asked, graceful, grace, out),
+            Request::DaemonReload => {
+                self.pending.insert(req, Pending::Reload);
+                out.effects.push(Effect::LoadConfig { req: Some(req) });
+            }
+            Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
+            Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
+            Request::DaemonWhy { name } => {
+                let answer = self.place(&name).map(|i| self.why(i));
+                self.reply(req, answer, false, out);
+            }
+            Request::ServiceList { names } => match self.places(&names) {
+                Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
+                Err(e) => self.reply(req, Err(e), false, out),
+            },
+            Request::ServiceGet { name } => match self.place(&name) {
+                Ok(i) => self.measure_then(req, Pending::Get(self.table[i].name.clone()), out),
+                Err(e) => self.reply(req, Err(e), false, out),
+            },
+            Request::ServiceStart(change) => self.change(asked, Op::Start, &change, out),
+            Request::ServiceStop(change) => self.change(asked, Op::Stop, &change, out),
+            Request::ServiceRestart(change) => self.change(asked, Op::Restart, &change, out),
+            Request::ServiceSignal { name, signal } => {
+                let answer = self.signal(&name, signal, out);
+                self.reply(req, answer, true, out);
+            }
+            Request::ServiceReset { names } => {
+                let answer = self.reset(asked, &names, out);
+                self.reply(req, answer, true, out);
+            }
+            Request::ServiceLogs(query) => self.logs(asked, query, out),
+            Request::ServiceHistory { name, limit } => {
+                let answer = self.place(&name).map(|i| self.history(i, limit));
+                self.reply(req, answer, false, out);
+            }
+            Request::EventSubscribe(query) => self.events.subscribe(asked.conn, req, &query, out),
+            Request::EventUnsubscribe { subscription } => {
+                let answer = self.events.unsubscribe(asked.conn, subscription);
+                self.reply(req, answer, false, out);
+            }
+            Request::EventHistory(query) => {
+                let answer = self.events.history(&query);
+                self.reply(req, answer, false, out);
+            }
+            Request::StreamClose { id } => {
+                out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) });
+            }
+            Request::RpcDiscover => self.reply(req, Ok(discover(self.facts.version)), false, out),
+        }
+    }
+
+    /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
+    fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
+        let ends = matches!(request, Request::DaemonShutdown { .. });
+        let stops = matches!(request, Request::ServiceStop(_));
+        if self.life.stopping.is_some() && !ends {
+            self.reply(asked.req, Err(Core::shutting_down()), false, out);
+            return false;
+        }
+        if self.journal_full && !ends && !stops {
+            let error = RpcError::new(Code::Busy, "the disk of the journal is full, so nothing new can be promised");
+            self.reply(asked.req, Err(error.hint("free some space and try again")), false, out);
+            return false;
+        }
+        let Some(key) = &asked.key else { return true };
+        match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
+            Verdict::New => return true,
+            Verdict::Join => {}
+            Verdict::Replay(result) => self.reply(asked.req, result, true, out),
+            Verdict::Conflict(e) | Verdict::Full(e) => self.reply(asked.req, Err(e), false, out),
+        }
+        false
+    }
+
+    /// Exactly one for each request.
+    pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
+        self.pending.remove(&req);
+        for joined in self.keys.finish(self.now, req, &result, out) {
+            out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
+        }
+        out.effects.push(Effect::Reply { req, result, durable });
+    }
+
+    pub(super) fn closed(&mut self, conn: ConnId) {
+        self.events.closed(conn);
+        self.forget_waits(conn);
+    }
+
+    fn place(&self, name: &str) -> Result<usize, RpcError> {
+        self.table.find(name).ok_or_else(|| self.unknown(name))
+    }
+
+    fn places(&self, names: &[String]) -> Result<Vec<usize>, RpcError> {
+        let mut all = Vec::with_capacity(names.len());
+        for name in names {
+            let i = self.place(name)?;
+            if !all.contains(&i) {
+                all.push(i);
+            }
+        }
+        Ok(all)
+    }
+
+    fn some_names(&self, asked: &[String], all: &[usize]) -> Option<Vec<std::sync::Arc<str>>> {
+        (!asked.is_empty()).then(|| all.iter().map(|i| self.table[*i].name.clone()).collect())
+    }
+
+    /// The nearest name is a hint for whoever mistyped one.
+    fn unknown(&self, name: &str) -> RpcError {
+        let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
+        match nearest(name, self.table.names()) {
+            Some(near) => error.hint(format!("did you mean {near:?}?")),
+            None => error.hint("`hob status` lists all of them"),
+        }
+    }
+
+    fn change(&mut self, asked: &Asked, op: Op, change: &Change, out: &mut Out) {
+        let places = match self.places(&change.names) {
+            Ok(places) if !places.is_empty() => places,
+            Ok(_) => {
+                let error = RpcError::new(Code::InvalidParams, "no service is named");
+                return self.reply(asked.req, Err(error.hint("give a name, or several")), false, out);
+            }
+            Err(e) => return self.reply(asked.req, Err(e), false, out),
+        };
+        let client = asked.client();
+        let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
+        for i in places {
+            match op {
+                Op::Start => self.wish_start(i, client, out),
+                Op::Stop => self.wish_stop(i, client),
+                Op::Restart => self.wish_restart(i, client, out),
+            }
+        }
+        self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });
+    }
+
+    fn signal(&self, name: &str, signal: i32, out: &mut Out) -> Answer {
+        let i = self.place(name)?;
+        let live = self.table[i].live.as_ref().filter(|l| l.end.is_none());
+        let Some((live, pid)) = live.and_then(|l| Some((l, l.pid?))) else {
+            let text = format!("{name} has no process: it is {}", self.table[i].state);
+            return Err(RpcError::new(Code::Unavailable, text).hint(format!("hob why {name}")));
+        };
+        out.effects.push(Effect::Signal { run: live.run, signal, tree: false });
+        let mut o = Obj::new();
+        o.str("name", name).u64("pid", pid.into()).u64("run", live.run.0).i64("signal", i64::from(signal));
+        Ok(o.finish())
+    }
+
+    fn reset(&mut self, asked: &Asked, names: &[String], out: &mut Out) -> Answer {
+        let places = self.places(names)?;
+        if places.is_empty() {
+            return Err(RpcError::new(Code::InvalidParams, "no service is named").hint("give a name, or several"));
+        }
+        let mut rows = Vec::new();
+        for i in places {
+            self.wish_reset(i, asked.client(), out);
+            let s = &self.table[i];
+            let mut o = Obj::new();
+            o.str("name", &s.name).str("desired", if s.wanted() { "up" } else { "down" });
+            o.bool("autostart", s.spec.autostart);
+            rows.push(o.finish());
+        }
+        Ok(format!("{{\"services\":[{}]}}", rows.join(",")))
+    }
+
+    fn logs(&mut self, asked: &Asked, query: LogQuery, out: &mut Out) {
+        match self.places(&query.names) {
+            Ok(_) => out.effects.push(Effect::Logs { req: asked.req, conn: asked.conn, query }),
+            Err(e) => self.reply(asked.req, Err(e), false, out),
+        }
+    }
+
+    fn ask_shutdown(&mut self, asked: &Asked, graceful: bool, grace: Option<core::time::Duration>, out: &mut Out) {
+        let running = self.runs.len();
+        self.shutdown(0, grace, !graceful, out);
+        let limit = self.life.stopping.as_ref().map_or(0, |s| super::run::millis(s.deadline.since(self.now.mono)));
+        let mut o = Obj::new();
+        o.bool("stopping", true).u64("limit_ms", limit);
+        o.u64("running", u64::try_from(running).unwrap_or(u64::MAX));
+        let durable = !self.journal_full && self.journal_behind.is_none();
+        self.reply(asked.req, Ok(o.finish()), durable, out);
+    }
+
+    /// `db, which is stopped` or the names of survivors: what a service waits for.
+    pub(super) fn waiting_text(&self, i: usize) -> String {
+        let s = &self.table[i];
+        let left = s.live.as_ref().map(|l| l.sequence.names()).unwrap_or_default();
+        if s.state == State::Stopping && !left.is_empty() {
+            return left;
+        }
+        let one = |name: &str| match self.table.find(name) {
+            Some(n) => format!("{name}, which is {}", self.table[n].state),
+            None => name.to_owned(),
+        };
+        self.waiting_for(i).into_iter().map(one).collect::<Vec<_>>().join(", and for ")
+    }
+}
+
+/// Calls that change something: refused in a shutdown, and made once for each key.
+fn changes(request: &Request) -> bool {
+    match request {
+        Request::DaemonShutdown { .. }
+        | Request::DaemonReload
+        | Request::ServiceStart(_)
+        | Request::ServiceStop(_)
+        | Request::ServiceRestart(_)
+        | Request::ServiceSignal { .. }
+        | Request::ServiceReset { .. } => true,
+        Request::Ping
+        | Request::DaemonStatus
+        | Request::DaemonHealth
+        | Request::DaemonLogs(_)
+        | Request::DaemonConfig
+        | Request::DaemonWhy { .. }
+        | Request::ServiceList { .. }
+        | Request::ServiceGet { .. }
+        | Request::ServiceLogs(_)
+        | Request::ServiceHistory { .. }
+        | Request::EventSubscribe(_)
+        | Request::EventUnsubscribe { .. }
+        | Request::EventHistory(_)
+        | Request::StreamClose { .. }
+        | Request::RpcDiscover => false,
+    }
+}

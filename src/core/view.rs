@@ -1,1 +1,305 @@
-//! view.
+//! State to replies: every result of a query, as JSON text. Pure.
+
+use super::run::{self, millis, secs};
+use super::service::{Service, State, backoff};
+use super::{Core, Effect, Out, Usage};
+use crate::base::ids::{ReqId, RunId};
+use crate::base::json::{Obj, json_str};
+use crate::config::{Config, to_json};
+use core::fmt::Write as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Version of the protocol that `daemon.health` names.
+const PROTOCOL_VERSION: u64 = 1;
+
+/// A request whose reply needs something from the shell first.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// `None`: all of them.
+    List(Option<Vec<Arc<str>>>),
+    Get(Arc<str>),
+    Status,
+    Reload,
+}
+
+type Usages = BTreeMap<RunId, Usage>;
+
+impl Core {
+    /// Asks what the runs concerned use now; the reply follows when that is known.
+    pub(super) fn measure_then(&mut self, req: ReqId, pending: Pending, out: &mut Out) {
+        let run_of = |name: &Arc<str>| self.table.find(name).and_then(|i| self.measurable(i));
+        let runs: Vec<RunId> = match &pending {
+            Pending::List(Some(names)) => names.iter().filter_map(run_of).collect(),
+            Pending::Get(name) => run_of(name).into_iter().collect(),
+            Pending::List(None) | Pending::Status => self.table.by_name().filter_map(|i| self.measurable(i)).collect(),
+            Pending::Reload => Vec::new(),
+        };
+        self.pending.insert(req, pending);
+        if runs.is_empty() {
+            return self.measured(req, &[], out);
+        }
+        out.effects.push(Effect::Measure { req, runs });
+    }
+
+    fn measurable(&self, i: usize) -> Option<RunId> {
+        self.table[i].live.as_ref().filter(|l| l.pid.is_some() && l.end.is_none()).map(|l| l.run)
+    }
+
+    pub(super) fn measured(&mut self, req: ReqId, usage: &[(RunId, Usage)], out: &mut Out) {
+        let Some(pending) = self.pending.remove(&req) else { return };
+        let usages: Usages = usage.iter().copied().collect();
+        let result = match pending {
+            Pending::List(None) => format!("{{\"services\":{}}}", self.rows(self.table.by_name(), &usages)),
+            Pending::List(Some(names)) => {
+                let places = names.iter().filter_map(|n| self.table.find(n));
+                format!("{{\"services\":{}}}", self.rows(places, &usages))
+            }
+            Pending::Get(name) => match self.table.find(&name) {
+                Some(i) => self.detail(i, &usages),
+                None => "null".to_owned(),
+            },
+            Pending::Status => self.status(&usages),
+            Pending::Reload => return,
+        };
+        self.reply(req, Ok(result), false, out);
+    }
+
+    fn rows(&self, places: impl Iterator<Item = usize>, usages: &Usages) -> String {
+        let mut text = "[".to_owned();
+        for i in places {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(&self.row(i, usages).finish());
+        }
+        text.push(']');
+        text
+    }
+
+    /// The members that a list shows of a service.
+    fn row(&self, i: usize, usages: &Usages) -> Obj {
+        let s = &self.table[i];
+        let live = s.live.as_ref();
+        let usage = live.and_then(|l| usages.get(&l.run));
+        let mut o = Obj::new();
+        o.str("name", &s.name).str("state", s.state.name());
+        o.str("desired", desired(s)).bool("autostart", s.spec.autostart);
+        o.bool("overridden", s.wanted() != s.spec.autostart);
+        o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
+        o.opt_u64("run", live.map(|l| l.run.0));
+        o.opt_u64("uptime_secs", live.map(|l| self.now.mono.since(l.begun.mono).as_secs()));
+        o.u64("restarts", s.counters.total.into());
+        o.opt_str("last_error", s.last_error.as_deref());
+        o.opt_u64("memory", usage.map(|u| u.memory));
+        match usage {
+            Some(u) => o.raw("cpu_secs", &secs(millis(u.cpu))),
+            None => o.null("cpu_secs"),
+        };
+        o.bool("ready", s.state == State::Running);
+        o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
+        o.bool("flapping", s.counters.flapping());
+        o.opt_u64("next_restart_in_ms", self.next_in(s));
+        o.raw("waiting_for", &serde_json::to_string(&self.waiting_for(i)).unwrap_or_default());
+        let survivors: Vec<String> = live.map(|l| &l.sequence.left).into_iter().flatten().map(survivor).collect();
+        o.raw("survivors", &format!("[{}]", survivors.join(",")));
+        o.str("since", &s.since.wall.to_string());
+        o
+    }
+
+    pub(super) fn next_in(&self, s: &Service) -> Option<u64> {
+        (s.state == State::Backoff).then(|| millis(s.until.since(self.now.mono)))
+    }
+
+    fn detail(&self, i: usize, usages: &Usages) -> String {
+        let s = &self.table[i];
+        let mut o = self.row(i, usages);
+        o.raw("command", &serde_json::to_string(&s.spec.command).unwrap_or_default());
+        o.raw("restart", &serde_json::to_string(&s.spec.restart).unwrap_or_default());
+        o.u64("restarts_in_a_row", s.counters.streak.into()).u64("max_restarts", s.spec.max_restarts.into());
+        let delays: Vec<u64> = backoff::preview(&s.spec, s.counters.streak, 3).into_iter().map(millis).collect();
+        o.raw("next_delays_ms", &serde_json::to_string(&delays).unwrap_or_default());
+        o.u64("runs_total", s.runs.into()).u64("runs_failed", s.fails.into());
+        let names = |needs: &[crate::config::Need]| {
+            serde_json::to_string(&needs.iter().map(|n| &*n.name).collect::<Vec<_>>()).unwrap_or_default()
+        };
+        o.raw("requires", &names(&s.spec.requires)).raw("wants", &names(&s.spec.wants));
+        o.raw("after", &names(&s.spec.after));
+        let dependants: Vec<&str> = s.dependants.iter().map(|d| &*self.table[*d as usize].name).collect();
+        o.raw("dependants", &serde_json::to_string(&dependants).unwrap_or_default());
+        o.opt_str("started_by", s.live.as_ref().map(|l| l.cause.text()).as_deref());
+        o.raw("last_run", &s.last().map_or("null".to_owned(), run::RunRecord::json));
+        o.finish()
+    }
+
+    pub(super) fn history(&self, i: usize, limit: usize) -> String {
+        let s = &self.table[i];
+        let skip = s.history.len().saturating_sub(limit);
+        let runs: Vec<String> = s.history.iter().skip(skip).map(run::RunRecord::json).collect();
+        let mut o = Obj::new();
+        o.str("name", &s.name).raw("runs", &format!("[{}]", runs.join(",")));
+        o.raw(
+            "running",
+            &s.live.as_ref().map_or("null".to_owned(), |l| {
+                let mut o = Obj::new();
+                o.u64("run", l.run.0).u64("number", l.number.into()).opt_u64("pid", l.pid.map(u64::from));
+                o.str("cause", &l.cause.text()).str("started", &l.begun.wall.to_string());
+                o.opt_str("ready", l.ready.map(|n| n.wall.to_string()).as_deref());
+                o.finish()
+            }),
+        );
+        o.finish()
+    }
+
+    /// As short as it can be: this is what tells others that hob lives, and is asked most often.
+    pub(super) fn ping(&self) -> String {
+        let mut text = String::with_capacity(96);
+        let uptime = self.uptime();
+        // Writing to a String cannot fail.
+        let _ =
+            write!(text, "{{\"pong\":true,\"timestamp\":{},\"uptime_secs\":{uptime},\"version\":\"", self.now.wall.0);
+        text.push_str(self.facts.version);
+        text.push_str("\"}");
+        text
+    }
+
+    fn uptime(&self) -> u64 {
+        self.now.mono.since(self.facts.keeper_started).as_secs()
+    }
+
+    /// Number of services in each state, and altogether.
+    fn counts(&self) -> String {
+        let mut by_state = [0_u64; State::ALL.len()];
+        let mut flapping = 0;
+        for i in self.table.by_name() {
+            let s = &self.table[i];
+            flapping += u64::from(s.counters.flapping());
+            for (count, state) in by_state.iter_mut().zip(State::ALL) {
+                *count += u64::from(s.state == state);
+            }
+        }
+        let mut o = Obj::new();
+        o.u64("total", by_state.iter().sum());
+        for (count, state) in by_state.into_iter().zip(State::ALL) {
+            o.u64(state.name(), count);
+        }
+        o.u64("flapping", flapping);
+        o.finish()
+    }
+
+    /// What is not as it should be, most important first.
+    fn problems(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if let Some(why) = &self.journal_behind {
+            all.push(format!("the journal is behind: {why}"));
+        }
+        if self.journal_full {
+            all.push("the disk of the journal is full: new work is refused".to_owned());
+        }
+        if let Some(error) = &self.config_error {
+            all.push(format!("the config file has an error: {error}"));
+        }
+        for i in self.table.by_name() {
+            let s = &self.table[i];
+            if s.state == State::Failed {
+                all.push(format!("{} failed: {}", s.name, s.last_error.as_deref().unwrap_or("unknown")));
+            } else if s.counters.flapping() {
+                all.push(format!("{} is flapping", s.name));
+            }
+        }
+        if !self.aside.is_empty() {
+            all.push(format!("{} records of the journal cannot be read and are kept aside", self.aside.len()));
+        }
+        all
+    }
+
+    fn health_obj(&self) -> Obj {
+        let problems = self.problems();
+        let status = match (&self.life.stopping, problems.is_empty()) {
+            (Some(_), _) => "stopping",
+            (None, true) => "ok",
+            (None, false) => "degraded",
+        };
+        let mut o = Obj::new();
+        o.u64("pid", self.facts.daemon_pid.into()).u64("keeper_pid", self.facts.keeper_pid.into());
+        o.u64("uptime_secs", self.uptime()).str("version", self.facts.version);
+        o.u64("protocol_version", PROTOCOL_VERSION).str("status", status);
+        o.raw("problems", &serde_json::to_string(&problems).unwrap_or_default());
+        o.raw("services", &self.counts()).u64("projects", 0).u64("agents", 0);
+        o
+    }
+
+    pub(super) fn health(&self) -> String {
+        self.health_obj().finish()
+    }
+
+    /// `daemon.status`: health, with the counts under `counts` and the services themselves under `services`.
+    fn status(&self, usages: &Usages) -> String {
+        let problems = self.problems();
+        let mut o = Obj::new();
+        o.u64("pid", self.facts.daemon_pid.into()).u64("keeper_pid", self.facts.keeper_pid.into());
+        o.u64("uptime_secs", self.uptime()).str("version", self.facts.version);
+        o.u64("protocol_version", PROTOCOL_VERSION);
+        o.str(
+            "status",
+            match (&self.life.stopping, problems.is_empty()) {
+                (Some(_), _) => "stopping",
+                (None, true) => "ok",
+                (None, false) => "degraded",
+            },
+        );
+        o.raw("problems", &serde_json::to_string(&problems).unwrap_or_default());
+        o.u64("generation", self.facts.generation.into());
+        o.u64("daemon_deaths", self.facts.generation.saturating_sub(1).into());
+        o.raw("counts", &self.counts()).raw("services", &self.rows(self.table.by_name(), usages));
+        o.opt_str("config_error", self.config_error.as_deref());
+        let mut journal = Obj::new();
+        journal.str(
+            "state",
+            match (&self.journal_behind, self.journal_full) {
+                (Some(_), _) => "behind",
+                (None, true) => "full",
+                (None, false) => "ok",
+            },
+        );
+        journal.opt_str("why", self.journal_behind.as_deref());
+        o.raw("journal", &journal.finish());
+        o.u64("projects", 0).u64("agents", 0).u64("last_event", self.events.next_seq().saturating_sub(1));
+        o.raw("platform", if self.facts.platform.is_empty() { "{}" } else { &self.facts.platform });
+        o.finish()
+    }
+
+    pub(super) fn config_json(&self) -> String {
+        let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
+        to_json(&Config { daemon: self.config.clone(), services: services.collect() })
+    }
+
+    /// What `state.json` says while nobody can be asked.
+    pub(super) fn state_text(&self) -> String {
+        let mut o = self.health_obj();
+        o.str("written", &self.now.wall.to_string()).u64("generation", self.facts.generation.into());
+        let mut list = "[".to_owned();
+        for i in self.table.by_name() {
+            let s = &self.table[i];
+            if list.len() > 1 {
+                list.push(',');
+            }
+            list.push_str("{\"name\":");
+            json_str(&s.name, &mut list);
+            let _ = write!(list, ",\"state\":\"{}\",\"restarts\":{}}}", s.state, s.counters.total);
+        }
+        list.push(']');
+        o.raw("list", &list);
+        o.finish()
+    }
+}
+
+pub(super) fn desired(s: &Service) -> &'static str {
+    if s.wanted() { "up" } else { "down" }
+}
+
+fn survivor(s: &super::Survivor) -> String {
+    let mut o = Obj::new();
+    o.u64("pid", s.pid.into()).str("name", &s.name);
+    o.finish()
+}

@@ -5,7 +5,11 @@
 //! - `table`: the run table shared by keeper and daemons
 //! - `wait`: ends of children, signals to exactly the process that is meant
 //! - `signals`: signals of the process itself as a readable descriptor
+//! - `identity`: what tells one process and one boot from another
+//! - `thread`: priority of one thread
 //! - `pipe`: pipes and moving their content without copying it
+//! - `notify`: datagrams of sd_notify(3) with their sender
+//! - `rlimit`: resource limits by name
 //! - `tree`: every process of a run: control groups where they exist, sweeps of the process table elsewhere
 #![allow(unsafe_code)]
 
@@ -38,7 +42,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{pipe, signals, spawn, table, tree, wait};
+pub use os::{identity, notify, pipe, rlimit, signals, spawn, table, thread, tree, wait};
 
 use std::io;
 

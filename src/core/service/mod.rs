@@ -1,1 +1,438 @@
-//! service.
+//! Services: what a service is, its states, and who may move it from one to another. Pure.
+//!
+//! # The model
+//! A service has a wish and a state. The **wish** is up or down. It is what a person said last (`Choice::Up`, `Choice::Down`,
+//! kept over daemon deaths and boots); if nobody said anything, it is up when the config says `autostart` or when something
+//! that is up pulled it in. A person's stop beats everything but a later start by a person. The **state** is what is:
+//!
+//! | state    | a run exists | it leaves this state when                                                              |
+//! |----------|--------------|----------------------------------------------------------------------------------------|
+//! | stopped  | no           | the wish goes up                                                                       |
+//! | waiting  | no           | what it needs is there (starting), or the wish goes down (stopped)                     |
+//! | starting | yes          | it is ready (running), ends or must stop (stopping), could not be started              |
+//! | running  | yes          | it ends or must stop (stopping)                                                        |
+//! | stopping | yes          | the main process and its whole tree are verified gone                                  |
+//! | backoff  | no           | the delay is over (waiting), a person starts it (waiting), or the wish goes down       |
+//! | failed   | no           | a person starts it (waiting) or stops it (stopped)                                     |
+//! | finished | no           | a person starts it (waiting) or stops it (stopped)                                     |
+//!
+//! Every end of a run leads through `stopping`, also that of a crash: what the main process left behind is cleared away before
+//! the next run or the end state. Only a start that failed skips it, because nothing ran. A service has at most one run at a
+//! time, and a run's facts (started, ready, ended, tree) only ever move the run they name: late ones of an earlier run are
+//! traced and ignored.
+//!
+//! # After a run
+//! If hob ended it: waiting when the wish is up (a restart, a new config, a need that went down), else stopped. If it ended by
+//! itself the policy decides (`backoff`): waiting at once, backoff, failed or finished. The wish stays up in failed and
+//! finished; only the state says that nothing more will happen by itself.
+//!
+//! # Needs
+//! `requires`: it starts when the need has reached its condition, and is stopped before the need when a person, a reload or a
+//! restart stops the need. A crash of the need leaves it alone. `wants`: pulled up too, and waited for while it is on its way,
+//! but its failure holds nobody up. `after`: only the order. Whoever waits for something that is not on its way is `stuck`,
+//! says for whom, and goes on as soon as the need recovers.
+//!
+//! # Two phases
+//! Inputs and requests only set marks: the wish, `Live::stop`, a state of rest that becomes `waiting`. Marks spread over the
+//! graph by worklists, never by recursion. Then `settle` looks at each service that something has happened to, until nothing
+//! changes any more, and only there runs are started and stopped. Deadlines are derived from the state (`Service::deadline`)
+//! after each step, so nothing has to be disarmed.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod backoff;
+pub mod boot;
+pub mod graph;
+pub mod live;
+pub mod orphan;
+pub mod reload;
+pub mod settle;
+pub mod stop;
+pub mod table;
+pub mod wish;
+
+use crate::base::ids::RunId;
+use crate::base::time::{Mono, Now, Wall};
+use crate::config::{Condition, Ready, ServiceSpec};
+use crate::core::run::{Cause, Ended, RunRecord, StopWhy};
+use crate::core::{End, Usage};
+use backoff::Counters;
+use core::fmt;
+use graph::Edge;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use stop::{Phase, Sequence, Terms};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Stopped,
+    Waiting,
+    Starting,
+    Running,
+    Stopping,
+    Backoff,
+    Failed,
+    Finished,
+}
+
+impl State {
+    pub const ALL: [State; 8] = [
+        State::Stopped,
+        State::Waiting,
+        State::Starting,
+        State::Running,
+        State::Stopping,
+        State::Backoff,
+        State::Failed,
+        State::Finished,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Stopped => "stopped",
+            State::Waiting => "waiting",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Stopping => "stopping",
+            State::Backoff => "backoff",
+            State::Failed => "failed",
+            State::Finished => "finished",
+        }
+    }
+
+    /// The event that tells of entering this state.
+    #[must_use]
+    pub const fn event(self) -> &'static str {
+        match self {
+            State::Stopped => "service.stopped",
+            State::Waiting => "service.waiting",
+            State::Starting => "service.starting",
+            State::Running => "service.ready",
+            State::Stopping => "service.stopping",
+            State::Backoff => "service.backoff",
+            State::Failed => "service.failed",
+            State::Finished => "service.finished",
+        }
+    }
+
+    /// Whether a run exists in it.
+    #[must_use]
+    pub const fn live(self) -> bool {
+        match self {
+            State::Starting | State::Running | State::Stopping => true,
+            State::Stopped | State::Waiting | State::Backoff | State::Failed | State::Finished => false,
+        }
+    }
+
+    /// Whether one step of the machine may lead from this state to `next`.
+    #[must_use]
+    pub const fn leads_to(self, next: State) -> bool {
+        match self {
+            State::Stopped => matches!(next, State::Waiting),
+            State::Waiting => matches!(next, State::Starting | State::Stopped),
+            State::Starting => matches!(
+                next,
+                State::Running
+                    | State::Stopping
+                    | State::Waiting
+                    | State::Stopped
+                    | State::Backoff
+                    | State::Failed
+                    | State::Finished
+            ),
+            State::Running => matches!(next, State::Stopping),
+            State::Stopping => {
+                matches!(next, State::Waiting | State::Stopped | State::Backoff | State::Failed | State::Finished)
+            }
+            State::Backoff | State::Failed | State::Finished => matches!(next, State::Waiting | State::Stopped),
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a person said last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    /// Nothing, or `reset`: autostart and the needs of others decide.
+    #[default]
+    Auto,
+    Up,
+    Down,
+}
+
+/// The one run of a service that exists now.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub run: RunId,
+    pub number: u32,
+    pub cause: Cause,
+    /// The part of the spec that a run is bound to, so that a reload knows whether it changed.
+    pub mold: u64,
+    /// `None` until the start was answered.
+    pub pid: Option<u32>,
+    pub begun: Now,
+    pub ready: Option<Now>,
+    /// READY=1 overtook the answer to the start.
+    pub early: bool,
+    /// The shell was asked to watch for readiness.
+    pub awaiting: bool,
+    pub status_text: Option<Box<str>>,
+    /// Mark: hob wants it stopped, and why.
+    pub stop: Option<StopWhy>,
+    /// A person asked for a start while it was stopping.
+    pub again: bool,
+    /// The main process is gone.
+    pub end: Option<(Ended, Now)>,
+    pub usage: Usage,
+    pub sequence: Sequence,
+    pub output: Option<(u64, Vec<String>)>,
+    pub background: bool,
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: Arc<str>,
+    pub spec: Arc<ServiceSpec>,
+    pub choice: Choice,
+    /// Something that is or was up needs it.
+    pub pulled: bool,
+    /// Not in the config any more: it goes as soon as it is down.
+    pub removed: bool,
+    /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
+    pub blind: bool,
+    /// Its place in the table is free.
+    pub gone: bool,
+    pub state: State,
+    pub since: Now,
+    /// Cause of the next start.
+    pub cause: Cause,
+    /// In `waiting`: a service that it requires is not on its way.
+    pub stuck: bool,
+    /// In `waiting`: an event said for whom.
+    pub waiting_told: bool,
+    /// In `backoff`: when it is over.
+    pub until: Mono,
+    pub counters: Counters,
+    pub live: Option<Box<Live>>,
+    /// Runs ever started, and how many of them failed.
+    pub runs: u32,
+    pub fails: u32,
+    pub last_error: Option<Box<str>>,
+    pub history: Vec<RunRecord>,
+    /// What it needs or follows, and who needs or follows it.
+    pub needs: Box<[Edge]>,
+    pub dependants: Box<[u32]>,
+    /// Marks of this step: look at it again, write it to the journal, work out its deadline.
+    pub dirty: bool,
+    pub touched: bool,
+    pub save: bool,
+    /// The shell knows its log settings.
+    pub log_told: bool,
+}
+
+impl Service {
+    #[must_use]
+    pub fn new(name: Arc<str>, spec: Arc<ServiceSpec>) -> Service {
+        Service {
+            name,
+            spec,
+            choice: Choice::Auto,
+            pulled: false,
+            removed: false,
+            blind: false,
+            gone: false,
+            state: State::Stopped,
+            since: Now::default(),
+            cause: Cause::Autostart,
+            stuck: false,
+            waiting_told: false,
+            until: Mono(0),
+            counters: Counters::default(),
+            live: None,
+            runs: 0,
+            fails: 0,
+            last_error: None,
+            history: Vec::new(),
+            needs: Box::default(),
+            dependants: Box::default(),
+            dirty: false,
+            touched: false,
+            save: false,
+            log_told: false,
+        }
+    }
+
+    /// The wish.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        if self.blind {
+            return self.live.is_some();
+        }
+        !self.removed
+            && match self.choice {
+                Choice::Up => true,
+                Choice::Down => false,
+                Choice::Auto => self.spec.autostart || self.pulled,
+            }
+    }
+
+    /// After an end that nobody saw the main process may be among those left, so nobody is spared then.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let unseen = self.live.as_ref().is_some_and(|l| matches!(l.end, Some((Ended::Unknown, _))));
+        Terms {
+            signal: self.spec.stop_signal.number,
+            grace: self.spec.stop_timeout,
+            leave_children: self.spec.leave_children && !unseen,
+        }
+    }
+
+    #[must_use]
+    pub fn stop_mark(&self) -> Option<&StopWhy> {
+        self.live.as_ref().and_then(|l| l.stop.as_ref())
+    }
+
+    /// Whether somebody that needs it in this condition may start.
+    #[must_use]
+    pub fn reached(&self, condition: Condition) -> bool {
+        match self.state {
+            State::Running => self.stop_mark().is_none(),
+            State::Starting => {
+                condition == Condition::Started
+                    && self.stop_mark().is_none()
+                    && self.live.as_ref().is_some_and(|l| l.pid.is_some())
+            }
+            State::Finished => true,
+            State::Stopped | State::Waiting | State::Stopping | State::Backoff | State::Failed => false,
+        }
+    }
+
+    /// Whether it may reach a condition without anything else happening first.
+    #[must_use]
+    pub fn on_its_way(&self) -> bool {
+        match self.state {
+            State::Starting => true,
+            State::Waiting => !self.stuck,
+            State::Stopping => self.wanted(),
+            State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
+        }
+    }
+
+    /// When the machine has to look at it without any other input: the one place where a deadline comes from.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        let live = self.live.as_ref();
+        match self.state {
+            State::Stopped | State::Waiting | State::Failed | State::Finished => None,
+            State::Backoff => Some(self.until),
+            State::Starting => live.and_then(|l| self.ready_limit(l)),
+            State::Running => {
+                let ready = live.and_then(|l| l.ready)?;
+                self.counters.any().then(|| ready.mono + self.spec.reset_after)
+            }
+            State::Stopping => live.and_then(|l| l.sequence.deadline()),
+        }
+    }
+
+    /// A program that is ready by being executed has no limit, and zero is none.
+    fn ready_limit(&self, live: &Live) -> Option<Mono> {
+        let limited = match self.spec.ready {
+            Ready::Spawned => false,
+            Ready::Notify | Ready::Port(_) | Ready::Log(_) => !self.spec.ready_timeout.is_zero(),
+        };
+        (limited && live.pid.is_some()).then(|| live.begun.mono + self.spec.ready_timeout)
+    }
+
+    #[must_use]
+    pub fn last(&self) -> Option<&RunRecord> {
+        self.history.last()
+    }
+}
+
+impl Live {
+    #[must_use]
+    pub fn new(run: RunId, number: u32, cause: Cause, mold: u64, begun: Now) -> Live {
+        Live {
+            run,
+            number,
+            cause,
+            mold,
+            pid: None,
+            begun,
+            ready: None,
+            early: false,
+            awaiting: false,
+            status_text: None,
+            stop: None,
+            again: false,
+            end: None,
+            usage: Usage::default(),
+            sequence: Sequence::default(),
+            output: None,
+            background: false,
+        }
+    }
+
+    /// Turns the finished run into its record.
+    #[must_use]
+    pub fn record(&self, end: Ended, ended: Wall) -> RunRecord {
+        let mut record = RunRecord {
+            run: self.run,
+            number: self.number,
+            cause: self.cause.clone(),
+            started: self.begun.wall,
+            ready: self.ready.map(|n| n.wall),
+            ended,
+            failed: self.failed(&end),
+            end,
+            asked: self.stop.clone(),
+            cpu_ms: 0,
+            memory: 0,
+            output: None,
+            lines: Box::default(),
+            background: self.background,
+        };
+        record.usage(self.usage);
+        if let Some((bytes, lines)) = &self.output {
+            record.output(*bytes, lines);
+        }
+        record
+    }
+
+    /// A run fails by a nonzero code, a signal that was not hob's stop, a program that cannot be executed, or by not being
+    /// ready in time. An end that nobody saw is no proof of a failure.
+    fn failed(&self, end: &Ended) -> bool {
+        match &self.stop {
+            Some(StopWhy::ReadyTimeout) => return true,
+            Some(_) => return false,
+            None => {}
+        }
+        match end {
+            Ended::Code(c) => *c != 0,
+            Ended::Signal(_) | Ended::NotStarted(_) => true,
+            Ended::Unknown | Ended::Delayed(_) => false,
+        }
+    }
+
+    /// Whether the stop sequence has done more than wait for others.
+    #[must_use]
+    pub fn stop_begun(&self) -> bool {
+        match self.sequence.phase {
+            Phase::Idle | Phase::Held => false,
+            Phase::Unborn | Phase::Asked | Phase::Looking | Phase::Leftovers | Phase::Killed => true,
+        }
+    }
+
+    pub fn ended(&mut self, end: End, usage: Usage, now: Now) {
+        self.end = Some((Ended::from(end), now));
+        self.usage = usage;
+    }
+}

@@ -1,8 +1,12 @@
 //! Linux 5.10 or newer.
 
+pub mod identity;
+pub mod notify;
 pub mod pipe;
+pub mod rlimit;
 pub mod signals;
 pub mod spawn;
 pub mod table;
+pub mod thread;
 pub mod tree;
 pub mod wait;

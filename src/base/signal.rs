@@ -1,0 +1,155 @@
+//! Signals by name. Numbers differ between systems, so the table of the system in use is a value that is handed in.
+
+/// What text must know about the system it is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// Names without SIG, and their numbers.
+    pub signals: &'static [(&'static str, i32)],
+}
+
+/// The largest signal number that may be given as a number; real-time signals have no names here.
+pub const SIGNAL_MAX: i32 = 64;
+
+/// Numbers on Linux (all machines but MIPS, SPARC and Alpha).
+const LINUX: &[(&str, i32)] = &[
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("CHLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("SYS", 31),
+];
+
+/// Numbers on the BSDs and macOS.
+const BSD: &[(&str, i32)] = &[
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("BUS", 10),
+    ("SEGV", 11),
+    ("SYS", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("URG", 16),
+    ("STOP", 17),
+    ("TSTP", 18),
+    ("CONT", 19),
+    ("CHLD", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("IO", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("USR1", 30),
+    ("USR2", 31),
+];
+
+impl Platform {
+    #[must_use]
+    pub const fn linux() -> Platform {
+        Platform { signals: LINUX }
+    }
+
+    /// FreeBSD, NetBSD, OpenBSD, DragonFly and macOS agree on these.
+    #[must_use]
+    pub const fn bsd() -> Platform {
+        Platform { signals: BSD }
+    }
+
+    /// The platform by its name in `std::env::consts::OS`.
+    #[must_use]
+    pub fn of(os: &str) -> Platform {
+        if os == "linux" { Platform::linux() } else { Platform::bsd() }
+    }
+
+    /// The number of a signal given by its name, with or without SIG and in any case, or by a number from 1 to
+    /// `SIGNAL_MAX`.
+    #[must_use]
+    pub fn signal(&self, text: &str) -> Option<i32> {
+        if let Ok(number) = text.parse::<i32>() {
+            return (1..=SIGNAL_MAX).contains(&number).then_some(number);
+        }
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        self.signals.iter().find(|(n, _)| *n == name).map(|(_, number)| *number)
+    }
+
+    /// `SIGTERM` for 15, `SIGRTMIN` and others without a name here as `signal 34`.
+    #[must_use]
+    pub fn signal_name(&self, number: i32) -> String {
+        match self.signals.iter().find(|(_, n)| *n == number) {
+            Some((name, _)) => format!("SIG{name}"),
+            None => format!("signal {number}"),
+        }
+    }
+}
+
+/// The name of a signal whose number is the same on all systems, such as `SIGTERM`.
+#[must_use]
+pub fn common_name(number: i32) -> Option<String> {
+    let (name, _) = LINUX.iter().find(|entry| entry.1 == number && BSD.contains(entry))?;
+    Some(format!("SIG{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_numbers_and_nothing_else() {
+        let (linux, bsd) = (Platform::linux(), Platform::of("freebsd"));
+        for text in ["TERM", "SIGTERM", "sigterm", "15"] {
+            assert_eq!(linux.signal(text), Some(15), "{text}");
+        }
+        assert_eq!((linux.signal("USR1"), bsd.signal("USR1")), (Some(10), Some(30)));
+        assert_eq!(linux.signal("37"), Some(37), "real-time signals by number");
+        for text in ["", "SIG", "0", "-1", "65", "TERMINATE", "15.0"] {
+            assert_eq!(linux.signal(text), None, "{text}");
+        }
+        assert_eq!(bsd.signal_name(31), "SIGUSR2");
+        assert_eq!(linux.signal_name(40), "signal 40");
+    }
+
+    #[test]
+    fn common_names_mean_the_same_everywhere() {
+        assert_eq!(common_name(15).as_deref(), Some("SIGTERM"));
+        assert_eq!(common_name(10), None);
+        for (_, number) in LINUX {
+            if let Some(name) = common_name(*number) {
+                assert_eq!(Platform::bsd().signal(&name), Some(*number));
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The config that is written on the first start. Touches nothing.
+
+/// All comments but for an empty set of services, so that it changes nothing until somebody edits it.
+pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and trailing commas are allowed.
+//   hob config check              tells every mistake in this file, with its line
+//   hob reload                    makes changes effective; only what changed is touched
+//   hob config show --defaults    lists every key, what it means and its default
+{
+  "services": {
+    // A service is a name and a command. This is all that most need:
+    // "web": {
+    //   "command": ["/usr/bin/python3", "-m", "http.server", "8000"],
+    // },
+
+    // A service with more to say; restart, delays, timeouts and log are at their defaults here.
+    // "app": {
+    //   "command": "exec ./server --port $PORT",  // one string: run by /bin/sh -c
+    //   "cwd": "/srv/app",
+    //   "env": {"PORT": "8080"},
+    //   "user": "www",                // needs a hob that runs as root
+    //   "autostart": true,            // start when hob starts
+    //   "restart": "on-failure",      // or "always", "never"
+    //   "min_delay": "100ms",         // the first restart is immediate, then pauses double from here
+    //   "max_delay": "30s",           // up to here
+    //   "max_restarts": 0,            // give up after so many in a row; 0: never
+    //   "ready": {"port": 8080},      // or "spawned", "notify" (sd_notify), {"log": "listening on"}
+    //   "ready_timeout": "60s",
+    //   "requires": ["db"],           // started first, once they are ready; stopped after this one
+    //   "stop_signal": "SIGTERM",
+    //   "stop_timeout": "10s",        // then the whole process tree is killed
+    //   "log": {"max_size": "10MB", "max_files": 5},
+    // },
+
+    // "db": {
+    //   "command": ["/usr/lib/postgresql/bin/postgres", "-D", "/var/lib/postgresql/data"],
+    //   "user": "postgres",
+    //   "ready": {"log": "ready to accept connections"},
+    //   "stop_signal": "SIGINT",
+    // },
+  },
+
+  "daemon": {
+    // How hob itself behaves; the values shown are the defaults.
+    // "shutdown_timeout": "20s",      // for all services together, when hob stops
+    // "log": {"level": "info", "max_size": "50MB", "max_files": 5},
+    // "access": [{"group": "wheel", "level": "operate"}],  // default: root and hob's own user alone
+  },
+}
+"#;

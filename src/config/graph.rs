@@ -1,0 +1,96 @@
+//! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
+
+use super::error::{Pos, Report, nearest, quote};
+use super::spec::Config;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One name in a list of needs, with its place.
+#[derive(Clone, Debug)]
+pub(super) struct NeedAt {
+    pub(super) path: String,
+    pub(super) pos: Pos,
+    pub(super) from: String,
+    pub(super) to: String,
+}
+
+/// Reports needs that do not exist, services that need themselves, and every group of services that wait for each
+/// other.
+pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) {
+    let mut edges: BTreeMap<&str, Vec<&NeedAt>> = BTreeMap::new();
+    for need in needs {
+        if need.from == need.to {
+            report.add_at(need.path.clone(), need.pos, "a service cannot need itself", None);
+        } else if config.services.contains_key(&need.to) {
+            edges.entry(&need.from).or_default().push(need);
+        } else {
+            let names = config.services.keys().map(String::as_str).filter(|name| *name != need.from);
+            let meant = if report.is_full() { None } else { nearest(&need.to, names) };
+            let message = format!("there is no service {}", quote(&need.to));
+            report.add_at(need.path.clone(), need.pos, message, meant.map(str::to_owned));
+        }
+    }
+    let mut search = Search { edges: &edges, done: BTreeSet::new(), knotted: BTreeSet::new() };
+    for start in edges.keys() {
+        search.walk(start, report);
+    }
+}
+
+/// Names of a cycle that are printed.
+const CYCLE_SHOWN_MAX: usize = 50;
+
+struct Search<'n, 'e> {
+    edges: &'e BTreeMap<&'n str, Vec<&'n NeedAt>>,
+    /// Services from which everything was visited.
+    done: BTreeSet<&'n str>,
+    /// Services that are part of a reported cycle.
+    knotted: BTreeSet<&'n str>,
+}
+
+impl<'n> Search<'n, '_> {
+    /// Goes depth first from one service, without recursion, and reports where it comes back to a service on the way.
+    fn walk(&mut self, start: &'n str, report: &mut Report<'_>) {
+        let mut way = Vec::new();
+        let mut on_way: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut enter = Some(start);
+        loop {
+            if let Some(name) = enter.take()
+                && !self.done.contains(name)
+            {
+                on_way.insert(name, way.len());
+                way.push((name, self.edges.get(name).map(|v| v.iter()).unwrap_or_default()));
+            }
+            let Some((name, rest)) = way.last_mut() else { return };
+            match rest.next() {
+                Some(need) => match on_way.get(need.to.as_str()) {
+                    Some(at) => {
+                        let names: Vec<&str> = way.iter().skip(*at).map(|(name, _)| *name).collect();
+                        self.cycle(&names, need, report);
+                    }
+                    None => enter = Some(&need.to),
+                },
+                None => {
+                    self.done.insert(name);
+                    on_way.remove(*name);
+                    way.pop();
+                }
+            }
+        }
+    }
+
+    /// Reports a cycle, unless both ends of the need that closes it are known to be in one.
+    fn cycle(&mut self, names: &[&'n str], closing: &NeedAt, report: &mut Report<'_>) {
+        if report.is_full()
+            || self.knotted.contains(closing.from.as_str()) && self.knotted.contains(closing.to.as_str())
+        {
+            return;
+        }
+        self.knotted.extend(names.iter().copied());
+        let shown = names.get(..CYCLE_SHOWN_MAX).unwrap_or(names);
+        let more = match names.len() - shown.len() {
+            0 => String::new(),
+            n => format!(" -> ({n} more)"),
+        };
+        let message = format!("these wait for each other: {}{more} -> {}", shown.join(" -> "), closing.to);
+        report.add_at(closing.path.clone(), closing.pos, message, None);
+    }
+}

@@ -1,0 +1,330 @@
+//! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
+//! are all read from it, so none of them can know a key that the others do not. Touches nothing.
+
+use super::spec::{Access, DaemonSpec, Grant, Level, Need, Ready, Restart, Rlimit, ServiceSpec, Signal};
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+/// How one value of a spec is reached.
+pub(super) struct Slot<S: 'static, T: 'static> {
+    pub(super) get: fn(&S) -> &T,
+    pub(super) put: fn(&mut S) -> &mut T,
+}
+
+/// What is allowed of a duration.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    /// What zero means here, or what to write instead where it makes no sense.
+    pub(super) zero: Result<&'static str, &'static str>,
+    pub(super) min: Duration,
+}
+
+/// The longest duration in a config.
+pub(super) const SPAN_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// The type of a key, with its place in the spec.
+pub(super) enum Field<S: 'static> {
+    Command(Slot<S, Vec<String>>),
+    Path(Slot<S, Option<String>>),
+    Account(Slot<S, Option<String>>),
+    Env(Slot<S, BTreeMap<String, String>>),
+    Flag(Slot<S, bool>),
+    Span(Slot<S, Duration>, Span),
+    OptSpan(Slot<S, Option<Duration>>, Span),
+    Count(Slot<S, u32>, u32, u32),
+    Size(Slot<S, u64>),
+    Nice(Slot<S, i32>),
+    OptNice(Slot<S, Option<i32>>),
+    Umask(Slot<S, Option<u32>>),
+    Rlimits(Slot<S, Vec<Rlimit>>),
+    Restart(Slot<S, Restart>),
+    Level(Slot<S, Level>),
+    Ready(Slot<S, Ready>),
+    Needs(Slot<S, Vec<Need>>),
+    Signal(Slot<S, Signal>),
+    Grants(Slot<S, Vec<Grant>>),
+    Group(&'static [Key<S>]),
+}
+
+/// One key of the config.
+pub(super) struct Key<S: 'static> {
+    pub(super) name: &'static str,
+    pub(super) field: Field<S>,
+    /// One line for people, without a full stop.
+    pub(super) doc: &'static str,
+    /// A value as it is written in the file.
+    pub(super) example: &'static str,
+    /// Whether a change reaches a running service without a restart.
+    pub(super) live: bool,
+}
+
+macro_rules! at {
+    ($($field:ident).+) => {
+        Slot { get: |s| &s.$($field).+, put: |s| &mut s.$($field).+ }
+    };
+}
+
+const fn live<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
+    Key { name, field, doc, example, live: true }
+}
+
+const fn restarts<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
+    Key { name, field, doc, example, live: false }
+}
+
+const fn from(ms: u64) -> Span {
+    Span { zero: Err("write a time, or leave the key out"), min: Duration::from_millis(ms) }
+}
+
+const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
+    Span { zero: Ok(zero), min: Duration::from_millis(ms) }
+}
+
+/// Smallest size at which a log may be rotated.
+pub(super) const LOG_SIZE_MIN: u64 = 4_096;
+const LOG_FILES_MAX: u32 = 1_000;
+const RESTARTS_MAX: u32 = 1_000_000;
+
+pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
+    live(
+        "heartbeat",
+        Field::Span(at!(heartbeat), zero_or_from("off", 1_000)),
+        "how often the daemon shows that it is alive",
+        r#""30s""#,
+    ),
+    live(
+        "shutdown_timeout",
+        Field::Span(at!(shutdown_timeout), from(1)),
+        "how long all services together may take to stop when hob stops; what is left is killed",
+        r#""20s""#,
+    ),
+    live("nice", Field::Nice(at!(nice)), "scheduling priority of the daemon itself", "0"),
+    live("log", Field::Group(DAEMON_LOG), "the daemon's own log", r#"{"level": "debug"}"#),
+    live(
+        "access",
+        Field::Grants(at!(access)),
+        "who may use the control socket besides root and the user hob runs as",
+        r#"[{"user": "alice", "level": "operate"}, {"group": "wheel", "level": "admin"}]"#,
+    ),
+];
+
+const DAEMON_LOG: &[Key<DaemonSpec>] = &[
+    live("level", Field::Level(at!(log.level)), "the least important lines that are written", r#""debug""#),
+    live("max_size", Field::Size(at!(log.max_size)), "size at which the file is rotated", r#""50MB""#),
+    live("max_files", Field::Count(at!(log.max_files), 1, LOG_FILES_MAX), "files kept, the current one included", "5"),
+];
+
+pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
+    restarts(
+        "command",
+        Field::Command(at!(command)),
+        "what to run: the program and its arguments, or one string for the shell; the only key that must be there",
+        r#"["/usr/bin/python3", "-m", "http.server", "8000"]"#,
+    ),
+    restarts(
+        "cwd",
+        Field::Path(at!(cwd)),
+        "working directory, relative to the folder of hob.json; unset: the home of user, or /",
+        r#""/srv/app""#,
+    ),
+    restarts(
+        "env",
+        Field::Env(at!(env)),
+        "environment variables, added to those hob was started with and those of env_file",
+        r#"{"PORT": "8080"}"#,
+    ),
+    restarts(
+        "env_file",
+        Field::Path(at!(env_file)),
+        "file with lines NAME=VALUE, relative to the folder of hob.json; read at each start",
+        r#""/etc/default/app""#,
+    ),
+    restarts("user", Field::Account(at!(user)), "user to run as, by name or number; unset: hob's own", r#""www""#),
+    restarts("group", Field::Account(at!(group)), "group to run as; unset: the user's own", r#""www""#),
+    restarts(
+        "umask",
+        Field::Umask(at!(umask)),
+        "file mode bits that new files do not get; unset: hob's own",
+        r#""022""#,
+    ),
+    restarts("nice", Field::OptNice(at!(nice)), "scheduling priority; unset: hob's own", "10"),
+    restarts(
+        "rlimits",
+        Field::Rlimits(at!(rlimits)),
+        "resource limits by the names of getrlimit(2) in lower case; a value is both the soft and the hard limit",
+        r#"{"nofile": 4096, "core": {"soft": 0, "hard": "unlimited"}}"#,
+    ),
+    live("autostart", Field::Flag(at!(autostart)), "start when hob starts", "true"),
+    live("restart", Field::Restart(at!(restart)), "whether to start again after an end", r#""always""#),
+    live(
+        "min_delay",
+        Field::Span(at!(min_delay), zero_or_from("restart at once, always", 1)),
+        "pause before the second restart in a row (the first is immediate); it doubles from then on",
+        r#""100ms""#,
+    ),
+    live(
+        "max_delay",
+        Field::Span(at!(max_delay), zero_or_from("only together with a min_delay of 0s", 1)),
+        "longest pause between restarts",
+        r#""30s""#,
+    ),
+    live(
+        "reset_after",
+        Field::Span(
+            at!(reset_after),
+            Span {
+                zero: Err("a service that fails at once would count as healthy; write a short time such as \"1s\""),
+                min: Duration::from_millis(1),
+            },
+        ),
+        "how long a service must have been ready for its next failure to count as the first",
+        r#""10s""#,
+    ),
+    live(
+        "max_restarts",
+        Field::Count(at!(max_restarts), 0, RESTARTS_MAX),
+        "restarts after which the service is given up as failed; 0: never",
+        "5",
+    ),
+    live(
+        "window",
+        Field::OptSpan(at!(window), from(1)),
+        "count only restarts within this time towards max_restarts; unset: all since the last reset",
+        r#""1h""#,
+    ),
+    restarts(
+        "ready",
+        Field::Ready(at!(ready)),
+        "when the service counts as ready: once executed, by sd_notify, when a port answers, or by a line of its output",
+        r#"{"port": 8080}"#,
+    ),
+    live(
+        "ready_timeout",
+        Field::Span(at!(ready_timeout), from(1)),
+        "how long it may take to become ready; a longer start is a failed one",
+        r#""1m""#,
+    ),
+    live(
+        "requires",
+        Field::Needs(at!(requires)),
+        "services this one cannot do without: they are started before it, and it is stopped with them",
+        r#"["db", {"name": "cache", "condition": "started"}]"#,
+    ),
+    live(
+        "wants",
+        Field::Needs(at!(wants)),
+        "services that are started before this one, which goes on without them if they fail",
+        r#"["metrics"]"#,
+    ),
+    live(
+        "after",
+        Field::Needs(at!(after)),
+        "order alone: if these are to be up as well, this one starts after them",
+        r#"["network"]"#,
+    ),
+    live("stop_signal", Field::Signal(at!(stop_signal)), "signal that asks the service to end", r#""SIGINT""#),
+    live(
+        "stop_timeout",
+        Field::Span(
+            at!(stop_timeout),
+            Span { zero: Err("to kill at once write \"stop_signal\": \"SIGKILL\""), min: Duration::from_millis(1) },
+        ),
+        "how long it may take to end after that signal; then all its processes are killed",
+        r#""10s""#,
+    ),
+    live(
+        "leave_children",
+        Field::Flag(at!(leave_children)),
+        "leave processes alone that outlive the main process, instead of stopping them",
+        "false",
+    ),
+    live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
+];
+
+const SERVICE_LOG: &[Key<ServiceSpec>] = &[
+    live("max_size", Field::Size(at!(log.max_size)), "size at which the file is rotated", r#""10MB""#),
+    live("max_files", Field::Count(at!(log.max_files), 1, LOG_FILES_MAX), "files kept, the current one included", "5"),
+];
+
+/// What other tools call it, and the key that is meant.
+const ALIASES: &[(&str, &str)] = &[
+    ("cmd", "command"),
+    ("exec", "command"),
+    ("execstart", "command"),
+    ("run", "command"),
+    ("chdir", "cwd"),
+    ("dir", "cwd"),
+    ("directory", "cwd"),
+    ("workdir", "cwd"),
+    ("working_dir", "cwd"),
+    ("working_directory", "cwd"),
+    ("workingdirectory", "cwd"),
+    ("environment", "env"),
+    ("environment_file", "env_file"),
+    ("environmentfile", "env_file"),
+    ("uid", "user"),
+    ("gid", "group"),
+    ("limits", "rlimits"),
+    ("ulimits", "rlimits"),
+    ("enabled", "autostart"),
+    ("autorestart", "restart"),
+    ("restart_policy", "restart"),
+    ("backoff", "min_delay"),
+    ("restart_delay", "min_delay"),
+    ("restartsec", "min_delay"),
+    ("startretries", "max_restarts"),
+    ("startsecs", "reset_after"),
+    ("depends", "requires"),
+    ("depends_on", "requires"),
+    ("killsignal", "stop_signal"),
+    ("kill_signal", "stop_signal"),
+    ("stopsignal", "stop_signal"),
+    ("stopwaitsecs", "stop_timeout"),
+    ("kill_timeout", "stop_timeout"),
+    ("grace", "stop_timeout"),
+    ("readiness", "ready"),
+    ("programs", "services"),
+    ("processes", "services"),
+    ("loglevel", "log"),
+];
+
+/// The key that was probably meant by an unknown one, out of those that are allowed at its place.
+pub(super) fn meant<'k>(word: &str, allowed: impl Iterator<Item = &'k str> + Clone) -> Option<&'k str> {
+    let lower = word.to_ascii_lowercase().replace('-', "_");
+    let alias = ALIASES.iter().find(|(name, _)| *name == lower).map(|(_, key)| *key);
+    let by_alias = alias.and_then(|key| allowed.clone().find(|k| *k == key));
+    by_alias.or_else(|| super::error::nearest(word, allowed))
+}
+
+/// Words of `restart`, of `log.level`, of an access level and of a condition, in the order of their types.
+pub(super) const RESTARTS: &[(&str, Restart)] =
+    &[("always", Restart::Always), ("on-failure", Restart::OnFailure), ("never", Restart::Never)];
+pub(super) const LEVELS: &[(&str, Level)] = &[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];
+pub(super) const ACCESSES: &[(&str, Access)] =
+    &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
+
+/// The limits of getrlimit(2) on any system, and whether each is a number of bytes.
+pub(super) const RLIMITS: &[(&str, bool)] = &[
+    ("as", true),
+    ("core", true),
+    ("cpu", false),
+    ("data", true),
+    ("fsize", true),
+    ("locks", false),
+    ("memlock", true),
+    ("msgqueue", true),
+    ("nice", false),
+    ("nofile", false),
+    ("nproc", false),
+    ("rss", true),
+    ("rtprio", false),
+    ("rttime", false),
+    ("sigpending", false),
+    ("stack", true),
+];

@@ -1,0 +1,295 @@
+//! From the tree to the spec: walks the table of keys and reports whatever does not fit. Touches nothing.
+
+use super::error::{Pos, Report, quote};
+use super::graph::NeedAt;
+use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::spec::{Config, DaemonSpec, ServiceSpec};
+use super::tree::{Member, Node, Value};
+use super::{graph, values};
+use crate::base::limits::{NAME_MAX, SERVICES_MAX};
+use crate::base::signal::Platform;
+use crate::base::units::{canonical_duration, canonical_size};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What reading carries along.
+pub(super) struct Cx<'a, 'f> {
+    pub(super) report: &'a mut Report<'f>,
+    pub(super) platform: &'a Platform,
+    /// The service being read, and every need found so far.
+    pub(super) service: String,
+    pub(super) needs: Vec<NeedAt>,
+}
+
+/// Why a value was not taken.
+pub(super) enum Bad {
+    /// It is not of the wanted kind; what was probably meant.
+    Kind(Option<String>),
+    /// It was reported where it was found.
+    Said,
+}
+
+impl Cx<'_, '_> {
+    /// Reports at a place of its own.
+    pub(super) fn say(&mut self, pos: Pos, message: impl Into<String>) -> Bad {
+        self.report.add(pos, message);
+        Bad::Said
+    }
+
+    pub(super) fn suggest(&mut self, pos: Pos, message: impl Into<String>, suggestion: Option<String>) -> Bad {
+        self.report.suggest(pos, message, suggestion);
+        Bad::Said
+    }
+
+    /// Reports a value of the wrong kind: what is wanted, an example unless the meaning is clear, and what was found.
+    pub(super) fn kind(&mut self, node: &Node, wants: &str, example: &str, meant: Option<String>) -> Bad {
+        let found = found(&node.value);
+        let message = if meant.is_some() || example.is_empty() {
+            format!("wants {wants}, found {found}")
+        } else {
+            format!("wants {wants}, as in {example}, found {found}")
+        };
+        self.suggest(node.pos, message, meant)
+    }
+
+    pub(super) fn in_key<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.report.enter_key(key);
+        let value = read(self);
+        self.report.leave();
+        value
+    }
+
+    pub(super) fn in_index<T>(&mut self, index: usize, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.report.enter_index(index);
+        let value = read(self);
+        self.report.leave();
+        value
+    }
+
+    pub(super) fn unknown_key<'k>(&mut self, member: &Member, allowed: impl Iterator<Item = &'k str> + Clone) {
+        let meant = if self.report.is_full() { None } else { meant(&member.key, allowed) };
+        self.report.enter_key(&member.key);
+        self.report.suggest(member.pos, "unknown key", meant.map(str::to_owned));
+        self.report.leave();
+    }
+}
+
+/// Reads the whole config.
+pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
+    let mut config = Config::default();
+    let Value::Object(members) = &root.value else {
+        cx.kind(root, "an object", r#"{"services": {}}"#, None);
+        return config;
+    };
+    for member in members {
+        match member.key.as_str() {
+            "daemon" => cx.in_key("daemon", |cx| daemon(&mut config.daemon, &member.node, cx)),
+            "services" => cx.in_key("services", |cx| config.services = services(&member.node, cx)),
+            _ => cx.unknown_key(member, ["daemon", "services"].into_iter()),
+        }
+    }
+    let needs = core::mem::take(&mut cx.needs);
+    graph::check(&config, &needs, cx.report);
+    config
+}
+
+fn daemon(spec: &mut DaemonSpec, node: &Node, cx: &mut Cx<'_, '_>) {
+    match &node.value {
+        Value::Object(members) => {
+            object(spec, DAEMON, members, cx);
+        }
+        _ => {
+            cx.kind(node, "an object", r#"{"nice": 0}"#, None);
+        }
+    }
+}
+
+fn services(node: &Node, cx: &mut Cx<'_, '_>) -> BTreeMap<String, Arc<ServiceSpec>> {
+    let mut services = BTreeMap::new();
+    let Value::Object(members) = &node.value else {
+        cx.kind(node, "an object with a member for each service", r#"{"web": {"command": ["httpd"]}}"#, None);
+        return services;
+    };
+    if members.len() > SERVICES_MAX {
+        cx.say(node.pos, format!("{} services; {SERVICES_MAX} is the most", members.len()));
+    }
+    for member in members {
+        cx.in_key(&member.key, |cx| {
+            if let Some(message) = name_error(&member.key) {
+                cx.report.add(member.pos, message);
+            }
+            cx.service.clone_from(&member.key);
+            let spec = service(member, cx);
+            services.insert(member.key.clone(), Arc::new(spec));
+        });
+    }
+    services
+}
+
+/// Why a text cannot be the name of a service.
+pub(super) fn name_error(name: &str) -> Option<String> {
+    let odd = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.@:".contains(*c));
+    if name.is_empty() {
+        Some("a service needs a name".to_owned())
+    } else if name.contains('/') {
+        Some("a name with a slash is reserved for the services of projects".to_owned())
+    } else if let Some(c) = odd {
+        let shown = quote(&c.to_string());
+        Some(format!("a name has letters (a-z, A-Z), digits, and any of -_.@: but not {shown}"))
+    } else if name.starts_with(['.', '-']) {
+        Some("a name does not begin with '.' or '-'".to_owned())
+    } else if name.len() > NAME_MAX {
+        Some(format!("a name of {} characters; {NAME_MAX} is the most", name.len()))
+    } else {
+        None
+    }
+}
+
+fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
+    let mut spec = ServiceSpec::default();
+    let Value::Object(members) = &member.node.value else {
+        let command = match &member.node.value {
+            Value::Text(_) | Value::List(_) => Some(r#"{"command": ...}"#.to_owned()),
+            _ => None,
+        };
+        cx.kind(&member.node, "an object", r#"{"command": ["httpd", "-f"]}"#, command);
+        return spec;
+    };
+    let failed = object(&mut spec, SERVICE, members, cx);
+    let place = |name: &str| members.iter().find(|m| m.key == name).map(|m| m.pos);
+    if place("command").is_none() {
+        cx.report.add(member.pos, r#"command is missing, as in "command": ["httpd", "-f"]"#);
+    }
+    let (min, max) = (place("min_delay"), place("max_delay"));
+    if spec.min_delay > spec.max_delay
+        && let Some(pos) = min.or(max)
+        && !failed.contains(&"min_delay")
+        && !failed.contains(&"max_delay")
+    {
+        let shown = |d, given: Option<Pos>| {
+            format!("({}{})", canonical_duration(d), if given.is_some() { "" } else { ", the default" })
+        };
+        let (shown_min, shown_max) = (shown(spec.min_delay, min), shown(spec.max_delay, max));
+        cx.in_key(if min.is_some() { "min_delay" } else { "max_delay" }, |cx| {
+            cx.report.add(pos, format!("min_delay {shown_min} is longer than max_delay {shown_max}"));
+        });
+    }
+    spec
+}
+
+/// Reads the members of an object by its table of keys. Answers the names of those that were wrong.
+fn object<S>(spec: &mut S, keys: &'static [Key<S>], members: &[Member], cx: &mut Cx<'_, '_>) -> Vec<&'static str> {
+    let mut failed = Vec::new();
+    for member in members {
+        let Some(key) = keys.iter().find(|k| k.name == member.key) else {
+            cx.unknown_key(member, keys.iter().map(|k| k.name));
+            continue;
+        };
+        cx.report.enter_key(key.name);
+        if let Err(bad) = key.field.read(spec, &member.node, cx) {
+            failed.push(key.name);
+            if let Bad::Kind(meant) = bad {
+                cx.kind(&member.node, &key.field.wants(), key.example, meant);
+            }
+        }
+        cx.report.leave();
+    }
+    failed
+}
+
+impl<S> Field<S> {
+    /// Reads one value into its place.
+    fn read(&'static self, spec: &mut S, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
+        match self {
+            Field::Command(at) => set(at, spec, values::command(node, cx)?),
+            Field::Path(at) => set(at, spec, optional(node, |n| values::path(n, cx))?),
+            Field::Account(at) => set(at, spec, optional(node, |n| values::account(n, cx))?),
+            Field::Env(at) => set(at, spec, values::env(node, cx)?),
+            Field::Flag(at) => set(at, spec, values::flag(node)?),
+            Field::Span(at, span) => set(at, spec, values::span(node, *span, cx)?),
+            Field::OptSpan(at, span) => set(at, spec, optional(node, |n| values::span(n, *span, cx))?),
+            Field::Count(at, min, max) => set(at, spec, values::integer(node, *min, *max)?),
+            Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
+            Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
+            Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
+            Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
+            Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
+            Field::Restart(at) => set(at, spec, values::restart(node)?),
+            Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
+            Field::Ready(at) => set(at, spec, values::ready(node, cx)?),
+            Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
+            Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
+            Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
+            Field::Group(keys) => match &node.value {
+                Value::Object(members) => {
+                    if !object(spec, keys, members, cx).is_empty() {
+                        return Err(Bad::Said);
+                    }
+                }
+                _ => return Err(Bad::Kind(None)),
+            },
+        }
+        Ok(())
+    }
+
+    /// The type in words, to stand behind "wants".
+    pub(super) fn wants(&self) -> String {
+        let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
+        match self {
+            Field::Command(_) => "a list of texts, or one text for the shell".to_owned(),
+            Field::Path(_) => "a path".to_owned(),
+            Field::Account(_) => "a name or a number".to_owned(),
+            Field::Env(_) => "an object of texts".to_owned(),
+            Field::Flag(_) => "true or false".to_owned(),
+            Field::Span(_, span) | Field::OptSpan(_, span) => match span.zero {
+                Ok(means) => format!("a duration (\"0s\": {means})"),
+                Err(_) => "a duration".to_owned(),
+            },
+            Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
+            Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
+            Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
+            Field::Umask(_) => "three octal digits in quotes".to_owned(),
+            Field::Rlimits(_) => "an object of limits".to_owned(),
+            Field::Restart(_) => words(RESTARTS),
+            Field::Level(_) => words(LEVELS),
+            Field::Ready(_) => r#""spawned", "notify", {"port": NUMBER} or {"log": REGEX}"#.to_owned(),
+            Field::Needs(_) => "a list of services".to_owned(),
+            Field::Signal(_) => "the name or number of a signal".to_owned(),
+            Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
+            Field::Group(_) => "an object".to_owned(),
+        }
+    }
+}
+
+fn set<S, T>(at: &Slot<S, T>, spec: &mut S, value: T) {
+    *(at.put)(spec) = value;
+}
+
+/// `null` means unset where a value may be unset.
+fn optional<T>(node: &Node, read: impl FnOnce(&Node) -> Result<T, Bad>) -> Result<Option<T>, Bad> {
+    match node.value {
+        Value::Null => Ok(None),
+        _ => read(node).map(Some),
+    }
+}
+
+/// `"a", "b" or "c"`.
+pub(super) fn words<T>(table: &[(&str, T)]) -> String {
+    let quoted: Vec<String> = table.iter().map(|(word, _)| quote(word)).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
+fn found(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) if n.len() > 40 => "a long number".to_owned(),
+        Value::Number(n) => format!("the number {n}"),
+        Value::Text(t) => format!("the text {}", quote(t)),
+        Value::List(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}

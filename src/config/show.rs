@@ -1,0 +1,185 @@
+//! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
+//! nothing.
+
+use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, RESTARTS, SERVICE, Slot};
+use super::spec::{Condition, Config, DaemonSpec, Grant, Need, Ready, Rlimit, ServiceSpec, Who};
+use crate::base::signal::common_name;
+use crate::base::units::{canonical_duration, canonical_size};
+use core::fmt::Display;
+use core::fmt::Write as _;
+
+/// The whole effective config on one line: every key, durations and sizes in their canonical units, unset ones `null`.
+/// It reads back to an equal config on the same system.
+#[must_use]
+pub fn to_json(config: &Config) -> String {
+    let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));
+    let daemon = keys_json(&config.daemon, DAEMON);
+    object([("daemon", daemon), ("services", object(services))].into_iter())
+}
+
+/// One service of the effective config, as `to_json` writes it.
+#[must_use]
+pub fn service_json(spec: &ServiceSpec) -> String {
+    keys_json(spec, SERVICE)
+}
+
+fn keys_json<S>(spec: &S, keys: &'static [Key<S>]) -> String {
+    object(keys.iter().map(|k| (k.name, k.field.json(spec))))
+}
+
+impl<S> Field<S> {
+    /// The value as it would be written in the file.
+    pub(super) fn json(&self, spec: &S) -> String {
+        match self {
+            Field::Command(at) => list(get(at, spec).iter().map(|s| quoted(s))),
+            Field::Path(at) | Field::Account(at) => or_null(get(at, spec).as_ref().map(|s| quoted(s))),
+            Field::Env(at) => object(get(at, spec).iter().map(|(k, v)| (k.as_str(), quoted(v)))),
+            Field::Flag(at) => get(at, spec).to_string(),
+            Field::Span(at, _) => quoted(&canonical_duration(*get(at, spec))),
+            Field::OptSpan(at, _) => or_null(get(at, spec).map(|d| quoted(&canonical_duration(d)))),
+            Field::Count(at, ..) => get(at, spec).to_string(),
+            Field::Size(at) => quoted(&canonical_size(*get(at, spec))),
+            Field::Nice(at) => get(at, spec).to_string(),
+            Field::OptNice(at) => or_null(*get(at, spec)),
+            Field::Umask(at) => or_null(get(at, spec).map(|m| format!("\"{m:03o}\""))),
+            Field::Rlimits(at) => object(get(at, spec).iter().map(|l| (l.name, rlimit(l)))),
+            Field::Restart(at) => word(RESTARTS, get(at, spec)),
+            Field::Level(at) => word(LEVELS, get(at, spec)),
+            Field::Ready(at) => match get(at, spec) {
+                Ready::Spawned => quoted("spawned"),
+                Ready::Notify => quoted("notify"),
+                Ready::Port(port) => format!("{{\"port\":{port}}}"),
+                Ready::Log(regex) => format!("{{\"log\":{}}}", quoted(regex)),
+            },
+            Field::Needs(at) => list(get(at, spec).iter().map(need)),
+            Field::Signal(at) => {
+                let number = get(at, spec).number;
+                common_name(number).map_or_else(|| number.to_string(), |name| quoted(&name))
+            }
+            Field::Grants(at) => list(get(at, spec).iter().map(grant)),
+            Field::Group(keys) => keys_json(spec, keys),
+        }
+    }
+}
+
+fn get<'s, S, T>(at: &Slot<S, T>, spec: &'s S) -> &'s T {
+    (at.get)(spec)
+}
+
+fn or_null<T: Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "null".to_owned(), |v| v.to_string())
+}
+
+fn word<T: PartialEq>(table: &[(&str, T)], value: &T) -> String {
+    table.iter().find(|(_, v)| v == value).map_or_else(String::new, |(w, _)| quoted(w))
+}
+
+fn rlimit(limit: &Rlimit) -> String {
+    let part = |value: Option<u64>| value.map_or_else(|| quoted("unlimited"), |n| n.to_string());
+    if limit.soft == limit.hard {
+        return part(limit.soft);
+    }
+    object([("soft", part(limit.soft)), ("hard", part(limit.hard))].into_iter())
+}
+
+fn need(need: &Need) -> String {
+    match need.condition {
+        Condition::Ready => quoted(&need.name),
+        Condition::Started => object([("name", quoted(&need.name)), ("condition", quoted("started"))].into_iter()),
+    }
+}
+
+fn grant(grant: &Grant) -> String {
+    let (kind, name) = match &grant.who {
+        Who::User(name) => ("user", name),
+        Who::Group(name) => ("group", name),
+    };
+    object([(kind, quoted(name)), ("level", word(ACCESSES, &grant.level))].into_iter())
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+fn object<'k>(members: impl Iterator<Item = (&'k str, String)>) -> String {
+    let members: Vec<String> = members.map(|(key, value)| format!("{}:{value}", quoted(key))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// One key of the table, for documents and for `hob config show --defaults`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// `daemon.log.level`, `services.NAME.command`.
+    pub path: String,
+    /// The type in words.
+    pub wants: String,
+    /// JSON text, spaced as people write it; `None` where the key must be given.
+    pub default: Option<String>,
+    pub doc: &'static str,
+    /// JSON text.
+    pub example: &'static str,
+    /// Whether a change takes effect without a restart of the service.
+    pub live: bool,
+}
+
+/// All keys, in the order of the table.
+#[must_use]
+pub fn keys() -> Vec<KeyInfo> {
+    let mut out = Vec::new();
+    infos("daemon", DAEMON, &DaemonSpec::default(), &mut out);
+    infos("services.NAME", SERVICE, &ServiceSpec::default(), &mut out);
+    out
+}
+
+fn infos<S>(prefix: &str, keys: &'static [Key<S>], defaults: &S, out: &mut Vec<KeyInfo>) {
+    for key in keys {
+        let path = format!("{prefix}.{}", key.name);
+        if let Field::Group(inner) = &key.field {
+            infos(&path, inner, defaults, out);
+            continue;
+        }
+        let default = (!matches!(key.field, Field::Command(_))).then(|| key.field.json(defaults));
+        let (wants, Key { doc, example, live, .. }) = (key.field.wants(), key);
+        out.push(KeyInfo { path, wants, default, doc, example, live: *live });
+    }
+}
+
+/// Every key with its meaning, type and default, as a config with comments that itself means "all defaults".
+#[must_use]
+pub fn defaults_text() -> String {
+    let mut out = String::from("// Every key of hob.json with its default.\n{\n  \"daemon\": {\n");
+    section(DAEMON, &DaemonSpec::default(), 4, &mut out);
+    out.push_str(
+        "  },\n  \"services\": {\n    // Any number of services, each under a name of its own.\n    \"NAME\": {\n",
+    );
+    section(SERVICE, &ServiceSpec::default(), 6, &mut out);
+    out.push_str("    },\n  },\n}\n");
+    out
+}
+
+fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut String) {
+    for key in keys {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{:indent$}// {}.", "", capital(key.doc));
+        if let Field::Group(inner) = &key.field {
+            let _ = writeln!(out, "{:indent$}\"{}\": {{", "", key.name);
+            section(inner, defaults, indent + 2, out);
+            let _ = writeln!(out, "{:indent$}}},", "");
+            continue;
+        }
+        let value =
+            if matches!(key.field, Field::Command(_)) { key.example.to_owned() } else { key.field.json(defaults) };
+        let example = if value == key.example { String::new() } else { format!(", as in {}", key.example) };
+        let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.wants()));
+        let _ = writeln!(out, "{:indent$}\"{}\": {value},", "", key.name);
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}

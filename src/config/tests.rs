@@ -1,0 +1,130 @@
+//! Tests of what only the inside of the config sees: that the table of keys, its texts and its defaults agree.
+
+use super::keys::{DAEMON, Field, Key, SERVICE};
+use super::*;
+
+const LINUX: Platform = Platform::linux();
+
+#[test]
+fn default_texts_parse_and_mean_the_defaults() {
+    assert_eq!(parse(DEFAULT, "hob.json", &LINUX), Ok(Config::default()));
+    let shown = parse(&defaults_text(), "hob.json", &LINUX).unwrap();
+    assert_eq!(shown.daemon, DaemonSpec::default());
+    let argv = shown.services["NAME"].command.clone();
+    assert!(!argv.is_empty());
+    assert_eq!(*shown.services["NAME"], ServiceSpec { command: argv, ..ServiceSpec::default() });
+}
+
+/// A service whose needs of any example exist.
+fn service(member: &str) -> ServiceSpec {
+    let others = ["db", "cache", "metrics", "network"].map(|name| format!("\"{name}\": {{\"command\": \"x\"}}"));
+    let text = format!("{{\"services\": {{\"web\": {{{member}}}, {}}}}}", others.join(","));
+    let config = parse(&text, "f", &LINUX).unwrap_or_else(|e| panic!("{member}: {e:?}"));
+    (*config.services["web"]).clone()
+}
+
+/// All keys that hold a value, with the objects they are in.
+fn leaves<S>(keys: &'static [Key<S>], open: &str, out: &mut Vec<(String, &'static str, bool)>) {
+    for key in keys {
+        match &key.field {
+            Field::Group(inner) => leaves(inner, &format!("{open}\"{}\": {{", key.name), out),
+            _ => {
+                let close = "}".repeat(open.matches('{').count());
+                out.push((format!("{open}\"{}\": {}{close}", key.name, key.example), key.name, key.live));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_example_is_a_value_of_its_key() {
+    let (mut daemon, mut of_service) = (Vec::new(), Vec::new());
+    leaves(DAEMON, "", &mut daemon);
+    leaves(SERVICE, "", &mut of_service);
+    for (member, ..) in daemon {
+        let text = format!("{{\"daemon\": {{{member}}}}}");
+        assert!(parse(&text, "f", &LINUX).is_ok(), "{text}");
+    }
+    for (member, name, _) in of_service {
+        service(&if name == "command" { member } else { format!("\"command\": \"x\", {member}") });
+    }
+}
+
+#[test]
+fn the_table_knows_every_field_and_documents_it() {
+    // Spelt out in full, so that a field that is added to a spec does not compile until it is here.
+    let ServiceSpec {
+        command: _,
+        cwd: _,
+        env: _,
+        env_file: _,
+        user: _,
+        group: _,
+        umask: _,
+        nice: _,
+        rlimits: _,
+        autostart: _,
+        restart: _,
+        min_delay: _,
+        max_delay: _,
+        reset_after: _,
+        max_restarts: _,
+        window: _,
+        ready: _,
+        ready_timeout: _,
+        requires: _,
+        wants: _,
+        after: _,
+        stop_signal: _,
+        stop_timeout: _,
+        leave_children: _,
+        log: _,
+    } = ServiceSpec::default();
+    let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
+    assert_eq!((SERVICE.len(), DAEMON.len()), (25, 5));
+    for info in keys() {
+        let doc = info.doc;
+        assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
+        assert_eq!(info.default.is_none(), info.path == "services.NAME.command");
+    }
+    assert!(defaults_text().lines().all(|l| l.chars().count() <= 200));
+}
+
+#[test]
+fn changes_are_told_apart_by_whether_the_service_must_restart() {
+    let old = service(r#""command": "x""#);
+    assert_eq!(changes(&old, &old.clone()), Change::Same);
+    for (member, key, live) in [
+        (r#""cwd": "/""#, "cwd", false),
+        (r#""env": {"A": ""}"#, "env", false),
+        (r#""env_file": "/e""#, "env_file", false),
+        (r#""user": "u""#, "user", false),
+        (r#""group": "g""#, "group", false),
+        (r#""umask": "000""#, "umask", false),
+        (r#""nice": 0"#, "nice", false),
+        (r#""rlimits": {"core": 0}"#, "rlimits", false),
+        (r#""ready": "notify""#, "ready", false),
+        (r#""autostart": false"#, "autostart", true),
+        (r#""restart": "never""#, "restart", true),
+        (r#""min_delay": "1s""#, "min_delay", true),
+        (r#""max_delay": "1s""#, "max_delay", true),
+        (r#""reset_after": "1s""#, "reset_after", true),
+        (r#""max_restarts": 1"#, "max_restarts", true),
+        (r#""window": "1s""#, "window", true),
+        (r#""ready_timeout": "1s""#, "ready_timeout", true),
+        (r#""requires": ["db"]"#, "requires", true),
+        (r#""wants": ["db"]"#, "wants", true),
+        (r#""after": ["db"]"#, "after", true),
+        (r#""stop_signal": 9"#, "stop_signal", true),
+        (r#""stop_timeout": "1s""#, "stop_timeout", true),
+        (r#""leave_children": true"#, "leave_children", true),
+        (r#""log": {"max_files": 2}"#, "log", true),
+    ] {
+        let new = service(&format!(r#""command": "x", {member}"#));
+        let want = if live { Change::Live(vec![key]) } else { Change::Restart(vec![key]) };
+        assert_eq!(changes(&old, &new), want);
+        assert_eq!(changes(&new, &old), want);
+    }
+    let new = service(r#""command": "y", "restart": "never""#);
+    assert_eq!(changes(&old, &new), Change::Restart(vec!["command", "restart"]));
+}

@@ -1,0 +1,227 @@
+//! The daemon's own life: coming up, heartbeats, the main service, shutting down. Pure.
+
+use super::due::Due;
+use super::record;
+use super::run::{Ended, StopWhy};
+use super::service::State;
+use super::service::stop::Phase;
+use super::{Core, Effect, Out};
+use crate::base::ids::RunId;
+use crate::base::json::Obj;
+use crate::base::time::Mono;
+use crate::config::Level;
+use crate::protocol::rpc::{Code, RpcError};
+use core::time::Duration;
+
+/// How long the keeper waits beyond the time limit of a shutdown.
+const KEEPER_EXTRA: Duration = Duration::from_secs(5);
+/// How long after the last kill those are waited for that do not even go then.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// A shutdown under way.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    pub(super) code: u8,
+    /// When everything left is killed, and after that when hob ends regardless.
+    pub(super) deadline: Mono,
+    killed: bool,
+    given_up: bool,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    pub(super) stopping: Option<Stopping>,
+    /// `hob run -- CMD`: hob ends with this service.
+    pub(super) main: Option<usize>,
+    /// What has to come up before hob is ready; `None` once it was said.
+    pub(super) rising: Option<Vec<usize>>,
+    /// A service changed since waits were looked at.
+    pub(super) changed: bool,
+}
+
+impl Core {
+    pub(super) fn begin_beat(&mut self, out: &mut Out) {
+        if self.config.heartbeat.is_zero() {
+            return;
+        }
+        self.beat(out);
+    }
+
+    pub(super) fn plan_beat(&mut self) {
+        let every = self.config.heartbeat;
+        self.deadlines.set(Due::Heartbeat, (!every.is_zero()).then(|| self.now.mono + every));
+    }
+
+    pub(super) fn beat(&mut self, out: &mut Out) {
+        out.effects.push(Effect::Heartbeat { state: self.state_text() });
+        self.plan_beat();
+    }
+
+    /// Consequences of changed services: hob may be ready, or its main service may have ended.
+    pub(super) fn life_goes_on(&mut self, out: &mut Out) {
+        if let Some(rising) = &mut self.life.rising {
+            let table = &self.table;
+            rising.retain(|i| {
+                let s = &table[*i];
+                match s.state {
+                    State::Waiting => !s.stuck && !s.gone,
+                    State::Starting | State::Stopping => !s.gone,
+                    State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
+                }
+            });
+            if rising.is_empty() && self.life.stopping.is_none() {
+                self.life.rising = None;
+                out.effects.push(Effect::Ready);
+                self.emit_daemon("daemon.ready", "", out);
+            }
+        }
+        if let (Some(i), None) = (self.life.main, &self.life.stopping) {
+            let s = &self.table[i];
+            let over = match s.state {
+                State::Stopped | State::Failed | State::Finished => s.runs > 0,
+                State::Waiting | State::Starting | State::Running | State::Stopping | State::Backoff => false,
+            };
+            if over {
+                self.shutdown(0, None, false, out);
+            }
+        }
+    }
+
+    /// The code hob ends with: that of its main service where it has one.
+    fn exit_code(&self, otherwise: u8) -> u8 {
+        let last = self.life.main.and_then(|i| self.table[i].last());
+        match last.map(|r| &r.end) {
+            Some(Ended::Code(c)) => u8::try_from(c & 0xff).unwrap_or(1),
+            Some(Ended::Signal(s)) => u8::try_from(s & 0x7f).unwrap_or(0) | 0x80,
+            // As shells do for a program that cannot be executed.
+            Some(Ended::NotStarted(_)) => 127,
+            Some(Ended::Delayed(_) | Ended::Unknown) => 1,
+            None => otherwise,
+        }
+    }
+
+    /// Begins to stop everything, in reverse order; a second time with `hurry` kills at once.
+    pub(super) fn shutdown(&mut self, code: u8, grace: Option<Duration>, hurry: bool, out: &mut Out) {
+        if self.life.stopping.is_none() {
+            let limit = grace.unwrap_or(self.config.shutdown_timeout);
+            self.begin_shutdown(code, self.now.mono + limit, out);
+        }
+        if hurry {
+            self.settle_services(out);
+            self.kill_all(out);
+        }
+    }
+
+    /// A daemon before this one had begun to.
+    pub(super) fn resume_shutdown(&mut self, code: u8, deadline: u64, out: &mut Out) {
+        self.begin_shutdown(code, Mono(deadline).max(self.now.mono), out);
+    }
+
+    fn begin_shutdown(&mut self, code: u8, deadline: Mono, out: &mut Out) {
+        self.life.stopping = Some(Stopping { code, deadline, killed: false, given_up: false, ended: false });
+        self.life.rising = None;
+        let limit = deadline.since(self.now.mono);
+        out.records.push(record::shutdown(&self.facts.keeper, code, deadline));
+        let mut fields = Obj::new();
+        let wall = self.now.wall.0.saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        fields.str("deadline", &crate::base::time::Wall(wall).to_string());
+        fields.u64("limit_ms", super::run::millis(limit));
+        self.emit_daemon("daemon.stopping", fields.members(), out);
+        out.effects.push(Effect::Stopping { limit: limit + KEEPER_EXTRA });
+        self.deadlines.set(Due::Shutdown, Some(deadline));
+        for i in self.table.by_name().collect::<Vec<_>>() {
+            self.table.look(i);
+            self.table.touch(i);
+            if self.table[i].live.is_some() {
+                self.mark_stop(i, &StopWhy::Shutdown);
+            }
+        }
+        self.life.changed = true;
+    }
+
+    pub(super) fn shutdown_due(&mut self, out: &mut Out) {
+        let Some(stopping) = &mut self.life.stopping else { return };
+        if stopping.killed {
+            stopping.given_up = true;
+        } else {
+            self.settle_services(out);
+            self.kill_all(out);
+        }
+    }
+
+    fn kill_all(&mut self, out: &mut Out) {
+        let now = self.now.mono;
+        for (run, i) in self.runs.clone() {
+            let s = &mut self.table[i];
+            let terms = s.terms();
+            let Some(live) = s.live.as_mut().filter(|l| l.sequence.phase != Phase::Killed) else { continue };
+            if live.pid.is_some() || live.end.is_some() {
+                live.sequence.kill(run, terms, now, out);
+            } else {
+                live.sequence.phase = Phase::Killed;
+            }
+            self.table.touch(i);
+        }
+        for run in self.orphans.keys().copied().collect::<Vec<RunId>>() {
+            self.orphan_kill(run, out);
+        }
+        if let Some(stopping) = &mut self.life.stopping {
+            stopping.killed = true;
+            self.deadlines.set(Due::Shutdown, Some(now + LAST_WAIT));
+        }
+    }
+
+    /// Ends hob once nothing runs any more, or those left were waited for long enough.
+    pub(super) fn end_shutdown(&mut self, out: &mut Out) {
+        let Some(stopping) = &self.life.stopping else { return };
+        let done = self.runs.is_empty() && self.orphans.is_empty();
+        if stopping.ended || !(done || stopping.given_up) {
+            return;
+        }
+        let code = self.exit_code(stopping.code);
+        if let Some(stopping) = &mut self.life.stopping {
+            stopping.ended = true;
+        }
+        self.deadlines.set(Due::Shutdown, None);
+        self.deadlines.set(Due::Heartbeat, None);
+        for i in self.runs.values() {
+            let s = &self.table[*i];
+            let who = s.live.as_ref().map(|l| l.sequence.names()).unwrap_or_default();
+            let text = format!("{} does not end, not even when killed: {who}", s.name);
+            out.effects.push(Effect::Log { level: Level::Error, text });
+        }
+        self.fail_open_requests(out);
+        out.effects.push(Effect::Exit { code });
+    }
+
+    pub(super) fn shutting_down() -> RpcError {
+        RpcError::new(Code::ShuttingDown, "hob is shutting down").hint("start it again with `hob start`")
+    }
+
+    /// A signal that came to hob as PID 1 goes to the main service.
+    pub(super) fn forward(&mut self, signal: i32, out: &mut Out) {
+        let live = self.life.main.and_then(|i| self.table[i].live.as_ref());
+        match live.filter(|l| l.pid.is_some() && l.end.is_none()) {
+            Some(live) => out.effects.push(Effect::Signal { run: live.run, signal, tree: false }),
+            None => {
+                let text = format!("signal {signal} has nobody to go to");
+                out.effects.push(Effect::Log { level: Level::Debug, text });
+            }
+        }
+    }
+
+    pub(super) fn journal_behind(&mut self, why: Option<String>, out: &mut Out) {
+        if self.journal_behind.is_some() != why.is_some() {
+            let (kind, text) = match &why {
+                Some(why) => ("daemon.journal_behind", format!("the journal cannot be written: {why}")),
+                None => ("daemon.journal_caught_up", "the journal is written again".to_owned()),
+            };
+            let mut fields = Obj::new();
+            fields.opt_str("why", why.as_deref());
+            self.emit_daemon(kind, fields.members(), out);
+            out.effects.push(Effect::Log { level: Level::Warn, text });
+        }
+        self.journal_behind = why;
+    }
+}

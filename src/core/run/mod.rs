@@ -1,0 +1,294 @@
+//! Run records: what every start of a child leaves behind, and how an end is told. Pure.
+
+pub mod why;
+
+use super::{End, Peer, Usage};
+use crate::base::ids::{ConnId, RunId};
+use crate::base::json::Obj;
+use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
+use crate::base::signal::common_name;
+use crate::base::time::Wall;
+use serde::{Deserialize, Serialize};
+
+/// Who asked, as far as the record of a run keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    pub uid: u32,
+    pub pid: u32,
+    pub conn: ConnId,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(peer: &Peer, conn: ConnId) -> Client {
+        Client { uid: peer.uid, pid: peer.pid, conn }
+    }
+}
+
+/// Why a run was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    #[default]
+    Autostart,
+    Client(Client),
+    /// The restart policy: the n-th restart since the counters were last reset.
+    Restart {
+        n: u32,
+    },
+    /// The machine lacked something at the last start, so it was tried again.
+    Retry {
+        n: u32,
+    },
+    /// Another service needs it.
+    Dependency {
+        of: Box<str>,
+    },
+    /// What it needs was stopped or restarted, and is up again.
+    Need {
+        name: Box<str>,
+    },
+    /// Its config changed.
+    Reload,
+    /// It was meant to be up when hob ended; this is a new keeper or a new boot.
+    Boot,
+    /// The start had been ordered when the daemon died, and had not happened.
+    Again,
+}
+
+impl Cause {
+    /// A clause that follows "started": `by uid 1000 (pid 42)`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Cause::Autostart => "by autostart".to_owned(),
+            Cause::Client(c) => format!("by uid {} (pid {})", c.uid, c.pid),
+            Cause::Restart { n } => format!("by the restart policy, restart {n}"),
+            Cause::Retry { n } => format!("again because the machine was short of something, try {}", n + 1),
+            Cause::Dependency { of } => format!("because {of} needs it"),
+            Cause::Need { name } => format!("because {name} is up again"),
+            Cause::Reload => "because its config changed".to_owned(),
+            Cause::Boot => "because it was up when hob ended".to_owned(),
+            Cause::Again => "because the daemon died before its start had happened".to_owned(),
+        }
+    }
+}
+
+/// Why hob itself stopped a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopWhy {
+    Client(Client),
+    Restart(Client),
+    /// A service that it requires is being stopped.
+    Need {
+        name: Box<str>,
+    },
+    Reload,
+    /// It is not in the config any more.
+    Removed,
+    Shutdown,
+    /// It was not ready in time, which is a failure of the run.
+    ReadyTimeout,
+    /// Nothing wants it up any more.
+    Unwanted,
+}
+
+impl StopWhy {
+    /// A clause that follows "stopped".
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            StopWhy::Client(c) => format!("by uid {} (pid {})", c.uid, c.pid),
+            StopWhy::Restart(c) => format!("for a restart by uid {} (pid {})", c.uid, c.pid),
+            StopWhy::Need { name } => format!("because {name}, which it requires, was being stopped"),
+            StopWhy::Reload => "for its new config".to_owned(),
+            StopWhy::Removed => "because it is not in the config any more".to_owned(),
+            StopWhy::Shutdown => "because hob was shutting down".to_owned(),
+            StopWhy::ReadyTimeout => "because it was not ready in time".to_owned(),
+            StopWhy::Unwanted => "because nothing wants it up".to_owned(),
+        }
+    }
+}
+
+/// How a run ended, a start that failed included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    Code(i32),
+    Signal(i32),
+    Unknown,
+    /// The program could not be executed.
+    NotStarted(Box<str>),
+    /// It could not be started now, for want of something that may come back.
+    Delayed(Box<str>),
+}
+
+impl From<End> for Ended {
+    fn from(end: End) -> Ended {
+        match end {
+            End::Code(c) => Ended::Code(c),
+            End::Signal(s) => Ended::Signal(s),
+            End::Unknown => Ended::Unknown,
+        }
+    }
+}
+
+impl Ended {
+    /// `exit code 1`, `killed by SIGSEGV`, ...
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Ended::Code(c) => format!("exit code {c}"),
+            Ended::Signal(s) => format!("killed by {}", signal_name(*s)),
+            Ended::Unknown => "its end was not seen".to_owned(),
+            Ended::NotStarted(e) | Ended::Delayed(e) => e.to_string(),
+        }
+    }
+}
+
+/// `SIGKILL`, or `signal 10` for those whose number differs between systems.
+#[must_use]
+pub fn signal_name(number: i32) -> String {
+    common_name(number).unwrap_or_else(|| format!("signal {number}"))
+}
+
+/// One run that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    pub run: RunId,
+    /// Counts the runs of this name from 1.
+    pub number: u32,
+    pub cause: Cause,
+    pub started: Wall,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Wall>,
+    pub ended: Wall,
+    pub end: Ended,
+    /// Set when hob itself ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<StopWhy>,
+    pub failed: bool,
+    pub cpu_ms: u64,
+    pub memory: u64,
+    /// Size of the output; `None` until capture has passed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
+    /// Last lines of output, of failed runs only.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub lines: Box<[Box<str>]>,
+    /// The main process ended at once with code 0 and left children: it puts itself into the background.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub background: bool,
+}
+
+impl RunRecord {
+    /// Output is known now.
+    pub fn output(&mut self, bytes: u64, last_lines: &[String]) {
+        self.output = Some(bytes);
+        if self.failed {
+            let skip = last_lines.len().saturating_sub(LAST_LINES);
+            self.lines = last_lines.iter().skip(skip).map(|l| clip(l)).collect();
+        }
+    }
+
+    pub fn usage(&mut self, usage: Usage) {
+        self.cpu_ms = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+        self.memory = usage.memory;
+    }
+
+    /// One sentence on how it ended: `exit code 1`, `stopped by uid 0 (pid 7): killed by SIGTERM`.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        match (&self.asked, &self.end) {
+            (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time ({})", end.text()),
+            (Some(why), end) => format!("stopped {} ({})", why.text(), end.text()),
+            (None, end) => end.text(),
+        }
+    }
+
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut o = Obj::new();
+        o.u64("run", self.run.0).u64("number", self.number.into()).str("cause", &self.cause.text());
+        o.str("started", &self.started.to_string());
+        o.opt_str("ready", self.ready.map(|w| w.to_string()).as_deref());
+        o.str("ended", &self.ended.to_string());
+        o.u64("duration_ms", millis(self.ended.since(self.started)));
+        match &self.end {
+            Ended::Code(c) => o.i64("exit_code", i64::from(*c)),
+            Ended::Signal(s) => o.i64("signal", i64::from(*s)).str("signal_name", &signal_name(*s)),
+            Ended::Unknown => o.bool("unknown", true),
+            Ended::NotStarted(e) | Ended::Delayed(e) => o.str("start_error", e),
+        };
+        o.bool("failed", self.failed);
+        o.opt_str("stopped", self.asked.as_ref().map(StopWhy::text).as_deref());
+        o.str("outcome", &self.outcome());
+        o.raw("cpu_secs", &secs(self.cpu_ms)).u64("memory_peak", self.memory);
+        o.opt_u64("output_bytes", self.output);
+        o.raw("last_lines", &serde_json::to_string(&self.lines).unwrap_or_default());
+        if self.background {
+            o.bool("background", true);
+        }
+        o.finish()
+    }
+}
+
+/// Milliseconds as seconds with three decimals.
+pub(super) fn secs(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+pub(super) fn millis(d: core::time::Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A line cut to what a record keeps, at a character's border.
+pub(super) fn clip(line: &str) -> Box<str> {
+    let mut end = line.len().min(LAST_LINE_BYTES);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line.get(..end).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_clipped_at_a_character_and_kept_for_failures_only() {
+        assert_eq!(clip("abc").as_ref(), "abc");
+        let long = "\u{e4}".repeat(LAST_LINE_BYTES);
+        assert_eq!(clip(&format!("x{long}")).len(), LAST_LINE_BYTES - 1);
+        let mut r = RunRecord {
+            run: RunId(1),
+            number: 1,
+            cause: Cause::Autostart,
+            started: Wall(0),
+            ready: None,
+            ended: Wall(1500),
+            end: Ended::Code(0),
+            asked: None,
+            failed: false,
+            cpu_ms: 20,
+            memory: 4096,
+            output: None,
+            lines: Box::default(),
+            background: false,
+        };
+        let lines: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+        r.output(7, &lines);
+        assert!(r.lines.is_empty());
+        r.failed = true;
+        r.output(7, &lines);
+        assert_eq!(r.lines.len(), LAST_LINES);
+        assert_eq!(r.lines[LAST_LINES - 1].as_ref(), "8");
+        let text = serde_json::to_string(&r).unwrap();
+        assert_eq!(serde_json::from_str::<RunRecord>(&text).unwrap(), r);
+        let v: serde_json::Value = serde_json::from_str(&r.json()).unwrap();
+        assert_eq!(v["exit_code"], 0);
+        assert_eq!(v["duration_ms"], 1500);
+        assert_eq!(v["cpu_secs"], 0.02);
+    }
+}

@@ -1,0 +1,260 @@
+//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on. Pure.
+
+use super::{Choice, Live, State};
+use crate::base::ids::RunId;
+use crate::base::json::Obj;
+use crate::base::time::Now;
+use crate::config::{Level, Ready};
+use crate::core::record::{self, RunIntent, ServiceRecord};
+use crate::core::run::{Cause, Ended, StopWhy};
+use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Core {
+    pub(in crate::core) fn boot(&mut self, mut boot: Boot, out: &mut Out) {
+        let stored = record::read(core::mem::take(&mut boot.entities));
+        let same = stored.meta.as_ref().is_some_and(|m| m.keeper == boot.keeper_key);
+        self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
+        self.take_facts(&mut boot);
+        self.keep_aside(stored.aside, out);
+        self.restore_keys(stored.keys);
+        self.build_table(&mut boot);
+        self.restore_services(stored.services, same, !self.blind_config());
+        for (run, intent) in &stored.runs {
+            self.next_run = self.next_run.max(run.0 + 1);
+            if self.table.find(&intent.service).is_none() {
+                self.add_unknown(&intent.service);
+            }
+        }
+        for t in &boot.table {
+            self.next_run = self.next_run.max(t.run.0 + 1);
+        }
+        self.table.connect();
+        self.save_meta(out);
+        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, out);
+        let mut fields = Obj::new();
+        fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
+        self.emit_daemon("daemon.started", fields.members(), out);
+        self.begin_beat(out);
+        match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
+            Some(s) => self.resume_shutdown(s.code, s.deadline, out),
+            None if boot.stop => self.shutdown(0, None, false, out),
+            None => self.raise(out),
+        }
+    }
+
+    fn keep_aside(&mut self, aside: Vec<(Entity, String)>, out: &mut Out) {
+        for (e, why) in aside {
+            let text = format!("the journal's record {} is kept aside unread: {why}", e.key);
+            out.effects.push(Effect::Log { level: Level::Error, text });
+            // A record of this name may be written anew, so what cannot be read moves to a name of its own.
+            let known = e.key.starts_with("service/") || e.key.starts_with("run/") || !e.key.contains('/');
+            let key = if known { format!("aside/{}", e.key) } else { e.key.clone() };
+            if key != e.key {
+                out.records.push(Entity { key: e.key, json: None });
+                out.records.push(Entity { key: key.clone(), json: e.json.clone() });
+            }
+            self.aside.insert(key, e.json.unwrap_or_default());
+        }
+    }
+
+    fn build_table(&mut self, boot: &mut Boot) {
+        for (name, spec) in core::mem::take(&mut boot.config.services) {
+            self.table.add(&name, spec);
+        }
+        if let Some((name, spec)) = boot.main.take() {
+            let i = self.table.find(&name).unwrap_or_else(|| self.table.add(&name, Arc::clone(&spec)));
+            self.table[i].spec = spec;
+            self.life.main = Some(i);
+        }
+    }
+
+    fn restore_services(&mut self, services: Vec<(String, ServiceRecord)>, same: bool, config_known: bool) {
+        for (name, record) in services {
+            let i = match self.table.find(&name) {
+                Some(i) => i,
+                None => self.add_unknown(&name),
+            };
+            let s = &mut self.table[i];
+            let newest = record.newest_run();
+            let state = record.state;
+            record.restore(s, same);
+            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts afresh.
+            if same && config_known && s.wanted() {
+                s.state = state;
+            }
+            self.next_run = self.next_run.max(newest + 1);
+            self.table.touch(i);
+        }
+    }
+
+    /// A service that the config does not name: it is to go, unless the config could not be read at all.
+    fn add_unknown(&mut self, name: &str) -> usize {
+        let spec = crate::config::ServiceSpec { autostart: false, ..crate::config::ServiceSpec::default() };
+        let i = self.table.add(name, Arc::new(spec));
+        let blind = self.blind_config();
+        let s = &mut self.table[i];
+        s.blind = blind;
+        s.removed = !blind;
+        i
+    }
+
+    fn blind_config(&self) -> bool {
+        self.config_error.is_some()
+    }
+
+    /// Brings runs on record, runs in the table and processes found together. Answers how many runs go on.
+    fn meet(
+        &mut self,
+        runs: Vec<(RunId, RunIntent)>,
+        table: Vec<TableRun>,
+        leftovers: Vec<(RunId, Vec<Survivor>)>,
+        out: &mut Out,
+    ) -> u64 {
+        let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).collect();
+        let mut leftovers: BTreeMap<RunId, Vec<Survivor>> = leftovers.into_iter().collect();
+        let mut adopted = 0;
+        for (run, intent) in runs {
+            let Some(i) = self.table.find(&intent.service) else { continue };
+            let slot = table.remove(&run);
+            let left = leftovers.remove(&run).unwrap_or_default();
+            if self.table[i].live.is_some() {
+                // Two open runs of one service cannot be: the later record goes, its processes are stopped.
+                out.records.push(record::run_gone(run));
+                self.unknown_run(run, slot, left, out);
+                continue;
+            }
+            let live = intent.live(run);
+            match slot {
+                Some(slot) if slot.pid.is_some() || slot.exec_error.is_some() => {
+                    adopted += u64::from(slot.ended.is_none());
+                    self.adopt(i, live, slot, out);
+                }
+                Some(_) => self.never_ran(i, run, true, out),
+                None if left.is_empty() && intent.keeper == self.facts.keeper => self.never_ran(i, run, false, out),
+                None => self.unseen_end(i, live, left, out),
+            }
+        }
+        for (run, slot) in table {
+            let left = leftovers.remove(&run).unwrap_or_default();
+            self.unknown_run(run, Some(slot), left, out);
+        }
+        for (run, left) in leftovers {
+            self.unknown_run(run, None, left, out);
+        }
+        adopted
+    }
+
+    /// A run without a service: nothing to adopt, only to clear away.
+    fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
+        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none());
+        let ran = slot.as_ref().is_some_and(|s| s.pid.is_some());
+        if alive || ran || !left.is_empty() {
+            self.orphan(run, alive, left, out);
+        } else if slot.is_some() {
+            out.effects.push(Effect::Forget { run });
+        }
+    }
+
+    /// The start was ordered and did not happen: as if it had never been ordered.
+    fn never_ran(&mut self, i: usize, run: RunId, slot: bool, out: &mut Out) {
+        out.records.push(record::run_gone(run));
+        if slot {
+            out.effects.push(Effect::Forget { run });
+        }
+        let s = &mut self.table[i];
+        s.cause = Cause::Again;
+        s.state = State::Stopped;
+        self.table.save(i);
+    }
+
+    /// Takes a run over from the daemon before.
+    fn adopt(&mut self, i: usize, mut live: Live, slot: TableRun, out: &mut Out) {
+        let run = live.run;
+        live.pid = slot.pid;
+        let since = live.ready.unwrap_or(live.begun);
+        let s = &mut self.table[i];
+        s.state = if live.ready.is_some() { State::Running } else { State::Starting };
+        s.since = since;
+        s.runs = s.runs.max(live.number);
+        s.live = Some(Box::new(live));
+        self.runs.insert(run, i);
+        self.table.touch(i);
+        self.table.look(i);
+        self.tell_log(i, out);
+        if let Some(error) = slot.exec_error {
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.pid = None;
+            }
+            return self.started(run, Err(error), out);
+        }
+        match slot.ended {
+            Some((end, usage)) => self.exited(run, end, usage, out),
+            None => self.adopt_readiness(i, run, out),
+        }
+    }
+
+    fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
+        let s = &mut self.table[i];
+        if s.state != State::Starting || s.blind {
+            return;
+        }
+        let what = match &s.spec.ready {
+            Ready::Spawned => return self.ready_seen(run, out),
+            Ready::Notify => return,
+            Ready::Port(port) => Await::Port(*port),
+            Ready::Log(pattern) => Await::Log(pattern.clone()),
+        };
+        if let Some(live) = s.live.as_mut() {
+            live.awaiting = true;
+        }
+        out.effects.push(Effect::Await { run, what, from_start: true });
+    }
+
+    /// Keeper and daemon died with it: nobody saw how it ended. What is left of it is stopped before a new start.
+    fn unseen_end(&mut self, i: usize, mut live: Live, left: Vec<Survivor>, out: &mut Out) {
+        let (run, now) = (live.run, self.now);
+        live.sequence.kill_at = None;
+        live.end = Some((Ended::from(End::Unknown), now));
+        let s = &mut self.table[i];
+        s.state = State::Stopping;
+        s.since = now;
+        s.live = Some(Box::new(live));
+        let terms = s.terms();
+        self.runs.insert(run, i);
+        self.table.touch(i);
+        if left.is_empty() {
+            return self.over(i, Ended::Unknown, Now { mono: now.mono, wall: now.wall }, out);
+        }
+        if let Some(live) = self.table[i].live.as_mut() {
+            live.sequence.main_ended(run, now.mono, out);
+            live.sequence.leftovers(run, terms, left, now.mono, out);
+        }
+    }
+
+    /// Starts what is wished up and does not run, and stops what runs and is not.
+    fn raise(&mut self, out: &mut Out) {
+        let all: Vec<usize> = self.table.by_name().collect();
+        for i in &all {
+            let s = &self.table[*i];
+            let cause = match (&s.cause, s.choice) {
+                (Cause::Again, _) => Cause::Again,
+                (_, Choice::Up) => Cause::Boot,
+                (_, Choice::Auto | Choice::Down) if s.pulled => Cause::Boot,
+                (_, Choice::Auto | Choice::Down) => Cause::Autostart,
+            };
+            self.table.look(*i);
+            if self.table[*i].wanted() {
+                if self.table[*i].state == State::Stopped {
+                    self.lift(*i, cause, out);
+                }
+                self.pull(*i, false, out);
+            } else if self.table[*i].live.is_some() && self.table[*i].stop_mark().is_none() {
+                let why = if self.table[*i].removed { StopWhy::Removed } else { StopWhy::Unwanted };
+                self.mark_stop(*i, &why);
+            }
+        }
+        self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).collect());
+    }
+}

@@ -1,0 +1,342 @@
+//! The life of one run: started, ready, ended, its tree cleared, and what follows. Pure.
+
+use super::State;
+use super::backoff::{FLAPPING, Outcome, Verdict};
+use super::stop::Phase;
+use crate::base::ids::RunId;
+use crate::base::json::Obj;
+use crate::base::limits::HISTORY_PER_NAME;
+use crate::base::time::Now;
+use crate::config::Ready;
+use crate::core::record;
+use crate::core::run::{Cause, Ended, StopWhy, clip, millis, signal_name};
+use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Usage};
+use core::time::Duration;
+use std::sync::Arc;
+
+/// A main process that ends well within this time and leaves children has put itself into the background.
+const BACKGROUND: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// Orders a start. The intent is in the same step's records.
+    pub(super) fn begin(&mut self, i: usize, out: &mut Out) {
+        let run = self.new_run();
+        let now = self.now;
+        let s = &mut self.table[i];
+        s.runs = s.runs.saturating_add(1);
+        let cause = core::mem::take(&mut s.cause);
+        let live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        out.records.push(record::run(s, &live, &self.facts.keeper));
+        let mut fields = Obj::new();
+        fields.u64("run", run.0).u64("number", s.runs.into()).str("cause", &live.cause.text());
+        s.live = Some(Box::new(live));
+        self.runs.insert(run, i);
+        self.tell_log(i, out);
+        let s = &self.table[i];
+        out.effects.push(Effect::Start(Box::new(Start {
+            run,
+            service: Arc::clone(&s.name),
+            spec: Arc::clone(&s.spec),
+            notify: s.spec.ready == Ready::Notify,
+        })));
+        if let Ready::Log(pattern) = &s.spec.ready {
+            out.effects.push(Effect::Await { run, what: Await::Log(pattern.clone()), from_start: false });
+            self.set_awaiting(i);
+        }
+        self.enter(i, State::Starting, fields.members(), out);
+    }
+
+    fn set_awaiting(&mut self, i: usize) {
+        if let Some(live) = self.table[i].live.as_mut() {
+            live.awaiting = true;
+        }
+    }
+
+    /// The shell learns log settings before the first run.
+    pub(in crate::core) fn tell_log(&mut self, i: usize, out: &mut Out) {
+        let s = &mut self.table[i];
+        if !core::mem::replace(&mut s.log_told, true) {
+            out.effects.push(Effect::LogSpec { service: Arc::clone(&s.name), spec: Arc::clone(&s.spec) });
+        }
+    }
+
+    pub(in crate::core) fn started(&mut self, run: RunId, result: Result<u32, StartError>, out: &mut Out) {
+        let Some(i) = self.runs.get(&run).copied() else { return self.late("started", run, out) };
+        let now = self.now;
+        let Some(live) = self.table[i].live.as_mut().filter(|l| l.pid.is_none() && l.end.is_none()) else {
+            return self.late("a second start", run, out);
+        };
+        match result {
+            Ok(pid) => {
+                live.pid = Some(pid);
+                let mut fields = Obj::new();
+                fields.u64("run", run.0).u64("pid", pid.into());
+                self.table.touch(i);
+                self.table.look_around(i);
+                self.emit("service.started", i, fields.members(), out);
+                self.after_birth(i, run, out);
+            }
+            Err(e) => {
+                let end =
+                    if e.transient { Ended::Delayed(clip(&e.message)) } else { Ended::NotStarted(clip(&e.message)) };
+                let mut fields = Obj::new();
+                fields.u64("run", run.0).str("error", &e.message).bool("transient", e.transient);
+                self.await_end(i, out);
+                self.emit("service.start_failed", i, fields.members(), out);
+                self.over(i, end, now, out);
+            }
+        }
+    }
+
+    /// A child exists: it gets the stop that was waiting for it, or readiness is watched for.
+    fn after_birth(&mut self, i: usize, run: RunId, out: &mut Out) {
+        let now = self.now;
+        let s = &mut self.table[i];
+        let terms = s.terms();
+        let Some(live) = s.live.as_mut() else { return };
+        match live.sequence.phase {
+            Phase::Unborn => live.sequence.ask(run, terms, now.mono, out),
+            Phase::Killed => live.sequence.kill(run, terms, now.mono, out),
+            Phase::Idle | Phase::Held | Phase::Asked | Phase::Looking | Phase::Leftovers => {}
+        }
+        if s.state != State::Starting {
+            return;
+        }
+        match &s.spec.ready {
+            Ready::Spawned => self.become_ready(i, out),
+            Ready::Port(port) => {
+                out.effects.push(Effect::Await { run, what: Await::Port(*port), from_start: false });
+                self.set_awaiting(i);
+            }
+            Ready::Notify | Ready::Log(_) if live.early => self.become_ready(i, out),
+            Ready::Notify | Ready::Log(_) => {}
+        }
+    }
+
+    pub(in crate::core) fn ready_seen(&mut self, run: RunId, out: &mut Out) {
+        let Some(i) = self.runs.get(&run).copied() else { return self.late("readiness", run, out) };
+        self.ready_word(i, out);
+    }
+
+    /// Readiness was seen or said; it may overtake the answer to the start.
+    fn ready_word(&mut self, i: usize, out: &mut Out) {
+        let s = &mut self.table[i];
+        match s.state {
+            State::Starting => match s.live.as_mut() {
+                Some(live) if live.pid.is_none() => live.early = true,
+                Some(_) | None => self.become_ready(i, out),
+            },
+            State::Running
+            | State::Stopping
+            | State::Stopped
+            | State::Waiting
+            | State::Backoff
+            | State::Failed
+            | State::Finished => {}
+        }
+    }
+
+    fn become_ready(&mut self, i: usize, out: &mut Out) {
+        let now = self.now;
+        let s = &mut self.table[i];
+        let Some(live) = s.live.as_mut() else { return };
+        live.ready = Some(now);
+        let mut fields = Obj::new();
+        fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
+        fields.u64("after_ms", millis(now.mono.since(live.begun.mono)));
+        self.await_end(i, out);
+        self.enter(i, State::Running, fields.members(), out);
+        self.save_run(i, out);
+    }
+
+    fn await_end(&mut self, i: usize, out: &mut Out) {
+        if let Some(live) = self.table[i].live.as_mut()
+            && core::mem::replace(&mut live.awaiting, false)
+        {
+            out.effects.push(Effect::AwaitEnd { run: live.run });
+        }
+    }
+
+    pub(in crate::core) fn save_run(&self, i: usize, out: &mut Out) {
+        let s = &self.table[i];
+        if let Some(live) = &s.live {
+            out.records.push(record::run(s, live, &self.facts.keeper));
+        }
+    }
+
+    pub(in crate::core) fn notified(&mut self, run: RunId, fields: &[(String, String)], out: &mut Out) {
+        let Some(i) = self.runs.get(&run).copied() else { return self.late("a notification", run, out) };
+        for (name, value) in fields {
+            match name.as_str() {
+                "STATUS" => {
+                    if let Some(live) = self.table[i].live.as_mut() {
+                        live.status_text = Some(clip(value));
+                    }
+                    self.table.touch(i);
+                }
+                "READY" if value == "1" && self.table[i].spec.ready == Ready::Notify => self.ready_word(i, out),
+                _ => {}
+            }
+        }
+    }
+
+    pub(in crate::core) fn exited(&mut self, run: RunId, end: End, usage: Usage, out: &mut Out) {
+        let Some(i) = self.runs.get(&run).copied() else { return self.orphan_exited(run, out) };
+        let now = self.now;
+        let s = &mut self.table[i];
+        let leave = s.spec.leave_children;
+        let Some(live) = s.live.as_mut().filter(|l| l.end.is_none()) else {
+            return self.late("a second exit", run, out);
+        };
+        live.ended(end, usage, now);
+        let mut fields = Obj::new();
+        fields.u64("run", run.0).opt_u64("pid", live.pid.map(u64::from));
+        match end {
+            End::Code(c) => fields.i64("exit_code", i64::from(c)),
+            End::Signal(n) => fields.i64("signal", i64::from(n)).str("signal_name", &signal_name(n)),
+            End::Unknown => fields.bool("unknown", true),
+        };
+        self.await_end(i, out);
+        self.emit("service.exited", i, fields.members(), out);
+        if self.table[i].state != State::Stopping {
+            self.enter(i, State::Stopping, "", out);
+        }
+        self.table.touch(i);
+        if leave {
+            return self.over(i, Ended::from(end), now, out);
+        }
+        if let Some(live) = self.table[i].live.as_mut() {
+            live.sequence.main_ended(run, now.mono, out);
+        }
+    }
+
+    pub(in crate::core) fn tree(&mut self, run: RunId, left: Vec<Survivor>, out: &mut Out) {
+        let Some(i) = self.runs.get(&run).copied() else { return self.orphan_tree(run, left, out) };
+        let now = self.now;
+        let s = &mut self.table[i];
+        let terms = s.terms();
+        let Some(live) = s.live.as_mut() else { return };
+        let Some((end, ended)) = live.end.clone() else {
+            // Those that a killed main process still has beside it are worth naming while it does not end.
+            live.sequence.left = left;
+            self.table.touch(i);
+            return;
+        };
+        if left.is_empty() {
+            return self.over(i, end, ended, out);
+        }
+        if live.stop.is_none() && end == Ended::Code(0) && ended.mono.since(live.begun.mono) < BACKGROUND {
+            live.background = true;
+        }
+        live.sequence.leftovers(run, terms, left, now.mono, out);
+        self.table.touch(i);
+    }
+
+    pub(in crate::core) fn output(&mut self, run: RunId, bytes: u64, lines: Vec<String>, out: &mut Out) {
+        if let Some(i) = self.runs.get(&run).copied() {
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.output = Some((bytes, lines));
+            }
+            return;
+        }
+        let Some(i) = self.recent.remove(&run) else { return self.late("output", run, out) };
+        let s = &mut self.table[i];
+        if let Some(record) = s.history.iter_mut().find(|r| r.run == run) {
+            record.output(bytes, &lines);
+            self.table.save(i);
+        }
+    }
+
+    /// A run is over: nothing of it is left. Folds it into the history and decides what follows.
+    pub(in crate::core) fn over(&mut self, i: usize, end: Ended, ended: Now, out: &mut Out) {
+        let Some(live) = self.table[i].live.take() else { return };
+        let s = &mut self.table[i];
+        let record = live.record(end, ended.wall);
+        if record.failed {
+            s.fails = s.fails.saturating_add(1);
+        }
+        if record.failed || matches!(record.end, Ended::Delayed(_)) {
+            s.last_error = Some(record.outcome().into());
+        }
+        self.runs.remove(&live.run);
+        if record.output.is_none() && live.pid.is_some() {
+            self.remember(live.run, i);
+        }
+        let s = &mut self.table[i];
+        if s.history.len() >= HISTORY_PER_NAME {
+            s.history.remove(0);
+        }
+        s.history.reserve_exact(1);
+        s.history.push(record);
+        self.table.save(i);
+        out.records.push(record::run_gone(live.run));
+        out.effects.push(Effect::Forget { run: live.run });
+        self.follow(i, &live, out);
+    }
+
+    /// What follows a run, by the wish first and the policy last.
+    fn follow(&mut self, i: usize, live: &super::Live, out: &mut Out) {
+        let up = self.may_run(i);
+        let s = &mut self.table[i];
+        let Some(record) = s.history.last() else { return };
+        let outcome = match (&record.end, record.failed) {
+            (Ended::Delayed(_), _) => Outcome::Refused,
+            (_, true) => Outcome::Failed,
+            (_, false) => Outcome::Clean,
+        };
+        let unseen = record.end == Ended::Unknown;
+        if !up {
+            return self.enter(i, State::Stopped, "", out);
+        }
+        match &live.stop {
+            Some(StopWhy::ReadyTimeout) | None if live.again => {}
+            Some(StopWhy::ReadyTimeout) | None if !unseen => return self.apply_policy(i, outcome, out),
+            Some(StopWhy::ReadyTimeout) | None => s.cause = Cause::Boot,
+            Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),
+            Some(StopWhy::Need { name }) if !live.again => s.cause = Cause::Need { name: name.clone() },
+            Some(StopWhy::Reload) if !live.again => s.cause = Cause::Reload,
+            Some(
+                StopWhy::Need { .. }
+                | StopWhy::Reload
+                | StopWhy::Client(_)
+                | StopWhy::Removed
+                | StopWhy::Shutdown
+                | StopWhy::Unwanted,
+            ) => {}
+        }
+        self.enter(i, State::Waiting, "", out);
+    }
+
+    fn apply_policy(&mut self, i: usize, outcome: Outcome, out: &mut Out) {
+        let now = self.now;
+        let s = &mut self.table[i];
+        let spec = Arc::clone(&s.spec);
+        let verdict = s.counters.verdict(&spec, outcome, now.mono);
+        let mut fields = Obj::new();
+        match verdict {
+            Verdict::Restart { n, delay } | Verdict::Retry { n, delay } => {
+                let restart = matches!(verdict, Verdict::Restart { .. });
+                s.cause = if restart { Cause::Restart { n } } else { Cause::Retry { n } };
+                if restart && n == FLAPPING {
+                    fields.u64("restarts", n.into());
+                    self.emit("service.flapping", i, fields.members(), out);
+                }
+                if delay.is_zero() {
+                    return self.enter(i, State::Waiting, "", out);
+                }
+                let mut fields = Obj::new();
+                fields.u64(if restart { "restart" } else { "try" }, n.into()).u64("delay_ms", millis(delay));
+                self.table[i].until = now.mono + delay;
+                self.enter(i, State::Backoff, fields.members(), out);
+            }
+            Verdict::Finished => self.enter(i, State::Finished, "", out),
+            Verdict::Failed { after } => {
+                if let (Some(n), Some(error)) = (after, &s.last_error) {
+                    s.last_error = Some(format!("{error}; given up after {n} restarts").into());
+                }
+                fields.opt_str("error", self.table[i].last_error.as_deref());
+                self.enter(i, State::Failed, fields.members(), out);
+            }
+        }
+    }
+}

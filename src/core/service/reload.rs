@@ -1,0 +1,206 @@
+//! A new config for running services: what only hob reads applies at once, anything else restarts the service. Pure.
+
+use super::{Choice, State};
+use crate::base::ids::ReqId;
+use crate::base::json::Obj;
+use crate::config::{Config, Level, ServiceSpec};
+use crate::core::run::{Cause, StopWhy};
+use crate::core::{Core, Effect, Out};
+use crate::protocol::rpc::{Code, RpcError};
+use core::fmt::Debug;
+use std::sync::Arc;
+
+/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later version
+/// with more keys finds the same number.
+#[must_use]
+pub fn mold(spec: &ServiceSpec) -> u64 {
+    let plain = ServiceSpec::default();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut feed = |name: &str, value: &dyn Debug, default: &dyn Debug| {
+        let (value, default) = (format!("{value:?}"), format!("{default:?}"));
+        if value != default {
+            for byte in name.bytes().chain([b'=']).chain(value.bytes()).chain([b';']) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    };
+    feed("command", &spec.command, &plain.command);
+    feed("cwd", &spec.cwd, &plain.cwd);
+    feed("env", &spec.env, &plain.env);
+    feed("env_file", &spec.env_file, &plain.env_file);
+    feed("user", &spec.user, &plain.user);
+    feed("group", &spec.group, &plain.group);
+    feed("umask", &spec.umask, &plain.umask);
+    feed("nice", &spec.nice, &plain.nice);
+    feed("rlimits", &spec.rlimits, &plain.rlimits);
+    feed("ready", &spec.ready, &plain.ready);
+    hash
+}
+
+/// What a reload did, by name.
+#[derive(Debug, Default)]
+struct Report {
+    added: Vec<String>,
+    removed: Vec<String>,
+    restarted: Vec<String>,
+    updated: Vec<String>,
+    unchanged: Vec<String>,
+}
+
+impl Report {
+    fn members(&self) -> String {
+        let mut o = Obj::new();
+        for (name, list) in [
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("restarted", &self.restarted),
+            ("updated", &self.updated),
+            ("unchanged", &self.unchanged),
+        ] {
+            o.raw(name, &serde_json::to_string(list).unwrap_or_default());
+        }
+        o.members().to_owned()
+    }
+}
+
+impl Core {
+    pub(in crate::core) fn config_read(
+        &mut self,
+        req: Option<ReqId>,
+        result: Result<Box<Config>, String>,
+        out: &mut Out,
+    ) {
+        if self.life.stopping.is_some() {
+            if let Some(req) = req {
+                self.reply(req, Err(Core::shutting_down()), false, out);
+            }
+            return;
+        }
+        match result {
+            Ok(config) => {
+                let report = self.apply_config(*config, out);
+                self.emit_daemon("daemon.reloaded", &report.members(), out);
+                if let Some(req) = req {
+                    self.reply(req, Ok(format!("{{{}}}", report.members())), true, out);
+                }
+            }
+            Err(text) => {
+                let mut fields = Obj::new();
+                fields.str("error", &text);
+                self.emit_daemon("daemon.config_error", fields.members(), out);
+                let line = format!("the config is not used, the old one stays: {text}");
+                out.effects.push(Effect::Log { level: Level::Error, text: line });
+                if let Some(req) = req {
+                    let error = RpcError::new(Code::InvalidParams, format!("the config was not taken: {text}"));
+                    self.reply(req, Err(error.hint("the old config goes on; see `hob config check`")), false, out);
+                }
+                self.config_error = Some(text);
+            }
+        }
+    }
+
+    fn apply_config(&mut self, mut config: Config, out: &mut Out) -> Report {
+        let mut report = Report::default();
+        self.config_error = None;
+        if self.config != config.daemon {
+            self.config = config.daemon;
+            out.effects.push(Effect::Daemon { spec: Box::new(self.config.clone()) });
+            self.plan_beat();
+        }
+        let mut restarts = Vec::new();
+        for i in self.table.by_name().collect::<Vec<_>>() {
+            if self.life.main == Some(i) {
+                continue;
+            }
+            let name = self.table[i].name.to_string();
+            match config.services.remove(&name) {
+                None => {
+                    self.table[i].removed = true;
+                    self.table[i].blind = false;
+                    restarts.push((i, StopWhy::Removed));
+                    report.removed.push(name);
+                }
+                Some(spec) => self.apply_spec(i, spec, &mut restarts, &mut report, out),
+            }
+        }
+        let added: Vec<usize> = config.services.into_iter().map(|(n, spec)| self.table.add(&n, spec)).collect();
+        report.added.extend(added.iter().map(|i| self.table[*i].name.to_string()));
+        self.table.connect();
+        for (i, why) in restarts {
+            self.mark_stop(i, &why);
+        }
+        for i in self.table.by_name().collect::<Vec<_>>() {
+            self.table.look(i);
+            self.table.touch(i);
+            if self.table[i].wanted() {
+                if self.table[i].state == State::Stopped {
+                    self.lift(i, Cause::Reload, out);
+                }
+                self.pull(i, false, out);
+            }
+        }
+        report
+    }
+
+    fn apply_spec(
+        &mut self,
+        i: usize,
+        spec: Arc<ServiceSpec>,
+        restarts: &mut Vec<(usize, StopWhy)>,
+        report: &mut Report,
+        out: &mut Out,
+    ) {
+        let s = &mut self.table[i];
+        let name = s.name.to_string();
+        let new_mold = mold(&spec);
+        let stale = s.live.as_ref().is_some_and(|l| l.mold != new_mold && l.stop.is_none());
+        let molded = mold(&s.spec) != new_mold;
+        if s.spec == spec && !stale && !s.removed && !s.blind {
+            report.unchanged.push(name);
+            return;
+        }
+        // Whoever is up because of autostart stays up until somebody stops it: autostart speaks of starts only.
+        if s.choice == Choice::Auto && s.spec.autostart && !spec.autostart && s.wanted() && s.live.is_some() {
+            s.pulled = true;
+            self.table.save(i);
+        }
+        let s = &mut self.table[i];
+        let log = s.spec.log != spec.log && s.log_told;
+        s.spec = spec;
+        s.removed = false;
+        s.blind = false;
+        if log {
+            s.log_told = false;
+            self.tell_log(i, out);
+        }
+        if stale {
+            restarts.push((i, StopWhy::Reload));
+            report.restarted.push(name);
+            return;
+        }
+        report.updated.push(name);
+        let s = &mut self.table[i];
+        if molded && s.wanted() && matches!(s.state, State::Failed | State::Backoff) {
+            s.counters.clear();
+            self.lift(i, Cause::Reload, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    #[test]
+    fn the_mold_depends_on_what_the_child_sees_alone() {
+        let plain = ServiceSpec { command: vec!["a".into()], ..ServiceSpec::default() };
+        let live = ServiceSpec { stop_timeout: Duration::from_secs(1), autostart: false, ..plain.clone() };
+        let other = ServiceSpec { umask: Some(0o77), ..plain.clone() };
+        let split = ServiceSpec { command: vec!["a\", \"b".into()], ..plain.clone() };
+        let two = ServiceSpec { command: vec!["a".into(), "b".into()], ..plain.clone() };
+        assert_eq!(mold(&plain), mold(&live));
+        assert_ne!(mold(&plain), mold(&other));
+        assert_ne!(mold(&split), mold(&two));
+    }
+}

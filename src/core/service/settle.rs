@@ -1,0 +1,260 @@
+//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs. Pure.
+
+use super::graph::Kind;
+use super::stop::Phase;
+use super::{Service, State};
+use crate::base::json::Obj;
+use crate::core::run::{Cause, StopWhy};
+use crate::core::{Core, Effect, Out};
+use std::sync::Arc;
+
+impl Core {
+    /// Moves a service to a state. `fields` go with the event that tells of it.
+    pub(in crate::core) fn enter(&mut self, i: usize, state: State, fields: &str, out: &mut Out) {
+        let s = &mut self.table[i];
+        debug_assert!(s.state.leads_to(state), "{}: {} -> {state}", s.name, s.state);
+        let kept = |s: State| match s {
+            State::Stopped | State::Backoff | State::Failed | State::Finished => true,
+            State::Waiting | State::Starting | State::Running | State::Stopping => false,
+        };
+        let save = kept(s.state) || kept(state);
+        s.state = state;
+        s.since = self.now;
+        s.stuck = false;
+        s.waiting_told = false;
+        let by_itself = s.live.as_ref().is_some_and(|l| l.stop.is_none());
+        let tell = match state {
+            State::Waiting => false,
+            State::Stopping => !by_itself,
+            State::Stopped | State::Starting | State::Running | State::Backoff | State::Failed | State::Finished => {
+                true
+            }
+        };
+        if tell {
+            self.emit(state.event(), i, fields, out);
+        }
+        if save {
+            self.table.save(i);
+        }
+        self.table.touch(i);
+        self.table.look_around(i);
+    }
+
+    /// Whether it may have a run: the wish, unless everything is being stopped.
+    #[must_use]
+    pub(in crate::core) fn may_run(&self, i: usize) -> bool {
+        self.table[i].wanted() && self.life.stopping.is_none()
+    }
+
+    pub(in crate::core) fn settle_services(&mut self, out: &mut Out) {
+        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The bound only
+        // guards against a mistake here: then the rest is looked at in the next step.
+        let mut fuse = 64 + 64 * self.table.len();
+        while fuse > 0 {
+            fuse -= 1;
+            let Some(i) = self.table.next_dirty() else { return };
+            self.look_at(i, out);
+        }
+        self.log_error("the services did not settle in one step; going on in the next", out);
+    }
+
+    fn look_at(&mut self, i: usize, out: &mut Out) {
+        if self.table[i].gone {
+            return;
+        }
+        let up = self.may_run(i);
+        match self.table[i].state {
+            State::Stopped if self.table[i].removed => self.take_out(i, out),
+            State::Stopped => {}
+            State::Failed | State::Finished => {
+                if !self.table[i].wanted() {
+                    self.enter(i, State::Stopped, "", out);
+                }
+            }
+            State::Waiting if !up => self.enter(i, State::Stopped, "", out),
+            State::Waiting => self.try_start(i, out),
+            State::Backoff => {
+                if !up {
+                    self.enter(i, State::Stopped, "", out);
+                }
+            }
+            State::Starting | State::Running => self.try_stop(i, out),
+            State::Stopping => self.release(i, out),
+        }
+    }
+
+    /// A removed service is down.
+    fn take_out(&mut self, i: usize, out: &mut Out) {
+        let name = Arc::clone(&self.table[i].name);
+        self.emit("service.removed", i, "", out);
+        self.table.touch(i);
+        out.records.push(crate::core::record::service_gone(&name));
+        out.effects.push(Effect::Remove { service: name });
+        self.recent.retain(|_, at| *at != i);
+        self.table.remove(i);
+        self.table.connect();
+        self.save_meta(out);
+    }
+
+    fn try_start(&mut self, i: usize, out: &mut Out) {
+        let s = &self.table[i];
+        let (mut blocked, mut stuck) = (false, false);
+        for e in &s.needs {
+            let need = &self.table[e.to as usize];
+            if need.reached(e.condition) {
+                continue;
+            }
+            let coming = need.on_its_way();
+            match e.kind {
+                Kind::Requires => {
+                    blocked = true;
+                    stuck |= !coming;
+                }
+                Kind::Wants | Kind::After => blocked |= coming,
+            }
+        }
+        if !blocked {
+            return self.begin(i, out);
+        }
+        let told = s.waiting_told;
+        if s.stuck != stuck {
+            self.table[i].stuck = stuck;
+            self.table.touch(i);
+            self.table.look_around(i);
+        }
+        if !told {
+            self.table[i].waiting_told = true;
+            let mut fields = Obj::new();
+            let names = self.waiting_for(i).iter().map(|s| s.to_string()).collect::<Vec<_>>();
+            fields.raw("waiting_for", &serde_json::to_string(&names).unwrap_or_default());
+            self.table.touch(i);
+            self.emit("service.waiting", i, fields.members(), out);
+        }
+    }
+
+    /// The services that hold this one up, while it waits.
+    #[must_use]
+    pub(in crate::core) fn waiting_for(&self, i: usize) -> Vec<&str> {
+        let s = &self.table[i];
+        let held_by = |kind: Kind, need: &Service| kind == Kind::Requires || need.on_its_way();
+        match s.state {
+            State::Waiting => s
+                .needs
+                .iter()
+                .map(|e| (e, &self.table[e.to as usize]))
+                .filter(|(e, need)| !need.reached(e.condition) && held_by(e.kind, need))
+                .map(|(_, need)| &*need.name)
+                .collect(),
+            State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
+                self.holders(i).map(|d| &*self.table[d].name).collect()
+            }
+            State::Stopped
+            | State::Starting
+            | State::Running
+            | State::Stopping
+            | State::Backoff
+            | State::Failed
+            | State::Finished => Vec::new(),
+        }
+    }
+
+    /// Those that have to be down before this one may be stopped.
+    fn holders(&self, i: usize) -> impl Iterator<Item = usize> + '_ {
+        let dependants = self.table[i].dependants.iter().map(|d| *d as usize);
+        dependants.filter(|d| self.table[*d].stop_mark().is_some() || self.table[*d].state == State::Stopping)
+    }
+
+    fn try_stop(&mut self, i: usize, out: &mut Out) {
+        let Some(why) = self.table[i].stop_mark() else { return };
+        let urgent = *why == StopWhy::ReadyTimeout;
+        let mut fields = Obj::new();
+        fields.str("why", &why.text());
+        if let Some(live) = self.table[i].live.as_mut() {
+            fields.u64("run", live.run.0);
+            live.sequence.phase = Phase::Held;
+        }
+        self.enter(i, State::Stopping, fields.members(), out);
+        if urgent {
+            self.stop_now(i, out);
+        } else {
+            self.save_run(i, out);
+            self.release(i, out);
+        }
+    }
+
+    /// Lets a held stop go on once those before it are down.
+    fn release(&mut self, i: usize, out: &mut Out) {
+        let held = self.table[i].live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held);
+        if held && self.holders(i).next().is_none() {
+            self.stop_now(i, out);
+        }
+    }
+
+    fn stop_now(&mut self, i: usize, out: &mut Out) {
+        let now = self.now.mono;
+        let s = &mut self.table[i];
+        let terms = s.terms();
+        let Some(live) = s.live.as_mut() else { return };
+        if live.awaiting {
+            live.awaiting = false;
+            out.effects.push(Effect::AwaitEnd { run: live.run });
+        }
+        if live.pid.is_some() {
+            live.sequence.ask(live.run, terms, now, out);
+        } else {
+            live.sequence.phase = Phase::Unborn;
+        }
+        self.table.touch(i);
+        self.save_run(i, out);
+    }
+
+    /// A deadline of this service has passed.
+    pub(in crate::core) fn service_due(&mut self, i: usize, out: &mut Out) {
+        let now = self.now.mono;
+        let s = &mut self.table[i];
+        match s.state {
+            State::Stopped | State::Waiting | State::Failed | State::Finished => {}
+            State::Backoff => {
+                if s.until <= now {
+                    self.enter(i, State::Waiting, "", out);
+                }
+            }
+            State::Starting => {
+                if s.deadline().is_some_and(|at| at <= now) {
+                    self.mark_stop(i, &StopWhy::ReadyTimeout);
+                }
+            }
+            State::Running => {
+                if s.deadline().is_some_and(|at| at <= now) {
+                    s.counters.reset();
+                    self.table.save(i);
+                }
+            }
+            State::Stopping => {
+                let terms = s.terms();
+                if let Some(live) = s.live.as_mut() {
+                    live.sequence.tick(live.run, terms, now, out);
+                }
+            }
+        }
+        self.table.touch(i);
+    }
+
+    /// Something outside asks for a state of rest to end.
+    pub(in crate::core) fn lift(&mut self, i: usize, cause: Cause, out: &mut Out) {
+        match self.table[i].state {
+            State::Stopped | State::Failed | State::Finished | State::Backoff => {
+                self.table[i].cause = cause;
+                self.enter(i, State::Waiting, "", out);
+            }
+            State::Waiting => self.table[i].cause = cause,
+            State::Stopping => {
+                if let Some(live) = self.table[i].live.as_mut() {
+                    live.again = true;
+                }
+                self.table[i].cause = cause;
+            }
+            State::Starting | State::Running => {}
+        }
+    }
+}

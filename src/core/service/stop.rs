@@ -1,0 +1,204 @@
+//! The stop sequence of one run: signal to the main process, grace, SIGKILL to the whole tree, and looking again until
+//! nobody is left. The same sequence clears what a main process leaves behind when it ends by itself.
+
+use crate::base::ids::RunId;
+use crate::base::time::Mono;
+use crate::core::{Effect, Out, Survivor};
+use core::time::Duration;
+
+/// How long to wait before the first and between later looks at who is left.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+const LOOK_LAST: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// The main process runs and nothing was asked of it.
+    #[default]
+    Idle,
+    /// To be stopped, once those that require it are down.
+    Held,
+    /// To be stopped, once it is known whether it was started at all.
+    Unborn,
+    /// The main process has its signal.
+    Asked,
+    /// The main process is gone; who is left is being found out.
+    Looking,
+    /// Those left have their signal.
+    Leftovers,
+    /// Everything was killed; the kill is repeated until nobody is left.
+    Killed,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    pub phase: Phase,
+    /// When the grace ends.
+    pub kill_at: Option<Mono>,
+    look_at: Mono,
+    look_in: Duration,
+    /// Who was left at the last look.
+    pub left: Vec<Survivor>,
+}
+
+/// What the sequence needs to know of its service.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub signal: i32,
+    pub grace: Duration,
+    pub leave_children: bool,
+}
+
+impl Sequence {
+    /// Asks the main process to end. A grace that an earlier daemon began goes on.
+    pub fn ask(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
+        self.phase = Phase::Asked;
+        self.kill_at = self.kill_at.or(Some(now + terms.grace));
+        out.effects.push(Effect::Signal { run, signal: terms.signal, tree: false });
+    }
+
+    /// Kills everything now.
+    pub fn kill(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
+        self.phase = Phase::Killed;
+        self.kill_at = None;
+        self.strike(run, terms, out);
+        self.look(run, now, out);
+    }
+
+    fn strike(&self, run: RunId, terms: Terms, out: &mut Out) {
+        out.effects.push(if terms.leave_children {
+            Effect::Signal { run, signal: 9, tree: false }
+        } else {
+            Effect::Kill { run }
+        });
+    }
+
+    /// Asks who is left, now and again after a while.
+    fn look(&mut self, run: RunId, now: Mono, out: &mut Out) {
+        self.look_in = LOOK_FIRST;
+        self.look_at = now + self.look_in;
+        out.effects.push(Effect::Sweep { run });
+    }
+
+    /// The main process is gone.
+    pub fn main_ended(&mut self, run: RunId, now: Mono, out: &mut Out) {
+        match self.phase {
+            Phase::Idle | Phase::Held | Phase::Unborn | Phase::Asked | Phase::Looking => self.phase = Phase::Looking,
+            Phase::Leftovers | Phase::Killed => {}
+        }
+        self.look(run, now, out);
+    }
+
+    /// Somebody is left after the end of the main process.
+    pub fn leftovers(&mut self, run: RunId, terms: Terms, left: Vec<Survivor>, now: Mono, out: &mut Out) {
+        self.left = left;
+        match self.phase {
+            Phase::Idle | Phase::Held | Phase::Unborn | Phase::Asked | Phase::Looking => {
+                self.phase = Phase::Leftovers;
+                self.kill_at = self.kill_at.or(Some(now + terms.grace));
+                out.effects.push(Effect::Signal { run, signal: terms.signal, tree: true });
+            }
+            Phase::Leftovers | Phase::Killed => {}
+        }
+    }
+
+    /// Something may be due.
+    pub fn tick(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
+        match self.phase {
+            Phase::Idle | Phase::Held | Phase::Unborn => {}
+            Phase::Asked | Phase::Looking | Phase::Leftovers if self.kill_at.is_some_and(|at| at <= now) => {
+                self.kill(run, terms, now, out);
+            }
+            Phase::Asked => {}
+            Phase::Looking | Phase::Leftovers | Phase::Killed => self.look_again(run, terms, now, out),
+        }
+    }
+
+    fn look_again(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
+        if self.look_at > now {
+            return;
+        }
+        if self.phase == Phase::Killed {
+            self.strike(run, terms, out);
+        }
+        self.look_in = (self.look_in * 2).clamp(LOOK_FIRST, LOOK_LAST);
+        self.look_at = now + self.look_in;
+        out.effects.push(Effect::Sweep { run });
+    }
+
+    /// When `tick` has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        match self.phase {
+            Phase::Idle | Phase::Held | Phase::Unborn => None,
+            Phase::Asked => self.kill_at,
+            Phase::Looking | Phase::Leftovers => Some(self.kill_at.map_or(self.look_at, |at| at.min(self.look_at))),
+            Phase::Killed => Some(self.look_at),
+        }
+    }
+
+    /// The machine stood still for this long: the grace is prolonged.
+    pub fn thaw(&mut self, gap: Duration) {
+        self.kill_at = self.kill_at.map(|at| at + gap);
+    }
+
+    /// `sleep (pid 123), cat (pid 124)`.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let mut text: Vec<String> = self.left.iter().take(5).map(|s| format!("{} (pid {})", s.name, s.pid)).collect();
+        if self.left.len() > 5 {
+            text.push(format!("{} more", self.left.len() - 5));
+        }
+        text.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: RunId = RunId(1);
+    const TERMS: Terms = Terms { signal: 15, grace: Duration::from_secs(10), leave_children: false };
+
+    fn at(ms: u64) -> Mono {
+        Mono(ms * 1_000_000)
+    }
+
+    fn told(out: &mut Out) -> Vec<String> {
+        out.effects.drain(..).map(|e| format!("{e:?}")).collect()
+    }
+
+    #[test]
+    fn a_deaf_tree_is_signalled_then_killed_again_and_again() {
+        let (mut s, mut out) = (Sequence::default(), Out::default());
+        assert_eq!(s.deadline(), None);
+        s.ask(RUN, TERMS, at(0), &mut out);
+        assert_eq!(s.deadline(), Some(at(10_000)));
+        told(&mut out);
+        s.tick(RUN, TERMS, at(10_000), &mut out);
+        assert_eq!(told(&mut out), ["Kill { run: RunId(1) }", "Sweep { run: RunId(1) }"]);
+        let mut looks = Vec::new();
+        for _ in 0..7 {
+            let next = s.deadline().unwrap();
+            looks.push(next.0 / 1_000_000 - 10_000);
+            s.tick(RUN, TERMS, next, &mut out);
+            assert_eq!(told(&mut out), ["Kill { run: RunId(1) }", "Sweep { run: RunId(1) }"]);
+        }
+        assert_eq!(looks, [50, 150, 350, 750, 1550, 2550, 3550]);
+    }
+
+    #[test]
+    fn leftovers_share_the_grace_of_the_main_process() {
+        let (mut s, mut out) = (Sequence::default(), Out::default());
+        s.ask(RUN, TERMS, at(0), &mut out);
+        s.main_ended(RUN, at(4_000), &mut out);
+        told(&mut out);
+        s.leftovers(RUN, TERMS, vec![Survivor { pid: 5, name: "cat".into() }], at(4_010), &mut out);
+        assert_eq!(told(&mut out), ["Signal { run: RunId(1), signal: 15, tree: true }"]);
+        assert_eq!(s.names(), "cat (pid 5)");
+        s.leftovers(RUN, TERMS, vec![Survivor { pid: 5, name: "cat".into() }], at(4_020), &mut out);
+        assert!(told(&mut out).is_empty(), "one signal is enough");
+        assert_eq!(s.deadline(), Some(at(4_050)));
+        s.tick(RUN, TERMS, at(10_000), &mut out);
+        assert_eq!(s.phase, Phase::Killed);
+    }
+}

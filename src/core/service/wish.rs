@@ -1,0 +1,159 @@
+//! Wishes: what a person, a request or the config wants up or down, spread over the graph as marks by worklists. Pure.
+
+use super::graph::Kind;
+use super::{Choice, State};
+use crate::core::run::{Cause, Client, StopWhy};
+use crate::core::{Core, Out};
+use std::collections::BTreeSet;
+
+impl Core {
+    /// A person wants it up.
+    pub(in crate::core) fn wish_start(&mut self, i: usize, client: Client, out: &mut Out) {
+        let s = &mut self.table[i];
+        if s.choice != Choice::Up {
+            s.choice = Choice::Up;
+            self.table.save(i);
+        }
+        let running = matches!(self.table[i].state, State::Starting | State::Running);
+        if !running {
+            self.table[i].counters.clear();
+            self.table.save(i);
+        }
+        self.lift(i, Cause::Client(client), out);
+        self.pull(i, true, out);
+    }
+
+    /// A person wants it down: it, and first everything running that requires it.
+    pub(in crate::core) fn wish_stop(&mut self, i: usize, client: Client) {
+        let s = &mut self.table[i];
+        if s.choice != Choice::Down || s.pulled {
+            s.choice = Choice::Down;
+            s.pulled = false;
+            self.table.save(i);
+        }
+        self.table.look(i);
+        self.mark_stop(i, &StopWhy::Client(client));
+    }
+
+    /// A person wants a new run of it.
+    pub(in crate::core) fn wish_restart(&mut self, i: usize, client: Client, out: &mut Out) {
+        if self.table[i].live.is_none() {
+            return self.wish_start(i, client, out);
+        }
+        let s = &mut self.table[i];
+        if !s.wanted() {
+            s.choice = Choice::Up;
+        }
+        s.counters.clear();
+        self.table.save(i);
+        self.mark_stop(i, &StopWhy::Restart(client));
+        let s = &mut self.table[i];
+        s.cause = Cause::Client(client);
+        if let Some(live) = s.live.as_mut() {
+            live.again = true;
+        }
+        self.pull(i, true, out);
+    }
+
+    /// Back to what the config and the needs of others say.
+    pub(in crate::core) fn wish_reset(&mut self, i: usize, client: Client, out: &mut Out) {
+        let needed = self.is_needed(i);
+        let s = &mut self.table[i];
+        s.choice = Choice::Auto;
+        s.pulled = needed;
+        s.counters.clear();
+        self.table.save(i);
+        self.table.look(i);
+        if self.table[i].wanted() {
+            if self.table[i].state != State::Finished {
+                self.lift(i, Cause::Client(client), out);
+            }
+            self.pull(i, false, out);
+        } else {
+            self.mark_stop(i, &StopWhy::Client(client));
+        }
+    }
+
+    /// Whether something that is wanted up pulls it in.
+    fn is_needed(&self, i: usize) -> bool {
+        self.table[i]
+            .dependants
+            .iter()
+            .map(|d| &self.table[*d as usize])
+            .any(|d| d.wanted() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After))
+    }
+
+    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts what it requires out of a
+    /// person's stop and out of failure; nothing else does.
+    pub(in crate::core) fn pull(&mut self, first: usize, by_person: bool, out: &mut Out) {
+        let (mut stack, mut seen) = (vec![first], BTreeSet::from([first]));
+        while let Some(i) = stack.pop() {
+            for at in 0..self.table[i].needs.len() {
+                let e = self.table[i].needs[at];
+                let to = e.to as usize;
+                let force = by_person && e.kind == Kind::Requires;
+                if e.kind == Kind::After || !seen.insert(to) {
+                    continue;
+                }
+                let need = &mut self.table[to];
+                if need.choice == Choice::Down && !force {
+                    continue;
+                }
+                if !need.wanted() {
+                    need.choice = Choice::Auto;
+                    need.pulled = true;
+                    self.table.save(to);
+                }
+                self.lift_need(to, i, by_person, out);
+                stack.push(to);
+            }
+        }
+    }
+
+    fn lift_need(&mut self, need: usize, of: usize, by_person: bool, out: &mut Out) {
+        let cause = Cause::Dependency { of: (&*self.table[of].name).into() };
+        match self.table[need].state {
+            State::Stopped => self.lift(need, cause, out),
+            State::Failed if by_person => {
+                self.table[need].counters.clear();
+                self.lift(need, cause, out);
+            }
+            State::Stopping if self.table[need].stop_mark().is_some() => self.lift(need, cause, out),
+            State::Failed
+            | State::Stopping
+            | State::Waiting
+            | State::Starting
+            | State::Running
+            | State::Backoff
+            | State::Finished => {}
+        }
+    }
+
+    /// Marks its run to be stopped and, unless it is only late, first those of everything running that requires it.
+    pub(in crate::core) fn mark_stop(&mut self, first: usize, why: &StopWhy) {
+        let spreads = *why != StopWhy::ReadyTimeout;
+        let (mut stack, mut seen) = (vec![(first, why.clone())], BTreeSet::from([first]));
+        while let Some((i, why)) = stack.pop() {
+            let s = &mut self.table[i];
+            if let Some(live) = s.live.as_mut() {
+                if live.stop.is_none() && live.end.is_none() {
+                    live.stop = Some(why);
+                }
+                live.again = false;
+                self.table.look(i);
+                self.table.touch(i);
+            }
+            if !spreads {
+                continue;
+            }
+            let name: Box<str> = (&*self.table[i].name).into();
+            for at in 0..self.table[i].dependants.len() {
+                let d = self.table[i].dependants[at] as usize;
+                let requires = self.table[d].needs.iter().any(|e| e.to as usize == i && e.kind == Kind::Requires);
+                if requires && self.table[d].live.is_some() && seen.insert(d) {
+                    stack.push((d, StopWhy::Need { name: name.clone() }));
+                }
+            }
+        }
+    }
+}

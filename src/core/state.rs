@@ -1,0 +1,287 @@
+//! The core itself: all control state in one place, the one `match` over `Input`, and the order of a step. Pure.
+
+use super::due::{Deadlines, Due};
+use super::event::Events;
+use super::keys::Keys;
+use super::life::Life;
+use super::record::{self, Entity};
+use super::service::orphan::Orphan;
+use super::service::table::Table;
+use super::view::Pending;
+use super::wait::Wait;
+use super::{Boot, Effect, Input, Out};
+use crate::base::ids::{ReqId, RunId};
+use crate::base::time::{Mono, Now};
+use crate::config::{DaemonSpec, Level};
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+/// A deadline that is seen this much late means that the machine stood still.
+const FROZEN: Duration = Duration::from_secs(1);
+
+/// Ended runs whose output is still awaited, at most.
+const RECENT_MAX: usize = 4096;
+
+/// What a daemon knows from its start and never changes.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) keeper: String,
+    pub(super) keeper_pid: u32,
+    pub(super) daemon_pid: u32,
+    pub(super) generation: u32,
+    pub(super) version: &'static str,
+    pub(super) keeper_started: Mono,
+    pub(super) platform: String,
+}
+
+/// The parts of a snapshot, in their order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Aside,
+    Keys,
+    Meta,
+    Runs,
+    Services,
+    Shutdown,
+}
+
+impl Section {
+    const ALL: [Section; 6] =
+        [Section::Aside, Section::Keys, Section::Meta, Section::Runs, Section::Services, Section::Shutdown];
+}
+
+/// All control state. `step` is the only way to change it.
+#[derive(Debug, Default)]
+pub struct Core {
+    pub(super) now: Now,
+    pub(super) facts: Facts,
+    pub(super) config: DaemonSpec,
+    pub(super) config_error: Option<String>,
+    pub(super) table: Table,
+    /// Runs that are not over, and runs that are but whose output is not known yet, to the place of their service.
+    pub(super) runs: BTreeMap<RunId, usize>,
+    pub(super) recent: BTreeMap<RunId, usize>,
+    pub(super) orphans: BTreeMap<RunId, Orphan>,
+    pub(super) next_run: u64,
+    pub(super) events: Events,
+    pub(super) keys: Keys,
+    pub(super) waits: Vec<Wait>,
+    pub(super) pending: BTreeMap<ReqId, Pending>,
+    pub(super) deadlines: Deadlines,
+    pub(super) life: Life,
+    pub(super) journal_behind: Option<String>,
+    pub(super) journal_full: bool,
+    /// Journal entities that this program does not understand, kept as they are.
+    pub(super) aside: BTreeMap<String, String>,
+}
+
+impl Core {
+    #[must_use]
+    pub fn new() -> Core {
+        Core::default()
+    }
+
+    /// Takes one fact or wish, and appends what is to be done about it. Never fails, never blocks.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
+        self.notice_freeze(now);
+        self.now = now;
+        self.take(input, out);
+        self.settle(out);
+    }
+
+    /// When `step` has to be called with `Input::Tick` at the latest; `None` when nothing will ever be due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.deadlines.next()
+    }
+
+    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot over
+    /// many turns. Entities that change in the meantime are in the journal again.
+    #[must_use]
+    pub fn entities_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let keeper = &self.facts.keeper;
+        let mut found: Vec<Entity> = Vec::new();
+        let first = cursor.map_or(Section::Aside, |c| self.section(c));
+        for section in Section::ALL.into_iter().skip_while(|s| *s != first) {
+            let cursor = cursor.filter(|_| section == first);
+            let room = max - found.len();
+            match section {
+                Section::Aside => {
+                    let from = cursor.map_or(Unbounded, Excluded);
+                    let aside = self.aside.range::<str, _>((from, Unbounded)).take(room);
+                    found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
+                }
+                Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
+                Section::Meta if cursor.is_none() && room > 0 => found.push(record::meta(self.next_run, keeper)),
+                Section::Runs => {
+                    let after = cursor.and_then(record::run_of).unwrap_or_default();
+                    let open = self.runs.range((Excluded(after), Unbounded)).map(|(_, i)| &self.table[*i]);
+                    let open = open.filter_map(|s| Some(record::run(s, s.live.as_ref()?, keeper)));
+                    found.extend(open.take(room));
+                }
+                Section::Services => {
+                    let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
+                    let services = self.table.after_name(name).map(|i| &self.table[i]);
+                    found.extend(services.filter(|s| record::worth_keeping(s)).take(room).map(record::service));
+                }
+                Section::Shutdown if cursor.is_none() && room > 0 => {
+                    found.extend(self.life.stopping.as_ref().map(|s| record::shutdown(keeper, s.code, s.deadline)));
+                }
+                Section::Meta | Section::Shutdown => {}
+            }
+        }
+        found
+    }
+
+    fn section(&self, key: &str) -> Section {
+        match key.split_once('/') {
+            _ if self.aside.contains_key(key) => Section::Aside,
+            Some(("key", _)) => Section::Keys,
+            Some(("run", _)) => Section::Runs,
+            Some(("service", _)) => Section::Services,
+            None if key == "meta" => Section::Meta,
+            None if key == "shutdown" => Section::Shutdown,
+            Some(_) | None => Section::Aside,
+        }
+    }
+
+    /// The one match over inputs.
+    fn take(&mut self, input: Input, out: &mut Out) {
+        match input {
+            Input::Boot(boot) => self.boot(*boot, out),
+            Input::Tick => {}
+            Input::Request { req, conn, peer, key, params_hash, request } => {
+                let asked = super::request::Asked { req, conn, peer, key, params_hash };
+                self.request(&asked, request, out);
+            }
+            Input::Closed { conn } => self.closed(conn),
+            Input::Lagged { conn, subscription } => self.events.lagged(conn, subscription, out),
+            Input::Started { run, result } => self.started(run, result, out),
+            Input::Exited { run, end, usage } => self.exited(run, end, usage, out),
+            Input::Tree { run, left } => self.tree(run, left, out),
+            Input::ReadySeen { run } => self.ready_seen(run, out),
+            Input::Notify { run, fields } => self.notified(run, &fields, out),
+            Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
+            Input::Measured { req, usage } => self.measured(req, &usage, out),
+            Input::ConfigRead { req, result } => self.config_read(req, result, out),
+            Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
+            Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),
+            Input::Forward { signal } => self.forward(signal, out),
+            Input::KeeperGone => self.shutdown(0, None, false, out),
+            Input::JournalBehind { why } => self.journal_behind(why, out),
+            Input::JournalFull { full } => self.journal_full = full,
+        }
+    }
+
+    /// What is due, then the marks to their fixed point, then what follows from the new states.
+    fn settle(&mut self, out: &mut Out) {
+        while let Some(due) = self.deadlines.expired(self.now.mono) {
+            match due {
+                Due::Service(i) => self.service_due(i, out),
+                Due::Orphan(run) => self.orphan_due(run, out),
+                Due::Wait(req) => self.wait_due(req),
+                Due::Heartbeat => self.beat(out),
+                Due::Shutdown => self.shutdown_due(out),
+            }
+        }
+        self.settle_services(out);
+        if self.table.any_touched() {
+            self.life_goes_on(out);
+            self.settle_services(out);
+            self.flush(out);
+        }
+        self.answer_waits(out);
+        self.end_shutdown(out);
+    }
+
+    /// Derives deadlines and writes records of everything that changed in this step.
+    fn flush(&mut self, out: &mut Out) {
+        while let Some(i) = self.table.next_touched() {
+            let s = &mut self.table[i];
+            let at = if s.gone { None } else { s.deadline() };
+            if core::mem::replace(&mut s.save, false) && record::worth_keeping(s) {
+                out.records.push(record::service(s));
+            }
+            self.deadlines.set(Due::Service(i), at);
+            self.life.changed = true;
+        }
+    }
+
+    /// The gap of a frozen machine is added to what the present runs may take.
+    fn notice_freeze(&mut self, now: Now) {
+        let Some(next) = self.next_deadline() else { return };
+        let gap = now.mono.since(next);
+        if gap < FROZEN {
+            return;
+        }
+        for i in self.runs.values() {
+            if let Some(live) = self.table[*i].live.as_mut() {
+                live.sequence.thaw(gap);
+                if live.ready.is_none() {
+                    live.begun.mono = live.begun.mono + gap;
+                }
+            }
+            let at = self.table[*i].deadline();
+            self.deadlines.set(Due::Service(*i), at);
+        }
+    }
+
+    pub(super) fn take_facts(&mut self, boot: &mut Boot) {
+        self.facts = Facts {
+            keeper: core::mem::take(&mut boot.keeper_key),
+            keeper_pid: boot.keeper_pid,
+            daemon_pid: boot.daemon_pid,
+            generation: boot.generation,
+            version: boot.version,
+            keeper_started: boot.keeper_started,
+            platform: core::mem::take(&mut boot.platform),
+        };
+        self.config = core::mem::take(&mut boot.config.daemon);
+        self.config_error = boot.config_error.take();
+        self.events = Events::restore(core::mem::take(&mut boot.events));
+    }
+
+    pub(super) fn restore_keys(&mut self, keys: Vec<Entity>) {
+        self.keys = Keys::new(&self.facts.keeper);
+        for e in keys {
+            if !self.keys.restore(self.now, &e) {
+                self.aside.extend(e.json.map(|json| (e.key, json)));
+            }
+        }
+    }
+
+    pub(super) fn new_run(&mut self) -> RunId {
+        let run = RunId(self.next_run.max(1));
+        self.next_run = run.0 + 1;
+        run
+    }
+
+    pub(super) fn save_meta(&self, out: &mut Out) {
+        out.records.push(record::meta(self.next_run, &self.facts.keeper));
+    }
+
+    /// Output of this run is still to come.
+    pub(super) fn remember(&mut self, run: RunId, i: usize) {
+        self.recent.insert(run, i);
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_first();
+        }
+    }
+
+    pub(super) fn emit(&mut self, kind: &'static str, i: usize, fields: &str, out: &mut Out) {
+        self.events.emit(self.now, kind, Some(&self.table[i].name), fields, out);
+    }
+
+    pub(super) fn emit_daemon(&mut self, kind: &'static str, fields: &str, out: &mut Out) {
+        self.events.emit(self.now, kind, None, fields, out);
+    }
+
+    pub(super) fn late(&self, what: &str, run: RunId, out: &mut Out) {
+        out.effects.push(Effect::Log { level: Level::Trace, text: format!("late: {what} of run {run}, ignored") });
+    }
+
+    pub(super) fn log_error(&self, text: &str, out: &mut Out) {
+        out.effects.push(Effect::Log { level: Level::Error, text: text.to_owned() });
+    }
+}

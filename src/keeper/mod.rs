@@ -1,0 +1,474 @@
+//! The keeper: parent of the daemon, holder of what must survive it. Uses `sys` and `base` alone.
+//!
+//! One thread, no config, bounded memory. It starts the daemon again whenever it dies, hands it the descriptors that earlier daemons
+//! left here, reaps every orphan into the run table, turns signals into messages, and ends when the daemon says so. It
+//! never looks into what it holds. With nothing to do it sleeps without a deadline.
+
+mod pidfile;
+mod worker;
+
+use crate::base::control::{
+    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, Inherited, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper,
+};
+use crate::base::time::Mono;
+use crate::sys::chan::{self, Chan};
+use crate::sys::signals::{self, Signals};
+use crate::sys::spawn::own;
+use crate::sys::table::RunTable;
+use crate::sys::wait::{self, Adopted, Reaped, Status};
+use crate::sys::{clock, spawn};
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+use worker::{Blocked, Worker};
+
+/// Exit code when the keeper could not start, or had to end by itself.
+pub const EXIT_FAILED: u8 = 1;
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A second request counts as hurry only this much later: one key press may send several signals.
+const HURRY_AFTER: Duration = Duration::from_secs(1);
+/// A stop request that no daemon has taken by now is carried out without one; the second one is for a request in a hurry.
+const STOP_UNTAKEN: Duration = Duration::from_secs(60);
+const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
+/// A daemon that said `Done` has this long to end.
+const DONE_LIMIT: Duration = Duration::from_secs(10);
+/// Pause after a send that failed for lack of something.
+const RETRY: Duration = Duration::from_millis(10);
+/// A sleep this much longer than asked for means that the machine was frozen.
+const FROZEN: Duration = Duration::from_secs(1);
+/// How long killed processes may take to vanish before the keeper ends without them.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Descriptors that the keeper needs for itself.
+const OWN_FDS: u64 = 64;
+const OOM_SCORE_ADJ: i32 = -900;
+
+/// What a keeper is started with.
+pub struct Options {
+    /// The program of the daemon, open: it is executed from here even if the file is replaced meanwhile.
+    pub program: OwnedFd,
+    /// argv of the daemon, with the name first.
+    pub args: Vec<CString>,
+    /// Its whole environment, as `NAME=value`.
+    pub env: Vec<CString>,
+    /// The control socket, bound and listening.
+    pub listener: OwnedFd,
+    /// The lock file, locked.
+    pub lock: OwnedFd,
+    /// Written when the first daemon serves, removed at the end.
+    pub pid_file: PathBuf,
+    /// Act as PID 1 of a container.
+    pub init: bool,
+    /// NOTIFY_SOCKET of an outer service manager.
+    pub notify_socket: Option<OsString>,
+    /// Where the keeper says what happened: one line, no line feed.
+    pub on_message: Box<dyn FnMut(&str)>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("args", &self.args).field("pid_file", &self.pid_file).finish_non_exhaustive()
+    }
+}
+
+/// Keeps a daemon running until it says that all is done; answers the exit code of hob. The calling process must have one thread and
+/// be hob's alone, since its signals, children and limits become the keeper's.
+#[must_use]
+pub fn run(mut options: Options) -> u8 {
+    match Means::new(options.init) {
+        Ok(means) => Keeper::new(options, means).run(),
+        Err(e) => {
+            (options.on_message)(&format!("keeper: cannot start: {e}"));
+            EXIT_FAILED
+        }
+    }
+}
+
+/// What the keeper makes for itself at its start.
+struct Means {
+    table: RunTable,
+    signals: Signals,
+    inherited: Inherited,
+    flags: u32,
+}
+
+impl Means {
+    fn new(init: bool) -> io::Result<Means> {
+        own::inherit_nothing()?;
+        own::set_name(c"hob-keeper");
+        let signals = Signals::open()?;
+        let subreaper = own::become_subreaper();
+        let (nofile, raised) = own::raise_nofile()?;
+        let oom_score_adj = own::set_oom_score_adj(OOM_SCORE_ADJ).unwrap_or(OOM_UNCHANGED);
+        // A channel's message may bring 64 descriptors before it can be refused.
+        let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64)).unwrap_or(u32::MAX);
+        let flags = if init { FLAG_INIT } else { 0 } | if subreaper { 0 } else { FLAG_NO_SUBREAPER };
+        Ok(Means {
+            table: RunTable::create()?,
+            signals,
+            inherited: Inherited { nofile, oom_score_adj, hold_max },
+            flags,
+        })
+    }
+}
+
+/// A wish to end that arrived as a signal. It is told to every daemon until the end.
+struct Stop {
+    since: Mono,
+    hurry: bool,
+}
+
+struct Keeper {
+    options: Options,
+    means: Means,
+    held: BTreeMap<String, Vec<OwnedFd>>,
+    held_count: usize,
+    worker: Option<Worker>,
+    /// When the next daemon is started, while there is none.
+    start_at: Mono,
+    backoff: Duration,
+    generation: u32,
+    pid_written: bool,
+    /// Bit n: signal n + 1 waits to be told.
+    pending_signals: u64,
+    stop: Option<Stop>,
+    /// A daemon has begun the shutdown.
+    stopping: bool,
+    /// When the keeper ends by itself.
+    end_by: Option<Mono>,
+    done: Option<u8>,
+}
+
+impl Keeper {
+    fn new(options: Options, means: Means) -> Keeper {
+        Keeper {
+            options,
+            means,
+            held: BTreeMap::new(),
+            held_count: 0,
+            worker: None,
+            start_at: Mono(0),
+            backoff: BACKOFF_FIRST,
+            generation: 0,
+            pid_written: false,
+            pending_signals: 0,
+            stop: None,
+            stopping: false,
+            end_by: None,
+            done: None,
+        }
+    }
+
+    fn run(mut self) -> u8 {
+        self.reap();
+        loop {
+            let now = clock::now().mono;
+            if let Some(code) = self.end(now) {
+                return code;
+            }
+            self.start_if_due(now);
+            self.send();
+            let deadline = self.deadline(now);
+            let ready = self.sleep(now, deadline);
+            if ready.channel {
+                self.receive();
+            }
+            if ready.signals {
+                self.take_signals();
+            }
+        }
+    }
+
+    /// The exit code, once there is nothing more to do.
+    fn end(&mut self, now: Mono) -> Option<u8> {
+        let code = match (&self.worker, self.done) {
+            (None, Some(code)) => code,
+            _ if self.end_by.is_none_or(|at| now < at) => return None,
+            (_, Some(code)) => {
+                self.say("keeper: the daemon has not ended by itself, killing it");
+                self.kill_daemon();
+                self.kill_all();
+                code
+            }
+            (_, None) => {
+                self.say("keeper: the shutdown has not ended in time, killing what is left");
+                self.kill_all();
+                EXIT_FAILED
+            }
+        };
+        if self.pid_written {
+            pidfile::remove(&self.options.pid_file);
+        }
+        Some(code)
+    }
+
+    fn start_if_due(&mut self, now: Mono) {
+        if self.worker.is_some() || self.done.is_some() || now < self.start_at {
+            return;
+        }
+        self.generation += 1;
+        match self.start() {
+            Ok(worker) => {
+                self.say(&format!("keeper: started daemon {} with pid {}", self.generation, worker.pid()));
+                self.worker = Some(worker);
+            }
+            Err(e) => {
+                self.say(&format!("keeper: {e}"));
+                self.start_at = now + self.next_backoff();
+            }
+        }
+    }
+
+    fn start(&self) -> io::Result<Worker> {
+        let (ours, theirs) = Chan::pair()?;
+        let plan = spawn::Plan {
+            program_fd: Some(self.options.program.as_raw_fd()),
+            argv: self.options.args.clone(),
+            envp: self.options.env.clone(),
+            fds: vec![(theirs.as_raw_fd(), control::DAEMON_FD)],
+            session: true,
+            ..spawn::Plan::default()
+        };
+        let child = spawn::spawn(&plan, None).map_err(io::Error::other)?;
+        Ok(Worker::new(child, ours))
+    }
+
+    fn next_backoff(&mut self) -> Duration {
+        let now = self.backoff;
+        self.backoff = (now * 2).min(BACKOFF_MAX);
+        now
+    }
+
+    /// Tells the daemon whatever it has not been told, until the channel takes no more.
+    fn send(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        let hello = ToDaemon::Hello {
+            keeper_pid: std::process::id(),
+            generation: self.generation,
+            flags: self.means.flags,
+            inherited: self.means.inherited,
+        };
+        let o = &self.options;
+        let fds = [self.means.table.fd(), o.lock.as_fd(), o.listener.as_fd(), o.program.as_fd()];
+        let stop = self.stop.as_ref().map(|s| s.hurry);
+        worker.send(&worker::News { hello, fds, held: &self.held, stop }, &mut self.pending_signals);
+    }
+
+    fn deadline(&self, now: Mono) -> Option<Mono> {
+        let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
+        let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
+        [start, retry, self.end_by].into_iter().flatten().min()
+    }
+
+    fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
+        let channel = self.worker.as_ref().and_then(Worker::channel).map(AsFd::as_fd);
+        let write = self.worker.as_ref().is_some_and(|w| w.blocked() == Blocked::Full);
+        let fds = [(channel, write), (Some(self.means.signals.as_fd()), false)];
+        // An error of poll means that the kernel lacks memory: looking again after a pause is all that can be done.
+        let ready = chan::wait(fds, deadline.map(|at| at.since(now))).unwrap_or_else(|_| {
+            std::thread::sleep(RETRY);
+            [chan::Ready { readable: true, writable: true }; 2]
+        });
+        if let Some(at) = deadline {
+            let late = clock::now().mono.since(at);
+            if late > FROZEN {
+                // Nobody could do anything meanwhile, so the time does not count.
+                self.end_by = self.end_by.map(|end| end + late);
+            }
+        }
+        Woken { channel: ready[0].readable, signals: ready[1].readable }
+    }
+
+    /// Takes all messages of the daemon.
+    fn receive(&mut self) {
+        let mut buf = [0; BYTES_MAX];
+        loop {
+            let Some(result) = self.worker.as_ref().and_then(Worker::channel).map(|c| c.recv(&mut buf)) else { return };
+            match result {
+                Ok(Some((n, fds))) => {
+                    // What this keeper does not know is ignored, and its descriptors are closed.
+                    if let Some(message) = buf.get(..n).and_then(ToKeeper::decode) {
+                        self.heard(message, fds);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => self.say(&format!("keeper: {e}")),
+                Ok(None) | Err(_) => {
+                    let end = self.done.is_none();
+                    if let Some(worker) = &mut self.worker {
+                        worker.close();
+                    }
+                    if end {
+                        // A daemon without its keeper would stop all jobs; one that dies anyway does not mind.
+                        self.kill_daemon();
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, message: ToKeeper, fds: Vec<OwnedFd>) {
+        let now = clock::now().mono;
+        match message {
+            ToKeeper::Hold { label } => self.hold(label, fds),
+            ToKeeper::Drop { label } => {
+                self.held_count -= self.held.remove(&label).map_or(0, |fds| fds.len());
+            }
+            ToKeeper::Up => self.up(),
+            ToKeeper::Ready => self.notify_outer("READY=1"),
+            ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
+            ToKeeper::Stopping { limit_ms } => {
+                let at = now + Duration::from_millis(limit_ms);
+                // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has one now.
+                self.end_by = Some(self.end_by.filter(|_| self.stopping).map_or(at, |before| before.min(at)));
+                self.stopping = true;
+                self.notify_outer("STOPPING=1");
+            }
+            ToKeeper::Done { code } => {
+                self.done = Some(code);
+                self.end_by = Some(now + DONE_LIMIT);
+            }
+        }
+    }
+
+    fn hold(&mut self, label: String, fds: Vec<OwnedFd>) {
+        let before = self.held.get(&label).map(Vec::len);
+        let count = self.held_count - before.unwrap_or(0) + fds.len();
+        let max = usize::try_from(self.means.inherited.hold_max).unwrap_or(usize::MAX);
+        if count > max || (before.is_none() && self.held.len() >= LABELS_MAX) {
+            self.say(&format!("keeper: cannot hold {label}: too many descriptors"));
+            return;
+        }
+        self.held_count = count;
+        self.held.insert(label, fds);
+    }
+
+    fn up(&mut self) {
+        if let Some(worker) = &mut self.worker {
+            worker.set_up();
+        }
+        self.backoff = BACKOFF_FIRST;
+        if !self.pid_written {
+            match pidfile::write(&self.options.pid_file) {
+                Ok(()) => self.pid_written = true,
+                Err(e) => self.say(&format!("keeper: cannot write {}: {e}", self.options.pid_file.display())),
+            }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(number)) = self.means.signals.next() {
+            match number {
+                signals::SIGCHLD => {
+                    self.reap();
+                }
+                signals::SIGTERM | signals::SIGINT => self.request_stop(),
+                signals::SIGPIPE | signals::SIGTTIN | signals::SIGTTOU => {}
+                other => self.pending_signals |= bit(other),
+            }
+        }
+    }
+
+    fn request_stop(&mut self) {
+        let now = clock::now().mono;
+        match &mut self.stop {
+            None => {
+                self.stop = Some(Stop { since: now, hurry: false });
+                self.end_by.get_or_insert(now + STOP_UNTAKEN);
+            }
+            Some(stop) if !stop.hurry && now.since(stop.since) >= HURRY_AFTER => {
+                stop.hurry = true;
+                if !self.stopping {
+                    self.end_by = self.end_by.map(|at| at.min(now + HURRY_UNTAKEN));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Reaps all that has ended; the status of each run goes into the table before.
+    fn reap(&mut self) -> bool {
+        loop {
+            match wait::reap_any(&self.means.table, self.worker.as_ref().map(Worker::pid)) {
+                Ok(Reaped::Slot(slot)) => {
+                    if let Some(worker) = &mut self.worker {
+                        worker.note_ended(slot);
+                    }
+                }
+                Ok(Reaped::Daemon(status)) => self.daemon_ended(status),
+                Ok(Reaped::Stray) => {}
+                Ok(Reaped::None { children }) => return children,
+                Err(e) => {
+                    self.say(&format!("keeper: cannot reap: {e}"));
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn daemon_ended(&mut self, status: Status) {
+        // What it had said before its death still counts, above all what is to be held.
+        self.receive();
+        let Some(worker) = self.worker.take() else { return };
+        let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
+        self.start_at = clock::now().mono + wait;
+        if self.done.is_none() {
+            let how = match status {
+                Status::Code(code) => format!("with code {code}"),
+                Status::Signal(number) => format!("by {}", signals::name_of(number)),
+            };
+            self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        }
+    }
+
+    fn kill_daemon(&self) {
+        // It is this process's child, not yet reaped: an error means that it has ended.
+        let _ = self.worker.as_ref().map(|w| w.kill());
+    }
+
+    /// Kills the daemon and every job, and reaps until nothing is left or the time is up.
+    fn kill_all(&mut self) {
+        for (slot, _) in self.means.table.iter().filter(|(_, view)| view.ended.is_none()) {
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(&self.means.table, slot) {
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL);
+            }
+        }
+        self.kill_daemon();
+        let end = clock::now().mono + KILL_LIMIT;
+        // Killed parents leave their children to this process, so every round reaches one generation further.
+        while self.reap() && clock::now().mono < end {
+            if let Err(e) = wait::signal_children(signals::SIGKILL) {
+                self.say(&format!("keeper: cannot list the processes that are left: {e}"));
+            }
+            let _ = chan::wait([(Some(self.means.signals.as_fd()), false)], Some(RETRY));
+            while let Ok(Some(_)) = self.means.signals.next() {}
+        }
+    }
+
+    fn notify_outer(&mut self, state: &str) {
+        if let Some(name) = &self.options.notify_socket
+            && let Err(e) = chan::send_datagram(name, state.as_bytes())
+        {
+            self.say(&format!("keeper: cannot send {state} to the service manager: {e}"));
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        (self.options.on_message)(line);
+    }
+}
+
+struct Woken {
+    channel: bool,
+    signals: bool,
+}
+
+/// The bit of a signal number from 1 to 64 in a word.
+fn bit(number: i32) -> u64 {
+    u32::try_from(number - 1).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+}

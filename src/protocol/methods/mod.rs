@@ -1,0 +1,165 @@
+//! The one table of methods: name, access, parameters, result, doc; it decodes params to a `Request`. Touches nothing.
+
+mod decode;
+mod discover;
+mod params;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{Call, Signals, decode, nearest};
+pub use discover::discover;
+pub use params::Params;
+pub use table::METHODS;
+
+use crate::base::access::Access;
+use crate::protocol::rpc::RpcError;
+use core::time::Duration;
+
+/// One method of the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    pub name: &'static str,
+    /// Other names that mean the same.
+    pub aliases: &'static [&'static str],
+    /// What the caller must be allowed.
+    pub access: Access,
+    /// Whether it changes anything; such a request may carry a `request_key`, and is then done once however often it comes.
+    pub mutating: bool,
+    /// In the order of params given as an array.
+    pub params: &'static [Param],
+    /// What it answers, as a sketch of the JSON.
+    pub result: &'static str,
+    pub doc: &'static str,
+    /// Turns params that fit `params` into the request.
+    pub decode: fn(&Params<'_>) -> Result<Request, RpcError>,
+}
+
+/// One parameter of a method.
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    pub name: &'static str,
+    /// Another name that means the same.
+    pub alias: Option<&'static str>,
+    pub kind: Kind,
+    pub required: bool,
+    pub doc: &'static str,
+}
+
+/// What a parameter's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    /// One name, or a list of names.
+    Names,
+    Flag,
+    Count,
+    /// Text with a unit, or a number of seconds.
+    Duration,
+    /// A signal's name, with or without SIG, or its number.
+    Signal,
+    /// An object of names and log positions.
+    Positions,
+}
+
+/// Methods of notifications that a server sends.
+pub mod notes {
+    /// `{subscription, event}`.
+    pub const EVENT: &str = "event";
+    /// `{subscription, resume_from}`: the subscription is lost.
+    pub const LAGGED: &str = "event.lagged";
+    /// `{id, text | base64}`, in the text framings.
+    pub const STREAM_DATA: &str = "stream.data";
+    /// `{id, reason}`.
+    pub const STREAM_END: &str = "stream.end";
+    /// `{id, position, dropped}`: bytes before this position are gone.
+    pub const STREAM_GAP: &str = "stream.gap";
+}
+
+/// A decoded call. The core has the one `match` over it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// `ping`, `daemon.ping`: `{pong, timestamp, uptime_secs, version}`.
+    Ping,
+    DaemonStatus,
+    DaemonHealth,
+    /// `{graceful = true, grace?}`: `grace` replaces daemon.shutdown_timeout; not graceful kills at once.
+    DaemonShutdown {
+        graceful: bool,
+        grace: Option<Duration>,
+    },
+    DaemonReload,
+    /// The daemon's own log: `{lines = 50, follow = false}`.
+    DaemonLogs(LogQuery),
+    DaemonConfig,
+    /// `{name}`.
+    DaemonWhy {
+        name: String,
+    },
+    /// `{names?}`: all when absent.
+    ServiceList {
+        names: Vec<String>,
+    },
+    ServiceGet {
+        name: String,
+    },
+    /// `{name | names, wait = true, timeout?}`.
+    ServiceStart(Change),
+    ServiceStop(Change),
+    ServiceRestart(Change),
+    /// `{name, signal}`: a name with or without SIG, or a number.
+    ServiceSignal {
+        name: String,
+        signal: i32,
+    },
+    /// Back to what autostart says.
+    ServiceReset {
+        names: Vec<String>,
+    },
+    /// `{name | names, lines = 50, follow = false, from?}`.
+    ServiceLogs(LogQuery),
+    /// `{name, limit = 10}`.
+    ServiceHistory {
+        name: String,
+        limit: usize,
+    },
+    /// `{kinds?, names?, from?}`: `kinds` are globs such as `service.*`; `from` is the first sequence number wanted.
+    EventSubscribe(EventQuery),
+    EventUnsubscribe {
+        subscription: u32,
+    },
+    /// `{kinds?, names?, from?, limit = 100}`.
+    EventHistory(EventQuery),
+    /// `{id}`: ends a log stream that the caller opened.
+    StreamClose {
+        id: u32,
+    },
+    RpcDiscover,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub names: Vec<String>,
+    /// Reply only when the end state is reached.
+    pub wait: bool,
+    /// How long to wait at most; the change goes on after that.
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Empty for the daemon's own log.
+    pub names: Vec<String>,
+    pub lines: usize,
+    pub follow: bool,
+    /// Positions to resume from, by name; they replace `lines` for that name.
+    pub from: Vec<(String, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventQuery {
+    pub kinds: Vec<String>,
+    pub names: Vec<String>,
+    pub from: Option<u64>,
+    pub limit: usize,
+}

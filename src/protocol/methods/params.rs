@@ -1,0 +1,220 @@
+//! The params of one call, matched with a method's table and read by kind. Pure.
+
+use super::{Kind, Method, Signals};
+use crate::base::limits::SERVICES_MAX;
+use crate::base::units::parse_duration;
+use crate::protocol::rpc::{Code, RpcError};
+use core::fmt;
+use core::time::Duration;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Values by the method's table. They are JSON text until one is asked for.
+#[derive(Debug)]
+pub struct Params<'a> {
+    pub(super) method: &'static Method,
+    pub(super) signals: &'a Signals,
+    /// In the table's order; empty when nothing was given.
+    pub(super) given: Vec<Option<&'a RawValue>>,
+}
+
+type Answer<T> = Result<T, RpcError>;
+
+impl<'a> Params<'a> {
+    fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        let at = self.method.params.iter().position(|p| p.name == name)?;
+        self.given.get(at).copied().flatten()
+    }
+
+    /// A value by a reader that answers `None` for what it does not take.
+    fn read<T>(&self, name: &str, reader: impl FnOnce(&'a str) -> Option<T>) -> Answer<Option<T>> {
+        match self.raw(name) {
+            None => Ok(None),
+            Some(raw) => reader(raw.get()).map(Some).ok_or_else(|| self.unfit(name, raw.get())),
+        }
+    }
+
+    fn needed<T>(&self, name: &str, value: Option<T>) -> Answer<T> {
+        value.ok_or_else(|| missing(self.method, name))
+    }
+
+    fn unfit(&self, name: &str, given: &str) -> RpcError {
+        let wanted = self.method.params.iter().find(|p| p.name == name).map_or("something else", |p| p.kind.wanted());
+        let shown: String = given.chars().take(40).collect();
+        let dots = if shown.len() < given.len() { "..." } else { "" };
+        RpcError::new(Code::InvalidParams, format!("{name} of {} is {wanted}, not {shown}{dots}", self.method.name))
+    }
+
+    /// Text that is not empty.
+    ///
+    /// # Errors
+    /// As all readers here: when it is missing or something else.
+    pub fn text(&self, name: &str) -> Answer<String> {
+        let value = self.read(name, |json| serde_json::from_str(json).ok().filter(|t: &String| !t.is_empty()))?;
+        self.needed(name, value)
+    }
+
+    /// Names, none of them empty; none at all when absent.
+    ///
+    /// # Errors
+    /// When it is something else, an empty list where names are required, or more than [`SERVICES_MAX`].
+    pub fn names(&self, name: &str) -> Answer<Vec<String>> {
+        let names = self.read(name, read_names)?.unwrap_or_default();
+        let required = self.method.params.iter().any(|p| p.name == name && p.required);
+        if required && names.is_empty() { Err(missing(self.method, name)) } else { Ok(names) }
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn flag(&self, name: &str, default: bool) -> Answer<bool> {
+        Ok(self.read(name, |json| serde_json::from_str(json).ok())?.unwrap_or(default))
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn count(&self, name: &str, default: usize) -> Answer<usize> {
+        Ok(self.read(name, |json| serde_json::from_str(json).ok())?.unwrap_or(default))
+    }
+
+    /// A position or sequence number.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn position(&self, name: &str) -> Answer<Option<u64>> {
+        self.read(name, |json| serde_json::from_str(json).ok())
+    }
+
+    /// The number of a stream or subscription.
+    ///
+    /// # Errors
+    /// When it is missing or something else.
+    pub fn id(&self, name: &str) -> Answer<u32> {
+        let value = self.read(name, |json| serde_json::from_str(json).ok())?;
+        self.needed(name, value)
+    }
+
+    /// # Errors
+    /// When it is something else; what is wrong with a text is said.
+    pub fn duration(&self, name: &str) -> Answer<Option<Duration>> {
+        let Some(raw) = self.raw(name) else { return Ok(None) };
+        if raw.get().starts_with('"') {
+            let text: String = serde_json::from_str(raw.get()).map_err(|_| self.unfit(name, raw.get()))?;
+            return parse_duration(&text).map(Some).map_err(|why| {
+                let method = self.method.name;
+                RpcError::new(Code::InvalidParams, format!("{name} of {method} is {}", Kind::Duration.wanted()))
+                    .hint(why)
+            });
+        }
+        let seconds = serde_json::from_str::<f64>(raw.get()).ok();
+        let value = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        value.map(Some).ok_or_else(|| self.unfit(name, raw.get()))
+    }
+
+    /// A signal's number.
+    ///
+    /// # Errors
+    /// When it is missing or no signal of this system.
+    pub fn signal(&self, name: &str) -> Answer<i32> {
+        let value = self.read(name, |json| {
+            let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
+            if let Ok(number) = text.parse::<i32>() {
+                return (1..=128).contains(&number).then_some(number);
+            }
+            let upper = text.to_ascii_uppercase();
+            let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+            self.signals.iter().find(|(known, _)| known.strip_prefix("SIG").unwrap_or(known) == bare).map(|(_, n)| *n)
+        })?;
+        self.needed(name, value)
+    }
+
+    /// Log positions by name; none when absent.
+    ///
+    /// # Errors
+    /// When it is something else, or more than [`SERVICES_MAX`].
+    pub fn positions(&self, name: &str) -> Answer<Vec<(String, u64)>> {
+        Ok(self.read(name, read_positions)?.unwrap_or_default())
+    }
+}
+
+pub(super) fn missing(method: &Method, name: &str) -> RpcError {
+    let doc = method.params.iter().find(|p| p.name == name).map_or("", |p| p.doc);
+    RpcError::new(Code::InvalidParams, format!("{} needs {name}", method.name)).hint(format!("{name}: {doc}"))
+}
+
+impl Kind {
+    /// What is wanted, for messages.
+    #[must_use]
+    pub fn wanted(self) -> &'static str {
+        match self {
+            Kind::Text => "a text that is not empty",
+            Kind::Names => "a name or a list of names",
+            Kind::Flag => "true or false",
+            Kind::Count => "a whole number from 0",
+            Kind::Duration => "a duration such as \"10s\", or a number of seconds",
+            Kind::Signal => "a signal such as \"TERM\" or 15",
+            Kind::Positions => "an object of names and positions",
+        }
+    }
+
+    /// Its JSON schema.
+    #[must_use]
+    pub fn schema(self) -> &'static str {
+        match self {
+            Kind::Text => r#"{"type":"string","minLength":1}"#,
+            Kind::Names => r#"{"oneOf":[{"type":"string"},{"type":"array","items":{"type":"string"}}]}"#,
+            Kind::Flag => r#"{"type":"boolean"}"#,
+            Kind::Count => r#"{"type":"integer","minimum":0}"#,
+            Kind::Duration => r#"{"oneOf":[{"type":"string"},{"type":"number","minimum":0}]}"#,
+            Kind::Signal => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":1}]}"#,
+            Kind::Positions => r#"{"type":"object","additionalProperties":{"type":"integer","minimum":0}}"#,
+        }
+    }
+}
+
+/// One name or a list of at most [`SERVICES_MAX`], none empty.
+fn read_names(json: &str) -> Option<Vec<String>> {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("names")
+        }
+        fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Vec<String>, E> {
+            Ok(vec![name.to_owned()])
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+            let mut names = Vec::new();
+            while let Some(name) = seq.next_element()? {
+                if names.len() == SERVICES_MAX {
+                    return Err(serde::de::Error::custom("too many"));
+                }
+                names.push(name);
+            }
+            Ok(names)
+        }
+    }
+    let names = serde_json::Deserializer::from_str(json).deserialize_any(Names).ok()?;
+    (!names.iter().any(String::is_empty)).then_some(names)
+}
+
+/// An object of at most [`SERVICES_MAX`] positions.
+fn read_positions(json: &str) -> Option<Vec<(String, u64)>> {
+    struct Positions;
+    impl<'de> Visitor<'de> for Positions {
+        type Value = Vec<(String, u64)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("positions")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut positions = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                if positions.len() == SERVICES_MAX {
+                    return Err(serde::de::Error::custom("too many"));
+                }
+                positions.push(entry);
+            }
+            Ok(positions)
+        }
+    }
+    serde_json::Deserializer::from_str(json).deserialize_map(Positions).ok()
+}

@@ -1,0 +1,305 @@
+//! The table itself. Whoever adds a method adds a row here, a variant to `Request`, and an arm to the core's one match.
+
+use super::{Change, EventQuery, Kind, LogQuery, Method, Param, Params, Request};
+use crate::base::access::Access;
+use crate::protocol::rpc::RpcError;
+
+const fn param(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, alias: None, kind, required: false, doc }
+}
+
+const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, alias: None, kind, required: true, doc }
+}
+
+const SERVICE: Param = needed("name", Kind::Text, "the service");
+const SOME_SERVICES: Param = Param {
+    name: "names",
+    alias: Some("name"),
+    kind: Kind::Names,
+    required: true,
+    doc: "the services: a list, or one name",
+};
+const SERVICES: Param =
+    Param { required: false, doc: "the services: a list, or one name; all when absent", ..SOME_SERVICES };
+const WAIT: Param = param("wait", Kind::Flag, "answer when the end state is reached, not at once (default true)");
+const TIMEOUT: Param = param("timeout", Kind::Duration, "how long to wait at most; the change goes on after that");
+const CHANGE: &[Param] = &[SOME_SERVICES, WAIT, TIMEOUT];
+const LINES: Param = param("lines", Kind::Count, "how many of the last lines (default 50)");
+const FOLLOW: Param = param("follow", Kind::Flag, "go on with what is written from now on (default false)");
+const KINDS: Param =
+    param("kinds", Kind::Names, "kinds of events, `*` stands for anything: service.*; all when absent");
+const EVENTS_OF: Param = param("names", Kind::Names, "events of these alone; of all when absent");
+const CHANGED: &str = r#"{"services": [{"name", "state", "changed", "message"}]}"#;
+const STREAMS: &str = r#"{"streams": [{"id", "name", "position"}]}, then the bytes as stream `id`"#;
+
+/// All methods.
+pub const METHODS: &[Method] = &[
+    Method {
+        name: "ping",
+        aliases: &["daemon.ping"],
+        access: Access::Read,
+        mutating: false,
+        params: &[],
+        result: r#"{"pong": true, "timestamp", "uptime_secs", "version"}"#,
+        doc: "Answers at once.",
+        decode: |_| Ok(Request::Ping),
+    },
+    Method {
+        name: "daemon.status",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[],
+        result: r#"{"pid", "keeper_pid", "uptime_secs", "version", "protocol_version", "services", "platform", ...}"#,
+        doc: "The state of the daemon and of all that it keeps.",
+        decode: |_| Ok(Request::DaemonStatus),
+    },
+    Method {
+        name: "daemon.health",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[],
+        result: r#"{"pid", "keeper_pid", "uptime_secs", "version", "protocol_version", "services", ...}"#,
+        doc: "Whether all is well, in few numbers.",
+        decode: |_| Ok(Request::DaemonHealth),
+    },
+    Method {
+        name: "daemon.shutdown",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: true,
+        params: &[
+            param(
+                "graceful",
+                Kind::Flag,
+                "stop the services by their stop sequence; otherwise kill them (default true)",
+            ),
+            param("grace", Kind::Duration, "time for that, instead of daemon.shutdown_timeout"),
+        ],
+        result: r#"{"stopping": true}"#,
+        doc: "Stops all services, then hob itself.",
+        decode: |p| Ok(Request::DaemonShutdown { graceful: p.flag("graceful", true)?, grace: p.duration("grace")? }),
+    },
+    Method {
+        name: "daemon.reload",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: true,
+        params: &[],
+        result: r#"{"changed", "added", "removed"}"#,
+        doc: "Reads the config again: all of it takes effect, or nothing when it has an error.",
+        decode: |_| Ok(Request::DaemonReload),
+    },
+    Method {
+        name: "daemon.logs",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[LINES, FOLLOW, param("from", Kind::Count, "the position to go on from, instead of `lines`")],
+        result: STREAMS,
+        doc: "The daemon's own log.",
+        decode: daemon_logs,
+    },
+    Method {
+        name: "daemon.config",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: false,
+        params: &[],
+        result: "the config in effect, with its defaults",
+        doc: "The config in effect.",
+        decode: |_| Ok(Request::DaemonConfig),
+    },
+    Method {
+        name: "daemon.why",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[needed("name", Kind::Text, "a service, or the number of a run")],
+        result: r#"{"name", "state", "story": [...], "next", "advice"}"#,
+        doc: "Why something is up, down or waiting, what happened last and what comes next.",
+        decode: |p| Ok(Request::DaemonWhy { name: p.text("name")? }),
+    },
+    Method {
+        name: "service.list",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[SERVICES],
+        result: r#"{"services": [{"name", "state", "desired", "pid", "uptime_secs", "restarts", "last_error", ...}]}"#,
+        doc: "The services and their states.",
+        decode: |p| Ok(Request::ServiceList { names: p.names("names")? }),
+    },
+    Method {
+        name: "service.get",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[SERVICE],
+        result: r#"{"name", "state", "desired", "pid", "uptime_secs", "restarts", "last_error", ...}"#,
+        doc: "One service in detail.",
+        decode: |p| Ok(Request::ServiceGet { name: p.text("name")? }),
+    },
+    Method {
+        name: "service.start",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: CHANGE,
+        result: CHANGED,
+        doc: "Starts services, and what they require first.",
+        decode: |p| Ok(Request::ServiceStart(change(p)?)),
+    },
+    Method {
+        name: "service.stop",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: CHANGE,
+        result: CHANGED,
+        doc: "Stops services, and what requires them first.",
+        decode: |p| Ok(Request::ServiceStop(change(p)?)),
+    },
+    Method {
+        name: "service.restart",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: CHANGE,
+        result: CHANGED,
+        doc: "Stops services and starts them again.",
+        decode: |p| Ok(Request::ServiceRestart(change(p)?)),
+    },
+    Method {
+        name: "service.signal",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[SERVICE, needed("signal", Kind::Signal, "its name, with or without SIG, or its number")],
+        result: r#"{"name", "pid"}"#,
+        doc: "Sends a signal to a service's main process.",
+        decode: |p| Ok(Request::ServiceSignal { name: p.text("name")?, signal: p.signal("signal")? }),
+    },
+    Method {
+        name: "service.reset",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[SOME_SERVICES],
+        result: CHANGED,
+        doc: "Forgets what a person asked for and counted failures: services are as `autostart` says.",
+        decode: |p| Ok(Request::ServiceReset { names: p.names("names")? }),
+    },
+    Method {
+        name: "service.logs",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[
+            SOME_SERVICES,
+            LINES,
+            FOLLOW,
+            param("from", Kind::Positions, "positions to go on from, by name, instead of `lines`"),
+        ],
+        result: STREAMS,
+        doc: "What services wrote.",
+        decode: service_logs,
+    },
+    Method {
+        name: "service.history",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[SERVICE, param("limit", Kind::Count, "how many runs at most (default 10)")],
+        result: r#"{"runs": [{"run", "cause", "started", "ended", "exit_code" or "signal", ...}]}"#,
+        doc: "The last runs of a service, the latest first.",
+        decode: |p| Ok(Request::ServiceHistory { name: p.text("name")?, limit: p.count("limit", 10)? }),
+    },
+    Method {
+        name: "event.subscribe",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[
+            KINDS,
+            EVENTS_OF,
+            param("from", Kind::Count, "first sequence number wanted; only new ones when absent"),
+        ],
+        result: r#"{"subscription", "next", "reset"}, then `event` notifications {"subscription", "event"}"#,
+        doc: "Sends events as they happen.",
+        decode: |p| Ok(Request::EventSubscribe(events(p, 0)?)),
+    },
+    Method {
+        name: "event.unsubscribe",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[needed("subscription", Kind::Count, "the number that event.subscribe answered")],
+        result: r#"{"unsubscribed": true}"#,
+        doc: "Ends a subscription.",
+        decode: |p| Ok(Request::EventUnsubscribe { subscription: p.id("subscription")? }),
+    },
+    Method {
+        name: "event.history",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[
+            KINDS,
+            EVENTS_OF,
+            param("from", Kind::Count, "first sequence number wanted; the last events when absent"),
+            param("limit", Kind::Count, "how many at most (default 100)"),
+        ],
+        result: r#"{"events", "next", "reset"}"#,
+        doc: "Events of the past, as far as they are kept.",
+        decode: |p| Ok(Request::EventHistory(events(p, p.count("limit", 100)?)?)),
+    },
+    Method {
+        name: "stream.close",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[needed("id", Kind::Count, "the stream")],
+        result: r#"{"closed": true}"#,
+        doc: "Ends a stream that this connection opened.",
+        decode: |p| Ok(Request::StreamClose { id: p.id("id")? }),
+    },
+    Method {
+        name: "rpc.discover",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[],
+        result: "an OpenRPC document",
+        doc: "This table, as an OpenRPC document.",
+        decode: |_| Ok(Request::RpcDiscover),
+    },
+];
+
+fn change(p: &Params<'_>) -> Result<Change, RpcError> {
+    Ok(Change { names: p.names("names")?, wait: p.flag("wait", true)?, timeout: p.duration("timeout")? })
+}
+
+fn service_logs(p: &Params<'_>) -> Result<Request, RpcError> {
+    Ok(Request::ServiceLogs(LogQuery {
+        names: p.names("names")?,
+        lines: p.count("lines", 50)?,
+        follow: p.flag("follow", false)?,
+        from: p.positions("from")?,
+    }))
+}
+
+fn daemon_logs(p: &Params<'_>) -> Result<Request, RpcError> {
+    Ok(Request::DaemonLogs(LogQuery {
+        names: Vec::new(),
+        lines: p.count("lines", 50)?,
+        follow: p.flag("follow", false)?,
+        from: p.position("from")?.map(|at| (String::new(), at)).into_iter().collect(),
+    }))
+}
+
+fn events(p: &Params<'_>, limit: usize) -> Result<EventQuery, RpcError> {
+    Ok(EventQuery { kinds: p.names("kinds")?, names: p.names("names")?, from: p.position("from")?, limit })
+}

@@ -1,0 +1,81 @@
+//! What a process sets for itself and its children inherit, or must not.
+
+use crate::sys::check;
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+
+/// From now on descendants whose parent died become children of this process. `false` where the system refuses.
+#[must_use]
+pub fn become_subreaper() -> bool {
+    // SAFETY: a plain call.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 }
+}
+
+/// The short name of this thread, as ps shows it; the first 15 bytes count.
+pub fn set_name(name: &CStr) {
+    // SAFETY: a C string; the kernel copies at most 16 bytes of it.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
+/// Sets oom_score_adj of this process and answers the value before.
+///
+/// # Errors
+/// EACCES without the right to lower it, ENOENT without /proc.
+pub fn set_oom_score_adj(value: i32) -> io::Result<i32> {
+    const PATH: &str = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(PATH)?.trim().parse::<i32>().map_err(io::Error::other)?;
+    fs::write(PATH, value.to_string())?;
+    Ok(before)
+}
+
+/// Soft and hard limit of open descriptors.
+///
+/// # Errors
+/// None on a sane system.
+pub fn nofile() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid to write to.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    #[allow(clippy::useless_conversion)] // rlim_t is 32 bits wide with some C libraries.
+    let wide = |v: libc::rlim_t| u64::from(v);
+    Ok((wide(limit.rlim_cur), wide(limit.rlim_max)))
+}
+
+/// Raises the soft limit of open descriptors to the hard one. Answers (soft before, soft now).
+///
+/// # Errors
+/// None on a sane system.
+pub fn raise_nofile() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid to write to.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is valid to read from.
+    let raised = check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).is_ok();
+    #[allow(clippy::useless_conversion)] // rlim_t is 32 bits wide with some C libraries.
+    let wide = |v: libc::rlim_t| u64::from(v);
+    Ok((wide(before), wide(if raised { limit.rlim_cur } else { before })))
+}
+
+/// Makes every open descriptor but 0, 1 and 2 close-on-exec, whoever opened it.
+///
+/// # Errors
+/// Where neither close_range(2) knows how nor /proc lists the descriptors.
+pub fn inherit_nothing() -> io::Result<()> {
+    // SAFETY: a plain call that only sets flags.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 {
+        return Ok(());
+    }
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|n| n.parse::<RawFd>().ok()).filter(|n| *n > 2) else {
+            continue;
+        };
+        // SAFETY: sets a flag; the number may be closed already, which is refused without harm.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}

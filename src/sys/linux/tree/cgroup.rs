@@ -1,0 +1,381 @@
+//! Control groups (cgroup2): one folder a service below the keeper's own group, kept over runs.
+//!
+//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of both
+//! keeper and daemon have a name even when they cleared their environment.
+
+use super::proc;
+use super::sweep::Member;
+use crate::base::ids::RunId;
+use crate::sys::{check, check_size, wait};
+use std::ffi::{CStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
+
+/// The folder of this hob in the control group tree; its existence means that control groups can be used.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    base: PathBuf,
+    /// cgroup.kill came with Linux 5.14.
+    kill: bool,
+}
+
+/// The control group of one service.
+#[derive(Debug)]
+pub struct Group {
+    service: String,
+    path: PathBuf,
+    dir: OwnedFd,
+    kill: bool,
+}
+
+impl Groups {
+    /// Makes `hob-HOME` below the control group of `keeper`, and tries what will be needed.
+    ///
+    /// # Errors
+    /// Why control groups cannot be used here, as a sentence without a full stop.
+    pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {e}"))?;
+        let own = std::fs::read_to_string(format!("/proc/{keeper}/cgroup"))
+            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {e}"))?;
+        let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
+        if own.ends_with(" (deleted)") {
+            return Err(format!("the control group {own} was removed"));
+        }
+        let mut why = format!("no cgroup2 file system is mounted that shows {own}");
+        for dir in visible(&mounts, own) {
+            match try_base(&dir, home) {
+                Ok(groups) => return Ok(groups),
+                Err(e) => why = e,
+            }
+        }
+        Err(why)
+    }
+
+    /// The folder below which the services have theirs.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The group of a service, made if it does not exist.
+    ///
+    /// # Errors
+    /// What mkdir and open answer, such as EAGAIN at cgroup.max.descendants.
+    pub fn open(&self, service: &str) -> io::Result<Group> {
+        let path = self.base.join(folder_name(service));
+        make(&self.base)?;
+        make(&path)?;
+        self.at(path, service)
+    }
+
+    fn at(&self, path: PathBuf, service: &str) -> io::Result<Group> {
+        let dir = OwnedFd::from(File::open(&path)?);
+        Ok(Group { service: service.to_owned(), path, dir, kill: self.kill })
+    }
+
+    /// Whether a living process is in the group of a service; `None` when it has gone.
+    #[must_use]
+    pub fn holds(&self, service: &str, pid: u32) -> Option<bool> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        if proc::stat(pid)?.gone() {
+            return None;
+        }
+        // The folder is named after the home and the service, so that its last two names are enough to know it by.
+        let base = self.base.file_name()?.to_str()?;
+        let own = format!("/{base}/{}", folder_name(service));
+        let path = own_path(&text)?;
+        Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
+    }
+
+    /// The groups that exist, of this or an earlier keeper of the home.
+    #[must_use]
+    pub fn list(&self) -> Vec<Group> {
+        let named = subfolders(&self.base).into_iter().filter_map(|path| {
+            let service = service_name(path.file_name()?.to_str()?);
+            self.at(path, &service).ok()
+        });
+        named.collect()
+    }
+
+    /// Removes every empty group and, if nothing is left in it, the folder of this hob.
+    pub fn remove_empty(&self) {
+        for path in subfolders(&self.base) {
+            // One that is still populated stays.
+            let _ = remove_tree(&path);
+        }
+        let _ = std::fs::remove_dir(&self.base);
+    }
+}
+
+impl Group {
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Notes which run the group holds from now on.
+    ///
+    /// # Errors
+    /// ENODEV when the folder was removed behind our back.
+    pub fn mark(&self, run: RunId) -> io::Result<()> {
+        set_attribute(self.dir.as_fd(), RUN_ATTRIBUTE, run.to_string().as_bytes())
+    }
+
+    /// The run that was noted last.
+    #[must_use]
+    pub fn marked(&self) -> Option<RunId> {
+        let value = attribute(self.dir.as_fd(), RUN_ATTRIBUTE).ok()?;
+        std::str::from_utf8(&value).ok()?.parse().ok().map(RunId)
+    }
+
+    /// Whether the folder is still in the tree.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.open_file(c"cgroup.events").is_ok()
+    }
+
+    /// Whether any process is left in the group or below. Zombies do not count.
+    ///
+    /// # Errors
+    /// ENODEV when the folder was removed behind our back.
+    pub fn populated(&self) -> io::Result<bool> {
+        let mut text = [0u8; 256];
+        let length = File::from(self.open_file(c"cgroup.events")?).read(&mut text)?;
+        let text = text.get(..length).unwrap_or_default();
+        Ok(!text.split(|b| *b == b'\n').any(|line| line == b"populated 0"))
+    }
+
+    /// Every process of the group and of the groups below that the job made.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path.clone()];
+        while let Some(path) = open.pop() {
+            // A threaded group refuses to list its processes; the one above it lists them.
+            let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+            // 0 stands for a process outside of this pid namespace.
+            found.extend(text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|p| *p != 0));
+            open.extend(subfolders(&path));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Every process of the group with what it is told apart by.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let member = |pid| proc::stat(pid).filter(|s| !s.gone()).map(|s| Member { pid, start: s.start, name: s.name });
+        self.pids().into_iter().filter_map(member).collect()
+    }
+
+    /// Sends a signal to every process of the group. Answers how many got it.
+    #[must_use]
+    pub fn signal(&self, signal: i32) -> usize {
+        let opened: Vec<(u32, OwnedFd)> =
+            self.pids().into_iter().filter_map(|p| Some((p, wait::pidfd_open(p).ok()?))).collect();
+        // Opened first and listed again: a pid that is still in the group is one that was opened in it.
+        let still = self.pids();
+        let sent = |(pid, fd): &&(u32, OwnedFd)| {
+            still.binary_search(pid).is_ok() && wait::pidfd_send_signal(fd.as_fd(), signal).is_ok()
+        };
+        opened.iter().filter(sent).count()
+    }
+
+    /// Kills every process of the group, also those that fork meanwhile.
+    ///
+    /// # Errors
+    /// ENODEV when the folder was removed behind our back.
+    pub fn kill(&self) -> io::Result<()> {
+        if self.kill {
+            return File::from(self.open_for_writing(c"cgroup.kill")?).write_all(b"1");
+        }
+        const ROUNDS: u32 = 64;
+        for _ in 0..ROUNDS {
+            if self.signal(libc::SIGKILL) == 0 && !self.populated()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once, so
+    /// that only a later change makes it ready; `populated` is to be asked after it was registered.
+    ///
+    /// # Errors
+    /// ENODEV when the folder was removed behind our back, EMFILE.
+    pub fn watch(&self) -> io::Result<OwnedFd> {
+        let mut file = File::from(self.open_file(c"cgroup.events")?);
+        // What it says is asked again once it is watched.
+        let _ = file.read(&mut [0u8; 256])?;
+        Ok(file.into())
+    }
+
+    /// Present memory of the group in bytes, where the memory controller is on.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let mut text = String::new();
+        File::from(self.open_file(c"memory.current").ok()?).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// Removes the group and those below it.
+    ///
+    /// # Errors
+    /// EBUSY while a process is left in it.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+
+    fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
+        open_at(self.dir.as_fd(), name, libc::O_RDONLY)
+    }
+
+    fn open_for_writing(&self, name: &CStr) -> io::Result<OwnedFd> {
+        open_at(self.dir.as_fd(), name, libc::O_WRONLY)
+    }
+}
+
+impl AsFd for Group {
+    /// The folder, as clone3 takes it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
+    let shown = dir.display();
+    // Without this a process cannot be cloned into a group below, although the folder could be made.
+    OpenOptions::new()
+        .write(true)
+        .open(dir.join("cgroup.procs"))
+        .map_err(|e| format!("the control group {shown} is not delegated to hob: {e}"))?;
+    let base = dir.join(format!("hob-{home:08x}"));
+    make(&base).map_err(|e| format!("no control group can be made in {shown}: {e}"))?;
+    let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
+    if kind.trim() != "domain" {
+        let _ = std::fs::remove_dir(&base);
+        return Err(format!("the control group {shown} is threaded and cannot hold processes of its own"));
+    }
+    let marked = File::open(&base).and_then(|d| set_attribute(d.as_fd(), RUN_ATTRIBUTE, b"0"));
+    marked.map_err(|e| {
+        let _ = std::fs::remove_dir(&base);
+        format!("control groups in {shown} take no attributes: {e}")
+    })?;
+    let kill = base.join("cgroup.kill").exists();
+    Ok(Groups { base, kill })
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn subfolders(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    // Listed top down, removed bottom up: the job decides how deep this goes.
+    let mut found = vec![path.to_owned()];
+    let mut at = 0;
+    while let Some(dir) = found.get(at) {
+        let below = subfolders(dir);
+        found.extend(below);
+        at += 1;
+    }
+    let gone = |r: io::Result<()>| match r {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    found.iter().rev().try_for_each(|dir| gone(std::fs::remove_dir(dir)))
+}
+
+/// The path of the group of version 2 in the text of `/proc/PID/cgroup`; lines of version 1 are passed over.
+fn own_path(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
+}
+
+/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that shows
+/// a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
+fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((mount, kind)) = line.split_once(" - ") else { continue };
+        if kind.split(' ').next() != Some("cgroup2") {
+            continue;
+        }
+        let mut fields = mount.split(' ').skip(3);
+        let (Some(root), Some(point)) = (fields.next(), fields.next()) else { continue };
+        let root = unescape(root);
+        let below = Path::new(own).strip_prefix(Path::new(&root));
+        if let Ok(below) = below
+            && !below.components().any(|c| matches!(c, std::path::Component::ParentDir))
+        {
+            found.push(Path::new(&unescape(point)).join(below));
+        }
+    }
+    found
+}
+
+/// mountinfo writes space, tab, line end and backslash as three octal digits after a backslash.
+fn unescape(text: &str) -> OsString {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let code = tail.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        if let (b'\\', Some(code)) = (first, code) {
+            out.push(code);
+            rest = tail.get(3..).unwrap_or_default();
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(out)
+}
+
+/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have a dot.
+fn folder_name(service: &str) -> String {
+    let escaped = service.replace('%', "%25").replace('/', "%2f");
+    if escaped.contains('.') || escaped.starts_with('_') { format!("_{escaped}") } else { escaped }
+}
+
+fn service_name(folder: &str) -> String {
+    folder.strip_prefix('_').unwrap_or(folder).replace("%2f", "/").replace("%25", "%")
+}
+
+fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the folder is open and the name ends with a zero byte; no mode is needed without O_CREAT.
+    let fd = check(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC) })?;
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_attribute(dir: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the name ends with a zero byte; pointer and length describe `value`.
+    let result = unsafe { libc::fsetxattr(dir.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(result).map(drop)
+}
+
+fn attribute(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    let mut value = vec![0u8; 64];
+    // SAFETY: the name ends with a zero byte; pointer and length describe `value`.
+    let length =
+        check_size(unsafe { libc::fgetxattr(dir.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) })?;
+    value.truncate(length);
+    Ok(value)
+}
+
+#[cfg(test)]
+#[path = "cgroup_tests.rs"]
+mod tests;

@@ -1,0 +1,10 @@
+//! Every process of a run, found by two ways: control groups where hob can make them (`cgroup`), sweeps of the process
+//! table elsewhere (`sweep`). Touches /proc and the cgroup2 file system, and sends signals; keeps no state of its own.
+
+mod cgroup;
+mod proc;
+mod sweep;
+
+pub use cgroup::{Group, Groups};
+pub use proc::{Cost, children_of, cost, name_of, start_of};
+pub use sweep::{Family, Main, Member, Sweep, leftovers, run_variable, signal_members, tag};

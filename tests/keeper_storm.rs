@@ -17,10 +17,16 @@ use lab::{Lab, until};
 use std::process::ExitCode;
 use std::time::Duration;
 
-const TESTS: [(&str, fn()); 10] = [
+const TESTS: [(&str, fn()); 12] = [
     ("storm", storm::by_clone3),
     ("storm_by_clone", storm::by_clone),
     ("an_idle_keeper_sleeps", an_idle_keeper_sleeps),
+    ("orphans_are_reaped", || orphans_are_reaped(Lab::start("orphans"))),
+    ("orphans_are_reaped_by_pid_1", || {
+        if let Some(lab) = Lab::start_init("orphans") {
+            orphans_are_reaped(lab);
+        }
+    }),
     ("a_stop_waits_for_a_daemon_that_takes_it", a_stop_waits_for_a_daemon_that_takes_it),
     ("signals_become_messages", signals_become_messages),
     ("a_shutdown_past_its_limit_is_ended_by_force", a_shutdown_past_its_limit_is_ended_by_force),
@@ -73,6 +79,19 @@ fn an_idle_keeper_sleeps() {
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);
     assert!(!lab.path("hob.pid").exists(), "the pid file is removed at the end");
+    lab.nothing_left();
+}
+
+fn orphans_are_reaped(mut lab: Lab) {
+    lab.wait_for("serving-1");
+    until("five orphans", || lab.read("orphans").lines().count() == 5);
+    // Their pids as the keeper's own namespace counts them.
+    let orphans: Vec<String> = lab.read("orphans").lines().map(str::to_owned).collect();
+    let exists = |pid: &String| std::fs::exists(format!("/proc/{}/root/proc/{pid}", lab.keeper_pid())).unwrap();
+    until("the end of all orphans", || !orphans.iter().any(exists));
+    assert_eq!(lab.zombies(), 0);
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
     lab.nothing_left();
 }
 
@@ -139,8 +158,15 @@ fn a_hasty_stop_needs_no_daemon() {
 fn many_descriptors_outlive_the_daemon() {
     let mut lab = Lab::start("many");
     let first = lab.daemon(1);
+    lab.wait_for("linked");
+    // The keeper reads nothing until the sender is dead.
+    lab.signal("STOP");
+    until("a stopped keeper", || lab::state(lab.keeper_pid()) == Some('T'));
+    lab.write("go", "");
     lab.wait_for("serving-1");
     lab::kill(first);
+    until("its death", || lab::state(first) == Some('Z'));
+    lab.signal("CONT");
     lab.wait_for("serving-2");
     assert_eq!(lab.read("counted"), "320 descriptors under 8 labels, 320 as they were\n");
     lab.signal("TERM");
@@ -157,7 +183,7 @@ fn a_daemon_without_channel_is_replaced() {
 }
 
 fn the_service_manager_is_told() {
-    let mut lab = Lab::start_with("serve", |dir| {
+    let mut lab = Lab::start_with("serve", &[], |dir| {
         let socket = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Some(socket)

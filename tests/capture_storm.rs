@@ -65,7 +65,7 @@ impl Host for Shell {
     fn unwatch(&mut self, pipe: BorrowedFd<'_>, token: Token) {
         self.sources.remove(self.poll.registry(), pipe.as_raw_fd(), token);
     }
-    fn hold(&mut self, _: &str, _: &[BorrowedFd<'_>]) {
+    fn hold(&mut self, _: &str, _: &[BorrowedFd<'_>]) -> io::Result<()> {
         unreachable!("all was adopted");
     }
     fn release(&mut self, _: &str) {}

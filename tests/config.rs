@@ -1,7 +1,7 @@
 //! Configs and everything that is said about them: texts with their exact errors, round trips, and large ones.
 //!
-//! The cases in tests/config/*.txt stand between lines of dashes: the text, then the errors, each after `! `. With HOB_REWRITE=1
-//! the errors are written anew, to be judged in the diff.
+//! The cases in tests/config/*.txt stand between lines of dashes: the text, then the errors, each after `! `. With
+//! HOB_REWRITE=1 the errors are written anew, to be judged in the diff.
 
 // The helpers of a test may panic: that is how a test fails.
 #![allow(clippy::unwrap_used)]

@@ -185,8 +185,9 @@ pub(super) fn quote(text: &str) -> String {
     out
 }
 
-/// The candidate that was probably meant by a misspelt word: equal but for case and separators, else the nearest by edit
-/// distance (a third of its letters, three at most), else the only one that begins with it, else the longest it begins with.
+/// The candidate that was probably meant by a misspelt word: equal but for case and separators, else the nearest by
+/// edit distance (a third of its letters, three at most), else the only one that begins with it, else the longest it
+/// begins with.
 pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str> + Clone) -> Option<&'c str> {
     let folded = fold(word);
     if folded.is_empty() || folded.len() > 2 * SHOWN_MAX {

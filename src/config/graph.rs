@@ -13,7 +13,8 @@ pub(super) struct NeedAt {
     pub(super) to: String,
 }
 
-/// Reports needs that do not exist, services that need themselves, and every group of services that wait for each other.
+/// Reports needs that do not exist, services that need themselves, and every group of services that wait for each
+/// other.
 pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) {
     let mut edges: BTreeMap<&str, Vec<&NeedAt>> = BTreeMap::new();
     for need in needs {

@@ -1,5 +1,5 @@
-//! JSON with comments and trailing commas as a tree that knows the place of every key and value. Reports each syntax error and
-//! goes on behind it, so that one run finds them all. Touches nothing.
+//! JSON with comments and trailing commas as a tree that knows the place of every key and value. Reports each syntax
+//! error and goes on behind it, so that one run finds them all. Touches nothing.
 
 use super::error::{Pos, Report, nearest, quote};
 use crate::base::limits::JSON_DEPTH_MAX;
@@ -34,7 +34,8 @@ pub(super) struct Member {
 /// Syntax errors after which the rest of the text is not read.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
-/// Parses a whole text. `None` when there was a syntax error. Keys that repeat are reported, and the tree is still whole.
+/// Parses a whole text. `None` when there was a syntax error. Keys that repeat are reported, and the tree is still
+/// whole.
 pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let start = Pos { line: 1, column: 1 };

@@ -39,7 +39,8 @@ pub enum Verdict {
     Full(RpcError),
 }
 
-type Key = (u32, Arc<str>);
+/// The name of the record: `key/UID/KEY`.
+type Key = Arc<str>;
 
 /// All open and all kept keys.
 #[derive(Debug, Default)]
@@ -116,10 +117,10 @@ impl Keys {
 
     /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is answered.
     pub fn begin(&mut self, now: Now, uid: u32, key: &str, params_hash: u64, req: ReqId) -> Verdict {
-        let key: Key = (uid, key.into());
+        let key: Key = format!("{PREFIX}{uid}/{key}").into();
         if let Some(open) = self.open.get_mut(&key) {
             if open.hash != params_hash {
-                return Verdict::Conflict(conflict(&key.1));
+                return Verdict::Conflict(conflict(&key));
             }
             open.joined.push(req);
             self.holders.insert(req, key);
@@ -127,7 +128,7 @@ impl Keys {
         }
         if let Some(kept) = self.kept.get(&key).filter(|k| now.mono < k.place.0) {
             if kept.hash != params_hash {
-                return Verdict::Conflict(conflict(&key.1));
+                return Verdict::Conflict(conflict(&key));
             }
             return Verdict::Replay(kept.reply.result());
         }
@@ -201,13 +202,12 @@ impl Keys {
         self.open.is_empty() && self.kept.is_empty()
     }
 
-    /// For a snapshot: up to `max` records that follow the one named `after` (empty: from the first), in a fixed order. What
-    /// has reached its age is left out.
+    /// For a snapshot: up to `max` records whose names follow `after`, in the order of their names. What has reached its age
+    /// is left out.
     #[must_use]
     pub fn entities_from(&self, now: Now, after: &str, max: usize) -> Vec<Entity> {
         use core::ops::Bound::{Excluded, Unbounded};
-        let from = key_of(after).map_or(Unbounded, Excluded);
-        let live = self.kept.range((from, Unbounded)).filter(|(_, kept)| now.mono < kept.place.0);
+        let live = self.kept.range::<str, _>((Excluded(after), Unbounded)).filter(|(_, kept)| now.mono < kept.place.0);
         live.take(max).map(|(key, kept)| self.entity(key, kept)).collect()
     }
 
@@ -228,7 +228,7 @@ impl Keys {
             }
             let Some((_, key)) = self.order.pop_first() else { break };
             self.kept.remove(&key);
-            out.records.push(Entity { key: name(&key), json: None });
+            out.records.push(Entity { key: key.to_string(), json: None });
         }
     }
 
@@ -248,7 +248,7 @@ impl Keys {
             }
             Reply::TooLarge => &mut o,
         };
-        Entity { key: name(key), json: Some(o.finish()) }
+        Entity { key: key.to_string(), json: Some(o.finish()) }
     }
 }
 
@@ -302,18 +302,10 @@ fn kept_code(code: Code) -> Option<&'static str> {
     }
 }
 
-fn conflict(key: &str) -> RpcError {
-    RpcError::new(Code::Conflict, format!("request_key {key:?} was used for a request with other params"))
+fn conflict(key: &Key) -> RpcError {
+    let own = key.splitn(3, '/').nth(2).unwrap_or_default();
+    RpcError::new(Code::Conflict, format!("request_key {own:?} was used for a request with other params"))
         .hint("use a new key for each new request; send the same params to repeat one")
-}
-
-fn name(key: &Key) -> String {
-    format!("{PREFIX}{}/{}", key.0, key.1)
-}
-
-fn key_of(entity_key: &str) -> Option<Key> {
-    let (uid, key) = entity_key.strip_prefix(PREFIX)?.split_once('/')?;
-    Some((uid.parse().ok()?, key.into()))
 }
 
 /// A record as it is read. Unknown members are of a later version and do no harm.
@@ -354,9 +346,10 @@ impl Record {
 }
 
 fn parse(entity: &Entity) -> Option<(Key, Record)> {
-    let key = key_of(&entity.key)?;
+    let (uid, _) = entity.key.strip_prefix(PREFIX)?.split_once('/')?;
+    uid.parse::<u32>().ok()?;
     let record: Record = serde_json::from_str(entity.json.as_deref()?).ok()?;
-    (record.v == VERSION).then_some((key, record))
+    (record.v == VERSION).then(|| (entity.key.as_str().into(), record))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::Ready;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One entity in the journal: a key that later records of the same entity repeat, and its whole state as JSON.
 /// `json` is `None` when the entity is gone.
@@ -94,6 +96,21 @@ pub struct Shutdown {
     pub keeper: String,
     pub code: u8,
     pub deadline: u64,
+}
+
+/// The service of each run whose intent is in the journal.
+#[must_use]
+pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
+    #[derive(Deserialize)]
+    struct Named {
+        service: String,
+    }
+    let one = |e: &Entity| {
+        let run = e.key.strip_prefix("run/")?.parse().ok()?;
+        let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
+        Some((RunId(run), Arc::from(named.service)))
+    };
+    entities.iter().filter_map(one).collect()
 }
 
 fn is_zero(n: &u32) -> bool {

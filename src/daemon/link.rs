@@ -270,3 +270,120 @@ fn receive_waiting<'b>(chan: &Chan, buf: &'b mut [u8; BYTES_MAX]) -> io::Result<
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::control::Inherited;
+    use std::fs::File;
+
+    const HELLO: ToDaemon = ToDaemon::Hello {
+        keeper_pid: 9,
+        generation: 3,
+        flags: 0,
+        inherited: Inherited { nofile: 1024, oom_score_adj: OOM_UNCHANGED, hold_max: 10 },
+    };
+
+    /// A keeper's end, and the link after a handover with one label of three descriptors and one early message.
+    fn linked() -> (Chan, Link, Handover) {
+        let (keeper, daemon) = Chan::pair().unwrap();
+        let table = RunTable::create().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        keeper.send(&HELLO.encode(), &[table.fd(), null.as_fd(), null.as_fd(), null.as_fd()]).unwrap();
+        keeper.send(&ToDaemon::Held { label: "a".into() }.encode(), &[null.as_fd(); 3]).unwrap();
+        keeper.send(&ToDaemon::Ended { slot: 5 }.encode(), &[]).unwrap();
+        keeper.send(&[VERSION, 99, 1, 2], &[null.as_fd()]).unwrap();
+        keeper.send(&ToDaemon::HeldEnd.encode(), &[]).unwrap();
+        let (link, handover) = Link::over(daemon).unwrap();
+        (keeper, link, handover)
+    }
+
+    fn heard(keeper: &Chan) -> Vec<(ToKeeper, usize)> {
+        let mut buf = [0; BYTES_MAX];
+        std::iter::from_fn(|| {
+            let (n, fds) = keeper.recv(&mut buf).ok()??;
+            Some((ToKeeper::decode(&buf[..n]).unwrap(), fds.len()))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_handover_brings_everything_and_what_came_early() {
+        let (keeper, mut link, handover) = linked();
+        assert_eq!((handover.keeper_pid, handover.generation, handover.nofile), (9, 3, 1024));
+        assert_eq!(handover.oom_score_adj, None);
+        assert_eq!(handover.held["a"].len(), 3);
+        assert_eq!(handover.early, [ToDaemon::Ended { slot: 5 }]);
+        assert_eq!(link.held(), (3, 10));
+        assert_eq!(link.recv(), None);
+        keeper.send(&ToDaemon::Stop { hurry: true }.encode(), &[]).unwrap();
+        assert_eq!(link.recv(), Some(ToDaemon::Stop { hurry: true }));
+        assert!(!link.gone());
+        drop(keeper);
+        assert_eq!(link.recv(), None);
+        assert!(link.gone());
+    }
+
+    #[test]
+    fn holding_is_counted_and_limited() {
+        let (keeper, mut link, _handover) = linked();
+        let null = File::open("/dev/null").unwrap();
+        link.hold("b", &[null.as_fd(); 7]).unwrap();
+        assert_eq!(link.hold("c", &[null.as_fd()]).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        link.hold("a", &[null.as_fd()]).unwrap();
+        assert_eq!(link.held(), (8, 10), "the label was replaced");
+        link.drop("b");
+        link.drop("unknown");
+        assert_eq!(link.held(), (1, 10));
+        let label = |l: &str| l.to_owned();
+        let expected = [
+            (ToKeeper::Hold { label: label("b") }, 7),
+            (ToKeeper::Hold { label: label("a") }, 1),
+            (ToKeeper::Drop { label: label("b") }, 0),
+        ];
+        assert_eq!(heard(&keeper), expected);
+        let long = "x".repeat(LABEL_MAX + 1);
+        assert_eq!(link.hold(&long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        link.hold(&"x".repeat(LABEL_MAX), &[]).unwrap();
+        assert_eq!(heard(&keeper).len(), 1, "the longest label fits a message");
+    }
+
+    #[test]
+    fn a_full_channel_queues_words_and_refuses_descriptors() {
+        let (keeper, mut link, _handover) = linked();
+        let null = File::open("/dev/null").unwrap();
+        let mut sent = 0u64;
+        while !link.wants_write() {
+            link.stopping(sent);
+            sent += 1;
+        }
+        link.beat();
+        link.beat();
+        link.drop("a");
+        assert_eq!(link.hold("a", &[null.as_fd()]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(!link.flush_within(Duration::from_millis(1)));
+        let mut all = heard(&keeper);
+        assert!(link.flush_within(Duration::from_secs(30)));
+        link.hold("a", &[null.as_fd()]).unwrap();
+        all.extend(heard(&keeper));
+        let mut expected: Vec<_> = (0..sent).map(|limit_ms| (ToKeeper::Stopping { limit_ms }, 0)).collect();
+        expected.push((ToKeeper::Beat, 0));
+        expected.push((ToKeeper::Drop { label: "a".into() }, 0));
+        expected.push((ToKeeper::Hold { label: "a".into() }, 1));
+        assert_eq!(all, expected, "in order, none lost, one heartbeat for two that waited");
+    }
+
+    #[test]
+    fn a_missing_or_foreign_handover_is_an_error() {
+        let over = |send: &dyn Fn(&Chan)| {
+            let (keeper, daemon) = Chan::pair().unwrap();
+            send(&keeper);
+            drop(keeper);
+            Link::over(daemon).unwrap_err().kind()
+        };
+        assert_eq!(over(&|_| {}), io::ErrorKind::UnexpectedEof);
+        assert_eq!(over(&|k| k.send(&ToDaemon::HeldEnd.encode(), &[]).unwrap()), io::ErrorKind::InvalidData);
+        assert_eq!(over(&|k| k.send(&HELLO.encode(), &[]).unwrap()), io::ErrorKind::InvalidData);
+        assert_eq!(over(&|k| k.send(&[VERSION + 1, 1, 0], &[]).unwrap()), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,1 +1,409 @@
-//! ownlog.
+//! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info  text`, gathered during a turn of the loop and
+//! written at its end in one call. In the foreground they go to stderr as well, as far as that takes them without waiting.
+
+use crate::base::time::{Mono, Now, Wall};
+use crate::config::{DaemonLog, Level};
+use crate::daemon::capture::index::remove;
+use crate::daemon::capture::rotate::{Names, shift};
+use crate::daemon::capture::tail::{Share, Spans};
+use crate::sys::logfile::{self, Mode};
+use core::time::Duration;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Lines that repeat the one before within this time are counted instead of written.
+const FOLD: Duration = Duration::from_secs(1);
+/// What a pipe that is writable takes without waiting.
+const PIECE: usize = 4096;
+
+/// The daemon's own log.
+#[derive(Debug)]
+pub struct OwnLog {
+    names: Names,
+    spec: DaemonLog,
+    file: Option<File>,
+    share: Arc<Share>,
+    /// Cumulative position of the file's first byte.
+    base: u64,
+    lines: String,
+    stderr: Option<File>,
+    last: Option<Last>,
+    /// Lines that could not be written, and why.
+    lost: usize,
+    failure: String,
+}
+
+#[derive(Debug)]
+struct Last {
+    level: Level,
+    text: String,
+    since: Mono,
+    wall: Wall,
+    repeats: u64,
+}
+
+impl OwnLog {
+    /// Opens the log. One that cannot be opened is tried again with each write, and says then what it lost.
+    #[must_use]
+    pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<OwnedFd>) -> OwnLog {
+        let names = Names::new(path);
+        let share = Arc::new(Share::new(names.clone()));
+        let mut log = OwnLog {
+            names,
+            spec,
+            file: None,
+            share,
+            base: 0,
+            lines: String::new(),
+            stderr: stderr.map(File::from),
+            last: None,
+            lost: 0,
+            failure: String::new(),
+        };
+        log.reopen();
+        log
+    }
+
+    /// What readers of this log need. Its positions count from the oldest file that is kept.
+    #[must_use]
+    pub fn share(&self) -> Arc<Share> {
+        Arc::clone(&self.share)
+    }
+
+    /// New settings.
+    pub fn set(&mut self, spec: DaemonLog) {
+        self.spec = spec;
+    }
+
+    /// Opens the file by its name again, after somebody moved it.
+    pub fn reopen(&mut self) {
+        match self.open_file() {
+            Ok(file) => self.file = Some(file),
+            Err(e) => self.failure = e.to_string(),
+        }
+    }
+
+    fn open_file(&mut self) -> io::Result<File> {
+        if let Some(folder) = self.names.folder() {
+            logfile::make_folder(folder)?;
+        }
+        let file = logfile::open(&self.names.log(0), Mode::Append)?;
+        let spans = Spans::load(&self.names)?;
+        self.base = spans.files.first().map_or(0, |s| s.base);
+        self.share.set(spans);
+        Ok(file)
+    }
+
+    /// Whether a line of this level would be written; to spare the making of its text.
+    #[must_use]
+    pub fn wants(&self, level: Level) -> bool {
+        level <= self.spec.level
+    }
+
+    /// Adds a line, to be written by `flush`. Its line breaks become indented lines.
+    pub fn log(&mut self, level: Level, text: &str, now: Now) {
+        if !self.wants(level) {
+            return;
+        }
+        if let Some(last) = &mut self.last
+            && last.level == level
+            && last.text == text
+            && now.mono.since(last.since) < FOLD
+        {
+            last.repeats += 1;
+            return;
+        }
+        self.unfold();
+        self.line(level, text, now.wall);
+        self.last = Some(Last { level, text: text.to_owned(), since: now.mono, wall: now.wall, repeats: 0 });
+    }
+
+    fn line(&mut self, level: Level, text: &str, wall: Wall) {
+        let level = match level {
+            Level::Error => "error",
+            Level::Warn => "warn ",
+            Level::Info => "info ",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(self.lines, "{wall} {level} ");
+        for (i, part) in text.trim_end().split('\n').enumerate() {
+            self.lines.push_str(if i > 0 { "\n    " } else { "" });
+            self.lines.extend(part.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }));
+        }
+        self.lines.push('\n');
+    }
+
+    /// Says how often the last line came again.
+    fn unfold(&mut self) {
+        if let Some(Last { level, repeats, wall, .. }) = self.last.take_if(|last| last.repeats > 0) {
+            let times = if repeats == 1 { "once more".to_owned() } else { format!("{repeats} more times") };
+            self.line(level, &format!("(the same {times} within a second)"), wall);
+        }
+    }
+
+    /// When `flush` is to be called although nothing is added.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Mono> {
+        self.last.as_ref().filter(|last| last.repeats > 0).map(|last| last.since + FOLD)
+    }
+
+    /// Writes what was added: the end of a turn. True when the log has grown.
+    pub fn flush(&mut self, now: Mono) -> bool {
+        if self.deadline().is_some_and(|at| at <= now) {
+            self.unfold();
+        }
+        if self.lines.is_empty() {
+            return false;
+        }
+        let mut lines = std::mem::take(&mut self.lines);
+        self.to_stderr(lines.as_bytes());
+        let grown = match self.write(&lines) {
+            Ok(()) => {
+                self.lost = 0;
+                true
+            }
+            Err(e) => {
+                self.lost += lines.lines().count();
+                self.failure = e.to_string();
+                false
+            }
+        };
+        lines.clear();
+        self.lines = lines;
+        grown
+    }
+
+    /// Writes what is left, at the end of the daemon.
+    pub fn finish(&mut self, now: Mono) {
+        self.unfold();
+        self.flush(now);
+    }
+
+    fn write(&mut self, lines: &str) -> io::Result<()> {
+        let meta = self.file.as_ref().map(File::metadata).transpose()?;
+        let size = match meta.filter(|m| m.nlink() > 0) {
+            Some(meta) => meta.len(),
+            None => {
+                let file = self.open_file()?;
+                let size = file.metadata()?.len();
+                self.file = Some(file);
+                size
+            }
+        };
+        let size = if size > 0 && size.saturating_add(lines.len() as u64) > self.spec.max_size {
+            self.rotate(size)
+        } else {
+            size
+        };
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let written = if self.lost > 0 {
+            let note = format!("(lines lost before this one: {}, {})\n", self.lost, self.failure);
+            append(file, size, &format!("{note}{lines}"))?
+        } else {
+            append(file, size, lines)?
+        };
+        self.share.set_end(self.base + size + written);
+        Ok(())
+    }
+
+    /// Goes over to a new file and answers its size; if that cannot be, the old one goes on.
+    fn rotate(&mut self, size: u64) -> u64 {
+        let keep = self.spec.max_files;
+        let freed = if keep <= 1 { remove(&self.names.log(0)) } else { shift(&self.names, keep) };
+        let opened = freed.and_then(|()| {
+            let file = logfile::open(&self.names.log(0), Mode::New)?;
+            let meta = file.metadata()?;
+            Ok((file, (meta.dev(), meta.ino())))
+        });
+        match opened {
+            Ok((file, id)) => {
+                self.file = Some(file);
+                self.base += size;
+                self.share.push(id, self.base, keep);
+                0
+            }
+            Err(e) => {
+                self.failure = e.to_string();
+                size
+            }
+        }
+    }
+
+    /// What stderr does not take at once is left out there; it is in the file.
+    fn to_stderr(&mut self, lines: &[u8]) {
+        let Some(stderr) = &mut self.stderr else { return };
+        for piece in lines.chunks(PIECE) {
+            let written = match logfile::writable(stderr.as_fd(), Duration::ZERO) {
+                Ok(true) => stderr.write(piece),
+                Ok(false) => return,
+                Err(e) => Err(e),
+            };
+            match written {
+                Ok(n) if n == piece.len() => {}
+                Ok(_) => return,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
+                Err(_) => {
+                    self.stderr = None;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Appends all or nothing.
+fn append(file: &mut File, size: u64, text: &str) -> io::Result<u64> {
+    if let Err(e) = file.write_all(text.as_bytes()) {
+        file.set_len(size)?;
+        return Err(e);
+    }
+    Ok(text.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::capture::testing::Dir;
+    use std::io::Read;
+
+    const SPEC: DaemonLog = DaemonLog { level: Level::Info, max_size: 1000, max_files: 3 };
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Mono(ms * 1_000_000), wall: Wall(1_795_197_378_000 + i64::try_from(ms).unwrap()) }
+    }
+
+    fn text(dir: &Dir, name: &str) -> String {
+        std::fs::read_to_string(dir.path(name)).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_turn_writes_its_lines_at_once_by_level() {
+        let dir = Dir::new();
+        let mut log = OwnLog::open(dir.path("a/hob.log"), SPEC, None);
+        log.log(Level::Info, "web is up", at(123));
+        log.log(Level::Debug, "not wanted", at(124));
+        log.log(Level::Error, "two\nlines\x1b[0m", at(125));
+        assert_eq!(text(&dir, "a/hob.log"), "");
+        assert!(log.flush(at(126).mono));
+        assert!(!log.flush(at(127).mono));
+        let want = "2026-11-20T17:56:18.123Z info  web is up\n\
+                    2026-11-20T17:56:18.125Z error two\n    lines [0m\n";
+        assert_eq!(text(&dir, "a/hob.log"), want);
+        assert_eq!(log.share().end(), Some(want.len() as u64));
+    }
+
+    #[test]
+    fn repeated_lines_are_counted() {
+        let dir = Dir::new();
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, None);
+        for ms in 0..500 {
+            log.log(Level::Warn, "again", at(ms));
+            log.flush(at(ms).mono);
+        }
+        assert_eq!(log.deadline(), Some(at(1000).mono));
+        assert!(log.flush(at(1000).mono));
+        assert_eq!(log.deadline(), None);
+        log.log(Level::Warn, "again", at(1001));
+        log.log(Level::Warn, "again", at(1002));
+        log.log(Level::Warn, "other", at(1003));
+        log.finish(at(1004).mono);
+        let text = text(&dir, "hob.log");
+        let said: Vec<&str> = text.lines().map(|l| l.split_once(" warn  ").unwrap().1).collect();
+        let want =
+            ["again", "(the same 499 more times within a second)", "again", "(the same once more within a second)", "other"];
+        assert_eq!(said, want);
+    }
+
+    #[test]
+    fn it_rotates_by_size_and_count_and_goes_on_by_position() {
+        let dir = Dir::new();
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, None);
+        let write = |log: &mut OwnLog, range: std::ops::Range<u64>| {
+            for n in range {
+                log.log(Level::Info, &format!("line {n:04}"), at(n));
+                log.flush(at(n).mono);
+            }
+        };
+        write(&mut log, 0..60);
+        assert!(dir.path("hob.log.2").exists() && !dir.path("hob.log.3").exists());
+        let all = text(&dir, "hob.log.2") + &text(&dir, "hob.log.1") + &text(&dir, "hob.log");
+        let numbers: Vec<u64> = all.lines().map(|l| l[l.len() - 4..].parse().unwrap()).collect();
+        assert_eq!(numbers, (60 - numbers.len() as u64..60).collect::<Vec<_>>());
+        for name in ["hob.log", "hob.log.1", "hob.log.2"] {
+            assert!(text(&dir, name).len() <= 1000);
+        }
+        let share = log.share();
+        let end = share.end().unwrap();
+        let from = share.lines_back(end, 30).unwrap();
+        assert_eq!(share.last_lines(from, end).unwrap().len(), 5);
+        assert_eq!(end - from, 30 * 41);
+        // A new daemon counts from the oldest file that is kept.
+        let again = OwnLog::open(dir.path("hob.log"), SPEC, None);
+        assert_eq!(again.share().end(), Some(all.len() as u64));
+    }
+
+    #[test]
+    fn a_file_that_was_removed_or_moved_is_opened_anew() {
+        let dir = Dir::new();
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, None);
+        log.log(Level::Info, "one", at(0));
+        log.flush(at(0).mono);
+        std::fs::remove_file(dir.path("hob.log")).unwrap();
+        log.log(Level::Info, "two", at(1));
+        log.flush(at(1).mono);
+        assert!(text(&dir, "hob.log").ends_with("two\n"));
+        std::fs::rename(dir.path("hob.log"), dir.path("elsewhere")).unwrap();
+        log.reopen();
+        log.log(Level::Info, "three", at(2));
+        log.flush(at(2).mono);
+        assert!(text(&dir, "hob.log").ends_with("three\n"));
+        assert!(text(&dir, "elsewhere").ends_with("two\n"));
+    }
+
+    #[test]
+    fn lost_lines_are_counted_until_there_is_a_place_for_them() {
+        let dir = Dir::new();
+        std::fs::write(dir.path("folder"), "a file where a folder should be").unwrap();
+        let mut log = OwnLog::open(dir.path("folder/hob.log"), SPEC, None);
+        for n in 0..3 {
+            log.log(Level::Info, &format!("line {n}"), at(n));
+            assert!(!log.flush(at(n).mono));
+        }
+        std::fs::remove_file(dir.path("folder")).unwrap();
+        log.log(Level::Info, "here", at(9));
+        assert!(log.flush(at(9).mono));
+        let text = text(&dir, "folder/hob.log");
+        assert!(text.starts_with("(lines lost before this one: 3, "), "{text}");
+        assert!(text.ends_with(" here\n"));
+    }
+
+    #[test]
+    fn stderr_is_never_waited_for_and_may_go_away() {
+        let dir = Dir::new();
+        let (read, write) = crate::sys::pipe::output().unwrap();
+        let mut log = OwnLog::open(dir.path("hob.log"), DaemonLog { max_size: u64::MAX, ..SPEC }, Some(write));
+        log.log(Level::Info, "hello", at(0));
+        log.flush(at(0).mono);
+        let mut read = File::from(read);
+        let mut seen = [0; 100];
+        let n = read.read(&mut seen).unwrap();
+        assert!(seen[..n].ends_with(b"info  hello\n"));
+        for n in 0..20_000 {
+            log.log(Level::Info, &format!("line {n}"), at(n));
+            log.flush(at(n).mono);
+        }
+        assert!(text(&dir, "hob.log").ends_with("line 19999\n"), "a full pipe stops nothing");
+        drop(read);
+        log.log(Level::Info, "to nobody", at(1));
+        log.flush(at(1).mono);
+        assert!(log.stderr.is_none());
+        assert!(text(&dir, "hob.log").ends_with("to nobody\n"));
+    }
+}

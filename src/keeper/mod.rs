@@ -266,7 +266,7 @@ impl Keeper {
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
-        let channel = self.worker.as_ref().and_then(Worker::channel);
+        let channel = self.worker.as_ref().and_then(Worker::channel).map(AsFd::as_fd);
         let write = self.worker.as_ref().is_some_and(|w| w.blocked() == Blocked::Full);
         let fds = [(channel, write), (Some(self.means.signals.as_fd()), false)];
         // An error of poll means that the kernel lacks memory: looking again after a pause is all that can be done.
@@ -288,7 +288,7 @@ impl Keeper {
     fn receive(&mut self) {
         let mut buf = [0; BYTES_MAX];
         loop {
-            let Some(result) = self.worker.as_ref().and_then(|w| w.receive(&mut buf)) else { return };
+            let Some(result) = self.worker.as_ref().and_then(Worker::channel).map(|c| c.recv(&mut buf)) else { return };
             match result {
                 Ok(Some((n, fds))) => {
                     // What this keeper does not know is ignored, and its descriptors are closed.

@@ -97,13 +97,9 @@ impl Worker {
         self.blocked
     }
 
-    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
-        self.chan.as_ref().map(AsFd::as_fd)
-    }
-
-    /// The next message of the daemon; `None` once the channel is closed here.
-    pub(super) fn receive(&self, buf: &mut [u8]) -> Option<io::Result<Option<(usize, Vec<OwnedFd>)>>> {
-        self.chan.as_ref().map(|c| c.recv(buf))
+    /// `None` once it is closed.
+    pub(super) fn channel(&self) -> Option<&Chan> {
+        self.chan.as_ref()
     }
 
     pub(super) fn close(&mut self) {

@@ -28,6 +28,12 @@ const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(target_os = "macos")]
 const RECV_FLAGS: libc::c_int = 0;
 
+// Set with the call itself where that is possible: a thread may be starting a program at the same time.
+#[cfg(not(target_os = "macos"))]
+const KIND_FLAGS: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+#[cfg(target_os = "macos")]
+const KIND_FLAGS: libc::c_int = 0;
+
 /// Room for `FDS_PER_MESSAGE` descriptors and a header, aligned for it.
 const CONTROL_WORDS: usize = 136;
 
@@ -45,7 +51,7 @@ impl Chan {
     pub fn pair() -> io::Result<(Chan, Chan)> {
         let mut fds = [0; 2];
         // SAFETY: `fds` has room for the two descriptors that the call writes.
-        check(unsafe { libc::socketpair(libc::AF_UNIX, KIND, 0, fds.as_mut_ptr()) })?;
+        check(unsafe { libc::socketpair(libc::AF_UNIX, KIND | KIND_FLAGS, 0, fds.as_mut_ptr()) })?;
         // SAFETY: the call succeeded, so both descriptors are open and owned by nobody else.
         let (a, b) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         Ok((Chan::from_fd(a)?, Chan::from_fd(b)?))
@@ -170,7 +176,7 @@ pub fn send_datagram(name: &OsStr, bytes: &[u8]) -> io::Result<()> {
         length += 1;
     }
     // SAFETY: a plain call; the result is checked.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0) })?;
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | KIND_FLAGS, 0) })?;
     // SAFETY: the call succeeded, so the descriptor is open and owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     prepare(&fd)?;

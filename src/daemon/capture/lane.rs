@@ -29,9 +29,10 @@ pub trait Words: Send + Sync {
     /// Whose bytes lie in the transfer pipe, by `source::hash`; 0 when nobody's ever did.
     fn owner(&self) -> u64;
     fn set_owner(&self, hash: u64);
-    /// How far the copy to hob's own stdout has come; 0 when it never began.
+    /// How far the copy to hob's own stdout has come: one more than its position; 0 when it never began, `u64::MAX` when
+    /// nobody reads it any more.
     fn copied(&self) -> u64;
-    fn set_copied(&self, position: u64);
+    fn set_copied(&self, mark: u64);
 }
 
 /// What the lane works with: the transfer pipe, and one more in which bytes are looked at.
@@ -193,7 +194,11 @@ impl Writer {
             if short {
                 break;
             }
-            let limit = self.limit(out.moved);
+            let mut limit = self.limit(out.moved);
+            if limit == 0 && out.moved < CAPTURE_TURN {
+                self.share.hold_back();
+                limit = self.limit(out.moved);
+            }
             if limit == 0 {
                 out.again = out.moved >= CAPTURE_TURN;
                 out.held_back = !out.again;
@@ -232,7 +237,7 @@ impl Writer {
         if let Some(words) = &self.copy {
             // The reader of the copy has at most one file between its own and the one that is written to.
             let reach = (CAPTURE_TURN as u64).min(self.spec.max_size / 2).max(1);
-            let behind = self.position.saturating_sub(words.copied());
+            let behind = (self.position + 1).saturating_sub(words.copied());
             limit = limit.min(usize::try_from(reach.saturating_sub(behind)).unwrap_or(limit));
         }
         limit
@@ -342,7 +347,7 @@ impl Writer {
                     self.position = log.position();
                     self.began.get_or_insert(self.position);
                     if let Some(words) = self.copy.as_ref().filter(|w| w.copied() == 0) {
-                        words.set_copied(self.position);
+                        words.set_copied(self.position + 1);
                     }
                     self.log = Some(log);
                     self.open_again = None;

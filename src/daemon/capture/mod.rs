@@ -14,7 +14,7 @@ pub mod rotate;
 pub mod source;
 pub mod tail;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::base::ids::RunId;
 use crate::base::limits::CAPTURE_TURN;
@@ -64,8 +64,11 @@ pub trait Host {
     /// What the selector answers.
     fn watch(&mut self, name: &Arc<str>, pipe: BorrowedFd<'_>) -> io::Result<Token>;
     fn unwatch(&mut self, pipe: BorrowedFd<'_>, token: Token);
-    /// Lets the keeper hold descriptors under a label, or release it.
-    fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]);
+    /// Lets the keeper hold descriptors under a label.
+    ///
+    /// # Errors
+    /// When they cannot be queued now, or the keeper holds too many.
+    fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()>;
     fn release(&mut self, label: &str);
     /// A line for the daemon's own log.
     fn log(&mut self, level: Level, text: String);
@@ -168,11 +171,11 @@ impl Capture {
     /// Begins: after everything held was adopted. What the last daemon left in the transfer pipe goes to its file first.
     ///
     /// # Errors
-    /// When no transfer pipe can be made.
+    /// When no transfer pipe can be made or held.
     pub fn start(&mut self, now: Now, host: &mut impl Host) -> io::Result<()> {
         if self.desk.is_none() {
             let (read, write) = pipe::inner(CAPTURE_TURN)?;
-            host.hold(TRANSFER, &[read.as_fd(), write.as_fd()]);
+            host.hold(TRANSFER, &[read.as_fd(), write.as_fd()])?;
             self.desk = Some(Arc::new(Mutex::new(Desk::new(read, write, Arc::clone(&self.words)))));
         }
         let names: Vec<Arc<str>> = self.services.keys().cloned().collect();
@@ -233,7 +236,7 @@ impl Capture {
     /// The pipe that a run of this service writes to: made with its first start and kept over its runs.
     ///
     /// # Errors
-    /// EMFILE and ENFILE, ENOSPC when no more can be watched.
+    /// EMFILE and ENFILE, ENOSPC when no more can be watched, and what `Host::hold` answers.
     pub fn ensure(&mut self, name: &Arc<str>, spec: &LogSpec, host: &mut impl Host) -> io::Result<Arc<OwnedFd>> {
         if let Some(service) = self.services.get_mut(name) {
             service.removed = false;
@@ -242,7 +245,10 @@ impl Capture {
         }
         let (read, write) = pipe::output()?;
         let token = host.watch(name, read.as_fd())?;
-        host.hold(&format!("{OUT}{name}"), &[read.as_fd(), write.as_fd()]);
+        if let Err(e) = host.hold(&format!("{OUT}{name}"), &[read.as_fd(), write.as_fd()]) {
+            host.unwatch(read.as_fd(), token);
+            return Err(e);
+        }
         self.insert(Arc::clone(name), read, write, spec.clone());
         let service = self.services.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
         service.token = Some(token);

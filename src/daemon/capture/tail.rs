@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How far back lines are counted at most, and how much is read for it at once.
@@ -87,8 +88,17 @@ impl Spans {
 #[derive(Debug)]
 pub struct Share {
     names: Names,
-    spans: Mutex<Option<Spans>>,
+    state: Mutex<State>,
     changed: Condvar,
+    /// The writer waits for the copy to hob's own stdout.
+    held_back: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    spans: Option<Spans>,
+    /// Threads in `wait`; telling nobody costs nothing.
+    waiting: usize,
 }
 
 /// A reader's place in a log.
@@ -117,7 +127,8 @@ pub enum Part {
 impl Share {
     #[must_use]
     pub fn new(names: Names) -> Share {
-        Share { names, spans: Mutex::new(None), changed: Condvar::new() }
+        let held_back = AtomicBool::new(false);
+        Share { names, state: Mutex::default(), changed: Condvar::new(), held_back }
     }
 
     #[must_use]
@@ -125,32 +136,54 @@ impl Share {
         &self.names
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Spans>> {
-        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Option<Spans>)) {
+        let mut state = self.lock();
+        change(&mut state.spans);
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// The writer tells what there is now. Each change wakes those who wait.
     pub fn set(&self, spans: Spans) {
-        *self.lock() = Some(spans);
-        self.changed.notify_all();
+        self.change(|s| *s = Some(spans));
     }
 
     /// The writer tells how far the log reaches now.
     pub fn set_end(&self, end: u64) {
-        if let Some(spans) = self.lock().as_mut() {
-            spans.end = end;
-        }
-        self.changed.notify_all();
+        self.change(|s| s.iter_mut().for_each(|s| s.end = end));
     }
 
     /// The writer went over to a new file.
     pub fn push(&self, id: FileId, base: u64, keep: u32) {
-        if let Some(spans) = self.lock().as_mut() {
-            spans.files.insert(0, Span { id, base });
-            spans.files.truncate(usize::try_from(keep.max(1)).unwrap_or(usize::MAX));
-            spans.end = base;
-        }
-        self.changed.notify_all();
+        self.change(|s| {
+            for spans in s.iter_mut() {
+                spans.files.insert(0, Span { id, base });
+                spans.files.truncate(usize::try_from(keep.max(1)).unwrap_or(usize::MAX));
+                spans.end = base;
+            }
+        });
+    }
+
+    /// Wakes those who wait, to look at something else.
+    pub fn wake(&self) {
+        self.change(|_| {});
+    }
+
+    /// The writer will wait for the copy. It must look once more whether that has come on, after this.
+    pub fn hold_back(&self) {
+        self.held_back.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the writer waits; asked after the copy has come on.
+    pub fn take_held_back(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.held_back.swap(false, Ordering::SeqCst)
     }
 
     /// What there is, looked up on disk when nobody writes.
@@ -158,32 +191,28 @@ impl Share {
     /// # Errors
     /// What looking it up answers.
     pub fn spans(&self) -> io::Result<Spans> {
-        let mut spans = self.lock();
-        if let Some(spans) = spans.as_ref() {
+        let mut state = self.lock();
+        if let Some(spans) = &state.spans {
             return Ok(spans.clone());
         }
         let found = Spans::load(&self.names)?;
-        Ok(spans.insert(found).clone())
+        Ok(state.spans.insert(found).clone())
     }
 
     /// How far the log reaches; `None` before its writer or a reader has looked.
     #[must_use]
     pub fn end(&self) -> Option<u64> {
-        self.lock().as_ref().map(|s| s.end)
+        self.lock().spans.as_ref().map(|s| s.end)
     }
 
     /// Waits until the log reaches beyond `position`, or something else happened, or `limit` is over.
     pub fn wait(&self, position: u64, limit: Duration) {
-        let spans = self.lock();
-        if spans.as_ref().is_none_or(|s| s.end <= position) {
-            drop(self.changed.wait_timeout(spans, limit));
+        let mut state = self.lock();
+        if state.spans.as_ref().is_none_or(|s| s.end <= position) {
+            state.waiting += 1;
+            let mut state = self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
-    }
-
-    /// Wakes those who wait, to look at something else.
-    pub fn wake(&self) {
-        let _spans = self.lock();
-        self.changed.notify_all();
     }
 
     /// Reads up to `max` bytes at the cursor, and not beyond `until`.

@@ -1,7 +1,8 @@
-//! A folder for one test, removed at its end.
+//! What several tests need: a folder that is removed at the end, and the words of the table in memory.
 
+use super::lane::Words;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -24,5 +25,27 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The words of the table in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    owner: AtomicU64,
+    copied: AtomicU64,
+}
+
+impl Words for Memory {
+    fn owner(&self) -> u64 {
+        self.owner.load(Ordering::SeqCst)
+    }
+    fn set_owner(&self, hash: u64) {
+        self.owner.store(hash, Ordering::SeqCst);
+    }
+    fn copied(&self) -> u64 {
+        self.copied.load(Ordering::SeqCst)
+    }
+    fn set_copied(&self, mark: u64) {
+        self.copied.store(mark, Ordering::SeqCst);
     }
 }

@@ -116,6 +116,9 @@ impl Decoder {
         if self.failed || self.ended {
             return;
         }
+        if self.framing.is_none() && self.buf.is_empty() {
+            self.framing = bytes.first().and_then(|b| detect(*b));
+        }
         self.tidy();
         self.buf.extend_from_slice(bytes);
     }
@@ -164,18 +167,11 @@ impl Decoder {
     }
 
     fn find(&mut self) -> Found {
-        let framing = match self.framing {
-            Some(framing) => framing,
-            None => {
-                let first = *self.rest().first()?;
-                let Some(framing) = detect(first) else { return Some(Err(unknown_framing(first))) };
-                *self.framing.insert(framing)
-            }
-        };
-        match framing {
-            Framing::Binary => self.binary(),
-            Framing::Headers => self.headers(),
-            Framing::Lines => self.line(),
+        match self.framing {
+            None => self.rest().first().map(|first| Err(unknown_framing(*first))),
+            Some(Framing::Binary) => self.binary(),
+            Some(Framing::Headers) => self.headers(),
+            Some(Framing::Lines) => self.line(),
         }
     }
 

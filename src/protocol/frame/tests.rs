@@ -1,3 +1,5 @@
+//! Decoding whole, in pieces and damaged; encoding; limits.
+
 use super::*;
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;

@@ -1,3 +1,5 @@
+//! The table, params of every kind, hints and hashes.
+
 use super::*;
 use crate::protocol::rpc::Code;
 use serde_json::value::RawValue;

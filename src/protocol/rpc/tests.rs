@@ -1,3 +1,5 @@
+//! Requests, batches, ids and errors, right and wrong.
+
 use super::*;
 use crate::base::limits::BATCH_MAX;
 

@@ -439,7 +439,7 @@ mod tests {
             // SAFETY: plain calls whose results are checked.
             unsafe {
                 let fd = check(libc::memfd_create(c"t".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)).unwrap();
-                check(libc::ftruncate(fd, BYTES as libc::off_t)).unwrap();
+                check(libc::ftruncate(fd, BYTES.try_into().unwrap())).unwrap();
                 if seal {
                     check(libc::fcntl(fd, libc::F_ADD_SEALS, SEALS)).unwrap();
                 }

@@ -1,3 +1,5 @@
+//! Real sockets in a folder of their own.
+
 use super::*;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;

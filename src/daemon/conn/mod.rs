@@ -1,0 +1,377 @@
+//! The server's side of connections: bytes in, inputs for the core out; replies, notifications and streams in, bytes out.
+//! Reads and writes the sockets it owns; the loop says when.
+//!
+//! A turn of the loop: [`Conns::accept`] and [`Conns::ready`] for what the selector reports, [`Conns::read_backlog`] for what
+//! an earlier turn left, then the core, whose replies gather in buffers, and at the end one [`Conns::flush`], which writes once
+//! for each connection. A connection that does not read its replies is not read from either.
+
+mod admit;
+mod link;
+mod requests;
+mod slab;
+#[cfg(test)]
+mod tests;
+
+pub use admit::{Accepted, Admission};
+
+use crate::base::ids::{ConnId, ReqId, StreamId};
+use crate::base::limits::{STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
+use crate::config::Access;
+use crate::core;
+use crate::daemon::source::Sources;
+use crate::protocol::frame::Decoder;
+use crate::protocol::methods::{Signals, notes};
+use crate::protocol::rpc::{Code, RpcError};
+use crate::sys::net::Credentials;
+use link::{Input, Link};
+use mio::event::Source as _;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use requests::Requests;
+use slab::Slab;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// How long after [`Accepted::Starved`] to accept again.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Messages and reads of one connection in one turn, so that none starves the others.
+const MESSAGES_PER_TURN: usize = 64;
+const READS_PER_TURN: usize = 4;
+const READ_SIZE: usize = 64 * 1024;
+
+/// All client connections.
+pub struct Conns {
+    conns: Slab<Conn, 13>,
+    requests: Requests,
+    /// Connections by user.
+    by_user: BTreeMap<u32, usize>,
+    own: u32,
+    reserve: Option<OwnedFd>,
+    dirty: Vec<ConnId>,
+    backlog: Vec<ConnId>,
+    lagged: Vec<(ConnId, StreamId)>,
+    scratch: Box<[u8]>,
+}
+
+struct Conn {
+    decoder: Decoder,
+    link: Link,
+}
+
+/// What the selector said of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Readiness {
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer sends no more.
+    pub read_closed: bool,
+    /// The peer is gone.
+    pub closed: bool,
+}
+
+impl From<&mio::event::Event> for Readiness {
+    fn from(e: &mio::event::Event) -> Self {
+        Readiness {
+            readable: e.is_readable(),
+            writable: e.is_writable(),
+            read_closed: e.is_read_closed(),
+            closed: e.is_write_closed() || e.is_error(),
+        }
+    }
+}
+
+/// What a flush found.
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// Gone: the core is to be told, streams are to be dropped.
+    pub closed: Vec<ConnId>,
+    /// Connections with open streams and nothing unsent: more stream data may be added.
+    pub drained: Vec<ConnId>,
+}
+
+impl std::fmt::Debug for Conns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conns").field("open", &self.conns.len()).finish_non_exhaustive()
+    }
+}
+
+impl Conns {
+    /// `own`: the daemon's own user. `signals`: what names of signals mean on this system.
+    #[must_use]
+    pub fn new(own: u32, signals: &'static Signals) -> Conns {
+        let mut conns = Conns {
+            conns: Slab::new(),
+            requests: Requests::new(signals),
+            by_user: BTreeMap::new(),
+            own,
+            reserve: None,
+            dirty: Vec::new(),
+            backlog: Vec::new(),
+            lagged: Vec::new(),
+            scratch: vec![0; READ_SIZE].into(),
+        };
+        conns.fill_reserve();
+        conns
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Asks again who may stay and at which level, after the config changed.
+    pub fn readmit(&mut self, admit: &mut dyn FnMut(&Credentials, BorrowedFd<'_>) -> Option<Access>) {
+        for id in self.conns.ids() {
+            let Some(Conn { link, .. }) = self.conns.get_mut(id) else { continue };
+            match admit(&link.cred, link.stream.as_fd()) {
+                Some(access) => link.peer.access = access,
+                None => self.close(ConnId(id)),
+            }
+        }
+    }
+
+    /// Serves a connection that the selector reported. Requests are appended to `out`.
+    pub fn ready(&mut self, conn: ConnId, what: Readiness, out: &mut Vec<core::Input>) {
+        let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { return };
+        link.at_end |= what.read_closed || what.closed;
+        link.hung_up |= what.closed;
+        if what.writable {
+            self.touch(conn);
+        }
+        if what.readable || what.read_closed || what.closed {
+            self.read(conn, out);
+        }
+    }
+
+    /// Whether an earlier turn left something to read: the loop must not wait then.
+    #[must_use]
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Reads on where an earlier turn stopped.
+    pub fn read_backlog(&mut self, out: &mut Vec<core::Input>) {
+        for conn in std::mem::take(&mut self.backlog) {
+            if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
+                link.in_backlog = false;
+                self.read(conn, out);
+            }
+        }
+    }
+
+    /// Reads a connection as far as its share of a turn goes. A read that does not fill the buffer has emptied the socket,
+    /// unless the end is near, which is only seen by reading up to it.
+    fn read(&mut self, id: ConnId, out: &mut Vec<core::Input>) {
+        let (mut messages, mut reads, mut emptied) = (MESSAGES_PER_TURN, READS_PER_TURN, false);
+        let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
+        while !link.dead {
+            link.paused = link.unsent() > UNSENT_LAGGED && !link.hung_up;
+            if link.paused {
+                break;
+            }
+            if messages == 0 || (reads == 0 && !emptied) {
+                if !link.in_backlog {
+                    link.in_backlog = true;
+                    self.backlog.push(id);
+                }
+                break;
+            }
+            if let Some(message) = decoder.message() {
+                messages -= 1;
+                match message {
+                    Ok(message) => self.requests.take(id, link, message, out),
+                    Err(e) => {
+                        link.error("null", &e);
+                        link.input = Input::Stopped;
+                    }
+                }
+                continue;
+            }
+            if emptied || link.input != Input::Open {
+                break;
+            }
+            reads -= 1;
+            match link.stream.read(&mut self.scratch) {
+                Ok(0) => {
+                    link.input = Input::Ended;
+                    decoder.end();
+                }
+                Ok(n) => {
+                    decoder.feed(self.scratch.get(..n).unwrap_or_default());
+                    link.framing = decoder.framing().unwrap_or(link.framing);
+                    emptied = n < READ_SIZE && !link.at_end;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => emptied = true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => link.dead = true,
+            }
+        }
+        // What was sent before hanging up has been read and counts; nobody waits for its replies.
+        link.dead |= link.hung_up && !link.in_backlog;
+        if link.unsent() > 0 || link.is_done() {
+            self.touch(id);
+        }
+    }
+
+    /// Answers a request. One that was answered, or whose connection is gone, is ignored.
+    pub fn reply(&mut self, req: ReqId, result: &Result<String, RpcError>) {
+        let Some(pending) = self.requests.remove(req) else { return };
+        let conn = pending.conn;
+        if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
+            link.pending -= 1;
+            link.subscribed |= pending.subscribes && result.is_ok();
+            self.requests.reply(link, &pending, result);
+            self.touch(conn);
+        }
+    }
+
+    /// Sends a notification that belongs to a subscription or stream. A connection with more unsent than `UNSENT_LAGGED` is
+    /// reported once for each of its subscriptions, see [`Conns::take_lagged`]; what was queued before is sent all the same.
+    pub fn notify(&mut self, conn: ConnId, stream: StreamId, method: &str, params: &str) {
+        let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { return };
+        let fits = link.notification(method, params);
+        if method == notes::LAGGED {
+            link.lagged.remove(&stream);
+        } else if (!fits || link.unsent() > UNSENT_LAGGED) && link.lagged.insert(stream) {
+            self.lagged.push((conn, stream));
+        }
+        self.touch(conn);
+    }
+
+    /// Appends an `Input::Lagged` for each subscription that was lost since the last call.
+    pub fn take_lagged(&mut self, out: &mut Vec<core::Input>) {
+        out.extend(self.lagged.drain(..).map(|(conn, subscription)| core::Input::Lagged { conn, subscription }));
+    }
+
+    /// Notes an open stream, so that the connection lives until its end even when the client has shut down its side. To be
+    /// called before the reply that names the stream.
+    ///
+    /// # Errors
+    /// `Busy` when the connection has [`STREAMS_PER_CONNECTION_MAX`] streams; `Unavailable` when it is gone.
+    pub fn stream_open(&mut self, conn: ConnId, id: StreamId) -> Result<(), RpcError> {
+        let gone = || RpcError::new(Code::Unavailable, "the connection is gone");
+        let Conn { link, .. } = self.conns.get_mut(conn.0).ok_or_else(gone)?;
+        if link.streams.len() >= STREAMS_PER_CONNECTION_MAX {
+            let what = format!("this connection has {STREAMS_PER_CONNECTION_MAX} streams");
+            return Err(RpcError::new(Code::Busy, what).hint("end some with stream.close"));
+        }
+        link.streams.insert(id);
+        Ok(())
+    }
+
+    /// Sends data of a stream. The caller holds back while [`Conns::unsent`] is large, and goes on after `Flushed::drained`.
+    pub fn stream_data(&mut self, conn: ConnId, id: StreamId, bytes: &[u8]) {
+        if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
+            link.stream_data(id, bytes);
+            self.touch(conn);
+        }
+    }
+
+    /// Ends a stream.
+    pub fn stream_end(&mut self, conn: ConnId, id: StreamId, reason: &str) {
+        if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
+            link.stream_end(id, reason);
+            link.streams.remove(&id);
+            self.touch(conn);
+        }
+    }
+
+    /// Bytes that wait for the client to read; 0 when it is gone.
+    #[must_use]
+    pub fn unsent(&self, conn: ConnId) -> usize {
+        self.conns.get(conn.0).map_or(0, |c| c.link.unsent())
+    }
+
+    /// Closes a connection at the next flush, without sending what is unsent.
+    pub fn close(&mut self, conn: ConnId) {
+        if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
+            link.dead = true;
+            self.touch(conn);
+        }
+    }
+
+    /// Puts a connection on the list for the next flush.
+    fn touch(&mut self, conn: ConnId) {
+        if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0)
+            && !link.dirty
+        {
+            link.dirty = true;
+            self.dirty.push(conn);
+        }
+    }
+
+    /// Whether [`Conns::flush`] has anything to do.
+    #[must_use]
+    pub fn has_unflushed(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The end of a turn: writes what gathered, once for each connection, and closes what is done or dead.
+    pub fn flush(&mut self, registry: &Registry, sources: &mut Sources, found: &mut Flushed) {
+        for conn in std::mem::take(&mut self.dirty) {
+            let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
+            link.dirty = false;
+            link.write();
+            if link.is_done() {
+                self.drop_conn(conn, registry, sources);
+                found.closed.push(conn);
+                continue;
+            }
+            if link.unsent() == 0 && !link.streams.is_empty() {
+                found.drained.push(conn);
+            }
+            if link.paused && link.unsent() <= UNSENT_LAGGED && !link.in_backlog {
+                link.in_backlog = true;
+                self.backlog.push(conn);
+            }
+            if link.full != link.watched && watch(link, registry).is_err() {
+                link.dead = true;
+                self.touch(conn);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn requests_in_flight(&self) -> usize {
+        self.requests.len().0
+    }
+
+    #[cfg(test)]
+    fn batches_open(&self) -> usize {
+        self.requests.len().1
+    }
+
+    fn drop_conn(&mut self, id: ConnId, registry: &Registry, sources: &mut Sources) {
+        let Some(Conn { link, .. }) = self.conns.remove(id.0) else { return };
+        sources.remove(registry, link.stream.as_raw_fd(), link.token);
+        if link.pending > 0 {
+            self.requests.forget(id);
+        }
+        self.lagged.retain(|(conn, _)| *conn != id);
+        let uid = link.peer.uid;
+        if let Some(n) = self.by_user.get_mut(&uid) {
+            *n -= 1;
+            if *n == 0 {
+                self.by_user.remove(&uid);
+            }
+        }
+        drop(link);
+        self.fill_reserve();
+    }
+}
+
+/// Asks the selector for what matters: writability only while something is unsent, or every reply that a client takes would
+/// wake the loop.
+fn watch(link: &mut Link, registry: &Registry) -> io::Result<()> {
+    link.watched = link.full;
+    let interest = if link.full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+    SourceFd(&link.stream.as_raw_fd()).reregister(registry, link.token, interest)
+}

@@ -1,4 +1,5 @@
-//! What is done for children in the pool's threads: plain values in, plain values out. The loop wraps them into its own results.
+//! What is done for children in the pool's threads: plain values in, plain values out. The loop wraps them into its own
+//! results.
 
 use super::notify;
 use super::plan::{self, Ask, Setup};
@@ -199,8 +200,8 @@ impl MeasureJob {
     /// How long it may take before it is reported.
     pub const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// CPU time and resident memory of each run's processes; shared memory counts once for each of them, unless the memory
-    /// controller knows better.
+    /// CPU time and resident memory of each run's processes; shared memory counts once for each of them, unless the
+    /// memory controller knows better.
     #[must_use]
     pub fn run(self) -> Vec<(RunId, Usage)> {
         let usage = |(run, main, group): (RunId, Option<u32>, Option<Arc<Group>>)| {

@@ -1,11 +1,11 @@
 //! Control groups (cgroup2): one folder a service below the keeper's own group, kept over runs.
 //!
-//! cgroup.kill is not used: since Linux 6.14 a child that is cloned into a group on which it was ever used, or into one whose count
-//! of such kills differs from that of the cloner's own group, is killed at birth (seen with 6.18). The trial in `probe` finds
-//! the second case.
+//! cgroup.kill is not used: since Linux 6.14 a child that is cloned into a group on which it was ever used, or into one
+//! whose count of such kills differs from that of the cloner's own group, is killed at birth (seen with 6.18). The
+//! trial in `probe` finds the second case.
 //!
-//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of both
-//! keeper and daemon have a name even when they cleared their environment.
+//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of
+//! both keeper and daemon have a name even when they cleared their environment.
 
 use super::proc;
 use super::sweep::Member;
@@ -194,8 +194,8 @@ impl Group {
         opened.into_iter().filter_map(sent).collect()
     }
 
-    /// Kills every process of the group, also those that are forked meanwhile; a storm of forks is frozen first. `populated`
-    /// says when they have gone.
+    /// Kills every process of the group, also those that are forked meanwhile; a storm of forks is frozen first.
+    /// `populated` says when they have gone.
     pub fn kill(&self) {
         const ROUNDS: u32 = 64;
         const PATIENCE: u32 = 3;
@@ -220,8 +220,8 @@ impl Group {
         File::from(file).write_all(if on { b"1" } else { b"0" })
     }
 
-    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once, so
-    /// that only a later change makes it ready; `populated` is to be asked after it was registered.
+    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once,
+    /// so that only a later change makes it ready; `populated` is to be asked after it was registered.
     ///
     /// # Errors
     /// ENODEV when the folder was removed behind our back, EMFILE.
@@ -339,8 +339,8 @@ fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
 }
 
-/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that shows
-/// a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
+/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that
+/// shows a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
 fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in mountinfo.lines() {
@@ -378,7 +378,8 @@ fn unescape(text: &str) -> OsString {
     OsString::from_vec(out)
 }
 
-/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have a dot.
+/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have
+/// a dot.
 fn folder_name(service: &str) -> String {
     let escaped = service.replace('%', "%25").replace('/', "%2f");
     if escaped.contains('.') || escaped.starts_with('_') { format!("_{escaped}") } else { escaped }

@@ -55,6 +55,8 @@ pub struct Check {
     hurry: bool,
     disturbed: bool,
     pub journal_full: bool,
+    /// The daemon has not seen a config that it could read.
+    pub blind: bool,
     /// Services that leave children in some config; nothing is said about what is left of them.
     leaves: BTreeSet<String>,
     entities: BTreeSet<String>,
@@ -76,6 +78,7 @@ impl Check {
             hurry: false,
             disturbed: false,
             journal_full: false,
+            blind: false,
             leaves: all.filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             last_end: 0,
@@ -106,10 +109,14 @@ impl Check {
     }
 
     /// A person spoke: the counters of all that is connected with it may begin anew.
-    pub fn spoken(&mut self, service: &str) {
-        self.policy.forget(service);
-        for name in self.closure(service, true) {
-            self.policy.forget(&name);
+    pub fn spoken(&mut self, service: &str, stops: bool) {
+        let mut names = self.closure(service, true);
+        names.insert(service.to_owned());
+        for name in &names {
+            self.policy.forget(name);
+        }
+        for run in self.runs.values_mut().filter(|r| stops && !r.over && names.contains(&*r.service)) {
+            run.stopped = true;
         }
     }
 
@@ -162,6 +169,16 @@ impl Check {
         }
     }
 
+    /// The journal says again that these runs are not over; after a loss of power the numbers of others are free again.
+    pub fn remembered(&mut self, power_lost: bool, on_record: impl Fn(RunId) -> bool) {
+        if power_lost {
+            self.runs.retain(|run, _| on_record(*run));
+        }
+        for (run, known) in &mut self.runs {
+            known.forgotten &= !on_record(*run);
+        }
+    }
+
     /// The daemon said that the shutdown is complete.
     pub fn exited(&mut self) {
         self.stopping = None;
@@ -203,7 +220,12 @@ impl Check {
             }
             Input::ConfigRead { result: Ok(config), .. } => {
                 self.config = Config::clone(config);
+                self.blind = false;
                 self.policy.forget_all();
+                // One that is not born yet is stopped without a signal.
+                for run in self.runs.values_mut().filter(|r| !r.over && !r.started) {
+                    run.stopped = true;
+                }
             }
             Input::Stop { hurry } => {
                 self.stopping = self.stopping.or(Some(usize::MAX));
@@ -220,7 +242,8 @@ impl Check {
 
     fn booted(&mut self, now: u64, boot: &Boot) {
         self.epoch += 1;
-        if boot.config_error.is_none() {
+        self.blind = boot.config_error.is_some();
+        if !self.blind {
             self.config = boot.config.clone();
         }
         for slot in &boot.table {
@@ -280,8 +303,12 @@ impl Check {
     }
 
     /// Records of one step.
-    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
+    pub fn records(&mut self, records: &[Entity], begin: usize) -> Result<(), String> {
         for r in records {
+            if let (Some(name), None) = (r.key.strip_prefix("service/"), &r.json) {
+                // A service that leaves the config takes its wish along.
+                self.set_wish(name, Wish::Auto, begin, begin + records.len());
+            }
             match &r.json {
                 Some(json) => {
                     if serde_json::from_str::<serde_json::Value>(json).is_err() {
@@ -468,7 +495,8 @@ impl Check {
             let desired = s["desired"].as_str().unwrap_or_default();
             match (self.wish(name), desired) {
                 (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
-                (wish, _) => return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}")),
+                (wish, _) if !self.blind => return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}")),
+                _ => {}
             }
             let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
             if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)

@@ -182,7 +182,7 @@ impl World<'_> {
             (_, _) => Wish::Either,
         };
         for name in &ask.names {
-            self.check.spoken(name);
+            self.check.spoken(name, ask.verb != Verb::Start);
             // A restart says nothing new about the wish of a service that autostart or a need holds up.
             let held = matches!(self.check.wish(name), Wish::Auto | Wish::Either);
             let wish = if ask.verb == Verb::Restart && held { Wish::Either } else { wish };
@@ -249,7 +249,7 @@ impl World<'_> {
         open.answered = true;
         let (verb, client, key, asked) = (open.ask.verb, open.client, open.ask.key.clone(), hash(&open.ask));
         let mutates = matches!(verb, Verb::Start | Verb::Stop | Verb::Restart | Verb::Reset);
-        if mutates && answer.is_ok() && !durable {
+        if mutates && answer.is_ok() && !durable && !self.journal_full {
             self.fail(format!("durable: {verb:?} is answered without a promise"));
         }
         let judged = self.clients.judge(req, &answer);
@@ -438,6 +438,12 @@ impl Clients {
     }
 
     fn judge(&mut self, req: ReqId, answer: &Answer) -> Result<(), String> {
+        let now_not = matches!(answer, Err(e) if matches!(e.code, Code::Busy | Code::ShuttingDown));
+        if now_not {
+            self.conflicts.remove(&req);
+            self.expected.remove(&req);
+            return Ok(());
+        }
         if self.conflicts.remove(&req) {
             return match answer {
                 Err(e) if matches!(e.code, Code::Conflict) => Ok(()),
@@ -460,7 +466,7 @@ impl Clients {
         match self.keys.get(&key) {
             Some(Key::Open { req: first, .. }) if *first != req => {}
             Some(Key::Done { .. }) => {}
-            Some(Key::Unsure) if !kept => {}
+            Some(Key::Unsure) | None if !kept => {}
             _ if kept => {
                 self.keys.insert(key, Key::Done { hash, answer: answer.clone(), end });
             }

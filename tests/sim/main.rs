@@ -138,3 +138,14 @@ fn the_same_seed_is_the_same_story() {
 fn sim_long() {
     seeds(SEEDS, number("HOB_SIM_SEEDS").unwrap_or(2000));
 }
+
+#[test]
+fn survey() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let (a, b) = (number("FROM").unwrap_or(0), number("TO").unwrap_or(50));
+    for n in a..b {
+        if let Err(f) = run(&Plan::new(n)) {
+            eprintln!("SEED {n} {}", f.what.chars().take(230).collect::<String>());
+        }
+    }
+}

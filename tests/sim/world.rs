@@ -269,7 +269,7 @@ impl<'a> World<'a> {
         self.check.ends_at(end);
         let refused = asked.is_some_and(|a| out.effects.iter().any(|e| crate::shell::is_refusal(e, a.req)));
         self.core = Some(core);
-        let told = self.check.records(&out.records);
+        let told = self.check.records(&out.records, before);
         self.require(told);
         if let (Some(asked), false) = (asked, refused) {
             self.wished(asked, before, end);
@@ -438,12 +438,18 @@ impl<'a> World<'a> {
         self.os.daemon_died();
         self.clients.daemon_died();
         let survives = self.disk.daemon_died();
-        self.check.lost(survives);
-        self.clients.lost(survives);
+        self.lose(survives, false);
         if self.keeper_gone {
             self.new_keeper();
         }
         self.soon(300, false, Event::Boot);
+    }
+
+    fn lose(&mut self, survives: usize, power: bool) {
+        self.check.lost(survives);
+        self.clients.lost(survives);
+        let disk = &self.disk;
+        self.check.remembered(power, |run| disk.get(&format!("run/{run}")).is_some());
     }
 
     /// The keeper is gone too, and its successor knows nothing.
@@ -461,8 +467,8 @@ impl<'a> World<'a> {
         self.os.power_lost();
         self.new_keeper();
         let survives = self.disk.power_lost(lost);
-        self.check.lost(survives);
-        self.clients.lost(survives);
+        self.lose(survives, true);
+        self.os.runs.retain(|run, _| self.disk.get(&format!("run/{run}")).is_some());
         self.boots += 1;
         self.booted_at = self.now;
         self.frozen_until = 0;

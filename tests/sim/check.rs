@@ -40,6 +40,8 @@ struct Run {
     forgotten: bool,
     /// Of an earlier keeper.
     orphan: bool,
+    /// Its record was lost, so that nobody can know whose it is.
+    unrecorded: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Check {
     pub blind: bool,
     /// Services that leave children in some config; nothing is said about what is left of them.
     leaves: BTreeSet<String>,
+    /// Services that are not always restarted in some config: they may finish, and stay so under a new policy.
+    pub may_finish: BTreeSet<String>,
     entities: BTreeSet<String>,
     /// Where the records of the last step end.
     last_end: usize,
@@ -67,7 +71,7 @@ pub struct Check {
 
 impl Check {
     pub fn new(plan: &Plan) -> Check {
-        let all = plan.configs.iter().flat_map(|c| &c.services);
+        let all = || plan.configs.iter().flat_map(|c| &c.services);
         Check {
             wishes: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -79,7 +83,8 @@ impl Check {
             disturbed: false,
             journal_full: false,
             blind: false,
-            leaves: all.filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             last_end: 0,
             names: plan.names().len(),
@@ -246,6 +251,14 @@ impl Check {
         if !self.blind {
             self.config = boot.config.clone();
         }
+        for (run, known) in &mut self.runs {
+            known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
+        }
+        for (run, _) in &boot.leftovers {
+            if let Some(run) = self.runs.get_mut(run) {
+                (run.over, run.orphan, run.forgotten) = (true, true, false);
+            }
+        }
         for slot in &boot.table {
             let Some(run) = self.runs.get(&slot.run).filter(|r| !r.over) else { continue };
             let new = !run.started;
@@ -407,6 +420,7 @@ impl Check {
                 stopped: false,
                 forgotten: false,
                 orphan: false,
+                unrecorded: false,
             },
         );
         Ok(())
@@ -416,7 +430,7 @@ impl Check {
         let Some(run) = self.runs.values().rev().find(|r| *r.service == *need) else { return false };
         let up = run.started && !run.over;
         match condition {
-            _ if run.over => run.clean && run.spec.restart != Restart::Always,
+            _ if run.over => run.clean && self.may_finish.contains(need),
             Condition::Started => up,
             Condition::Ready => up && run.ready_at.is_some(),
         }
@@ -470,6 +484,11 @@ impl Check {
         Ok(())
     }
 
+    /// Whether the end of this run has to be in its service's history.
+    pub fn is_recorded(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|r| !r.unrecorded)
+    }
+
     /// The process is about to be made.
     pub fn spawn(&self, start: &Start, os: &Os) -> Result<(), String> {
         if let Some(p) = os.of_service(&start.service).find(|p| p.main) {
@@ -493,9 +512,13 @@ impl Check {
                 return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
             }
             let desired = s["desired"].as_str().unwrap_or_default();
+            // Without a config there is nothing to wish for.
+            let known = !self.blind && self.config.services.contains_key(name);
             match (self.wish(name), desired) {
                 (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
-                (wish, _) if !self.blind => return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}")),
+                (wish, _) if known => {
+                    return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}"));
+                }
                 _ => {}
             }
             let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));

@@ -1,6 +1,7 @@
 //! The seeded simulator: the real core between a fake system, a fake shell, rude clients and fate, under virtual time.
 //!
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
+//! With HOB_SIM_LOUD set every step of it is told.
 //! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk by leaving
 //! out operations as long as the same invariant fails, and told with the last steps before the failure.
 
@@ -28,10 +29,10 @@ const SEEDS: u64 = 200;
 const TRIES: usize = 150;
 
 fn run(plan: &Plan) -> Result<Score, Failure> {
-    let world = std::cell::RefCell::new(Some(World::new(plan)));
-    match catch_unwind(AssertUnwindSafe(|| world.borrow_mut().take().map(World::run))) {
-        Ok(Some(result)) => result,
-        Ok(None) => Ok(Score::default()),
+    let mut world = World::new(plan);
+    world.loud = std::env::var_os("HOB_SIM_LOUD").is_some();
+    match catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();

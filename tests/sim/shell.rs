@@ -6,7 +6,6 @@ use crate::world::{Event, World};
 use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
-use hob::protocol::rpc::Code;
 use hob::core::{Effect, End, Input, Start, TableRun, Usage};
 
 pub fn ready_datagram(run: RunId) -> Input {
@@ -17,10 +16,9 @@ pub fn keys(records: &[Entity]) -> String {
     records.iter().map(|r| format!("{} {} ", r.key, r.json.as_deref().unwrap_or("gone"))).collect()
 }
 
-/// Whether this is the answer that a request was not accepted. Other errors tell of what came of it.
+/// Whether this is the answer that a request was not accepted. An error that is promised tells of what came of the work.
 pub fn is_refusal(effect: &Effect, req: ReqId) -> bool {
-    let Effect::Reply { req: r, result: Err(e), .. } = effect else { return false };
-    *r == req && !matches!(e.code, Code::Unavailable | Code::FileSystem | Code::Internal)
+    matches!(effect, Effect::Reply { req: r, result: Err(_), durable: false } if *r == req)
 }
 
 impl World<'_> {

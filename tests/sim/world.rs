@@ -11,6 +11,7 @@ use hob::base::time::{Mono, Now, Wall};
 use hob::config::Config;
 use hob::core::{Boot, Core, End, Input, Out, Start};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 /// Milliseconds without faults after which everything has to have come to rest.
 const CALM: u64 = 200_000;
@@ -87,6 +88,8 @@ pub struct World<'a> {
     serial: u64,
     at_once: u64,
     trace: Vec<String>,
+    /// Every line of the trace goes to stderr as well.
+    pub loud: bool,
     failure: Option<String>,
 }
 
@@ -120,6 +123,7 @@ impl<'a> World<'a> {
             serial: 0,
             at_once: 0,
             trace: Vec::new(),
+            loud: false,
             failure: None,
         };
         for (i, Op { at, .. }) in plan.ops.iter().enumerate() {
@@ -197,6 +201,9 @@ impl<'a> World<'a> {
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         let line = format!("{:>10}.{:06} {}", self.now / MS, self.now % MS, text());
+        if self.loud {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
         if self.trace.len() >= 20 * TRACE {
             self.trace.drain(..19 * TRACE);
         }

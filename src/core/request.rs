@@ -8,7 +8,8 @@ use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
-use crate::protocol::methods::{Change, LogQuery, Request, discover, nearest};
+use crate::base::near::nearest;
+use crate::protocol::methods::{Change, LogQuery, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// Who asks, and under which number the reply goes out.
@@ -148,7 +149,7 @@ impl Core {
     }
 
     /// The nearest name is a hint for whoever mistyped one.
-    fn unknown(&self, name: &str) -> RpcError {
+    pub(super) fn unknown(&self, name: &str) -> RpcError {
         let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
         match nearest(name, self.table.names()) {
             Some(near) => error.hint(format!("did you mean {near:?}?")),

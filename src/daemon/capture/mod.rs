@@ -15,6 +15,8 @@ pub mod source;
 pub mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::base::ids::RunId;
 use crate::base::limits::CAPTURE_TURN;

@@ -1,6 +1,6 @@
 //! A small daemon on link, table and spawn, in several moods, and the children that it starts.
 
-use crate::lab::until;
+use crate::lab::{pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
 use hob::base::control::ToDaemon;
 use hob::base::ids::RunId;
@@ -93,7 +93,8 @@ fn serve(dir: &Path, mode: &str, mut link: Link, handover: Handover) {
             append(&dir.join("messages"), &format!("{message:?}\n"));
             let ToDaemon::Stop { hurry } = message else { continue };
             if mode == "stuck" {
-                link.stopping(200);
+                let limit = fs::read_to_string(dir.join("limit")).unwrap_or_default();
+                link.stopping(limit.parse().unwrap_or(200));
             } else if hurry || mode != "record" {
                 link.stopping(30_000);
                 link.done(if mode == "late" { 7 } else { 0 });
@@ -343,7 +344,7 @@ pub(crate) fn child(args: &[&str]) -> ExitCode {
         let [dir, run] = args else { return ExitCode::from(99) };
         let run: u64 = run.parse().unwrap();
         append(&PathBuf::from(dir).join("ran"), &format!("{:<31}\n", format!("{run} {}", std::process::id())));
-        std::thread::sleep(Duration::from_millis(run.wrapping_mul(0x9e37_79b9) % 41));
+        pause(Duration::from_millis(run.wrapping_mul(0x9e37_79b9) % 41));
         return match fate(run) {
             Fate::Abort => std::process::abort(),
             #[allow(clippy::zombie_processes)] // Nobody here waits for it: it becomes the keeper's.
@@ -355,6 +356,6 @@ pub(crate) fn child(args: &[&str]) -> ExitCode {
             Fate::NoProgram => ExitCode::from(99),
         };
     };
-    std::thread::sleep(Duration::from_millis(20));
+    pause(Duration::from_millis(20));
     ExitCode::SUCCESS
 }

@@ -32,8 +32,13 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
+}
+
+/// For what is itself about time: a window to observe, a moment to kill at, a child that takes a while.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 impl Lab {
@@ -69,7 +74,7 @@ impl Lab {
         };
         let started = command.arg("keeper").arg(&dir).arg(mode).env(MARK, &dir).stdin(Stdio::null()).spawn().unwrap();
         let mut lab = Lab { dir, keeper_pid: started.id(), started, ended: false, notify };
-        if !wrapper.is_empty() {
+        if wrapper.contains(&"--fork") {
             until("the keeper below its wrapper", || {
                 let below = pids().find(|pid| parent(*pid) == Some(lab.started.id()));
                 below.inspect(|pid| lab.keeper_pid = *pid).is_some()

@@ -1,6 +1,6 @@
 //! Kills at random moments, and the reckoning afterwards.
 
-use crate::lab::{self, Lab, until};
+use crate::lab::{self, Lab, pause, until};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -55,9 +55,9 @@ fn storm(mode: &str, kills: usize) {
             if generation > 1 {
                 slowest = slowest.max(killed_at.elapsed());
             }
-            std::thread::sleep(Duration::from_micros(chance.below(30_000)));
+            pause(Duration::from_micros(chance.below(30_000)));
         } else {
-            std::thread::sleep(Duration::from_micros(chance.below(4_000)));
+            pause(Duration::from_micros(chance.below(4_000)));
         }
         killed_at = Instant::now();
         lab::kill(pid);

@@ -1,5 +1,8 @@
 //! What capture costs beside `cat > file`, with big writes and with one write a line. A measurement, not a check.
 
+// Helpers of a test fail as loudly as the test, and its figures are to be seen.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use hob::config::{Level, LogSpec};
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job, Turned};

@@ -1,5 +1,8 @@
 //! A capture that is killed with SIGKILL over and over, while programs write: no line is lost, doubled or torn.
 
+// Helpers of a test fail as loudly as the test, and its figures are to be seen.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use hob::base::ids::RunId;
 use hob::base::time::Now;
 use hob::config::{Level, LogSpec};

@@ -4,6 +4,7 @@
 use super::source::{Source, Taken};
 use crate::base::limits::CAPTURE_TURN;
 use crate::sys::pipe;
+use crate::sys::table::RunTable;
 use core::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -22,6 +23,24 @@ pub trait Words: Send + Sync {
     /// when nobody reads it any more.
     fn copied(&self) -> u64;
     fn set_copied(&self, mark: u64);
+}
+
+impl Words for RunTable {
+    fn owner(&self) -> u64 {
+        self.capture_owner()
+    }
+
+    fn set_owner(&self, hash: u64) {
+        self.set_capture_owner(hash);
+    }
+
+    fn copied(&self) -> u64 {
+        self.capture_pos()
+    }
+
+    fn set_copied(&self, mark: u64) {
+        self.set_capture_pos(mark);
+    }
 }
 
 /// What the lane works with: the transfer pipe, and one more in which bytes are looked at.

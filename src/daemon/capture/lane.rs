@@ -224,7 +224,7 @@ impl Writer {
                 }
                 Point::End(run) => {
                     if self.dropped > 0 && self.ready_file(now, out) {
-                        self.tell_dropped(out);
+                        self.tell_dropped(now, out);
                     }
                     self.tell();
                     let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
@@ -329,7 +329,8 @@ impl Writer {
         self.match_live(desk, len, out);
         let mut left = len;
         while left > 0 {
-            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(out)) {
+            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(now, out))
+            {
                 break;
             }
             let Some(take) = self.fit(desk, left, now, out) else { continue };
@@ -384,7 +385,13 @@ impl Writer {
         if take > 0 {
             return Some(take);
         }
+        if self.rotate(now, out) { None } else { Some(left) }
+    }
+
+    /// Goes over to a new file. False when the old one goes on.
+    fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
         let keep = self.spec.max_files;
+        let Some(log) = &mut self.log else { return true };
         match log.rotate(keep, now.wall) {
             Ok(()) => {
                 self.rotate_again = None;
@@ -392,7 +399,7 @@ impl Writer {
                     Ok(id) => self.share.push(id, log.base(), keep),
                     Err(_) => self.log = None,
                 }
-                None
+                true
             }
             Err(e) => {
                 let lost = log.lost;
@@ -401,13 +408,17 @@ impl Writer {
                 if lost {
                     self.log = None;
                 }
-                if lost { None } else { Some(left) }
+                lost
             }
         }
     }
 
     /// Says in the log what is missing from it. False while there is no room for even that.
-    fn tell_dropped(&mut self, out: &mut Outcome) -> bool {
+    fn tell_dropped(&mut self, now: Now, out: &mut Outcome) -> bool {
+        let full = self.log.as_ref().is_some_and(|log| log.size() >= self.spec.max_size);
+        if full && self.rotate_again.is_none_or(|at| at <= now.mono) {
+            self.rotate(now, out);
+        }
         let Some(log) = &mut self.log else { return false };
         let begin = if log.at_line_end() { "" } else { "\n" };
         let text = format!("{begin}[hob: {} bytes dropped]\n", self.dropped);

@@ -1,9 +1,12 @@
 //! A capture that is killed with SIGKILL over and over, while programs write: no line is lost, doubled or torn.
 
+// Helpers of a test fail as loudly as the test, and its figures are to be seen.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use hob::base::ids::RunId;
 use hob::base::time::Now;
 use hob::config::{Level, LogSpec};
-use hob::daemon::capture::lane::Words;
+use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job};
 use hob::daemon::source::{Source, Sources};
 use hob::sys::{clock, pipe};
@@ -123,6 +126,11 @@ fn daemon() {
     }
 }
 
+/// Lets the others work: a writer between two bursts, a capture until it is killed.
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 struct Rng(u64);
 
 impl Rng {
@@ -153,7 +161,7 @@ fn write_lines(to: OwnedFd, seed: u64, stop: &AtomicBool, written: &AtomicU64) -
             rest = &rest[n..];
         }
         written.store(lines, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_micros(rng.below(1500)));
+        pause(Duration::from_micros(rng.below(1500)));
     }
     lines
 }
@@ -201,7 +209,7 @@ fn capture_survives_kills() {
     let mut rng = Rng(99);
     for _ in 0..KILLS {
         let mut child = spawn(&dir, &pipes);
-        std::thread::sleep(Duration::from_micros(3000 + rng.below(25_000)));
+        pause(Duration::from_micros(3000 + rng.below(25_000)));
         assert!(
             child.try_wait().unwrap().is_none(),
             "it died by itself: {}",
@@ -216,11 +224,12 @@ fn capture_survives_kills() {
     let until = Instant::now() + Duration::from_secs(30);
     while pipes.iter().any(|(r, _)| pipe::waiting(r).unwrap() > 0) {
         assert!(Instant::now() < until, "the pipes are emptied");
-        std::thread::sleep(Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
     // What has left the pipes is in the file when the transfer pipe is empty too, which was looked at above, in order.
     while pipe::waiting(&pipes[0].0).unwrap() > 0 {
-        std::thread::sleep(Duration::from_millis(5));
+        assert!(Instant::now() < until, "the transfer pipe is emptied");
+        pause(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();

@@ -1,8 +1,9 @@
 //! The index beside each log file: when which part was written, and where the cumulative positions of the file begin.
 //!
-//! `NAME.log.idx` and `NAME.log.N.idx` hold records of 24 bytes: a wall time in milliseconds (or the number of a run), a
-//! cumulative position, a kind, and a checksum over these. Positions never fall within a file. A record is written before
-//! the bytes it describes; of two at one position the last wins, and one beyond the end of the file says nothing.
+//! `NAME.log.idx` and `NAME.log.N.idx` hold records of 24 bytes: a wall time in milliseconds (or the number of a run),
+//! a cumulative position, a kind, and a checksum over these. Positions never fall within a file. A record is written
+//! before the bytes it describes; of two at one position the last wins, and one beyond the end of the file says
+//! nothing.
 
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
@@ -193,8 +194,8 @@ impl Index {
         Ok(None)
     }
 
-    /// Where the first output begins that was written at this time or later. The records are looked at in order of their
-    /// positions, so that a clock that stepped back hides nothing.
+    /// Where the first output begins that was written at this time or later. The records are looked at in order of
+    /// their positions, so that a clock that stepped back hides nothing.
     ///
     /// # Errors
     /// What read(2) answers.

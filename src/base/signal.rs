@@ -94,7 +94,8 @@ impl Platform {
         if os == "linux" { Platform::linux() } else { Platform::bsd() }
     }
 
-    /// The number of a signal given by its name, with or without SIG and in any case, or by a number from 1 to `SIGNAL_MAX`.
+    /// The number of a signal given by its name, with or without SIG and in any case, or by a number from 1 to
+    /// `SIGNAL_MAX`.
     #[must_use]
     pub fn signal(&self, text: &str) -> Option<i32> {
         if let Ok(number) = text.parse::<i32>() {

@@ -1,5 +1,5 @@
-//! Durations and sizes as text: parsing what people write, printing for people, and one canonical form that parses back.
-//! Integer arithmetic throughout, so that "0.1s" is exactly 100 ms. Touches nothing.
+//! Durations and sizes as text: parsing what people write, printing for people, and one canonical form that parses
+//! back. Integer arithmetic throughout, so that "0.1s" is exactly 100 ms. Touches nothing.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -36,8 +36,8 @@ const SIZES: [(&str, u64); 11] = [
     ("PiB", 1 << 50),
 ];
 
-/// Reads a duration: one or more parts of a number and a unit (us, ms, s, m or min, h, d), largest unit first, or a bare `0`.
-/// Only the last part may have a fraction. Any number of nanoseconds up to 2^64-1 (584 years) can be written.
+/// Reads a duration: one or more parts of a number and a unit (us, ms, s, m or min, h, d), largest unit first, or a
+/// bare `0`. Only the last part may have a fraction. Any number of nanoseconds up to 2^64-1 (584 years) can be written.
 ///
 /// # Errors
 /// A sentence that says what is accepted.
@@ -83,8 +83,8 @@ fn time_unit(word: &str) -> Option<u64> {
     TIMES.iter().find(|(name, _)| *name == word).map(|(_, nanos)| *nanos)
 }
 
-/// Reads a size in bytes: a number alone, or with a unit of powers of 1000 (k, M, G, T, P, with or without B) or of 1024 (Ki, Mi,
-/// ... or KiB, MiB, ...). Upper and lower case are the same.
+/// Reads a size in bytes: a number alone, or with a unit of powers of 1000 (k, M, G, T, P, with or without B) or of
+/// 1024 (Ki, Mi, ... or KiB, MiB, ...). Upper and lower case are the same.
 ///
 /// # Errors
 /// A sentence that says what is accepted.
@@ -117,7 +117,8 @@ struct Number {
 }
 
 impl Number {
-    /// The number at the start of a text and what follows it. `None` when there is none, or one with more than 30 digits.
+    /// The number at the start of a text and what follows it. `None` when there is none, or one with more than 30
+    /// digits.
     fn split(text: &str) -> Option<(Number, &str)> {
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, rest) = text.split_at_checked(end)?;
@@ -150,8 +151,8 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
-/// The form that `parse_duration` reads back to the same value: a whole number of the largest unit that fits, as in `100ms`,
-/// `90s`, `2h`. Zero is `0s`. Durations above 584 years print as the longest that can be written.
+/// The form that `parse_duration` reads back to the same value: a whole number of the largest unit that fits, as in
+/// `100ms`, `90s`, `2h`. Zero is `0s`. Durations above 584 years print as the longest that can be written.
 #[must_use]
 pub fn canonical_duration(d: Duration) -> String {
     let nanos = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
@@ -167,8 +168,8 @@ pub fn canonical_duration(d: Duration) -> String {
     }
 }
 
-/// The form that `parse_size` reads back to the same value: a whole number of the unit that makes it shortest, as in `10MB`,
-/// `64KiB`, `512`.
+/// The form that `parse_size` reads back to the same value: a whole number of the unit that makes it shortest, as in
+/// `10MB`, `64KiB`, `512`.
 #[must_use]
 pub fn canonical_size(bytes: u64) -> String {
     let mut best = ("", bytes);

@@ -1,5 +1,5 @@
-//! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload are all
-//! read from it, so none of them can know a key that the others do not. Touches nothing.
+//! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
+//! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{Access, DaemonSpec, Grant, Level, Need, Ready, Restart, Rlimit, ServiceSpec, Signal};
 use core::time::Duration;

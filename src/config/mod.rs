@@ -6,6 +6,7 @@ mod error;
 mod graph;
 mod keys;
 mod read;
+mod scan;
 mod show;
 pub mod spec;
 #[cfg(test)]
@@ -67,8 +68,8 @@ pub fn service_name_error(name: &str) -> Option<String> {
     read::name_error(name)
 }
 
-/// Drives the parser with any bytes: it must not panic, errors must point into the text, and what is accepted must survive the
-/// way to JSON and back.
+/// Drives the parser with any bytes: it must not panic, errors must point into the text, and what is accepted must
+/// survive the way to JSON and back.
 pub fn fuzz(bytes: &[u8]) {
     let platform = Platform::linux();
     match parse_bytes(bytes, "fuzz.json", &platform) {

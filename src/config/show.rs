@@ -1,4 +1,5 @@
-//! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches nothing.
+//! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
+//! nothing.
 
 use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, RESTARTS, SERVICE, Slot};
 use super::spec::{Condition, Config, DaemonSpec, Grant, Need, Ready, Rlimit, ServiceSpec, Who};
@@ -7,8 +8,8 @@ use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
 use core::fmt::Write as _;
 
-/// The whole effective config on one line: every key, durations and sizes in their canonical units, unset ones `null`. It reads
-/// back to an equal config on the same system.
+/// The whole effective config on one line: every key, durations and sizes in their canonical units, unset ones `null`.
+/// It reads back to an equal config on the same system.
 #[must_use]
 pub fn to_json(config: &Config) -> String {
     let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));

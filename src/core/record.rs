@@ -3,12 +3,16 @@
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this program
 //! knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`, `shutdown`.
 
+use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
+use crate::config::Ready;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One entity in the journal: a key that later records of the same entity repeat, and its whole state as JSON.
 /// `json` is `None` when the entity is gone.
@@ -32,9 +36,9 @@ pub struct ServiceRecord {
     pub pulled: bool,
     /// `stopped` for all states that a new daemon finds out by itself.
     pub state: State,
-    /// When the state was entered, in wall time.
-    #[serde(default)]
-    since: i64,
+    /// When the state was entered, in wall time, for a state of rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
     /// End of the delay, in this boot's monotonic nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
@@ -94,6 +98,21 @@ pub struct Shutdown {
     pub deadline: u64,
 }
 
+/// The service of each run whose intent is in the journal.
+#[must_use]
+pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
+    #[derive(Deserialize)]
+    struct Named {
+        service: String,
+    }
+    let one = |e: &Entity| {
+        let run = e.key.strip_prefix("run/")?.parse().ok()?;
+        let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
+        Some((RunId(run), Arc::from(named.service)))
+    };
+    entities.iter().filter_map(one).collect()
+}
+
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
@@ -123,14 +142,15 @@ pub fn service(s: &Service) -> Entity {
         choice: s.choice,
         pulled: s.pulled,
         state: kept,
-        since: s.since.wall.0,
+        since: (!s.state.live() && s.state != State::Waiting).then_some(s.since.wall.0),
         until: backoff.then_some(s.until.0),
         cause: backoff.then(|| s.cause.clone()),
         total: s.counters.total,
         streak: s.counters.streak,
         refused: s.counters.refused,
         times: s.counters.times.iter().map(|t| t.0).collect(),
-        runs: s.runs,
+        // The present run has a record of its own, which carries its number.
+        runs: s.runs.saturating_sub(u32::from(s.live.is_some())),
         fails: s.fails,
         last_error: s.last_error.clone(),
         history: s.history.clone(),
@@ -163,7 +183,8 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         keeper: keeper.to_owned(),
         mold: live.mold,
         begun: pair(live.begun),
-        ready: live.ready.map(pair),
+        // Who is ready by being executed needs no record of it.
+        ready: live.ready.filter(|_| s.spec.ready != Ready::Spawned).map(pair),
         stop: live.stop.clone(),
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
@@ -173,6 +194,12 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
 
 fn run_key(run: RunId) -> String {
     format!("run/{run}")
+}
+
+/// The run that an entity's key names.
+#[must_use]
+pub fn run_of(key: &str) -> Option<RunId> {
+    key.strip_prefix("run/")?.parse().ok().map(RunId)
 }
 
 #[must_use]
@@ -201,7 +228,7 @@ impl ServiceRecord {
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
         s.pulled = self.pulled;
-        s.since.wall = Wall(self.since);
+        s.since.wall = Wall(self.since.unwrap_or_default());
         s.runs = self.runs;
         s.fails = self.fails;
         s.last_error = self.last_error;
@@ -247,15 +274,15 @@ pub fn read(entities: Vec<Entity>) -> Stored {
     let mut stored = Stored::default();
     for e in entities {
         let Some(json) = e.json.as_deref() else { continue };
-        if e.key.starts_with("key/") {
+        if Keys::owns(&e.key) {
             stored.keys.push(e);
             continue;
         }
         let problem = match e.key.split_once('/') {
             Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
-            Some(("run", id)) => match id.parse().map(RunId) {
-                Ok(id) => parse(json).map(|r| stored.runs.push((id, r))),
-                Err(_) => Err("its number cannot be read".to_owned()),
+            Some(("run", _)) => match run_of(&e.key) {
+                Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
+                None => Err("its number cannot be read".to_owned()),
             },
             None if e.key == "meta" => parse(json).map(|r| stored.meta = Some(r)),
             None if e.key == "shutdown" => parse(json).map(|r| stored.shutdown = Some(r)),

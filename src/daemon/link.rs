@@ -1,7 +1,8 @@
-//! The daemon's end of the channel to its keeper: takes over what the keeper holds, then tells it what to hold and what happens.
+//! The daemon's end of the channel to its keeper: takes over what the keeper holds, then tells it what to hold and
+//! what happens.
 //!
-//! Nothing here waits except the handshake. Short messages that the channel cannot take now are queued and sent by `flush`;
-//! descriptors are never queued here, because only what the channel has taken survives this process.
+//! Nothing here waits except the handshake. Short messages that the channel cannot take now are queued and sent by
+//! `flush`; descriptors are never queued here, because only what the channel has taken survives this process.
 
 use crate::base::control::{
     BYTES_MAX, DAEMON_FD, FDS_MAX, LABEL_MAX, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, VERSION,
@@ -48,8 +49,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Takes over descriptor 3 and waits until the keeper has handed over everything. To be called once, before this process
-    /// opens anything.
+    /// Takes over descriptor 3 and waits until the keeper has handed over everything. To be called once, before this
+    /// process opens anything.
     ///
     /// # Errors
     /// When this process was not started by a keeper, the keeper ends meanwhile, or it sends no valid handover.
@@ -102,13 +103,13 @@ impl Link {
         Ok((Link { chan, queue: VecDeque::new(), held, held_count, held_max, gone: false }, handover))
     }
 
-    /// Hands copies of descriptors to the keeper, instead of what it held under this label. Once this returns `Ok`, they are with
-    /// the keeper whatever becomes of this process.
+    /// Hands copies of descriptors to the keeper, instead of what it held under this label. Once this returns `Ok`,
+    /// they are with the keeper whatever becomes of this process.
     ///
     /// # Errors
-    /// `WouldBlock` or ETOOMANYREFS: to be tried again a little later, and what needs it to be put off so long. `QuotaExceeded`:
-    /// the keeper can hold no more. `InvalidInput`: more than 64 descriptors or a label longer than 510 bytes. `BrokenPipe`:
-    /// the keeper is gone.
+    /// What `chan::is_later` knows: to be tried again a little later, and what needs it to be put off so long.
+    /// `QuotaExceeded`: the keeper can hold no more. `InvalidInput`: more than 64 descriptors or a label longer than
+    /// 510 bytes. `BrokenPipe`: the keeper is gone.
     pub fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() > FDS_MAX || label.len() > LABEL_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too much for one label"));
@@ -157,14 +158,16 @@ impl Link {
         self.say(&ToKeeper::Stopping { limit_ms });
     }
 
-    /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before that.
+    /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before
+    /// that.
     pub fn done(&mut self, code: u8) {
         self.say(&ToKeeper::Done { code });
     }
 
     /// The next message, or `None` when there is none now; then `gone` tells whether the keeper still exists.
     ///
-    /// `Ended { slot }` is a hint to look at that slot: it may come twice, or late, when the slot is already in use for another run.
+    /// `Ended { slot }` is a hint to look at that slot: it may come twice, or late, when the slot is already in use
+    /// for another run.
     pub fn recv(&mut self) -> Option<ToDaemon> {
         let mut buf = [0; BYTES_MAX];
         while !self.gone {
@@ -191,7 +194,7 @@ impl Link {
     pub fn flush(&mut self) {
         while let Some(bytes) = self.queue.front() {
             match self.chan.send(bytes, &[]) {
-                Err(e) if is_later(&e) => return,
+                Err(e) if chan::is_later(&e) => return,
                 // Sent, or the keeper is gone, which `recv` tells.
                 Ok(()) | Err(_) => self.queue.pop_front(),
             };
@@ -249,11 +252,6 @@ impl AsFd for Link {
     }
 }
 
-/// Whether a failed send may succeed later.
-fn is_later(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
-}
-
 fn receive_waiting<'b>(chan: &Chan, buf: &'b mut [u8; BYTES_MAX]) -> io::Result<(&'b [u8], Vec<OwnedFd>)> {
     loop {
         match chan.recv(buf) {
@@ -269,4 +267,121 @@ fn receive_waiting<'b>(chan: &Chan, buf: &'b mut [u8; BYTES_MAX]) -> io::Result<
 
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::control::Inherited;
+    use std::fs::File;
+
+    const HELLO: ToDaemon = ToDaemon::Hello {
+        keeper_pid: 9,
+        generation: 3,
+        flags: 0,
+        inherited: Inherited { nofile: 1024, oom_score_adj: OOM_UNCHANGED, hold_max: 10 },
+    };
+
+    /// A keeper's end, and the link after a handover with one label of three descriptors and one early message.
+    fn linked() -> (Chan, Link, Handover) {
+        let (keeper, daemon) = Chan::pair().unwrap();
+        let table = RunTable::create().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        keeper.send(&HELLO.encode(), &[table.fd(), null.as_fd(), null.as_fd(), null.as_fd()]).unwrap();
+        keeper.send(&ToDaemon::Held { label: "a".into() }.encode(), &[null.as_fd(); 3]).unwrap();
+        keeper.send(&ToDaemon::Ended { slot: 5 }.encode(), &[]).unwrap();
+        keeper.send(&[VERSION, 99, 1, 2], &[null.as_fd()]).unwrap();
+        keeper.send(&ToDaemon::HeldEnd.encode(), &[]).unwrap();
+        let (link, handover) = Link::over(daemon).unwrap();
+        (keeper, link, handover)
+    }
+
+    fn heard(keeper: &Chan) -> Vec<(ToKeeper, usize)> {
+        let mut buf = [0; BYTES_MAX];
+        std::iter::from_fn(|| {
+            let (n, fds) = keeper.recv(&mut buf).ok()??;
+            Some((ToKeeper::decode(&buf[..n]).unwrap(), fds.len()))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_handover_brings_everything_and_what_came_early() {
+        let (keeper, mut link, handover) = linked();
+        assert_eq!((handover.keeper_pid, handover.generation, handover.nofile), (9, 3, 1024));
+        assert_eq!(handover.oom_score_adj, None);
+        assert_eq!(handover.held["a"].len(), 3);
+        assert_eq!(handover.early, [ToDaemon::Ended { slot: 5 }]);
+        assert_eq!(link.held(), (3, 10));
+        assert_eq!(link.recv(), None);
+        keeper.send(&ToDaemon::Stop { hurry: true }.encode(), &[]).unwrap();
+        assert_eq!(link.recv(), Some(ToDaemon::Stop { hurry: true }));
+        assert!(!link.gone());
+        drop(keeper);
+        assert_eq!(link.recv(), None);
+        assert!(link.gone());
+    }
+
+    #[test]
+    fn holding_is_counted_and_limited() {
+        let (keeper, mut link, _handover) = linked();
+        let null = File::open("/dev/null").unwrap();
+        link.hold("b", &[null.as_fd(); 7]).unwrap();
+        assert_eq!(link.hold("c", &[null.as_fd()]).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        link.hold("a", &[null.as_fd()]).unwrap();
+        assert_eq!(link.held(), (8, 10), "the label was replaced");
+        link.drop("b");
+        link.drop("unknown");
+        assert_eq!(link.held(), (1, 10));
+        let label = |l: &str| l.to_owned();
+        let expected = [
+            (ToKeeper::Hold { label: label("b") }, 7),
+            (ToKeeper::Hold { label: label("a") }, 1),
+            (ToKeeper::Drop { label: label("b") }, 0),
+        ];
+        assert_eq!(heard(&keeper), expected);
+        let long = "x".repeat(LABEL_MAX + 1);
+        assert_eq!(link.hold(&long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        link.hold(&"x".repeat(LABEL_MAX), &[]).unwrap();
+        assert_eq!(heard(&keeper).len(), 1, "the longest label fits a message");
+    }
+
+    #[test]
+    fn a_full_channel_queues_words_and_refuses_descriptors() {
+        let (keeper, mut link, _handover) = linked();
+        let null = File::open("/dev/null").unwrap();
+        let mut sent = 0u64;
+        while !link.wants_write() {
+            link.stopping(sent);
+            sent += 1;
+        }
+        link.beat();
+        link.beat();
+        link.drop("a");
+        assert_eq!(link.hold("a", &[null.as_fd()]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(!link.flush_within(Duration::from_millis(1)));
+        let mut all = heard(&keeper);
+        assert!(link.flush_within(Duration::from_secs(30)));
+        link.hold("a", &[null.as_fd()]).unwrap();
+        all.extend(heard(&keeper));
+        let mut expected: Vec<_> = (0..sent).map(|limit_ms| (ToKeeper::Stopping { limit_ms }, 0)).collect();
+        expected.push((ToKeeper::Beat, 0));
+        expected.push((ToKeeper::Drop { label: "a".into() }, 0));
+        expected.push((ToKeeper::Hold { label: "a".into() }, 1));
+        assert_eq!(all, expected, "in order, none lost, one heartbeat for two that waited");
+    }
+
+    #[test]
+    fn a_missing_or_foreign_handover_is_an_error() {
+        let over = |send: &dyn Fn(&Chan)| {
+            let (keeper, daemon) = Chan::pair().unwrap();
+            send(&keeper);
+            drop(keeper);
+            Link::over(daemon).unwrap_err().kind()
+        };
+        assert_eq!(over(&|_| {}), io::ErrorKind::UnexpectedEof);
+        assert_eq!(over(&|k| k.send(&ToDaemon::HeldEnd.encode(), &[]).unwrap()), io::ErrorKind::InvalidData);
+        assert_eq!(over(&|k| k.send(&HELLO.encode(), &[]).unwrap()), io::ErrorKind::InvalidData);
+        assert_eq!(over(&|k| k.send(&[VERSION + 1, 1, 0], &[]).unwrap()), io::ErrorKind::InvalidData);
+    }
 }

@@ -1,8 +1,8 @@
 //! The keeper: parent of the daemon, holder of what must survive it. Uses `sys` and `base` alone.
 //!
-//! One thread, no config, bounded memory. It starts the daemon again whenever it dies, hands it the descriptors that earlier daemons
-//! left here, reaps every orphan into the run table, turns signals into messages, and ends when the daemon says so. It
-//! never looks into what it holds. With nothing to do it sleeps without a deadline.
+//! One thread, no config, bounded memory. It starts the daemon again whenever it dies, hands it the descriptors that
+//! earlier daemons left here, reaps every orphan into the run table, turns signals into messages, and ends when the
+//! daemon says so. It never looks into what it holds. With nothing to do it sleeps without a deadline.
 
 mod pidfile;
 mod worker;
@@ -33,7 +33,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A second request counts as hurry only this much later: one key press may send several signals.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
-/// A stop request that no daemon has taken by now is carried out without one; the second one is for a request in a hurry.
+/// A stop request that no daemon has taken by now is carried out without one; the second one is for a request in a
+/// hurry.
 const STOP_UNTAKEN: Duration = Duration::from_secs(60);
 const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
 /// A daemon that said `Done` has this long to end.
@@ -42,6 +43,8 @@ const DONE_LIMIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(10);
 /// A sleep this much longer than asked for means that the machine was frozen.
 const FROZEN: Duration = Duration::from_secs(1);
+/// With an end in sight the keeper looks at the clock this often, so that little of a freeze counts.
+const SLICE: Duration = Duration::from_secs(1);
 /// How long killed processes may take to vanish before the keeper ends without them.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Descriptors that the keeper needs for itself.
@@ -76,8 +79,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Keeps a daemon running until it says that all is done; answers the exit code of hob. The calling process must have one thread and
-/// be hob's alone, since its signals, children and limits become the keeper's.
+/// Keeps a daemon running until it says that all is done; answers the exit code of hob. The calling process must have
+/// one thread and be hob's alone, since its signals, children and limits become the keeper's.
 #[must_use]
 pub fn run(mut options: Options) -> u8 {
     match Means::new(options.init) {
@@ -101,6 +104,8 @@ impl Means {
     fn new(init: bool) -> io::Result<Means> {
         own::inherit_nothing()?;
         own::set_name(c"hob-keeper");
+        // Above all SIGCHLD: where it is ignored, the kernel throws away how children ended.
+        signals::reset_ignored();
         let signals = Signals::open()?;
         let subreaper = own::become_subreaper();
         let (nofile, raised) = own::raise_nofile()?;
@@ -262,11 +267,12 @@ impl Keeper {
     fn deadline(&self, now: Mono) -> Option<Mono> {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
-        [start, retry, self.end_by].into_iter().flatten().min()
+        let end = self.end_by.map(|at| at.min(now + SLICE));
+        [start, retry, end].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
-        let channel = self.worker.as_ref().and_then(Worker::channel);
+        let channel = self.worker.as_ref().and_then(Worker::channel).map(AsFd::as_fd);
         let write = self.worker.as_ref().is_some_and(|w| w.blocked() == Blocked::Full);
         let fds = [(channel, write), (Some(self.means.signals.as_fd()), false)];
         // An error of poll means that the kernel lacks memory: looking again after a pause is all that can be done.
@@ -288,7 +294,7 @@ impl Keeper {
     fn receive(&mut self) {
         let mut buf = [0; BYTES_MAX];
         loop {
-            let Some(result) = self.worker.as_ref().and_then(|w| w.receive(&mut buf)) else { return };
+            let Some(result) = self.worker.as_ref().and_then(Worker::channel).map(|c| c.recv(&mut buf)) else { return };
             match result {
                 Ok(Some((n, fds))) => {
                     // What this keeper does not know is ignored, and its descriptors are closed.
@@ -324,7 +330,8 @@ impl Keeper {
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
-                // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has one now.
+                // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has
+                // one now.
                 self.end_by = Some(self.end_by.filter(|_| self.stopping).map_or(at, |before| before.min(at)));
                 self.stopping = true;
                 self.notify_outer("STOPPING=1");

@@ -1,7 +1,8 @@
 //! The running daemon as its keeper sees it: its channel, and what it has been told so far.
 //!
-//! What is still to be told is never a growing list: the handover is a cursor over the labels, ends of runs are a bit for each slot,
-//! signals a bit for each number. So a daemon that does not read costs nothing, and a full channel loses nothing.
+//! What is still to be told is never a growing list: the handover is a cursor over the labels, ends of runs are a bit
+//! for each slot, signals a bit for each number. So a daemon that does not read costs nothing, and a full channel
+//! loses nothing.
 
 use crate::base::control::ToDaemon;
 use crate::base::limits::RUN_SLOTS;
@@ -97,13 +98,9 @@ impl Worker {
         self.blocked
     }
 
-    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
-        self.chan.as_ref().map(AsFd::as_fd)
-    }
-
-    /// The next message of the daemon; `None` once the channel is closed here.
-    pub(super) fn receive(&self, buf: &mut [u8]) -> Option<io::Result<Option<(usize, Vec<OwnedFd>)>>> {
-        self.chan.as_ref().map(|c| c.recv(buf))
+    /// `None` once it is closed.
+    pub(super) fn channel(&self) -> Option<&Chan> {
+        self.chan.as_ref()
     }
 
     pub(super) fn close(&mut self) {

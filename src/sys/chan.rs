@@ -1,4 +1,5 @@
-//! Message sockets between keeper and daemon: one datagram a message, descriptors beside it; and waiting on a few descriptors.
+//! Message sockets between keeper and daemon: one datagram a message, descriptors beside it; and waiting on a few
+//! descriptors.
 //!
 //! A channel is non-blocking and its descriptors are never inheritable, neither its own nor those that arrive over it.
 
@@ -28,6 +29,12 @@ const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC;
 #[cfg(target_os = "macos")]
 const RECV_FLAGS: libc::c_int = 0;
 
+// Set with the call itself where that is possible: a thread may be starting a program at the same time.
+#[cfg(not(target_os = "macos"))]
+const KIND_FLAGS: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+#[cfg(target_os = "macos")]
+const KIND_FLAGS: libc::c_int = 0;
+
 /// Room for `FDS_PER_MESSAGE` descriptors and a header, aligned for it.
 const CONTROL_WORDS: usize = 136;
 
@@ -45,7 +52,7 @@ impl Chan {
     pub fn pair() -> io::Result<(Chan, Chan)> {
         let mut fds = [0; 2];
         // SAFETY: `fds` has room for the two descriptors that the call writes.
-        check(unsafe { libc::socketpair(libc::AF_UNIX, KIND, 0, fds.as_mut_ptr()) })?;
+        check(unsafe { libc::socketpair(libc::AF_UNIX, KIND | KIND_FLAGS, 0, fds.as_mut_ptr()) })?;
         // SAFETY: the call succeeded, so both descriptors are open and owned by nobody else.
         let (a, b) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         Ok((Chan::from_fd(a)?, Chan::from_fd(b)?))
@@ -60,8 +67,8 @@ impl Chan {
         Ok(Chan { fd })
     }
 
-    /// Takes over a descriptor that this process was started with. Call it once, before anything else could have been opened
-    /// under that number.
+    /// Takes over a descriptor that this process was started with. Call it once, before anything else could have been
+    /// opened under that number.
     ///
     /// # Errors
     /// When the number is not an open message socket.
@@ -75,15 +82,16 @@ impl Chan {
         if kind != KIND {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a message socket"));
         }
-        // SAFETY: the number is an open socket which this process was started with, and by contract nobody else owns it.
+        // SAFETY: the number is an open socket which this process was started with, and by contract nobody else owns
+        // it.
         Chan::from_fd(unsafe { OwnedFd::from_raw_fd(number) })
     }
 
     /// Sends one message with descriptors, whole or not at all.
     ///
     /// # Errors
-    /// `WouldBlock` when the other side does not keep up; ETOOMANYREFS when too many descriptors are on their way; EPIPE or
-    /// ECONNRESET when the other side is gone; `InvalidInput` for more than 253 descriptors.
+    /// `WouldBlock` when the other side does not keep up; ETOOMANYREFS when too many descriptors are on their way;
+    /// EPIPE or ECONNRESET when the other side is gone; `InvalidInput` for more than 253 descriptors.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() > FDS_PER_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
@@ -105,8 +113,8 @@ impl Chan {
     /// Receives one message: its length in `buf` and its descriptors. `None`: the other end is closed and all is read.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no message; `InvalidData` when the message or its descriptors did not fit (what did arrive is
-    /// closed, the message is consumed).
+    /// `WouldBlock` when there is no message; `InvalidData` when the message or its descriptors did not fit (what did
+    /// arrive is closed, the message is consumed).
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
         let mut control = [0u64; CONTROL_WORDS];
         let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -148,7 +156,16 @@ impl From<Chan> for OwnedFd {
     }
 }
 
-/// Sends one datagram to the Unix socket of this name, without waiting (sd_notify). A leading `@` means an abstract name.
+/// Whether a failed send may succeed a little later: the other side does not keep up, too many descriptors are on their
+/// way, or memory is short.
+#[must_use]
+pub fn is_later(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::WouldBlock
+        || matches!(e.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Sends one datagram to the Unix socket of this name, without waiting (sd_notify). A leading `@` means an abstract
+/// name.
 ///
 /// # Errors
 /// What socket(2) and sendto(2) answer; `InvalidInput` for a name that does not fit an address.
@@ -170,7 +187,7 @@ pub fn send_datagram(name: &OsStr, bytes: &[u8]) -> io::Result<()> {
         length += 1;
     }
     // SAFETY: a plain call; the result is checked.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0) })?;
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | KIND_FLAGS, 0) })?;
     // SAFETY: the call succeeded, so the descriptor is open and owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     prepare(&fd)?;
@@ -190,8 +207,8 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// Sleeps until one of the descriptors is readable (or writable, where asked for) or the time is up; without a time for ever.
-/// A time is rounded up to a millisecond, so that it has passed when this returns.
+/// Sleeps until one of the descriptors is readable (or writable, where asked for) or the time is up; without a time
+/// for ever. A time is rounded up to a millisecond, so that it has passed when this returns.
 ///
 /// # Errors
 /// What poll(2) answers; a signal that interrupts it is answered by nothing being ready.
@@ -270,8 +287,8 @@ fn fill_control(header: &mut libc::msghdr, fds: &[BorrowedFd<'_>]) {
         return;
     }
     let bytes = libc::c_uint::try_from(size_of_val(fds)).unwrap_or_default();
-    // SAFETY: CMSG_SPACE only computes. The control area has room for 253 descriptors, which `send` has checked, so the first
-    // header and its data lie within it; a BorrowedFd is one RawFd in memory.
+    // SAFETY: CMSG_SPACE only computes. The control area has room for 253 descriptors, which `send` has checked, so
+    // the first header and its data lie within it; a BorrowedFd is one RawFd in memory.
     unsafe {
         set_control_length(header, libc::CMSG_SPACE(bytes) as usize);
         let first = libc::CMSG_FIRSTHDR(header);

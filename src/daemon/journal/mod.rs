@@ -155,6 +155,14 @@ impl Journal {
         }
     }
 
+    /// The pool says that the job under way is past its deadline. Its replies wait on, and the core learns why.
+    pub fn overdue(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.stuck = store.busy;
+            store.tell();
+        }
+    }
+
     /// The pool says that the job under way panicked; it counts as failed.
     pub fn lost(&mut self, now: Mono) {
         self.ended(now, Ended::lost());

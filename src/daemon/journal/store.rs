@@ -122,7 +122,9 @@ pub(super) struct Store {
     pub(super) unsynced: Vec<Arc<File>>,
     /// Names in the folder are not on disk yet.
     pub(super) dir_changed: bool,
+    /// A job is under way; and it is past its deadline.
     pub(super) busy: bool,
+    pub(super) stuck: bool,
     pub(super) snapshot: Snapshot,
     pub(super) facts: Vec<Input>,
     pub(super) reports: Vec<String>,
@@ -187,6 +189,7 @@ impl Store {
                 .collect(),
             dir_changed: true,
             busy: false,
+            stuck: false,
             snapshot: Snapshot::new(found.damaged()),
             facts: Vec::new(),
             reports: Vec::new(),
@@ -270,15 +273,18 @@ impl Store {
     /// Allocates ahead of the end, and tells when that becomes impossible or possible again.
     pub(super) fn reserve(&mut self, now: Mono) {
         let wanted = JOURNAL_RESERVE + ALLOCATE_STEP;
-        let full = match file::reserve(&self.file, self.size, wanted) {
-            Ok(()) => {
-                self.allocated = self.size + wanted;
-                false
-            }
-            // The last step may fit without the room beyond.
-            Err(_) => file::reserve(&self.file, self.size, JOURNAL_RESERVE).is_err(),
-        };
-        if full || self.allocated < self.size + JOURNAL_RESERVE {
+        let room = file::reserve(&self.file, self.size, wanted).map(|()| wanted).or_else(|_| {
+            // The reserve may fit without the step beyond it.
+            file::reserve(&self.file, self.size, JOURNAL_RESERVE).map(|()| JOURNAL_RESERVE)
+        });
+        let full = room.as_ref().is_err_and(is_full);
+        match room {
+            Ok(room) => self.allocated = self.size + room,
+            // Failures of another kind will show when something is written.
+            Err(_) if !full => self.allocated = self.size + wanted,
+            Err(_) => {}
+        }
+        if full {
             self.full_retry.failed(now);
         } else {
             self.full_retry.clear();
@@ -292,8 +298,11 @@ impl Store {
     /// Tells whether the journal is behind, and why, when that has changed.
     pub(super) fn tell(&mut self) {
         let why = self.why.clone().or_else(|| {
-            let n = self.untrusted?;
-            Some(format!("{} had an I/O error and is being replaced", journal_path(&self.dir, n).display()))
+            if self.stuck {
+                return Some(format!("the disk of {} does not answer", self.dir.display()));
+            }
+            self.untrusted?;
+            Some(format!("the journal in {} had an I/O error and is being replaced", self.dir.display()))
         });
         if why != self.told {
             self.told.clone_from(&why);
@@ -332,6 +341,9 @@ impl Store {
         self.base = Some(base);
         self.dir_changed = true;
         self.reserve(now);
+        if !self.pending.is_empty() {
+            self.write_pending(now);
+        }
         Ok(base)
     }
 
@@ -354,7 +366,7 @@ impl Store {
     }
 
     pub(super) fn ended(&mut self, now: Mono, ended: Ended) {
-        self.busy = false;
+        (self.busy, self.stuck) = (false, false);
         match (ended.snapshot, ended.result) {
             (None, Ok(())) if self.untrusted.is_none() => self.durable = self.durable.max(ended.upto),
             (None, Ok(())) => {}

@@ -5,6 +5,9 @@
 //! once and its thread replaced: the stuck one ends by itself when the kernel lets it go, and its result comes as `Late`,
 //! because a late result can still be a fact (a child that exists, bytes that are on disk).
 
+#[cfg(test)]
+mod tests;
+
 use crate::base::time::Mono;
 use crate::sys;
 use core::fmt;
@@ -121,6 +124,40 @@ struct Results<T> {
     waker: Arc<mio::Waker>,
 }
 
+/// Id of results that are no job's.
+const NO_JOB: u64 = 0;
+
+/// Sends results to the loop from a thread that is not the pool's.
+pub struct Teller<T> {
+    results: Arc<Results<T>>,
+}
+
+impl<T> fmt::Debug for Teller<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Teller")
+    }
+}
+
+impl<T> Teller<T> {
+    pub fn tell(&self, result: T) {
+        self.results.push(NO_JOB, Ok(result));
+    }
+}
+
+impl<T> Results<T> {
+    /// Adds a result, and wakes the loop for the first of a batch.
+    fn push(&self, id: u64, result: Result<T, String>) {
+        let mut queue = lock(&self.queue);
+        queue.push((id, result));
+        let first = queue.len() == 1;
+        drop(queue);
+        if first {
+            // The waker fails only when the loop's selector is gone, and then nobody waits for the result.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
 /// What the loop remembers of a job until its result is taken.
 struct Open {
     name: &'static str,
@@ -198,6 +235,12 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
+    /// A way for a thread of another kind to send results to the loop.
+    #[must_use]
+    pub fn teller(&self) -> Teller<T> {
+        Teller { results: Arc::clone(&self.results) }
+    }
+
     /// Takes what has ended since the last call, in order of its end.
     pub fn results(&mut self) -> Vec<Done<T>> {
         let ended = core::mem::take(&mut *lock(&self.results.queue));
@@ -205,6 +248,9 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     fn close(&mut self, id: u64, result: Result<T, String>) -> Option<Done<T>> {
+        if id == NO_JOB {
+            return result.ok().map(Done::Finished);
+        }
         let open = self.open.remove(&id)?;
         if let Some(due) = open.due {
             self.due.remove(&(due, id));
@@ -326,15 +372,7 @@ impl<T: Send + 'static> LaneShared<T> {
         }
         while let Some(job) = self.take(me) {
             let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| panic_text(panic.as_ref()));
-            let was_empty = {
-                let mut results = lock(&self.results.queue);
-                results.push((job.id, result));
-                results.len() == 1
-            };
-            if was_empty {
-                // The waker fails only when the loop's selector is gone, and then nobody waits for the result.
-                let _ = self.results.waker.wake();
-            }
+            self.results.push(job.id, result);
         }
         self.ended.notify_all();
     }
@@ -386,155 +424,4 @@ fn lock<S>(mutex: &Mutex<S>) -> MutexGuard<'_, S> {
 fn panic_text(panic: &(dyn core::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-
-    const LONG: Duration = Duration::from_secs(30);
-
-    struct Bench {
-        poll: mio::Poll,
-        pool: Pool<u32>,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            let poll = mio::Poll::new().unwrap();
-            let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
-            Bench { poll, pool: Pool::new(waker) }
-        }
-
-        /// Waits for `n` results by the waker alone.
-        fn wait(&mut self, n: usize) -> Vec<Done<u32>> {
-            let mut events = mio::Events::with_capacity(4);
-            let mut all = self.pool.results();
-            while all.len() < n {
-                self.poll.poll(&mut events, Some(LONG)).unwrap();
-                assert!(!events.is_empty(), "the waker was not woken");
-                all.extend(self.pool.results());
-            }
-            all
-        }
-    }
-
-    #[test]
-    fn lanes_keep_order_and_every_result_arrives() {
-        let mut b = Bench::new();
-        for i in 0..500 {
-            b.pool.run(Lane::Sync, "one", Mono(0), LONG, move || i);
-        }
-        let expected: Vec<_> = (0..500).map(Done::Finished).collect();
-        assert_eq!(b.wait(500), expected);
-        for lane in LANES {
-            for i in 0..100 {
-                b.pool.run(lane, "many", Mono(0), LONG, move || i);
-            }
-        }
-        assert_eq!(b.wait(400).len(), 400);
-        assert_eq!(b.pool.next_deadline(), None);
-        assert_eq!(b.pool.quit(LONG), Vec::<&str>::new());
-    }
-
-    #[test]
-    fn one_wake_for_a_batch_of_results() {
-        let mut b = Bench::new();
-        let (go, gate) = mpsc::channel::<()>();
-        b.pool.run(Lane::Files, "gate", Mono(0), LONG, move || u32::from(gate.recv().is_err()));
-        for i in 1..100 {
-            b.pool.run(Lane::Files, "rest", Mono(0), LONG, move || i);
-        }
-        go.send(()).unwrap();
-        // The lane's queue is dry when its threads have ended; only then the wakes are counted.
-        assert!(b.pool.quit(LONG).is_empty());
-        let mut events = mio::Events::with_capacity(4);
-        b.poll.poll(&mut events, Some(LONG)).unwrap();
-        assert_eq!(events.iter().count(), 1);
-        b.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
-        assert_eq!(events.iter().count(), 0);
-        assert_eq!(b.pool.results().len(), 100);
-    }
-
-    #[test]
-    fn a_panic_is_told_and_the_thread_goes_on() {
-        let mut b = Bench::new();
-        b.pool.run(Lane::Bulk, "bad", Mono(0), LONG, || panic!("broken {}", 7));
-        b.pool.run(Lane::Bulk, "good", Mono(0), LONG, || 1);
-        let done = b.wait(2);
-        assert_eq!(done[0], Done::Panicked { name: "bad", message: "broken 7".into() });
-        assert_eq!(done[1], Done::Finished(1));
-    }
-
-    #[test]
-    fn a_stuck_job_is_named_once_replaced_and_its_late_result_told_apart() {
-        let mut b = Bench::new();
-        let now = sys::clock::now().mono;
-        let (go, gate) = mpsc::channel::<()>();
-        let (in_, inside) = mpsc::channel();
-        let limit = Duration::from_secs(5);
-        b.pool.run(Lane::Sync, "stuck", now, limit, move || {
-            in_.send(()).unwrap();
-            u32::from(gate.recv().is_ok())
-        });
-        b.pool.run(Lane::Sync, "behind", now, limit, || 2);
-        inside.recv_timeout(LONG).unwrap();
-        assert_eq!(b.pool.next_deadline(), Some(now + limit));
-        assert!(b.pool.overdue(now).is_empty());
-        let later = sys::clock::now().mono + limit;
-        assert_eq!(b.pool.overdue(later), [Overdue { name: "stuck", lane: Lane::Sync }]);
-        assert!(b.pool.overdue(later).is_empty(), "told only once");
-        assert_eq!(b.wait(1), [Done::Finished(2)]);
-        assert_eq!(b.pool.next_deadline(), None, "the stuck one no longer wakes anybody");
-        assert_eq!(b.pool.quit(Duration::from_millis(1)), ["stuck"]);
-        go.send(()).unwrap();
-        assert_eq!(b.wait(1), [Done::Late { name: "stuck", result: 1 }]);
-    }
-
-    #[test]
-    fn stuck_threads_are_bounded_and_the_lane_recovers() {
-        let mut b = Bench::new();
-        let mut gates = Vec::new();
-        let n = ABANDONED_MAX + 3;
-        for _ in 0..n {
-            let (go, gate) = mpsc::channel::<()>();
-            gates.push(go);
-            b.pool.run(Lane::Files, "stuck", Mono(0), Duration::ZERO, move || u32::from(gate.recv().is_ok()));
-        }
-        let until = Instant::now() + LONG;
-        let (mut told, mut now) = (0, Mono(u64::MAX / 2));
-        while told <= ABANDONED_MAX && Instant::now() < until {
-            told += b.pool.overdue(now).len();
-            now = now + RETRY;
-            std::thread::yield_now();
-        }
-        assert_eq!(told, ABANDONED_MAX + 1, "all replaceable ones and the one that holds the lane");
-        let threads = lock(&b.pool.lanes[Lane::Files.index()].state).workers.len();
-        assert_eq!(threads, 1);
-        for go in gates {
-            go.send(()).unwrap();
-        }
-        assert_eq!(b.wait(n).len(), n);
-        assert!(b.pool.quit(LONG).is_empty());
-    }
-
-    #[test]
-    fn a_job_that_waits_its_turn_is_not_overdue() {
-        let mut b = Bench::new();
-        let now = sys::clock::now().mono;
-        let (go, gate) = mpsc::channel::<()>();
-        let (in_, inside) = mpsc::channel();
-        b.pool.run(Lane::Sync, "slow", now, LONG, move || {
-            in_.send(()).unwrap();
-            u32::from(gate.recv().is_ok())
-        });
-        b.pool.run(Lane::Sync, "next", now, Duration::from_secs(1), || 2);
-        inside.recv_timeout(LONG).unwrap();
-        let two = now + Duration::from_secs(2);
-        assert!(b.pool.overdue(two).is_empty());
-        assert_eq!(b.pool.next_deadline(), Some(two + Duration::from_secs(1)));
-        go.send(()).unwrap();
-        assert_eq!(b.wait(2), [Done::Finished(1), Done::Finished(2)]);
-    }
 }

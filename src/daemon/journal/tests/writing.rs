@@ -1,0 +1,275 @@
+//! Syncs, snapshots and what happens when they fail.
+
+use super::*;
+
+#[test]
+fn a_crash_at_any_step_of_a_snapshot_loads_the_present_state() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let mut state = Model::new();
+    let mut round = 0;
+    let mut change = |journal: &mut Journal, state: &mut Model| {
+        round += 1;
+        let records = [
+            entity(&format!("a/{round}"), "1"),
+            entity(&format!("e/{:03}", round * 37 % 700), &round.to_string()),
+            entity(&format!("z/{round}"), "2"),
+            gone(&format!("e/{:03}", round * 91 % 700)),
+        ];
+        journal.append(Mono(0), &records);
+        apply(state, &records);
+    };
+    let many: Vec<Entity> = (0..700).map(|n| entity(&format!("e/{n:03}"), "0")).collect();
+    journal.append(Mono(0), &many);
+    apply(&mut state, &many);
+    for pass in 1..=3 {
+        force(&mut journal);
+        let mut turns = 0;
+        while journal.next_deadline().is_some() {
+            journal.snapshot_step(Mono(0), &mut |after, max| slice(&state, after, max));
+            crash(&t, &state, "after a slice");
+            change(&mut journal, &mut state);
+            crash(&t, &state, "after a change");
+            turns += 1;
+        }
+        assert!(turns >= 4, "begin and three slices");
+        let job = journal.job().unwrap();
+        let Work::Finish(finish) = &job.work else { panic!("{job:?}") };
+        for step in 0..FINISH_STEPS {
+            finish.step(step).unwrap();
+            crash(&t, &state, "in the end");
+            change(&mut journal, &mut state);
+            crash(&t, &state, "after a change in the end");
+        }
+        // Doing the steps again, as a job does them, ends with an error at the rename: such a job is no danger either.
+        let ended = job.run();
+        assert!(ended.result.is_err());
+        journal.ended(Mono(0), Ended { result: Ok(()), ..ended });
+        assert!(journal.durable(1));
+        assert_eq!(t.names(), [format!("journal-{}.log", pass + 1), format!("snapshot-{}.log", pass + 1)]);
+        crash(&t, &state, "at the end");
+    }
+}
+
+#[test]
+fn a_journal_that_has_grown_is_replaced_and_one_that_has_not_is_left_alone() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let text = format!("\"{}\"", "x".repeat(60_000));
+    let record = [entity("one", &text)];
+    let mut turns = 0;
+    while journal.next_deadline().is_none() {
+        journal.append(Mono(0), &record);
+        turns += 1;
+    }
+    assert!((69..75).contains(&turns), "4 MiB in {turns} rounds");
+    let ended = snapshot(&mut journal, Mono(0), &model(&record));
+    journal.ended(Mono(0), ended);
+    assert_eq!(journal.next_deadline(), None);
+    assert!(journal.durable(journal.sync_token()));
+    let size: u64 = t.names().iter().map(|n| std::fs::metadata(t.0.join(n)).unwrap().len()).sum();
+    assert!(size < 70_000);
+    assert_eq!(model(&Journal::open(&t.0).unwrap().entities), model(&record));
+}
+
+#[test]
+fn one_sync_serves_all_that_wait_and_the_next_takes_those_that_came_meanwhile() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let mut syncs = 0;
+    let mut running: Option<Job> = None;
+    for round in 0..1000 {
+        journal.append(Mono(0), &[entity("k", &round.to_string())]);
+        journal.want(journal.sync_token());
+        if let Some(job) = journal.job() {
+            assert!(running.is_none(), "one at a time");
+            running = Some(job);
+            syncs += 1;
+        }
+        if round == 499 {
+            let upto = running.as_ref().unwrap().upto;
+            journal.ended(Mono(0), running.take().unwrap().run());
+            assert!(journal.durable(upto) && !journal.durable(upto + 1));
+        }
+    }
+    journal.ended(Mono(0), running.take().unwrap().run());
+    let job = journal.job().unwrap();
+    journal.ended(Mono(0), job.run());
+    assert_eq!(syncs + 1, 3);
+    assert!(journal.durable(journal.sync_token()));
+    assert!(journal.job().is_none(), "nobody waits");
+    journal.append(Mono(0), &[entity("k", "0")]);
+    assert!(journal.job().is_none(), "nobody asked");
+}
+
+#[test]
+fn what_an_earlier_daemon_wrote_is_durable_only_after_a_sync() {
+    let t = Temp::new();
+    small(&t.0);
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let token = journal.sync_token();
+    assert!(!journal.durable(token));
+    journal.want(token);
+    let job = journal.job().unwrap();
+    journal.ended(Mono(0), job.run());
+    assert!(journal.durable(token));
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_durable_until_a_new_journal_is() {
+    let t = Temp::new();
+    let mut state = small(&t.0).pop().unwrap();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let put = |journal: &mut Journal, state: &mut Model, n: u32| {
+        let record = [entity("n", &n.to_string())];
+        journal.append(Mono(0), &record);
+        apply(state, &record);
+        journal.want(journal.sync_token());
+        journal.sync_token()
+    };
+    let fail = |job: Job| Ended { result: Err(io::Error::from_raw_os_error(5)), journal: true, ..job.run() };
+    let first = put(&mut journal, &mut state, 1);
+    let job = journal.job().unwrap();
+    journal.ended(Mono(0), fail(job));
+    let facts = journal.poll_facts();
+    assert!(matches!(&facts[..], [Input::JournalBehind { why: Some(_) }]), "{facts:?}");
+    assert_eq!(journal.reports().len(), 1);
+    assert!(journal.job().is_none(), "the same file is not asked again");
+    let second = put(&mut journal, &mut state, 2);
+    // The snapshot fails as well, then the third attempt succeeds.
+    let mut now = Mono(0);
+    for journal_failed in [true, false] {
+        while journal.next_deadline().is_some_and(|at| at <= now) {
+            journal.snapshot_step(now, &mut |after, max| slice(&state, after, max));
+        }
+        let job = journal.job().unwrap();
+        assert_eq!(job.name(), "journal snapshot");
+        let Job { work, upto } = job;
+        let Work::Finish(finish) = work else { panic!() };
+        let result = Err(io::Error::from_raw_os_error(5));
+        let ended = Ended { upto, snapshot: Some((finish.number, 0)), journal: journal_failed, result };
+        journal.ended(now, ended);
+        assert!(!journal.durable(first) && !journal.durable(second));
+        let next = journal.next_deadline().unwrap();
+        assert!(next > now, "not at once");
+        crash(&t, &state, "between the attempts");
+        now = next;
+    }
+    let third = put(&mut journal, &mut state, 3);
+    let ended = snapshot(&mut journal, now, &state);
+    assert!(!journal.durable(first));
+    let fourth = put(&mut journal, &mut state, 4);
+    journal.ended(now, ended);
+    assert!(journal.durable(third) && !journal.durable(fourth));
+    let facts = journal.poll_facts();
+    assert!(matches!(&facts[..], [Input::JournalBehind { why: None }]), "{facts:?}");
+    let job = journal.job().unwrap();
+    assert_eq!(job.name(), "journal sync");
+    journal.ended(now, job.run());
+    assert!(journal.durable(fourth));
+    assert_eq!(t.names().len(), 2, "{:?}", t.names());
+    crash(&t, &state, "at the end");
+}
+
+#[test]
+fn a_sync_past_its_deadline_is_told_until_it_ends() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    journal.overdue();
+    assert!(journal.poll_facts().is_empty(), "nothing is under way");
+    journal.append(Mono(0), &[entity("n", "1")]);
+    journal.want(journal.sync_token());
+    let job = journal.job().unwrap();
+    journal.overdue();
+    assert!(matches!(&journal.poll_facts()[..], [Input::JournalBehind { why: Some(_) }]));
+    assert!(!journal.durable(journal.sync_token()));
+    journal.ended(Mono(0), job.run());
+    assert!(matches!(&journal.poll_facts()[..], [Input::JournalBehind { why: None }]));
+    assert!(journal.durable(journal.sync_token()));
+}
+
+#[test]
+fn a_job_that_panicked_is_made_good_for() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let record = [entity("n", "1")];
+    journal.append(Mono(0), &record);
+    journal.want(journal.sync_token());
+    drop(journal.job().unwrap());
+    journal.lost(Mono(0));
+    let ended = snapshot(&mut journal, Mono(0), &model(&record));
+    drop(ended);
+    journal.lost(Mono(0));
+    assert!(!journal.durable(journal.sync_token()));
+    let now = journal.next_deadline().unwrap();
+    let ended = snapshot(&mut journal, now, &model(&record));
+    journal.ended(now, ended);
+    assert!(journal.durable(journal.sync_token()));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_tried_again_later_without_collecting_files() {
+    let t = Temp::new();
+    let state = small(&t.0).pop().unwrap();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    force(&mut journal);
+    let obstacle = snapshot_temp(&t.0, 2);
+    std::fs::create_dir(&obstacle).unwrap();
+    let mut now = Mono(0);
+    for _ in 0..20 {
+        assert!(journal.next_deadline().unwrap() <= now);
+        journal.append(now, &[entity("n", "1")]);
+        journal.snapshot_step(now, &mut |after, max| slice(&state, after, max));
+        assert_eq!(journal.reports().len(), 1);
+        let next = journal.next_deadline().unwrap();
+        assert!(next > now);
+        now = next;
+    }
+    assert_eq!(t.names(), ["journal-1.log", "journal-2.log", "snapshot-2.tmp"]);
+    std::fs::remove_dir(&obstacle).unwrap();
+    let mut state = state;
+    apply(&mut state, &[entity("n", "1")]);
+    let ended = snapshot(&mut journal, now, &state);
+    journal.ended(now, ended);
+    assert_eq!(t.names(), ["journal-2.log", "snapshot-2.log"]);
+    crash(&t, &state, "at the end");
+}
+
+#[test]
+fn a_write_that_fails_with_an_io_error_moves_to_a_new_journal() {
+    let t = Temp::new();
+    let mut state = small(&t.0).pop().unwrap();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    // A descriptor that refuses to be written to stands for a broken disk.
+    let broken = crate::sys::file::open(&journal_path(&t.0, 1), crate::sys::file::How::Read, 0).unwrap();
+    journal.store.as_mut().unwrap().file = broken.into();
+    for n in ["1", "2"] {
+        let record = [entity("n", n), entity(n, "0")];
+        journal.append(Mono(0), &record);
+        apply(&mut state, &record);
+    }
+    journal.want(journal.sync_token());
+    assert!(matches!(&journal.poll_facts()[..], [Input::JournalBehind { why: Some(_) }, ..]));
+    assert!(journal.job().is_none());
+    let now = Mono(10_000_000_000);
+    let ended = snapshot(&mut journal, now, &state);
+    journal.ended(now, ended);
+    journal.tick(now);
+    assert!(journal.poll_facts().iter().any(|f| matches!(f, Input::JournalBehind { why: None })));
+    if let Some(job) = journal.job() {
+        journal.ended(now, job.run());
+    }
+    assert!(journal.durable(journal.sync_token()));
+    crash(&t, &state, "at the end");
+}
+
+#[test]
+fn without_a_folder_everything_is_durable_at_once_and_that_is_said() {
+    let mut loaded = Journal::none();
+    assert_eq!(loaded.reports.len(), 1);
+    let journal = &mut loaded.journal;
+    journal.append(Mono(0), &[entity("k", "1")]);
+    journal.want(journal.sync_token());
+    assert!(journal.durable(journal.sync_token()));
+    assert!(journal.job().is_none() && journal.next_deadline().is_none() && journal.poll_facts().is_empty());
+}

@@ -3,8 +3,8 @@
 /// Longer words are not looked for: nobody mistypes one.
 const WORD_MAX: usize = 128;
 
-/// The word that was probably meant: equal but for case and `-` or `_`, else the nearest by edit distance (about a third of
-/// its letters, three at most), else the only one that begins with it, else the longest that it begins with.
+/// The word that was probably meant: equal but for case and `-` or `_`, else the nearest by edit distance (about a
+/// third of its letters, three at most), else the only one that begins with it, else the longest that it begins with.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(word);
     if folded.is_empty() || folded.len() > WORD_MAX {
@@ -43,8 +43,8 @@ fn fold(word: &str) -> Vec<char> {
     word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// Edits (insert, delete, replace, swap two neighbours) from one word to another, if there are at most `max` of them. Looks
-/// only at the cells of the table of edits that so few can reach.
+/// Edits (insert, delete, replace, swap two neighbours) from one word to another, if there are at most `max` of them.
+/// Looks only at the cells of the table of edits that so few can reach.
 fn distance(a: &[char], b: &[char], max: usize) -> Option<usize> {
     let far = max + 1;
     let mut before = vec![far; b.len() + 1];

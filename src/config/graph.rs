@@ -1,7 +1,8 @@
 //! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
 
-use super::error::{Pos, Report, nearest, quote};
+use super::error::{Pos, Report, quote};
 use super::spec::Config;
+use crate::base::near::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One name in a list of needs, with its place.

@@ -1,7 +1,8 @@
 //! The leaves of the tree: words, numbers and texts, with what people write for them by mistake. Touches nothing.
 
-use super::error::{Pos, nearest, quote};
+use super::error::{Pos, quote};
 use super::tree::{Parser, Value};
+use crate::base::near::nearest;
 use crate::base::units::{parse_duration, parse_size};
 
 impl Parser<'_, '_, '_> {

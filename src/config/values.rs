@@ -1,11 +1,12 @@
 //! Readers of the single values of a config, one for each type. Touches nothing.
 
-use super::error::{nearest, quote};
+use super::error::quote;
 use super::graph::NeedAt;
 use super::keys::{ACCESSES, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
 use super::read::{Bad, Cx, words};
 use super::spec::{Condition, Grant, Need, Ready, Restart, Rlimit, Signal, Who};
 use super::tree::{Member, Node, Value};
+use crate::base::near::nearest;
 use crate::base::signal::SIGNAL_MAX;
 use crate::base::units::{canonical_duration, canonical_size, parse_duration, parse_size};
 use core::time::Duration;

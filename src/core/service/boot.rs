@@ -23,7 +23,7 @@ impl Core {
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
         self.build_table(&mut boot);
-        self.restore_services(stored.services, same, !self.blind_config());
+        self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
             if self.table.find(&intent.service).is_none() {
@@ -77,10 +77,22 @@ impl Core {
         }
     }
 
-    fn restore_services(&mut self, services: Vec<(String, ServiceRecord)>, same: bool, config_known: bool) {
+    fn restore_services(
+        &mut self,
+        services: Vec<(String, ServiceRecord)>,
+        runs: &[(RunId, RunIntent)],
+        same: bool,
+        out: &mut Out,
+    ) {
+        let config_known = !self.blind_config();
         for (name, record) in services {
             let i = match self.table.find(&name) {
                 Some(i) => i,
+                None if config_known && runs.iter().all(|(_, r)| r.service != name) => {
+                    self.next_run = self.next_run.max(record.newest_run() + 1);
+                    self.keep_wish(&name, record.choice, out);
+                    continue;
+                }
                 None => self.add_unknown(&name),
             };
             let s = &mut self.table[i];

@@ -89,7 +89,8 @@ impl Core {
         let name = Arc::clone(&self.table[i].name);
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
-        out.records.push(crate::core::record::service_gone(&name));
+        let choice = self.table[i].choice;
+        self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         self.table.remove(i);

@@ -105,7 +105,7 @@ impl Core {
                 State::Backoff | State::Failed | State::Finished => state,
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
-            if same && config_known && s.wanted() {
+            if same && (s.blind || s.wanted()) {
                 s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
@@ -172,9 +172,9 @@ impl Core {
 
     /// A run without a service: nothing to adopt, only to clear away.
     fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
-        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none());
-        let ran = slot.as_ref().is_some_and(|s| s.pid.is_some());
-        if alive || ran || !left.is_empty() {
+        // One that has ended was on record, tree and all, and only its slot was not freed any more.
+        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none() && s.exec_error.is_none());
+        if alive || !left.is_empty() {
             self.orphan(run, alive, left, out);
         } else if slot.is_some() {
             out.effects.push(Effect::Forget { run });
@@ -266,7 +266,10 @@ impl Core {
         self.runs.insert(run, i);
         self.table.touch(i);
         if left.is_empty() {
-            return self.over(i, Ended::Unknown, Now { mono: now.mono, wall: now.wall }, out);
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.known = false;
+            }
+            return self.over(i, Ended::Unknown, now, out);
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);

@@ -227,8 +227,11 @@ fn narrate(event: &Value, paint: Paint) -> Option<String> {
     let line = match event["kind"].as_str()? {
         "service.started" => format!("{name} is started, pid {}", text("pid")),
         "service.ready" => format!("{name} is {}", paint.colour("32", "ready")),
-        "service.waiting" => format!("{name} waits for {}", text("for")),
-        "service.exited" if event["signal"].is_string() => format!("{name} was ended by {}", text("signal")),
+        "service.waiting" => {
+            let names = event["waiting_for"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            format!("{name} waits for {}", names.collect::<Vec<_>>().join(", "))
+        }
+        "service.exited" if event["signal_name"].is_string() => format!("{name} was ended by {}", text("signal_name")),
         "service.exited" => format!("{name} {} with exit code {}", paint.colour("31", "ended"), text("exit_code")),
         "service.backoff" => {
             format!("{name} will be restarted in {} (failure {} in a row)", text("delay"), text("failures"))

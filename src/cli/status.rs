@@ -154,7 +154,7 @@ fn story(r: &Value) -> String {
     lines("What comes next", &r["next"]);
     lines("What you can do", &r["todo"]);
     if r["runs"].as_array().is_some_and(|a| !a.is_empty()) {
-        t.push_str("\nRuns, newest first\n");
+        t.push_str("\nRuns\n");
         for line in runs(r).lines() {
             t.push_str(&format!("  {line}\n"));
         }

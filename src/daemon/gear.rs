@@ -1,7 +1,7 @@
 //! What the parts of the daemon share: the selector, the pool, the keeper, the run table, the own log, the clock of this turn.
 //! Here they meet the narrow interfaces by which capture, children and log streams see the daemon around them.
 
-use super::child::{self, Hold};
+use super::child;
 use super::conn::Conns;
 use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
@@ -81,16 +81,6 @@ impl Gear {
             let limit = child::SweepJob::DEADLINE;
             self.pool.run(Lane::Bulk, "a sweep", self.now.mono, limit, move || Job::Swept(job.run()));
         }
-    }
-}
-
-impl Hold for link::Link {
-    fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        link::Link::hold(self, label, fds)
-    }
-
-    fn release(&mut self, label: &str) {
-        self.drop(label);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::core::{Boot, Core, Input, Out, record};
 use crate::sys;
 use crate::sys::table::RunTable;
 use capture::copy::Copy;
-use capture::lane::Words;
+use capture::desk::Words;
 use core::time::Duration;
 use mio::Interest;
 use std::collections::{BTreeMap, VecDeque};
@@ -68,7 +68,7 @@ impl Daemon {
         let (journal, ring) = restore(&paths, &mut boot, &mut gear);
         configure(&paths, main.is_some(), &mut boot, &mut gear);
         boot.main = main;
-        let words: Arc<dyn Words> = Arc::new(TableWords(handover.table.clone()));
+        let words: Arc<dyn Words> = Arc::new(handover.table.clone());
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
@@ -357,25 +357,4 @@ fn copy_output(
     let out = io::stdout().as_fd().try_clone_to_owned()?;
     let teller = gear.pool.teller();
     Copy::start(share, words, out, move || teller.tell(Job::Copied))
-}
-
-/// Capture's words in the header of the run table.
-struct TableWords(RunTable);
-
-impl Words for TableWords {
-    fn owner(&self) -> u64 {
-        self.0.capture_owner()
-    }
-
-    fn set_owner(&self, hash: u64) {
-        self.0.set_capture_owner(hash);
-    }
-
-    fn copied(&self) -> u64 {
-        self.0.capture_pos()
-    }
-
-    fn set_copied(&self, position: u64) {
-        self.0.set_capture_pos(position);
-    }
 }

@@ -76,7 +76,9 @@ fn garbage_harms_nobody() {
         talk(&home, garbage);
     }
     let deep = [b"[".repeat(10_000), b"]".repeat(10_000), b"\n".to_vec()].concat();
-    assert!(String::from_utf8_lossy(&talk(&home, &deep)).contains("-32700"));
+    assert!(String::from_utf8_lossy(&talk(&home, &deep)).contains("-32600"), "a batch of one that is no request");
+    let deep = [b"{\"a\":".repeat(10_000), b"1".to_vec(), b"}".repeat(10_000), b"\n".to_vec()].concat();
+    assert!(String::from_utf8_lossy(&talk(&home, &deep)).contains("-32"), "an error, whatever it is called");
     assert_eq!(home.pid("s"), pid);
 }
 

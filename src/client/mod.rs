@@ -83,7 +83,7 @@ impl fmt::Display for ClientError {
         match self {
             ClientError::Rpc(e) => e.fmt(f),
             ClientError::Io(e) => e.fmt(f),
-            ClientError::Closed => f.write_str("the connection to hob was lost"),
+            ClientError::Closed => f.write_str("the connection to hob was lost and nobody answers"),
             ClientError::Unexpected(what) | ClientError::NotStarted(what) => f.write_str(what),
         }
     }
@@ -145,8 +145,11 @@ impl Line {
             self.lost = None;
         }
         let since = *self.lost.get_or_insert_with(Instant::now);
-        if !e.is_loss() || since.elapsed() > self.target.patience {
+        if !e.is_loss() {
             return Err(e);
+        }
+        if since.elapsed() > self.target.patience {
+            return Err(ClientError::Closed);
         }
         std::thread::sleep(RETRY.min(self.target.patience));
         Ok(())
@@ -216,7 +219,7 @@ impl Client {
     /// changes something carries a key, so it is done once.
     ///
     /// # Errors
-    /// `Rpc` is the daemon's answer; `Closed` or `Io` mean that it is not known whether the call had an effect.
+    /// `Rpc` is the daemon's answer; after `Closed` or `Io` it is not known whether the call had an effect.
     pub fn call<T: DeserializeOwned>(&mut self, method: &str, params: &impl Serialize) -> Result<T, ClientError> {
         let known = methods::find(method);
         let (text, safe) = self.prepare(method, known, params)?;

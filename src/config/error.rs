@@ -205,8 +205,9 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str> 
         if other.len().abs_diff(folded.len()) > allowed {
             continue;
         }
-        let distance = distance(&folded, &other);
-        if distance <= allowed && best.is_none_or(|(d, _)| distance < d) {
+        if let Some(distance) = distance(&folded, &other, allowed)
+            && best.is_none_or(|(d, _)| distance < d)
+        {
             best = Some((distance, candidate));
         }
     }
@@ -224,22 +225,31 @@ fn fold(word: &str) -> Vec<char> {
     word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// Edits (insert, delete, replace, swap two neighbours) from one word to another.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, cb) in b.iter().enumerate() {
-            let mut d = (last[j] + usize::from(ca != cb)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *ca == b[j - 1] && a[i - 1] == *cb {
-                d = d.min(before[j - 1] + 1);
+/// Edits (insert, delete, replace, swap two neighbours) from one word to another, if there are at most `max` of them. Looks
+/// only at the cells of the table of edits that so few can reach.
+fn distance(a: &[char], b: &[char], max: usize) -> Option<usize> {
+    let far = max + 1;
+    let mut before = vec![far; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).map(|j| j.min(far)).collect();
+    let mut row = vec![far; b.len() + 1];
+    for (i, ca) in (1..).zip(a) {
+        row.fill(far);
+        row[0] = i.min(far);
+        for j in i.saturating_sub(max).max(1)..=(i + max).min(b.len()) {
+            let cb = &b[j - 1];
+            let mut d = (last[j - 1] + usize::from(ca != cb)).min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && *ca == b[j - 2] && a[i - 2] == *cb {
+                d = d.min(before[j - 2] + 1);
             }
-            row.push(d);
+            row[j] = d.min(far);
         }
-        before = core::mem::replace(&mut last, row);
+        if row.iter().all(|d| *d == far) {
+            return None;
+        }
+        core::mem::swap(&mut before, &mut last);
+        core::mem::swap(&mut last, &mut row);
     }
-    last[b.len()]
+    last.last().copied().filter(|d| *d <= max)
 }
 
 #[cfg(test)]
@@ -268,6 +278,28 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(near(word), want, "{word}");
+        }
+    }
+
+    #[test]
+    fn distances_are_those_of_the_whole_table() {
+        let chars = |w: &str| w.chars().collect::<Vec<char>>();
+        for (a, b, want) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("", "ab", 2),
+            ("abcdef", "abcdef", 0),
+            ("abcdef", "bcdefa", 2),
+            ("abcd", "badc", 2),
+            ("kitten", "sitting", 3),
+            ("restrat", "restart", 1),
+            ("abcdefgh", "xyz", 8),
+        ] {
+            for max in 0..9 {
+                let expected = (want <= max).then_some(want);
+                assert_eq!(distance(&chars(a), &chars(b), max), expected, "{a} {b} {max}");
+                assert_eq!(distance(&chars(b), &chars(a), max), expected, "{b} {a} {max}");
+            }
         }
     }
 

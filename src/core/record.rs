@@ -1,7 +1,8 @@
 //! State to journal and back: one versioned record holds one entity's whole new state.
 //!
-//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this program
-//! knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`, `shutdown`.
+//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
+//! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
+//! `shutdown`.
 
 use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};

@@ -149,7 +149,7 @@ impl Core {
     }
 
     /// The nearest name is a hint for whoever mistyped one.
-    fn unknown(&self, name: &str) -> RpcError {
+    pub(super) fn unknown(&self, name: &str) -> RpcError {
         let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
         match nearest(name, self.table.names()) {
             Some(near) => error.hint(format!("did you mean {near:?}?")),

@@ -98,8 +98,8 @@ impl Core {
         if self.has_ended() { None } else { self.deadlines.next() }
     }
 
-    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot over
-    /// many turns. Entities that change in the meantime are in the journal again.
+    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot
+    /// over many turns. Entities that change in the meantime are in the journal again.
     #[must_use]
     pub fn entities_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
         use core::ops::Bound::{Excluded, Unbounded};
@@ -195,6 +195,7 @@ impl Core {
             self.flush(out);
         }
         self.answer_waits(out);
+        self.first_beat(out);
         self.end_shutdown(out);
     }
 
@@ -211,8 +212,8 @@ impl Core {
         }
     }
 
-    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the last
-    /// step is added to what the present runs may take.
+    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the
+    /// last step is added to what the present runs may take.
     fn notice_freeze(&mut self, now: Now) {
         if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
             return;

@@ -57,7 +57,7 @@ impl Core {
             }
             Pending::Get(name) => match self.table.find(&name) {
                 Some(i) => self.detail(i, &usages),
-                None => "null".to_owned(),
+                None => return self.reply(req, Err(self.unknown(&name)), false, out),
             },
             Pending::Status => self.status(&usages),
             Pending::Reload => return,

@@ -40,6 +40,8 @@ struct Run {
     forgotten: bool,
     /// Of an earlier keeper.
     orphan: bool,
+    /// Its record was lost, so that nobody can know whose it is.
+    unrecorded: bool,
 }
 
 #[derive(Debug)]
@@ -55,8 +57,12 @@ pub struct Check {
     hurry: bool,
     disturbed: bool,
     pub journal_full: bool,
+    /// The daemon has not seen a config that it could read.
+    pub blind: bool,
     /// Services that leave children in some config; nothing is said about what is left of them.
     leaves: BTreeSet<String>,
+    /// Services that are not always restarted in some config: they may finish, and stay so under a new policy.
+    pub may_finish: BTreeSet<String>,
     entities: BTreeSet<String>,
     /// Where the records of the last step end.
     last_end: usize,
@@ -65,7 +71,7 @@ pub struct Check {
 
 impl Check {
     pub fn new(plan: &Plan) -> Check {
-        let all = plan.configs.iter().flat_map(|c| &c.services);
+        let all = || plan.configs.iter().flat_map(|c| &c.services);
         Check {
             wishes: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -76,7 +82,9 @@ impl Check {
             hurry: false,
             disturbed: false,
             journal_full: false,
-            leaves: all.filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            blind: false,
+            leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             last_end: 0,
             names: plan.names().len(),
@@ -106,10 +114,14 @@ impl Check {
     }
 
     /// A person spoke: the counters of all that is connected with it may begin anew.
-    pub fn spoken(&mut self, service: &str) {
-        self.policy.forget(service);
-        for name in self.closure(service, true) {
-            self.policy.forget(&name);
+    pub fn spoken(&mut self, service: &str, stops: bool) {
+        let mut names = self.closure(service, true);
+        names.insert(service.to_owned());
+        for name in &names {
+            self.policy.forget(name);
+        }
+        for run in self.runs.values_mut().filter(|r| stops && !r.over && names.contains(&*r.service)) {
+            run.stopped = true;
         }
     }
 
@@ -162,6 +174,16 @@ impl Check {
         }
     }
 
+    /// The journal says again that these runs are not over; after a loss of power the numbers of others are free again.
+    pub fn remembered(&mut self, power_lost: bool, on_record: impl Fn(RunId) -> bool) {
+        if power_lost {
+            self.runs.retain(|run, _| on_record(*run));
+        }
+        for (run, known) in &mut self.runs {
+            known.forgotten &= !on_record(*run);
+        }
+    }
+
     /// The daemon said that the shutdown is complete.
     pub fn exited(&mut self) {
         self.stopping = None;
@@ -203,7 +225,12 @@ impl Check {
             }
             Input::ConfigRead { result: Ok(config), .. } => {
                 self.config = Config::clone(config);
+                self.blind = false;
                 self.policy.forget_all();
+                // One that is not born yet is stopped without a signal.
+                for run in self.runs.values_mut().filter(|r| !r.over && !r.started) {
+                    run.stopped = true;
+                }
             }
             Input::Stop { hurry } => {
                 self.stopping = self.stopping.or(Some(usize::MAX));
@@ -220,8 +247,17 @@ impl Check {
 
     fn booted(&mut self, now: u64, boot: &Boot) {
         self.epoch += 1;
-        if boot.config_error.is_none() {
+        self.blind = boot.config_error.is_some();
+        if !self.blind {
             self.config = boot.config.clone();
+        }
+        for (run, known) in &mut self.runs {
+            known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
+        }
+        for (run, _) in &boot.leftovers {
+            if let Some(run) = self.runs.get_mut(run) {
+                (run.over, run.orphan, run.forgotten) = (true, true, false);
+            }
         }
         for slot in &boot.table {
             let Some(run) = self.runs.get(&slot.run).filter(|r| !r.over) else { continue };
@@ -280,8 +316,12 @@ impl Check {
     }
 
     /// Records of one step.
-    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
+    pub fn records(&mut self, records: &[Entity], begin: usize) -> Result<(), String> {
         for r in records {
+            if let (Some(name), None) = (r.key.strip_prefix("service/"), &r.json) {
+                // A service that leaves the config takes its wish along.
+                self.set_wish(name, Wish::Auto, begin, begin + records.len());
+            }
             match &r.json {
                 Some(json) => {
                     if serde_json::from_str::<serde_json::Value>(json).is_err() {
@@ -380,6 +420,7 @@ impl Check {
                 stopped: false,
                 forgotten: false,
                 orphan: false,
+                unrecorded: false,
             },
         );
         Ok(())
@@ -389,7 +430,7 @@ impl Check {
         let Some(run) = self.runs.values().rev().find(|r| *r.service == *need) else { return false };
         let up = run.started && !run.over;
         match condition {
-            _ if run.over => run.clean && run.spec.restart != Restart::Always,
+            _ if run.over => run.clean && self.may_finish.contains(need),
             Condition::Started => up,
             Condition::Ready => up && run.ready_at.is_some(),
         }
@@ -443,6 +484,11 @@ impl Check {
         Ok(())
     }
 
+    /// Whether the end of this run has to be in its service's history.
+    pub fn is_recorded(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|r| !r.unrecorded)
+    }
+
     /// The process is about to be made.
     pub fn spawn(&self, start: &Start, os: &Os) -> Result<(), String> {
         if let Some(p) = os.of_service(&start.service).find(|p| p.main) {
@@ -466,9 +512,14 @@ impl Check {
                 return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
             }
             let desired = s["desired"].as_str().unwrap_or_default();
+            // Without a config there is nothing to wish for.
+            let known = !self.blind && self.config.services.contains_key(name);
             match (self.wish(name), desired) {
                 (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
-                (wish, _) => return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}")),
+                (wish, _) if known => {
+                    return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}"));
+                }
+                _ => {}
             }
             let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
             if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)

@@ -16,9 +16,9 @@ pub fn keys(records: &[Entity]) -> String {
     records.iter().map(|r| format!("{} {} ", r.key, r.json.as_deref().unwrap_or("gone"))).collect()
 }
 
-/// Whether this is the answer that a request was not accepted.
+/// Whether this is the answer that a request was not accepted. An error that is promised tells of what came of the work.
 pub fn is_refusal(effect: &Effect, req: ReqId) -> bool {
-    matches!(effect, Effect::Reply { req: r, result: Err(_), .. } if *r == req)
+    matches!(effect, Effect::Reply { req: r, result: Err(_), durable: false } if *r == req)
 }
 
 impl World<'_> {

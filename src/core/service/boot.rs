@@ -1,4 +1,5 @@
-//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on. Pure.
+//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on.
+//! Pure.
 
 use super::{Choice, Live, State};
 use crate::base::ids::RunId;
@@ -38,7 +39,7 @@ impl Core {
         let mut fields = Obj::new();
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
-        self.begin_beat(out);
+        self.life.beat = true;
         match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),
@@ -86,7 +87,8 @@ impl Core {
             let newest = record.newest_run();
             let state = record.state;
             record.restore(s, same);
-            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts afresh.
+            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts
+            // afresh.
             let kept = match state {
                 State::Backoff | State::Failed | State::Finished => state,
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,

@@ -1,4 +1,5 @@
-//! Runs that no service and no record knows: an intent was lost with a damaged journal. They are stopped like any other. Pure.
+//! Runs that no service and no record knows: an intent was lost with a damaged journal. They are stopped like any
+//! other. Pure.
 
 use super::stop::{Sequence, Terms};
 use crate::base::ids::RunId;

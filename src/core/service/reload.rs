@@ -10,8 +10,8 @@ use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
 use std::sync::Arc;
 
-/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later version
-/// with more keys finds the same number.
+/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later
+/// version with more keys finds the same number.
 #[must_use]
 pub fn mold(spec: &ServiceSpec) -> u64 {
     let plain = ServiceSpec::default();

@@ -1,4 +1,5 @@
-//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs. Pure.
+//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
+//! Pure.
 
 use super::graph::Kind;
 use super::stop::Phase;
@@ -47,8 +48,8 @@ impl Core {
     }
 
     pub(in crate::core) fn settle_services(&mut self, out: &mut Out) {
-        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The bound only
-        // guards against a mistake here: then the rest is looked at in the next step.
+        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The
+        // bound only guards against a mistake here: then the rest is looked at in the next step.
         let mut fuse = 64 + 64 * self.table.len();
         while fuse > 0 {
             fuse -= 1;

@@ -83,8 +83,8 @@ impl Core {
             .any(|d| d.wanted() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After))
     }
 
-    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts what it requires out of a
-    /// person's stop and out of failure; nothing else does.
+    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts what it requires out
+    /// of a person's stop and out of failure; nothing else does.
     pub(in crate::core) fn pull(&mut self, first: usize, by_person: bool, out: &mut Out) {
         let (mut stack, mut seen) = (vec![first], BTreeSet::from([first]));
         while let Some(i) = stack.pop() {

@@ -143,7 +143,7 @@ fn measure(what: &str, mut child: Child, ends: &(OwnedFd, OwnedFd)) {
         let before = cost(child.id());
         let seconds = feed(&ends.1, &ends.0, total, piece);
         let cpu = cost(child.id()) - before;
-        let gb = total as f64 / 1e9;
+        let gb = f64::from(u32::try_from(total).unwrap()) / 1e9;
         println!("{what:10} {how:15} {:7.0} MB/s {:6.2} CPU s/GB", gb * 1000.0 / seconds, cpu / gb);
     }
     child.kill().unwrap();

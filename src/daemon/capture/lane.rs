@@ -1,7 +1,7 @@
 //! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a
 //! time.
 
-use super::desk::{Desk, Words};
+pub use super::desk::{Desk, Words};
 use super::file::LogFile;
 use super::index::Index;
 use super::ready::{At, Watch};

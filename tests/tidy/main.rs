@@ -19,7 +19,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
 /// Functions of tests that may sleep, beside the helpers that wait for a condition: file, name, reason.
 const SLEEPERS: &[(&str, &str, &str)] = &[
     ("src/client/tests.rs", "a_daemon_is_started_when_none_answers", "looks again until it was started, with a limit"),
-    ("src/daemon/child/tests.rs", "reap_as_keeper", "looks again until the child is reaped, with a limit"),
     ("tests/capture_storm.rs", "capture_survives_kills", "kills at random moments"),
     ("tests/capture_storm.rs", "write_lines", "writes in random bursts"),
     ("tests/keeper_storm.rs", "an_idle_keeper_sleeps", "a second without a system call has to pass"),

@@ -204,7 +204,7 @@ fn a_full_disk_drops_output_counts_it_and_says_so() {
 #[ignore = "the process that a_file_size_limit_is_an_error_and_no_death starts"]
 fn past_the_limit() {
     let Ok(dir) = std::env::var("HOB_TEST_FULL") else { return };
-    logfile::ignore_write_signals();
+    logfile::block_write_signals();
     let mut lab = Lab::new(Path::new(&dir));
     let mut pipe = lab.service("web");
     for _ in 0..30 {

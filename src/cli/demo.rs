@@ -95,7 +95,7 @@ pub(crate) fn demo(args: &Args) -> Result<u8, Failure> {
         }
         if !killed && begin.elapsed() >= kill_at {
             killed = true;
-            kill_daemon(&mut client, begin, paint)?;
+            kill_daemon(&mut client, &paths, begin, paint)?;
         }
     }
     say(begin, "stopping everything, dependants first")?;
@@ -189,10 +189,11 @@ fn say(begin: Instant, line: &str) -> Result<(), Failure> {
 }
 
 /// Kills the daemon as the kernel would in need, and shows that the services did not notice.
-fn kill_daemon(client: &mut Client, begin: Instant, paint: Paint) -> Result<(), Failure> {
+fn kill_daemon(client: &mut Client, paths: &Paths, begin: Instant, paint: Paint) -> Result<(), Failure> {
+    let shout = |text: &str| say(begin, &paint.colour("1;35", text));
     let before = pids(client)?;
     let daemon = client.call::<Value>("daemon.health", &json!({}))?["pid"].as_u64().unwrap_or(0);
-    say(begin, &paint.colour("1;35", &format!("now the demo kills hob's own daemon, pid {daemon}, with kill -9 ...")))?;
+    shout(&format!("now the demo kills hob's own daemon, pid {daemon}, with kill -9 ..."))?;
     let pid = u32::try_from(daemon).map_err(|_| Failure::new("the daemon has no pid"))?;
     let pidfd = crate::sys::wait::pidfd_open(pid)?;
     crate::sys::wait::pidfd_send_signal(pidfd.as_fd(), crate::sys::signals::SIGKILL)?;
@@ -201,13 +202,23 @@ fn kill_daemon(client: &mut Client, begin: Instant, paint: Paint) -> Result<(), 
     let after = pids(client)?;
     let took = killed.elapsed().as_millis();
     let health = client.call::<Value>("daemon.health", &json!({}))?;
-    say(
-        begin,
-        &paint.colour("1;35", &format!("... and after {took} ms the next one, pid {}, answers", health["pid"])),
-    )?;
-    let same = before.iter().filter(|(name, pid)| *name != "flaky" && after.contains(&(name.clone(), *pid))).count();
-    let line = format!("{same} services run on with the pids they had; no line of their output is lost or doubled");
-    say(begin, &paint.colour("1;35", &line))
+    shout(&format!("... and after {took} ms the next one, pid {}, answers", health["pid"]))?;
+    let same: Vec<&str> = before.iter().filter(|b| after.contains(b)).map(|(name, _)| name.as_str()).collect();
+    shout(&format!("{} run on with the pids they had", same.join(", ")))?;
+    let log = std::fs::read_to_string(paths.service_log("api")).unwrap_or_default();
+    match count_lines(&log) {
+        Ok(count) => shout(&format!("the log of api has its {count} numbered lines, none lost, none twice")),
+        Err(line) => Err(Failure::new(format!("the log of api is not as it should be at '{line}'"))),
+    }
+}
+
+/// Checks that the lines are numbered from 1 on without a gap; else the line where they are not.
+fn count_lines(log: &str) -> Result<usize, String> {
+    let wrong = |(i, line): &(usize, &str)| *line != format!("request {}", i + 1);
+    match log.lines().enumerate().find(wrong) {
+        Some((_, line)) => Err(line.to_owned()),
+        None => Ok(log.lines().count()),
+    }
 }
 
 fn pids(client: &mut Client) -> Result<Vec<(String, u64)>, Failure> {
@@ -234,11 +245,13 @@ fn narrate(event: &Value, paint: Paint) -> Option<String> {
         "service.exited" if event["signal_name"].is_string() => format!("{name} was ended by {}", text("signal_name")),
         "service.exited" => format!("{name} {} with exit code {}", paint.colour("31", "ended"), text("exit_code")),
         "service.backoff" => {
-            format!("{name} will be restarted in {} (failure {} in a row)", text("delay"), text("failures"))
+            let delay = Duration::from_millis(event["delay_ms"].as_u64().unwrap_or(0));
+            let delay = crate::base::units::human_duration(delay);
+            format!("{name} will be restarted in {delay} (restart {}), later each time", text("restart"))
         }
         "service.stopping" => format!("{name} is being stopped"),
         "service.stopped" => format!("{name} is stopped, and nothing of it is left"),
-        "service.failed" => format!("{name} has {}: {}", paint.colour("31;1", "failed"), text("reason")),
+        "service.failed" => format!("{name} has {}: {}", paint.colour("31;1", "failed"), text("error")),
         "service.flapping" => format!("{name} is flapping"),
         "service.finished" => format!("{name} has finished its work"),
         _ => return None,

@@ -28,7 +28,7 @@ impl Parser<'_, '_, '_> {
                     "yes" | "on" => Some("true".to_owned()),
                     "no" | "off" => Some("false".to_owned()),
                     "none" | "nil" | "undefined" => Some("null".to_owned()),
-                    lower => nearest(lower, ["true", "false", "null"].into_iter()).map(str::to_owned),
+                    lower => nearest(lower, ["true", "false", "null"]).map(str::to_owned),
                 };
                 let meant = meant.unwrap_or_else(|| quote(other));
                 self.wrong_suggest(

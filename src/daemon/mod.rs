@@ -173,7 +173,7 @@ impl Daemon {
             Ok(Accepted::All) => None,
             Ok(Accepted::More) => Some(Duration::ZERO),
             Ok(Accepted::Starved) => {
-                self.gear.log(Level::Warn, "no descriptor is left for a new connection; trying again".to_owned());
+                self.gear.log(Level::Warn, "no descriptor is left for a new connection; trying again");
                 Some(conn::ACCEPT_RETRY)
             }
             Err(e) => {

@@ -44,7 +44,7 @@ pub struct Options {
 pub fn run(options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
     sys::signals::reset_ignored();
-    sys::logfile::ignore_write_signals();
+    sys::logfile::block_write_signals();
     let mut daemon = Daemon::start(options, link, handover)?;
     let code = daemon.serve()?;
     daemon.finish(code);

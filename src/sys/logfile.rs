@@ -78,11 +78,17 @@ pub fn writable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
 }
 
 /// Makes a write past a file size limit an error instead of a death (SIGXFSZ), and lets a background process write to
-/// its terminal (SIGTTOU). Children get the default back at their start.
-pub fn ignore_write_signals() {
-    for signal in [libc::SIGXFSZ, libc::SIGTTOU] {
-        // SAFETY: SIG_IGN is a valid disposition for both, and no handler is involved.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
+/// its terminal (SIGTTOU), in this thread and those it starts. They are blocked and not ignored, because a child would
+/// inherit that; its mask is emptied at its start.
+pub fn block_write_signals() {
+    // SAFETY: an all-zero set is a valid value to initialise, and both signals exist.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGXFSZ, libc::SIGTTOU] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
     }
 }
 

@@ -207,6 +207,12 @@ impl Core {
                 all.push(format!("{} is flapping", s.name));
             }
         }
+        if !self.orphans.is_empty() {
+            all.push(format!(
+                "{} runs that no record knows are being stopped; starts wait for that",
+                self.orphans.len()
+            ));
+        }
         if !self.aside.is_empty() {
             all.push(format!("{} records of the journal cannot be read and are kept aside", self.aside.len()));
         }

@@ -128,7 +128,7 @@ impl Core {
         let s = &self.table[i];
         match s.state {
             State::Running | State::Starting => on_end(s),
-            State::Waiting => format!("it starts as soon as {} is there", self.waiting_for(i).join(" and ")),
+            State::Waiting => format!("it starts after {}", non_empty(self.waiting_for(i).join(" and "), "that")),
             State::Stopping if self.may_run(i) && s.stop_mark().is_some() => {
                 "it is started again once nothing of it is left".to_owned()
             }

@@ -23,7 +23,7 @@ impl Core {
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
         self.build_table(&mut boot);
-        self.restore_services(stored.services, same, !self.blind_config());
+        self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
             if self.table.find(&intent.service).is_none() {
@@ -77,10 +77,22 @@ impl Core {
         }
     }
 
-    fn restore_services(&mut self, services: Vec<(String, ServiceRecord)>, same: bool, config_known: bool) {
+    fn restore_services(
+        &mut self,
+        services: Vec<(String, ServiceRecord)>,
+        runs: &[(RunId, RunIntent)],
+        same: bool,
+        out: &mut Out,
+    ) {
+        let config_known = !self.blind_config();
         for (name, record) in services {
             let i = match self.table.find(&name) {
                 Some(i) => i,
+                None if config_known && runs.iter().all(|(_, r)| r.service != name) => {
+                    self.next_run = self.next_run.max(record.newest_run() + 1);
+                    self.keep_wish(&name, record.choice, out);
+                    continue;
+                }
                 None => self.add_unknown(&name),
             };
             let s = &mut self.table[i];
@@ -93,7 +105,7 @@ impl Core {
                 State::Backoff | State::Failed | State::Finished => state,
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
-            if same && config_known && s.wanted() {
+            if same && (s.blind || s.wanted()) {
                 s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
@@ -160,9 +172,9 @@ impl Core {
 
     /// A run without a service: nothing to adopt, only to clear away.
     fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
-        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none());
-        let ran = slot.as_ref().is_some_and(|s| s.pid.is_some());
-        if alive || ran || !left.is_empty() {
+        // One that has ended was on record, tree and all, and only its slot was not freed any more.
+        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none() && s.exec_error.is_none());
+        if alive || !left.is_empty() {
             self.orphan(run, alive, left, out);
         } else if slot.is_some() {
             out.effects.push(Effect::Forget { run });
@@ -254,7 +266,10 @@ impl Core {
         self.runs.insert(run, i);
         self.table.touch(i);
         if left.is_empty() {
-            return self.over(i, Ended::Unknown, Now { mono: now.mono, wall: now.wall }, out);
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.known = false;
+            }
+            return self.over(i, Ended::Unknown, now, out);
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);

@@ -286,7 +286,9 @@ impl Core {
         s.history.push(record);
         self.table.save(i);
         out.records.push(record::run_gone(live.run));
-        out.effects.push(Effect::Forget { run: live.run });
+        if live.known {
+            out.effects.push(Effect::Forget { run: live.run });
+        }
         self.follow(i, &live, out);
     }
 

@@ -182,6 +182,8 @@ pub struct Live {
     pub ready: Option<Now>,
     /// READY=1 overtook the answer to the start.
     pub early: bool,
+    /// The shell has something of it: a slot, processes.
+    pub known: bool,
     /// The shell was asked to watch for readiness.
     pub awaiting: bool,
     pub status_text: Option<Box<str>>,
@@ -274,13 +276,12 @@ impl Service {
     /// The wish.
     #[must_use]
     pub fn wanted(&self) -> bool {
-        if self.blind {
-            return self.live.is_some();
-        }
         !self.removed
             && match self.choice {
                 Choice::Up => true,
                 Choice::Down => false,
+                // Without its config, what was up is taken to be wanted.
+                Choice::Auto if self.blind => self.pulled || self.state != State::Stopped,
                 Choice::Auto => self.spec.autostart || self.pulled,
             }
     }
@@ -370,6 +371,7 @@ impl Live {
             begun,
             ready: None,
             early: false,
+            known: true,
             awaiting: false,
             status_text: None,
             stop: None,

@@ -123,6 +123,9 @@ impl Core {
         }
         let added: Vec<usize> = config.services.into_iter().map(|(n, spec)| self.table.add(&n, spec)).collect();
         report.added.extend(added.iter().map(|i| self.table[*i].name.to_string()));
+        for i in &added {
+            self.recall_wish(*i);
+        }
         self.table.connect();
         for (i, why) in restarts {
             self.mark_stop(i, &why);

@@ -89,7 +89,8 @@ impl Core {
         let name = Arc::clone(&self.table[i].name);
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
-        out.records.push(crate::core::record::service_gone(&name));
+        let choice = self.table[i].choice;
+        self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         self.table.remove(i);
@@ -99,7 +100,8 @@ impl Core {
 
     fn try_start(&mut self, i: usize, out: &mut Out) {
         let s = &self.table[i];
-        let (mut blocked, mut stuck) = (false, false);
+        // A run that no record knows may be of any service, and no service may have two.
+        let (mut blocked, mut stuck) = (s.blind || !self.orphans.is_empty(), s.blind);
         for e in &s.needs {
             let need = &self.table[e.to as usize];
             if need.reached(e.condition) {

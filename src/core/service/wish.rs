@@ -2,6 +2,8 @@
 
 use super::graph::Kind;
 use super::{Choice, State};
+use crate::base::limits::SERVICES_MAX;
+use crate::core::record;
 use crate::core::run::{Cause, Client, StopWhy};
 use crate::core::{Core, Out};
 use std::collections::BTreeSet;
@@ -71,6 +73,29 @@ impl Core {
             self.pull(i, false, out);
         } else {
             self.mark_stop(i, &StopWhy::Client(client));
+        }
+    }
+
+    /// A service is not in the config any more. What a person said about it outlives that.
+    pub(super) fn keep_wish(&mut self, name: &str, choice: Choice, out: &mut Out) {
+        if choice == Choice::Auto {
+            out.records.push(record::service_gone(name));
+            return;
+        }
+        out.records.push(record::wish(name, choice));
+        self.wishes.insert(name.to_owned(), choice);
+        if self.wishes.len() > SERVICES_MAX
+            && let Some((oldest, _)) = self.wishes.pop_first()
+        {
+            out.records.push(record::service_gone(&oldest));
+        }
+    }
+
+    /// A service has come into the config, perhaps again.
+    pub(super) fn recall_wish(&mut self, i: usize) {
+        if let Some(choice) = self.wishes.remove(&*self.table[i].name) {
+            self.table[i].choice = choice;
+            self.table.save(i);
         }
     }
 

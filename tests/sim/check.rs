@@ -1,7 +1,7 @@
 //! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held against it.
 
 use crate::disk::Disk;
-use crate::os::Os;
+use crate::os::{Os, Proc};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use hob::base::ids::RunId;
@@ -42,6 +42,8 @@ struct Run {
     orphan: bool,
     /// Its record was lost, so that nobody can know whose it is.
     unrecorded: bool,
+    /// Records were lost after it was forgotten, so its number may be given again.
+    reusable: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Check {
     /// Services that are not always restarted in some config: they may finish, and stay so under a new policy.
     pub may_finish: BTreeSet<String>,
     entities: BTreeSet<String>,
+    /// Runs whose record was written and which were not forgotten.
+    recorded: BTreeSet<RunId>,
     /// Where the records of the last step end.
     last_end: usize,
     names: usize,
@@ -86,6 +90,7 @@ impl Check {
             leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
             may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
+            recorded: BTreeSet::new(),
             last_end: 0,
             names: plan.names().len(),
         }
@@ -161,6 +166,9 @@ impl Check {
         if self.last_end > survives {
             self.policy.forget_all();
             self.last_end = survives;
+            for run in self.runs.values_mut() {
+                run.reusable = run.forgotten;
+            }
         }
     }
 
@@ -178,6 +186,7 @@ impl Check {
     pub fn remembered(&mut self, power_lost: bool, on_record: impl Fn(RunId) -> bool) {
         if power_lost {
             self.runs.retain(|run, _| on_record(*run));
+            self.recorded.retain(|run| on_record(*run));
         }
         for (run, known) in &mut self.runs {
             known.forgotten &= !on_record(*run);
@@ -319,11 +328,14 @@ impl Check {
     pub fn records(&mut self, records: &[Entity], begin: usize) -> Result<(), String> {
         for r in records {
             if let (Some(name), None) = (r.key.strip_prefix("service/"), &r.json) {
-                // A service that leaves the config takes its wish along.
+                // A service that leaves the config without a wish is not remembered.
                 self.set_wish(name, Wish::Auto, begin, begin + records.len());
             }
             match &r.json {
                 Some(json) => {
+                    if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
+                        self.recorded.insert(RunId(run));
+                    }
                     if serde_json::from_str::<serde_json::Value>(json).is_err() {
                         return Err(format!("records: {} is not JSON: {json}", r.key));
                     }
@@ -367,6 +379,8 @@ impl Check {
 
     fn known(&self, run: RunId, effect: &Effect) -> Result<(), String> {
         match self.runs.get(&run) {
+            // A start that was recorded and never ordered.
+            None if self.recorded.contains(&run) => Ok(()),
             None => Err(format!("unknown run: {effect:?}")),
             Some(r) if r.forgotten => Err(format!("unknown run: it was forgotten: {effect:?}")),
             Some(_) => Ok(()),
@@ -378,11 +392,17 @@ impl Check {
         self.runs.get(&run).is_some_and(|r| self.leaves.contains(&*r.service))
     }
 
+    /// Whether a process speaks against a service that is said to have none.
+    fn counts(&self, p: &Proc) -> bool {
+        self.is_recorded(p.run) && (p.main || !self.leaves(p.run))
+    }
+
     fn start(&mut self, now: u64, start: &Start, os: &Os, disk: &Disk) -> Result<(), String> {
         let (run, name) = (start.run, &*start.service);
         if let Some(old) = self.runs.get(&run) {
             let made = os.runs.get(&run).is_some_and(|t| t.pid.is_some() || t.exec_failed);
-            if made || old.epoch == self.epoch || *old.service != *name {
+            let free = old.reusable && os.tree(run).is_empty();
+            if !free && (made || old.epoch == self.epoch || *old.service != *name) {
                 return Err(format!("started twice: run {run} of {name}"));
             }
         }
@@ -421,6 +441,7 @@ impl Check {
                 forgotten: false,
                 orphan: false,
                 unrecorded: false,
+                reusable: false,
             },
         );
         Ok(())
@@ -441,7 +462,7 @@ impl Check {
         let Some(r) = self.runs.get(&run) else { return Ok(()) };
         let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
         let ends = matches!(signal, 2 | 9 | 15);
-        if ends && main_lives && !self.hurry {
+        if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
             if wanted_down && signal != 9 {
                 self.dependants_gone(&service)?;
@@ -455,7 +476,7 @@ impl Check {
 
     /// Nothing that requires it may still be up when it is stopped.
     fn dependants_gone(&self, service: &str) -> Result<(), String> {
-        for r in self.runs.values().filter(|r| r.started && !r.over && r.epoch <= self.epoch) {
+        for r in self.runs.values().filter(|r| r.started && !r.over && !r.unrecorded) {
             let needs = |s: &ServiceSpec| s.requires.iter().any(|n| n.name == service);
             let now = self.config.services.get(&*r.service);
             if needs(&r.spec) && now.is_some_and(|s| needs(s)) && *r.service != *service {
@@ -477,6 +498,7 @@ impl Check {
         if disk.get(&format!("run/{run}")).is_some() {
             return Err(format!("forget: the end of run {run} is not on record"));
         }
+        self.recorded.remove(&run);
         if let Some(r) = self.runs.get_mut(&run) {
             r.forgotten = true;
             r.over = true;
@@ -508,7 +530,7 @@ impl Check {
         for s in services {
             let (name, state) = (s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default());
             let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
-            if at_rest && let Some(p) = os.of_service(name).find(|p| p.main || !self.leaves(p.run)) {
+            if at_rest && let Some(p) = os.of_service(name).find(|p| self.counts(p)) {
                 return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
             }
             let desired = s["desired"].as_str().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use crate::check::Wish;
 use crate::plan::{Ask, CLIENTS, Verb};
+use crate::shell::tells_of_work;
 use crate::world::{Event, World};
 use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::time::Mono;
@@ -379,6 +380,7 @@ impl World<'_> {
         let mut boot = self.knowledge();
         boot.entities = self.disk.entities(self.disk.synced());
         boot.stop = false;
+        let config = boot.config.clone();
         let (now, mut out) = (self.clock(), Out::default());
         let mut core = Core::new();
         core.step(now, Input::Boot(Box::new(boot)), &mut out);
@@ -387,7 +389,8 @@ impl World<'_> {
         let Ok(list) = serde_json::from_str::<serde_json::Value>(&answer) else { return };
         for s in list["services"].as_array().into_iter().flatten() {
             let name = s["name"].as_str().unwrap_or_default();
-            if !names.iter().any(|n| n == name) || self.check.wish_end(name) > self.disk.synced() {
+            let gone = !config.services.contains_key(name);
+            if gone || !names.iter().any(|n| n == name) || self.check.wish_end(name) > self.disk.synced() {
                 continue;
             }
             let wish = self.check.wish(name);
@@ -468,7 +471,7 @@ impl Clients {
 
     fn key_answered(&mut self, key: (u64, String), hash: u64, req: ReqId, answer: &Answer, end: Option<usize>) {
         // What is not promised was not done, and is tried anew.
-        let kept = end.is_some();
+        let kept = end.is_some() && answer.as_ref().err().is_none_or(tells_of_work);
         let end = end.unwrap_or_default();
         match self.keys.get(&key) {
             Some(Key::Open { req: first, .. }) if *first != req => {}

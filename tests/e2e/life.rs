@@ -28,7 +28,7 @@ fn start_detaches_and_stop_ends_all() {
 #[test]
 fn files_have_the_modes_that_keep_others_out() {
     let home = Home::running(ONE);
-    home.wait_state("s", "running");
+    wait("the log is there", || exists(&home.path("logs/services/s.log")));
     let mode = |f: &str| fs::metadata(home.path(f)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("run"), mode("state"), mode("logs")), (0o711, 0o700, 0o700));
     assert_eq!((mode("run/hob.sock"), mode("logs/hob.log"), mode("logs/services/s.log")), (0o600, 0o600, 0o600));

@@ -219,7 +219,6 @@ pub fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 
-#[allow(dead_code)]
 pub fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

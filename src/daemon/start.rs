@@ -113,6 +113,8 @@ impl Daemon {
         daemon.early(handover.early);
         // Clients that have connected meanwhile are answered in the first turn.
         daemon.rounds();
+        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
+        daemon.journal.want(daemon.journal.sync_token());
         daemon.gear.link.up();
         daemon.accept();
         Ok(daemon)

@@ -224,7 +224,15 @@ fn a_command_runs_where_nothing_is_writable() {
     fs::copy(HOB, &copy).unwrap();
     fs::set_permissions(&home.dir, fs::Permissions::from_mode(0o755)).unwrap();
     let out = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "env", "-i", "HOME=/nonexistent", "PATH=/usr/bin:/bin"])
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "env",
+            "-i",
+            "HOME=/nonexistent",
+            "PATH=/usr/bin:/bin",
+        ])
         .arg(&copy)
         .args(["run", "--", "sh", "-c", "echo out; echo err >&2; exit 5"])
         .output()

@@ -17,6 +17,7 @@ pub(crate) const HOB: &str = env!("CARGO_BIN_EXE_hob");
 pub(crate) struct Home {
     pub(crate) dir: PathBuf,
     run: Option<Child>,
+    env: Vec<(String, String)>,
 }
 
 impl Home {
@@ -27,7 +28,14 @@ impl Home {
         let dir = std::env::temp_dir().join(format!("hob-e2e-{}-{n}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("hob.json"), config).unwrap();
-        Home { dir, run: None }
+        Home { dir, run: None, env: Vec::new() }
+    }
+
+    /// The same with a variable in the environment of its hob.
+    pub(crate) fn with_env(config: &str, name: &str, value: &str) -> Home {
+        let mut home = Home::new(config);
+        home.env.push((name.to_owned(), value.to_owned()));
+        home
     }
 
     /// A home whose hob runs in the foreground as a child of the test and answers.
@@ -66,6 +74,7 @@ impl Home {
                 c.env_remove(name);
             }
         }
+        c.envs(self.env.iter().map(|(name, value)| (name, value)));
         c.args(args);
         c
     }

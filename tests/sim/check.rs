@@ -26,8 +26,9 @@ pub enum Wish {
 struct Run {
     service: Arc<str>,
     spec: Arc<ServiceSpec>,
-    /// The daemon that ordered the start.
+    /// The daemon that ordered the start, and the how manieth start of all it was.
     epoch: u64,
+    order: u64,
     /// When `Started` is delivered.
     told_at: u64,
     started: bool,
@@ -54,6 +55,7 @@ pub struct Check {
     policy: Policy,
     pub config: Config,
     epoch: u64,
+    starts: u64,
     /// A shutdown has begun: where its record ends, `usize::MAX` while that is not known.
     stopping: Option<usize>,
     hurry: bool,
@@ -65,6 +67,8 @@ pub struct Check {
     leaves: BTreeSet<String>,
     /// Services that are not always restarted in some config: they may finish, and stay so under a new policy.
     pub may_finish: BTreeSet<String>,
+    /// The same for those that are given up in some config.
+    pub may_fail: BTreeSet<String>,
     entities: BTreeSet<String>,
     /// Runs whose record was written and which were not forgotten.
     recorded: BTreeSet<RunId>,
@@ -82,12 +86,17 @@ impl Check {
             policy: Policy::default(),
             config: Config::default(),
             epoch: 0,
+            starts: 0,
             stopping: None,
             hurry: false,
             disturbed: false,
             journal_full: false,
             blind: false,
             leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            may_fail: all()
+                .filter(|(_, s)| s.restart == Restart::Never || s.max_restarts > 0)
+                .map(|(n, _)| n.clone())
+                .collect(),
             may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             recorded: BTreeSet::new(),
@@ -325,12 +334,8 @@ impl Check {
     }
 
     /// Records of one step.
-    pub fn records(&mut self, records: &[Entity], begin: usize) -> Result<(), String> {
+    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
         for r in records {
-            if let (Some(name), None) = (r.key.strip_prefix("service/"), &r.json) {
-                // A service that leaves the config without a wish is not remembered.
-                self.set_wish(name, Wish::Auto, begin, begin + records.len());
-            }
             match &r.json {
                 Some(json) => {
                     if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
@@ -426,12 +431,14 @@ impl Check {
             }
         }
         self.policy.started(name, &start.spec, now)?;
+        self.starts += 1;
         self.runs.insert(
             run,
             Run {
                 service: start.service.clone(),
                 spec: start.spec.clone(),
                 epoch: self.epoch,
+                order: self.starts,
                 told_at: 0,
                 started: false,
                 ready_at: None,
@@ -448,7 +455,8 @@ impl Check {
     }
 
     fn reached(&self, need: &str, condition: Condition) -> bool {
-        let Some(run) = self.runs.values().rev().find(|r| *r.service == *need) else { return false };
+        let latest = self.runs.values().filter(|r| *r.service == *need).max_by_key(|r| r.order);
+        let Some(run) = latest else { return false };
         let up = run.started && !run.over;
         match condition {
             _ if run.over => run.clean && self.may_finish.contains(need),
@@ -464,7 +472,7 @@ impl Check {
         let ends = matches!(signal, 2 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
-            if wanted_down && signal != 9 {
+            if wanted_down && signal != 9 && !self.blind {
                 self.dependants_gone(&service)?;
             }
         }

@@ -496,6 +496,7 @@ impl Check {
 
     fn forget(&mut self, run: RunId, os: &Os, disk: &Disk) -> Result<(), String> {
         if !self.leaves(run)
+            && self.is_recorded(run)
             && let Some(p) = os.procs.values().find(|p| p.run == run)
         {
             return Err(format!("forget: run {run} still has process {}", p.pid));
@@ -525,7 +526,7 @@ impl Check {
             return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
         }
         match os.of_service(&start.service).next() {
-            Some(p) if !self.leaves(p.run) => {
+            Some(p) if self.counts(p) => {
                 Err(format!("leftovers: {} is started while process {} of run {} lives", start.service, p.pid, p.run))
             }
             _ => Ok(()),

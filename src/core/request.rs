@@ -94,6 +94,20 @@ impl Core {
 
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
+        if let Some(key) = &asked.key {
+            match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
+                Verdict::New => {}
+                Verdict::Join => return false,
+                Verdict::Replay(result) => {
+                    self.reply(asked.req, result, true, out);
+                    return false;
+                }
+                Verdict::Conflict(e) | Verdict::Full(e) => {
+                    self.reply(asked.req, Err(e), false, out);
+                    return false;
+                }
+            }
+        }
         let ends = matches!(request, Request::DaemonShutdown { .. });
         let stops = matches!(request, Request::ServiceStop(_));
         if self.life.stopping.is_some() && !ends {
@@ -105,14 +119,7 @@ impl Core {
             self.reply(asked.req, Err(error.hint("free some space and try again")), false, out);
             return false;
         }
-        let Some(key) = &asked.key else { return true };
-        match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
-            Verdict::New => return true,
-            Verdict::Join => {}
-            Verdict::Replay(result) => self.reply(asked.req, result, true, out),
-            Verdict::Conflict(e) | Verdict::Full(e) => self.reply(asked.req, Err(e), false, out),
-        }
-        false
+        true
     }
 
     /// Exactly one for each request.

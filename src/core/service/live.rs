@@ -25,7 +25,8 @@ impl Core {
         let s = &mut self.table[i];
         s.runs = s.runs.saturating_add(1);
         let cause = core::mem::take(&mut s.cause);
-        let live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        let mut live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        live.spawned = s.spec.ready == Ready::Spawned;
         out.records.push(record::run(s, &live, &self.facts.keeper));
         let mut fields = Obj::new();
         fields.u64("run", run.0).u64("number", s.runs.into()).str("cause", &live.cause.text());
@@ -147,7 +148,7 @@ impl Core {
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
         // Who is ready by being executed is known to be so from the table alone.
-        if self.table[i].spec.ready != Ready::Spawned {
+        if self.table[i].live.as_ref().is_some_and(|l| !l.spawned) {
             self.save_run(i, out);
         }
     }
@@ -197,6 +198,10 @@ impl Core {
             return self.late("a second exit", run, out);
         };
         live.ended(end, usage, now);
+        if live.sequence.phase == Phase::Held {
+            // It was to be stopped, but nothing had been sent yet: this end is its own.
+            live.stop = None;
+        }
         let mut fields = Obj::new();
         fields.u64("run", run.0).opt_u64("pid", live.pid.map(u64::from));
         match end {

@@ -180,6 +180,8 @@ pub struct Live {
     pub pid: Option<u32>,
     pub begun: Now,
     pub ready: Option<Now>,
+    /// It is ready by being executed.
+    pub spawned: bool,
     /// READY=1 overtook the answer to the start.
     pub early: bool,
     /// The shell has something of it: a slot, processes.
@@ -340,7 +342,8 @@ impl Service {
                 let ready = live.and_then(|l| l.ready)?;
                 self.counters.any().then(|| ready.mono + self.spec.reset_after)
             }
-            State::Stopping => live.and_then(|l| l.sequence.deadline()),
+            // Until the start is answered there is nobody to signal or to look for.
+            State::Stopping => live.filter(|l| l.pid.is_some() || l.end.is_some()).and_then(|l| l.sequence.deadline()),
         }
     }
 
@@ -370,6 +373,7 @@ impl Live {
             pid: None,
             begun,
             ready: None,
+            spawned: false,
             early: false,
             known: true,
             awaiting: false,

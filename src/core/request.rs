@@ -2,7 +2,7 @@
 
 use super::keys::Verdict;
 use super::run::Client;
-use super::service::State;
+use super::service::{Choice, State};
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
@@ -247,6 +247,7 @@ impl Core {
             return left;
         }
         let one = |name: &str| match self.table.find(name) {
+            Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };

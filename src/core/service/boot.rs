@@ -35,6 +35,11 @@ impl Core {
                 self.add_unknown(&intent.service);
             }
         }
+        // A run from here on has never been on record.
+        let unseen = self.next_run;
+        for (run, _) in &boot.leftovers {
+            self.next_run = self.next_run.max(run.0 + 1);
+        }
         for t in &boot.table {
             self.next_run = self.next_run.max(t.run.0 + 1);
         }
@@ -46,7 +51,7 @@ impl Core {
         }
         self.table.connect();
         self.save_meta(out);
-        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, same, out);
+        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         let mut fields = Obj::new();
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
@@ -145,7 +150,7 @@ impl Core {
         runs: Vec<(RunId, RunIntent)>,
         table: Vec<TableRun>,
         leftovers: Vec<(RunId, Vec<Survivor>)>,
-        same: bool,
+        unseen: u64,
         out: &mut Out,
     ) -> u64 {
         let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).collect();
@@ -177,17 +182,12 @@ impl Core {
             self.unknown_run(run, Some(slot), left, out);
         }
         for (run, left) in leftovers {
-            if !same && !self.may_leave_children(run) {
+            // Runs that were on record and are over left these processes on purpose (`leave_children`).
+            if run.0 >= unseen || self.aside.contains_key(&format!("aside/run/{run}")) {
                 self.unknown_run(run, None, left, out);
             }
         }
         adopted
-    }
-
-    /// Whether a run that is over may have left processes on purpose. Under one keeper that is the only way to have some.
-    fn may_leave_children(&self, run: RunId) -> bool {
-        let all = self.table.by_name().map(|i| &self.table[i]);
-        all.filter(|s| s.spec.leave_children).any(|s| s.history.iter().any(|r| r.run == run))
     }
 
     /// A run without a service: nothing to adopt, only to clear away.

@@ -82,6 +82,8 @@ impl Core {
                     if e.transient { Ended::Delayed(clip(&e.message)) } else { Ended::NotStarted(clip(&e.message)) };
                 let mut fields = Obj::new();
                 fields.u64("run", run.0).str("error", &e.message).bool("transient", e.transient);
+                // Nothing came to be that could be stopped: the failure is its own.
+                live.stop = None;
                 self.await_end(i, out);
                 self.emit("service.start_failed", i, fields.members(), out);
                 self.over(i, end, now, out);
@@ -312,7 +314,11 @@ impl Core {
             return self.enter(i, State::Stopped, "", out);
         }
         match &live.stop {
-            Some(StopWhy::ReadyTimeout) | None if live.again => {}
+            Some(StopWhy::ReadyTimeout) | None if live.again => {
+                // The start that a person asked for comes at once; the policy only counts it.
+                let spec = Arc::clone(&s.spec);
+                let _ = s.counters.verdict(&spec, outcome, self.now.mono);
+            }
             Some(StopWhy::ReadyTimeout) | None if !unseen => return self.apply_policy(i, outcome, out),
             Some(StopWhy::ReadyTimeout) | None => s.cause = Cause::Boot,
             Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),

@@ -3,8 +3,8 @@
 //! # The model
 //! A service has a wish and a state. The **wish** is up or down. It is what a person said last (`Choice::Up`,
 //! `Choice::Down`, kept over daemon deaths and boots); if nobody said anything, it is up when the config says
-//! `autostart` or when something that is up pulled it in. A person's stop beats everything but a later start by a
-//! person. The **state** is what is:
+//! `autostart` or when something that is up pulled it in. A person's stop beats everything but a later start of that
+//! very service by a person. The **state** is what is:
 //!
 //! | state    | a run exists | it leaves this state when                                                              |
 //! |----------|--------------|----------------------------------------------------------------------------------------|

@@ -17,7 +17,7 @@ pub enum Wish {
     Auto,
     Up,
     Down,
-    /// Records may have been lost, or another service's start may have lifted it.
+    /// Records may have been lost, so that either is right.
     Either,
 }
 
@@ -118,18 +118,9 @@ impl Check {
         self.wishes.entry(service.to_owned()).or_default().push((begin, end, wish));
     }
 
-    /// A person's start pulls up what it requires, even out of a person's stop.
-    pub fn lift(&mut self, service: &str, begin: usize, end: usize) {
-        for name in self.closure(service, false) {
-            if self.wish(&name) == Wish::Down {
-                self.set_wish(&name, Wish::Either, begin, end);
-            }
-        }
-    }
-
     /// A person spoke: the counters of all that is connected with it may begin anew.
     pub fn spoken(&mut self, service: &str, stops: bool) {
-        let mut names = self.closure(service, true);
+        let mut names = self.closure(service);
         names.insert(service.to_owned());
         for name in &names {
             self.policy.forget(name);
@@ -139,15 +130,14 @@ impl Check {
         }
     }
 
-    /// All that it needs, directly and not, and with `both` all that needs it.
-    fn closure(&self, service: &str, both: bool) -> BTreeSet<String> {
+    /// All that it needs and all that needs it, directly and not.
+    fn closure(&self, service: &str) -> BTreeSet<String> {
         let (mut seen, mut stack) = (BTreeSet::new(), vec![service.to_owned()]);
         while let Some(name) = stack.pop() {
             for (other, spec) in &self.config.services {
                 let needs =
                     |s: &ServiceSpec, n: &str| s.requires.iter().chain(&s.wants).chain(&s.after).any(|x| x.name == n);
-                let linked =
-                    self.config.services.get(&name).is_some_and(|s| needs(s, other)) || both && needs(spec, &name);
+                let linked = self.config.services.get(&name).is_some_and(|s| needs(s, other)) || needs(spec, &name);
                 if linked && seen.insert(other.clone()) {
                     stack.push(other.clone());
                 }

@@ -187,8 +187,8 @@ impl Core {
 
     /// What is due, then the marks to their fixed point, then what follows from the new states.
     fn settle(&mut self, out: &mut Out) {
-        // What this step made due at once is done in it too, so that a question never finds something overdue. The bound only
-        // guards against something that is due for ever.
+        // What this step made due at once is done in it too, so that a question never finds something overdue. The
+        // bound only guards against something that is due for ever.
         for _ in 0..8 {
             self.do_what_is_due(out);
             self.settle_services(out);

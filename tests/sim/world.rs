@@ -276,7 +276,7 @@ impl<'a> World<'a> {
         self.check.ends_at(end);
         let refused = asked.is_some_and(|a| out.effects.iter().any(|e| crate::shell::is_refusal(e, a.req)));
         self.core = Some(core);
-        let told = self.check.records(&out.records, before);
+        let told = self.check.records(&out.records);
         self.require(told);
         if let (Some(asked), false) = (asked, refused) {
             self.wished(asked, before, end);

@@ -223,8 +223,10 @@ impl Core {
         while let Some(i) = self.table.next_touched() {
             let s = &mut self.table[i];
             let at = if s.gone { None } else { s.deadline() };
-            if core::mem::replace(&mut s.save, false) && record::worth_keeping(s) {
-                out.records.push(record::service(s));
+            if core::mem::replace(&mut s.save, false) && !s.gone {
+                // With nothing left to keep, an older record would come back after a death.
+                let keep = record::worth_keeping(s);
+                out.records.push(if keep { record::service(s) } else { record::service_gone(&s.name) });
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;

@@ -187,8 +187,8 @@ impl Core {
 
     /// What is due, then the marks to their fixed point, then what follows from the new states.
     fn settle(&mut self, out: &mut Out) {
-        // What this step made due at once is done in it too, so that a question never finds something overdue. The bound only
-        // guards against something that is due for ever.
+        // What this step made due at once is done in it too, so that a question never finds something overdue. The
+        // bound only guards against something that is due for ever.
         for _ in 0..8 {
             self.do_what_is_due(out);
             self.settle_services(out);
@@ -224,9 +224,9 @@ impl Core {
             let s = &mut self.table[i];
             let at = if s.gone { None } else { s.deadline() };
             if core::mem::replace(&mut s.save, false) && !s.gone {
-                // With nothing left to keep, an older record would come back after a death.
-                let keep = record::worth_keeping(s);
-                out.records.push(if keep { record::service(s) } else { record::service_gone(&s.name) });
+                // An earlier record has to go when there is nothing left to say.
+                let kept = record::worth_keeping(s);
+                out.records.push(if kept { record::service(s) } else { record::service_gone(&s.name) });
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;

@@ -13,8 +13,8 @@ use crate::protocol::methods::EventQuery;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that none
-/// is used twice.
+/// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
+/// none is used twice.
 const LOST_RUNS_MAX: u64 = 1000;
 
 impl Core {

@@ -59,6 +59,8 @@ pub struct Check {
     /// A shutdown has begun: where its record ends, `usize::MAX` while that is not known.
     stopping: Option<usize>,
     hurry: bool,
+    /// When the patience of a shutdown ends.
+    stop_by: u64,
     disturbed: bool,
     pub journal_full: bool,
     /// The daemon has not seen a config that it could read.
@@ -89,6 +91,7 @@ impl Check {
             starts: 0,
             stopping: None,
             hurry: false,
+            stop_by: 0,
             disturbed: false,
             journal_full: false,
             blind: false,
@@ -256,8 +259,9 @@ impl Check {
     fn booted(&mut self, now: u64, boot: &Boot) {
         self.epoch += 1;
         self.blind = boot.config_error.is_some();
-        if !self.blind {
+        if !self.blind && self.config != boot.config {
             self.config = boot.config.clone();
+            self.policy.forget_all();
         }
         for (run, known) in &mut self.runs {
             known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
@@ -364,6 +368,10 @@ impl Check {
                 Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
                 None => Ok(()),
             },
+            Effect::Stopping { limit } => {
+                self.stop_by = now.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+                Ok(())
+            }
             Effect::Exit { .. } => match os.procs.values().find(|p| !self.leaves(p.run)) {
                 Some(p) if !self.hurry && !self.disturbed => Err(format!("exit: process {} still lives", p.pid)),
                 _ => Ok(()),

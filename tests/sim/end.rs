@@ -61,7 +61,7 @@ impl World<'_> {
         };
         let fine = match (desired, state) {
             ("down", "stopped") => !alive,
-            ("up", "running") => alive,
+            ("up", "running") => alive || restless,
             // A new policy starts nothing that had finished under the old one.
             ("up", "finished") => self.check.may_finish.contains(name),
             ("up", "failed") => self.check.may_fail.contains(name),

@@ -126,6 +126,10 @@ impl Core {
             }
             self.next_run = self.next_run.max(newest + 1);
             self.table.touch(i);
+            if !same {
+                // A second daemon of this keeper must not take the end of an earlier life for one of this life.
+                self.table.save(i);
+            }
         }
     }
 

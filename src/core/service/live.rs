@@ -241,7 +241,7 @@ impl Core {
             }
             return;
         };
-        if left.is_empty() {
+        if left.is_empty() || terms.leave_children {
             return self.over(i, end, ended, out);
         }
         if live.stop.is_none() && end == Ended::Code(0) && ended.mono.since(live.begun.mono) < BACKGROUND {

@@ -191,6 +191,7 @@ impl Core {
         let again = match s.state {
             State::Failed => molded || policy,
             State::Backoff => molded,
+            // While the config could not be read the default policy had to judge.
             State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always,
             State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
         };

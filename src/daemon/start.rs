@@ -1,4 +1,5 @@
-//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And its end.
+//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And
+//! its end.
 
 use super::gear::{Gear, Job};
 use super::journal::Journal;
@@ -22,7 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads, each.
+/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
+/// each.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the keeper's command line says.
@@ -219,7 +221,8 @@ fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Jour
     (loaded.journal, ring.log)
 }
 
-/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be mended.
+/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
+/// mended.
 fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) {
     if !paths.config.exists() {
         if has_main {
@@ -347,7 +350,8 @@ fn platform(children: &child::Children, handover: &link::Handover, paths: &Paths
     .to_string()
 }
 
-/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says so.
+/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says
+/// so.
 fn main_service(command: &[OsString], name: Option<String>) -> (String, Arc<ServiceSpec>) {
     let words: Vec<String> = command.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     let program = words.first().map_or("", String::as_str);

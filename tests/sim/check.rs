@@ -1,4 +1,5 @@
-//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held against it.
+//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held
+//! against it.
 
 use crate::disk::Disk;
 use crate::os::{Os, Proc};

@@ -1,5 +1,5 @@
-//! A second, simpler reading of the restart policy, which the core's restarts are held against. It is never stricter than
-//! the documented policy: whatever may have reset the counters resets these.
+//! A second, simpler reading of the restart policy, which the core's restarts are held against. It is never stricter
+//! than the documented policy: whatever may have reset the counters resets these.
 
 use crate::os::MS;
 use hob::config::{Restart, ServiceSpec};

@@ -1,17 +1,13 @@
 //! hob: one small Unix program that keeps services running and can always say why. This page is the map of its code.
 //!
 //! # What runs
-//! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the
-//!   run table, the
-//!   pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the daemon again
-//!   when it dies.
+//! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the run
+//!   table, pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the next daemon.
 //! - The **daemon** ([`daemon`]): its child, which decides and acts. One reactor thread, and a small pool for what may
 //!   block.
-//! - The **command line** ([`cli`]) and the **client library** ([`client`]): talk to the daemon in JSON-RPC over one
-//!   Unix socket.
+//! - The **command line** ([`cli`]) and the **client library** ([`client`]): they speak JSON-RPC over one Unix socket.
 //!
-//! A crash, a kill -9 and an upgrade of the daemon are one path: the keeper starts the next one and hands it everything
-//! over.
+//! A crash, a kill -9 and an upgrade of the daemon are one path: the keeper starts the next one and hands it everything.
 //!
 //! # Rooms
 //! Imports only point down this list. Each room's first line says what it is for and what it may touch.
@@ -19,17 +15,13 @@
 //! - [`client`]: blocking library: connect, call, subscribe, logs, ensure_running
 //! - [`keeper`]: uses `sys` and `base` alone
 //! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the
-//!   parts share);
-//!   parts: `conn` (clients), `child` (processes), `capture` (output to files), `logs` (files to clients),
-//!   `journal`, `events`
-//!   (the ring file), `link` (the keeper), `pool` (threads), `source` (tokens), `ownlog`
+//!   parts share), and the parts: `conn` (clients), `child` (processes), `capture` (output to files), `logs` (files to
+//!   clients), `journal`, `events` (the ring file), `link` (the keeper), `pool` (threads), `source` (tokens), `ownlog`
 //! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
 //!   each
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
-//!   `request` (the
-//!   one match over `Request`), `service` (the state machine; its first page is the essay on it), `run` (records,
-//!   why), `view`
-//!   (state to replies), `event`, `keys`, `record` (state to journal and back)
+//!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
+//!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon

@@ -102,13 +102,13 @@ fn dependencies_order_starts_and_stops() {
     let trail = home.path("trail");
     let command = |name: &str| {
         format!(
-            "echo +{name} >> {t}; trap 'echo -{name} >> {t}; exit 0' TERM; while :; do sleep 0.01; done",
+            "echo +{name} >> {t}; echo up; trap 'echo -{name} >> {t}; exit 0' TERM; while :; do sleep 0.01; done",
             t = trail.display()
         )
     };
     let config = serde_json::json!({ "services": {
-        "db": { "command": command("db") },
-        "api": { "command": command("api"), "requires": ["db"] },
+        "db": { "command": command("db"), "ready": { "log": "up" } },
+        "api": { "command": command("api"), "requires": ["db"], "ready": { "log": "up" } },
         "web": { "command": command("web"), "wants": ["api"], "after": ["db"] } } });
     home.write_config(&config.to_string());
     home.start(&[]);

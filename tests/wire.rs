@@ -4,6 +4,9 @@
 //! `>` what the client sends, `<` what it must get, `=` an event: the client shuts its side, the daemon closes. The core is a
 //! table of fixed answers.
 
+// Every unwrap here is an assertion of a test.
+#![allow(clippy::unwrap_used)]
+
 use hob::base::ids::StreamId;
 use hob::base::signal::Platform;
 use hob::config::Access;

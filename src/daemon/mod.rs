@@ -70,6 +70,8 @@ struct Daemon {
     services: BTreeMap<RunId, Arc<str>>,
     /// The core knows that the keeper is gone.
     told_gone: bool,
+    /// Nothing is writable, so the main service writes to hob's own output itself.
+    bare: bool,
     exit: Option<u8>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,

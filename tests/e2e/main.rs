@@ -1,7 +1,7 @@
 //! Scenarios on the real binary: real processes, real signals, real files.
 
-// Every unwrap here is an assertion of a test.
-#![allow(clippy::unwrap_used)]
+// Every unwrap here is an assertion of a test, and what is skipped or found is said on standard error.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod config;
 mod deaths;

@@ -44,15 +44,22 @@ fn a_missing_program_is_a_failed_run_with_its_reason() {
 
 #[test]
 fn stop_leaves_nothing_of_the_tree() {
-    // Ignores TERM, forks twice, makes new sessions: the worst a service does.
-    let home = Home::new("{}");
+    leaves_nothing(Home::new("{}"));
+}
+
+#[test]
+fn stop_leaves_nothing_of_the_tree_without_control_groups() {
+    leaves_nothing(Home::with_env("{}", "HOB_CGROUP", "off"));
+}
+
+/// Ignores TERM, forks twice, makes new sessions, clears its environment: the worst a service does.
+fn leaves_nothing(mut home: Home) {
     let mark = format!("{}-mark", home.dir.display());
     let script = format!(
-        "trap '' TERM; (setsid sh -c \"trap '' TERM; (sleep 1000; : {mark}) & while :; do sleep 1; : {mark}; done\" &) ; \
+        "trap '' TERM; (setsid env -i PATH=$PATH sh -c \"trap '' TERM; (sleep 1000; : {mark}) & while :; do sleep 1; : {mark}; done\" &) ; \
          while :; do sleep 1; : {mark}; done"
     );
     let config = serde_json::json!({ "services": { "bad": { "command": script, "stop_timeout": "300ms" } } });
-    let mut home = home;
     home.write_config(&config.to_string());
     home.start(&[]);
     home.wait_state("bad", "running");
@@ -64,7 +71,15 @@ fn stop_leaves_nothing_of_the_tree() {
 
 #[test]
 fn what_a_main_process_leaves_behind_is_ended_before_the_next_run() {
-    let mut home = Home::new("{}");
+    leftovers_end(Home::new("{}"));
+}
+
+#[test]
+fn what_a_main_process_leaves_behind_is_ended_without_control_groups() {
+    leftovers_end(Home::with_env("{}", "HOB_CGROUP", "off"));
+}
+
+fn leftovers_end(mut home: Home) {
     let mark = format!("{}-left", home.dir.display());
     let script = format!("(setsid sh -c 'while :; do sleep 1; : {mark}; done' &); echo run; sleep 0.2; exit 1");
     let config = serde_json::json!({ "services": { "w": {

@@ -44,7 +44,7 @@ struct Run {
     orphan: bool,
     /// Its record was lost, so that nobody can know whose it is.
     unrecorded: bool,
-    /// Records were lost after it was forgotten, so its number may be given again.
+    /// Records were lost after it was over, so its number may be given again.
     reusable: bool,
 }
 
@@ -170,7 +170,7 @@ impl Check {
             self.policy.forget_all();
             self.last_end = survives;
             for run in self.runs.values_mut() {
-                run.reusable = run.forgotten;
+                run.reusable = run.over;
             }
         }
     }
@@ -199,6 +199,11 @@ impl Check {
     /// The daemon said that the shutdown is complete.
     pub fn exited(&mut self) {
         self.stopping = None;
+    }
+
+    /// Nothing can be said about how long a shutdown takes now.
+    pub fn disturb(&mut self) {
+        self.disturbed = true;
     }
 
     pub fn shutdown_undisturbed(&self) -> bool {
@@ -319,7 +324,7 @@ impl Check {
         let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
         run.over = true;
         run.clean = matches!(end, End::Code(0) | End::Unknown);
-        if run.stopped || run.orphan {
+        if run.stopped || run.orphan || run.unrecorded {
             self.policy.stopped(&run.service);
         } else {
             let healthy = run.ready_at.map_or(0, |at| now - at);
@@ -370,11 +375,15 @@ impl Check {
                 None => Ok(()),
             },
             Effect::Stopping { limit } => {
-                self.stop_by = now.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+                // The keeper's limit lies 5 s after the daemon's own.
+                let own = limit.saturating_sub(core::time::Duration::from_secs(5));
+                self.stop_by = now.saturating_add(u64::try_from(own.as_nanos()).unwrap_or(u64::MAX));
                 Ok(())
             }
             Effect::Exit { .. } => match os.procs.values().find(|p| !self.leaves(p.run)) {
-                Some(p) if !self.hurry && !self.disturbed => Err(format!("exit: process {} still lives", p.pid)),
+                Some(p) if !self.hurry && !self.disturbed && now < self.stop_by => {
+                    Err(format!("exit: process {} still lives", p.pid))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -426,7 +435,12 @@ impl Check {
         }
         for need in &start.spec.requires {
             if !self.reached(&need.name, need.condition) {
-                return Err(format!("order: {name} is started, and {} is not {:?}", need.name, need.condition));
+                let latest = self.runs.iter().filter(|(_, r)| *r.service == *need.name).max_by_key(|(_, r)| r.order);
+                let what = latest.map(|(id, r)| format!("run {id}, over {}, clean {}", r.over, r.clean));
+                return Err(format!(
+                    "order: {name} is started, and {} is not {:?}: {what:?}",
+                    need.name, need.condition
+                ));
             }
         }
         self.policy.started(name, &start.spec, now)?;

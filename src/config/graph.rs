@@ -1,7 +1,8 @@
 //! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
 
-use super::error::{Pos, Report, nearest, quote};
+use super::error::{Pos, Report, quote};
 use super::spec::Config;
+use crate::base::near::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One name in a list of needs, with its place.
@@ -16,6 +17,7 @@ pub(super) struct NeedAt {
 /// Reports needs that do not exist, services that need themselves, and every group of services that wait for each
 /// other.
 pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) {
+    let mut guesses = GUESSES_MAX;
     let mut edges: BTreeMap<&str, Vec<&NeedAt>> = BTreeMap::new();
     for need in needs {
         if need.from == need.to {
@@ -24,7 +26,8 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
             edges.entry(&need.from).or_default().push(need);
         } else {
             let names = config.services.keys().map(String::as_str).filter(|name| *name != need.from);
-            let meant = if report.is_full() { None } else { nearest(&need.to, names) };
+            let meant = if guesses == 0 { None } else { nearest(&need.to, names) };
+            guesses = guesses.saturating_sub(1);
             let message = format!("there is no service {}", quote(&need.to));
             report.add_at(need.path.clone(), need.pos, message, meant.map(str::to_owned));
         }
@@ -35,6 +38,8 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
     }
 }
 
+/// Missing services for which a similar name is looked for, which takes its time among thousands.
+const GUESSES_MAX: usize = 20;
 /// Names of a cycle that are printed.
 const CYCLE_SHOWN_MAX: usize = 50;
 
@@ -62,6 +67,7 @@ impl<'n> Search<'n, '_> {
             let Some((name, rest)) = way.last_mut() else { return };
             match rest.next() {
                 Some(need) => match on_way.get(need.to.as_str()) {
+                    Some(_) if report.is_full() || self.is_known(need) => {}
                     Some(at) => {
                         let names: Vec<&str> = way.iter().skip(*at).map(|(name, _)| *name).collect();
                         self.cycle(&names, need, report);
@@ -77,13 +83,12 @@ impl<'n> Search<'n, '_> {
         }
     }
 
-    /// Reports a cycle, unless both ends of the need that closes it are known to be in one.
+    /// Whether both ends of a need that closes a cycle are known to be in one, so that it would say little that is new.
+    fn is_known(&self, closing: &NeedAt) -> bool {
+        self.knotted.contains(closing.from.as_str()) && self.knotted.contains(closing.to.as_str())
+    }
+
     fn cycle(&mut self, names: &[&'n str], closing: &NeedAt, report: &mut Report<'_>) {
-        if report.is_full()
-            || self.knotted.contains(closing.from.as_str()) && self.knotted.contains(closing.to.as_str())
-        {
-            return;
-        }
         self.knotted.extend(names.iter().copied());
         let shown = names.get(..CYCLE_SHOWN_MAX).unwrap_or(names);
         let more = match names.len() - shown.len() {

@@ -5,7 +5,7 @@ use super::record;
 use super::run::{Ended, StopWhy};
 use super::service::State;
 use super::service::stop::Phase;
-use super::{Core, Effect, Out};
+use super::{Core, Effect, Input, Out};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::time::Mono;
@@ -36,16 +36,18 @@ pub(super) struct Life {
     pub(super) main: Option<usize>,
     /// What has to come up before hob is ready; `None` once it was said.
     pub(super) rising: Option<Vec<usize>>,
+    /// A first heartbeat is due at the end of this step.
+    pub(super) beat: bool,
     /// A service changed since waits were looked at.
     pub(super) changed: bool,
 }
 
 impl Core {
-    pub(super) fn begin_beat(&mut self, out: &mut Out) {
-        if self.config.heartbeat.is_zero() {
-            return;
+    /// The first heartbeat, which has to tell of the states that the boot led to.
+    pub(super) fn first_beat(&mut self, out: &mut Out) {
+        if core::mem::take(&mut self.life.beat) && !self.config.heartbeat.is_zero() {
+            self.beat(out);
         }
-        self.beat(out);
     }
 
     pub(super) fn plan_beat(&mut self) {
@@ -193,6 +195,17 @@ impl Core {
         }
         self.fail_open_requests(out);
         out.effects.push(Effect::Exit { code });
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.life.stopping.as_ref().is_some_and(|s| s.ended)
+    }
+
+    /// After `Effect::Exit` nothing happens any more, but every request has its reply.
+    pub(super) fn refuse(&mut self, input: &Input, out: &mut Out) {
+        if let Input::Request { req, .. } = input {
+            self.reply(*req, Err(Core::shutting_down()), false, out);
+        }
     }
 
     pub(super) fn shutting_down() -> RpcError {

@@ -1,14 +1,19 @@
 //! State to journal and back: one versioned record holds one entity's whole new state.
 //!
-//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this program
-//! knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`, `shutdown`.
+//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
+//! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
+//! `shutdown`.
 
+use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
+use crate::config::ServiceSpec;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One entity in the journal: a key that later records of the same entity repeat, and its whole state as JSON.
 /// `json` is `None` when the entity is gone.
@@ -32,9 +37,9 @@ pub struct ServiceRecord {
     pub pulled: bool,
     /// `stopped` for all states that a new daemon finds out by itself.
     pub state: State,
-    /// When the state was entered, in wall time.
-    #[serde(default)]
-    since: i64,
+    /// When the state was entered, in wall time, for a state of rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
     /// End of the delay, in this boot's monotonic nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
@@ -67,6 +72,8 @@ pub struct RunIntent {
     /// The keeper under which it was started; monotonic times count for its boot only.
     pub keeper: String,
     mold: u64,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    spawned: bool,
     begun: (u64, i64),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ready: Option<(u64, i64)>,
@@ -92,6 +99,21 @@ pub struct Shutdown {
     pub keeper: String,
     pub code: u8,
     pub deadline: u64,
+}
+
+/// The service of each run whose intent is in the journal.
+#[must_use]
+pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
+    #[derive(Deserialize)]
+    struct Named {
+        service: String,
+    }
+    let one = |e: &Entity| {
+        let run = e.key.strip_prefix("run/")?.parse().ok()?;
+        let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
+        Some((RunId(run), Arc::from(named.service)))
+    };
+    entities.iter().filter_map(one).collect()
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -123,19 +145,28 @@ pub fn service(s: &Service) -> Entity {
         choice: s.choice,
         pulled: s.pulled,
         state: kept,
-        since: s.since.wall.0,
+        since: (!s.state.live() && s.state != State::Waiting).then_some(s.since.wall.0),
         until: backoff.then_some(s.until.0),
         cause: backoff.then(|| s.cause.clone()),
         total: s.counters.total,
         streak: s.counters.streak,
         refused: s.counters.refused,
         times: s.counters.times.iter().map(|t| t.0).collect(),
-        runs: s.runs,
+        // The present run has a record of its own, which carries its number.
+        runs: s.runs.saturating_sub(u32::from(s.live.is_some())),
         fails: s.fails,
         last_error: s.last_error.clone(),
         history: s.history.clone(),
     };
     entity(service_key(&s.name), &record)
+}
+
+/// What a person said about a service that is not in the config.
+#[must_use]
+pub fn wish(name: &str, choice: Choice) -> Entity {
+    let mut gone = Service::new(name.into(), Arc::new(ServiceSpec::default()));
+    gone.choice = choice;
+    service(&gone)
 }
 
 fn service_key(name: &str) -> String {
@@ -162,8 +193,10 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         cause: live.cause.clone(),
         keeper: keeper.to_owned(),
         mold: live.mold,
+        spawned: live.spawned,
         begun: pair(live.begun),
-        ready: live.ready.map(pair),
+        // Who is ready by being executed needs no record of it.
+        ready: live.ready.filter(|_| !live.spawned).map(pair),
         stop: live.stop.clone(),
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
@@ -173,6 +206,12 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
 
 fn run_key(run: RunId) -> String {
     format!("run/{run}")
+}
+
+/// The run that an entity's key names.
+#[must_use]
+pub fn run_of(key: &str) -> Option<RunId> {
+    key.strip_prefix("run/")?.parse().ok().map(RunId)
 }
 
 #[must_use]
@@ -190,6 +229,11 @@ pub fn shutdown(keeper: &str, code: u8, deadline: Mono) -> Entity {
     entity("shutdown".to_owned(), &Shutdown { v: VERSION, keeper: keeper.to_owned(), code, deadline: deadline.0 })
 }
 
+#[must_use]
+pub fn shutdown_void() -> Entity {
+    Entity { key: "shutdown".to_owned(), json: None }
+}
+
 impl ServiceRecord {
     /// The highest run number in its history, 0 if there is none.
     #[must_use]
@@ -201,7 +245,7 @@ impl ServiceRecord {
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
         s.pulled = self.pulled;
-        s.since.wall = Wall(self.since);
+        s.since.wall = Wall(self.since.unwrap_or_default());
         s.runs = self.runs;
         s.fails = self.fails;
         s.last_error = self.last_error;
@@ -220,6 +264,7 @@ impl RunIntent {
     #[must_use]
     pub fn live(&self, run: RunId) -> Live {
         let mut live = Live::new(run, self.number, self.cause.clone(), self.mold, unpair(self.begun));
+        live.spawned = self.spawned;
         live.ready = self.ready.map(unpair);
         live.stop.clone_from(&self.stop);
         live.sequence.kill_at = self.kill_at.map(Mono);
@@ -247,15 +292,15 @@ pub fn read(entities: Vec<Entity>) -> Stored {
     let mut stored = Stored::default();
     for e in entities {
         let Some(json) = e.json.as_deref() else { continue };
-        if e.key.starts_with("key/") {
+        if Keys::owns(&e.key) {
             stored.keys.push(e);
             continue;
         }
         let problem = match e.key.split_once('/') {
             Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
-            Some(("run", id)) => match id.parse().map(RunId) {
-                Ok(id) => parse(json).map(|r| stored.runs.push((id, r))),
-                Err(_) => Err("its number cannot be read".to_owned()),
+            Some(("run", _)) => match run_of(&e.key) {
+                Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
+                None => Err("its number cannot be read".to_owned()),
             },
             None if e.key == "meta" => parse(json).map(|r| stored.meta = Some(r)),
             None if e.key == "shutdown" => parse(json).map(|r| stored.shutdown = Some(r)),
@@ -283,8 +328,6 @@ fn parse<T: for<'a> Deserialize<'a>>(json: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ServiceSpec;
-    use std::sync::Arc;
 
     fn kept(key: &str, json: &str) -> Entity {
         Entity { key: key.into(), json: Some(json.into()) }

@@ -1,13 +1,15 @@
 //! The one match over `Request`: what each call does to the core, and its immediate answer. Pure.
 
+use super::keys::Verdict;
 use super::run::Client;
-use super::service::State;
+use super::service::{Choice, State};
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
-use crate::protocol::methods::{Change, LogQuery, Request};
+use crate::base::near::nearest;
+use crate::protocol::methods::{Change, LogQuery, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// Who asks, and under which number the reply goes out.
@@ -86,12 +88,26 @@ impl Core {
             Request::StreamClose { id } => {
                 out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) });
             }
-            Request::RpcDiscover => self.reply(req, Ok("{}".to_owned()), false, out),
+            Request::RpcDiscover => self.reply(req, Ok(discover(self.facts.version)), false, out),
         }
     }
 
-    /// Whether a change may be made now. Otherwise it has been answered.
+    /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
+        if let Some(key) = &asked.key {
+            match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
+                Verdict::New => {}
+                Verdict::Join => return false,
+                Verdict::Replay(result) => {
+                    self.reply(asked.req, result, true, out);
+                    return false;
+                }
+                Verdict::Conflict(e) | Verdict::Full(e) => {
+                    self.reply(asked.req, Err(e), false, out);
+                    return false;
+                }
+            }
+        }
         let ends = matches!(request, Request::DaemonShutdown { .. });
         let stops = matches!(request, Request::ServiceStop(_));
         if self.life.stopping.is_some() && !ends {
@@ -109,6 +125,9 @@ impl Core {
     /// Exactly one for each request.
     pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
         self.pending.remove(&req);
+        for joined in self.keys.finish(self.now, req, &result, out) {
+            out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
+        }
         out.effects.push(Effect::Reply { req, result, durable });
     }
 
@@ -137,12 +156,11 @@ impl Core {
     }
 
     /// The nearest name is a hint for whoever mistyped one.
-    fn unknown(&self, name: &str) -> RpcError {
+    pub(super) fn unknown(&self, name: &str) -> RpcError {
         let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
-        let near = self.table.names().map(|n| (distance(name, n), n)).min();
-        match near {
-            Some((d, near)) if d <= 1 + name.chars().count() / 3 => error.hint(format!("did you mean {near:?}?")),
-            _ => error.hint("`hob status` lists all of them"),
+        match nearest(name, self.table.names()) {
+            Some(near) => error.hint(format!("did you mean {near:?}?")),
+            None => error.hint("`hob status` lists all of them"),
         }
     }
 
@@ -155,6 +173,11 @@ impl Core {
             }
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
+        if let Some(i) = places.iter().find(|i| self.table[**i].blind && op != Op::Stop) {
+            let text = format!("how to start {} is not known: the config could not be read", self.table[*i].name);
+            let error = RpcError::new(Code::Unavailable, text).hint("correct the config, then `hob reload`");
+            return self.reply(asked.req, Err(error), false, out);
+        }
         let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
@@ -211,7 +234,8 @@ impl Core {
         let mut o = Obj::new();
         o.bool("stopping", true).u64("limit_ms", limit);
         o.u64("running", u64::try_from(running).unwrap_or(u64::MAX));
-        let durable = !self.journal_full && self.journal_behind.is_none();
+        // A shutdown does not wait for a disk.
+        let durable = self.journal_behind.is_none();
         self.reply(asked.req, Ok(o.finish()), durable, out);
     }
 
@@ -223,10 +247,31 @@ impl Core {
             return left;
         }
         let one = |name: &str| match self.table.find(name) {
-            Some(n) => format!("{name}, which is {}", self.table[n].state),
+            Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
+            Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };
-        self.waiting_for(i).into_iter().map(one).collect::<Vec<_>>().join(", and for ")
+        let mut all: Vec<String> = self.waiting_for(i).into_iter().map(one).collect();
+        if s.state == State::Waiting && s.blind {
+            all.push("a config that can be read".to_owned());
+        }
+        if s.state == State::Waiting {
+            all.extend(self.orphans.keys().map(|run| format!("the end of run {run}, which no record knows")));
+        }
+        all.join(", and for ")
+    }
+}
+
+fn phrase(state: State) -> &'static str {
+    match state {
+        State::Stopped => "is stopped",
+        State::Waiting => "is waiting itself",
+        State::Starting => "is starting",
+        State::Running => "is running",
+        State::Stopping => "is stopping",
+        State::Backoff => "is down until its next try",
+        State::Failed => "has failed",
+        State::Finished => "has finished",
     }
 }
 
@@ -255,33 +300,5 @@ fn changes(request: &Request) -> bool {
         | Request::EventHistory(_)
         | Request::StreamClose { .. }
         | Request::RpcDiscover => false,
-    }
-}
-
-/// How many letters have to be changed, added or taken away (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let next = if x == y { corner } else { 1 + corner.min(row[j]).min(row[j + 1]) };
-            corner = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [("", "", 0), ("web", "", 3), ("wbe", "web", 2), ("database", "datbase", 1), ("a", "b", 1)] {
-            assert_eq!(distance(a, b), d, "{a} {b}");
-            assert_eq!(distance(b, a), d, "{b} {a}");
-        }
     }
 }

@@ -2,8 +2,10 @@
 
 use super::due::{Deadlines, Due};
 use super::event::Events;
+use super::keys::Keys;
 use super::life::Life;
 use super::record::{self, Entity};
+use super::service::Choice;
 use super::service::orphan::Orphan;
 use super::service::table::Table;
 use super::view::Pending;
@@ -33,6 +35,22 @@ pub(super) struct Facts {
     pub(super) platform: String,
 }
 
+/// The parts of a snapshot, in their order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Aside,
+    Keys,
+    Meta,
+    Runs,
+    Services,
+    Shutdown,
+}
+
+impl Section {
+    const ALL: [Section; 6] =
+        [Section::Aside, Section::Keys, Section::Meta, Section::Runs, Section::Services, Section::Shutdown];
+}
+
 /// All control state. `step` is the only way to change it.
 #[derive(Debug, Default)]
 pub struct Core {
@@ -44,9 +62,12 @@ pub struct Core {
     /// Runs that are not over, and runs that are but whose output is not known yet, to the place of their service.
     pub(super) runs: BTreeMap<RunId, usize>,
     pub(super) recent: BTreeMap<RunId, usize>,
+    /// What persons said about services that are not in the config now; it counts again when they come back.
+    pub(super) wishes: BTreeMap<String, Choice>,
     pub(super) orphans: BTreeMap<RunId, Orphan>,
     pub(super) next_run: u64,
     pub(super) events: Events,
+    pub(super) keys: Keys,
     pub(super) waits: Vec<Wait>,
     pub(super) pending: BTreeMap<ReqId, Pending>,
     pub(super) deadlines: Deadlines,
@@ -67,6 +88,9 @@ impl Core {
     pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
         self.notice_freeze(now);
         self.now = now;
+        if self.has_ended() {
+            return self.refuse(&input, out);
+        }
         self.take(input, out);
         self.settle(out);
     }
@@ -74,35 +98,63 @@ impl Core {
     /// When `step` has to be called with `Input::Tick` at the latest; `None` when nothing will ever be due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.deadlines.next()
+        if self.has_ended() { None } else { self.deadlines.next() }
     }
 
-    /// A slice of all live entities in the order of their keys, after `cursor`, at most `max`: for a snapshot over many turns.
-    /// Entities that change in the meantime are in the journal again.
+    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot
+    /// over many turns. Entities that change in the meantime are in the journal again.
     #[must_use]
     pub fn entities_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let keeper = &self.facts.keeper;
         let mut found: Vec<Entity> = Vec::new();
-        let after = |key: &str| cursor.is_none_or(|c| key > c);
-        let aside = self.aside.iter().filter(|(k, _)| after(k)).take(max);
-        found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
-        let meta = record::meta(self.next_run, &self.facts.keeper);
-        let shutdown = self.life.stopping.as_ref().map(|s| record::shutdown(&self.facts.keeper, s.code, s.deadline));
-        found.extend([Some(meta), shutdown].into_iter().flatten().filter(|e| after(&e.key)));
-        // Numbers are not in the order of their digits, so runs are sorted as text; there are few beside the services.
-        let mut runs: Vec<Entity> = Vec::new();
-        for i in self.runs.values() {
-            let s = &self.table[*i];
-            runs.extend(s.live.as_ref().map(|l| record::run(s, l, &self.facts.keeper)).filter(|e| after(&e.key)));
+        let first = cursor.map_or(Section::Aside, |c| self.section(c));
+        for section in Section::ALL.into_iter().skip_while(|s| *s != first) {
+            let cursor = cursor.filter(|_| section == first);
+            let room = max - found.len();
+            match section {
+                Section::Aside => {
+                    let from = cursor.map_or(Unbounded, Excluded);
+                    let aside = self.aside.range::<str, _>((from, Unbounded)).take(room);
+                    found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
+                }
+                Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
+                Section::Meta if cursor.is_none() && room > 0 => found.push(record::meta(self.next_run, keeper)),
+                Section::Runs => {
+                    let after = cursor.and_then(record::run_of).unwrap_or_default();
+                    let open = self.runs.range((Excluded(after), Unbounded)).map(|(_, i)| &self.table[*i]);
+                    let open = open.filter_map(|s| Some(record::run(s, s.live.as_ref()?, keeper)));
+                    found.extend(open.take(room));
+                }
+                Section::Services => {
+                    let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
+                    let services = self.table.after_name(name).map(|i| &self.table[i]);
+                    let mut all: Vec<Entity> =
+                        services.filter(|s| record::worth_keeping(s)).take(room).map(record::service).collect();
+                    let wishes = self.wishes.range::<str, _>((Excluded(name), Unbounded)).take(room);
+                    all.extend(wishes.map(|(name, choice)| record::wish(name, *choice)));
+                    all.sort_by(|a, b| a.key.cmp(&b.key));
+                    found.extend(all.into_iter().take(room));
+                }
+                Section::Shutdown if cursor.is_none() && room > 0 => {
+                    found.extend(self.life.stopping.as_ref().map(|s| record::shutdown(keeper, s.code, s.deadline)));
+                }
+                Section::Meta | Section::Shutdown => {}
+            }
         }
-        found.extend(runs);
-        if cursor.is_none_or(|c| c < "service0") {
-            let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
-            let services = self.table.after_name(name).map(|i| &self.table[i]);
-            found.extend(services.filter(|s| record::worth_keeping(s)).take(max).map(record::service));
-        }
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        found.truncate(max);
         found
+    }
+
+    fn section(&self, key: &str) -> Section {
+        match key.split_once('/') {
+            _ if self.aside.contains_key(key) => Section::Aside,
+            Some(("key", _)) => Section::Keys,
+            Some(("run", _)) => Section::Runs,
+            Some(("service", _)) => Section::Services,
+            None if key == "meta" => Section::Meta,
+            None if key == "shutdown" => Section::Shutdown,
+            Some(_) | None => Section::Aside,
+        }
     }
 
     /// The one match over inputs.
@@ -135,6 +187,26 @@ impl Core {
 
     /// What is due, then the marks to their fixed point, then what follows from the new states.
     fn settle(&mut self, out: &mut Out) {
+        // What this step made due at once is done in it too, so that a question never finds something overdue. The
+        // bound only guards against something that is due for ever.
+        for _ in 0..8 {
+            self.do_what_is_due(out);
+            self.settle_services(out);
+            if self.table.any_touched() || self.life.rising.is_some() {
+                self.life_goes_on(out);
+                self.settle_services(out);
+                self.flush(out);
+            }
+            if self.deadlines.next().is_none_or(|at| at > self.now.mono) {
+                break;
+            }
+        }
+        self.answer_waits(out);
+        self.first_beat(out);
+        self.end_shutdown(out);
+    }
+
+    fn do_what_is_due(&mut self, out: &mut Out) {
         while let Some(due) = self.deadlines.expired(self.now.mono) {
             match due {
                 Due::Service(i) => self.service_due(i, out),
@@ -144,14 +216,6 @@ impl Core {
                 Due::Shutdown => self.shutdown_due(out),
             }
         }
-        self.settle_services(out);
-        if self.table.any_touched() {
-            self.life_goes_on(out);
-            self.settle_services(out);
-            self.flush(out);
-        }
-        self.answer_waits(out);
-        self.end_shutdown(out);
     }
 
     /// Derives deadlines and writes records of everything that changed in this step.
@@ -159,21 +223,23 @@ impl Core {
         while let Some(i) = self.table.next_touched() {
             let s = &mut self.table[i];
             let at = if s.gone { None } else { s.deadline() };
-            if core::mem::replace(&mut s.save, false) && record::worth_keeping(s) {
-                out.records.push(record::service(s));
+            if core::mem::replace(&mut s.save, false) && !s.gone {
+                // An earlier record has to go when there is nothing left to say.
+                let kept = record::worth_keeping(s);
+                out.records.push(if kept { record::service(s) } else { record::service_gone(&s.name) });
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;
         }
     }
 
-    /// The gap of a frozen machine is added to what the present runs may take.
+    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the
+    /// last step is added to what the present runs may take.
     fn notice_freeze(&mut self, now: Now) {
-        let Some(next) = self.next_deadline() else { return };
-        let gap = now.mono.since(next);
-        if gap < FROZEN {
+        if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
             return;
         }
+        let gap = now.mono.since(self.now.mono);
         for i in self.runs.values() {
             if let Some(live) = self.table[*i].live.as_mut() {
                 live.sequence.thaw(gap);
@@ -202,7 +268,12 @@ impl Core {
     }
 
     pub(super) fn restore_keys(&mut self, keys: Vec<Entity>) {
-        self.aside.extend(keys.into_iter().filter_map(|e| Some((e.key, e.json?))));
+        self.keys = Keys::new(&self.facts.keeper);
+        for e in keys {
+            if !self.keys.restore(self.now, &e) {
+                self.aside.extend(e.json.map(|json| (e.key, json)));
+            }
+        }
     }
 
     pub(super) fn new_run(&mut self) -> RunId {

@@ -1,10 +1,11 @@
 //! State to replies: every result of a query, as JSON text. Pure.
 
 use super::run::{self, millis, secs};
-use super::service::{Service, State, backoff};
+use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
+use crate::config::{Config, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl Core {
             }
             Pending::Get(name) => match self.table.find(&name) {
                 Some(i) => self.detail(i, &usages),
-                None => "null".to_owned(),
+                None => return self.reply(req, Err(self.unknown(&name)), false, out),
             },
             Pending::Status => self.status(&usages),
             Pending::Reload => return,
@@ -84,7 +85,7 @@ impl Core {
         let mut o = Obj::new();
         o.str("name", &s.name).str("state", s.state.name());
         o.str("desired", desired(s)).bool("autostart", s.spec.autostart);
-        o.bool("overridden", s.wanted() != s.spec.autostart);
+        o.bool("overridden", s.wanted() != s.spec.autostart).bool("removed", s.removed);
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_u64("run", live.map(|l| l.run.0));
         o.opt_u64("uptime_secs", live.map(|l| self.now.mono.since(l.begun.mono).as_secs()));
@@ -206,6 +207,12 @@ impl Core {
                 all.push(format!("{} is flapping", s.name));
             }
         }
+        if !self.orphans.is_empty() {
+            all.push(format!(
+                "{} runs that no record knows are being stopped; starts wait for that",
+                self.orphans.len()
+            ));
+        }
         if !self.aside.is_empty() {
             all.push(format!("{} records of the journal cannot be read and are kept aside", self.aside.len()));
         }
@@ -269,7 +276,8 @@ impl Core {
     }
 
     pub(super) fn config_json(&self) -> String {
-        "{}".to_owned()
+        let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
+        to_json(&Config { daemon: self.config.clone(), services: services.collect() })
     }
 
     /// What `state.json` says while nobody can be asked.
@@ -293,7 +301,12 @@ impl Core {
 }
 
 pub(super) fn desired(s: &Service) -> &'static str {
-    if s.wanted() { "up" } else { "down" }
+    let up = match s.choice {
+        Choice::Up => true,
+        Choice::Down => false,
+        Choice::Auto => s.wanted(),
+    };
+    if up { "up" } else { "down" }
 }
 
 fn survivor(s: &super::Survivor) -> String {

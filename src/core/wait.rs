@@ -47,8 +47,6 @@ pub(super) struct Wait {
     req: ReqId,
     conn: ConnId,
     op: Op,
-    /// Also others may wait for its reply.
-    keyed: bool,
     since: Mono,
     until: Option<Mono>,
     items: Vec<Item>,
@@ -131,7 +129,6 @@ impl Core {
             req: asked.req,
             conn: asked.conn,
             op,
-            keyed: asked.key.is_some(),
             since: self.now.mono,
             until,
             items,
@@ -146,9 +143,10 @@ impl Core {
     }
 
     pub(super) fn forget_waits(&mut self, conn: ConnId) {
-        let deadlines = &mut self.deadlines;
+        // One with a key goes on: whoever sends it again finds its result.
+        let (deadlines, keys) = (&mut self.deadlines, &self.keys);
         self.waits.retain(|w| {
-            let keep = w.conn != conn || w.keyed;
+            let keep = w.conn != conn || keys.is_open(w.req);
             if !keep {
                 deadlines.set(Due::Wait(w.req), None);
             }
@@ -170,8 +168,7 @@ impl Core {
             if done || late || refused || wait.at_once {
                 self.deadlines.set(Due::Wait(wait.req), None);
                 let result = if refused { Err(Core::shutting_down()) } else { self.wait_result(&wait, done) };
-                let durable = !self.journal_full;
-                self.reply(wait.req, result, durable, out);
+                self.reply(wait.req, result, true, out);
                 continue;
             }
             let told = wait.items.iter().filter(|i| i.done.is_none()).filter_map(|i| i.told_at);
@@ -201,7 +198,8 @@ impl Core {
                 look => look,
             };
             match look {
-                Look::Open => {}
+                // What failed is on its way again: an old failure must not leave a deadline in the past.
+                Look::Open => item.told_at = None,
                 Look::Done(result, message) => item.done = Some(Done { result, message, ok: true, took }),
                 Look::Failed(message) => {
                     let lines_known = s.last().is_none_or(|r| !r.failed || r.output.is_some());

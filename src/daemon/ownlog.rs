@@ -1,5 +1,6 @@
-//! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info  text`, gathered during a turn of the loop and
-//! written at its end in one call. In the foreground they go to stderr as well, as far as that takes them without waiting.
+//! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info text`, gathered during a turn of the loop
+//! and written at its end in one call. In the foreground they go to stderr as well, as far as that takes them without
+//! waiting.
 
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{DaemonLog, Level};
@@ -32,6 +33,9 @@ pub struct OwnLog {
     base: u64,
     lines: String,
     stderr: Option<File>,
+    /// The lines that go there: those of this level and more serious ones.
+    stderr_level: Level,
+    errors: String,
     last: Option<Last>,
     /// Lines that could not be written, and why.
     lost: usize,
@@ -61,6 +65,8 @@ impl OwnLog {
             base: 0,
             lines: String::new(),
             stderr: stderr.map(File::from),
+            stderr_level: Level::Trace,
+            errors: String::new(),
             last: None,
             lost: 0,
             failure: String::new(),
@@ -73,6 +79,11 @@ impl OwnLog {
     #[must_use]
     pub fn share(&self) -> Arc<Share> {
         Arc::clone(&self.share)
+    }
+
+    /// Standard error gets lines of this level and more serious ones; all that are logged unless this is called.
+    pub fn limit_stderr(&mut self, level: Level) {
+        self.stderr_level = level;
     }
 
     /// New settings.
@@ -124,7 +135,8 @@ impl OwnLog {
     }
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {
-        let level = match level {
+        let start = self.lines.len();
+        let name = match level {
             Level::Error => "error",
             Level::Warn => "warn ",
             Level::Info => "info ",
@@ -132,12 +144,15 @@ impl OwnLog {
             Level::Trace => "trace",
         };
         // Writing to a String cannot fail.
-        let _ = write!(self.lines, "{wall} {level} ");
+        let _ = write!(self.lines, "{wall} {name} ");
         for (i, part) in text.trim_end().split('\n').enumerate() {
             self.lines.push_str(if i > 0 { "\n    " } else { "" });
             self.lines.extend(part.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }));
         }
         self.lines.push('\n');
+        if self.stderr.is_some() && level <= self.stderr_level {
+            self.errors.push_str(self.lines.get(start..).unwrap_or_default());
+        }
     }
 
     /// Says how often the last line came again.
@@ -163,7 +178,8 @@ impl OwnLog {
             return false;
         }
         let mut lines = std::mem::take(&mut self.lines);
-        self.to_stderr(lines.as_bytes());
+        let errors = std::mem::take(&mut self.errors);
+        self.show(errors.as_bytes());
         let grown = match self.write(&lines) {
             Ok(()) => {
                 self.lost = 0;
@@ -237,7 +253,7 @@ impl OwnLog {
     }
 
     /// What stderr does not take at once is left out there; it is in the file.
-    fn to_stderr(&mut self, lines: &[u8]) {
+    fn show(&mut self, lines: &[u8]) {
         let Some(stderr) = &mut self.stderr else { return };
         for piece in lines.chunks(PIECE) {
             let written = match logfile::writable(stderr.as_fd(), Duration::ZERO) {
@@ -316,8 +332,13 @@ mod tests {
         log.finish(at(1004).mono);
         let text = text(&dir, "hob.log");
         let said: Vec<&str> = text.lines().map(|l| l.split_once(" warn  ").unwrap().1).collect();
-        let want =
-            ["again", "(the same 499 more times within a second)", "again", "(the same once more within a second)", "other"];
+        let want = [
+            "again",
+            "(the same 499 more times within a second)",
+            "again",
+            "(the same once more within a second)",
+            "other",
+        ];
         assert_eq!(said, want);
     }
 
@@ -334,7 +355,7 @@ mod tests {
         write(&mut log, 0..60);
         assert!(dir.path("hob.log.2").exists() && !dir.path("hob.log.3").exists());
         let all = text(&dir, "hob.log.2") + &text(&dir, "hob.log.1") + &text(&dir, "hob.log");
-        let numbers: Vec<u64> = all.lines().map(|l| l[l.len() - 4..].parse().unwrap()).collect();
+        let numbers: Vec<u64> = all.lines().map(|l| l.rsplit(' ').next().unwrap().parse().unwrap()).collect();
         assert_eq!(numbers, (60 - numbers.len() as u64..60).collect::<Vec<_>>());
         for name in ["hob.log", "hob.log.1", "hob.log.2"] {
             assert!(text(&dir, name).len() <= 1000);

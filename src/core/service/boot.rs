@@ -1,42 +1,61 @@
-//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on. Pure.
+//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on.
+//! Pure.
 
 use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
-use crate::base::time::Now;
+use crate::base::limits::EVENTS_KEPT;
 use crate::config::{Level, Ready};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
+use crate::protocol::methods::EventQuery;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
+/// none is used twice.
+const LOST_RUNS_MAX: u64 = 1000;
 
 impl Core {
     pub(in crate::core) fn boot(&mut self, mut boot: Boot, out: &mut Out) {
         let stored = record::read(core::mem::take(&mut boot.entities));
         let same = stored.meta.as_ref().is_some_and(|m| m.keeper == boot.keeper_key);
+        let clean =
+            stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
         self.build_table(&mut boot);
-        self.restore_services(stored.services, same, !self.blind_config());
+        self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
             if self.table.find(&intent.service).is_none() {
                 self.add_unknown(&intent.service);
             }
         }
+        // A run from here on has never been on record.
+        let unseen = self.next_run;
+        for (run, _) in &boot.leftovers {
+            self.next_run = self.next_run.max(run.0 + 1);
+        }
         for t in &boot.table {
             self.next_run = self.next_run.max(t.run.0 + 1);
         }
+        if stored.meta.is_some() && !same && !clean {
+            self.next_run += LOST_RUNS_MAX;
+        }
+        if stored.shutdown.as_ref().is_some_and(|s| s.keeper != self.facts.keeper) {
+            out.records.push(record::shutdown_void());
+        }
         self.table.connect();
         self.save_meta(out);
-        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, out);
+        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         let mut fields = Obj::new();
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
-        self.begin_beat(out);
+        self.life.beat = true;
         match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),
@@ -46,6 +65,10 @@ impl Core {
 
     fn keep_aside(&mut self, aside: Vec<(Entity, String)>, out: &mut Out) {
         for (e, why) in aside {
+            if e.key.starts_with("aside/") {
+                self.aside.insert(e.key, e.json.unwrap_or_default());
+                continue;
+            }
             let text = format!("the journal's record {} is kept aside unread: {why}", e.key);
             out.effects.push(Effect::Log { level: Level::Error, text });
             // A record of this name may be written anew, so what cannot be read moves to a name of its own.
@@ -70,22 +93,43 @@ impl Core {
         }
     }
 
-    fn restore_services(&mut self, services: Vec<(String, ServiceRecord)>, same: bool, config_known: bool) {
+    fn restore_services(
+        &mut self,
+        services: Vec<(String, ServiceRecord)>,
+        runs: &[(RunId, RunIntent)],
+        same: bool,
+        out: &mut Out,
+    ) {
+        let config_known = !self.blind_config();
         for (name, record) in services {
             let i = match self.table.find(&name) {
                 Some(i) => i,
+                None if config_known && runs.iter().all(|(_, r)| r.service != name) => {
+                    self.next_run = self.next_run.max(record.newest_run() + 1);
+                    self.keep_wish(&name, record.choice, out);
+                    continue;
+                }
                 None => self.add_unknown(&name),
             };
             let s = &mut self.table[i];
             let newest = record.newest_run();
             let state = record.state;
             record.restore(s, same);
-            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts afresh.
-            if same && config_known && s.wanted() {
-                s.state = state;
+            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts
+            // afresh.
+            let kept = match state {
+                State::Backoff | State::Failed | State::Finished => state,
+                State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
+            };
+            if same && (s.blind || s.wanted()) {
+                s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
             self.table.touch(i);
+            if !same {
+                // A second daemon of this keeper must not take the end of an earlier life for one of this life.
+                self.table.save(i);
+            }
         }
     }
 
@@ -110,6 +154,7 @@ impl Core {
         runs: Vec<(RunId, RunIntent)>,
         table: Vec<TableRun>,
         leftovers: Vec<(RunId, Vec<Survivor>)>,
+        unseen: u64,
         out: &mut Out,
     ) -> u64 {
         let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).collect();
@@ -141,16 +186,19 @@ impl Core {
             self.unknown_run(run, Some(slot), left, out);
         }
         for (run, left) in leftovers {
-            self.unknown_run(run, None, left, out);
+            // Runs that were on record and are over left these processes on purpose (`leave_children`).
+            if run.0 >= unseen || self.aside.contains_key(&format!("aside/run/{run}")) {
+                self.unknown_run(run, None, left, out);
+            }
         }
         adopted
     }
 
     /// A run without a service: nothing to adopt, only to clear away.
     fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
-        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none());
-        let ran = slot.as_ref().is_some_and(|s| s.pid.is_some());
-        if alive || ran || !left.is_empty() {
+        // One that has ended was on record, tree and all, and only its slot was not freed any more.
+        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none() && s.exec_error.is_none());
+        if alive || (slot.is_none() && !left.is_empty()) {
             self.orphan(run, alive, left, out);
         } else if slot.is_some() {
             out.effects.push(Effect::Forget { run });
@@ -173,6 +221,9 @@ impl Core {
     fn adopt(&mut self, i: usize, mut live: Live, slot: TableRun, out: &mut Out) {
         let run = live.run;
         live.pid = slot.pid;
+        if slot.exec_error.is_none() && live.spawned {
+            live.ready = live.ready.or(Some(live.begun));
+        }
         let since = live.ready.unwrap_or(live.begun);
         let s = &mut self.table[i];
         s.state = if live.ready.is_some() { State::Running } else { State::Starting };
@@ -190,19 +241,32 @@ impl Core {
             return self.started(run, Err(error), out);
         }
         match slot.ended {
-            Some((end, usage)) => self.exited(run, end, usage, out),
+            Some((end, usage)) => {
+                let told = self.told_exit(i, run);
+                self.main_ended(run, end, usage, told, out);
+            }
             None => self.adopt_readiness(i, run, out),
         }
     }
 
-    fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
+    /// Whether the events that were kept already tell of this end.
+    fn told_exit(&self, i: usize, run: RunId) -> bool {
+        let query = EventQuery {
+            kinds: vec!["service.exited".to_owned()],
+            names: vec![self.table[i].name.to_string()],
+            from: None,
+            limit: EVENTS_KEPT,
+        };
+        self.events.history(&query).is_ok_and(|text| text.contains(&format!("\"run\":{run},")))
+    }
+
+    pub(super) fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
         let s = &mut self.table[i];
         if s.state != State::Starting || s.blind {
             return;
         }
         let what = match &s.spec.ready {
-            Ready::Spawned => return self.ready_seen(run, out),
-            Ready::Notify => return,
+            Ready::Spawned | Ready::Notify => return,
             Ready::Port(port) => Await::Port(*port),
             Ready::Log(pattern) => Await::Log(pattern.clone()),
         };
@@ -220,12 +284,16 @@ impl Core {
         let s = &mut self.table[i];
         s.state = State::Stopping;
         s.since = now;
+        s.runs = s.runs.max(live.number);
         s.live = Some(Box::new(live));
         let terms = s.terms();
         self.runs.insert(run, i);
         self.table.touch(i);
         if left.is_empty() {
-            return self.over(i, Ended::Unknown, Now { mono: now.mono, wall: now.wall }, out);
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.known = false;
+            }
+            return self.over(i, Ended::Unknown, now, out);
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);
@@ -249,11 +317,13 @@ impl Core {
                 if self.table[*i].state == State::Stopped {
                     self.lift(*i, cause, out);
                 }
-                self.pull(*i, false, out);
             } else if self.table[*i].live.is_some() && self.table[*i].stop_mark().is_none() {
                 let why = if self.table[*i].removed { StopWhy::Removed } else { StopWhy::Unwanted };
                 self.mark_stop(*i, &why);
             }
+        }
+        for i in all.iter().filter(|i| self.table[**i].wanted()).copied().collect::<Vec<_>>() {
+            self.pull(i, false, out);
         }
         self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).collect());
     }

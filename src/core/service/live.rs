@@ -9,7 +9,7 @@ use crate::base::limits::HISTORY_PER_NAME;
 use crate::base::time::Now;
 use crate::config::Ready;
 use crate::core::record;
-use crate::core::run::{Cause, Ended, StopWhy, clip, millis, signal_name};
+use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, millis, signal_name};
 use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Usage};
 use core::time::Duration;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ impl Core {
         let s = &mut self.table[i];
         s.runs = s.runs.saturating_add(1);
         let cause = core::mem::take(&mut s.cause);
-        let live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        let mut live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        live.spawned = s.spec.ready == Ready::Spawned;
         out.records.push(record::run(s, &live, &self.facts.keeper));
         let mut fields = Obj::new();
         fields.u64("run", run.0).u64("number", s.runs.into()).str("cause", &live.cause.text());
@@ -81,6 +82,8 @@ impl Core {
                     if e.transient { Ended::Delayed(clip(&e.message)) } else { Ended::NotStarted(clip(&e.message)) };
                 let mut fields = Obj::new();
                 fields.u64("run", run.0).str("error", &e.message).bool("transient", e.transient);
+                // Nothing came to be that could be stopped: the failure is its own.
+                live.stop = None;
                 self.await_end(i, out);
                 self.emit("service.start_failed", i, fields.members(), out);
                 self.over(i, end, now, out);
@@ -146,7 +149,10 @@ impl Core {
         fields.u64("after_ms", millis(now.mono.since(live.begun.mono)));
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
-        self.save_run(i, out);
+        // Who is ready by being executed is known to be so from the table alone.
+        if self.table[i].live.as_ref().is_some_and(|l| !l.spawned) {
+            self.save_run(i, out);
+        }
     }
 
     fn await_end(&mut self, i: usize, out: &mut Out) {
@@ -181,6 +187,11 @@ impl Core {
     }
 
     pub(in crate::core) fn exited(&mut self, run: RunId, end: End, usage: Usage, out: &mut Out) {
+        self.main_ended(run, end, usage, false, out);
+    }
+
+    /// `told`: a daemon before this one has sent the event.
+    pub(super) fn main_ended(&mut self, run: RunId, end: End, usage: Usage, told: bool, out: &mut Out) {
         let Some(i) = self.runs.get(&run).copied() else { return self.orphan_exited(run, out) };
         let now = self.now;
         let s = &mut self.table[i];
@@ -189,6 +200,10 @@ impl Core {
             return self.late("a second exit", run, out);
         };
         live.ended(end, usage, now);
+        if live.sequence.phase == Phase::Held {
+            // It was to be stopped, but nothing had been sent yet: this end is its own.
+            live.stop = None;
+        }
         let mut fields = Obj::new();
         fields.u64("run", run.0).opt_u64("pid", live.pid.map(u64::from));
         match end {
@@ -197,7 +212,9 @@ impl Core {
             End::Unknown => fields.bool("unknown", true),
         };
         self.await_end(i, out);
-        self.emit("service.exited", i, fields.members(), out);
+        if !told {
+            self.emit("service.exited", i, fields.members(), out);
+        }
         if self.table[i].state != State::Stopping {
             self.enter(i, State::Stopping, "", out);
         }
@@ -218,11 +235,13 @@ impl Core {
         let Some(live) = s.live.as_mut() else { return };
         let Some((end, ended)) = live.end.clone() else {
             // Those that a killed main process still has beside it are worth naming while it does not end.
-            live.sequence.left = left;
-            self.table.touch(i);
+            if live.stop_begun() {
+                live.sequence.left = left;
+                self.table.touch(i);
+            }
             return;
         };
-        if left.is_empty() {
+        if left.is_empty() || terms.leave_children {
             return self.over(i, end, ended, out);
         }
         if live.stop.is_none() && end == Ended::Code(0) && ended.mono.since(live.begun.mono) < BACKGROUND {
@@ -263,14 +282,20 @@ impl Core {
             self.remember(live.run, i);
         }
         let s = &mut self.table[i];
-        if s.history.len() >= HISTORY_PER_NAME {
+        // Tries that the machine refused, one after the other, are told by the last of them.
+        let refused = |r: &RunRecord| matches!(r.end, Ended::Delayed(_));
+        if refused(&record) && s.history.last().is_some_and(refused) {
+            s.history.pop();
+        } else if s.history.len() >= HISTORY_PER_NAME {
             s.history.remove(0);
         }
         s.history.reserve_exact(1);
         s.history.push(record);
         self.table.save(i);
         out.records.push(record::run_gone(live.run));
-        out.effects.push(Effect::Forget { run: live.run });
+        if live.known {
+            out.effects.push(Effect::Forget { run: live.run });
+        }
         self.follow(i, &live, out);
     }
 
@@ -289,7 +314,11 @@ impl Core {
             return self.enter(i, State::Stopped, "", out);
         }
         match &live.stop {
-            Some(StopWhy::ReadyTimeout) | None if live.again => {}
+            Some(StopWhy::ReadyTimeout) | None if live.again => {
+                // The start that a person asked for comes at once; the policy only counts it.
+                let spec = Arc::clone(&s.spec);
+                let _ = s.counters.verdict(&spec, outcome, self.now.mono);
+            }
             Some(StopWhy::ReadyTimeout) | None if !unseen => return self.apply_policy(i, outcome, out),
             Some(StopWhy::ReadyTimeout) | None => s.cause = Cause::Boot,
             Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),
@@ -332,7 +361,8 @@ impl Core {
             Verdict::Finished => self.enter(i, State::Finished, "", out),
             Verdict::Failed { after } => {
                 if let (Some(n), Some(error)) = (after, &s.last_error) {
-                    s.last_error = Some(format!("{error}; given up after {n} restarts").into());
+                    let times = if n == 1 { "1 restart".to_owned() } else { format!("{n} restarts") };
+                    s.last_error = Some(format!("{error}; given up after {times}").into());
                 }
                 fields.opt_str("error", self.table[i].last_error.as_deref());
                 self.enter(i, State::Failed, fields.members(), out);

@@ -3,15 +3,15 @@
 use super::{Choice, State};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
-use crate::config::{Config, Level, ServiceSpec};
+use crate::config::{Config, Level, Restart, ServiceSpec};
 use crate::core::run::{Cause, StopWhy};
 use crate::core::{Core, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
 use std::sync::Arc;
 
-/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later version
-/// with more keys finds the same number.
+/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later
+/// version with more keys finds the same number.
 #[must_use]
 pub fn mold(spec: &ServiceSpec) -> u64 {
     let plain = ServiceSpec::default();
@@ -109,11 +109,9 @@ impl Core {
         }
         let mut restarts = Vec::new();
         for i in self.table.by_name().collect::<Vec<_>>() {
-            if self.life.main == Some(i) {
-                continue;
-            }
             let name = self.table[i].name.to_string();
             match config.services.remove(&name) {
+                _ if self.life.main == Some(i) => {}
                 None => {
                     self.table[i].removed = true;
                     self.table[i].blind = false;
@@ -125,6 +123,9 @@ impl Core {
         }
         let added: Vec<usize> = config.services.into_iter().map(|(n, spec)| self.table.add(&n, spec)).collect();
         report.added.extend(added.iter().map(|i| self.table[*i].name.to_string()));
+        for i in &added {
+            self.recall_wish(*i);
+        }
         self.table.connect();
         for (i, why) in restarts {
             self.mark_stop(i, &why);
@@ -166,6 +167,10 @@ impl Core {
         }
         let s = &mut self.table[i];
         let log = s.spec.log != spec.log && s.log_told;
+        let policy =
+            (s.spec.restart, s.spec.max_restarts, s.spec.window) != (spec.restart, spec.max_restarts, spec.window);
+        let was_blind = s.blind;
+        let (molded, policy) = (molded && !was_blind, policy && !was_blind);
         s.spec = spec;
         s.removed = false;
         s.blind = false;
@@ -179,8 +184,18 @@ impl Core {
             return;
         }
         report.updated.push(name);
+        if let Some(run) = self.table[i].live.as_ref().map(|l| l.run).filter(|_| was_blind) {
+            self.adopt_readiness(i, run, out);
+        }
         let s = &mut self.table[i];
-        if molded && s.wanted() && matches!(s.state, State::Failed | State::Backoff) {
+        let again = match s.state {
+            State::Failed => molded || policy,
+            State::Backoff => molded,
+            // While the config could not be read the default policy had to judge.
+            State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always,
+            State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
+        };
+        if again && s.wanted() {
             s.counters.clear();
             self.lift(i, Cause::Reload, out);
         }

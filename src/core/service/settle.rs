@@ -1,4 +1,5 @@
-//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs. Pure.
+//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
+//! Pure.
 
 use super::graph::Kind;
 use super::stop::Phase;
@@ -14,8 +15,8 @@ impl Core {
         let s = &mut self.table[i];
         debug_assert!(s.state.leads_to(state), "{}: {} -> {state}", s.name, s.state);
         let kept = |s: State| match s {
-            State::Stopped | State::Backoff | State::Failed | State::Finished => true,
-            State::Waiting | State::Starting | State::Running | State::Stopping => false,
+            State::Backoff | State::Failed | State::Finished => true,
+            State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
         };
         let save = kept(s.state) || kept(state);
         s.state = state;
@@ -47,8 +48,8 @@ impl Core {
     }
 
     pub(in crate::core) fn settle_services(&mut self, out: &mut Out) {
-        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The bound only
-        // guards against a mistake here: then the rest is looked at in the next step.
+        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The
+        // bound only guards against a mistake here: then the rest is looked at in the next step.
         let mut fuse = 64 + 64 * self.table.len();
         while fuse > 0 {
             fuse -= 1;
@@ -88,7 +89,8 @@ impl Core {
         let name = Arc::clone(&self.table[i].name);
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
-        out.records.push(crate::core::record::service_gone(&name));
+        let choice = self.table[i].choice;
+        self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         self.table.remove(i);
@@ -98,7 +100,8 @@ impl Core {
 
     fn try_start(&mut self, i: usize, out: &mut Out) {
         let s = &self.table[i];
-        let (mut blocked, mut stuck) = (false, false);
+        // A run that no record knows may be of any service, and no service may have two.
+        let (mut blocked, mut stuck) = (s.blind || !self.orphans.is_empty(), s.blind);
         for e in &s.needs {
             let need = &self.table[e.to as usize];
             if need.reached(e.condition) {
@@ -176,9 +179,11 @@ impl Core {
         self.enter(i, State::Stopping, fields.members(), out);
         if urgent {
             self.stop_now(i, out);
-        } else {
+            return;
+        }
+        self.release(i, out);
+        if self.table[i].live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) {
             self.save_run(i, out);
-            self.release(i, out);
         }
     }
 

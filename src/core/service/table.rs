@@ -1,4 +1,5 @@
-//! All services: places that stay put while a service exists, an index by name, and the marks of the present step. Pure.
+//! All services: places that stay put while a service exists, an index by name, and the marks of the present step.
+//! Pure.
 
 use super::{Service, graph};
 use crate::config::ServiceSpec;
@@ -92,7 +93,7 @@ impl Table {
     /// Works out the edges between all services from their specs.
     pub fn connect(&mut self) {
         let mut needs = vec![Vec::new(); self.all.len()];
-        for (_, i) in &self.by_name {
+        for i in self.by_name.values() {
             needs[*i] = graph::edges(&self.all[*i].spec, *i, |n| self.find(n));
         }
         graph::break_cycles(&mut needs);
@@ -151,5 +152,33 @@ impl Table {
         let i = self.touched.pop()?;
         self.all[i].touched = false;
         Some(i)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::run::RunRecord;
+    use crate::core::service::Live;
+
+    #[test]
+    fn a_service_that_only_runs_stays_small() {
+        let one = size_of::<Service>() + size_of::<Live>() + size_of::<RunRecord>();
+        assert!(one <= 1024, "{one} bytes");
+    }
+
+    #[test]
+    fn places_are_used_again_and_names_found_in_order() {
+        let mut t = Table::default();
+        let spec = Arc::new(ServiceSpec::default());
+        let (b, a) = (t.add("b", Arc::clone(&spec)), t.add("a", Arc::clone(&spec)));
+        assert_eq!(t.by_name().collect::<Vec<_>>(), [a, b]);
+        assert_eq!(t.after_name("a").collect::<Vec<_>>(), [b]);
+        t.remove(b);
+        assert_eq!((t.find("b"), t.len()), (None, 1));
+        assert_eq!(t.add("c", spec), b);
+        t.look(b);
+        t.look(b);
+        assert_eq!((t.next_dirty(), t.next_dirty()), (Some(b), None));
     }
 }

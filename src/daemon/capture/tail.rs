@@ -1,6 +1,7 @@
 //! Reading a log back by cumulative position, over its rotated files, while it is being written and rotated.
 //!
-//! Files are known by device and inode: a file that was opened under one name and moved meanwhile still has its positions.
+//! Files are known by device and inode: a file that was opened under one name and moved meanwhile still has its
+//! positions.
 
 use super::index::Index;
 use super::rotate::{Names, end_of_old};
@@ -238,9 +239,7 @@ impl Share {
         let end = end.min(until);
         let want = usize::try_from(end - cursor.position).unwrap_or(max).min(max);
         let bytes = match &cursor.open {
-            Some((file, span)) if span.base <= cursor.position => {
-                read_at(file, cursor.position - span.base, want)?
-            }
+            Some((file, span)) if span.base <= cursor.position => read_at(file, cursor.position - span.base, want)?,
             _ => Vec::new(),
         };
         if bytes.is_empty() {

@@ -7,12 +7,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Call, Signals, decode, nearest};
+pub(crate) use decode::find;
+pub use decode::{Call, Signals, decode};
 pub use discover::discover;
 pub use params::Params;
 pub use table::METHODS;
 
-use crate::config::Access;
+use crate::base::access::Access;
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
 

@@ -1,11 +1,18 @@
 //! Control groups (cgroup2): one folder a service below the keeper's own group, kept over runs.
 //!
-//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of both
-//! keeper and daemon have a name even when they cleared their environment.
+//! cgroup.kill is not used: on newer kernels (seen with 6.18) a child that is cloned into a group on which it was ever
+//! used, or into one whose count of such kills differs from that of the cloner's own group, is killed at birth. The
+//! trial in `probe` finds the second case.
+//!
+//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of
+//! both keeper and daemon have a name even when they cleared their environment.
 
 use super::proc;
+use super::sweep::Member;
 use crate::base::ids::RunId;
-use crate::sys::{check, check_size};
+use crate::sys::spawn::{self, Plan};
+use crate::sys::{check, check_size, wait};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,8 +26,6 @@ const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
 #[derive(Clone, Debug)]
 pub struct Groups {
     base: PathBuf,
-    /// cgroup.kill came with Linux 5.14.
-    kill: bool,
 }
 
 /// The control group of one service.
@@ -29,7 +34,6 @@ pub struct Group {
     service: String,
     path: PathBuf,
     dir: OwnedFd,
-    kill: bool,
 }
 
 impl Groups {
@@ -39,9 +43,9 @@ impl Groups {
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {e}"))?;
+            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {}", reason(&e)))?;
         let own = std::fs::read_to_string(format!("/proc/{keeper}/cgroup"))
-            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {e}"))?;
+            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {}", reason(&e)))?;
         let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
         if own.ends_with(" (deleted)") {
             return Err(format!("the control group {own} was removed"));
@@ -70,12 +74,21 @@ impl Groups {
         let path = self.base.join(folder_name(service));
         make(&self.base)?;
         make(&path)?;
-        self.at(path, service)
+        at(path, service)
     }
 
-    fn at(&self, path: PathBuf, service: &str) -> io::Result<Group> {
-        let dir = OwnedFd::from(File::open(&path)?);
-        Ok(Group { service: service.to_owned(), path, dir, kill: self.kill })
+    /// Whether a living process is in the group of a service; `None` when it has gone.
+    #[must_use]
+    pub fn holds(&self, service: &str, pid: u32) -> Option<bool> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        if proc::stat(pid)?.gone() {
+            return None;
+        }
+        // The folder is named after the home and the service, so that its last two names are enough to know it by.
+        let base = self.base.file_name()?.to_str()?;
+        let own = format!("/{base}/{}", folder_name(service));
+        let path = own_path(&text)?;
+        Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
     }
 
     /// The groups that exist, of this or an earlier keeper of the home.
@@ -83,7 +96,7 @@ impl Groups {
     pub fn list(&self) -> Vec<Group> {
         let named = subfolders(&self.base).into_iter().filter_map(|path| {
             let service = service_name(path.file_name()?.to_str()?);
-            self.at(path, &service).ok()
+            at(path, &service).ok()
         });
         named.collect()
     }
@@ -119,6 +132,12 @@ impl Group {
         std::str::from_utf8(&value).ok()?.parse().ok().map(RunId)
     }
 
+    /// Whether the folder is still in the tree.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.open_file(c"cgroup.events").is_ok()
+    }
+
     /// Whether any process is left in the group or below. Zombies do not count.
     ///
     /// # Errors
@@ -147,52 +166,62 @@ impl Group {
         found
     }
 
-    /// Whether a living process is in the group; `None` when it has gone.
+    /// Every process of the group with what it is told apart by.
     #[must_use]
-    pub fn contains(&self, pid: u32) -> Option<bool> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        if proc::stat(pid)?.gone() {
-            return None;
-        }
-        // The folder is named after the home and the service, so that its last two names are enough to know it by.
-        let base = self.path.parent()?.file_name()?.to_str()?;
-        let own = format!("/{base}/{}", self.path.file_name()?.to_str()?);
-        let path = own_path(&text)?;
-        Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
+    pub fn members(&self) -> Vec<Member> {
+        let member = |pid| proc::stat(pid).filter(|s| !s.gone()).map(|s| Member { pid, start: s.start, name: s.name });
+        self.pids().into_iter().filter_map(member).collect()
     }
 
     /// Sends a signal to every process of the group. Answers how many got it.
     #[must_use]
     pub fn signal(&self, signal: i32) -> usize {
-        let opened: Vec<(u32, OwnedFd)> =
-            self.pids().into_iter().filter_map(|p| Some((p, proc::pidfd_open(p).ok()?))).collect();
+        self.send(signal, |_| true).len()
+    }
+
+    fn send(&self, signal: i32, to: impl Fn(u32) -> bool) -> Vec<u32> {
+        let listed = self.pids().into_iter().filter(|p| to(*p));
+        let opened: Vec<(u32, OwnedFd)> = listed.filter_map(|p| Some((p, wait::pidfd_open(p).ok()?))).collect();
+        if opened.is_empty() {
+            return Vec::new();
+        }
         // Opened first and listed again: a pid that is still in the group is one that was opened in it.
         let still = self.pids();
-        let sent = |(pid, fd): &&(u32, OwnedFd)| {
-            still.binary_search(pid).is_ok() && proc::pidfd_send_signal(fd.as_fd(), signal).is_ok()
+        let sent = |(pid, fd): (u32, OwnedFd)| {
+            let sent = still.binary_search(&pid).is_ok() && wait::pidfd_send_signal(fd.as_fd(), signal).is_ok();
+            sent.then_some(pid)
         };
-        opened.iter().filter(sent).count()
+        opened.into_iter().filter_map(sent).collect()
     }
 
-    /// Kills every process of the group, also those that fork meanwhile.
-    ///
-    /// # Errors
-    /// ENODEV when the folder was removed behind our back.
-    pub fn kill(&self) -> io::Result<()> {
-        if self.kill {
-            return File::from(self.open_for_writing(c"cgroup.kill")?).write_all(b"1");
-        }
+    /// Kills every process of the group, also those that are forked meanwhile; a storm of forks is frozen first.
+    /// `populated` says when they have gone.
+    pub fn kill(&self) {
         const ROUNDS: u32 = 64;
-        for _ in 0..ROUNDS {
-            if self.signal(libc::SIGKILL) == 0 && !self.populated()? {
+        const PATIENCE: u32 = 3;
+        let mut hit = BTreeSet::new();
+        for round in 0..ROUNDS {
+            if round == PATIENCE {
+                // Without the freezer the rounds have to do.
+                let _ = self.freeze(true);
+            }
+            let new = self.send(libc::SIGKILL, |pid| !hit.contains(&pid));
+            if new.is_empty() {
                 break;
             }
+            hit.extend(new);
         }
-        Ok(())
+        // Always, because an earlier daemon may have died before it came to this.
+        let _ = self.freeze(false);
     }
 
-    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once, so
-    /// that only a later change makes it ready; `populated` is to be asked after it was registered.
+    fn freeze(&self, on: bool) -> io::Result<()> {
+        let file = open_at(self.dir.as_fd(), c"cgroup.freeze", libc::O_WRONLY)?;
+        File::from(file).write_all(if on { b"1" } else { b"0" })
+    }
+
+    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once,
+    /// so that only a later change makes it ready; `populated` is to be asked after it was registered.
     ///
     /// # Errors
     /// ENODEV when the folder was removed behind our back, EMFILE.
@@ -222,10 +251,6 @@ impl Group {
     fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
         open_at(self.dir.as_fd(), name, libc::O_RDONLY)
     }
-
-    fn open_for_writing(&self, name: &CStr) -> io::Result<OwnedFd> {
-        open_at(self.dir.as_fd(), name, libc::O_WRONLY)
-    }
 }
 
 impl AsFd for Group {
@@ -235,15 +260,20 @@ impl AsFd for Group {
     }
 }
 
+fn at(path: PathBuf, service: &str) -> io::Result<Group> {
+    let dir = OwnedFd::from(File::open(&path)?);
+    Ok(Group { service: service.to_owned(), path, dir })
+}
+
 fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     let shown = dir.display();
     // Without this a process cannot be cloned into a group below, although the folder could be made.
     OpenOptions::new()
         .write(true)
         .open(dir.join("cgroup.procs"))
-        .map_err(|e| format!("the control group {shown} is not delegated to hob: {e}"))?;
+        .map_err(|e| format!("the control group {shown} is not delegated to hob: {}", reason(&e)))?;
     let base = dir.join(format!("hob-{home:08x}"));
-    make(&base).map_err(|e| format!("no control group can be made in {shown}: {e}"))?;
+    make(&base).map_err(|e| format!("no control group can be made in {shown}: {}", reason(&e)))?;
     let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
     if kind.trim() != "domain" {
         let _ = std::fs::remove_dir(&base);
@@ -252,10 +282,34 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     let marked = File::open(&base).and_then(|d| set_attribute(d.as_fd(), RUN_ATTRIBUTE, b"0"));
     marked.map_err(|e| {
         let _ = std::fs::remove_dir(&base);
-        format!("control groups in {shown} take no attributes: {e}")
+        format!("control groups in {shown} take no attributes: {}", reason(&e))
     })?;
-    let kill = base.join("cgroup.kill").exists();
-    Ok(Groups { base, kill })
+    trial(&base).map_err(|e| {
+        let _ = std::fs::remove_dir(&base);
+        format!("nothing can be started in a control group below {shown}: {e}")
+    })?;
+    Ok(Groups { base })
+}
+
+/// Starts what does not exist in the folder: that it comes as far as not finding it shows that the clone works.
+fn trial(base: &Path) -> Result<(), String> {
+    let dir = File::open(base).map_err(|e| e.to_string())?;
+    let program = vec![c"/nonexistent/hob-trial".to_owned()];
+    let plan = Plan { argv: program.clone(), programs: program, cgroup: Some(dir.as_raw_fd()), ..Plan::default() };
+    match spawn::spawn(&plan, None) {
+        Err(e) if e.step == "execute" => Ok(()),
+        Err(e) => Err(e.to_string()),
+        Ok(child) => {
+            wait::reap_ending(child.pid, None);
+            Err("the kernel kills it at birth".to_owned())
+        }
+    }
+}
+
+/// The text of an error without its number.
+fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -291,8 +345,8 @@ fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
 }
 
-/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that shows
-/// a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
+/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that
+/// shows a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
 fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in mountinfo.lines() {
@@ -307,7 +361,8 @@ fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
         if let Ok(below) = below
             && !below.components().any(|c| matches!(c, std::path::Component::ParentDir))
         {
-            found.push(Path::new(&unescape(point)).join(below));
+            let point = PathBuf::from(unescape(point));
+            found.push(if below.as_os_str().is_empty() { point } else { point.join(below) });
         }
     }
     found
@@ -330,7 +385,8 @@ fn unescape(text: &str) -> OsString {
     OsString::from_vec(out)
 }
 
-/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have a dot.
+/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have
+/// a dot.
 fn folder_name(service: &str) -> String {
     let escaped = service.replace('%', "%25").replace('/', "%2f");
     if escaped.contains('.') || escaped.starts_with('_') { format!("_{escaped}") } else { escaped }

@@ -4,8 +4,9 @@
 //! keeper and daemon have a name even when they cleared their environment.
 
 use super::proc;
+use super::sweep::Member;
 use crate::base::ids::RunId;
-use crate::sys::{check, check_size};
+use crate::sys::{check, check_size, wait};
 use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -78,6 +79,20 @@ impl Groups {
         Ok(Group { service: service.to_owned(), path, dir, kill: self.kill })
     }
 
+    /// Whether a living process is in the group of a service; `None` when it has gone.
+    #[must_use]
+    pub fn holds(&self, service: &str, pid: u32) -> Option<bool> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        if proc::stat(pid)?.gone() {
+            return None;
+        }
+        // The folder is named after the home and the service, so that its last two names are enough to know it by.
+        let base = self.base.file_name()?.to_str()?;
+        let own = format!("/{base}/{}", folder_name(service));
+        let path = own_path(&text)?;
+        Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
+    }
+
     /// The groups that exist, of this or an earlier keeper of the home.
     #[must_use]
     pub fn list(&self) -> Vec<Group> {
@@ -119,6 +134,12 @@ impl Group {
         std::str::from_utf8(&value).ok()?.parse().ok().map(RunId)
     }
 
+    /// Whether the folder is still in the tree.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.open_file(c"cgroup.events").is_ok()
+    }
+
     /// Whether any process is left in the group or below. Zombies do not count.
     ///
     /// # Errors
@@ -147,29 +168,22 @@ impl Group {
         found
     }
 
-    /// Whether a living process is in the group; `None` when it has gone.
+    /// Every process of the group with what it is told apart by.
     #[must_use]
-    pub fn contains(&self, pid: u32) -> Option<bool> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        if proc::stat(pid)?.gone() {
-            return None;
-        }
-        // The folder is named after the home and the service, so that its last two names are enough to know it by.
-        let base = self.path.parent()?.file_name()?.to_str()?;
-        let own = format!("/{base}/{}", self.path.file_name()?.to_str()?);
-        let path = own_path(&text)?;
-        Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
+    pub fn members(&self) -> Vec<Member> {
+        let member = |pid| proc::stat(pid).filter(|s| !s.gone()).map(|s| Member { pid, start: s.start, name: s.name });
+        self.pids().into_iter().filter_map(member).collect()
     }
 
     /// Sends a signal to every process of the group. Answers how many got it.
     #[must_use]
     pub fn signal(&self, signal: i32) -> usize {
         let opened: Vec<(u32, OwnedFd)> =
-            self.pids().into_iter().filter_map(|p| Some((p, proc::pidfd_open(p).ok()?))).collect();
+            self.pids().into_iter().filter_map(|p| Some((p, wait::pidfd_open(p).ok()?))).collect();
         // Opened first and listed again: a pid that is still in the group is one that was opened in it.
         let still = self.pids();
         let sent = |(pid, fd): &&(u32, OwnedFd)| {
-            still.binary_search(pid).is_ok() && proc::pidfd_send_signal(fd.as_fd(), signal).is_ok()
+            still.binary_search(pid).is_ok() && wait::pidfd_send_signal(fd.as_fd(), signal).is_ok()
         };
         opened.iter().filter(sent).count()
     }

@@ -111,15 +111,17 @@ fn nothing_gets_away_from_its_group() {
     assert_eq!(lab.group.signal(libc::SIGTERM), 4);
     assert_eq!(lab.group.pids().len(), 4, "all of them ignore TERM");
     let main = lab.jobs[0].id();
-    assert_eq!(lab.group.contains(main), Some(true));
-    assert_eq!(lab.group.contains(std::process::id()), Some(false));
+    assert_eq!(lab.groups.holds("web", main), Some(true));
+    assert_eq!(lab.groups.holds("we", main), Some(false));
+    assert_eq!(lab.groups.holds("web", std::process::id()), Some(false));
     assert_eq!(lab.group.remove().unwrap_err().raw_os_error(), Some(libc::EBUSY));
     lab.group.kill().unwrap();
     wait_until(|| !lab.group.populated().unwrap());
     assert!(lab.group.pids().is_empty());
-    assert_eq!(lab.group.contains(main), None, "a zombie is gone");
+    assert_eq!(lab.groups.holds("web", main), None, "a zombie is gone");
+    assert!(lab.group.exists());
     lab.group.remove().unwrap();
-    assert!(!lab.group.path.exists());
+    assert!(!lab.group.path.exists() && !lab.group.exists());
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Reading /proc: one process's stat, its children, its environment. A process that has gone is `None`, never an error.
 
-use crate::sys::check;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// What `/proc/PID/stat` says, as far as hob needs it.
@@ -135,23 +133,6 @@ pub(super) fn variable(pid: u32, name: &str) -> Option<String> {
     File::open(format!("/proc/{pid}/environ")).ok()?.take(ENVIRONMENT_MAX).read_to_end(&mut text).ok()?;
     let found = text.split(|b| *b == 0).find_map(|v| v.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
     std::str::from_utf8(found).ok().map(str::to_owned)
-}
-
-pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
-    // SAFETY: pidfd_open takes two integers; a result that is not -1 is a new descriptor.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = check(RawFd::try_from(fd).unwrap_or(-1))?;
-    // SAFETY: the descriptor was just made and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-pub(super) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is open; no siginfo is handed over.
-    let r = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    };
-    check(libc::c_int::try_from(r).unwrap_or(-1)).map(drop)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::proc::{self, Stat};
 use crate::base::ids::RunId;
+use crate::sys::wait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
@@ -136,6 +137,9 @@ impl Sweep {
     /// Whether a living process belongs to a run: `None` when it has gone. Looks at the process and its ancestors alone.
     #[must_use]
     pub fn run_of(&self, pid: u32) -> Option<Option<RunId>> {
+        if pid == self.family.keeper || pid == self.family.daemon {
+            return Some(None);
+        }
         let mut table = BTreeMap::new();
         let mut next = pid;
         while next > 1 && next != self.family.keeper && next != self.family.daemon && !table.contains_key(&next) {
@@ -252,12 +256,12 @@ pub fn signal_members(members: &[Member], signal: i32) -> usize {
 }
 
 fn signal_one(m: &Member, signal: i32) -> io::Result<()> {
-    let pidfd = proc::pidfd_open(m.pid)?;
+    let pidfd = wait::pidfd_open(m.pid)?;
     // Opened first and verified after: from here on the descriptor means the process whose start time is read.
     if proc::stat(m.pid).is_none_or(|s| s.start != m.start) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
-    proc::pidfd_send_signal(pidfd.as_fd(), signal)
+    wait::pidfd_send_signal(pidfd.as_fd(), signal)
 }
 
 /// Processes of runs of this home that are not in `mains`: what a keeper and daemon that both died left on the machine. Found by

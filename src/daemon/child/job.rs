@@ -1,0 +1,216 @@
+//! What is done for children in the pool's threads: plain values in, plain values out. The loop wraps them into its own results.
+
+use super::notify;
+use super::plan::{self, Ask, Setup};
+use crate::base::ids::RunId;
+use crate::core::{Start, StartError, Survivor, Usage};
+use crate::sys::spawn::{self, Child, Plan, SpawnError};
+use crate::sys::table::{RunTable, Slot};
+use crate::sys::tree::{self, Group, Groups, Member, Sweep};
+use crate::sys::wait;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// One start, for the spawn lane.
+#[derive(Debug)]
+pub struct SpawnJob {
+    pub(super) setup: Arc<Setup>,
+    pub(super) start: Start,
+    pub(super) table: RunTable,
+    pub(super) slot: Slot,
+    pub(super) groups: Option<Groups>,
+    /// The service's group, where an earlier start has opened it.
+    pub(super) group: Option<Arc<Group>>,
+    /// Standard output and error.
+    pub(super) output: [Arc<OwnedFd>; 2],
+}
+
+/// What came of a start.
+#[derive(Debug)]
+pub struct SpawnDone {
+    pub run: RunId,
+    pub result: Result<Spawned, StartError>,
+}
+
+#[derive(Debug)]
+pub struct Spawned {
+    pub pid: u32,
+    pub(super) pidfd: Option<OwnedFd>,
+    /// The control group it was started in.
+    pub(super) group: Option<Arc<Group>>,
+}
+
+impl SpawnJob {
+    /// How long it may take before it is reported.
+    pub const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Reads what the plan needs and clones.
+    #[must_use]
+    pub fn run(mut self) -> SpawnDone {
+        SpawnDone { run: self.start.run, result: self.go() }
+    }
+
+    fn go(&mut self) -> Result<Spawned, StartError> {
+        let null = std::fs::File::open("/dev/null").map_err(|e| StartError {
+            message: format!("cannot open /dev/null: {}", plan::reason(&e)),
+            transient: true,
+        })?;
+        let mut plan = self.plan(self.groups.is_none())?;
+        let [out, err] = &self.output;
+        plan.fds = vec![(null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
+        let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), None) };
+        plan.cgroup = Some(group.as_fd().as_raw_fd());
+        let mut result = self.clone(&plan);
+        if result.as_ref().is_err_and(plan::of_cgroup) && !group.exists() {
+            // It was removed behind our back.
+            if let Some(anew) = self.group()? {
+                group = anew;
+                plan.cgroup = Some(group.as_fd().as_raw_fd());
+                result = self.clone(&plan);
+            }
+        }
+        match result {
+            // The kernel refuses to clone into the group, for a reason that no probe can know beforehand: go without.
+            Err(e) if plan::of_cgroup(&e) && !e.is_transient() => {
+                // Zero says that the group holds no run.
+                let _ = group.mark(RunId(0));
+                let marked = Plan { fds: plan.fds, ..self.plan(true)? };
+                self.told(self.clone(&marked), None)
+            }
+            result => self.told(result, Some(group)),
+        }
+    }
+
+    fn clone(&self, plan: &Plan) -> Result<Child, SpawnError> {
+        spawn::spawn(plan, Some((&self.table, self.slot)))
+    }
+
+    fn told(&self, result: Result<Child, SpawnError>, group: Option<Arc<Group>>) -> Result<Spawned, StartError> {
+        let child = result.map_err(|e| plan::explain(&e, Some(&self.start.spec)))?;
+        // Not yet reaped, so that the pid can only be the child's.
+        let pidfd = child.pidfd.or_else(|| wait::pidfd_open(child.pid).ok());
+        Ok(Spawned { pid: child.pid, pidfd, group })
+    }
+
+    /// The service's control group, marked with this run: the known one at first, then one that is opened anew.
+    fn group(&mut self) -> Result<Option<Arc<Group>>, StartError> {
+        let Some(groups) = &self.groups else { return Ok(None) };
+        let run = self.start.run;
+        if let Some(group) = self.group.take().filter(|g| g.mark(run).is_ok()) {
+            return Ok(Some(group));
+        }
+        let group = groups.open(&self.start.service).and_then(|g| g.mark(run).map(|()| g));
+        group.map(|g| Some(Arc::new(g))).map_err(|e| StartError {
+            message: format!("cannot make the control group of {}: {}", self.start.service, plan::reason(&e)),
+            transient: true,
+        })
+    }
+
+    fn plan(&self, marked: bool) -> Result<Plan, StartError> {
+        let address = self.start.notify.then(|| notify::address(&self.setup, &self.start.service));
+        let ask = Ask {
+            run: self.start.run,
+            service: &self.start.service,
+            spec: &self.start.spec,
+            notify: address.as_deref(),
+            marked,
+        };
+        let plan = plan::make(&self.setup, ask)?;
+        if let (Some(uid), true, Ok(path)) =
+            (plan.uid, self.start.notify, notify::place(&self.setup, &self.start.service))
+        {
+            std::os::unix::fs::chown(&path, Some(uid), None).map_err(|e| StartError {
+                message: format!("cannot give {} to the job's user: {}", path.display(), plan::reason(&e)),
+                transient: false,
+            })?;
+        }
+        Ok(plan)
+    }
+}
+
+/// A look at who is left of a run, with a signal to those found, for the bulk lane.
+#[derive(Debug)]
+pub struct SweepJob {
+    pub(super) run: RunId,
+    pub(super) sweep: Sweep,
+    /// Of a run that an earlier keeper left in its control group.
+    pub(super) group: Option<Arc<Group>>,
+    pub(super) signal: Option<i32>,
+    /// Go on until nobody is found.
+    pub(super) insist: bool,
+    /// Whether the core has asked who is left.
+    pub(super) answer: bool,
+}
+
+/// Who was left of a run.
+#[derive(Debug)]
+pub struct SweepDone {
+    pub run: RunId,
+    pub left: Vec<Survivor>,
+    pub(super) members: Vec<Member>,
+    pub(super) answer: bool,
+}
+
+impl SweepJob {
+    /// How long it may take before it is reported.
+    pub const DEADLINE: Duration = Duration::from_secs(10);
+    /// Looks at most when it insists; the core asks again.
+    const ROUNDS: u32 = 20;
+
+    #[must_use]
+    pub fn run(self) -> SweepDone {
+        let mut members = self.members();
+        if let Some(signal) = self.signal {
+            let mut round = 1;
+            loop {
+                tree::signal_members(&members, signal);
+                if !self.insist || members.is_empty() || round == Self::ROUNDS {
+                    break;
+                }
+                // The killed need a moment to end; those they forked meanwhile are found by the next look.
+                std::thread::sleep(Duration::from_millis(2));
+                members = self.members();
+                round += 1;
+            }
+        }
+        let left = members.iter().map(|m| Survivor { pid: m.pid, name: m.name.clone() }).collect();
+        SweepDone { run: self.run, left, members, answer: self.answer }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let mut found = self.sweep.members(self.run);
+        let of_group = self.group.as_ref().map(|g| g.members()).unwrap_or_default();
+        found.extend(of_group);
+        found.sort_by_key(|m| m.pid);
+        found.dedup_by_key(|m| m.pid);
+        found
+    }
+}
+
+/// What running jobs cost now. A few system calls for each process; any lane will do, or the loop for a few runs.
+#[derive(Debug)]
+pub struct MeasureJob {
+    pub(super) runs: Vec<(RunId, Option<u32>, Option<Arc<Group>>)>,
+}
+
+impl MeasureJob {
+    /// How long it may take before it is reported.
+    pub const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// CPU time and resident memory of each run's processes; shared memory counts once for each of them, unless the memory
+    /// controller knows better.
+    #[must_use]
+    pub fn run(self) -> Vec<(RunId, Usage)> {
+        let usage = |(run, main, group): (RunId, Option<u32>, Option<Arc<Group>>)| {
+            let mut pids = group.as_ref().map(|g| g.pids()).unwrap_or_default();
+            pids.extend(main.filter(|m| !pids.contains(m)));
+            let costs: BTreeMap<u32, tree::Cost> = pids.iter().filter_map(|p| Some((*p, tree::cost(*p)?))).collect();
+            let resident = costs.values().map(|c| c.resident).sum();
+            let memory = group.as_ref().and_then(|g| g.memory()).unwrap_or(resident);
+            (run, Usage { cpu: costs.values().map(|c| c.cpu).sum(), memory })
+        };
+        self.runs.into_iter().map(usage).collect()
+    }
+}

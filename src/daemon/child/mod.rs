@@ -1,0 +1,445 @@
+//! Children: starting them, noticing their ends, signals, who is left of their trees, their word on readiness.
+//!
+//! Everything here belongs to the loop and blocks on nothing but short reads of /proc and the control group tree; what may take
+//! longer is handed out as a job (`job`) for the pool, whose result comes back by a method of `Children`. A run lives here from
+//! `start` or `adopt` to `forget`. `Started` reaches the core before `Exited`, because the exit of a child of this daemon is
+//! listened for only once its start was told, and that of an adopted one is told by the keeper.
+
+mod adopt;
+mod envfile;
+mod job;
+mod notify;
+mod plan;
+mod probe;
+mod trees;
+
+pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
+pub use notify::label as notify_label;
+pub use plan::{Setup, home_id};
+
+use crate::base::ids::RunId;
+use crate::base::time::Mono;
+use crate::core::{End, Input, Start, StartError, Usage};
+use crate::daemon::source::{Source, Sources};
+use crate::sys::table::{RunTable, Slot};
+use crate::sys::tree::{Group, Groups, Member};
+use crate::sys::wait;
+use core::time::Duration;
+use mio::{Interest, Registry, Token};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The keeper's hold on descriptors, as far as children need it.
+pub trait Hold {
+    /// Queues descriptors to be kept under a label, instead of what was there.
+    ///
+    /// # Errors
+    /// WouldBlock and ETOOMANYREFS when the keeper is behind: the start has to wait.
+    fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()>;
+    /// Lets the keeper close what it keeps under a label.
+    fn release(&mut self, label: &str);
+}
+
+/// What the methods of `Children` borrow from the loop.
+pub struct Ctx<'a> {
+    pub registry: &'a Registry,
+    pub sources: &'a mut Sources,
+    pub table: &'a RunTable,
+    pub link: &'a mut dyn Hold,
+    /// The time of this turn.
+    pub now: Mono,
+}
+
+impl std::fmt::Debug for Ctx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ctx").field("table", self.table).finish_non_exhaustive()
+    }
+}
+
+/// All children of this hob, and what belongs to them.
+#[derive(Debug)]
+pub struct Children {
+    setup: Arc<Setup>,
+    groups: Result<Groups, String>,
+    services: BTreeMap<Arc<str>, Service>,
+    runs: BTreeMap<RunId, Run>,
+    sockets: notify::Sockets,
+    probes: probe::Probes,
+    /// Slots of forgotten runs that the keeper has yet to reap: freed earlier, it could write into the next run's.
+    unreaped: BTreeSet<Slot>,
+    /// Own children whose end cannot be listened for, because descriptors or watches ran out, and when it is tried again.
+    deaf: BTreeSet<RunId>,
+    deaf_until: Option<Mono>,
+}
+
+/// How long to wait before descriptors are tried for again.
+const DEAF: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+struct Service {
+    /// Opened by the first start and kept over runs.
+    group: Option<Arc<Group>>,
+    current: Option<RunId>,
+}
+
+#[derive(Debug)]
+struct Run {
+    service: Option<Arc<str>>,
+    /// `None` for a run of an earlier keeper.
+    slot: Option<Slot>,
+    life: Life,
+    pid: Option<u32>,
+    pidfd: Option<OwnedFd>,
+    /// The pidfd is in the poll set.
+    token: Option<Token>,
+    /// The control group it is in; without one its tree is found by sweeps.
+    group: Option<Arc<Group>>,
+    /// Its keeper died: its processes may be anywhere on the machine.
+    leftover: bool,
+    /// Who was found at the last sweep.
+    known: Vec<Member>,
+    /// Tells when the control group becomes empty.
+    watch: Option<(OwnedFd, Token)>,
+    /// The core waits for the answer of a sweep in the pool.
+    sweeping: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// The pool is at it.
+    Starting,
+    /// A child of this daemon.
+    Own,
+    /// A child of the keeper, left by an earlier daemon.
+    Adopted,
+    /// The same, but it could not execute its program, which is all that the core is told.
+    Failing,
+    Ended,
+}
+
+impl Run {
+    fn new(service: Option<Arc<str>>, slot: Option<Slot>, life: Life) -> Run {
+        Run {
+            service,
+            slot,
+            life,
+            pid: None,
+            pidfd: None,
+            token: None,
+            group: None,
+            leftover: false,
+            known: Vec::new(),
+            watch: None,
+            sweeping: false,
+        }
+    }
+
+    fn deregister(&mut self, ctx: &mut Ctx<'_>) {
+        if let (Some(fd), Some(token)) = (&self.pidfd, self.token.take()) {
+            ctx.sources.remove(ctx.registry, fd.as_raw_fd(), token);
+        }
+    }
+
+    fn unwatch(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some((fd, token)) = self.watch.take() {
+            ctx.sources.remove(ctx.registry, fd.as_raw_fd(), token);
+        }
+    }
+
+    /// The main process has been reaped: from now on nothing may be sent to it.
+    fn end(&mut self, ctx: &mut Ctx<'_>) {
+        self.deregister(ctx);
+        self.pidfd = None;
+        self.life = Life::Ended;
+    }
+}
+
+impl Children {
+    /// Without children. Tries whether control groups can be used.
+    #[must_use]
+    pub fn new(setup: Setup) -> Children {
+        let groups = if setup.cgroup_off {
+            Err("switched off by HOB_CGROUP=off".to_owned())
+        } else {
+            Groups::probe(setup.keeper, setup.home)
+        };
+        Children {
+            setup: Arc::new(setup),
+            groups,
+            services: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            sockets: notify::Sockets::default(),
+            probes: probe::Probes::default(),
+            unreaped: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            deaf_until: None,
+        }
+    }
+
+    /// The folder of hob's control groups, or why there is none.
+    ///
+    /// # Errors
+    /// The reason, for status.
+    pub fn cgroups(&self) -> Result<&Path, &str> {
+        self.groups.as_ref().map(Groups::base).map_err(String::as_str)
+    }
+
+    /// Runs that have not been forgotten.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// The pid of a run's main process, while it has not been reaped.
+    #[must_use]
+    pub fn pid(&self, run: RunId) -> Option<u32> {
+        self.runs.get(&run).filter(|r| r.life != Life::Ended)?.pid
+    }
+
+    /// Takes a slot and prepares what must be there before the clone. The job belongs into the spawn lane, its result to
+    /// `spawned`. `output` is what becomes standard output and error. Without a job the start has to be put off, because the
+    /// table is full, the keeper is behind or descriptors ran out, which is told to the core at once.
+    #[must_use]
+    pub fn start(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        start: Start,
+        output: [BorrowedFd<'_>; 2],
+        inputs: &mut Vec<Input>,
+    ) -> Option<SpawnJob> {
+        let run = start.run;
+        match self.prepare(ctx, start, output) {
+            Ok(job) => Some(job),
+            Err(message) => {
+                inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
+                None
+            }
+        }
+    }
+
+    fn prepare(&mut self, ctx: &mut Ctx<'_>, start: Start, output: [BorrowedFd<'_>; 2]) -> Result<SpawnJob, String> {
+        let service = Arc::clone(&start.service);
+        if start.notify {
+            let made = self.sockets.ensure(ctx, &self.setup, &service);
+            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
+            self.sockets.drain(&service);
+        }
+        let [out, err] = output;
+        let copy = |fd: BorrowedFd<'_>| {
+            let copied = fd.try_clone_to_owned().map(Arc::new);
+            copied.map_err(|e| format!("cannot pass the output pipe of {service}: {}", plan::reason(&e)))
+        };
+        let first = copy(out)?;
+        let second = if err.as_raw_fd() == out.as_raw_fd() { Arc::clone(&first) } else { copy(err)? };
+        let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
+        let slot = ctx.table.take(start.run).ok_or_else(full)?;
+        let entry = self.services.entry(Arc::clone(&service)).or_default();
+        entry.current = Some(start.run);
+        self.runs.insert(start.run, Run::new(Some(service), Some(slot), Life::Starting));
+        Ok(SpawnJob {
+            setup: Arc::clone(&self.setup),
+            start,
+            table: ctx.table.clone(),
+            slot,
+            groups: self.groups.as_ref().ok().cloned(),
+            group: entry.group.clone(),
+            output: [first, second],
+        })
+    }
+
+    /// A start came out of the pool.
+    pub fn spawned(&mut self, ctx: &mut Ctx<'_>, done: SpawnDone, inputs: &mut Vec<Input>) {
+        let run = done.run;
+        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
+        let result = match done.result {
+            Ok(child) => {
+                entry.life = Life::Own;
+                entry.pid = Some(child.pid);
+                entry.pidfd = child.pidfd;
+                entry.group.clone_from(&child.group);
+                if let (Some(service), Some(group)) = (&entry.service, child.group) {
+                    self.services.entry(Arc::clone(service)).or_default().group = Some(group);
+                }
+                self.listen(ctx, run);
+                Ok(child.pid)
+            }
+            Err(e) => {
+                entry.life = Life::Ended;
+                Err(e)
+            }
+        };
+        inputs.push(Input::Started { run, result });
+    }
+
+    /// Puts the pidfd of an own child into the poll set, or notes to try again.
+    fn listen(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Own && r.token.is_none()) else { return };
+        if entry.pidfd.is_none() {
+            // Not yet reaped by us, so that the pid can only be the child's.
+            entry.pidfd = entry.pid.and_then(|pid| wait::pidfd_open(pid).ok());
+        }
+        entry.token = entry
+            .pidfd
+            .as_ref()
+            .and_then(|fd| ctx.sources.add(ctx.registry, fd.as_raw_fd(), Interest::READABLE, Source::Child(run)).ok());
+        if entry.token.is_none() {
+            self.deaf.insert(run);
+            self.deaf_until.get_or_insert(ctx.now + DEAF);
+        }
+    }
+
+    /// The pidfd of a child of this daemon is readable.
+    pub fn readable(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Own) else { return };
+        let (Some(fd), Some(slot)) = (&entry.pidfd, entry.slot) else { return };
+        let (end, usage) = match wait::reap_own(fd.as_fd(), ctx.table, slot) {
+            Ok(None) => return,
+            Ok(Some((status, usage))) => ended_as(status, usage),
+            // Somebody else has reaped it: what the table says is all that can be known.
+            Err(_) => ctx.table.slot(slot).ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u)),
+        };
+        entry.end(ctx);
+        inputs.push(Input::Exited { run, end, usage });
+    }
+
+    /// The keeper has reaped the process of a slot. An end that was known already is passed over.
+    pub fn ended(&mut self, ctx: &mut Ctx<'_>, slot: u32, inputs: &mut Vec<Input>) {
+        let Some(slot) = Slot::from_index(slot) else { return };
+        if self.unreaped.remove(&slot) {
+            ctx.table.release(slot);
+            return;
+        }
+        let view = ctx.table.slot(slot);
+        let Some(entry) = self.runs.get_mut(&view.run) else { return };
+        if entry.slot != Some(slot) {
+            return;
+        }
+        match entry.life {
+            Life::Starting | Life::Own | Life::Ended => return,
+            Life::Failing => return entry.end(ctx),
+            Life::Adopted => {}
+        }
+        let (end, usage) = view.ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u));
+        entry.end(ctx);
+        inputs.push(Input::Exited { run: view.run, end, usage });
+    }
+
+    /// The run's end is on record and nothing of it is left.
+    pub fn forget(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        self.probes.end(ctx, run);
+        self.deaf.remove(&run);
+        if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting) {
+            // The pool is about to write into its slot; the core forgets a run only after its start was told.
+            return;
+        }
+        let Some(mut entry) = self.runs.remove(&run) else { return };
+        entry.deregister(ctx);
+        entry.unwatch(ctx);
+        if let Some(service) = entry.service.as_ref()
+            && let Some(s) = self.services.get_mut(service)
+            && s.current == Some(run)
+        {
+            s.current = None;
+            self.sockets.drain(service);
+        }
+        let Some(slot) = entry.slot else { return };
+        if matches!(entry.life, Life::Adopted | Life::Failing) {
+            self.unreaped.insert(slot);
+        } else {
+            ctx.table.release(slot);
+        }
+    }
+
+    /// A service was removed from the config and is down.
+    pub fn remove(&mut self, ctx: &mut Ctx<'_>, service: &str) {
+        self.sockets.remove(ctx, &self.setup, service);
+        let Some(entry) = self.services.remove(service) else { return };
+        if let Some(group) = entry.group {
+            // Children that were left on purpose keep their group.
+            let _ = group.remove();
+        }
+    }
+
+    /// hob ends: control groups that are empty go. Sockets of services go with the run folder's cleaning.
+    pub fn close(&mut self, ctx: &mut Ctx<'_>) {
+        let names: Vec<Arc<str>> = self.services.keys().cloned().collect();
+        for name in names {
+            self.remove(ctx, &name);
+        }
+        if let Ok(groups) = &self.groups {
+            groups.remove_empty();
+        }
+    }
+
+    /// Watches for readiness by port, until `await_end` or an answer, which `probed` tells.
+    pub fn await_port(&mut self, ctx: &mut Ctx<'_>, run: RunId, port: u16) {
+        self.probes.begin(ctx, run, port);
+    }
+
+    pub fn await_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        self.probes.end(ctx, run);
+    }
+
+    /// The descriptor of a connection attempt is ready.
+    pub fn probed(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        if self.probes.ready(ctx, run) {
+            inputs.push(Input::ReadySeen { run });
+        }
+    }
+
+    /// When `tick` is to be called at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        [self.probes.next_deadline(), self.deaf_until].into_iter().flatten().min()
+    }
+
+    /// Does what has become due.
+    pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.probes.tick(ctx);
+        if self.deaf_until.is_some_and(|at| at <= ctx.now) {
+            self.deaf_until = None;
+            for run in core::mem::take(&mut self.deaf) {
+                self.listen(ctx, run);
+            }
+        }
+    }
+
+    /// The first word of a service that counts, left in its socket: record what it leads to, then `notify_taken`, and ask
+    /// again until `None`. Words that do not count are taken out in passing.
+    pub fn notified(&mut self, table: &RunTable, service: &str) -> Option<Input> {
+        // A flood must not keep the loop; each later datagram wakes it again.
+        const AT_MOST: u32 = 256;
+        for _ in 0..AT_MOST {
+            let datagram = self.sockets.peek(service)?;
+            let fields = notify::fields(&datagram);
+            let run = self.services.get(service).and_then(|s| s.current);
+            match (run, datagram.pid) {
+                (Some(run), Some(pid)) if !fields.is_empty() && self.speaks_for(table, service, run, pid) => {
+                    return Some(Input::Notify { run, fields });
+                }
+                _ => self.sockets.take(service),
+            }
+        }
+        None
+    }
+
+    /// The word that `notified` told is on record.
+    pub fn notify_taken(&mut self, service: &str) {
+        self.sockets.take(service);
+    }
+}
+
+fn ended_as(status: wait::Status, usage: wait::Usage) -> (End, Usage) {
+    let end = match status {
+        wait::Status::Code(code) => End::Code(code),
+        wait::Status::Signal(signal) => End::Signal(signal),
+    };
+    (end, Usage { cpu: usage.cpu, memory: usage.max_rss })
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,187 @@
+//! The notify sockets of services, as in sd_notify(3): one a service, kept over its runs and over daemons (the keeper holds it).
+
+use super::{Ctx, Setup};
+use crate::daemon::source::Source;
+use crate::sys::notify::{self as sys, Datagram};
+use mio::{Interest, Token};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What the keeper knows the socket of a service by.
+#[must_use]
+pub fn label(service: &str) -> String {
+    format!("notify/{service}")
+}
+
+/// A path of this many bytes or more does not fit into a socket address.
+const PATH_BYTES: usize = 108;
+/// Assignments in one datagram that are looked at.
+const FIELDS_MAX: usize = 32;
+/// What a service may say; anything else is not for hob.
+const NAMES: [&str; 7] = ["READY", "STATUS", "STOPPING", "RELOADING", "MAINPID", "WATCHDOG", "EXTEND_TIMEOUT_USEC"];
+
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    open: BTreeMap<Arc<str>, Socket>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
+    token: Token,
+}
+
+/// Where the socket of a service is: a file where the name fits, else a name in the abstract space of this keeper.
+pub(super) fn place(setup: &Setup, service: &str) -> Result<PathBuf, String> {
+    let path = setup.notify_dir.join(service.replace('%', "%25").replace('/', "%2f"));
+    if path.as_os_str().as_bytes().len() < PATH_BYTES {
+        Ok(path)
+    } else {
+        Err(format!("hob-{:08x}-{}-{service}", setup.home, setup.keeper))
+    }
+}
+
+/// The value of NOTIFY_SOCKET.
+pub(super) fn address(setup: &Setup, service: &str) -> String {
+    match place(setup, service) {
+        Ok(path) => path.to_string_lossy().into_owned(),
+        Err(name) => format!("@{name}"),
+    }
+}
+
+impl Sockets {
+    /// Makes the socket unless it is there, and has the keeper hold it.
+    pub(super) fn ensure(&mut self, ctx: &mut Ctx<'_>, setup: &Setup, service: &Arc<str>) -> io::Result<()> {
+        let place = place(setup, service);
+        let there = place.as_ref().map_or(true, |path| path.symlink_metadata().is_ok());
+        if self.open.contains_key(service) && there {
+            return Ok(());
+        }
+        self.close(ctx, service);
+        let fd = match &place {
+            Ok(path) => {
+                std::fs::create_dir_all(&setup.notify_dir)?;
+                std::fs::set_permissions(&setup.notify_dir, PermissionsExt::from_mode(0o711))?;
+                match std::fs::remove_file(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => {}
+                }
+                let fd = sys::bind(path)?;
+                std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+                fd
+            }
+            Err(name) => sys::bind_abstract(name)?,
+        };
+        ctx.link.hold(&label(service), &[fd.as_fd()])?;
+        self.add(ctx, service, fd)
+    }
+
+    /// Takes back the socket that the keeper held while there was no daemon.
+    pub(super) fn restore(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
+        self.close(ctx, service);
+        self.add(ctx, service, fd)
+    }
+
+    fn add(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
+        let source = Source::Notify(Arc::clone(service));
+        let token = ctx.sources.add(ctx.registry, fd.as_raw_fd(), Interest::READABLE, source)?;
+        self.open.insert(Arc::clone(service), Socket { fd, token });
+        Ok(())
+    }
+
+    fn close(&mut self, ctx: &mut Ctx<'_>, service: &str) {
+        if let Some(socket) = self.open.remove(service) {
+            ctx.sources.remove(ctx.registry, socket.fd.as_raw_fd(), socket.token);
+        }
+    }
+
+    /// The service is gone for good.
+    pub(super) fn remove(&mut self, ctx: &mut Ctx<'_>, setup: &Setup, service: &str) {
+        if !self.open.contains_key(service) {
+            return;
+        }
+        self.close(ctx, service);
+        ctx.link.release(&label(service));
+        if let Ok(path) = place(setup, service) {
+            // It may have been removed by hand.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// The first datagram, which stays in the socket.
+    pub(super) fn peek(&self, service: &str) -> Option<Datagram> {
+        sys::peek(self.open.get(service)?.fd.as_fd()).ok().flatten()
+    }
+
+    /// Takes the first datagram out.
+    pub(super) fn take(&self, service: &str) {
+        if let Some(socket) = self.open.get(service) {
+            // An error here comes again at the next peek.
+            let _ = sys::take(socket.fd.as_fd());
+        }
+    }
+
+    /// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
+    pub(super) fn drain(&self, service: &str) {
+        if let Some(socket) = self.open.get(service) {
+            sys::drain(&socket.fd);
+        }
+    }
+}
+
+/// The assignments that hob knows, in their order. A cut or malformed datagram has none. Control characters become spaces,
+/// because what a service says about itself is shown on terminals.
+pub(super) fn fields(datagram: &Datagram) -> Vec<(String, String)> {
+    let Ok(text) = std::str::from_utf8(&datagram.bytes) else { return Vec::new() };
+    if datagram.cut {
+        return Vec::new();
+    }
+    let clean = |value: &str| value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    text.lines()
+        .take(FIELDS_MAX)
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| NAMES.contains(name))
+        .map(|(name, value)| (name.to_owned(), clean(value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Vec<(String, String)> {
+        fields(&Datagram { bytes: bytes.to_vec(), pid: None, cut: false })
+    }
+
+    #[test]
+    fn known_assignments_are_kept_in_order() {
+        let found = of(b"READY=1\nSTATUS=up = \x1b[31mred\nX_ODD=1\nFDSTORE=1\nEXTEND_TIMEOUT_USEC=5\n\nWATCHDOG=1");
+        let names: Vec<&str> = found.iter().map(|f| f.0.as_str()).collect();
+        assert_eq!(names, ["READY", "STATUS", "EXTEND_TIMEOUT_USEC", "WATCHDOG"]);
+        assert_eq!(found[1].1, "up =  [31mred");
+    }
+
+    #[test]
+    fn garbage_says_nothing() {
+        for bytes in [&b""[..], b"READY", b"=1", b"ready=1", b" READY=1", b"\xff\xfeREADY=1", b"\0", b"READY=1\n\xff"] {
+            assert!(of(bytes).is_empty(), "{bytes:?}");
+        }
+        assert!(fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, cut: true }).is_empty());
+        assert_eq!(of("READY=1\n".repeat(100).as_bytes()).len(), FIELDS_MAX);
+    }
+
+    #[test]
+    fn a_long_path_becomes_a_name_that_fits() {
+        let mut setup = Setup { home: 0xab, keeper: 7, notify_dir: "/run/hob/notify".into(), ..Setup::default() };
+        assert_eq!(address(&setup, "web"), "/run/hob/notify/web");
+        assert_eq!(address(&setup, "a/b"), "/run/hob/notify/a%2fb");
+        setup.notify_dir = PathBuf::from("/x").join("y".repeat(101));
+        assert_eq!(address(&setup, "web"), "@hob-000000ab-7-web");
+        assert!(address(&setup, &"n".repeat(crate::base::limits::NAME_MAX)).len() < PATH_BYTES);
+    }
+}

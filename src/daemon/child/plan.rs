@@ -1,0 +1,302 @@
+//! From a service's spec to a plan that can be cloned: environment, folder, program, limits, ids. Reads files (env_file, passwd,
+//! the program's metadata), so it runs in the pool's spawn lane, never in the loop.
+
+use super::envfile;
+use crate::base::ids::RunId;
+use crate::config::ServiceSpec;
+use crate::core::StartError;
+use crate::sys::spawn::{Plan, SpawnError};
+use crate::sys::user::{Accounts, User};
+use crate::sys::{rlimit, spawn, tree, user};
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// What all starts of this hob have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Tells the runs of this hob from those of another; see `home_id`.
+    pub home: u32,
+    pub keeper: u32,
+    pub daemon: u32,
+    /// The folder of the config file: relative paths in it start here.
+    pub config_dir: PathBuf,
+    /// The control socket, told to jobs as HOB_SOCKET.
+    pub socket: PathBuf,
+    /// `run/notify`.
+    pub notify_dir: PathBuf,
+    /// Where passwd and group are: /etc.
+    pub etc: PathBuf,
+    /// The environment the keeper was started with. What is meant for hob alone is taken out by the plan.
+    pub env: Vec<(OsString, OsString)>,
+    /// Soft and hard RLIMIT_NOFILE before hob raised its own.
+    pub nofile: Option<(u64, u64)>,
+    /// The umask hob was started with.
+    pub umask: Option<u32>,
+    /// The niceness hob was started with, where hob changed its own.
+    pub nice: Option<i32>,
+    /// The oom_score_adj hob was started with, where hob changed its own.
+    pub oom_score_adj: Option<i32>,
+    /// HOB_CGROUP=off: find the processes of a run by sweeps alone.
+    pub cgroup_off: bool,
+}
+
+/// The 32 bits that stand for a home in HOB_RUN and in the name of its control group.
+#[must_use]
+pub fn home_id(home: &Path) -> u32 {
+    crc32fast::hash(home.as_os_str().as_bytes())
+}
+
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) run: RunId,
+    pub(super) service: &'a str,
+    pub(super) spec: &'a ServiceSpec,
+    /// The value of NOTIFY_SOCKET.
+    pub(super) notify: Option<&'a str>,
+    /// Mark the run in a resource limit, because no control group will hold it.
+    pub(super) marked: bool,
+}
+
+type Environment = BTreeMap<OsString, OsString>;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables that an outer service manager meant for hob and that would mislead a job.
+const MEANT_FOR_HOB: [&str; 7] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// Makes the plan, without descriptors and control group. Every path in it is absolute or relative to its own `cwd`.
+pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
+    let spec = ask.spec;
+    let who = identity(setup, spec)?;
+    let env = environment(setup, ask, who.as_ref())?;
+    let cwd = folder(setup, spec, who.as_ref())?;
+    let programs = programs(spec, &env, &cwd)?;
+    let change = who.as_ref().filter(|u| (u.uid, u.gid) != user::own() || user::own().0 == 0);
+    Ok(Plan {
+        programs,
+        argv: spec.command.iter().map(|a| text(a.as_bytes(), "`command`")).collect::<Result<_, _>>()?,
+        envp: env.iter().map(|(k, v)| assignment(k, v)).collect::<Result<_, _>>()?,
+        session: true,
+        cwd: Some(text(cwd.as_os_str().as_bytes(), "`cwd`")?),
+        umask: spec.umask.or(setup.umask),
+        nice: spec.nice.or(setup.nice),
+        rlimits: limits(setup, ask)?,
+        uid: change.map(|u| u.uid),
+        gid: change.map(|u| u.gid),
+        groups: change.map(|u| u.groups.clone()),
+        oom_score_adj: setup.oom_score_adj,
+        ..Plan::default()
+    })
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, StartError> {
+    Err(StartError { message: message.into(), transient: false })
+}
+
+fn text(bytes: &[u8], what: &str) -> Result<CString, StartError> {
+    CString::new(bytes).or_else(|_| refuse(format!("{what} contains a zero byte")))
+}
+
+fn assignment(key: &OsString, value: &OsString) -> Result<CString, StartError> {
+    text(&[key.as_bytes(), b"=", value.as_bytes()].concat(), "`env`")
+}
+
+/// Whom the job is to run as; `None`: as hob.
+fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>, StartError> {
+    let own = user::own();
+    if spec.user.is_none() && spec.group.is_none() {
+        return Ok(None);
+    }
+    let accounts = Accounts::read(&setup.etc).or_else(refuse)?;
+    let name = spec.user.clone().unwrap_or_else(|| own.0.to_string());
+    let found = accounts.user(&name, spec.group.as_deref()).or_else(refuse)?;
+    if own.0 != 0 && (found.uid, found.gid) != own {
+        let wanted = if spec.user.is_some() { format!("user '{name}'") } else { format!("group {}", found.gid) };
+        return refuse(format!(
+            "cannot run as {wanted}: hob itself runs as uid {}; run hob as root, or remove `user` and `group`",
+            own.0
+        ));
+    }
+    Ok(Some(found))
+}
+
+fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Environment, StartError> {
+    let inherited = |k: &OsString| {
+        let name = k.as_bytes();
+        !name.starts_with(b"HOB_") && !MEANT_FOR_HOB.iter().any(|m| m.as_bytes() == name)
+    };
+    let mut env: Environment = setup.env.iter().filter(|(k, _)| inherited(k)).cloned().collect();
+    // Those of the user replace what hob inherited, and what the config says replaces those.
+    if let (Some(who), Some(_)) = (who, &ask.spec.user) {
+        let known = [("HOME", &who.home), ("SHELL", &who.shell), ("USER", &who.name), ("LOGNAME", &who.name)];
+        for (key, value) in known {
+            if value.is_empty() {
+                env.remove(OsString::from(key).as_os_str());
+            } else {
+                env.insert(key.into(), value.into());
+            }
+        }
+    }
+    if let Some(file) = &ask.spec.env_file {
+        let pairs = env_file(&setup.config_dir.join(file))?;
+        env.extend(pairs.into_iter().map(|(k, v)| (k.into(), v.into())));
+    }
+    env.extend(ask.spec.env.iter().map(|(k, v)| (k.into(), v.into())));
+    env.insert("HOB_SOCKET".into(), setup.socket.clone().into_os_string());
+    env.insert("HOB_RUN".into(), tree::run_variable(setup.home, ask.run).into());
+    env.insert("HOB_SERVICE".into(), ask.service.into());
+    if let Some(address) = ask.notify {
+        env.insert("NOTIFY_SOCKET".into(), address.into());
+    }
+    Ok(env)
+}
+
+fn env_file(path: &Path) -> Result<Vec<(String, String)>, StartError> {
+    let shown = path.display();
+    let mut bytes = Vec::new();
+    let regular = |m: std::fs::Metadata| match m.is_file() {
+        true => Ok(()),
+        // A pipe would block whoever opens it.
+        false => Err(std::io::Error::other("it is not a regular file")),
+    };
+    let read = std::fs::metadata(path).and_then(regular).and_then(|()| std::fs::File::open(path));
+    if let Err(e) = read.and_then(|f| f.take(envfile::MAX + 1).read_to_end(&mut bytes)) {
+        return refuse(format!("cannot read the env_file {shown}: {}; check `env_file`", reason(&e)));
+    }
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > envfile::MAX {
+        return refuse(format!("the env_file {shown} is larger than 1 MiB"));
+    }
+    let text = String::from_utf8(bytes).or_else(|e| {
+        let before = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        refuse(format!("{shown}:{line}: this line is not UTF-8"))
+    })?;
+    envfile::parse(&text).or_else(|wrong| refuse(format!("{shown}:{}: {}", wrong.line, wrong.what)))
+}
+
+fn folder(setup: &Setup, spec: &ServiceSpec, who: Option<&User>) -> Result<PathBuf, StartError> {
+    let Some(cwd) = &spec.cwd else {
+        // A user's home that does not exist is normal for users made for services.
+        let home = who.filter(|_| spec.user.is_some()).map(|u| PathBuf::from(&u.home));
+        return Ok(home.filter(|h| h.is_absolute() && h.is_dir()).unwrap_or_else(|| PathBuf::from("/")));
+    };
+    let path = setup.config_dir.join(cwd);
+    match std::fs::metadata(&path) {
+        Ok(m) if m.is_dir() => Ok(path),
+        Ok(_) => refuse(format!("cannot enter {}: it is not a folder; check `cwd`", path.display())),
+        Err(e) => refuse(format!("cannot enter {}: {}; check `cwd`", path.display(), reason(&e))),
+    }
+}
+
+fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartError> {
+    let mut all: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+    if let (Some(number), Some(before)) = (rlimit::number("nofile"), setup.nofile) {
+        all.insert(number, before);
+    }
+    if let Some((number, value)) = tree::tag(setup.home, ask.run).filter(|_| ask.marked) {
+        all.insert(number, (value, value));
+    }
+    for limit in &ask.spec.rlimits {
+        let Some(number) = rlimit::number(limit.name) else {
+            return refuse(format!("this system has no limit '{}'; remove it from `rlimits`", limit.name));
+        };
+        let value = |v: Option<u64>| v.unwrap_or(rlimit::UNLIMITED);
+        all.insert(number, (value(limit.soft), value(limit.hard)));
+    }
+    Ok(all.into_iter().map(|(number, (soft, hard))| (number, soft, hard)).collect())
+}
+
+/// The paths to execute, in order; those that surely are no programs are left out, so that the error can say why.
+fn programs(spec: &ServiceSpec, env: &Environment, cwd: &Path) -> Result<Vec<CString>, StartError> {
+    let Some(name) = spec.command.first().filter(|n| !n.is_empty()) else {
+        return refuse("cannot execute anything: `command` is empty");
+    };
+    let path = env.get(OsString::from("PATH").as_os_str()).map_or(DEFAULT_PATH.as_bytes(), |p| p.as_bytes());
+    let candidates = spawn::candidates(&text(name.as_bytes(), "`command`")?, path);
+    let mut refused = None;
+    let usable = |candidate: &&CString| {
+        let file = cwd.join(OsString::from_vec(candidate.to_bytes().to_vec()));
+        let why = unusable(&file);
+        if let Some(why) = &why {
+            // A file that is there and cannot be executed tells more than the absence of others.
+            refused.get_or_insert_with(|| (file.clone(), why.clone()));
+        }
+        why.is_none() && file.exists()
+    };
+    let found: Vec<CString> = candidates.iter().filter(usable).cloned().collect();
+    match (found.is_empty(), refused) {
+        (false, _) => Ok(found),
+        (true, Some((file, why))) => refuse(format!("cannot execute {}: {why}", file.display())),
+        (true, None) if name.contains('/') => {
+            let file = cwd.join(name);
+            refuse(format!("cannot execute {}: No such file or directory; check `command`", file.display()))
+        }
+        (true, None) => refuse(format!(
+            "cannot execute {name}: it is in no folder of PATH ({}); give its path in `command`, or set PATH in `env`",
+            String::from_utf8_lossy(path)
+        )),
+    }
+}
+
+/// Why a file that exists is no program; `None` also for one that does not exist.
+fn unusable(file: &Path) -> Option<String> {
+    let meta = std::fs::metadata(file).ok()?;
+    if meta.is_dir() {
+        return Some("it is a folder; check `command`".to_owned());
+    }
+    let executable = meta.permissions().mode() & 0o111 != 0;
+    (!executable).then(|| format!("Permission denied; it is not executable: chmod +x {}", file.display()))
+}
+
+/// The text of an error without `(os error 2)`.
+pub(super) fn reason(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
+/// Whether a start may have failed for its control group.
+pub(super) fn of_cgroup(e: &SpawnError) -> bool {
+    matches!(e.step, "create a process" | "join its control group")
+}
+
+/// Why a start failed in the kernel, with what to do about it where the cause can be seen.
+pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError {
+    let mut message = e.to_string();
+    let kind = std::io::Error::from_raw_os_error(e.errno).kind();
+    let missing = kind == std::io::ErrorKind::NotFound;
+    let denied = kind == std::io::ErrorKind::PermissionDenied;
+    let interpreter = e.path.as_deref().filter(|_| e.step == "execute").and_then(|p| interpreter(Path::new(p)));
+    match (e.step, interpreter) {
+        ("execute", Some(i)) if missing => {
+            message = format!("{message}; the file exists, but its interpreter {i} does not");
+        }
+        ("execute", None) if message.ends_with("Exec format error") => {
+            message.push_str("; a script needs a first line such as #!/bin/sh");
+        }
+        ("set a resource limit", _) => message.push_str("; check `rlimits`: only root may raise a hard limit"),
+        ("set the niceness", _) => message.push_str("; only root may set a lower `nice`"),
+        ("enter the folder" | "execute", _) if denied && spec.is_some_and(|s| s.user.is_some()) => {
+            message.push_str("; `user` lacks the permission for it");
+        }
+        _ => {}
+    }
+    StartError { message, transient: e.is_transient() }
+}
+
+/// The interpreter in the first line of a script.
+fn interpreter(file: &Path) -> Option<String> {
+    let mut head = [0u8; 256];
+    let length = std::fs::File::open(file).ok()?.read(&mut head).ok()?;
+    let line = head.get(..length)?.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

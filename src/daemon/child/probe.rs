@@ -1,0 +1,106 @@
+//! Readiness by port: connects to localhost until somebody answers. No thread and no tick: an attempt is a descriptor in the
+//! poll set, a pause a deadline.
+
+use super::Ctx;
+use crate::base::ids::RunId;
+use crate::base::time::Mono;
+use crate::daemon::source::Source;
+use core::time::Duration;
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+/// The pause after a round of failed attempts, and what it doubles up to.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_LAST: Duration = Duration::from_millis(500);
+/// How long one attempt may take: a listener whose queue is full does not answer at all.
+const ATTEMPT: Duration = Duration::from_secs(1);
+const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+#[derive(Debug, Default)]
+pub(super) struct Probes {
+    open: BTreeMap<RunId, Probe>,
+}
+
+#[derive(Debug)]
+struct Probe {
+    port: u16,
+    /// Which of the addresses comes next in this round.
+    next: usize,
+    attempt: Option<(TcpStream, Token)>,
+    pause: Duration,
+    /// When the attempt is given up, or the pause ends.
+    due: Mono,
+}
+
+impl Probes {
+    pub(super) fn begin(&mut self, ctx: &mut Ctx<'_>, run: RunId, port: u16) {
+        self.end(ctx, run);
+        let mut probe = Probe { port, next: 0, attempt: None, pause: PAUSE_FIRST, due: ctx.now };
+        probe.go_on(ctx, run);
+        self.open.insert(run, probe);
+    }
+
+    pub(super) fn end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        if let Some(mut probe) = self.open.remove(&run) {
+            probe.close(ctx);
+        }
+    }
+
+    /// The attempt of this run can be written to: whether somebody answered. Then it has ended.
+    pub(super) fn ready(&mut self, ctx: &mut Ctx<'_>, run: RunId) -> bool {
+        let Some(probe) = self.open.get_mut(&run) else { return false };
+        let Some((stream, _)) = &probe.attempt else { return false };
+        match (stream.take_error(), stream.peer_addr(), stream.local_addr()) {
+            // A port of the range that clients get theirs from can be connected to itself: then nobody else answered.
+            (Ok(None), Ok(peer), Ok(own)) if peer != own => {
+                self.end(ctx, run);
+                return true;
+            }
+            (Ok(None), Err(e), _) if e.kind() == std::io::ErrorKind::NotConnected => {}
+            _ => probe.go_on(ctx, run),
+        }
+        false
+    }
+
+    /// Goes on where a pause has ended or an attempt took too long.
+    pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        for (run, probe) in &mut self.open {
+            if probe.due <= ctx.now {
+                probe.go_on(ctx, *run);
+            }
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        self.open.values().map(|p| p.due).min()
+    }
+}
+
+impl Probe {
+    /// Starts the next attempt of the round, or the pause after it.
+    fn go_on(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        self.close(ctx);
+        while let Some(ip) = ADDRESSES.get(self.next) {
+            self.next += 1;
+            let Ok(stream) = TcpStream::connect(SocketAddr::new(*ip, self.port)) else { continue };
+            let added = ctx.sources.add(ctx.registry, stream.as_raw_fd(), Interest::WRITABLE, Source::Probe(run));
+            if let Ok(token) = added {
+                self.attempt = Some((stream, token));
+                self.due = ctx.now + ATTEMPT;
+                return;
+            }
+        }
+        self.next = 0;
+        self.due = ctx.now + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE_LAST);
+    }
+
+    fn close(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some((stream, token)) = self.attempt.take() {
+            ctx.sources.remove(ctx.registry, stream.as_raw_fd(), token);
+        }
+    }
+}

@@ -1,7 +1,8 @@
-//! The keeper with a small daemon, under kill -9: every start has one process and one known end, whoever is killed when.
+//! The keeper with a small daemon, under kill -9: every start has one process and one known end, whoever is killed
+//! when.
 //!
-//! This program plays all parts: `keeper`, `daemon` and `child` by its first argument, else it runs the tests whose names contain one
-//! of its arguments. HOB_STORM_KILLS sets the number of kills (200), HOB_STORM_SEED the seed.
+//! This program plays all parts: `keeper`, `daemon` and `child` by its first argument, else it runs the tests whose
+//! names contain one of its arguments. HOB_STORM_KILLS sets the number of kills (200), HOB_STORM_SEED the seed.
 
 // The lints exempt functions marked as tests; here everything is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
@@ -13,14 +14,20 @@ mod lab;
 #[path = "keeper_storm/storm.rs"]
 mod storm;
 
-use lab::{Lab, until};
+use lab::{Lab, pause, until};
 use std::process::ExitCode;
 use std::time::Duration;
 
-const TESTS: [(&str, fn()); 10] = [
+const TESTS: [(&str, fn()); 12] = [
     ("storm", storm::by_clone3),
     ("storm_by_clone", storm::by_clone),
     ("an_idle_keeper_sleeps", an_idle_keeper_sleeps),
+    ("orphans_are_reaped", || orphans_are_reaped(Lab::start("orphans"))),
+    ("orphans_are_reaped_by_pid_1", || {
+        if let Some(lab) = Lab::start_init("orphans") {
+            orphans_are_reaped(lab);
+        }
+    }),
     ("a_stop_waits_for_a_daemon_that_takes_it", a_stop_waits_for_a_daemon_that_takes_it),
     ("signals_become_messages", signals_become_messages),
     ("a_shutdown_past_its_limit_is_ended_by_force", a_shutdown_past_its_limit_is_ended_by_force),
@@ -61,10 +68,11 @@ fn an_idle_keeper_sleeps() {
     let daemon = lab.daemon(1);
     lab.wait_for("serving-1");
     until("the pid file", || lab.read("hob.pid") == format!("{}\n", lab.keeper_pid()));
-    // It may still be on its way into its sleep, but once it sleeps nothing wakes it: a second without a switch must come.
+    // It may still be on its way into its sleep, but once it sleeps nothing wakes it: a second without a switch must
+    // come.
     let still = |pid: u32| {
         let before = lab::switches(pid);
-        std::thread::sleep(Duration::from_secs(1));
+        pause(Duration::from_secs(1));
         lab::switches(pid) == before
     };
     until("a second in which nobody wakes", || still(lab.keeper_pid()));
@@ -73,6 +81,19 @@ fn an_idle_keeper_sleeps() {
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);
     assert!(!lab.path("hob.pid").exists(), "the pid file is removed at the end");
+    lab.nothing_left();
+}
+
+fn orphans_are_reaped(mut lab: Lab) {
+    lab.wait_for("serving-1");
+    until("five orphans", || lab.read("orphans").lines().count() == 5);
+    // Their pids as the keeper's own namespace counts them.
+    let orphans: Vec<String> = lab.read("orphans").lines().map(str::to_owned).collect();
+    let exists = |pid: &String| std::fs::exists(format!("/proc/{}/root/proc/{pid}", lab.keeper_pid())).unwrap();
+    until("the end of all orphans", || !orphans.iter().any(exists));
+    assert_eq!(lab.zombies(), 0);
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
     lab.nothing_left();
 }
 
@@ -103,7 +124,7 @@ fn signals_become_messages() {
     lab.signal("PIPE");
     lab.signal("USR1");
     until("a fifth message", || lab.read("messages").lines().count() == 5);
-    std::thread::sleep(Duration::from_millis(1100));
+    pause(Duration::from_millis(1100));
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);
     let rt = hob::sys::signals::number_of("RTMIN+2").unwrap();
@@ -130,7 +151,7 @@ fn a_hasty_stop_needs_no_daemon() {
     let mut lab = Lab::start("late");
     lab.daemon(2);
     lab.signal("TERM");
-    std::thread::sleep(Duration::from_millis(1100));
+    pause(Duration::from_millis(1100));
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 1);
     lab.nothing_left();
@@ -139,8 +160,15 @@ fn a_hasty_stop_needs_no_daemon() {
 fn many_descriptors_outlive_the_daemon() {
     let mut lab = Lab::start("many");
     let first = lab.daemon(1);
+    lab.wait_for("linked");
+    // The keeper reads nothing until the sender is dead.
+    lab.signal("STOP");
+    until("a stopped keeper", || lab::state(lab.keeper_pid()) == Some('T'));
+    lab.write("go", "");
     lab.wait_for("serving-1");
     lab::kill(first);
+    until("its death", || lab::state(first) == Some('Z'));
+    lab.signal("CONT");
     lab.wait_for("serving-2");
     assert_eq!(lab.read("counted"), "320 descriptors under 8 labels, 320 as they were\n");
     lab.signal("TERM");
@@ -157,7 +185,7 @@ fn a_daemon_without_channel_is_replaced() {
 }
 
 fn the_service_manager_is_told() {
-    let mut lab = Lab::start_with("serve", |dir| {
+    let mut lab = Lab::start_with("serve", &[], |dir| {
         let socket = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Some(socket)

@@ -1,7 +1,8 @@
-//! What keeper and daemon say to each other: few messages, each one datagram of a SOCK_SEQPACKET pair, descriptors beside it.
+//! What keeper and daemon say to each other: few messages, each one datagram of a SOCK_SEQPACKET pair, descriptors
+//! beside it.
 //!
-//! First byte: version of the channel. Second byte: kind. Numbers are little endian. A receiver that does not know a kind
-//! ignores the message and closes its descriptors, so that an older keeper can hold for a newer daemon.
+//! First byte: version of the channel. Second byte: kind. Numbers are little endian. A receiver that does not know a
+//! kind ignores the message and closes its descriptors, so that an older keeper can hold for a newer daemon.
 
 /// Version of this channel.
 pub const VERSION: u8 = 1;

@@ -1,7 +1,8 @@
-//! The daemon's end of the channel to its keeper: takes over what the keeper holds, then tells it what to hold and what happens.
+//! The daemon's end of the channel to its keeper: takes over what the keeper holds, then tells it what to hold and
+//! what happens.
 //!
-//! Nothing here waits except the handshake. Short messages that the channel cannot take now are queued and sent by `flush`;
-//! descriptors are never queued here, because only what the channel has taken survives this process.
+//! Nothing here waits except the handshake. Short messages that the channel cannot take now are queued and sent by
+//! `flush`; descriptors are never queued here, because only what the channel has taken survives this process.
 
 use crate::base::control::{
     BYTES_MAX, DAEMON_FD, FDS_MAX, LABEL_MAX, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, VERSION,
@@ -48,8 +49,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Takes over descriptor 3 and waits until the keeper has handed over everything. To be called once, before this process
-    /// opens anything.
+    /// Takes over descriptor 3 and waits until the keeper has handed over everything. To be called once, before this
+    /// process opens anything.
     ///
     /// # Errors
     /// When this process was not started by a keeper, the keeper ends meanwhile, or it sends no valid handover.
@@ -102,13 +103,12 @@ impl Link {
         Ok((Link { chan, queue: VecDeque::new(), held, held_count, held_max, gone: false }, handover))
     }
 
-    /// Hands copies of descriptors to the keeper, instead of what it held under this label. Once this returns `Ok`, they are with
-    /// the keeper whatever becomes of this process.
+    /// Hands copies of descriptors to the keeper, instead of what it held under this label. Once this returns `Ok`,
+    /// they are with the keeper whatever becomes of this process.
     ///
-    /// # Errors
-    /// `WouldBlock` or ETOOMANYREFS: to be tried again a little later, and what needs it to be put off so long. `QuotaExceeded`:
-    /// the keeper can hold no more. `InvalidInput`: more than 64 descriptors or a label longer than 510 bytes. `BrokenPipe`:
-    /// the keeper is gone.
+    /// # Errors `WouldBlock` or ETOOMANYREFS: to be tried again a little later, and what needs it to be put off so
+    /// long. `QuotaExceeded`: the keeper can hold no more. `InvalidInput`: more than 64 descriptors or a label longer
+    /// than 510 bytes. `BrokenPipe`: the keeper is gone.
     pub fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() > FDS_MAX || label.len() > LABEL_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too much for one label"));
@@ -157,14 +157,16 @@ impl Link {
         self.say(&ToKeeper::Stopping { limit_ms });
     }
 
-    /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before that.
+    /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before
+    /// that.
     pub fn done(&mut self, code: u8) {
         self.say(&ToKeeper::Done { code });
     }
 
     /// The next message, or `None` when there is none now; then `gone` tells whether the keeper still exists.
     ///
-    /// `Ended { slot }` is a hint to look at that slot: it may come twice, or late, when the slot is already in use for another run.
+    /// `Ended { slot }` is a hint to look at that slot: it may come twice, or late, when the slot is already in use
+    /// for another run.
     pub fn recv(&mut self) -> Option<ToDaemon> {
         let mut buf = [0; BYTES_MAX];
         while !self.gone {

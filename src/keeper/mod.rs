@@ -1,8 +1,8 @@
 //! The keeper: parent of the daemon, holder of what must survive it. Uses `sys` and `base` alone.
 //!
-//! One thread, no config, bounded memory. It starts the daemon again whenever it dies, hands it the descriptors that earlier daemons
-//! left here, reaps every orphan into the run table, turns signals into messages, and ends when the daemon says so. It
-//! never looks into what it holds. With nothing to do it sleeps without a deadline.
+//! One thread, no config, bounded memory. It starts the daemon again whenever it dies, hands it the descriptors that
+//! earlier daemons left here, reaps every orphan into the run table, turns signals into messages, and ends when the
+//! daemon says so. It never looks into what it holds. With nothing to do it sleeps without a deadline.
 
 mod pidfile;
 mod worker;
@@ -33,7 +33,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A second request counts as hurry only this much later: one key press may send several signals.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
-/// A stop request that no daemon has taken by now is carried out without one; the second one is for a request in a hurry.
+/// A stop request that no daemon has taken by now is carried out without one; the second one is for a request in a
+/// hurry.
 const STOP_UNTAKEN: Duration = Duration::from_secs(60);
 const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
 /// A daemon that said `Done` has this long to end.
@@ -76,8 +77,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Keeps a daemon running until it says that all is done; answers the exit code of hob. The calling process must have one thread and
-/// be hob's alone, since its signals, children and limits become the keeper's.
+/// Keeps a daemon running until it says that all is done; answers the exit code of hob. The calling process must have
+/// one thread and be hob's alone, since its signals, children and limits become the keeper's.
 #[must_use]
 pub fn run(mut options: Options) -> u8 {
     match Means::new(options.init) {
@@ -324,7 +325,8 @@ impl Keeper {
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
-                // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has one now.
+                // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has
+                // one now.
                 self.end_by = Some(self.end_by.filter(|_| self.stopping).map_or(at, |before| before.min(at)));
                 self.stopping = true;
                 self.notify_outer("STOPPING=1");

@@ -1,7 +1,8 @@
 //! The running daemon as its keeper sees it: its channel, and what it has been told so far.
 //!
-//! What is still to be told is never a growing list: the handover is a cursor over the labels, ends of runs are a bit for each slot,
-//! signals a bit for each number. So a daemon that does not read costs nothing, and a full channel loses nothing.
+//! What is still to be told is never a growing list: the handover is a cursor over the labels, ends of runs are a bit
+//! for each slot, signals a bit for each number. So a daemon that does not read costs nothing, and a full channel
+//! loses nothing.
 
 use crate::base::control::ToDaemon;
 use crate::base::limits::RUN_SLOTS;

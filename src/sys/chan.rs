@@ -1,4 +1,5 @@
-//! Message sockets between keeper and daemon: one datagram a message, descriptors beside it; and waiting on a few descriptors.
+//! Message sockets between keeper and daemon: one datagram a message, descriptors beside it; and waiting on a few
+//! descriptors.
 //!
 //! A channel is non-blocking and its descriptors are never inheritable, neither its own nor those that arrive over it.
 
@@ -66,8 +67,8 @@ impl Chan {
         Ok(Chan { fd })
     }
 
-    /// Takes over a descriptor that this process was started with. Call it once, before anything else could have been opened
-    /// under that number.
+    /// Takes over a descriptor that this process was started with. Call it once, before anything else could have been
+    /// opened under that number.
     ///
     /// # Errors
     /// When the number is not an open message socket.
@@ -81,15 +82,15 @@ impl Chan {
         if kind != KIND {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a message socket"));
         }
-        // SAFETY: the number is an open socket which this process was started with, and by contract nobody else owns it.
+        // SAFETY: the number is an open socket which this process was started with, and by contract nobody else owns
+        // it.
         Chan::from_fd(unsafe { OwnedFd::from_raw_fd(number) })
     }
 
     /// Sends one message with descriptors, whole or not at all.
     ///
-    /// # Errors
-    /// `WouldBlock` when the other side does not keep up; ETOOMANYREFS when too many descriptors are on their way; EPIPE or
-    /// ECONNRESET when the other side is gone; `InvalidInput` for more than 253 descriptors.
+    /// # Errors `WouldBlock` when the other side does not keep up; ETOOMANYREFS when too many descriptors are on
+    /// their way; EPIPE or ECONNRESET when the other side is gone; `InvalidInput` for more than 253 descriptors.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() > FDS_PER_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
@@ -110,9 +111,8 @@ impl Chan {
 
     /// Receives one message: its length in `buf` and its descriptors. `None`: the other end is closed and all is read.
     ///
-    /// # Errors
-    /// `WouldBlock` when there is no message; `InvalidData` when the message or its descriptors did not fit (what did arrive is
-    /// closed, the message is consumed).
+    /// # Errors `WouldBlock` when there is no message; `InvalidData` when the message or its descriptors did not fit
+    /// (what did arrive is closed, the message is consumed).
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
         let mut control = [0u64; CONTROL_WORDS];
         let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -154,7 +154,8 @@ impl From<Chan> for OwnedFd {
     }
 }
 
-/// Sends one datagram to the Unix socket of this name, without waiting (sd_notify). A leading `@` means an abstract name.
+/// Sends one datagram to the Unix socket of this name, without waiting (sd_notify). A leading `@` means an abstract
+/// name.
 ///
 /// # Errors
 /// What socket(2) and sendto(2) answer; `InvalidInput` for a name that does not fit an address.
@@ -196,8 +197,8 @@ pub struct Ready {
     pub writable: bool,
 }
 
-/// Sleeps until one of the descriptors is readable (or writable, where asked for) or the time is up; without a time for ever.
-/// A time is rounded up to a millisecond, so that it has passed when this returns.
+/// Sleeps until one of the descriptors is readable (or writable, where asked for) or the time is up; without a time
+/// for ever. A time is rounded up to a millisecond, so that it has passed when this returns.
 ///
 /// # Errors
 /// What poll(2) answers; a signal that interrupts it is answered by nothing being ready.
@@ -276,8 +277,8 @@ fn fill_control(header: &mut libc::msghdr, fds: &[BorrowedFd<'_>]) {
         return;
     }
     let bytes = libc::c_uint::try_from(size_of_val(fds)).unwrap_or_default();
-    // SAFETY: CMSG_SPACE only computes. The control area has room for 253 descriptors, which `send` has checked, so the first
-    // header and its data lie within it; a BorrowedFd is one RawFd in memory.
+    // SAFETY: CMSG_SPACE only computes. The control area has room for 253 descriptors, which `send` has checked, so
+    // the first header and its data lie within it; a BorrowedFd is one RawFd in memory.
     unsafe {
         set_control_length(header, libc::CMSG_SPACE(bytes) as usize);
         let first = libc::CMSG_FIRSTHDR(header);

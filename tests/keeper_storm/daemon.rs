@@ -1,5 +1,6 @@
 //! A small daemon on link, table and spawn, in several moods, and the children that it starts.
 
+use crate::lab::{pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
 use hob::base::control::ToDaemon;
 use hob::base::ids::RunId;
@@ -36,12 +37,14 @@ pub(crate) fn run(dir: &str, mode: &str) -> ExitCode {
             }
         }
         "many" => many(&dir, link, handover),
+        "orphans" => {
+            start(&dir, &handover, "for i in 1 2 3 4 5; do (sh -c \"echo \\$\\$ >>orphans; sleep 0.0$i\" &); done");
+            serve(&dir, mode, link, handover);
+        }
         "stuck" => {
             let ignore = "trap '' TERM HUP; echo $$ >>stubborn; while :; do sleep 1000; done";
             let script = format!("({ignore}) & setsid sh -c \"{ignore}\" & {ignore}");
-            let cwd = Some(CString::new(dir.clone().into_os_string().into_vec()).unwrap());
-            let slot = handover.table.take(RunId(1)).unwrap();
-            spawn::spawn(&Plan { cwd, ..sh(&script) }, Some((&handover.table, slot))).unwrap();
+            start(&dir, &handover, &script);
             serve(&dir, mode, link, handover);
         }
         _ => serve(&dir, mode, link, handover),
@@ -49,14 +52,18 @@ pub(crate) fn run(dir: &str, mode: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn sh(script: &str) -> Plan {
+/// Starts a shell script in the lab's folder as run 1.
+fn start(dir: &Path, handover: &Handover, script: &str) {
     let c = |s: &str| CString::new(s).unwrap();
-    Plan {
+    let plan = Plan {
         programs: vec![c("/bin/sh")],
         argv: vec![c("sh"), c("-c"), c(script)],
         envp: environment(),
+        cwd: Some(CString::new(dir.as_os_str().to_owned().into_vec()).unwrap()),
         ..Plan::default()
-    }
+    };
+    let slot = handover.table.take(RunId(1)).unwrap();
+    spawn::spawn(&plan, Some((&handover.table, slot))).unwrap();
 }
 
 fn environment() -> Vec<CString> {
@@ -105,6 +112,8 @@ fn many(dir: &Path, mut link: Link, handover: Handover) {
     let inode = |fd: OwnedFd| fs::File::from(fd).metadata().unwrap().ino();
     let name = |label: usize, i: usize| dir.join(format!("file-{label}-{i}"));
     if handover.generation == 1 {
+        fs::write(dir.join("linked"), "").unwrap();
+        until("the word to begin", || dir.join("go").exists());
         for label in 0..8 {
             let files: Vec<_> = (0..40).map(|i| fs::File::create(name(label, i)).unwrap()).collect();
             let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -334,7 +343,7 @@ pub(crate) fn child(args: &[&str]) -> ExitCode {
         let [dir, run] = args else { return ExitCode::from(99) };
         let run: u64 = run.parse().unwrap();
         append(&PathBuf::from(dir).join("ran"), &format!("{:<31}\n", format!("{run} {}", std::process::id())));
-        std::thread::sleep(Duration::from_millis(run.wrapping_mul(0x9e37_79b9) % 41));
+        pause(Duration::from_millis(run.wrapping_mul(0x9e37_79b9) % 41));
         return match fate(run) {
             Fate::Abort => std::process::abort(),
             #[allow(clippy::zombie_processes)] // Nobody here waits for it: it becomes the keeper's.
@@ -346,6 +355,6 @@ pub(crate) fn child(args: &[&str]) -> ExitCode {
             Fate::NoProgram => ExitCode::from(99),
         };
     };
-    std::thread::sleep(Duration::from_millis(20));
+    pause(Duration::from_millis(20));
     ExitCode::SUCCESS
 }

@@ -21,7 +21,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Lab {
     dir: PathBuf,
-    keeper: Child,
+    started: Child,
+    keeper_pid: u32,
     ended: bool,
     pub(crate) notify: Option<UnixDatagram>,
 }
@@ -31,29 +32,55 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
+}
+
+/// For what is itself about time: a window to observe, a moment to kill at, a child that takes a while.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 impl Lab {
     pub(crate) fn start(mode: &str) -> Lab {
-        Lab::start_with(mode, |_| None)
+        Lab::start_with(mode, &[], |_| None)
     }
 
-    pub(crate) fn start_with(mode: &str, notify: impl FnOnce(&Path) -> Option<UnixDatagram>) -> Lab {
+    /// As PID 1 of a namespace of its own; `None` where the system does not let us.
+    pub(crate) fn start_init(mode: &str) -> Option<Lab> {
+        const WRAPPER: [&str; 5] = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+        let [program, args @ ..] = WRAPPER;
+        let tried = Command::new(program).args(args).arg("true").stderr(Stdio::null()).status();
+        if !tried.is_ok_and(|s| s.success()) {
+            eprintln!("SKIPPED: no PID namespace can be made here");
+            return None;
+        }
+        Some(Lab::start_with(mode, &WRAPPER, |_| None))
+    }
+
+    pub(crate) fn start_with(mode: &str, wrapper: &[&str], notify: impl FnOnce(&Path) -> Option<UnixDatagram>) -> Lab {
         let name = format!("hob-keeper-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).unwrap();
         let notify = notify(&dir);
-        let keeper = Command::new(std::env::current_exe().unwrap())
-            .arg("keeper")
-            .arg(&dir)
-            .arg(mode)
-            .env(MARK, &dir)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Lab { dir, keeper, ended: false, notify }
+        let exe = std::env::current_exe().unwrap();
+        let mut command = match wrapper {
+            [program, args @ ..] => {
+                let mut command = Command::new(program);
+                command.args(args).arg(exe);
+                command
+            }
+            [] => Command::new(exe),
+        };
+        let started = command.arg("keeper").arg(&dir).arg(mode).env(MARK, &dir).stdin(Stdio::null()).spawn().unwrap();
+        let mut lab = Lab { dir, keeper_pid: started.id(), started, ended: false, notify };
+        if !wrapper.is_empty() {
+            until("the keeper below its wrapper", || {
+                let below = pids().find(|pid| parent(*pid) == Some(lab.started.id()));
+                below.inspect(|pid| lab.keeper_pid = *pid).is_some()
+            });
+        }
+        lab
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -74,7 +101,7 @@ impl Lab {
     }
 
     pub(crate) fn keeper_pid(&self) -> u32 {
-        self.keeper.id()
+        self.keeper_pid
     }
 
     /// How many daemons were started.
@@ -96,14 +123,14 @@ impl Lab {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let pidfd = wait::pidfd_open(self.keeper.id()).unwrap();
+        let pidfd = wait::pidfd_open(self.keeper_pid).unwrap();
         wait::pidfd_send_signal(pidfd.as_fd(), signals::number_of(name).unwrap()).unwrap();
     }
 
     pub(crate) fn exit_code(&mut self) -> i32 {
         let mut code = None;
         until("the end of the keeper", || {
-            code = self.keeper.try_wait().unwrap().map(|s| s.code().expect("an exit code"));
+            code = self.started.try_wait().unwrap().map(|s| s.code().expect("an exit code"));
             code.is_some()
         });
         self.ended = true;
@@ -112,12 +139,12 @@ impl Lab {
 
     /// Descriptors that the keeper has open.
     pub(crate) fn keeper_fds(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.keeper.id())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.keeper_pid)).unwrap().count()
     }
 
     /// Ended children of the keeper that nobody has reaped.
     pub(crate) fn zombies(&self) -> usize {
-        let mine = |pid: &u32| parent(*pid) == Some(self.keeper.id()) && state(*pid) == Some('Z');
+        let mine = |pid: &u32| parent(*pid) == Some(self.keeper_pid) && state(*pid) == Some('Z');
         pids().filter(mine).count()
     }
 
@@ -143,8 +170,8 @@ impl Drop for Lab {
         }
         if !self.ended {
             // The daemon sees its keeper die and ends its children.
-            let _ = self.keeper.kill();
-            let _ = self.keeper.wait();
+            kill(self.keeper_pid);
+            let _ = self.started.wait();
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -200,7 +227,7 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
         listener: UnixListener::bind(dir.join("sock")).unwrap().into(),
         lock: fs::File::create(dir.join("lock")).unwrap().into(),
         pid_file: dir.join("hob.pid"),
-        init: false,
+        init: std::process::id() == 1,
         notify_socket: notify.exists().then(|| notify.into_os_string()),
         on_message: Box::new(move |line| log.write_all(format!("{line}\n").as_bytes()).unwrap()),
     })

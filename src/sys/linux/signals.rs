@@ -105,8 +105,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks every signal in this thread and makes them readable, except what a fault of the process itself raises and the
-    /// terminal's stop key. To be called before any thread is started; later threads inherit the blocking.
+    /// Blocks every signal in this thread and makes them readable, except what a fault of the process itself raises
+    /// and the terminal's stop key. To be called before any thread is started; later threads inherit the blocking.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -161,8 +161,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Gives every signal that this process was started to ignore its default again, since children inherit being ignored across
-/// their exec (nohup and some shells do that). SIGPIPE stays ignored here; a spawn resets it in the child.
+/// Gives every signal that this process was started to ignore its default again, since children inherit being ignored
+/// across their exec (nohup and some shells do that). SIGPIPE stays ignored here; a spawn resets it in the child.
 pub fn reset_ignored() {
     for number in 1..=HIGHEST {
         // SAFETY: plain data, for which all zeros is valid.

@@ -1,9 +1,10 @@
-//! The run table: a sealed piece of memory that the keeper and its daemons share, so that no start and no end is ever unknown.
+//! The run table: a sealed piece of memory that the keeper and its daemons share, so that no start and no end is ever
+//! unknown.
 //!
-//! A header page, then 16,384 slots of 64 bytes. One slot is one run: the daemon writes the run's id into it before the clone, the
-//! kernel the pid before the child's first instruction, the child the reason if it cannot execute its program, and whoever
-//! reaps the status and usage before it reaps. Every access is atomic; a slot's id and its end are published last. Only the
-//! daemon takes and releases slots.
+//! A header page, then 16,384 slots of 64 bytes. One slot is one run: the daemon writes the run's id into it before
+//! the clone, the kernel the pid before the child's first instruction, the child the reason if it cannot execute its
+//! program, and whoever reaps the status and usage before it reaps. Every access is atomic; a slot's id and its end
+//! are published last. Only the daemon takes and releases slots.
 
 use super::wait::{Status, Usage};
 use crate::base::ids::RunId;
@@ -179,8 +180,8 @@ impl RunTable {
 
     fn map(fd: OwnedFd) -> io::Result<RunTable> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. The seals make sure that the file
-        // cannot shrink under it.
+        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. The seals make sure that
+        // the file cannot shrink under it.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -324,14 +325,14 @@ impl RunTable {
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: the mapping begins with a header, is aligned to a page and lives as long as `self`; all fields are atomics, for
-        // which any bit pattern is valid.
+        // SAFETY: the mapping begins with a header, is aligned to a page and lives as long as `self`; all fields are
+        // atomics, for which any bit pattern is valid.
         unsafe { self.inner.at.cast::<Header>().as_ref() }
     }
 
     fn cells(&self, slot: Slot) -> &Cells {
-        // SAFETY: a `Slot` is less than RUN_SLOTS, so the address is inside the mapping, and 64-byte aligned like the page it
-        // starts from; all fields are atomics.
+        // SAFETY: a `Slot` is less than RUN_SLOTS, so the address is inside the mapping, and 64-byte aligned like the
+        // page it starts from; all fields are atomics.
         unsafe { self.inner.at.add(HEADER_BYTES).cast::<Cells>().add(slot.0 as usize).as_ref() }
     }
 }

@@ -1,7 +1,8 @@
-//! Ends of children and signals to exactly the process that is meant, on Linux: process descriptors, never bare pids of others.
+//! Ends of children and signals to exactly the process that is meant, on Linux: process descriptors, never bare pids
+//! of others.
 //!
-//! Whoever reaps looks first without reaping, writes what it saw into the run table and reaps then: killed at any point between,
-//! the next one finds either the process or its record.
+//! Whoever reaps looks first without reaping, writes what it saw into the run table and reaps then: killed at any
+//! point between, the next one finds either the process or its record.
 
 use super::table::{RunTable, Slot};
 use crate::sys::check;
@@ -74,8 +75,9 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) }).map(drop)
 }
 
-/// A descriptor of the process in a slot that this process is not the parent of. The order makes it sure: whoever reaps writes the
-/// slot first, so a slot that is not ended after the descriptor was opened shows that the pid was not yet free to be used again.
+/// A descriptor of the process in a slot that this process is not the parent of. The order makes it sure: whoever
+/// reaps writes the slot first, so a slot that is not ended after the descriptor was opened shows that the pid was
+/// not yet free to be used again.
 ///
 /// # Errors
 /// EMFILE and the like.
@@ -104,8 +106,8 @@ pub fn reap_own(pidfd: BorrowedFd<'_>, table: &RunTable, slot: Slot) -> io::Resu
     Ok(Some((seen.status, seen.usage)))
 }
 
-/// Reaps one child of this process that has ended, whichever: looks, records the end in its slot if it has one, then reaps.
-/// To be called until it answers `None`.
+/// Reaps one child of this process that has ended, whichever: looks, records the end in its slot if it has one, then
+/// reaps. To be called until it answers `None`.
 ///
 /// # Errors
 /// None on a sane system; the caller may only report it.
@@ -138,8 +140,8 @@ pub(super) fn reap_ending(pid: u32, slot: Option<(&RunTable, Slot)>) {
     let _ = wait_id(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG);
 }
 
-/// Sends a signal to every direct child of this process. A pid among them cannot be used again before this process reaps it,
-/// which it does not while in here. Answers how many were signalled.
+/// Sends a signal to every direct child of this process. A pid among them cannot be used again before this process
+/// reaps it, which it does not while in here. Answers how many were signalled.
 ///
 /// # Errors
 /// When the children cannot be listed (no /proc).

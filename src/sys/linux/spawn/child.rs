@@ -1,5 +1,6 @@
-//! What the child does between clone and exec. It shares memory with its parent, whose thread waits: so it allocates nothing, takes
-//! no lock and calls only what is async-signal-safe, by raw system call where a C library would tell its other threads.
+//! What the child does between clone and exec. It shares memory with its parent, whose thread waits: so it allocates
+//! nothing, takes no lock and calls only what is async-signal-safe, by raw system call where a C library would tell
+//! its other threads.
 
 use super::super::table::StartWords;
 use super::clone::Way;

@@ -1,7 +1,8 @@
-//! The two ways to clone: clone3 where this architecture has it here and the kernel lets us, else the C library's clone.
+//! The two ways to clone: clone3 where this architecture has it here and the kernel lets us, else the C library's
+//! clone.
 //!
-//! Both share memory with the child and wait for its exec. The child runs on a stack of its own with a guard page below, because
-//! on the parent's it would overwrite what the parent returns to.
+//! Both share memory with the child and wait for its exec. The child runs on a stack of its own with a guard page
+//! below, because on the parent's it would overwrite what the parent returns to.
 
 use super::child::Job;
 use super::{Child, SpawnError};
@@ -87,16 +88,16 @@ fn by_clone3(job: &Job<'_>, asked: &Asked<'_>, stack: &Stack) -> io::Result<Chil
     }
 }
 
-/// clone(2) has one address for the pid and the process descriptor, so the latter is opened afterwards: nobody else reaps this
-/// child, so its pid stays its own. A placeholder keeps a number free for it.
+/// clone(2) has one address for the pid and the process descriptor, so the latter is opened afterwards: nobody else
+/// reaps this child, so its pid stays its own. A placeholder keeps a number free for it.
 fn by_clone(job: &Job<'_>, asked: &Asked<'_>, stack: &Stack) -> io::Result<Child> {
     let placeholder = File::open("/dev/null")?;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
     // SAFETY: the end of the mapping is one past its last byte.
     let top = unsafe { stack.base.add(GUARD_BYTES + STACK_BYTES) };
     let job = ptr::from_ref(job).cast_mut().cast();
-    // SAFETY: the stack is fresh and large enough, the job outlives the call, and the address of the pid is valid; no TLS and no
-    // child address are asked for.
+    // SAFETY: the stack is fresh and large enough, the job outlives the call, and the address of the pid is valid; no
+    // TLS and no child address are asked for.
     let result = unsafe { libc::clone(entry_for_clone, top.cast(), flags, job, asked.pid.as_ptr()) };
     let pid = u32::try_from(result).map_err(|_| io::Error::last_os_error())?;
     drop(placeholder);
@@ -112,8 +113,8 @@ extern "C" fn entry_for_clone(job: *mut libc::c_void) -> libc::c_int {
     entry(job)
 }
 
-/// clone3 with a stack: the child must not return from the call, so what it does next is part of the same few instructions.
-/// Answers the pid or the negative errno.
+/// clone3 with a stack: the child must not return from the call, so what it does next is part of the same few
+/// instructions. Answers the pid or the negative errno.
 #[cfg(target_arch = "x86_64")]
 unsafe fn raw_clone3(
     args: *const CloneArgs,
@@ -122,8 +123,8 @@ unsafe fn raw_clone3(
     argument: *const libc::c_void,
 ) -> i64 {
     let result: i64;
-    // SAFETY: in the parent this is one system call, with its clobbers named. In the child the stack pointer is the top of the new
-    // stack, aligned to 16; `entry` is called on it and never returns.
+    // SAFETY: in the parent this is one system call, with its clobbers named. In the child the stack pointer is the
+    // top of the new stack, aligned to 16; `entry` is called on it and never returns.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -212,7 +213,8 @@ impl Drop for Stack {
     }
 }
 
-/// All signals are blocked in this thread as long as it lives: a handler must not run in the child, in the parent's memory.
+/// All signals are blocked in this thread as long as it lives: a handler must not run in the child, in the parent's
+/// memory.
 struct Blocked {
     before: libc::sigset_t,
 }

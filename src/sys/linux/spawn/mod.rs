@@ -1,8 +1,9 @@
 //! Starting programs on Linux: everything is built beforehand, then one clone that shares memory until the exec.
 //!
-//! The kernel writes the child's pid into the run table before the child's first instruction, so a start is on record whenever
-//! the starter dies; the child writes into the table why it could not execute its program. `child` is what runs between
-//! clone and exec; `clone` the two ways to clone; `own` what a process sets for itself and its children inherit.
+//! The kernel writes the child's pid into the run table before the child's first instruction, so a start is on record
+//! whenever the starter dies; the child writes into the table why it could not execute its program. `child` is what
+//! runs between clone and exec; `clone` the two ways to clone; `own` what a process sets for itself and its children
+//! inherit.
 
 mod child;
 mod clone;
@@ -22,14 +23,15 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 /// What is to be started, and how. All descriptors are the caller's and stay open until `spawn` returns.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Paths to try in this order (a name already searched for in PATH). EACCES and a missing file lead to the next one.
+    /// Paths to try in this order (a name already searched for in PATH). EACCES and a missing file lead to the next
+    /// one.
     pub programs: Vec<CString>,
     /// Execute this open file instead of `programs`.
     pub program_fd: Option<RawFd>,
     pub argv: Vec<CString>,
     pub envp: Vec<CString>,
-    /// Descriptors of the child: (number here, number there). Everything else of this process is expected to be close-on-exec;
-    /// numbers may overlap in any way.
+    /// Descriptors of the child: (number here, number there). Everything else of this process is expected to be
+    /// close-on-exec; numbers may overlap in any way.
     pub fds: Vec<(RawFd, RawFd)>,
     /// A new session, without controlling terminal.
     pub session: bool,
@@ -54,8 +56,8 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Child {
     pub pid: u32,
-    /// Readable once it has ended. `None` only where clone3 is refused and descriptors ran out in the same moment; `wait::pidfd_open`
-    /// may then be tried again.
+    /// Readable once it has ended. `None` only where clone3 is refused and descriptors ran out in the same moment;
+    /// `wait::pidfd_open` may then be tried again.
     pub pidfd: Option<OwnedFd>,
 }
 
@@ -131,14 +133,16 @@ impl std::error::Error for SpawnError {}
 
 static CLONE3_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Makes every later `spawn` of this process use the way for systems that refuse clone3, so that it can be tested anywhere.
+/// Makes every later `spawn` of this process use the way for systems that refuse clone3, so that it can be tested
+/// anywhere.
 #[doc(hidden)]
 pub fn force_fallback() {
     CLONE3_REFUSED.store(true, Relaxed);
 }
 
-/// Starts a child of this process and returns once it executes its program. With a slot, the start is on record in the table from
-/// the first moment; a slot of a failed start is left to the caller to release. May be called from any thread.
+/// Starts a child of this process and returns once it executes its program. With a slot, the start is on record in
+/// the table from the first moment; a slot of a failed start is left to the caller to release. May be called from any
+/// thread.
 ///
 /// # Errors
 /// Any step that failed, with nothing left behind.
@@ -182,7 +186,8 @@ pub fn error_in(table: &RunTable, slot: Slot) -> Option<SpawnError> {
     }
 }
 
-/// The paths at which a program of this name may be: the name itself if it contains a slash, else one for each folder of PATH.
+/// The paths at which a program of this name may be: the name itself if it contains a slash, else one for each folder
+/// of PATH.
 #[must_use]
 pub fn candidates(name: &CStr, path: &[u8]) -> Vec<CString> {
     let name_bytes = name.to_bytes();

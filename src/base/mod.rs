@@ -1,5 +1,6 @@
 //! Plain values that every room may use: time, ids, units, limits, timers, seeded chance. Touches nothing outside itself.
 
+pub mod access;
 pub mod control;
 pub mod ids;
 pub mod json;

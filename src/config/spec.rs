@@ -1,5 +1,6 @@
 //! The checked config as plain values: what the rest of hob sees of a `hob.json`.
 
+pub use crate::base::access::Access;
 use core::time::Duration;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -50,15 +51,6 @@ pub struct Grant {
 pub enum Who {
     User(String),
     Group(String),
-}
-
-/// What a caller may do; each level contains those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Access {
-    Read,
-    Operate,
-    Admin,
 }
 
 /// One service. `impl Default` gives the documented defaults (with an empty command).

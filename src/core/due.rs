@@ -1,8 +1,9 @@
-//! What is due when: one queue of deadlines for everything the core waits for. Pure.
+//! What is due when: names for the deadlines of everything the core waits for, on the one timer wheel. Pure.
 
 use crate::base::ids::{ReqId, RunId};
 use crate::base::time::Mono;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::base::timers::Wheel;
+use std::collections::BTreeMap;
 
 /// What a deadline belongs to. Each has at most one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,46 +18,77 @@ pub enum Due {
     Shutdown,
 }
 
-/// The queue. Setting, replacing and cancelling cost O(log n); nothing is due unless it was set.
+/// The wheel wants small dense numbers: services have the odd ones by their place, all others borrow an even one while they
+/// have a deadline.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    at: BTreeMap<Due, Mono>,
-    order: BTreeSet<(Mono, Due)>,
+    wheel: Wheel<u32>,
+    borrowed: Vec<Option<Due>>,
+    by_due: BTreeMap<Due, u32>,
 }
 
 impl Deadlines {
     /// Replaces the deadline of `due`; `None` cancels it.
     pub fn set(&mut self, due: Due, at: Option<Mono>) {
-        let old = match at {
-            Some(at) => self.at.insert(due, at),
-            None => self.at.remove(&due),
-        };
-        if old == at {
-            return;
-        }
-        if let Some(old) = old {
-            self.order.remove(&(old, due));
-        }
-        if let Some(at) = at {
-            self.order.insert((at, due));
+        match at {
+            Some(at) => {
+                let number = self.number(due);
+                self.wheel.set(number, at);
+            }
+            None => {
+                if let Some(number) = self.known(due) {
+                    self.wheel.cancel(number);
+                    self.give_back(number);
+                }
+            }
         }
     }
 
     #[must_use]
     pub fn next(&self) -> Option<Mono> {
-        self.order.first().map(|(at, _)| *at)
+        self.wheel.next()
     }
 
     /// Takes out the earliest one that is due.
     pub fn expired(&mut self, now: Mono) -> Option<Due> {
-        let (at, due) = *self.order.first()?;
-        if at > now {
-            return None;
+        let (number, _) = self.wheel.pop_expired(now)?;
+        if number % 2 == 1 {
+            return Some(Due::Service(number as usize / 2));
         }
-        self.order.remove(&(at, due));
-        self.at.remove(&due);
+        self.give_back(number)
+    }
+
+    fn known(&self, due: Due) -> Option<u32> {
+        match due {
+            Due::Service(i) => odd(i),
+            Due::Orphan(_) | Due::Wait(_) | Due::Heartbeat | Due::Shutdown => self.by_due.get(&due).copied(),
+        }
+    }
+
+    fn number(&mut self, due: Due) -> u32 {
+        if let Some(number) = self.known(due) {
+            return number;
+        }
+        let free = self.borrowed.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.borrowed.push(None);
+            self.borrowed.len() - 1
+        });
+        self.borrowed[at] = Some(due);
+        let number = u32::try_from(at * 2).unwrap_or(u32::MAX - 1);
+        self.by_due.insert(due, number);
+        number
+    }
+
+    fn give_back(&mut self, number: u32) -> Option<Due> {
+        let due = self.borrowed.get_mut(number as usize / 2).filter(|_| number.is_multiple_of(2))?.take()?;
+        self.by_due.remove(&due);
         Some(due)
     }
+}
+
+fn odd(i: usize) -> Option<u32> {
+    u32::try_from(i * 2 + 1).ok()
 }
 
 #[cfg(test)]
@@ -71,10 +103,13 @@ mod tests {
         d.set(Due::Service(1), Some(Mono(20)));
         d.set(Due::Shutdown, Some(Mono(1)));
         d.set(Due::Shutdown, None);
+        d.set(Due::Wait(ReqId(7)), Some(Mono(25)));
         assert_eq!(d.next(), Some(Mono(5)));
         assert_eq!(d.expired(Mono(4)), None);
         assert_eq!(d.expired(Mono(30)), Some(Due::Heartbeat));
         assert_eq!(d.expired(Mono(30)), Some(Due::Service(1)));
+        assert_eq!(d.expired(Mono(30)), Some(Due::Wait(ReqId(7))));
         assert_eq!(d.next(), None);
+        assert_eq!(d.borrowed.len(), 2, "numbers are lent again");
     }
 }

@@ -3,12 +3,15 @@
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this program
 //! knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`, `shutdown`.
 
+use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One entity in the journal: a key that later records of the same entity repeat, and its whole state as JSON.
 /// `json` is `None` when the entity is gone.
@@ -94,6 +97,21 @@ pub struct Shutdown {
     pub deadline: u64,
 }
 
+/// The service of each run whose intent is in the journal.
+#[must_use]
+pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
+    #[derive(Deserialize)]
+    struct Named {
+        service: String,
+    }
+    let one = |e: &Entity| {
+        let run = e.key.strip_prefix("run/")?.parse().ok()?;
+        let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
+        Some((RunId(run), Arc::from(named.service)))
+    };
+    entities.iter().filter_map(one).collect()
+}
+
 fn is_zero(n: &u32) -> bool {
     *n == 0
 }
@@ -175,6 +193,12 @@ fn run_key(run: RunId) -> String {
     format!("run/{run}")
 }
 
+/// The run that an entity's key names.
+#[must_use]
+pub fn run_of(key: &str) -> Option<RunId> {
+    key.strip_prefix("run/")?.parse().ok().map(RunId)
+}
+
 #[must_use]
 pub fn run_gone(run: RunId) -> Entity {
     Entity { key: run_key(run), json: None }
@@ -247,15 +271,15 @@ pub fn read(entities: Vec<Entity>) -> Stored {
     let mut stored = Stored::default();
     for e in entities {
         let Some(json) = e.json.as_deref() else { continue };
-        if e.key.starts_with("key/") {
+        if Keys::owns(&e.key) {
             stored.keys.push(e);
             continue;
         }
         let problem = match e.key.split_once('/') {
             Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
-            Some(("run", id)) => match id.parse().map(RunId) {
-                Ok(id) => parse(json).map(|r| stored.runs.push((id, r))),
-                Err(_) => Err("its number cannot be read".to_owned()),
+            Some(("run", _)) => match run_of(&e.key) {
+                Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
+                None => Err("its number cannot be read".to_owned()),
             },
             None if e.key == "meta" => parse(json).map(|r| stored.meta = Some(r)),
             None if e.key == "shutdown" => parse(json).map(|r| stored.shutdown = Some(r)),

@@ -1,5 +1,6 @@
 //! The one match over `Request`: what each call does to the core, and its immediate answer. Pure.
 
+use super::keys::Verdict;
 use super::run::Client;
 use super::service::State;
 use super::view::Pending;
@@ -7,7 +8,7 @@ use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
-use crate::protocol::methods::{Change, LogQuery, Request};
+use crate::protocol::methods::{Change, LogQuery, Request, discover, nearest};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// Who asks, and under which number the reply goes out.
@@ -86,11 +87,11 @@ impl Core {
             Request::StreamClose { id } => {
                 out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) });
             }
-            Request::RpcDiscover => self.reply(req, Ok("{}".to_owned()), false, out),
+            Request::RpcDiscover => self.reply(req, Ok(discover(self.facts.version)), false, out),
         }
     }
 
-    /// Whether a change may be made now. Otherwise it has been answered.
+    /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
         let ends = matches!(request, Request::DaemonShutdown { .. });
         let stops = matches!(request, Request::ServiceStop(_));
@@ -103,12 +104,22 @@ impl Core {
             self.reply(asked.req, Err(error.hint("free some space and try again")), false, out);
             return false;
         }
-        true
+        let Some(key) = &asked.key else { return true };
+        match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
+            Verdict::New => return true,
+            Verdict::Join => {}
+            Verdict::Replay(result) => self.reply(asked.req, result, true, out),
+            Verdict::Conflict(e) | Verdict::Full(e) => self.reply(asked.req, Err(e), false, out),
+        }
+        false
     }
 
     /// Exactly one for each request.
     pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
         self.pending.remove(&req);
+        for joined in self.keys.finish(self.now, req, &result, out) {
+            out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
+        }
         out.effects.push(Effect::Reply { req, result, durable });
     }
 
@@ -139,10 +150,9 @@ impl Core {
     /// The nearest name is a hint for whoever mistyped one.
     fn unknown(&self, name: &str) -> RpcError {
         let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
-        let near = self.table.names().map(|n| (distance(name, n), n)).min();
-        match near {
-            Some((d, near)) if d <= 1 + name.chars().count() / 3 => error.hint(format!("did you mean {near:?}?")),
-            _ => error.hint("`hob status` lists all of them"),
+        match nearest(name, self.table.names()) {
+            Some(near) => error.hint(format!("did you mean {near:?}?")),
+            None => error.hint("`hob status` lists all of them"),
         }
     }
 
@@ -255,33 +265,5 @@ fn changes(request: &Request) -> bool {
         | Request::EventHistory(_)
         | Request::StreamClose { .. }
         | Request::RpcDiscover => false,
-    }
-}
-
-/// How many letters have to be changed, added or taken away (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.chars().enumerate() {
-            let next = if x == y { corner } else { 1 + corner.min(row[j]).min(row[j + 1]) };
-            corner = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [("", "", 0), ("web", "", 3), ("wbe", "web", 2), ("database", "datbase", 1), ("a", "b", 1)] {
-            assert_eq!(distance(a, b), d, "{a} {b}");
-            assert_eq!(distance(b, a), d, "{b} {a}");
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::due::{Deadlines, Due};
 use super::event::Events;
+use super::keys::Keys;
 use super::life::Life;
 use super::record::{self, Entity};
 use super::service::orphan::Orphan;
@@ -33,6 +34,22 @@ pub(super) struct Facts {
     pub(super) platform: String,
 }
 
+/// The parts of a snapshot, in their order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Aside,
+    Keys,
+    Meta,
+    Runs,
+    Services,
+    Shutdown,
+}
+
+impl Section {
+    const ALL: [Section; 6] =
+        [Section::Aside, Section::Keys, Section::Meta, Section::Runs, Section::Services, Section::Shutdown];
+}
+
 /// All control state. `step` is the only way to change it.
 #[derive(Debug, Default)]
 pub struct Core {
@@ -47,6 +64,7 @@ pub struct Core {
     pub(super) orphans: BTreeMap<RunId, Orphan>,
     pub(super) next_run: u64,
     pub(super) events: Events,
+    pub(super) keys: Keys,
     pub(super) waits: Vec<Wait>,
     pub(super) pending: BTreeMap<ReqId, Pending>,
     pub(super) deadlines: Deadlines,
@@ -77,32 +95,55 @@ impl Core {
         self.deadlines.next()
     }
 
-    /// A slice of all live entities in the order of their keys, after `cursor`, at most `max`: for a snapshot over many turns.
-    /// Entities that change in the meantime are in the journal again.
+    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot over
+    /// many turns. Entities that change in the meantime are in the journal again.
     #[must_use]
     pub fn entities_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let keeper = &self.facts.keeper;
         let mut found: Vec<Entity> = Vec::new();
-        let after = |key: &str| cursor.is_none_or(|c| key > c);
-        let aside = self.aside.iter().filter(|(k, _)| after(k)).take(max);
-        found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
-        let meta = record::meta(self.next_run, &self.facts.keeper);
-        let shutdown = self.life.stopping.as_ref().map(|s| record::shutdown(&self.facts.keeper, s.code, s.deadline));
-        found.extend([Some(meta), shutdown].into_iter().flatten().filter(|e| after(&e.key)));
-        // Numbers are not in the order of their digits, so runs are sorted as text; there are few beside the services.
-        let mut runs: Vec<Entity> = Vec::new();
-        for i in self.runs.values() {
-            let s = &self.table[*i];
-            runs.extend(s.live.as_ref().map(|l| record::run(s, l, &self.facts.keeper)).filter(|e| after(&e.key)));
+        let first = cursor.map_or(Section::Aside, |c| self.section(c));
+        for section in Section::ALL.into_iter().skip_while(|s| *s != first) {
+            let cursor = cursor.filter(|_| section == first);
+            let room = max - found.len();
+            match section {
+                Section::Aside => {
+                    let from = cursor.map_or(Unbounded, Excluded);
+                    let aside = self.aside.range::<str, _>((from, Unbounded)).take(room);
+                    found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
+                }
+                Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
+                Section::Meta if cursor.is_none() && room > 0 => found.push(record::meta(self.next_run, keeper)),
+                Section::Runs => {
+                    let after = cursor.and_then(record::run_of).unwrap_or_default();
+                    let open = self.runs.range((Excluded(after), Unbounded)).map(|(_, i)| &self.table[*i]);
+                    let open = open.filter_map(|s| Some(record::run(s, s.live.as_ref()?, keeper)));
+                    found.extend(open.take(room));
+                }
+                Section::Services => {
+                    let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
+                    let services = self.table.after_name(name).map(|i| &self.table[i]);
+                    found.extend(services.filter(|s| record::worth_keeping(s)).take(room).map(record::service));
+                }
+                Section::Shutdown if cursor.is_none() && room > 0 => {
+                    found.extend(self.life.stopping.as_ref().map(|s| record::shutdown(keeper, s.code, s.deadline)));
+                }
+                Section::Meta | Section::Shutdown => {}
+            }
         }
-        found.extend(runs);
-        if cursor.is_none_or(|c| c < "service0") {
-            let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
-            let services = self.table.after_name(name).map(|i| &self.table[i]);
-            found.extend(services.filter(|s| record::worth_keeping(s)).take(max).map(record::service));
-        }
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        found.truncate(max);
         found
+    }
+
+    fn section(&self, key: &str) -> Section {
+        match key.split_once('/') {
+            _ if self.aside.contains_key(key) => Section::Aside,
+            Some(("key", _)) => Section::Keys,
+            Some(("run", _)) => Section::Runs,
+            Some(("service", _)) => Section::Services,
+            None if key == "meta" => Section::Meta,
+            None if key == "shutdown" => Section::Shutdown,
+            Some(_) | None => Section::Aside,
+        }
     }
 
     /// The one match over inputs.
@@ -202,7 +243,12 @@ impl Core {
     }
 
     pub(super) fn restore_keys(&mut self, keys: Vec<Entity>) {
-        self.aside.extend(keys.into_iter().filter_map(|e| Some((e.key, e.json?))));
+        self.keys = Keys::new(&self.facts.keeper);
+        for e in keys {
+            if !self.keys.restore(self.now, &e) {
+                self.aside.extend(e.json.map(|json| (e.key, json)));
+            }
+        }
     }
 
     pub(super) fn new_run(&mut self) -> RunId {

@@ -47,8 +47,6 @@ pub(super) struct Wait {
     req: ReqId,
     conn: ConnId,
     op: Op,
-    /// Also others may wait for its reply.
-    keyed: bool,
     since: Mono,
     until: Option<Mono>,
     items: Vec<Item>,
@@ -131,7 +129,6 @@ impl Core {
             req: asked.req,
             conn: asked.conn,
             op,
-            keyed: asked.key.is_some(),
             since: self.now.mono,
             until,
             items,
@@ -146,9 +143,10 @@ impl Core {
     }
 
     pub(super) fn forget_waits(&mut self, conn: ConnId) {
-        let deadlines = &mut self.deadlines;
+        // One with a key goes on: whoever sends it again finds its result.
+        let (deadlines, keys) = (&mut self.deadlines, &self.keys);
         self.waits.retain(|w| {
-            let keep = w.conn != conn || w.keyed;
+            let keep = w.conn != conn || keys.is_open(w.req);
             if !keep {
                 deadlines.set(Due::Wait(w.req), None);
             }

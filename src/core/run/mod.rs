@@ -6,6 +6,7 @@ use super::{End, Peer, Usage};
 use crate::base::ids::{ConnId, RunId};
 use crate::base::json::Obj;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
+use crate::base::signal::common_name;
 use crate::base::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -146,25 +147,10 @@ impl Ended {
     }
 }
 
-/// The name of a signal whose number POSIX fixes or every system shares, else its number.
+/// `SIGKILL`, or `signal 10` for those whose number differs between systems.
 #[must_use]
 pub fn signal_name(number: i32) -> String {
-    let name = match number {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        n => return format!("signal {n}"),
-    };
-    name.to_owned()
+    common_name(number).unwrap_or_else(|| format!("signal {number}"))
 }
 
 /// One run that is over.

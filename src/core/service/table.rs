@@ -92,7 +92,7 @@ impl Table {
     /// Works out the edges between all services from their specs.
     pub fn connect(&mut self) {
         let mut needs = vec![Vec::new(); self.all.len()];
-        for (_, i) in &self.by_name {
+        for i in self.by_name.values() {
             needs[*i] = graph::edges(&self.all[*i].spec, *i, |n| self.find(n));
         }
         graph::break_cycles(&mut needs);

@@ -124,6 +124,34 @@ struct Results<T> {
     waker: Arc<mio::Waker>,
 }
 
+/// Id of results that are no job's.
+const NO_JOB: u64 = 0;
+
+/// Sends results to the loop from a thread that is not the pool's.
+pub struct Teller<T> {
+    results: Arc<Results<T>>,
+}
+
+impl<T> Teller<T> {
+    pub fn tell(&self, result: T) {
+        self.results.push(NO_JOB, Ok(result));
+    }
+}
+
+impl<T> Results<T> {
+    /// Adds a result, and wakes the loop for the first of a batch.
+    fn push(&self, id: u64, result: Result<T, String>) {
+        let mut queue = lock(&self.queue);
+        queue.push((id, result));
+        let first = queue.len() == 1;
+        drop(queue);
+        if first {
+            // The waker fails only when the loop's selector is gone, and then nobody waits for the result.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
 /// What the loop remembers of a job until its result is taken.
 struct Open {
     name: &'static str,
@@ -201,6 +229,12 @@ impl<T: Send + 'static> Pool<T> {
         }
     }
 
+    /// A way for a thread of another kind to send results to the loop.
+    #[must_use]
+    pub fn teller(&self) -> Teller<T> {
+        Teller { results: Arc::clone(&self.results) }
+    }
+
     /// Takes what has ended since the last call, in order of its end.
     pub fn results(&mut self) -> Vec<Done<T>> {
         let ended = core::mem::take(&mut *lock(&self.results.queue));
@@ -208,6 +242,9 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     fn close(&mut self, id: u64, result: Result<T, String>) -> Option<Done<T>> {
+        if id == NO_JOB {
+            return result.ok().map(Done::Finished);
+        }
         let open = self.open.remove(&id)?;
         if let Some(due) = open.due {
             self.due.remove(&(due, id));
@@ -329,15 +366,7 @@ impl<T: Send + 'static> LaneShared<T> {
         }
         while let Some(job) = self.take(me) {
             let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| panic_text(panic.as_ref()));
-            let was_empty = {
-                let mut results = lock(&self.results.queue);
-                results.push((job.id, result));
-                results.len() == 1
-            };
-            if was_empty {
-                // The waker fails only when the loop's selector is gone, and then nobody waits for the result.
-                let _ = self.results.waker.wake();
-            }
+            self.results.push(job.id, result);
         }
         self.ended.notify_all();
     }

@@ -2,8 +2,8 @@
 
 use super::params::missing;
 use super::{METHODS, Method, Params, Request};
+use crate::base::access::Access;
 use crate::base::limits::REQUEST_KEY_MAX;
-use crate::config::Access;
 use crate::protocol::rpc::{Code, Name, RpcError};
 use core::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};

@@ -12,7 +12,7 @@ pub use discover::discover;
 pub use params::Params;
 pub use table::METHODS;
 
-use crate::config::Access;
+use crate::base::access::Access;
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The table itself. Whoever adds a method adds a row here, a variant to `Request`, and an arm to the core's one match.
 
 use super::{Change, EventQuery, Kind, LogQuery, Method, Param, Params, Request};
-use crate::config::Access;
+use crate::base::access::Access;
 use crate::protocol::rpc::RpcError;
 
 const fn param(name: &'static str, kind: Kind, doc: &'static str) -> Param {

@@ -1,5 +1,14 @@
 //! What one thread can be told about its place in the queue for processor and disk.
 
+/// Sets the nice value of the process.
+///
+/// # Errors
+/// EACCES or EPERM without the right to lower it.
+pub fn renice(nice: i32) -> std::io::Result<()> {
+    // SAFETY: plain numbers; 0 names the calling process.
+    crate::sys::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
+
 /// Puts the calling thread behind the others where the system can do that for one thread alone, which is macOS. Nice on the
 /// BSDs belongs to the whole process, so nothing is done there.
 pub fn background() {

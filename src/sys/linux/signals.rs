@@ -41,6 +41,14 @@ const NAMES: [(&str, i32); 31] = [
 ];
 
 /// Highest signal number.
+/// The names and numbers of this system, for readers of config and protocol.
+static PLATFORM: crate::base::signal::Platform = crate::base::signal::Platform::linux();
+
+#[must_use]
+pub fn platform() -> &'static crate::base::signal::Platform {
+    &PLATFORM
+}
+
 pub const HIGHEST: i32 = 64;
 
 pub const SIGCHLD: i32 = libc::SIGCHLD;

@@ -1,5 +1,19 @@
 //! What one thread can be told about its place in the queue for processor and disk.
 
+/// Sets the nice value of the whole process, so of all its threads.
+///
+/// # Errors
+/// EACCES or EPERM without the right to lower it.
+pub fn renice(nice: i32) -> std::io::Result<()> {
+    // On Linux a nice value belongs to a thread.
+    for entry in std::fs::read_dir("/proc/self/task")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        // SAFETY: plain numbers.
+        crate::sys::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, id, nice) })?;
+    }
+    Ok(())
+}
+
 /// Puts the calling thread behind the others: nice 10 and the lowest best-effort disk priority. On Linux both belong to a
 /// thread. Refusal is no failure, the work is then done at normal priority.
 pub fn background() {

@@ -30,6 +30,19 @@ pub fn set_oom_score_adj(value: i32) -> io::Result<i32> {
     Ok(before)
 }
 
+/// Soft and hard limit of open descriptors.
+///
+/// # Errors
+/// None on a sane system.
+pub fn nofile() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid to write to.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    #[allow(clippy::useless_conversion)] // rlim_t is 32 bits wide with some C libraries.
+    let wide = |v: libc::rlim_t| u64::from(v);
+    Ok((wide(limit.rlim_cur), wide(limit.rlim_max)))
+}
+
 /// Raises the soft limit of open descriptors to the hard one. Answers (soft before, soft now).
 ///
 /// # Errors

@@ -112,8 +112,7 @@ impl Children {
     fn kill_nameless(&self) {
         let Ok(groups) = &self.groups else { return };
         for group in groups.list().iter().filter(|g| g.marked().is_none()) {
-            // One that was removed meanwhile is what is wanted.
-            let _ = group.kill();
+            group.kill();
         }
     }
 

@@ -441,5 +441,4 @@ fn ended_as(status: wait::Status, usage: wait::Usage) -> (End, Usage) {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

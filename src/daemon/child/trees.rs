@@ -44,8 +44,7 @@ impl Children {
         let entry = self.runs.get_mut(&run)?;
         entry.signal_main(table, SIGKILL);
         if let Some(group) = &entry.group {
-            // One that was removed behind our back is empty.
-            let _ = group.kill();
+            group.kill();
         }
         if entry.group.is_some() && !entry.leftover {
             return None;

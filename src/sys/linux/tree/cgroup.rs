@@ -1,12 +1,18 @@
 //! Control groups (cgroup2): one folder a service below the keeper's own group, kept over runs.
 //!
+//! cgroup.kill is not used: since Linux 6.14 a child that is cloned into a group on which it was ever used, or into one whose count
+//! of such kills differs from that of the cloner's own group, is killed at birth (seen with 6.18). The trial in `probe` finds
+//! the second case.
+//!
 //! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of both
 //! keeper and daemon have a name even when they cleared their environment.
 
 use super::proc;
 use super::sweep::Member;
 use crate::base::ids::RunId;
+use crate::sys::spawn::{self, Plan};
 use crate::sys::{check, check_size, wait};
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,8 +26,6 @@ const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
 #[derive(Clone, Debug)]
 pub struct Groups {
     base: PathBuf,
-    /// cgroup.kill came with Linux 5.14.
-    kill: bool,
 }
 
 /// The control group of one service.
@@ -30,7 +34,6 @@ pub struct Group {
     service: String,
     path: PathBuf,
     dir: OwnedFd,
-    kill: bool,
 }
 
 impl Groups {
@@ -71,12 +74,7 @@ impl Groups {
         let path = self.base.join(folder_name(service));
         make(&self.base)?;
         make(&path)?;
-        self.at(path, service)
-    }
-
-    fn at(&self, path: PathBuf, service: &str) -> io::Result<Group> {
-        let dir = OwnedFd::from(File::open(&path)?);
-        Ok(Group { service: service.to_owned(), path, dir, kill: self.kill })
+        at(path, service)
     }
 
     /// Whether a living process is in the group of a service; `None` when it has gone.
@@ -98,7 +96,7 @@ impl Groups {
     pub fn list(&self) -> Vec<Group> {
         let named = subfolders(&self.base).into_iter().filter_map(|path| {
             let service = service_name(path.file_name()?.to_str()?);
-            self.at(path, &service).ok()
+            at(path, &service).ok()
         });
         named.collect()
     }
@@ -178,31 +176,48 @@ impl Group {
     /// Sends a signal to every process of the group. Answers how many got it.
     #[must_use]
     pub fn signal(&self, signal: i32) -> usize {
-        let opened: Vec<(u32, OwnedFd)> =
-            self.pids().into_iter().filter_map(|p| Some((p, wait::pidfd_open(p).ok()?))).collect();
-        // Opened first and listed again: a pid that is still in the group is one that was opened in it.
-        let still = self.pids();
-        let sent = |(pid, fd): &&(u32, OwnedFd)| {
-            still.binary_search(pid).is_ok() && wait::pidfd_send_signal(fd.as_fd(), signal).is_ok()
-        };
-        opened.iter().filter(sent).count()
+        self.send(signal, |_| true).len()
     }
 
-    /// Kills every process of the group, also those that fork meanwhile.
-    ///
-    /// # Errors
-    /// ENODEV when the folder was removed behind our back.
-    pub fn kill(&self) -> io::Result<()> {
-        if self.kill {
-            return File::from(self.open_for_writing(c"cgroup.kill")?).write_all(b"1");
+    fn send(&self, signal: i32, to: impl Fn(u32) -> bool) -> Vec<u32> {
+        let listed = self.pids().into_iter().filter(|p| to(*p));
+        let opened: Vec<(u32, OwnedFd)> = listed.filter_map(|p| Some((p, wait::pidfd_open(p).ok()?))).collect();
+        if opened.is_empty() {
+            return Vec::new();
         }
+        // Opened first and listed again: a pid that is still in the group is one that was opened in it.
+        let still = self.pids();
+        let sent = |(pid, fd): (u32, OwnedFd)| {
+            let sent = still.binary_search(&pid).is_ok() && wait::pidfd_send_signal(fd.as_fd(), signal).is_ok();
+            sent.then_some(pid)
+        };
+        opened.into_iter().filter_map(sent).collect()
+    }
+
+    /// Kills every process of the group, also those that are forked meanwhile; a storm of forks is frozen first. `populated`
+    /// says when they have gone.
+    pub fn kill(&self) {
         const ROUNDS: u32 = 64;
-        for _ in 0..ROUNDS {
-            if self.signal(libc::SIGKILL) == 0 && !self.populated()? {
+        const PATIENCE: u32 = 3;
+        let mut hit = BTreeSet::new();
+        for round in 0..ROUNDS {
+            if round == PATIENCE {
+                // Without the freezer the rounds have to do.
+                let _ = self.freeze(true);
+            }
+            let new = self.send(libc::SIGKILL, |pid| !hit.contains(&pid));
+            if new.is_empty() {
                 break;
             }
+            hit.extend(new);
         }
-        Ok(())
+        // Always, because an earlier daemon may have died before it came to this.
+        let _ = self.freeze(false);
+    }
+
+    fn freeze(&self, on: bool) -> io::Result<()> {
+        let file = open_at(self.dir.as_fd(), c"cgroup.freeze", libc::O_WRONLY)?;
+        File::from(file).write_all(if on { b"1" } else { b"0" })
     }
 
     /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once, so
@@ -236,10 +251,6 @@ impl Group {
     fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
         open_at(self.dir.as_fd(), name, libc::O_RDONLY)
     }
-
-    fn open_for_writing(&self, name: &CStr) -> io::Result<OwnedFd> {
-        open_at(self.dir.as_fd(), name, libc::O_WRONLY)
-    }
 }
 
 impl AsFd for Group {
@@ -247,6 +258,11 @@ impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+fn at(path: PathBuf, service: &str) -> io::Result<Group> {
+    let dir = OwnedFd::from(File::open(&path)?);
+    Ok(Group { service: service.to_owned(), path, dir })
 }
 
 fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
@@ -268,8 +284,26 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
         let _ = std::fs::remove_dir(&base);
         format!("control groups in {shown} take no attributes: {e}")
     })?;
-    let kill = base.join("cgroup.kill").exists();
-    Ok(Groups { base, kill })
+    trial(&base).map_err(|e| {
+        let _ = std::fs::remove_dir(&base);
+        format!("nothing can be started in a control group below {shown}: {e}")
+    })?;
+    Ok(Groups { base })
+}
+
+/// Starts what does not exist in the folder: that it comes as far as not finding it shows that the clone works.
+fn trial(base: &Path) -> Result<(), String> {
+    let dir = File::open(base).map_err(|e| e.to_string())?;
+    let program = vec![c"/nonexistent/hob-trial".to_owned()];
+    let plan = Plan { argv: program.clone(), programs: program, cgroup: Some(dir.as_raw_fd()), ..Plan::default() };
+    match spawn::spawn(&plan, None) {
+        Err(e) if e.step == "execute" => Ok(()),
+        Err(e) => Err(e.to_string()),
+        Ok(child) => {
+            wait::reap_ending(child.pid, None);
+            Err("the kernel kills it at birth".to_owned())
+        }
+    }
 }
 
 fn make(path: &Path) -> io::Result<()> {

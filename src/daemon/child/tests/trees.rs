@@ -1,0 +1,96 @@
+//! Trees that do all they can to get away, and what they cost.
+
+use super::*;
+
+const FUGITIVES: &str = r#"
+    trap "" TERM
+    (sleep 3001 &)
+    (setsid sleep 3002 &)
+    (setsid env -i /bin/sleep 3003 &)
+    exec sleep 3004
+"#;
+
+fn nothing_is_left_behind(mut lab: Lab) {
+    let run = lab.shell("wild", FUGITIVES);
+    let pid = lab.started().unwrap();
+    // Where runs cannot be marked, the one that cleared its environment is not to be found by sweeps.
+    let marked = lab.children.cgroups().is_ok() || crate::sys::tree::tag(lab.setup.home, run).is_some();
+    let found = lab.left_named(run, "sleep", if marked { 4 } else { 3 });
+    assert!(found.iter().any(|s| s.pid == pid));
+    lab.signal(run, 15, true);
+    lab.signal(run, 9, false);
+    assert_eq!(lab.exited(), (run, End::Signal(9)));
+    let left = lab.left(run);
+    assert_eq!(left.len(), found.len() - 1, "{left:?}");
+    lab.kill_all(run);
+    assert!(found.iter().all(|s| !alive(s.pid)));
+    lab.forget(run);
+    assert_eq!(lab.slots(), 0);
+}
+
+#[test]
+fn a_group_leaves_nothing_behind() {
+    if let Some(lab) = Lab::grouped() {
+        nothing_is_left_behind(lab);
+    }
+}
+
+#[test]
+fn sweeps_leave_nothing_behind() {
+    nothing_is_left_behind(Lab::new(true));
+}
+
+#[test]
+fn two_runs_are_never_mixed_up_by_sweeps() {
+    let mut lab = Lab::new(true);
+    let one = lab.shell("one", "(setsid sleep 3011 &) ; exec sleep 3012");
+    let two = lab.shell("two", "(setsid sleep 3021 &) ; exec sleep 3022");
+    lab.left_named(one, "sleep", 2);
+    let others = lab.left_named(two, "sleep", 2);
+    lab.kill_all(one);
+    assert!(others.iter().all(|s| alive(s.pid)));
+    assert_eq!(lab.left_named(two, "sleep", 2).len(), 2);
+    lab.kill_all(two);
+}
+
+#[test]
+fn the_end_of_the_last_survivor_is_told_by_itself() {
+    let Some(mut lab) = Lab::grouped() else { return };
+    let run = lab.shell("web", "(setsid sleep 3031 &) ; exit 0");
+    assert_eq!(lab.exited(), (run, End::Code(0)));
+    let left = lab.left_named(run, "sleep", 1);
+    lab.inputs.clear();
+    let fd = wait::pidfd_open(left[0].pid).unwrap();
+    wait::pidfd_send_signal(fd.as_fd(), 9).unwrap();
+    let told = lab.until(|i| match i {
+        Input::Tree { run, left } => Some((*run, left.clone())),
+        _ => None,
+    });
+    assert_eq!(told, (run, Vec::new()));
+    assert!(lab.children.runs[&run].watch.is_none());
+    lab.forget(run);
+}
+
+#[test]
+fn a_running_job_is_measured_with_all_its_processes() {
+    for off in [false, true] {
+        let mut lab = Lab::new(off);
+        let run = lab.shell("web", "(while :; do :; done) & exec sleep 3081");
+        let _ = lab.started().unwrap();
+        let end = Instant::now() + LIMIT;
+        let wanted = if lab.children.cgroups().is_ok() { Duration::from_millis(20) } else { Duration::ZERO };
+        loop {
+            let cost = lab.children.measure(&[run, RunId(1)]).run();
+            assert_eq!(cost.len(), 1);
+            assert_eq!(cost[0].0, run);
+            if cost[0].1.cpu >= wanted && cost[0].1.memory > 0 {
+                break;
+            }
+            assert!(Instant::now() < end, "{cost:?}");
+            lab.turn();
+        }
+        lab.kill_all(run);
+        lab.reaped(run);
+        lab.forget(run);
+    }
+}

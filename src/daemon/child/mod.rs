@@ -116,8 +116,8 @@ struct Run {
     known: Vec<Member>,
     /// Tells when the control group becomes empty.
     watch: Option<(OwnedFd, Token)>,
-    /// The core waits for the answer of a sweep in the pool.
-    sweeping: bool,
+    /// The core waits for the answer of a sweep in the pool, which is taken for lost at this time.
+    sweeping: Option<Mono>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Run {
             leftover: false,
             known: Vec::new(),
             watch: None,
-            sweeping: false,
+            sweeping: None,
         }
     }
 

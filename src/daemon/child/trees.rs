@@ -68,9 +68,9 @@ impl Children {
                 inputs.push(Input::Tree { run, left });
                 None
             }
-            None if entry.sweeping => None,
+            None if entry.sweeping.is_some_and(|until| ctx.now < until) => None,
             None => {
-                entry.sweeping = true;
+                entry.sweeping = Some(ctx.now + SweepJob::DEADLINE);
                 Some(SweepJob { answer: true, ..self.job(ctx.table, run, None) })
             }
         }
@@ -81,7 +81,7 @@ impl Children {
         let Some(entry) = self.runs.get_mut(&done.run) else { return };
         entry.known = done.members;
         if done.answer {
-            entry.sweeping = false;
+            entry.sweeping = None;
             inputs.push(Input::Tree { run: done.run, left: done.left });
         }
     }

@@ -43,9 +43,9 @@ impl Groups {
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {e}"))?;
+            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {}", reason(&e)))?;
         let own = std::fs::read_to_string(format!("/proc/{keeper}/cgroup"))
-            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {e}"))?;
+            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {}", reason(&e)))?;
         let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
         if own.ends_with(" (deleted)") {
             return Err(format!("the control group {own} was removed"));
@@ -271,9 +271,9 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     OpenOptions::new()
         .write(true)
         .open(dir.join("cgroup.procs"))
-        .map_err(|e| format!("the control group {shown} is not delegated to hob: {e}"))?;
+        .map_err(|e| format!("the control group {shown} is not delegated to hob: {}", reason(&e)))?;
     let base = dir.join(format!("hob-{home:08x}"));
-    make(&base).map_err(|e| format!("no control group can be made in {shown}: {e}"))?;
+    make(&base).map_err(|e| format!("no control group can be made in {shown}: {}", reason(&e)))?;
     let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
     if kind.trim() != "domain" {
         let _ = std::fs::remove_dir(&base);
@@ -282,7 +282,7 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     let marked = File::open(&base).and_then(|d| set_attribute(d.as_fd(), RUN_ATTRIBUTE, b"0"));
     marked.map_err(|e| {
         let _ = std::fs::remove_dir(&base);
-        format!("control groups in {shown} take no attributes: {e}")
+        format!("control groups in {shown} take no attributes: {}", reason(&e))
     })?;
     trial(&base).map_err(|e| {
         let _ = std::fs::remove_dir(&base);
@@ -304,6 +304,12 @@ fn trial(base: &Path) -> Result<(), String> {
             Err("the kernel kills it at birth".to_owned())
         }
     }
+}
+
+/// The text of an error without its number.
+fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -355,7 +361,8 @@ fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
         if let Ok(below) = below
             && !below.components().any(|c| matches!(c, std::path::Component::ParentDir))
         {
-            found.push(Path::new(&unescape(point)).join(below));
+            let point = PathBuf::from(unescape(point));
+            found.push(if below.as_os_str().is_empty() { point } else { point.join(below) });
         }
     }
     found

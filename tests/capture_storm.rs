@@ -193,7 +193,8 @@ fn capture_survives_kills() {
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..SERVICES)
         .map(|i| {
-            let (to, stop, written) = (pipes[i + 1].1.try_clone().unwrap(), Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+            let (to, stop, written) =
+                (pipes[i + 1].1.try_clone().unwrap(), Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
             std::thread::spawn(move || write_lines(to, 7 + i as u64, &stop, &written))
         })
         .collect();
@@ -201,7 +202,11 @@ fn capture_survives_kills() {
     for _ in 0..KILLS {
         let mut child = spawn(&dir, &pipes);
         std::thread::sleep(Duration::from_micros(3000 + rng.below(25_000)));
-        assert!(child.try_wait().unwrap().is_none(), "it died by itself: {}", std::fs::read_to_string(dir.join("out")).unwrap());
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it died by itself: {}",
+            std::fs::read_to_string(dir.join("out")).unwrap()
+        );
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -80,7 +80,7 @@ fn characters_that_no_editor_shows_are_named() {
 #[test]
 fn nonsense_is_bounded() {
     let deep = errors("[".repeat(100_000).as_bytes());
-    assert_eq!(deep, ["f:1:129: [0][0][0][0][0][0][0][0][0][0][0][0]...: nested deeper than 128 levels"]);
+    assert_eq!(deep, ["f:1:33: [0][0][0][0][0][0][0][0][0][0][0][0]...: nested deeper than 32 levels"]);
     assert_eq!(errors("[?,".repeat(100).as_bytes()).len(), 20);
     let huge = vec![b' '; hob::base::limits::CONFIG_MAX + 1];
     assert_eq!(errors(&huge), ["f:1:1: 4194305 bytes; 4194304 is the most"]);

@@ -15,10 +15,12 @@ mod lab;
 mod storm;
 
 use lab::{Lab, pause, until};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const TESTS: [(&str, fn()); 12] = [
+const TESTS: [(&str, fn()); 14] = [
     ("storm", storm::by_clone3),
     ("storm_by_clone", storm::by_clone),
     ("an_idle_keeper_sleeps", an_idle_keeper_sleeps),
@@ -31,6 +33,8 @@ const TESTS: [(&str, fn()); 12] = [
     ("a_stop_waits_for_a_daemon_that_takes_it", a_stop_waits_for_a_daemon_that_takes_it),
     ("signals_become_messages", signals_become_messages),
     ("a_shutdown_past_its_limit_is_ended_by_force", a_shutdown_past_its_limit_is_ended_by_force),
+    ("frozen_time_does_not_count", frozen_time_does_not_count),
+    ("a_starter_that_ignored_signals_does_no_harm", a_starter_that_ignored_signals_does_no_harm),
     ("a_hasty_stop_needs_no_daemon", a_hasty_stop_needs_no_daemon),
     ("many_descriptors_outlive_the_daemon", many_descriptors_outlive_the_daemon),
     ("a_daemon_without_channel_is_replaced", a_daemon_without_channel_is_replaced),
@@ -147,6 +151,32 @@ fn a_shutdown_past_its_limit_is_ended_by_force() {
     assert_eq!(lab.processes(), 0, "all are killed and reaped before the keeper ends");
 }
 
+fn frozen_time_does_not_count() {
+    let mut lab = Lab::start_with("stuck", &[], notify_socket);
+    let socket = lab.notify.take().unwrap();
+    lab.write("limit", "2500");
+    lab.wait_for("serving-1");
+    lab.signal("TERM");
+    while told(&socket) != "STOPPING=1" {}
+    lab.signal("STOP");
+    pause(Duration::from_secs(3));
+    let thawed = Instant::now();
+    lab.signal("CONT");
+    assert_eq!(lab.exit_code(), 1);
+    assert!(thawed.elapsed() > Duration::from_millis(500), "the daemon had no time to end in");
+}
+
+fn a_starter_that_ignored_signals_does_no_harm() {
+    let wrapper = ["sh", "-c", "trap '' CHLD HUP TERM; exec \"$0\" \"$@\""];
+    let mut lab = Lab::start_with("serve", &wrapper, |_| None);
+    let first = lab.daemon(1);
+    lab.wait_for("serving-1");
+    lab::kill(first);
+    lab.wait_for("serving-2");
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
+}
+
 fn a_hasty_stop_needs_no_daemon() {
     let mut lab = Lab::start("late");
     lab.daemon(2);
@@ -185,19 +215,22 @@ fn a_daemon_without_channel_is_replaced() {
 }
 
 fn the_service_manager_is_told() {
-    let mut lab = Lab::start_with("serve", &[], |dir| {
-        let socket = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Some(socket)
-    });
+    let mut lab = Lab::start_with("serve", &[], notify_socket);
     let socket = lab.notify.take().unwrap();
-    let told = || {
-        let mut buf = [0; 64];
-        let n = socket.recv(&mut buf).unwrap();
-        String::from_utf8_lossy(&buf[..n]).into_owned()
-    };
-    assert_eq!([told(), told()], ["READY=1", "WATCHDOG=1"]);
+    assert_eq!([told(&socket), told(&socket)], ["READY=1", "WATCHDOG=1"]);
     lab.signal("TERM");
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(told(&socket), "STOPPING=1");
     assert_eq!(lab.exit_code(), 0);
+}
+
+fn notify_socket(dir: &Path) -> Option<UnixDatagram> {
+    let socket = UnixDatagram::bind(dir.join("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    Some(socket)
+}
+
+fn told(socket: &UnixDatagram) -> String {
+    let mut buf = [0; 64];
+    let n = socket.recv(&mut buf).unwrap();
+    String::from_utf8_lossy(&buf[..n]).into_owned()
 }

@@ -27,6 +27,8 @@ pub const SERVICES_MAX: usize = 10_000;
 pub const NAME_MAX: usize = 64;
 /// Size of a config file.
 pub const CONFIG_MAX: usize = 4 * 1024 * 1024;
+/// Nesting depth of a config, so that reading one fits on the stack of any thread.
+pub const CONFIG_DEPTH_MAX: usize = 32;
 /// Run records kept for each name.
 pub const HISTORY_PER_NAME: usize = 10;
 /// Events kept in the ring.

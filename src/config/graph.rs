@@ -16,6 +16,7 @@ pub(super) struct NeedAt {
 /// Reports needs that do not exist, services that need themselves, and every group of services that wait for each
 /// other.
 pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) {
+    let mut guesses = GUESSES_MAX;
     let mut edges: BTreeMap<&str, Vec<&NeedAt>> = BTreeMap::new();
     for need in needs {
         if need.from == need.to {
@@ -24,7 +25,8 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
             edges.entry(&need.from).or_default().push(need);
         } else {
             let names = config.services.keys().map(String::as_str).filter(|name| *name != need.from);
-            let meant = if report.is_full() { None } else { nearest(&need.to, names) };
+            let meant = if guesses == 0 { None } else { nearest(&need.to, names) };
+            guesses = guesses.saturating_sub(1);
             let message = format!("there is no service {}", quote(&need.to));
             report.add_at(need.path.clone(), need.pos, message, meant.map(str::to_owned));
         }
@@ -35,6 +37,8 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
     }
 }
 
+/// Missing services for which a similar name is looked for, which takes its time among thousands.
+const GUESSES_MAX: usize = 20;
 /// Names of a cycle that are printed.
 const CYCLE_SHOWN_MAX: usize = 50;
 

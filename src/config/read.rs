@@ -112,6 +112,7 @@ fn services(node: &Node, cx: &mut Cx<'_, '_>) -> BTreeMap<String, Arc<ServiceSpe
     };
     if members.len() > SERVICES_MAX {
         cx.say(node.pos, format!("{} services; {SERVICES_MAX} is the most", members.len()));
+        return services;
     }
     for member in members {
         cx.in_key(&member.key, |cx| {

@@ -1,9 +1,8 @@
 //! JSON with comments and trailing commas as a tree that knows the place of every key and value. Reports each syntax
 //! error and goes on behind it, so that one run finds them all. Touches nothing.
 
-use super::error::{Pos, Report, nearest, quote};
-use crate::base::limits::JSON_DEPTH_MAX;
-use crate::base::units::{parse_duration, parse_size};
+use super::error::{Pos, Report, quote};
+use crate::base::limits::CONFIG_DEPTH_MAX;
 use core::str::Chars;
 use std::collections::BTreeMap;
 
@@ -56,9 +55,9 @@ pub(super) fn parse(text: &str, report: &mut Report<'_>) -> Option<Node> {
     root.filter(|_| p.wrong == 0)
 }
 
-struct Parser<'a, 'r, 'f> {
-    chars: Chars<'a>,
-    pos: Pos,
+pub(super) struct Parser<'a, 'r, 'f> {
+    pub(super) chars: Chars<'a>,
+    pub(super) pos: Pos,
     /// The place behind the last token.
     end: Pos,
     /// The closing brackets that are awaited.
@@ -68,11 +67,11 @@ struct Parser<'a, 'r, 'f> {
 }
 
 impl Parser<'_, '_, '_> {
-    fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.chars.clone().next()
     }
 
-    fn next(&mut self) -> Option<char> {
+    pub(super) fn next(&mut self) -> Option<char> {
         let c = self.chars.next()?;
         if c == '\n' {
             self.pos = Pos { line: self.pos.line.saturating_add(1), column: 1 };
@@ -82,12 +81,12 @@ impl Parser<'_, '_, '_> {
         Some(c)
     }
 
-    fn wrong(&mut self, pos: Pos, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, pos: Pos, message: impl Into<String>) {
         self.wrong_suggest(pos, message, None);
     }
 
     /// Reports a syntax error; after too many of them the rest of the text is skipped.
-    fn wrong_suggest(&mut self, pos: Pos, message: impl Into<String>, suggestion: Option<String>) {
+    pub(super) fn wrong_suggest(&mut self, pos: Pos, message: impl Into<String>, suggestion: Option<String>) {
         self.wrong += 1;
         if self.wrong > SYNTAX_ERRORS_MAX {
             self.chars = "".chars();
@@ -97,7 +96,7 @@ impl Parser<'_, '_, '_> {
     }
 
     /// Gives up on the rest of the text, without any further report.
-    fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self) {
         self.wrong = SYNTAX_ERRORS_MAX + 1;
         self.chars = "".chars();
     }
@@ -151,8 +150,8 @@ impl Parser<'_, '_, '_> {
         self.trivia();
         let pos = self.pos;
         let value = match self.peek() {
-            Some('{' | '[') if self.open.len() >= JSON_DEPTH_MAX => {
-                self.wrong(pos, format!("nested deeper than {JSON_DEPTH_MAX} levels"));
+            Some('{' | '[') if self.open.len() >= CONFIG_DEPTH_MAX => {
+                self.wrong(pos, format!("nested deeper than {CONFIG_DEPTH_MAX} levels"));
                 self.give_up();
                 None
             }
@@ -382,163 +381,6 @@ impl Parser<'_, '_, '_> {
             }
         }
     }
-
-    fn take(&mut self, wanted: impl Fn(char) -> bool) -> String {
-        let mut out = String::new();
-        while let Some(c) = self.peek().filter(|c| wanted(*c)) {
-            out.push(c);
-            self.next();
-        }
-        out
-    }
-
-    /// `true`, `false`, `null`, or what somebody took for one of them.
-    fn word(&mut self) -> Option<Value> {
-        let here = self.pos;
-        let word = self.take(|c| c.is_alphanumeric() || "_-.".contains(c));
-        match word.as_str() {
-            "true" => Some(Value::Bool(true)),
-            "false" => Some(Value::Bool(false)),
-            "null" => Some(Value::Null),
-            other => {
-                let meant = match other.to_ascii_lowercase().as_str() {
-                    "yes" | "on" => Some("true".to_owned()),
-                    "no" | "off" => Some("false".to_owned()),
-                    "none" | "nil" | "undefined" => Some("null".to_owned()),
-                    lower => nearest(lower, ["true", "false", "null"].into_iter()).map(str::to_owned),
-                };
-                let meant = meant.unwrap_or_else(|| quote(other));
-                self.wrong_suggest(
-                    here,
-                    format!("{} is not a value; text stands in double quotes", quote(other)),
-                    Some(meant),
-                );
-                None
-            }
-        }
-    }
-
-    fn number(&mut self) -> Option<Value> {
-        let here = self.pos;
-        let text = self.take(|c| c.is_alphanumeric() || "+-._".contains(c));
-        if is_json_number(&text) {
-            return Some(Value::Number(text));
-        }
-        let digits = text.trim_start_matches('0');
-        if digits.len() < text.len() && digits.bytes().all(|b| b.is_ascii_digit()) {
-            let message = "a number has no leading zeros; octal digits are written as text";
-            self.wrong_suggest(here, message, Some(quote(&text)));
-        } else if parse_duration(&text).is_ok() || parse_size(&text).is_ok() {
-            self.wrong_suggest(here, "a number with a unit is written in double quotes", Some(quote(&text)));
-        } else {
-            self.wrong(here, format!("{} is not a number", quote(&text)));
-        }
-        None
-    }
-
-    /// A string, from its opening quote. `None` when it has no end; other mistakes in it are reported and read over.
-    fn text(&mut self) -> Option<String> {
-        let here = self.pos;
-        let delimiter = self.next()?;
-        if delimiter != '"' {
-            self.wrong(here, "text is written in double quotes, not in single ones");
-        }
-        let mut out = String::new();
-        loop {
-            let at = self.pos;
-            match self.peek() {
-                None => {
-                    self.wrong(here, "this text has no closing quote");
-                    self.give_up();
-                    return None;
-                }
-                Some('\n') => {
-                    self.wrong(here, "this text has no closing quote on its line");
-                    return None;
-                }
-                Some(c) => {
-                    self.next();
-                    match c {
-                        c if c == delimiter => return Some(out),
-                        '\\' => self.escape(at, &mut out),
-                        c if u32::from(c) < 0x20 => self.control(at, c),
-                        c => out.push(c),
-                    }
-                }
-            }
-        }
-    }
-
-    fn control(&mut self, at: Pos, c: char) {
-        let escape = match c {
-            '\t' => "\\t".to_owned(),
-            '\r' => "\\r".to_owned(),
-            c => format!("\\u{:04x}", u32::from(c)),
-        };
-        self.wrong_suggest(at, "a control character in text is written as an escape", Some(escape));
-    }
-
-    fn escape(&mut self, at: Pos, out: &mut String) {
-        let Some(c) = self.peek().filter(|c| *c != '\n') else { return };
-        self.next();
-        match c {
-            '"' | '\\' | '/' => out.push(c),
-            'b' => out.push('\u{8}'),
-            'f' => out.push('\u{c}'),
-            'n' => out.push('\n'),
-            'r' => out.push('\r'),
-            't' => out.push('\t'),
-            'u' => match self.unicode() {
-                Some(c) => out.push(c),
-                None => self
-                    .wrong(at, "\\u is followed by four hexadecimal digits, and half a surrogate pair is no character"),
-            },
-            c => {
-                let message = format!("\\{} is not an escape; a backslash itself is written twice", c.escape_debug());
-                self.wrong_suggest(at, message, Some(format!("\\\\{}", c.escape_debug())));
-            }
-        }
-    }
-
-    /// The character of `\uXXXX`, or of two of them that form a pair, behind the `u`.
-    fn unicode(&mut self) -> Option<char> {
-        let first = self.hex4()?;
-        if !(0xd800..0xdc00).contains(&first) {
-            return char::from_u32(first);
-        }
-        if !self.chars.as_str().starts_with("\\u") {
-            return None;
-        }
-        self.next();
-        self.next();
-        let second = self.hex4().filter(|s| (0xdc00..0xe000).contains(s))?;
-        char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))
-    }
-
-    fn hex4(&mut self) -> Option<u32> {
-        let mut n = 0;
-        for _ in 0..4 {
-            n = n * 16 + self.peek()?.to_digit(16)?;
-            self.next();
-        }
-        Some(n)
-    }
-}
-
-/// The grammar of JSON: `-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?`.
-fn is_json_number(text: &str) -> bool {
-    let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    let text = text.strip_prefix('-').unwrap_or(text);
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((m, e)) => (m, Some(e.strip_prefix(['+', '-']).unwrap_or(e))),
-        None => (text, None),
-    };
-    let (whole, fraction) = match mantissa.split_once('.') {
-        Some((w, f)) => (w, Some(f)),
-        None => (mantissa, None),
-    };
-    let no_leading_zero = whole == "0" || !whole.starts_with('0');
-    all_digits(whole) && no_leading_zero && fraction.is_none_or(all_digits) && exponent.is_none_or(all_digits)
 }
 
 fn opener(close: char) -> &'static str {

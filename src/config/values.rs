@@ -9,8 +9,11 @@ use super::tree::{Member, Node, Value};
 use crate::base::signal::SIGNAL_MAX;
 use crate::base::units::{canonical_duration, canonical_size, parse_duration, parse_size};
 use core::time::Duration;
-use std::collections::BTreeMap;
+use regex_lite::RegexBuilder;
+use std::collections::{BTreeMap, BTreeSet};
 
+/// Memory of one compiled pattern, in bytes.
+const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Variables that hob sets itself, whatever a config says.
 const RESERVED_ENV: [&str; 4] = ["HOB_RUN", "HOB_SERVICE", "HOB_SOCKET", "HOB_FD"];
 
@@ -327,7 +330,7 @@ fn port(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
 fn pattern(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
     match &node.value {
         Value::Text(t) if t.is_empty() => Err(cx.say(node.pos, "an empty pattern fits any line; write \".\" for that")),
-        Value::Text(t) => match regex_lite::Regex::new(t) {
+        Value::Text(t) => match RegexBuilder::new(t).size_limit(PATTERN_SIZE_MAX).build() {
             Ok(_) => Ok(Ready::Log(t.clone())),
             Err(why) => Err(cx.say(node.pos, format!("not a regular expression: {why}"))),
         },
@@ -341,17 +344,16 @@ pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> 
         Value::Text(t) => return Err(Bad::Kind(Some(format!("[{}]", quote(t))))),
         _ => return Err(Bad::Kind(None)),
     };
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     all(items.iter().enumerate(), |(i, item)| {
         cx.in_index(i, |cx| {
             let (name_node, condition) = need_parts(item, cx)?;
             let Value::Text(name) = &name_node.value else {
                 return Err(cx.kind(name_node, "the name of a service", r#""db""#, None));
             };
-            if seen.contains(&name.as_str()) {
+            if !seen.insert(name) {
                 return Err(cx.say(name_node.pos, format!("{} is in this list twice", quote(name))));
             }
-            seen.push(name);
             cx.needs.push(NeedAt {
                 path: cx.report.path(),
                 pos: name_node.pos,
@@ -408,15 +410,20 @@ pub(super) fn signal(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Signal, Bad> {
 
 pub(super) fn grants(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Grant>, Bad> {
     let Value::List(items) = &node.value else { return Err(Bad::Kind(None)) };
-    let mut grants: Vec<Grant> = Vec::new();
-    let read = all(items.iter().enumerate(), |(i, item)| cx.in_index(i, |cx| grant(item, cx).map(|g| (item, i, g))))?;
-    for (item, i, g) in read {
-        if grants.iter().any(|other| other.who == g.who) {
-            return cx.in_index(i, |cx| Err(cx.say(item.pos, "there is already a level for this one")));
-        }
-        grants.push(g);
-    }
-    Ok(grants)
+    let mut seen = BTreeSet::new();
+    all(items.iter().enumerate(), |(i, item)| {
+        cx.in_index(i, |cx| {
+            let grant = grant(item, cx)?;
+            let who = match &grant.who {
+                Who::User(name) => ("user", name.clone()),
+                Who::Group(name) => ("group", name.clone()),
+            };
+            if !seen.insert(who) {
+                return Err(cx.say(item.pos, "there is already a level for this one"));
+            }
+            Ok(grant)
+        })
+    })
 }
 
 fn grant(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Grant, Bad> {

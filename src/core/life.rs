@@ -5,7 +5,7 @@ use super::record;
 use super::run::{Ended, StopWhy};
 use super::service::State;
 use super::service::stop::Phase;
-use super::{Core, Effect, Out};
+use super::{Core, Effect, Input, Out};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::time::Mono;
@@ -193,6 +193,17 @@ impl Core {
         }
         self.fail_open_requests(out);
         out.effects.push(Effect::Exit { code });
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.life.stopping.as_ref().is_some_and(|s| s.ended)
+    }
+
+    /// After `Effect::Exit` nothing happens any more, but every request has its reply.
+    pub(super) fn refuse(&mut self, input: &Input, out: &mut Out) {
+        if let Input::Request { req, .. } = input {
+            self.reply(*req, Err(Core::shutting_down()), false, out);
+        }
     }
 
     pub(super) fn shutting_down() -> RpcError {

@@ -9,6 +9,7 @@ use super::service::backoff::Counters;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
+use crate::config::Ready;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,9 +36,9 @@ pub struct ServiceRecord {
     pub pulled: bool,
     /// `stopped` for all states that a new daemon finds out by itself.
     pub state: State,
-    /// When the state was entered, in wall time.
-    #[serde(default)]
-    since: i64,
+    /// When the state was entered, in wall time, for a state of rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<i64>,
     /// End of the delay, in this boot's monotonic nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
@@ -141,14 +142,15 @@ pub fn service(s: &Service) -> Entity {
         choice: s.choice,
         pulled: s.pulled,
         state: kept,
-        since: s.since.wall.0,
+        since: (!s.state.live() && s.state != State::Waiting).then_some(s.since.wall.0),
         until: backoff.then_some(s.until.0),
         cause: backoff.then(|| s.cause.clone()),
         total: s.counters.total,
         streak: s.counters.streak,
         refused: s.counters.refused,
         times: s.counters.times.iter().map(|t| t.0).collect(),
-        runs: s.runs,
+        // The present run has a record of its own, which carries its number.
+        runs: s.runs.saturating_sub(u32::from(s.live.is_some())),
         fails: s.fails,
         last_error: s.last_error.clone(),
         history: s.history.clone(),
@@ -181,7 +183,8 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         keeper: keeper.to_owned(),
         mold: live.mold,
         begun: pair(live.begun),
-        ready: live.ready.map(pair),
+        // Who is ready by being executed needs no record of it.
+        ready: live.ready.filter(|_| s.spec.ready != Ready::Spawned).map(pair),
         stop: live.stop.clone(),
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
@@ -225,7 +228,7 @@ impl ServiceRecord {
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
         s.pulled = self.pulled;
-        s.since.wall = Wall(self.since);
+        s.since.wall = Wall(self.since.unwrap_or_default());
         s.runs = self.runs;
         s.fails = self.fails;
         s.last_error = self.last_error;

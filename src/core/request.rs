@@ -165,6 +165,11 @@ impl Core {
             }
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
+        if let Some(i) = places.iter().find(|i| self.table[**i].blind && op != Op::Stop) {
+            let text = format!("how to start {} is not known: the config could not be read", self.table[*i].name);
+            let error = RpcError::new(Code::Unavailable, text).hint("correct the config, then `hob reload`");
+            return self.reply(asked.req, Err(error), false, out);
+        }
         let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
@@ -233,10 +238,23 @@ impl Core {
             return left;
         }
         let one = |name: &str| match self.table.find(name) {
-            Some(n) => format!("{name}, which is {}", self.table[n].state),
+            Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };
         self.waiting_for(i).into_iter().map(one).collect::<Vec<_>>().join(", and for ")
+    }
+}
+
+fn phrase(state: State) -> &'static str {
+    match state {
+        State::Stopped => "is stopped",
+        State::Waiting => "is waiting itself",
+        State::Starting => "is starting",
+        State::Running => "is running",
+        State::Stopping => "is stopping",
+        State::Backoff => "is down until its next try",
+        State::Failed => "has failed",
+        State::Finished => "has finished",
     }
 }
 

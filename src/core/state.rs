@@ -85,6 +85,9 @@ impl Core {
     pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
         self.notice_freeze(now);
         self.now = now;
+        if self.has_ended() {
+            return self.refuse(&input, out);
+        }
         self.take(input, out);
         self.settle(out);
     }
@@ -92,7 +95,7 @@ impl Core {
     /// When `step` has to be called with `Input::Tick` at the latest; `None` when nothing will ever be due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.deadlines.next()
+        if self.has_ended() { None } else { self.deadlines.next() }
     }
 
     /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot over
@@ -186,7 +189,7 @@ impl Core {
             }
         }
         self.settle_services(out);
-        if self.table.any_touched() {
+        if self.table.any_touched() || self.life.rising.is_some() {
             self.life_goes_on(out);
             self.settle_services(out);
             self.flush(out);
@@ -208,13 +211,13 @@ impl Core {
         }
     }
 
-    /// The gap of a frozen machine is added to what the present runs may take.
+    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the last
+    /// step is added to what the present runs may take.
     fn notice_freeze(&mut self, now: Now) {
-        let Some(next) = self.next_deadline() else { return };
-        let gap = now.mono.since(next);
-        if gap < FROZEN {
+        if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
             return;
         }
+        let gap = now.mono.since(self.now.mono);
         for i in self.runs.values() {
             if let Some(live) = self.table[*i].live.as_mut() {
                 live.sequence.thaw(gap);

@@ -106,9 +106,10 @@ impl Link {
     /// Hands copies of descriptors to the keeper, instead of what it held under this label. Once this returns `Ok`,
     /// they are with the keeper whatever becomes of this process.
     ///
-    /// # Errors `WouldBlock` or ETOOMANYREFS: to be tried again a little later, and what needs it to be put off so
-    /// long. `QuotaExceeded`: the keeper can hold no more. `InvalidInput`: more than 64 descriptors or a label longer
-    /// than 510 bytes. `BrokenPipe`: the keeper is gone.
+    /// # Errors
+    /// What `chan::is_later` knows: to be tried again a little later, and what needs it to be put off so long.
+    /// `QuotaExceeded`: the keeper can hold no more. `InvalidInput`: more than 64 descriptors or a label longer than
+    /// 510 bytes. `BrokenPipe`: the keeper is gone.
     pub fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() > FDS_MAX || label.len() > LABEL_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too much for one label"));
@@ -193,7 +194,7 @@ impl Link {
     pub fn flush(&mut self) {
         while let Some(bytes) = self.queue.front() {
             match self.chan.send(bytes, &[]) {
-                Err(e) if is_later(&e) => return,
+                Err(e) if chan::is_later(&e) => return,
                 // Sent, or the keeper is gone, which `recv` tells.
                 Ok(()) | Err(_) => self.queue.pop_front(),
             };
@@ -249,11 +250,6 @@ impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.chan.as_fd()
     }
-}
-
-/// Whether a failed send may succeed later.
-fn is_later(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
 }
 
 fn receive_waiting<'b>(chan: &Chan, buf: &'b mut [u8; BYTES_MAX]) -> io::Result<(&'b [u8], Vec<OwnedFd>)> {

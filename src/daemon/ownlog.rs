@@ -316,8 +316,13 @@ mod tests {
         log.finish(at(1004).mono);
         let text = text(&dir, "hob.log");
         let said: Vec<&str> = text.lines().map(|l| l.split_once(" warn  ").unwrap().1).collect();
-        let want =
-            ["again", "(the same 499 more times within a second)", "again", "(the same once more within a second)", "other"];
+        let want = [
+            "again",
+            "(the same 499 more times within a second)",
+            "again",
+            "(the same once more within a second)",
+            "other",
+        ];
         assert_eq!(said, want);
     }
 

@@ -43,6 +43,8 @@ const DONE_LIMIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(10);
 /// A sleep this much longer than asked for means that the machine was frozen.
 const FROZEN: Duration = Duration::from_secs(1);
+/// With an end in sight the keeper looks at the clock this often, so that little of a freeze counts.
+const SLICE: Duration = Duration::from_secs(1);
 /// How long killed processes may take to vanish before the keeper ends without them.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Descriptors that the keeper needs for itself.
@@ -102,6 +104,8 @@ impl Means {
     fn new(init: bool) -> io::Result<Means> {
         own::inherit_nothing()?;
         own::set_name(c"hob-keeper");
+        // Above all SIGCHLD: where it is ignored, the kernel throws away how children ended.
+        signals::reset_ignored();
         let signals = Signals::open()?;
         let subreaper = own::become_subreaper();
         let (nofile, raised) = own::raise_nofile()?;
@@ -263,7 +267,8 @@ impl Keeper {
     fn deadline(&self, now: Mono) -> Option<Mono> {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
-        [start, retry, self.end_by].into_iter().flatten().min()
+        let end = self.end_by.map(|at| at.min(now + SLICE));
+        [start, retry, end].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {

@@ -89,8 +89,9 @@ impl Chan {
 
     /// Sends one message with descriptors, whole or not at all.
     ///
-    /// # Errors `WouldBlock` when the other side does not keep up; ETOOMANYREFS when too many descriptors are on
-    /// their way; EPIPE or ECONNRESET when the other side is gone; `InvalidInput` for more than 253 descriptors.
+    /// # Errors
+    /// `WouldBlock` when the other side does not keep up; ETOOMANYREFS when too many descriptors are on their way;
+    /// EPIPE or ECONNRESET when the other side is gone; `InvalidInput` for more than 253 descriptors.
     pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         if fds.len() > FDS_PER_MESSAGE {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one message"));
@@ -111,8 +112,9 @@ impl Chan {
 
     /// Receives one message: its length in `buf` and its descriptors. `None`: the other end is closed and all is read.
     ///
-    /// # Errors `WouldBlock` when there is no message; `InvalidData` when the message or its descriptors did not fit
-    /// (what did arrive is closed, the message is consumed).
+    /// # Errors
+    /// `WouldBlock` when there is no message; `InvalidData` when the message or its descriptors did not fit (what did
+    /// arrive is closed, the message is consumed).
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<(usize, Vec<OwnedFd>)>> {
         let mut control = [0u64; CONTROL_WORDS];
         let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -152,6 +154,14 @@ impl From<Chan> for OwnedFd {
     fn from(chan: Chan) -> OwnedFd {
         chan.fd
     }
+}
+
+/// Whether a failed send may succeed a little later: the other side does not keep up, too many descriptors are on their
+/// way, or memory is short.
+#[must_use]
+pub fn is_later(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::WouldBlock
+        || matches!(e.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Sends one datagram to the Unix socket of this name, without waiting (sd_notify). A leading `@` means an abstract

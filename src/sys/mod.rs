@@ -42,7 +42,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{identity, notify, pipe, rlimit, signals, spawn, table, thread, tree, wait};
+pub use os::{SYSTEM_RUN, identity, notify, pipe, rlimit, signals, spawn, table, thread, tree, wait};
 
 use std::io;
 

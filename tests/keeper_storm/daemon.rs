@@ -93,7 +93,8 @@ fn serve(dir: &Path, mode: &str, mut link: Link, handover: Handover) {
             append(&dir.join("messages"), &format!("{message:?}\n"));
             let ToDaemon::Stop { hurry } = message else { continue };
             if mode == "stuck" {
-                link.stopping(200);
+                let limit = fs::read_to_string(dir.join("limit")).unwrap_or_default();
+                link.stopping(limit.parse().unwrap_or(200));
             } else if hurry || mode != "record" {
                 link.stopping(30_000);
                 link.done(if mode == "late" { 7 } else { 0 });

@@ -74,7 +74,7 @@ impl Lab {
         };
         let started = command.arg("keeper").arg(&dir).arg(mode).env(MARK, &dir).stdin(Stdio::null()).spawn().unwrap();
         let mut lab = Lab { dir, keeper_pid: started.id(), started, ended: false, notify };
-        if !wrapper.is_empty() {
+        if wrapper.contains(&"--fork") {
             until("the keeper below its wrapper", || {
                 let below = pids().find(|pid| parent(*pid) == Some(lab.started.id()));
                 below.inspect(|pid| lab.keeper_pid = *pid).is_some()

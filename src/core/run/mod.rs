@@ -141,7 +141,7 @@ impl Ended {
         match self {
             Ended::Code(c) => format!("exit code {c}"),
             Ended::Signal(s) => format!("killed by {}", signal_name(*s)),
-            Ended::Unknown => "its end was not seen".to_owned(),
+            Ended::Unknown => "an end that nobody saw".to_owned(),
             Ended::NotStarted(e) | Ended::Delayed(e) => e.to_string(),
         }
     }

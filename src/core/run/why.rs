@@ -1,6 +1,6 @@
 //! Why a service is as it is: the present state, what led to it, what comes next and what a person can do, for people. Pure.
 
-use super::{Ended, RunRecord, StopWhy, millis};
+use super::{Cause, Ended, RunRecord, StopWhy, millis};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::{Ready, Restart};
@@ -52,11 +52,15 @@ impl Core {
             }
             State::Waiting => format!("{name} waits for {}", non_empty(self.waiting_text(i), "its turn")),
             State::Stopping => self.stopping_summary(i),
-            State::Backoff => format!(
-                "{name} is down after a run that ended with {}; it is started again in {}",
-                last_outcome(s),
-                human_duration(Duration::from_millis(self.next_in(s).unwrap_or(0)))
-            ),
+            State::Backoff => {
+                let left = human_duration(tenths(Duration::from_millis(self.next_in(s).unwrap_or(0))));
+                match s.last().map(|r| &r.end) {
+                    Some(Ended::NotStarted(e) | Ended::Delayed(e)) => {
+                        format!("{name} could not be started: {e}; the next try is in {left}")
+                    }
+                    _ => format!("{name} is down after {}; it is started again in {left}", last_outcome(s)),
+                }
+            }
             State::Failed => format!("{name} failed and is not started again: {}", last_error(s)),
             State::Finished => format!("{name} has finished: {}", last_outcome(s)),
             State::Stopped => stopped_summary(s),
@@ -136,8 +140,13 @@ impl Core {
                 // The present delay was counted already, so the ones after it begin at the streak.
                 let later: Vec<String> =
                     preview(&s.spec, s.counters.streak, 2).into_iter().map(human_duration).collect();
-                let n = s.counters.streak;
-                format!("restart {n} in {}, then after {}", human_duration(tenths(left)), later.join(", "))
+                let left = human_duration(tenths(left));
+                match &s.cause {
+                    Cause::Retry { n } => {
+                        format!("try {} in {left}, and again until the machine has what it needs", n + 1)
+                    }
+                    _ => format!("restart {} in {left}, then after {}", s.counters.streak, later.join(", ")),
+                }
             }
             State::Failed | State::Finished => "nothing happens by itself".to_owned(),
             State::Stopped if self.life.stopping.is_some() => "hob is shutting down".to_owned(),
@@ -161,7 +170,7 @@ impl Core {
             State::Running => {}
             State::Starting => all.push(format!("hob logs {name} -f")),
             State::Waiting => all.extend(self.waiting_for(i).iter().map(|n| format!("hob why {n}"))),
-            State::Stopping => all.push(format!("hob signal {name} KILL")),
+            State::Stopping => all.push(format!("hob service signal {name} KILL")),
             State::Backoff => {
                 all.push(format!("hob logs {name} -n 100"));
                 all.push(format!("hob start {name} (to try at once)"));

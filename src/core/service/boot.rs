@@ -3,11 +3,13 @@
 use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
+use crate::base::limits::EVENTS_KEPT;
 use crate::base::time::Now;
 use crate::config::{Level, Ready};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
+use crate::protocol::methods::EventQuery;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,6 +48,10 @@ impl Core {
 
     fn keep_aside(&mut self, aside: Vec<(Entity, String)>, out: &mut Out) {
         for (e, why) in aside {
+            if e.key.starts_with("aside/") {
+                self.aside.insert(e.key, e.json.unwrap_or_default());
+                continue;
+            }
             let text = format!("the journal's record {} is kept aside unread: {why}", e.key);
             out.effects.push(Effect::Log { level: Level::Error, text });
             // A record of this name may be written anew, so what cannot be read moves to a name of its own.
@@ -81,8 +87,12 @@ impl Core {
             let state = record.state;
             record.restore(s, same);
             // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts afresh.
+            let kept = match state {
+                State::Backoff | State::Failed | State::Finished => state,
+                State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
+            };
             if same && config_known && s.wanted() {
-                s.state = state;
+                s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
             self.table.touch(i);
@@ -173,6 +183,9 @@ impl Core {
     fn adopt(&mut self, i: usize, mut live: Live, slot: TableRun, out: &mut Out) {
         let run = live.run;
         live.pid = slot.pid;
+        if slot.exec_error.is_none() && self.table[i].spec.ready == Ready::Spawned && !self.table[i].blind {
+            live.ready = live.ready.or(Some(live.begun));
+        }
         let since = live.ready.unwrap_or(live.begun);
         let s = &mut self.table[i];
         s.state = if live.ready.is_some() { State::Running } else { State::Starting };
@@ -190,9 +203,23 @@ impl Core {
             return self.started(run, Err(error), out);
         }
         match slot.ended {
-            Some((end, usage)) => self.exited(run, end, usage, out),
+            Some((end, usage)) => {
+                let told = self.told_exit(i, run);
+                self.main_ended(run, end, usage, told, out);
+            }
             None => self.adopt_readiness(i, run, out),
         }
+    }
+
+    /// Whether the events that were kept already tell of this end.
+    fn told_exit(&self, i: usize, run: RunId) -> bool {
+        let query = EventQuery {
+            kinds: vec!["service.exited".to_owned()],
+            names: vec![self.table[i].name.to_string()],
+            from: None,
+            limit: EVENTS_KEPT,
+        };
+        self.events.history(&query).is_ok_and(|text| text.contains(&format!("\"run\":{run},")))
     }
 
     fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
@@ -201,8 +228,7 @@ impl Core {
             return;
         }
         let what = match &s.spec.ready {
-            Ready::Spawned => return self.ready_seen(run, out),
-            Ready::Notify => return,
+            Ready::Spawned | Ready::Notify => return,
             Ready::Port(port) => Await::Port(*port),
             Ready::Log(pattern) => Await::Log(pattern.clone()),
         };
@@ -220,6 +246,7 @@ impl Core {
         let s = &mut self.table[i];
         s.state = State::Stopping;
         s.since = now;
+        s.runs = s.runs.max(live.number);
         s.live = Some(Box::new(live));
         let terms = s.terms();
         self.runs.insert(run, i);
@@ -249,11 +276,13 @@ impl Core {
                 if self.table[*i].state == State::Stopped {
                     self.lift(*i, cause, out);
                 }
-                self.pull(*i, false, out);
             } else if self.table[*i].live.is_some() && self.table[*i].stop_mark().is_none() {
                 let why = if self.table[*i].removed { StopWhy::Removed } else { StopWhy::Unwanted };
                 self.mark_stop(*i, &why);
             }
+        }
+        for i in all.iter().filter(|i| self.table[**i].wanted()).copied().collect::<Vec<_>>() {
+            self.pull(i, false, out);
         }
         self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).collect());
     }

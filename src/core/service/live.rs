@@ -146,7 +146,10 @@ impl Core {
         fields.u64("after_ms", millis(now.mono.since(live.begun.mono)));
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
-        self.save_run(i, out);
+        // Who is ready by being executed is known to be so from the table alone.
+        if self.table[i].spec.ready != Ready::Spawned {
+            self.save_run(i, out);
+        }
     }
 
     fn await_end(&mut self, i: usize, out: &mut Out) {
@@ -181,6 +184,11 @@ impl Core {
     }
 
     pub(in crate::core) fn exited(&mut self, run: RunId, end: End, usage: Usage, out: &mut Out) {
+        self.main_ended(run, end, usage, false, out);
+    }
+
+    /// `told`: a daemon before this one has sent the event.
+    pub(super) fn main_ended(&mut self, run: RunId, end: End, usage: Usage, told: bool, out: &mut Out) {
         let Some(i) = self.runs.get(&run).copied() else { return self.orphan_exited(run, out) };
         let now = self.now;
         let s = &mut self.table[i];
@@ -197,7 +205,9 @@ impl Core {
             End::Unknown => fields.bool("unknown", true),
         };
         self.await_end(i, out);
-        self.emit("service.exited", i, fields.members(), out);
+        if !told {
+            self.emit("service.exited", i, fields.members(), out);
+        }
         if self.table[i].state != State::Stopping {
             self.enter(i, State::Stopping, "", out);
         }
@@ -332,7 +342,8 @@ impl Core {
             Verdict::Finished => self.enter(i, State::Finished, "", out),
             Verdict::Failed { after } => {
                 if let (Some(n), Some(error)) = (after, &s.last_error) {
-                    s.last_error = Some(format!("{error}; given up after {n} restarts").into());
+                    let times = if n == 1 { "1 restart".to_owned() } else { format!("{n} restarts") };
+                    s.last_error = Some(format!("{error}; given up after {times}").into());
                 }
                 fields.opt_str("error", self.table[i].last_error.as_deref());
                 self.enter(i, State::Failed, fields.members(), out);

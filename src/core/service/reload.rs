@@ -109,11 +109,9 @@ impl Core {
         }
         let mut restarts = Vec::new();
         for i in self.table.by_name().collect::<Vec<_>>() {
-            if self.life.main == Some(i) {
-                continue;
-            }
             let name = self.table[i].name.to_string();
             match config.services.remove(&name) {
+                _ if self.life.main == Some(i) => {}
                 None => {
                     self.table[i].removed = true;
                     self.table[i].blind = false;

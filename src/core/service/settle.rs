@@ -14,8 +14,8 @@ impl Core {
         let s = &mut self.table[i];
         debug_assert!(s.state.leads_to(state), "{}: {} -> {state}", s.name, s.state);
         let kept = |s: State| match s {
-            State::Stopped | State::Backoff | State::Failed | State::Finished => true,
-            State::Waiting | State::Starting | State::Running | State::Stopping => false,
+            State::Backoff | State::Failed | State::Finished => true,
+            State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
         };
         let save = kept(s.state) || kept(state);
         s.state = state;
@@ -176,9 +176,11 @@ impl Core {
         self.enter(i, State::Stopping, fields.members(), out);
         if urgent {
             self.stop_now(i, out);
-        } else {
+            return;
+        }
+        self.release(i, out);
+        if self.table[i].live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) {
             self.save_run(i, out);
-            self.release(i, out);
         }
     }
 

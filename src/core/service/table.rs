@@ -153,3 +153,31 @@ impl Table {
         Some(i)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::run::RunRecord;
+    use crate::core::service::Live;
+
+    #[test]
+    fn a_service_that_only_runs_stays_small() {
+        let one = size_of::<Service>() + size_of::<Live>() + size_of::<RunRecord>();
+        assert!(one <= 1024, "{one} bytes");
+    }
+
+    #[test]
+    fn places_are_used_again_and_names_found_in_order() {
+        let mut t = Table::default();
+        let spec = Arc::new(ServiceSpec::default());
+        let (b, a) = (t.add("b", Arc::clone(&spec)), t.add("a", Arc::clone(&spec)));
+        assert_eq!(t.by_name().collect::<Vec<_>>(), [a, b]);
+        assert_eq!(t.after_name("a").collect::<Vec<_>>(), [b]);
+        t.remove(b);
+        assert_eq!((t.find("b"), t.len()), (None, 1));
+        assert_eq!(t.add("c", spec), b);
+        t.look(b);
+        t.look(b);
+        assert_eq!((t.next_dirty(), t.next_dirty()), (Some(b), None));
+    }
+}

@@ -140,7 +140,10 @@ pub struct Writer {
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer").field("name", &self.source.name).field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Writer")
+            .field("name", &self.source.name)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 

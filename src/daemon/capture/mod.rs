@@ -15,6 +15,8 @@ pub mod source;
 pub mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::base::ids::RunId;
 use crate::base::limits::CAPTURE_TURN;
@@ -130,7 +132,10 @@ pub struct Capture {
 
 impl core::fmt::Debug for Capture {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Capture").field("services", &self.services.len()).field("busy", &self.busy).finish_non_exhaustive()
+        f.debug_struct("Capture")
+            .field("services", &self.services.len())
+            .field("busy", &self.busy)
+            .finish_non_exhaustive()
     }
 }
 
@@ -187,7 +192,10 @@ impl Capture {
             } else if !self.services.values().any(|s| s.source.hash == owner) {
                 desk.discard(bytes);
                 desk.unfinished = false;
-                host.log(Level::Error, format!("{bytes} bytes of output were dropped: the service that wrote them is not known"));
+                host.log(
+                    Level::Error,
+                    format!("{bytes} bytes of output were dropped: the service that wrote them is not known"),
+                );
             }
             drop(desk);
             if let Some(first) = self.services.values().find(|s| s.source.hash == owner) {

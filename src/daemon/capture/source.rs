@@ -25,7 +25,10 @@ pub enum Point {
 #[derive(Debug)]
 pub enum Order {
     /// Match the run's output, from its first byte on.
-    Await { run: RunId, pattern: Regex },
+    Await {
+        run: RunId,
+        pattern: Regex,
+    },
     AwaitEnd(RunId),
     Spec(LogSpec),
 }
@@ -51,7 +54,10 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// So many were moved; `all` when nothing was left behind.
-    Some { bytes: usize, all: bool },
+    Some {
+        bytes: usize,
+        all: bool,
+    },
     Nothing,
 }
 

@@ -238,9 +238,7 @@ impl Share {
         let end = end.min(until);
         let want = usize::try_from(end - cursor.position).unwrap_or(max).min(max);
         let bytes = match &cursor.open {
-            Some((file, span)) if span.base <= cursor.position => {
-                read_at(file, cursor.position - span.base, want)?
-            }
+            Some((file, span)) if span.base <= cursor.position => read_at(file, cursor.position - span.base, want)?,
             _ => Vec::new(),
         };
         if bytes.is_empty() {

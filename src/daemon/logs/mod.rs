@@ -115,7 +115,14 @@ impl Default for Streams {
 
 impl Streams {
     /// Opens streams for a caller; the reply to `req` names them. `logs` are the logs of `query.names` in their order.
-    pub fn open(&mut self, req: ReqId, conn: ConnId, query: LogQuery, logs: Vec<(Arc<str>, Arc<Share>)>, sink: &mut impl Sink) {
+    pub fn open(
+        &mut self,
+        req: ReqId,
+        conn: ConnId,
+        query: LogQuery,
+        logs: Vec<(Arc<str>, Arc<Share>)>,
+        sink: &mut impl Sink,
+    ) {
         self.opening.insert(req, conn);
         let follow = query.follow;
         sink.bulk(Box::new(move || {
@@ -144,7 +151,13 @@ impl Streams {
     }
 
     /// Begins the streams of one request, all or none.
-    fn begin(&mut self, conn: ConnId, follow: bool, found: Vec<Found>, sink: &mut impl Sink) -> Result<String, RpcError> {
+    fn begin(
+        &mut self,
+        conn: ConnId,
+        follow: bool,
+        found: Vec<Found>,
+        sink: &mut impl Sink,
+    ) -> Result<String, RpcError> {
         let mut begun = Vec::new();
         let mut shown = Vec::new();
         for Found { name, share, position, end } in found {

@@ -4,12 +4,13 @@ use super::params::missing;
 use super::{METHODS, Method, Params, Request};
 use crate::base::access::Access;
 use crate::base::limits::REQUEST_KEY_MAX;
+use crate::base::near::nearest;
 use crate::protocol::rpc::{Code, Name, RpcError};
 use core::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The signals of the system the daemon runs on, by name (`TERM` or `SIGTERM`) and number.
+/// The signals of the system the daemon runs on, see `Platform::signals`.
 pub type Signals = [(&'static str, i32)];
 
 /// A call ready for the core.
@@ -29,7 +30,7 @@ pub struct Call {
 ///
 /// # Errors
 /// `MethodNotFound` and `InvalidParams`, with a hint.
-pub fn decode<'a>(name: &str, params: Option<&'a RawValue>, signals: &'a Signals) -> Result<Call, RpcError> {
+pub fn decode<'a>(name: &str, params: Option<&'a RawValue>, signals: &'static Signals) -> Result<Call, RpcError> {
     let method = find(name).ok_or_else(|| unknown_method(name))?;
     let mut reader = Reader { method, given: Vec::new(), key: None, problem: None };
     if let Some(params) = params {
@@ -58,36 +59,6 @@ fn unknown_method(name: &str) -> RpcError {
         None => "rpc.discover lists all methods".to_owned(),
     };
     RpcError::new(Code::MethodNotFound, format!("no method {shown:?}")).hint(hint)
-}
-
-/// The word that `word` was probably meant to be: at most two letters, or a third of them, differ.
-#[must_use]
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if word.len() > 64 {
-        return None;
-    }
-    let most = (word.len() / 3).max(if word.len() > 3 { 2 } else { 1 });
-    known
-        .into_iter()
-        .map(|k| (distance(word, k), k))
-        .filter(|(d, _)| *d <= most)
-        .min_by_key(|(d, _)| *d)
-        .map(|(_, k)| k)
-}
-
-/// Bytes to insert, delete or replace to turn one into the other.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 /// Sorts members or elements by the method's table.

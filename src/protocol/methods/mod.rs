@@ -7,7 +7,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{Call, Signals, decode, nearest};
+pub(crate) use decode::find;
+pub use decode::{Call, Signals, decode};
 pub use discover::discover;
 pub use params::Params;
 pub use table::METHODS;

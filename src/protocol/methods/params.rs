@@ -2,6 +2,7 @@
 
 use super::{Kind, Method, Signals};
 use crate::base::limits::SERVICES_MAX;
+use crate::base::signal::Platform;
 use crate::base::units::parse_duration;
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt;
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 #[derive(Debug)]
 pub struct Params<'a> {
     pub(super) method: &'static Method,
-    pub(super) signals: &'a Signals,
+    pub(super) signals: &'static Signals,
     /// In the table's order; empty when nothing was given.
     pub(super) given: Vec<Option<&'a RawValue>>,
 }
@@ -117,12 +118,7 @@ impl<'a> Params<'a> {
     pub fn signal(&self, name: &str) -> Answer<i32> {
         let value = self.read(name, |json| {
             let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
-            if let Ok(number) = text.parse::<i32>() {
-                return (1..=128).contains(&number).then_some(number);
-            }
-            let upper = text.to_ascii_uppercase();
-            let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-            self.signals.iter().find(|(known, _)| known.strip_prefix("SIG").unwrap_or(known) == bare).map(|(_, n)| *n)
+            Platform { signals: self.signals }.signal(&text)
         })?;
         self.needed(name, value)
     }

@@ -1,5 +1,8 @@
 //! FreeBSD, NetBSD, OpenBSD, DragonFly and macOS.
 
+/// The folder for files that live as long as the boot.
+pub const SYSTEM_RUN: &str = "/var/run";
+
 pub mod notify;
 pub mod pipe;
 pub mod rlimit;

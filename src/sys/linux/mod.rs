@@ -1,5 +1,8 @@
 //! Linux 5.10 or newer.
 
+/// The folder for files that live as long as the boot.
+pub const SYSTEM_RUN: &str = "/run";
+
 pub mod identity;
 pub mod notify;
 pub mod pipe;

@@ -153,7 +153,9 @@ pub fn first_byte(stream: &UnixStream) -> Option<u8> {
     (n == 1).then_some(byte)
 }
 
-fn is_abstract(path: &Path) -> bool {
+/// Whether a path names an abstract socket.
+#[must_use]
+pub fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_bytes().first() == Some(&b'@')
 }
 

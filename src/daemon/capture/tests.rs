@@ -1,0 +1,516 @@
+//! One service's log in the lane, against real pipes and files.
+
+use super::lane::{Desk, Fact, Outcome, Words, Writer};
+use super::source::{Order, Point, Source};
+use super::tail::{Cursor, Part, Share, Spans};
+use super::testing::{Dir, Memory};
+use super::*;
+use crate::base::ids::RunId;
+use crate::base::limits::LINE_MAX;
+use crate::base::time::{Mono, Wall};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+
+/// A service that writes, and what a daemon has of it. `die` leaves what a killed daemon leaves.
+struct Rig {
+    dir: Dir,
+    names: Names,
+    words: Arc<Memory>,
+    ends: [OwnedFd; 4],
+    pipe: File,
+    spec: LogSpec,
+    source: Arc<Source>,
+    share: Arc<Share>,
+    writer: Writer,
+    desk: Desk,
+    clock: i64,
+}
+
+impl Rig {
+    fn new(max_size: u64, max_files: u32) -> Rig {
+        let dir = Dir::new();
+        let (read, write) = pipe::output().unwrap();
+        let (tr, tw) = pipe::inner(1 << 20).unwrap();
+        let words = Arc::new(Memory::default());
+        let names = Names::new(dir.path("logs/web.log"));
+        let spec = LogSpec { max_size, max_files };
+        let ends = [read, write, tr, tw];
+        let (source, share, writer, desk) = daemon(&ends, &names, &spec, &words, false);
+        let pipe = File::from(ends[1].try_clone().unwrap());
+        Rig { dir, names, words, ends, pipe, spec, source, share, writer, desk, clock: 1_000_000 }
+    }
+
+    fn die(&mut self) {
+        let (source, share, writer, desk) = daemon(&self.ends, &self.names, &self.spec, &self.words, false);
+        (self.source, self.share, self.writer, self.desk) = (source, share, writer, desk);
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Mono(u64::try_from(self.clock).unwrap() * 1_000_000), wall: Wall(self.clock) }
+    }
+
+    fn turn(&mut self) -> Outcome {
+        self.clock += 300;
+        let now = self.now();
+        self.writer.turn(&mut self.desk, now)
+    }
+
+    /// Turns until nothing is left; all facts and notes.
+    fn drain(&mut self) -> Outcome {
+        let mut all = Outcome::default();
+        for _ in 0..1000 {
+            let one = self.turn();
+            all.moved += one.moved;
+            all.facts.extend(one.facts);
+            all.notes.extend(one.notes);
+            if one.drained && !one.again {
+                return all;
+            }
+        }
+        panic!("it is never drained");
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Outcome {
+        self.pipe.write_all(bytes).unwrap();
+        self.drain()
+    }
+
+    fn log(&self, number: u32) -> Vec<u8> {
+        std::fs::read(self.names.log(number)).unwrap_or_default()
+    }
+
+    /// All files, oldest first.
+    fn all(&self) -> Vec<Vec<u8>> {
+        let mut files: Vec<_> = (0..).map(|k| self.names.log(k)).take_while(|p| p.exists()).collect();
+        files.reverse();
+        files.iter().map(|p| std::fs::read(p).unwrap()).collect()
+    }
+
+    fn read_from(&self, position: u64) -> (Vec<u8>, u64) {
+        let (mut cursor, mut bytes, mut gaps) = (Cursor::new(position), Vec::new(), 0);
+        loop {
+            match self.share.read(&mut cursor, u64::MAX, 777).unwrap() {
+                Part::Bytes(b) => bytes.extend(b),
+                Part::Gap(n) => gaps += n,
+                Part::End => return (bytes, gaps),
+            }
+        }
+    }
+}
+
+fn daemon(
+    ends: &[OwnedFd; 4],
+    names: &Names,
+    spec: &LogSpec,
+    words: &Arc<Memory>,
+    copy: bool,
+) -> (Arc<Source>, Arc<Share>, Writer, Desk) {
+    let own = |i: usize| ends[i].try_clone().unwrap();
+    let words: Arc<dyn Words> = Arc::clone(words) as Arc<dyn Words>;
+    let source = Arc::new(Source::new("web".into(), own(0)));
+    let share = Arc::new(Share::new(names.clone()));
+    let copy = copy.then(|| Arc::clone(&words));
+    let writer = Writer::new(Arc::clone(&source), Arc::clone(&share), spec.clone(), copy);
+    (source, share, writer, Desk::new(own(2), own(3), words))
+}
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % n as u64).unwrap()
+    }
+}
+
+#[test]
+fn what_goes_in_comes_out_whatever_the_sizes_and_over_daemons() {
+    for seed in 1..12u64 {
+        let mut rng = Rng(seed * 0x9e37_79b9);
+        let max_size = [50, 1000, 4096, 70_000, 1_000_000][rng.below(5)];
+        let mut rig = Rig::new(max_size, u32::MAX);
+        pipe::set_capacity(&rig.ends[0], 1 << 18).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..120 {
+            let len = [1, 10, 300, 5000, 60_000][rng.below(5)].min(usize::try_from(max_size).unwrap() * 3);
+            let mut bytes = vec![b'x'; 1 + rng.below(len)];
+            for _ in 0..rng.below(1 + bytes.len() / 20) {
+                let at = rng.below(bytes.len());
+                bytes[at] = b'\n';
+            }
+            rig.pipe.write_all(&bytes).unwrap();
+            all.extend(&bytes);
+            match rng.below(4) {
+                0 => rig.die(),
+                1 => drop(rig.turn()),
+                _ => drop(rig.drain()),
+            }
+            if pipe::waiting(&rig.ends[0]).unwrap() > 4000 {
+                rig.drain();
+            }
+        }
+        rig.drain();
+        let files = rig.all();
+        assert!(files.concat() == all, "seed {seed}: bytes were lost, doubled or changed");
+        let limit = usize::try_from(max_size).unwrap();
+        for (i, file) in files.iter().enumerate() {
+            // A file over the cap, or one that ends within a line, is one line that did not fit.
+            if file.len() > limit {
+                assert!(file.len() <= limit + LINE_MAX, "seed {seed}");
+                assert!(!file[limit..file.len() - 1].contains(&b'\n'), "seed {seed}: cut too late");
+            }
+            if i + 1 < files.len() && file.last() != Some(&b'\n') {
+                assert_eq!(file.len(), limit + LINE_MAX, "seed {seed}: cut within a line");
+            }
+        }
+        let from = all.len() / 3;
+        assert_eq!(rig.read_from(from as u64), (all[from..].to_vec(), 0), "seed {seed}: by position");
+    }
+}
+
+#[test]
+fn rotation_keeps_the_newest_files_whole_lines_and_positions() {
+    let mut rig = Rig::new(100, 3);
+    let lines: Vec<String> = (0..3000).map(|n| format!("{n:09}\n")).collect();
+    for part in lines.chunks(37) {
+        rig.write(part.concat().as_bytes());
+    }
+    assert!(!rig.names.log(3).exists() && !rig.names.index(3).exists());
+    let files = rig.all();
+    assert_eq!(files[0].len(), 100);
+    assert_eq!(files[1].len(), 100);
+    assert_eq!(files.concat(), lines[3000 - files.concat().len() / 10..].concat().as_bytes());
+    assert_eq!(rig.share.end(), Some(30_000));
+    let (bytes, gap) = rig.read_from(5);
+    assert_eq!(gap + 5 + bytes.len() as u64, 30_000);
+    // Fewer files from now on.
+    rig.source.order(Order::Spec(LogSpec { max_size: 100, max_files: 1 }));
+    rig.write(&b"123456789\n".repeat(20));
+    assert!(!rig.names.log(1).exists() && !rig.names.index(1).exists());
+    assert_eq!(rig.log(0).len(), 100);
+    rig.die();
+    rig.drain();
+    assert_eq!(rig.share.end(), Some(30_200));
+}
+
+#[test]
+fn a_rotation_that_was_interrupted_after_any_step_is_completed() {
+    for keep in [1, 2, 3, 4] {
+        for files in 1..=keep {
+            for done in 0..=100 {
+                let mut rig = Rig::new(100, keep);
+                rig.write(&b"123456789\n".repeat(10 * usize::try_from(files).unwrap()));
+                assert_eq!(rig.all().len(), usize::try_from(files).unwrap());
+                let before = rig.all().concat();
+                let end = before.len() as u64;
+                let total = interrupt(&rig.names, keep, files, done, end);
+                rig.die();
+                rig.write(b"next line\n");
+                let after = rig.all().concat();
+                let lost = before.len().saturating_sub(after.len() - 10);
+                // Only the oldest file may be gone, and only when it had to go.
+                assert!(
+                    lost == 0 || (lost == 100 && files == keep),
+                    "keep {keep}, {files} files, {done} steps: {lost}"
+                );
+                assert_eq!(after[..after.len() - 10], before[lost..], "keep {keep}, {files} files, {done} steps");
+                assert!(after.ends_with(b"next line\n"));
+                assert_eq!(rig.share.end(), Some(end + 10), "keep {keep}, {files} files, {done} steps");
+                let (bytes, gap) = rig.read_from(0);
+                assert_eq!((bytes, gap), (after, lost as u64), "keep {keep}, {files} files, {done} steps");
+                assert_eq!(Spans::load(&rig.names).unwrap(), rig.share.spans().unwrap());
+                if done >= total {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Does the first steps of a rotation, in the order in which `LogFile::rotate` does them; answers how many there are.
+fn interrupt(names: &Names, keep: u32, files: u32, done: usize, end: u64) -> usize {
+    use super::index::{Index, Record, What};
+    let mut steps: Vec<Box<dyn Fn()>> = Vec::new();
+    let n = names.clone();
+    steps.push(Box::new(move || drop(File::create(n.fresh()).unwrap())));
+    let n = names.clone();
+    steps.push(Box::new(move || {
+        let mut index = Index::open(&n.index(0)).unwrap().unwrap();
+        index.append(Record { position: end, what: What::End { wall: Wall(5) } }).unwrap();
+    }));
+    let top = files.min(keep - 1);
+    if keep > 1 && files == keep {
+        for path in [names.index(keep - 1), names.log(keep - 1)] {
+            steps.push(Box::new(move || std::fs::remove_file(&path).unwrap()));
+        }
+    }
+    for k in (0..top).rev() {
+        for (from, to) in [(names.index(k), names.index(k + 1)), (names.log(k), names.log(k + 1))] {
+            steps.push(Box::new(move || std::fs::rename(&from, &to).unwrap()));
+        }
+    }
+    let n = names.clone();
+    steps.push(Box::new(move || std::fs::rename(n.fresh(), n.log(0)).unwrap()));
+    let n = names.clone();
+    steps.push(Box::new(move || drop(Index::replace(&n.index(0), Record::output(Wall(5), end), None).unwrap())));
+    for step in steps.iter().take(done) {
+        step();
+    }
+    steps.len()
+}
+
+#[test]
+fn a_file_that_somebody_cuts_removes_or_lengthens_loses_nothing_new() {
+    let mut rig = Rig::new(1_000_000, 3);
+    rig.write(b"one\ntwo\n");
+    File::options().write(true).open(rig.names.log(0)).unwrap().set_len(0).unwrap();
+    rig.write(b"three\n");
+    assert_eq!(rig.log(0), b"three\n");
+    assert_eq!(rig.share.end(), Some(14), "positions go on");
+    assert_eq!(rig.read_from(4), (b"three\n".to_vec(), 4));
+    rig.die();
+    rig.write(b"four\n");
+    assert_eq!(rig.log(0), b"three\nfour\n");
+    assert_eq!((rig.share.end(), rig.read_from(8)), (Some(19), (b"three\nfour\n".to_vec(), 0)));
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    rig.write(b"five\n");
+    assert_eq!(rig.log(0), b"five\n");
+    assert_eq!((rig.share.end(), rig.read_from(14)), (Some(24), (b"five\n".to_vec(), 5)));
+    rig.die();
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    rig.write(b"six\n");
+    // The index does not know of what came within its last second.
+    let end = rig.share.end().unwrap();
+    assert!(end >= 19 + 4, "{end}");
+    let mut file = File::options().append(true).open(rig.names.log(0)).unwrap();
+    file.write_all(b"not hob's\n").unwrap();
+    rig.write(b"seven\n");
+    assert_eq!(rig.log(0), b"six\nnot hob's\nseven\n");
+    assert_eq!(rig.share.end(), Some(end + 16));
+}
+
+#[test]
+fn a_missing_or_damaged_index_is_made_anew_from_what_the_others_say() {
+    for damage in [0, 1] {
+        let mut rig = Rig::new(100, 4);
+        rig.write(&b"123456789\n".repeat(95));
+        assert_eq!(rig.share.end(), Some(950));
+        let path = rig.names.index(0);
+        if damage == 0 {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            File::options().write(true).open(&path).unwrap().write_all_at(b"xx", 2).unwrap();
+        }
+        std::fs::remove_file(rig.names.index(2)).unwrap();
+        rig.die();
+        rig.write(b"123456789\n");
+        assert_eq!(rig.share.end(), Some(960));
+        assert_eq!(rig.read_from(700), (b"123456789\n".repeat(26), 0));
+    }
+}
+
+#[test]
+fn files_are_private_and_links_are_not_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |p: &std::path::Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+    let mut rig = Rig::new(100, 3);
+    rig.write(b"one\n");
+    assert_eq!(mode(&rig.names.log(0)), 0o600);
+    assert_eq!(mode(&rig.names.index(0)), 0o600);
+    assert_eq!(mode(rig.names.folder().unwrap()), 0o700);
+    let target = rig.dir.path("target");
+    std::fs::write(&target, "untouched").unwrap();
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    std::os::unix::fs::symlink(&target, rig.names.log(0)).unwrap();
+    rig.pipe.write_all(b"two\n").unwrap();
+    let out = rig.drain();
+    assert!(out.notes.iter().any(|n| n.contains("cannot")), "{:?}", out.notes);
+    assert_eq!(std::fs::read(&target).unwrap(), b"untouched");
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    rig.clock += 2000;
+    rig.write(b"three\n");
+    assert_eq!(rig.log(0), b"[hob: 4 bytes dropped]\nthree\n");
+}
+
+#[test]
+fn the_index_gets_a_record_a_second_and_one_for_each_run() {
+    let mut rig = Rig::new(1_000_000, 3);
+    rig.source.mark(Point::Start(RunId(7)));
+    for _ in 0..10 {
+        rig.write(b"line\n");
+        rig.write(b"line\n");
+    }
+    // 20 turns of 300 ms: one for the file, one for the run, and one for each full second.
+    let index = std::fs::read(rig.names.index(0)).unwrap();
+    let walls: Vec<Option<index::Record>> = index.chunks(24).map(index::Record::decode).collect();
+    assert!(walls.iter().all(Option::is_some));
+    assert_eq!(walls.len(), 2 + 4);
+    rig.die();
+    rig.source.order(Order::Await { run: RunId(7), pattern: Regex::new("^line$").unwrap() });
+    assert_eq!(rig.drain().facts, [Fact::Ready(RunId(7))], "its output began before this daemon");
+}
+
+#[test]
+fn readiness_is_seen_in_the_runs_own_output_alone() {
+    let pattern = || Regex::new("^ready$").unwrap();
+    let mut rig = Rig::new(100, 3);
+    rig.write(b"ready\n");
+    // The last run's line lies in the pipe still when the next begins.
+    rig.pipe.write_all(b"ready\nrea").unwrap();
+    rig.source.mark(Point::Start(RunId(2)));
+    rig.source.order(Order::Await { run: RunId(2), pattern: pattern() });
+    assert_eq!(rig.drain().facts, []);
+    assert_eq!(rig.write(b"dy\n").facts, [], "the line began before the run");
+    assert_eq!(rig.write(b"almost ready\n").facts, []);
+    assert_eq!(rig.write(b"ready\nready\n").facts, [Fact::Ready(RunId(2))]);
+    assert_eq!(rig.write(b"ready\n").facts, [], "once");
+    // It was printed before anybody asked, and rotated away from the current file.
+    rig.source.mark(Point::Start(RunId(3)));
+    rig.write(b"ready\n");
+    rig.write(&[b'x'; 99]);
+    rig.write(b"\n");
+    rig.source.order(Order::Await { run: RunId(3), pattern: pattern() });
+    assert_eq!(rig.drain().facts, [Fact::Ready(RunId(3))]);
+    // A takeover between the start and the line.
+    rig.source.mark(Point::Start(RunId(4)));
+    rig.write(b"starting\nrea");
+    rig.die();
+    rig.source.order(Order::Await { run: RunId(4), pattern: pattern() });
+    assert_eq!(rig.drain().facts, []);
+    rig.source.order(Order::AwaitEnd(RunId(3)));
+    assert_eq!(rig.write(b"dy\n").facts, [Fact::Ready(RunId(4))]);
+    // The run began, and the daemon died before its first byte had left the pipe.
+    rig.source.mark(Point::Start(RunId(5)));
+    rig.pipe.write_all(b"ready\n").unwrap();
+    rig.die();
+    rig.source.order(Order::Await { run: RunId(5), pattern: pattern() });
+    assert_eq!(rig.drain().facts, [Fact::Ready(RunId(5))]);
+    rig.source.mark(Point::Start(RunId(6)));
+    rig.source.order(Order::Await { run: RunId(6), pattern: pattern() });
+    rig.source.order(Order::AwaitEnd(RunId(6)));
+    assert_eq!(rig.write(b"ready\n").facts, []);
+}
+
+#[test]
+fn the_end_of_a_run_tells_what_it_wrote_whoever_goes_on_writing() {
+    let mut rig = Rig::new(100, 5);
+    rig.write(b"before\n");
+    rig.source.mark(Point::Start(RunId(1)));
+    let lines: Vec<String> = (0..50).map(|n| format!("line {n}\n")).collect();
+    rig.pipe.write_all(lines.concat().as_bytes()).unwrap();
+    rig.pipe.write_all(b"\n\nlast words").unwrap();
+    rig.source.mark(Point::End(RunId(1)));
+    rig.source.mark(Point::Start(RunId(2)));
+    rig.pipe.write_all(b" of another\n").unwrap();
+    let last_lines = ["line 46", "line 47", "line 48", "line 49", "last words"].map(str::to_owned).to_vec();
+    let bytes = lines.concat().len() as u64 + 12;
+    assert_eq!(rig.drain().facts, [Fact::Output { run: RunId(1), bytes, last_lines }]);
+    rig.source.mark(Point::End(RunId(2)));
+    let last_lines = vec![" of another".to_owned()];
+    assert_eq!(rig.drain().facts, [Fact::Output { run: RunId(2), bytes: 12, last_lines }]);
+    // A run that began under an earlier daemon, with a long line that is no text.
+    rig.source.mark(Point::Start(RunId(3)));
+    rig.write("ä".repeat(150).as_bytes());
+    rig.die();
+    rig.pipe.write_all(b"\n\xff\xfe\n").unwrap();
+    rig.source.mark(Point::End(RunId(3)));
+    let last_lines = vec!["ä".repeat(100), "\u{fffd}\u{fffd}".to_owned()];
+    assert_eq!(rig.drain().facts, [Fact::Output { run: RunId(3), bytes: 304, last_lines }]);
+    // A run that wrote nothing.
+    rig.source.mark(Point::Start(RunId(4)));
+    rig.source.mark(Point::End(RunId(4)));
+    assert_eq!(rig.drain().facts, [Fact::Output { run: RunId(4), bytes: 0, last_lines: Vec::new() }]);
+}
+
+#[test]
+fn the_transfer_pipe_is_emptied_into_its_owners_file_first() {
+    let mut rig = Rig::new(1000, 3);
+    rig.write(b"one\n");
+    // The daemon died between the two moves.
+    rig.words.set_owner(source::hash("web"));
+    File::from(rig.ends[3].try_clone().unwrap()).write_all(b"two\n").unwrap();
+    rig.pipe.write_all(b"three\n").unwrap();
+    rig.die();
+    rig.drain();
+    assert_eq!(rig.log(0), b"one\ntwo\nthree\n");
+    // Those of another service are left to it.
+    rig.words.set_owner(source::hash("db"));
+    File::from(rig.ends[3].try_clone().unwrap()).write_all(b"of db\n").unwrap();
+    rig.pipe.write_all(b"four\n").unwrap();
+    rig.die();
+    let out = rig.turn();
+    assert_eq!((out.moved, out.drained), (0, false));
+    assert_eq!(pipe::waiting(&rig.ends[2]).unwrap(), 6);
+}
+
+#[test]
+fn the_copy_passes_everything_on_and_holds_the_service_back() {
+    let mut rig = Rig::new(20_000, 1);
+    let (source, share, writer, desk) = daemon(&rig.ends, &rig.names, &rig.spec, &rig.words, true);
+    (rig.source, rig.share, rig.writer, rig.desk) = (source, share, writer, desk);
+    let (out_read, out_write) = pipe::output().unwrap();
+    let came_on = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let start = |rig: &Rig| {
+        let (words, came_on) = (Arc::clone(&rig.words), Arc::clone(&came_on));
+        let to = out_write.try_clone().unwrap();
+        copy::Copy::start(Arc::clone(&rig.share), words, to, move || {
+            came_on.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        })
+        .unwrap()
+    };
+    let mut copy = start(&rig);
+    let mut out_read = File::from(out_read);
+    let mut seen: Vec<u8> = Vec::new();
+    let mut written: Vec<u8> = Vec::new();
+    let mut held_back = false;
+    let limit = crate::sys::clock::now().mono + Duration::from_secs(30);
+    for n in 0..20_000u32 {
+        let line = format!("line {n}\n");
+        while pipe::waiting(&rig.ends[0]).unwrap() > 40_000 {
+            assert!(crate::sys::clock::now().mono < limit, "{} of {}", seen.len(), written.len());
+            held_back |= rig.turn().held_back;
+            let behind = (rig.share.end().unwrap() + 1).saturating_sub(rig.words.copied());
+            assert!(behind <= 10_000, "{behind} behind");
+            let mut bytes = [0; 3000];
+            if let Ok(n) = out_read.read(&mut bytes) {
+                seen.extend(&bytes[..n]);
+            }
+        }
+        rig.pipe.write_all(line.as_bytes()).unwrap();
+        written.extend(line.as_bytes());
+    }
+    assert!(held_back, "the reader was slower than the service");
+    while seen.len() < written.len() {
+        assert!(crate::sys::clock::now().mono < limit, "{} of {}", seen.len(), written.len());
+        rig.turn();
+        let mut bytes = [0; 3000];
+        match out_read.read(&mut bytes) {
+            Ok(n) => seen.extend(&bytes[..n]),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    assert!(seen == written);
+    assert!(came_on.load(std::sync::atomic::Ordering::SeqCst) > 0);
+    assert!(copy.finish(Duration::from_secs(10), || crate::sys::clock::now().mono));
+    // The next daemon goes on where this one was, and a reader that is gone stops nobody.
+    rig.write(b"the end\n");
+    let mut copy = start(&rig);
+    assert!(copy.finish(Duration::from_secs(10), || crate::sys::clock::now().mono));
+    let mut bytes = [0; 100];
+    let n = out_read.read(&mut bytes).unwrap();
+    assert_eq!(&bytes[..n], b"the end\n");
+    drop(out_read);
+    let mut copy = start(&rig);
+    for _ in 0..100 {
+        rig.pipe.write_all(&[b'x'; 999]).unwrap();
+        while !rig.turn().drained {
+            assert!(crate::sys::clock::now().mono < limit);
+            std::thread::yield_now();
+        }
+    }
+    assert!(copy.finish(Duration::from_secs(10), || crate::sys::clock::now().mono));
+    assert_eq!(rig.words.copied(), u64::MAX);
+}

@@ -1,0 +1,482 @@
+//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held against it.
+
+use crate::disk::Disk;
+use crate::os::Os;
+use crate::plan::Plan;
+use crate::policy::Policy;
+use hob::base::ids::RunId;
+use hob::config::{Condition, Config, Ready, Restart, ServiceSpec};
+use hob::core::record::Entity;
+use hob::core::{Boot, Effect, End, Input, Start, StartError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What a person wants, as the core must remember it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Auto,
+    Up,
+    Down,
+    /// Records may have been lost, or another service's start may have lifted it.
+    Either,
+}
+
+/// What a core has been told about a run.
+#[derive(Clone, Debug)]
+struct Run {
+    service: Arc<str>,
+    spec: Arc<ServiceSpec>,
+    /// The daemon that ordered the start.
+    epoch: u64,
+    /// When `Started` is delivered.
+    told_at: u64,
+    started: bool,
+    ready_at: Option<u64>,
+    /// The end of the main process, or of a start that failed.
+    over: bool,
+    clean: bool,
+    /// hob sent it a signal to end.
+    stopped: bool,
+    forgotten: bool,
+    /// Of an earlier keeper.
+    orphan: bool,
+}
+
+#[derive(Debug)]
+pub struct Check {
+    /// By service: where the records of the wish begin and end in the journal.
+    wishes: BTreeMap<String, Vec<(usize, usize, Wish)>>,
+    runs: BTreeMap<RunId, Run>,
+    policy: Policy,
+    pub config: Config,
+    epoch: u64,
+    /// A shutdown has begun: where its record ends, `usize::MAX` while that is not known.
+    stopping: Option<usize>,
+    hurry: bool,
+    disturbed: bool,
+    pub journal_full: bool,
+    /// Services that leave children in some config; nothing is said about what is left of them.
+    leaves: BTreeSet<String>,
+    entities: BTreeSet<String>,
+    /// Where the records of the last step end.
+    last_end: usize,
+    names: usize,
+}
+
+impl Check {
+    pub fn new(plan: &Plan) -> Check {
+        let all = plan.configs.iter().flat_map(|c| &c.services);
+        Check {
+            wishes: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            policy: Policy::default(),
+            config: Config::default(),
+            epoch: 0,
+            stopping: None,
+            hurry: false,
+            disturbed: false,
+            journal_full: false,
+            leaves: all.filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            entities: BTreeSet::new(),
+            last_end: 0,
+            names: plan.names().len(),
+        }
+    }
+
+    pub fn wish(&self, service: &str) -> Wish {
+        self.wishes.get(service).and_then(|w| w.last()).map_or(Wish::Auto, |w| w.2)
+    }
+
+    /// Where the record of the present wish ends.
+    pub fn wish_end(&self, service: &str) -> usize {
+        self.wishes.get(service).and_then(|w| w.last()).map_or(0, |w| w.1)
+    }
+
+    pub fn set_wish(&mut self, service: &str, wish: Wish, begin: usize, end: usize) {
+        self.wishes.entry(service.to_owned()).or_default().push((begin, end, wish));
+    }
+
+    /// A person's start pulls up what it requires, even out of a person's stop.
+    pub fn lift(&mut self, service: &str, begin: usize, end: usize) {
+        for name in self.closure(service, false) {
+            if self.wish(&name) == Wish::Down {
+                self.set_wish(&name, Wish::Either, begin, end);
+            }
+        }
+    }
+
+    /// A person spoke: the counters of all that is connected with it may begin anew.
+    pub fn spoken(&mut self, service: &str) {
+        self.policy.forget(service);
+        for name in self.closure(service, true) {
+            self.policy.forget(&name);
+        }
+    }
+
+    /// All that it needs, directly and not, and with `both` all that needs it.
+    fn closure(&self, service: &str, both: bool) -> BTreeSet<String> {
+        let (mut seen, mut stack) = (BTreeSet::new(), vec![service.to_owned()]);
+        while let Some(name) = stack.pop() {
+            for (other, spec) in &self.config.services {
+                let needs =
+                    |s: &ServiceSpec, n: &str| s.requires.iter().chain(&s.wants).chain(&s.after).any(|x| x.name == n);
+                let linked =
+                    self.config.services.get(&name).is_some_and(|s| needs(s, other)) || both && needs(spec, &name);
+                if linked && seen.insert(other.clone()) {
+                    stack.push(other.clone());
+                }
+            }
+        }
+        seen
+    }
+
+    /// The journal ends here now: what lay behind it never happened.
+    pub fn lost(&mut self, survives: usize) {
+        for wishes in self.wishes.values_mut() {
+            while let Some((begin, end, _)) = wishes.last().copied().filter(|w| w.1 > survives) {
+                wishes.pop();
+                if begin < survives {
+                    wishes.push((begin.min(survives), survives.min(end), Wish::Either));
+                    break;
+                }
+            }
+        }
+        if self.stopping.is_some_and(|end| end > survives) {
+            self.stopping = None;
+        }
+        self.disturbed = true;
+        // Counters that were written to the lost part are lost with it.
+        if self.last_end > survives {
+            self.policy.forget_all();
+            self.last_end = survives;
+        }
+    }
+
+    pub fn new_keeper(&mut self) {
+        self.policy.forget_all();
+        self.stopping = None;
+        self.hurry = false;
+        for run in self.runs.values_mut().filter(|r| !r.forgotten) {
+            run.over = true;
+            run.orphan = true;
+        }
+    }
+
+    /// The daemon said that the shutdown is complete.
+    pub fn exited(&mut self) {
+        self.stopping = None;
+    }
+
+    pub fn shutdown_undisturbed(&self) -> bool {
+        self.stopping.is_some() && !self.disturbed
+    }
+
+    /// Records of the last step end here.
+    pub fn ends_at(&mut self, end: usize) {
+        self.last_end = end;
+        if self.stopping == Some(usize::MAX) {
+            self.stopping = Some(end);
+        }
+    }
+
+    pub fn will_tell_started(&mut self, run: RunId, at: u64) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.told_at = at;
+        }
+    }
+
+    /// Facts about a run come after the answer to its start.
+    pub fn started_told(&self, run: RunId) -> u64 {
+        self.runs.get(&run).map_or(0, |r| r.told_at)
+    }
+
+    /// Takes note of what the core is about to be told.
+    pub fn input(&mut self, now: u64, input: &Input) {
+        match input {
+            Input::Boot(boot) => self.booted(now, boot),
+            Input::Started { run, result } => self.told_started(now, *run, result),
+            Input::Exited { run, end, .. } => self.told_end(now, *run, *end),
+            Input::ReadySeen { run } | Input::Notify { run, .. } => {
+                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
+                    run.ready_at.get_or_insert(now);
+                }
+            }
+            Input::ConfigRead { result: Ok(config), .. } => {
+                self.config = Config::clone(config);
+                self.policy.forget_all();
+            }
+            Input::Stop { hurry } => {
+                self.stopping = self.stopping.or(Some(usize::MAX));
+                self.hurry |= *hurry;
+                self.disturbed = false;
+            }
+            Input::KeeperGone => {
+                self.stopping = self.stopping.or(Some(usize::MAX));
+                self.disturbed = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn booted(&mut self, now: u64, boot: &Boot) {
+        self.epoch += 1;
+        if boot.config_error.is_none() {
+            self.config = boot.config.clone();
+        }
+        for slot in &boot.table {
+            let Some(run) = self.runs.get(&slot.run).filter(|r| !r.over) else { continue };
+            let new = !run.started;
+            match (&slot.exec_error, slot.ended, slot.pid) {
+                (Some(e), _, _) => self.told_started(now, slot.run, &Err(e.clone())),
+                (None, ended, Some(pid)) => {
+                    if new {
+                        self.told_started(now, slot.run, &Ok(pid));
+                    }
+                    if let Some((end, _)) = ended {
+                        self.told_end(now, slot.run, end);
+                    }
+                }
+                (None, _, None) => {}
+            }
+        }
+        if boot.stop {
+            self.stopping = Some(usize::MAX);
+        }
+    }
+
+    fn told_started(&mut self, now: u64, run: RunId, result: &Result<u32, StartError>) {
+        let Some(run) = self.runs.get_mut(&run) else { return };
+        match result {
+            Ok(_) => {
+                run.started = true;
+                if run.spec.ready == Ready::Spawned {
+                    run.ready_at.get_or_insert(now);
+                }
+            }
+            Err(e) => {
+                run.over = true;
+                if run.stopped {
+                    self.policy.stopped(&run.service);
+                } else if e.transient {
+                    self.policy.refused(&run.service, now);
+                } else {
+                    self.policy.ended(&run.service, &run.spec, None, 0, now);
+                }
+            }
+        }
+    }
+
+    fn told_end(&mut self, now: u64, run: RunId, end: End) {
+        let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
+        run.over = true;
+        run.clean = matches!(end, End::Code(0) | End::Unknown);
+        if run.stopped || run.orphan {
+            self.policy.stopped(&run.service);
+        } else {
+            let healthy = run.ready_at.map_or(0, |at| now - at);
+            let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
+            self.policy.ended(&run.service, spec, Some(end), healthy, now);
+        }
+    }
+
+    /// Records of one step.
+    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
+        for r in records {
+            match &r.json {
+                Some(json) => {
+                    if serde_json::from_str::<serde_json::Value>(json).is_err() {
+                        return Err(format!("records: {} is not JSON: {json}", r.key));
+                    }
+                    self.entities.insert(r.key.clone());
+                }
+                None => {
+                    self.entities.remove(&r.key);
+                }
+            }
+        }
+        // One record a service, one a run of it and its orphans, one a key, and a few of the daemon's own.
+        let bound = 4 * self.names + 64;
+        if self.entities.len() > bound {
+            return Err(format!("memory: {} entities are alive, and {bound} would do", self.entities.len()));
+        }
+        Ok(())
+    }
+
+    /// Holds an order against what is known, before it is carried out.
+    pub fn effect(&mut self, now: u64, effect: &Effect, os: &Os, disk: &Disk) -> Result<(), String> {
+        match effect {
+            Effect::Start(start) => self.start(now, start, os, disk),
+            Effect::Signal { run, signal, tree } => self.signal(*run, *signal, *tree, os),
+            Effect::Kill { run } => self.signal(*run, 9, true, os),
+            Effect::Sweep { run } | Effect::Await { run, .. } | Effect::AwaitEnd { run } => self.known(*run, effect),
+            Effect::Forget { run } => {
+                self.known(*run, effect)?;
+                self.forget(*run, os, disk)
+            }
+            Effect::Remove { service } => match os.of_service(service).find(|p| !self.leaves(p.run)) {
+                Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
+                None => Ok(()),
+            },
+            Effect::Exit { .. } => match os.procs.values().find(|p| !self.leaves(p.run)) {
+                Some(p) if !self.hurry && !self.disturbed => Err(format!("exit: process {} still lives", p.pid)),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn known(&self, run: RunId, effect: &Effect) -> Result<(), String> {
+        match self.runs.get(&run) {
+            None => Err(format!("unknown run: {effect:?}")),
+            Some(r) if r.forgotten => Err(format!("unknown run: it was forgotten: {effect:?}")),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether children of this run may live on by its config.
+    fn leaves(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|r| self.leaves.contains(&*r.service))
+    }
+
+    fn start(&mut self, now: u64, start: &Start, os: &Os, disk: &Disk) -> Result<(), String> {
+        let (run, name) = (start.run, &*start.service);
+        if let Some(old) = self.runs.get(&run) {
+            let made = os.runs.get(&run).is_some_and(|t| t.pid.is_some() || t.exec_failed);
+            if made || old.epoch == self.epoch || *old.service != *name {
+                return Err(format!("started twice: run {run} of {name}"));
+            }
+        }
+        if disk.get(&format!("run/{run}")).is_none() {
+            return Err(format!("intent: run {run} of {name} is started without a record"));
+        }
+        if self.wish(name) == Wish::Down {
+            return Err(format!("stays stopped: {name} is started though a person stopped it"));
+        }
+        if self.stopping.is_some() {
+            return Err(format!("shutdown: {name} is started in it"));
+        }
+        if let Some((other, _)) =
+            self.runs.iter().find(|(id, r)| **id != run && !r.over && *r.service == *name && r.epoch == self.epoch)
+        {
+            return Err(format!("one run: {name} is started while run {other} is not over"));
+        }
+        for need in &start.spec.requires {
+            if !self.reached(&need.name, need.condition) {
+                return Err(format!("order: {name} is started, and {} is not {:?}", need.name, need.condition));
+            }
+        }
+        self.policy.started(name, &start.spec, now)?;
+        self.runs.insert(
+            run,
+            Run {
+                service: start.service.clone(),
+                spec: start.spec.clone(),
+                epoch: self.epoch,
+                told_at: 0,
+                started: false,
+                ready_at: None,
+                over: false,
+                clean: false,
+                stopped: false,
+                forgotten: false,
+                orphan: false,
+            },
+        );
+        Ok(())
+    }
+
+    fn reached(&self, need: &str, condition: Condition) -> bool {
+        let Some(run) = self.runs.values().rev().find(|r| *r.service == *need) else { return false };
+        let up = run.started && !run.over;
+        match condition {
+            _ if run.over => run.clean && run.spec.restart != Restart::Always,
+            Condition::Started => up,
+            Condition::Ready => up && run.ready_at.is_some(),
+        }
+    }
+
+    fn signal(&mut self, run: RunId, signal: i32, tree: bool, os: &Os) -> Result<(), String> {
+        self.known(run, &Effect::Signal { run, signal, tree })?;
+        let Some(r) = self.runs.get(&run) else { return Ok(()) };
+        let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
+        let ends = matches!(signal, 2 | 9 | 15);
+        if ends && main_lives && !self.hurry {
+            let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
+            if wanted_down && signal != 9 {
+                self.dependants_gone(&service)?;
+            }
+        }
+        if ends && let Some(r) = self.runs.get_mut(&run) {
+            r.stopped = true;
+        }
+        Ok(())
+    }
+
+    /// Nothing that requires it may still be up when it is stopped.
+    fn dependants_gone(&self, service: &str) -> Result<(), String> {
+        for r in self.runs.values().filter(|r| r.started && !r.over && r.epoch <= self.epoch) {
+            let needs = |s: &ServiceSpec| s.requires.iter().any(|n| n.name == service);
+            let now = self.config.services.get(&*r.service);
+            if needs(&r.spec) && now.is_some_and(|s| needs(s)) && *r.service != *service {
+                return Err(format!("order: {service} is stopped while {} is up", r.service));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, run: RunId, os: &Os, disk: &Disk) -> Result<(), String> {
+        if !self.leaves(run)
+            && let Some(p) = os.procs.values().find(|p| p.run == run)
+        {
+            return Err(format!("forget: run {run} still has process {}", p.pid));
+        }
+        if os.main_of(run).is_some() {
+            return Err(format!("forget: run {run} still runs"));
+        }
+        if disk.get(&format!("run/{run}")).is_some() {
+            return Err(format!("forget: the end of run {run} is not on record"));
+        }
+        if let Some(r) = self.runs.get_mut(&run) {
+            r.forgotten = true;
+            r.over = true;
+        }
+        Ok(())
+    }
+
+    /// The process is about to be made.
+    pub fn spawn(&self, start: &Start, os: &Os) -> Result<(), String> {
+        if let Some(p) = os.of_service(&start.service).find(|p| p.main) {
+            return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
+        }
+        match os.of_service(&start.service).next() {
+            Some(p) if !self.leaves(p.run) => {
+                Err(format!("leftovers: {} is started while process {} of run {} lives", start.service, p.pid, p.run))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds `service.list` against what is true.
+    pub fn listed(&self, list: &serde_json::Value, os: &Os) -> Result<(), String> {
+        let Some(services) = list["services"].as_array() else { return Err(format!("list: {list}")) };
+        for s in services {
+            let (name, state) = (s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default());
+            let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
+            if at_rest && let Some(p) = os.of_service(name).find(|p| p.main || !self.leaves(p.run)) {
+                return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
+            }
+            let desired = s["desired"].as_str().unwrap_or_default();
+            match (self.wish(name), desired) {
+                (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
+                (wish, _) => return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}")),
+            }
+            let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
+            if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)
+                && pid != main
+            {
+                return Err(format!("list: {name} has pid {pid}, and its process is {main}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! The end of a seed: the faults are over and time has passed, so everything that can be well has to be.
+
+use crate::check::Wish;
+use crate::plan::{Verb, program, works};
+use crate::world::World;
+use hob::config::{Restart, ServiceSpec};
+use hob::core::{Effect, Input, Out};
+use std::collections::BTreeMap;
+
+impl World<'_> {
+    pub fn verdict(&mut self) {
+        if self.core.is_none() {
+            return self.fail("liveness: no daemon runs".to_owned());
+        }
+        let Some(list) = self.list() else { return self.fail("liveness: service.list has no answer".to_owned()) };
+        let judged = self.check.listed(&list, &self.os);
+        self.require(judged);
+        let states: BTreeMap<String, (String, String)> = list["services"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|s| {
+                let text = |member: &str| s[member].as_str().unwrap_or_default().to_owned();
+                (text("name"), (text("state"), text("desired")))
+            })
+            .collect();
+        let config = self.check.config.clone();
+        for (name, spec) in &config.services {
+            let judged = match states.get(name) {
+                None => Err(format!("liveness: {name} is in the config and not in the list")),
+                Some((state, desired)) => self.rest(name, spec, state, desired, &states),
+            };
+            self.require(judged);
+        }
+        for name in states.keys().filter(|n| !config.services.contains_key(*n)) {
+            self.fail(format!("liveness: {name} is not in the config any more"));
+        }
+        self.quiet(&states);
+        self.all_answered(&states);
+    }
+
+    /// Whether this is where a service may stay.
+    fn rest(
+        &self,
+        name: &str,
+        spec: &ServiceSpec,
+        state: &str,
+        desired: &str,
+        states: &BTreeMap<String, (String, String)>,
+    ) -> Result<(), String> {
+        let alive = self.os.of_service(name).any(|p| p.main);
+        let restless = !works(spec) || program(spec) == "task" && spec.restart == Restart::Always;
+        let waits = |need: &str| {
+            let state = states.get(need).map_or("", |s| s.0.as_str());
+            let spec = self.check.config.services.get(need);
+            !matches!(state, "running" | "finished") || spec.is_none_or(|s| !works(s) || program(s) == "task")
+        };
+        let fine = match (desired, state) {
+            ("down", "stopped") => !alive,
+            ("up", "running") => alive,
+            ("up", "finished") => spec.restart != Restart::Always,
+            ("up", "failed") => spec.restart == Restart::Never || spec.max_restarts > 0,
+            ("up", "backoff" | "starting" | "stopping") => restless,
+            ("up", "waiting") => {
+                spec.requires.iter().chain(&spec.wants).chain(&spec.after).any(|n| waits(&n.name)) || restless
+            }
+            _ => false,
+        };
+        let must = match self.check.wish(name) {
+            Wish::Up => desired == "up",
+            Wish::Down => desired == "down",
+            Wish::Auto => desired == "up" || !spec.autostart,
+            Wish::Either => true,
+        };
+        if fine && must {
+            Ok(())
+        } else {
+            Err(format!("liveness: {name} ends as {state}, desired {desired}: {spec:?}"))
+        }
+    }
+
+    /// With everything at rest nothing may be due but the heartbeat.
+    fn quiet(&mut self, states: &BTreeMap<String, (String, String)>) {
+        let restless = |s: &(String, String)| matches!(s.0.as_str(), "backoff" | "starting" | "stopping");
+        if states.values().any(restless) {
+            return;
+        }
+        for _ in 0..3 {
+            let Some(at) = self.deadline() else { return };
+            if self.check.config.daemon.heartbeat.is_zero() {
+                return self.fail(format!("quiet: all is at rest, and something is due at {at} ns"));
+            }
+            self.now = at;
+            let now = self.clock();
+            let mut out = Out::default();
+            if let Some(core) = &mut self.core {
+                core.step(now, Input::Tick, &mut out);
+            }
+            let beat = |e: &Effect| matches!(e, Effect::Heartbeat { .. });
+            if !out.records.is_empty() || !out.effects.iter().all(beat) {
+                return self.fail(format!("quiet: all is at rest, and a tick does {out:?}"));
+            }
+            if self.deadline().is_some_and(|next| next <= at) {
+                return self.fail(format!("quiet: a tick leaves the deadline at {at} ns"));
+            }
+        }
+    }
+
+    /// Only a wait without a limit, for a service that does not get there, may be unanswered.
+    fn all_answered(&mut self, states: &BTreeMap<String, (String, String)>) {
+        let settled =
+            |name: &String| states.get(name).is_none_or(|s| matches!(s.0.as_str(), "running" | "stopped" | "finished"));
+        for ask in self.clients.unanswered() {
+            let endless = ask.wait && ask.timeout.is_none() && !ask.names.iter().all(settled);
+            if !(endless && matches!(ask.verb, Verb::Start | Verb::Restart)) {
+                self.fail(format!("one reply: nobody answered {ask:?}"));
+            }
+        }
+    }
+}

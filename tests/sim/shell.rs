@@ -1,0 +1,233 @@
+//! The fake shell: it carries out effects on the fake system and schedules what comes of them.
+
+use crate::os::{MS, exec_error, notifies, shortage};
+use crate::plan::program;
+use crate::world::{Event, World};
+use hob::base::ids::{ReqId, RunId};
+use hob::config::Ready;
+use hob::core::record::Entity;
+use hob::core::{Effect, End, Input, Start, TableRun, Usage};
+
+pub fn ready_datagram(run: RunId) -> Input {
+    Input::Notify { run, fields: vec![("READY".to_owned(), "1".to_owned())] }
+}
+
+pub fn keys(records: &[Entity]) -> String {
+    records.iter().map(|r| format!("{} {} ", r.key, r.json.as_deref().unwrap_or("gone"))).collect()
+}
+
+/// Whether this is the answer that a request was not accepted.
+pub fn is_refusal(effect: &Effect, req: ReqId) -> bool {
+    matches!(effect, Effect::Reply { req: r, result: Err(_), .. } if *r == req)
+}
+
+impl World<'_> {
+    pub fn exec(&mut self, effect: Effect) {
+        let checked = self.check.effect(self.now, &effect, &self.os, &self.disk);
+        self.require(checked);
+        match effect {
+            Effect::Start(start) => self.start(start),
+            Effect::Signal { run, signal, tree } => self.signal(run, signal, tree),
+            Effect::Kill { run } => self.signal(run, 9, true),
+            Effect::Sweep { run } => {
+                self.os.watched.insert(run);
+                let ms = self.delay();
+                self.soon(ms, true, Event::Scan(run));
+            }
+            Effect::Await { run, .. } => {
+                self.os.awaited.insert(run);
+                if self.os.main_of(run).is_some_and(|p| p.ready) {
+                    self.tell_soon(Input::ReadySeen { run });
+                }
+            }
+            Effect::AwaitEnd { run } => {
+                self.os.awaited.remove(&run);
+            }
+            Effect::Forget { run } => self.forget(run),
+            Effect::Reply { req, result, durable } => self.reply(req, result, durable),
+            Effect::Notify { conn, stream, method, params } => self.notified(conn, stream, method, &params),
+            Effect::Event { seq, line } => {
+                let want = self.disk.events.last().map_or(1, |(s, _)| s + 1);
+                if seq != want {
+                    self.fail(format!("events: number {seq} follows {}", want - 1));
+                }
+                if serde_json::from_str::<serde_json::Value>(&line).is_err() {
+                    self.fail(format!("events: not JSON: {line}"));
+                }
+                self.disk.events.push((seq, line));
+                if self.disk.events.len() > hob::base::limits::EVENTS_KEPT {
+                    self.disk.events.remove(0);
+                }
+            }
+            Effect::Logs { req, .. } | Effect::CloseStream { req, .. } => self.reply(req, Ok("{}".to_owned()), false),
+            Effect::Measure { req, runs } => {
+                let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
+                self.tell_soon(Input::Measured { req, usage });
+            }
+            Effect::LoadConfig { req } => {
+                let result = match self.file {
+                    Some(_) => Ok(Box::new(self.config())),
+                    None => Err("hob.json:1:1: expected a value".to_owned()),
+                };
+                self.tell_soon(Input::ConfigRead { req, result });
+            }
+            Effect::Stopping { limit } => {
+                let ms = u64::try_from(limit.as_millis()).unwrap_or(0) + 5000;
+                self.at(self.now + ms * MS, None, Event::KeeperLimit(self.keeper));
+            }
+            Effect::Exit { .. } => self.exit(),
+            Effect::Remove { .. }
+            | Effect::LogSpec { .. }
+            | Effect::Daemon { .. }
+            | Effect::Heartbeat { .. }
+            | Effect::Log { .. }
+            | Effect::Ready => {}
+        }
+    }
+
+    /// A result of the daemon's own threads or descriptors.
+    fn tell_soon(&mut self, input: Input) {
+        let ms = self.delay();
+        self.soon(ms, true, Event::Deliver(input));
+    }
+
+    /// A fact about a run, never before the answer to its start.
+    fn tell_of_run(&mut self, run: RunId, ms: u64, input: Input) {
+        let delay = self.rng.below(ms * MS + 1);
+        let at = (self.now + delay).max(self.check.started_told(run));
+        self.at(at, Some(self.epoch), Event::Deliver(input));
+    }
+
+    fn start(&mut self, start: Box<Start>) {
+        self.score.starts += 1;
+        let run = start.run;
+        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None });
+        let truth = crate::os::Truth {
+            service: start.service.clone(),
+            spec: start.spec.clone(),
+            pid: None,
+            exec_failed: false,
+            ended: None,
+        };
+        self.os.runs.insert(run, truth);
+        let ms = self.delay();
+        self.soon(ms, true, Event::Spawn(start));
+    }
+
+    /// A pool thread clones the child.
+    pub fn spawn(&mut self, start: &Start) {
+        let run = start.run;
+        let answer = if self.rng.percent(self.options.transient) {
+            if let Some(slot) = self.os.table.get_mut(&run) {
+                slot.exec_error = Some(shortage());
+            }
+            Err(shortage())
+        } else if program(&start.spec) == "noexec" {
+            if let Some(slot) = self.os.table.get_mut(&run) {
+                slot.pid = Some(1);
+                slot.exec_error = Some(exec_error());
+            }
+            if let Some(truth) = self.os.runs.get_mut(&run) {
+                truth.exec_failed = true;
+            }
+            Err(exec_error())
+        } else {
+            let checked = self.check.spawn(start, &self.os);
+            self.require(checked);
+            let habits = self.os.habits(self.plan.seed, run, &start.spec, &self.options, self.calm);
+            let pid = self.os.spawn(run, &habits);
+            self.note(|| format!("  process {pid} of run {run} of {}: {habits:?}", start.service));
+            if let Some(ms) = habits.ready_in {
+                self.at(self.now + ms * MS, None, Event::ProcReady(pid));
+            }
+            if let Some((ms, end)) = habits.ends_in {
+                self.at(self.now + ms * MS, None, Event::ProcEnd(pid, end));
+            }
+            Ok(pid)
+        };
+        let ms = self.delay();
+        let at = self.now + self.rng.below(ms * MS + 1);
+        self.check.will_tell_started(run, at);
+        self.at(at, Some(self.epoch), Event::Deliver(Input::Started { run, result: answer }));
+    }
+
+    fn signal(&mut self, run: RunId, signal: i32, tree: bool) {
+        let hit: Vec<(u32, bool)> =
+            self.os.procs.values().filter(|p| p.run == run && (tree || p.main)).map(|p| (p.pid, p.deaf)).collect();
+        for (pid, deaf) in hit {
+            if matches!(signal, 1 | 10 | 12) || deaf && signal != 9 {
+                continue;
+            }
+            let ms = if signal == 9 { self.options.unkillable } else { 300 };
+            let Some(proc) = self.os.procs.get_mut(&pid) else { continue };
+            if proc.dying && signal != 9 {
+                continue;
+            }
+            proc.dying = true;
+            let end = if signal != 9 && run.0 % 2 == 0 { End::Code(0) } else { End::Signal(signal) };
+            self.soon(ms, false, Event::ProcEnd(pid, end));
+        }
+    }
+
+    pub fn scan(&mut self, run: RunId) {
+        let left = self.os.tree(run);
+        let ms = self.delay();
+        self.tell_of_run(run, ms, Input::Tree { run, left });
+    }
+
+    pub fn proc_ready(&mut self, pid: u32) {
+        let Some(proc) = self.os.procs.get_mut(&pid) else { return };
+        proc.ready = true;
+        let run = proc.run;
+        let Some(spec) = self.os.runs.get(&run).map(|t| t.spec.clone()) else { return };
+        if notifies(&spec) {
+            if self.core.is_some() {
+                self.tell_of_run(run, 5, ready_datagram(run));
+            } else {
+                self.os.datagrams.insert(run);
+            }
+        } else if !matches!(spec.ready, Ready::Spawned) && self.os.awaited.contains(&run) {
+            self.tell_soon(Input::ReadySeen { run });
+        }
+    }
+
+    pub fn proc_end(&mut self, pid: u32, end: End) {
+        let Some(proc) = self.os.end(pid, end) else { return };
+        let run = proc.run;
+        self.note(|| format!("  process {pid} of run {run} ends: {end:?}"));
+        if self.core.is_none() {
+            return;
+        }
+        if self.options.tells_empty && self.os.tree(run).is_empty() {
+            self.tell_of_run(run, 5, Input::Tree { run, left: Vec::new() });
+        }
+        if self.os.watched.contains(&run) {
+            self.soon(5, true, Event::Scan(run));
+        }
+        if proc.main {
+            let ms = self.delay();
+            self.tell_of_run(run, ms, Input::Exited { run, end, usage: Usage::default() });
+            if self.rng.percent(self.options.output) {
+                let last_lines = vec!["the end".to_owned()];
+                self.tell_of_run(run, ms + 500, Input::Output { run, bytes: 8, last_lines });
+            }
+        }
+    }
+
+    fn forget(&mut self, run: RunId) {
+        self.os.table.remove(&run);
+        self.os.watched.remove(&run);
+        self.os.awaited.remove(&run);
+        if self.rng.percent(25) {
+            self.check_recorded(run);
+        }
+    }
+
+    /// The shutdown is complete: daemon and keeper end.
+    fn exit(&mut self) {
+        self.check.exited();
+        self.core = None;
+        self.die("as it was asked to");
+        self.new_keeper();
+    }
+}

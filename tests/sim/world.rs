@@ -1,0 +1,487 @@
+//! Virtual time and the loop: what happens next, one step of the core, and how daemon, keeper and power come and go.
+
+use crate::check::Check;
+use crate::clients::Clients;
+use crate::disk::Disk;
+use crate::os::{MS, Os};
+use crate::plan::{Action, Death, FAULTS_END, Op, Options, Plan};
+use crate::rng::Rng;
+use hob::base::ids::RunId;
+use hob::base::time::{Mono, Now, Wall};
+use hob::config::Config;
+use hob::core::{Boot, Core, End, Input, Out, Start};
+use std::collections::BTreeMap;
+
+/// Milliseconds without faults after which everything has to have come to rest.
+const CALM: u64 = 200_000;
+/// Steps of the core in one seed, and at one moment, above which it spins.
+const STEPS_MAX: u64 = 300_000;
+const STEPS_AT_ONCE: u64 = 5000;
+/// Lines of the trace that a failure shows.
+const TRACE: usize = 120;
+/// The wall clock when the simulation begins.
+const WALL_START: i64 = 1_800_000_000_000;
+
+#[derive(Debug)]
+pub enum Event {
+    Op(usize),
+    Calm,
+    Boot,
+    /// A thread of the daemon's pool makes the process.
+    Spawn(Box<Start>),
+    Deliver(Input),
+    /// A thread of the daemon's pool looks who is left.
+    Scan(RunId),
+    Sync(usize),
+    ProcReady(u32),
+    ProcEnd(u32, End),
+    /// The keeper waited long enough for a shutdown.
+    KeeperLimit(u64),
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    /// The first words, up to the colon, name the invariant.
+    pub what: String,
+    pub trace: Vec<String>,
+}
+
+/// What a run of the simulator was worth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Score {
+    pub steps: u64,
+    pub starts: u64,
+    pub daemons: u64,
+    pub replies: u64,
+}
+
+#[derive(Debug)]
+pub struct World<'a> {
+    pub plan: &'a Plan,
+    pub options: Options,
+    pub rng: Rng,
+    /// Nanoseconds since the simulation began, and when the machine was booted.
+    pub now: u64,
+    pub booted_at: u64,
+    pub wall_shift: i64,
+    pub core: Option<Core>,
+    /// Counts daemons, keepers and boots of the machine.
+    pub epoch: u64,
+    pub keeper: u64,
+    pub boots: u64,
+    pub generation: u32,
+    pub keeper_gone: bool,
+    pub stop_pending: bool,
+    pub frozen_until: u64,
+    pub os: Os,
+    pub disk: Disk,
+    pub clients: Clients,
+    pub check: Check,
+    pub calm: bool,
+    /// The config file: a version, or broken.
+    pub file: Option<usize>,
+    pub journal_full: bool,
+    pub score: Score,
+    kill: Option<(u64, Death)>,
+    queue: BTreeMap<(u64, u64), (Option<u64>, Event)>,
+    serial: u64,
+    at_once: u64,
+    trace: Vec<String>,
+    failure: Option<String>,
+}
+
+impl<'a> World<'a> {
+    pub fn new(plan: &'a Plan) -> World<'a> {
+        let mut world = World {
+            plan,
+            options: plan.options.clone(),
+            rng: Rng::fork(plan.seed, 2),
+            now: 0,
+            booted_at: 0,
+            wall_shift: 0,
+            core: None,
+            epoch: 0,
+            keeper: 1,
+            boots: 1,
+            generation: 0,
+            keeper_gone: false,
+            stop_pending: false,
+            frozen_until: 0,
+            os: Os::default(),
+            disk: Disk::default(),
+            clients: Clients::default(),
+            check: Check::new(plan),
+            calm: false,
+            file: Some(0),
+            journal_full: false,
+            score: Score::default(),
+            kill: None,
+            queue: BTreeMap::new(),
+            serial: 0,
+            at_once: 0,
+            trace: Vec::new(),
+            failure: None,
+        };
+        for (i, Op { at, .. }) in plan.ops.iter().enumerate() {
+            world.at(at * MS, None, Event::Op(i));
+        }
+        world.at(FAULTS_END * MS, None, Event::Calm);
+        world.at(0, None, Event::Boot);
+        world
+    }
+
+    /// Runs to the end, or to the first thing that must not be.
+    pub fn run(mut self) -> Result<Score, Failure> {
+        let end = (FAULTS_END + CALM) * MS;
+        loop {
+            let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let due = self.deadline();
+            let next = match (queued, due) {
+                (Some(q), Some(d)) => q.min(d),
+                (Some(t), None) | (None, Some(t)) => t,
+                (None, None) => end,
+            };
+            if next >= end {
+                break;
+            }
+            if next > self.now {
+                self.now = next;
+                self.at_once = 0;
+            }
+            if queued.is_some_and(|q| q <= self.now) {
+                if let Some((_, (epoch, event))) = self.queue.pop_first() {
+                    self.happen(epoch, event);
+                }
+            } else {
+                self.step(Input::Tick);
+            }
+            if self.failure.is_some() || self.score.steps > STEPS_MAX || self.at_once > STEPS_AT_ONCE {
+                break;
+            }
+        }
+        if self.score.steps > STEPS_MAX || self.at_once > STEPS_AT_ONCE {
+            let at = self.deadline();
+            self.fail(format!("spins: {} steps at {} ns, next deadline {at:?}", self.at_once, self.now));
+        }
+        if self.failure.is_none() {
+            self.now = end;
+            self.verdict();
+        }
+        match self.failure.take() {
+            Some(what) => Err(Failure { what, trace: self.trace.split_off(self.trace.len().saturating_sub(TRACE)) }),
+            None => Ok(self.score),
+        }
+    }
+
+    /// When the core wants to be stepped, in the simulator's time.
+    pub fn deadline(&self) -> Option<u64> {
+        let at = self.core.as_ref()?.next_deadline()?;
+        Some(at.0.saturating_add(self.booted_at).max(self.now).max(self.frozen_until))
+    }
+
+    pub fn clock(&self) -> Now {
+        let ms = i64::try_from(self.now / MS).unwrap_or(0);
+        Now { mono: Mono(self.now - self.booted_at + MS), wall: Wall(WALL_START + ms + self.wall_shift) }
+    }
+
+    pub fn fail(&mut self, what: String) {
+        self.note(|| format!("FAILED {what}"));
+        self.failure.get_or_insert(what);
+    }
+
+    pub fn require(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.fail(what);
+        }
+    }
+
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
+        let line = format!("{:>10}.{:06} {}", self.now / MS, self.now % MS, text());
+        if self.trace.len() >= 20 * TRACE {
+            self.trace.drain(..19 * TRACE);
+        }
+        self.trace.push(line);
+    }
+
+    /// Schedules something; what belongs to a daemon (`Some(epoch)`) dies with it.
+    pub fn at(&mut self, at: u64, epoch: Option<u64>, event: Event) {
+        self.serial += 1;
+        self.queue.insert((at.max(self.now), self.serial), (epoch, event));
+    }
+
+    /// The same, some time up to `ms` milliseconds from now.
+    pub fn soon(&mut self, ms: u64, of_daemon: bool, event: Event) {
+        let delay = self.rng.below(ms * MS + 1);
+        let epoch = of_daemon.then_some(self.epoch);
+        self.at(self.now + delay, epoch, event);
+    }
+
+    /// How long a result may take, in milliseconds.
+    pub fn delay(&mut self) -> u64 {
+        if self.rng.percent(20) { 5 + self.options.slow } else { 5 }
+    }
+
+    fn happen(&mut self, epoch: Option<u64>, event: Event) {
+        if epoch.is_some() {
+            if epoch != Some(self.epoch) || self.core.is_none() {
+                return;
+            }
+            if self.now < self.frozen_until {
+                return self.at(self.frozen_until, epoch, event);
+            }
+        }
+        match event {
+            Event::Op(i) => self.act(&self.plan.ops[i].what),
+            Event::Calm => self.calm_down(),
+            Event::Boot => self.boot(),
+            Event::Spawn(start) => self.spawn(&start),
+            Event::Deliver(input) => self.step(input),
+            Event::Scan(run) => self.scan(run),
+            Event::Sync(upto) => self.synced(upto),
+            Event::ProcReady(pid) => self.proc_ready(pid),
+            Event::ProcEnd(pid, end) => self.proc_end(pid, end),
+            Event::KeeperLimit(keeper) => self.keeper_limit(keeper),
+        }
+    }
+
+    pub fn step(&mut self, input: Input) {
+        let Some(mut core) = self.core.take() else { return };
+        self.score.steps += 1;
+        self.at_once += 1;
+        self.note(|| format!("> {input:?}"));
+        let now = self.clock();
+        let ready = if let Input::Notify { run, .. } = &input { Some(*run) } else { None };
+        let before = self.disk.position();
+        self.check.input(self.now, &input);
+        let asked = self.clients.asked(&input);
+        let mut out = Out::default();
+        core.step(now, input, &mut out);
+        let torn = match &mut self.kill {
+            Some((0, Death::BeforeWrite)) => Some(0),
+            Some((0, Death::Torn)) => Some(usize::try_from(self.rng.below(out.records.len() as u64 + 1)).unwrap_or(0)),
+            Some((left, Death::BeforeWrite | Death::Torn)) => {
+                *left -= 1;
+                None
+            }
+            Some((_, Death::Between)) | None => None,
+        };
+        let end = before + out.records.len();
+        self.check.ends_at(end);
+        let refused = asked.is_some_and(|a| out.effects.iter().any(|e| crate::shell::is_refusal(e, a.req)));
+        self.core = Some(core);
+        let told = self.check.records(&out.records);
+        self.require(told);
+        if let (Some(asked), false) = (asked, refused) {
+            self.wished(asked, before, end);
+        }
+        self.note(|| format!("  {} records: {}", out.records.len(), crate::shell::keys(&out.records)));
+        self.disk.write(out.records, torn);
+        if torn.is_some() {
+            if let Some(run) = ready {
+                self.os.datagrams.insert(run);
+            }
+            return self.die("in the middle of a write");
+        }
+        for effect in out.effects {
+            if let Some((left, Death::Between)) = &mut self.kill {
+                if *left == 0 {
+                    self.note(|| format!("  not done: {effect:?}"));
+                    if let Some(run) = ready.filter(|r| r.0 % 2 == 0) {
+                        self.os.datagrams.insert(run);
+                    }
+                    return self.die("between two effects");
+                }
+                *left -= 1;
+            }
+            self.note(|| format!("  {effect:?}"));
+            self.exec(effect);
+            if self.core.is_none() || self.failure.is_some() {
+                return;
+            }
+        }
+        if self.rng.percent(10) {
+            self.probe();
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        self.note(|| format!("* {action:?}"));
+        match action {
+            Action::Ask { client, ask } => self.ask(*client, ask.clone()),
+            Action::Disconnect { client } => self.disconnect(*client),
+            Action::Reload { version, client, signal } => self.reload(*version, *client, *signal),
+            Action::KillDaemon { effects, when } => self.kill = Some((*effects, *when)),
+            Action::KillBoth => {
+                self.die("with its keeper");
+                self.new_keeper();
+            }
+            Action::KillKeeper => {
+                if self.core.is_some() {
+                    self.keeper_gone = true;
+                    self.step(Input::KeeperGone);
+                } else {
+                    self.new_keeper();
+                }
+            }
+            Action::PowerLoss { lost } => self.power_loss(*lost),
+            Action::Shutdown { hurry } => {
+                if self.core.is_some() {
+                    self.step(Input::Stop { hurry: *hurry });
+                } else {
+                    self.stop_pending = true;
+                }
+            }
+            Action::WallStep { ms } => self.wall_shift += ms,
+            Action::Freeze { ms } => self.frozen_until = self.now + ms * MS,
+            Action::Crash { service, code } => {
+                let main = self.os.of_service(service).find(|p| p.main && !p.dying).map(|p| p.pid);
+                if let Some(pid) = main {
+                    self.proc_end(pid, End::Code(*code));
+                }
+            }
+            Action::Lag { client } => self.lag(*client),
+            Action::JournalBehind { on } => self.journal_behind(*on),
+            Action::JournalFull { on } => {
+                self.journal_full = *on;
+                self.check.journal_full = *on;
+                self.step(Input::JournalFull { full: *on });
+            }
+        }
+    }
+
+    fn journal_behind(&mut self, on: bool) {
+        if self.core.is_none() || self.disk.is_behind() == on {
+            return;
+        }
+        self.disk.set_behind(on);
+        if !on {
+            self.begin_sync();
+        }
+        self.step(Input::JournalBehind { why: on.then(|| "the disk is full".to_owned()) });
+    }
+
+    /// The end of all faults. What was broken is whole again, and stays so.
+    fn calm_down(&mut self) {
+        self.note(|| "* the faults end".to_owned());
+        self.calm = true;
+        self.kill = None;
+        self.frozen_until = 0;
+        self.options = Options { transient: 0, slow: 0, deaf: 0, leftovers: 0, unkillable: 0, ..self.options.clone() };
+        self.journal_behind(false);
+        self.journal_full = false;
+        self.check.journal_full = false;
+        self.step(Input::JournalFull { full: false });
+        let version = self.file.unwrap_or(0);
+        self.reload(Some(version), 0, false);
+    }
+
+    pub fn config(&self) -> Config {
+        self.file.map(|v| self.plan.configs[v].clone()).unwrap_or_default()
+    }
+
+    /// What a daemon that starts now would know.
+    pub fn knowledge(&self) -> Boot {
+        Boot {
+            config: self.config(),
+            config_error: self.file.is_none().then(|| "hob.json:1:1: expected a value".to_owned()),
+            entities: self.disk.entities(self.disk.written()),
+            table: self.os.table_runs(),
+            leftovers: self.os.leftovers(),
+            events: self.disk.events.clone(),
+            keeper_pid: 1,
+            daemon_pid: 2,
+            generation: self.generation,
+            keeper_key: format!("keeper {} of boot {}", self.keeper, self.boots),
+            version: "0.0.0",
+            main: None,
+            keeper_started: Mono(0),
+            platform: "{}".to_owned(),
+            stop: self.stop_pending,
+        }
+    }
+
+    fn boot(&mut self) {
+        if self.core.is_some() {
+            return;
+        }
+        self.epoch += 1;
+        self.generation += 1;
+        self.score.daemons += 1;
+        let boot = self.knowledge();
+        self.stop_pending = false;
+        self.core = Some(Core::new());
+        self.step(Input::Boot(Box::new(boot)));
+        if self.journal_full {
+            self.step(Input::JournalFull { full: true });
+        }
+        if self.core.is_some() {
+            for run in core::mem::take(&mut self.os.datagrams) {
+                self.soon(5, true, Event::Deliver(crate::shell::ready_datagram(run)));
+            }
+        }
+    }
+
+    /// The daemon is killed.
+    pub fn die(&mut self, how: &str) {
+        self.note(|| format!("* the daemon dies {how}"));
+        self.kill = None;
+        if self.core.take().is_some() {
+            for (epoch, event) in self.queue.values() {
+                if *epoch == Some(self.epoch)
+                    && let Event::Deliver(Input::Notify { run, .. }) = event
+                {
+                    self.os.datagrams.insert(*run);
+                }
+            }
+        }
+        self.epoch += 1;
+        self.os.daemon_died();
+        self.clients.daemon_died();
+        let survives = self.disk.daemon_died();
+        self.check.lost(survives);
+        self.clients.lost(survives);
+        if self.keeper_gone {
+            self.new_keeper();
+        }
+        self.soon(300, false, Event::Boot);
+    }
+
+    /// The keeper is gone too, and its successor knows nothing.
+    pub fn new_keeper(&mut self) {
+        self.keeper += 1;
+        self.generation = 0;
+        self.keeper_gone = false;
+        self.stop_pending = false;
+        self.os.keeper_died();
+        self.check.new_keeper();
+    }
+
+    fn power_loss(&mut self, lost: u64) {
+        self.die("with the machine");
+        self.os.power_lost();
+        self.new_keeper();
+        let survives = self.disk.power_lost(lost);
+        self.check.lost(survives);
+        self.clients.lost(survives);
+        self.boots += 1;
+        self.booted_at = self.now;
+        self.frozen_until = 0;
+    }
+
+    fn keeper_limit(&mut self, keeper: u64) {
+        if self.keeper != keeper {
+            return;
+        }
+        if self.core.is_some() && self.check.shutdown_undisturbed() && self.options.slow + self.options.unkillable == 0
+        {
+            self.fail("shutdown: it did not end within its limit".to_owned());
+        }
+        self.note(|| "* the keeper ends by itself".to_owned());
+        self.die("by its keeper");
+        let all: Vec<u32> = self.os.procs.keys().copied().collect();
+        for pid in all {
+            self.os.end(pid, End::Signal(9));
+        }
+        self.new_keeper();
+    }
+}

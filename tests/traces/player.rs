@@ -1,0 +1,440 @@
+//! Plays a trace: feeds the core its inputs and writes down effects and records in a short form.
+//!
+//! - `# ...` and empty lines are kept. `service NAME JSON` and `daemon JSON` make the config, `main NAME` names the main service.
+//! - `auto on|off`: whether the pretended system answers starts and sweeps by itself, and whether TERM ends a process.
+//! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown with its
+//!   time. Lines that begin with two spaces are effects.
+
+use hob::base::ids::{ConnId, ReqId, RunId};
+use hob::base::time::{Mono, Now, Wall};
+use hob::base::units::parse_duration;
+use hob::config::{Access, Config, Platform, parse};
+use hob::core::{Await, Boot, Core, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage};
+use hob::protocol::methods::{Change, Request};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+struct Process {
+    name: String,
+    pid: Option<u32>,
+    error: Option<StartError>,
+    ended: Option<(End, Usage)>,
+}
+
+struct Player {
+    core: Core,
+    now: Now,
+    services: BTreeMap<String, String>,
+    daemon: String,
+    main: Option<String>,
+    auto: bool,
+    journal: BTreeMap<String, String>,
+    processes: BTreeMap<RunId, Process>,
+    /// The newest run of each name.
+    runs: BTreeMap<String, RunId>,
+    left: Vec<(RunId, Vec<Survivor>)>,
+    keeper: u32,
+    generation: u32,
+    next_req: u64,
+    lines: Vec<String>,
+}
+
+/// The trace with the effects that happen now.
+pub fn play(text: &str) -> String {
+    let mut p = Player {
+        core: Core::new(),
+        now: Now { mono: Mono(1_000_000_000_000), wall: Wall(1_700_000_000_000) },
+        services: BTreeMap::new(),
+        daemon: r#"{"heartbeat":"0s"}"#.to_owned(),
+        main: None,
+        auto: false,
+        journal: BTreeMap::new(),
+        processes: BTreeMap::new(),
+        runs: BTreeMap::new(),
+        left: Vec::new(),
+        keeper: 1,
+        generation: 0,
+        next_req: 0,
+        lines: Vec::new(),
+    };
+    for line in text.lines().filter(|l| !l.starts_with("  ")) {
+        p.lines.push(line.to_owned());
+        p.line(line);
+    }
+    p.lines.join("\n") + "\n"
+}
+
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = line.trim();
+    while !rest.is_empty() {
+        let (word, tail) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').expect("an open quote"),
+            None if rest.starts_with('{') => (rest, ""),
+            None => rest.split_once(' ').unwrap_or((rest, "")),
+        };
+        words.push(word.to_owned());
+        rest = tail.trim_start();
+    }
+    words
+}
+
+impl Player {
+    fn line(&mut self, line: &str) {
+        let mut w = words(line);
+        if w.is_empty() || line.starts_with('#') {
+            return;
+        }
+        if let Some(time) = w[0].strip_prefix('+') {
+            self.pass(parse_duration(time).expect("a duration"));
+            w.remove(0);
+        }
+        let Some(verb) = w.first().cloned() else { return };
+        let arg = |n: usize| w.get(n).cloned().unwrap_or_default();
+        match verb.as_str() {
+            "service" => {
+                self.services.insert(arg(1), arg(2));
+            }
+            "no-service" => {
+                self.services.remove(&arg(1));
+            }
+            "daemon" => self.daemon = arg(1),
+            "main" => self.main = Some(arg(1)),
+            "auto" => self.auto = arg(1) == "on",
+            "boot" => self.boot(None, arg(1) == "stop"),
+            "broken-boot" => self.boot(Some("hob.json:1:1: nonsense".to_owned()), false),
+            "freeze" => {
+                self.now.mono = self.now.mono + parse_duration(&arg(1)).unwrap();
+                self.step(Input::Tick, "");
+            }
+            "crash" => self.crash(),
+            "reboot" => self.reboot(),
+            "left" => self.left.push((self.run(&arg(1)), survivors(&w[2..]))),
+            "journal" => {
+                self.journal.insert(arg(1), arg(2));
+            }
+            "journal?" => self.show_journal(&arg(1)),
+            "snapshot?" => self.show_snapshot(),
+            "next?" => self.show_next(),
+            _ => {
+                let input = self.input(&verb, &w);
+                self.step(input, "");
+            }
+        }
+    }
+
+    fn input(&mut self, verb: &str, w: &[String]) -> Input {
+        let arg = |n: usize| w.get(n).cloned().unwrap_or_default();
+        match verb {
+            "started" => self.started(&arg(1), Ok(arg(2).parse().unwrap())),
+            "not-started" => self.started(&arg(1), Err(StartError { message: arg(2), transient: false })),
+            "delayed" => self.started(&arg(1), Err(StartError { message: arg(2), transient: true })),
+            "exited" => self.exited(&arg(1), &arg(2)),
+            "tree" => Input::Tree { run: self.run(&arg(1)), left: survivors(&w[2..]) },
+            "ready-seen" => Input::ReadySeen { run: self.run(&arg(1)) },
+            "notify" => {
+                let fields = w[2..].iter().map(|f| f.split_once('=').unwrap());
+                let fields = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+                Input::Notify { run: self.run(&arg(1)), fields }
+            }
+            "output" => {
+                Input::Output { run: self.run(&arg(1)), bytes: arg(2).parse().unwrap(), last_lines: w[3..].to_vec() }
+            }
+            "reload" => Input::ConfigRead { req: None, result: Ok(Box::new(self.config())) },
+            "reload-broken" => Input::ConfigRead { req: None, result: Err(arg(1)) },
+            "stop-hob" => Input::Stop { hurry: arg(1) == "hurry" },
+            "keeper-gone" => Input::KeeperGone,
+            "forward" => Input::Forward { signal: arg(1).parse().unwrap() },
+            "closed" => Input::Closed { conn: ConnId(arg(1).parse().unwrap()) },
+            "journal-behind" => Input::JournalBehind { why: Some(arg(1)) },
+            "journal-full" => Input::JournalFull { full: arg(1) == "yes" },
+            "sighup" => Input::Reload,
+            "tick" => Input::Tick,
+            _ => self.request(verb, &w[1..]),
+        }
+    }
+
+    fn request(&mut self, verb: &str, w: &[String]) -> Input {
+        let option = |name: &str| w.iter().find_map(|o| o.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
+        let names: Vec<String> = w.iter().filter(|o| !o.contains('=') && *o != "nowait").cloned().collect();
+        let name = names.first().cloned().unwrap_or_default();
+        let wait = !w.iter().any(|o| o == "nowait");
+        let timeout = option("timeout").map(|t| parse_duration(&t).unwrap());
+        let change = Change { names: names.clone(), wait, timeout };
+        let request = match verb {
+            "start" => Request::ServiceStart(change),
+            "stop" => Request::ServiceStop(change),
+            "restart" => Request::ServiceRestart(change),
+            "reset" => Request::ServiceReset { names },
+            "signal" => Request::ServiceSignal { name, signal: option("n").unwrap().parse().unwrap() },
+            "why" => Request::DaemonWhy { name },
+            "list" => Request::ServiceList { names },
+            "get" => Request::ServiceGet { name },
+            "history" => Request::ServiceHistory { name, limit: 10 },
+            "health" => Request::DaemonHealth,
+            "status" => Request::DaemonStatus,
+            "ping" => Request::Ping,
+            "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
+            "ask-reload" => Request::DaemonReload,
+            other => panic!("unknown line: {other}"),
+        };
+        self.next_req += 1;
+        Input::Request {
+            req: ReqId(self.next_req),
+            conn: ConnId(option("conn").map_or(1, |c| c.parse().unwrap())),
+            peer: Peer { uid: 1000, pid: 77, access: Access::Admin },
+            key: option("key"),
+            params_hash: option("hash").map_or(1, |h| h.parse().unwrap()),
+            request,
+        }
+    }
+
+    fn run(&self, name: &str) -> RunId {
+        name.parse().map(RunId).unwrap_or_else(|_| self.runs[name])
+    }
+
+    fn started(&mut self, name: &str, result: Result<u32, StartError>) -> Input {
+        let run = self.run(name);
+        if let Some(p) = self.processes.get_mut(&run) {
+            p.pid = result.clone().ok();
+            p.error = result.clone().err();
+        }
+        Input::Started { run, result }
+    }
+
+    fn exited(&mut self, name: &str, how: &str) -> Input {
+        let end = match how.split_once('=') {
+            Some(("code", n)) => End::Code(n.parse().unwrap()),
+            Some(("signal", n)) => End::Signal(n.parse().unwrap()),
+            _ => panic!("an end is code=N or signal=N"),
+        };
+        let (run, usage) = (self.run(name), Usage { cpu: Duration::from_millis(20), memory: 4096 });
+        if let Some(p) = self.processes.get_mut(&run) {
+            p.ended = Some((end, usage));
+        }
+        Input::Exited { run, end, usage }
+    }
+
+    fn config(&self) -> Config {
+        let services: Vec<String> = self
+            .services
+            .iter()
+            .map(|(name, json)| {
+                let more = json.trim().strip_prefix('{').and_then(|j| j.strip_suffix('}')).unwrap().trim();
+                let comma = if more.is_empty() { "" } else { "," };
+                let command = if more.contains("\"command\"") {
+                    String::new()
+                } else {
+                    format!("\"command\":[\"/bin/{name}\"]{comma}")
+                };
+                format!("\"{name}\":{{{command}{more}}}")
+            })
+            .collect();
+        let text = format!("{{\"daemon\":{},\"services\":{{{}}}}}", self.daemon, services.join(","));
+        parse(&text, "hob.json", &Platform::of("linux")).unwrap_or_else(|e| panic!("{text}: {e:?}"))
+    }
+
+    fn boot(&mut self, config_error: Option<String>, stop: bool) {
+        self.generation += 1;
+        let mut config = if config_error.is_some() { Config::default() } else { self.config() };
+        config.daemon.heartbeat = self.config().daemon.heartbeat;
+        let main = self.main.clone().map(|name| (name.clone(), config.services.remove(&name).unwrap()));
+        let table = self.processes.iter().map(|(run, p)| TableRun {
+            run: *run,
+            pid: p.pid,
+            exec_error: p.error.clone(),
+            ended: p.ended,
+        });
+        let journal = self.journal.iter().map(|(k, j)| Entity { key: k.clone(), json: Some(j.clone()) });
+        let boot = Boot {
+            config,
+            config_error,
+            entities: journal.collect(),
+            table: table.collect(),
+            leftovers: std::mem::take(&mut self.left),
+            keeper_pid: 10,
+            daemon_pid: 11,
+            generation: self.generation,
+            keeper_key: format!("keeper{}", self.keeper),
+            version: "0.1.0",
+            main,
+            keeper_started: Mono(1_000_000_000_000),
+            stop,
+            ..Boot::default()
+        };
+        self.core = Core::new();
+        self.step(Input::Boot(Box::new(boot)), "");
+    }
+
+    /// The daemon is killed; the keeper starts the next one.
+    fn crash(&mut self) {
+        self.boot(None, false);
+    }
+
+    /// Keeper and daemon are gone, and all that ran; `left` says who is still found.
+    fn reboot(&mut self) {
+        self.keeper += 1;
+        self.generation = 0;
+        self.processes.clear();
+        self.boot(None, false);
+    }
+
+    /// Time passes, and everything that becomes due on the way is stepped at its time.
+    fn pass(&mut self, time: Duration) {
+        let (start, end) = (self.now, self.now.mono + time);
+        for _ in 0..1000 {
+            let Some(at) = self.core.next_deadline().filter(|at| *at <= end) else { break };
+            let passed = at.since(start.mono);
+            self.now.mono = at.max(self.now.mono);
+            self.now.wall = Wall(start.wall.0 + i64::try_from(passed.as_millis()).unwrap());
+            self.step(Input::Tick, &format!("[{} ms] ", passed.as_millis()));
+        }
+        self.now = Now { mono: end, wall: Wall(start.wall.0 + i64::try_from(time.as_millis()).unwrap()) };
+    }
+
+    fn step(&mut self, input: Input, when: &str) {
+        let mut inputs = vec![input];
+        while !inputs.is_empty() {
+            let mut out = Out::default();
+            self.core.step(self.now, inputs.remove(0), &mut out);
+            self.records(&out, when);
+            for effect in &out.effects {
+                let text = show(effect);
+                self.lines.push(format!("  {when}{text}"));
+                self.pretend(effect, &mut inputs);
+            }
+        }
+    }
+
+    fn records(&mut self, out: &Out, when: &str) {
+        let mut keys = Vec::new();
+        for r in &out.records {
+            match &r.json {
+                Some(json) => {
+                    keys.push(r.key.clone());
+                    self.journal.insert(r.key.clone(), json.clone());
+                }
+                None => {
+                    keys.push(format!("-{}", r.key));
+                    self.journal.remove(&r.key);
+                }
+            }
+        }
+        if !keys.is_empty() {
+            self.lines.push(format!("  {when}records {}", keys.join(" ")));
+        }
+    }
+
+    /// What the system would do.
+    fn pretend(&mut self, effect: &Effect, inputs: &mut Vec<Input>) {
+        match effect {
+            Effect::Start(s) => {
+                let process = Process { name: s.service.to_string(), pid: None, error: None, ended: None };
+                self.processes.insert(s.run, process);
+                self.runs.insert(s.service.to_string(), s.run);
+                if self.auto {
+                    let pid = 100 + u32::try_from(s.run.0).unwrap();
+                    inputs.push(self.started(&s.run.0.to_string(), Ok(pid)));
+                }
+            }
+            Effect::Signal { run, signal, .. } if self.auto && (*signal == 15 || *signal == 9) => {
+                inputs.push(self.exited(&run.0.to_string(), &format!("signal={signal}")));
+            }
+            Effect::Kill { run } if self.auto => {
+                if self.processes.get(run).is_some_and(|p| p.ended.is_none()) {
+                    inputs.push(self.exited(&run.0.to_string(), "signal=9"));
+                }
+            }
+            Effect::Sweep { run } if self.auto => inputs.push(Input::Tree { run: *run, left: Vec::new() }),
+            Effect::Measure { req, runs } => {
+                let usage = Usage { cpu: Duration::from_millis(1500), memory: 1_000_000 };
+                inputs.push(Input::Measured { req: *req, usage: runs.iter().map(|r| (*r, usage)).collect() });
+            }
+            Effect::LoadConfig { req } => {
+                inputs.push(Input::ConfigRead { req: *req, result: Ok(Box::new(self.config())) });
+            }
+            Effect::Forget { run } => {
+                self.processes.remove(run);
+            }
+            _ => {}
+        }
+    }
+
+    fn show_journal(&mut self, key: &str) {
+        let text = self.journal.get(key).map_or("nothing", |s| s).to_owned();
+        self.lines.push(format!("  {text}"));
+    }
+
+    /// Slices of one entity must add up to what the journal holds.
+    fn show_snapshot(&mut self) {
+        let mut cursor: Option<String> = None;
+        let mut found = BTreeMap::new();
+        while let Some(e) = self.core.entities_from(cursor.as_deref(), 1).pop() {
+            assert!(found.insert(e.key.clone(), e.json.clone().unwrap()).is_none(), "{} comes twice", e.key);
+            cursor = Some(e.key);
+        }
+        let all = self.core.entities_from(None, 1000).len();
+        assert_eq!(all, found.len());
+        let keys: Vec<&str> = found.keys().map(String::as_str).collect();
+        self.lines.push(format!("  {}", keys.join(" ")));
+        let differs = |(k, v): (&String, &String)| k != "meta" && found.get(k) != Some(v);
+        let stale: Vec<&String> = self.journal.iter().filter(|(k, v)| differs((k, v))).map(|(k, _)| k).collect();
+        assert!(stale.is_empty(), "the journal and the snapshot differ in {stale:?}");
+    }
+
+    fn show_next(&mut self) {
+        let text = match self.core.next_deadline() {
+            Some(at) => format!("in {} ms", at.since(self.now.mono).as_millis()),
+            None => "never".to_owned(),
+        };
+        let alive: Vec<String> = self.processes.iter().map(|(r, p)| format!("{} {}", r.0, p.name)).collect();
+        self.lines.push(format!("  next {text}; runs: {}", alive.join(", ")));
+    }
+}
+
+fn survivors(words: &[String]) -> Vec<Survivor> {
+    let one = |w: &String| w.split_once(':').map(|(n, p)| Survivor { name: n.to_owned(), pid: p.parse().unwrap() });
+    words.iter().filter_map(one).collect()
+}
+
+fn show(effect: &Effect) -> String {
+    match effect {
+        Effect::Start(s) => format!("start {} run {}{}", s.service, s.run, if s.notify { " notify" } else { "" }),
+        Effect::Signal { run, signal, tree } => {
+            format!("signal {signal} to {}run {run}", if *tree { "the tree of " } else { "" })
+        }
+        Effect::Kill { run } => format!("kill run {run}"),
+        Effect::Sweep { run } => format!("sweep run {run}"),
+        Effect::Await { run, what, from_start } => {
+            let what = match what {
+                Await::Port(p) => format!("port {p}"),
+                Await::Log(p) => format!("log {p}"),
+            };
+            format!("await {what} of run {run}{}", if *from_start { " from its start" } else { "" })
+        }
+        Effect::AwaitEnd { run } => format!("await-end run {run}"),
+        Effect::Forget { run } => format!("forget run {run}"),
+        Effect::Remove { service } => format!("remove {service}"),
+        Effect::LogSpec { service, spec } => format!("log-spec {service} {}x{}", spec.log.max_size, spec.log.max_files),
+        Effect::Reply { req, result, durable } => {
+            let durable = if *durable { " durable" } else { "" };
+            match result {
+                Ok(json) => format!("reply {req}{durable}: {json}"),
+                Err(e) => format!("reply {req}{durable}: {:?} {:?} {:?}", e.code, e.message, e.hint.as_deref()),
+            }
+        }
+        Effect::Event { line, .. } => {
+            let rest = line.split_once("\"kind\":").map_or(line.as_str(), |(_, r)| r);
+            format!("event {}", rest.trim_end_matches('}'))
+        }
+        Effect::Measure { req, runs } => format!("measure for {req}: {runs:?}"),
+        Effect::LoadConfig { req } => format!("load-config {req:?}"),
+        Effect::Daemon { .. } => "daemon-spec".to_owned(),
+        Effect::Heartbeat { state } => format!("heartbeat {state}"),
+        Effect::Log { level, text } => format!("log {level:?}: {text}"),
+        Effect::Ready => "READY".to_owned(),
+        Effect::Stopping { limit } => format!("stopping within {} ms", limit.as_millis()),
+        Effect::Exit { code } => format!("EXIT {code}"),
+        Effect::Notify { .. } | Effect::Logs { .. } | Effect::CloseStream { .. } => format!("{effect:?}"),
+    }
+}

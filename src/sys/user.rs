@@ -1,4 +1,5 @@
-//! Users and groups: numbers, or names looked up in the text of /etc/passwd and /etc/group. No NSS, which a static binary must not call.
+//! Users and groups: numbers, or names looked up in the text of /etc/passwd and /etc/group. No NSS, which a static
+//! binary must not call.
 
 use std::path::Path;
 
@@ -110,7 +111,8 @@ struct Entry<'a> {
     shell: &'a str,
 }
 
-/// `name:password:uid:gid:comment:home:shell`; lines that are not like that, comments and NIS markers among them, are passed over.
+/// `name:password:uid:gid:comment:home:shell`; lines that are not like that, comments and NIS markers among them, are
+/// passed over.
 fn passwd_fields(line: &str) -> Option<Entry<'_>> {
     let fields: Vec<&str> = line.split(':').collect();
     match fields.as_slice() {

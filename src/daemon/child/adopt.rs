@@ -17,8 +17,8 @@ impl Children {
         Family { home: self.setup.home, keeper: self.setup.keeper, daemon: self.setup.daemon }
     }
 
-    /// Takes over every run in the keeper's table. `service_of` names the service of a run, from the journal; where it does not
-    /// know, the mark of the control group is asked.
+    /// Takes over every run in the keeper's table. `service_of` names the service of a run, from the journal; where it
+    /// does not know, the mark of the control group is asked.
     pub fn adopt(&mut self, ctx: &mut Ctx<'_>, service_of: &dyn Fn(RunId) -> Option<Arc<str>>) -> Vec<TableRun> {
         let mut groups = self.marked_groups();
         let slots: Vec<(Slot, SlotView)> = ctx.table.iter().filter(|(_, view)| view.run != RunId(0)).collect();
@@ -80,9 +80,9 @@ impl Children {
         self.sockets.restore(ctx, service, fd)
     }
 
-    /// What a keeper and its daemon that both died left running: found by control group and by HOB_RUN, never by a stored pid.
-    /// To be asked after `adopt`, by the first daemon of a keeper. The runs can then be signalled, killed, swept and forgotten
-    /// like any other; a group that names no run is killed here.
+    /// What a keeper and its daemon that both died left running: found by control group and by HOB_RUN, never by a
+    /// stored pid. To be asked after `adopt`, by the first daemon of a keeper. The runs can then be signalled, killed,
+    /// swept and forgotten like any other; a group that names no run is killed here.
     pub fn leftovers(&mut self, table: &RunTable) -> Vec<(RunId, Vec<Survivor>)> {
         let mains = mains(table);
         let mut found: BTreeMap<RunId, Vec<Member>> = tree::leftovers(self.family(), mains);

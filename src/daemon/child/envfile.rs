@@ -1,7 +1,8 @@
 //! The text of an `env_file`: KEY=VALUE lines as shells and container tools write them. Pure; nothing is expanded.
 //!
-//! A value without quotes ends at the line's end or at ` #`; white space around it is dropped. In single quotes everything is
-//! as it stands, in double quotes a backslash escapes `n r t \ " $` and the backtick and joins lines; quoted values may span lines.
+//! A value without quotes ends at the line's end or at ` #`; white space around it is dropped. In single quotes
+//! everything is as it stands, in double quotes a backslash escapes `n r t \ " $` and the backtick and joins lines;
+//! quoted values may span lines.
 
 use std::iter::Peekable;
 use std::str::Chars;

@@ -1,4 +1,5 @@
-//! What is done for children in the pool's threads: plain values in, plain values out. The loop wraps them into its own results.
+//! What is done for children in the pool's threads: plain values in, plain values out. The loop wraps them into its own
+//! results.
 
 use super::notify;
 use super::plan::{self, Ask, Setup};
@@ -11,6 +12,7 @@ use crate::sys::wait;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// One start, for the spawn lane.
@@ -46,10 +48,15 @@ impl SpawnJob {
     /// How long it may take before it is reported.
     pub const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// Reads what the plan needs and clones.
+    /// Reads what the plan needs and clones. A panic on the way is a start that failed: the core must hear of it.
     #[must_use]
     pub fn run(mut self) -> SpawnDone {
-        SpawnDone { run: self.start.run, result: self.go() }
+        let run = self.start.run;
+        let result = catch_unwind(AssertUnwindSafe(|| self.go())).unwrap_or_else(|_| {
+            let message = format!("hob failed while it planned the start of {}; its log says how", self.start.service);
+            Err(StartError { message, transient: false })
+        });
+        SpawnDone { run, result }
     }
 
     fn go(&mut self) -> Result<Spawned, StartError> {
@@ -199,8 +206,8 @@ impl MeasureJob {
     /// How long it may take before it is reported.
     pub const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// CPU time and resident memory of each run's processes; shared memory counts once for each of them, unless the memory
-    /// controller knows better.
+    /// CPU time and resident memory of each run's processes; shared memory counts once for each of them, unless the
+    /// memory controller knows better.
     #[must_use]
     pub fn run(self) -> Vec<(RunId, Usage)> {
         let usage = |(run, main, group): (RunId, Option<u32>, Option<Arc<Group>>)| {

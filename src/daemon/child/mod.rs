@@ -1,9 +1,10 @@
 //! Children: starting them, noticing their ends, signals, who is left of their trees, their word on readiness.
 //!
-//! Everything here belongs to the loop and blocks on nothing but short reads of /proc and the control group tree; what may take
-//! longer is handed out as a job (`job`) for the pool, whose result comes back by a method of `Children`. A run lives here from
-//! `start` or `adopt` to `forget`. `Started` reaches the core before `Exited`, because the exit of a child of this daemon is
-//! listened for only once its start was told, and that of an adopted one is told by the keeper.
+//! Everything here belongs to the loop and blocks on nothing but short reads of /proc and the control group tree; what
+//! may take longer is handed out as a job (`job`) for the pool, whose result comes back by a method of `Children`. A
+//! run lives here from `start` or `adopt` to `forget`. `Started` reaches the core before `Exited`, because the exit of
+//! a child of this daemon is listened for only once its start was told, and that of an adopted one is told by the
+//! keeper.
 
 mod adopt;
 mod envfile;
@@ -20,6 +21,7 @@ pub use plan::{Setup, home_id};
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
 use crate::core::{End, Input, Start, StartError, Usage};
+use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{Group, Groups, Member};
@@ -41,6 +43,16 @@ pub trait Hold {
     fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()>;
     /// Lets the keeper close what it keeps under a label.
     fn release(&mut self, label: &str);
+}
+
+impl Hold for Link {
+    fn hold(&mut self, label: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        Link::hold(self, label, fds)
+    }
+
+    fn release(&mut self, label: &str) {
+        Link::drop(self, label);
+    }
 }
 
 /// What the methods of `Children` borrow from the loop.
@@ -70,7 +82,8 @@ pub struct Children {
     probes: probe::Probes,
     /// Slots of forgotten runs that the keeper has yet to reap: freed earlier, it could write into the next run's.
     unreaped: BTreeSet<Slot>,
-    /// Own children whose end cannot be listened for, because descriptors or watches ran out, and when it is tried again.
+    /// Own children whose end cannot be listened for, because descriptors or watches ran out, and when it is tried
+    /// again.
     deaf: BTreeSet<RunId>,
     deaf_until: Option<Mono>,
 }
@@ -103,8 +116,8 @@ struct Run {
     known: Vec<Member>,
     /// Tells when the control group becomes empty.
     watch: Option<(OwnedFd, Token)>,
-    /// The core waits for the answer of a sweep in the pool.
-    sweeping: bool,
+    /// The core waits for the answer of a sweep in the pool, which is taken for lost at this time.
+    sweeping: Option<Mono>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +146,7 @@ impl Run {
             leftover: false,
             known: Vec::new(),
             watch: None,
-            sweeping: false,
+            sweeping: None,
         }
     }
 
@@ -199,9 +212,9 @@ impl Children {
         self.runs.get(&run).filter(|r| r.life != Life::Ended)?.pid
     }
 
-    /// Takes a slot and prepares what must be there before the clone. The job belongs into the spawn lane, its result to
-    /// `spawned`. `output` is what becomes standard output and error. Without a job the start has to be put off, because the
-    /// table is full, the keeper is behind or descriptors ran out, which is told to the core at once.
+    /// Takes a slot and prepares what must be there before the clone. The job belongs into the spawn lane, its result
+    /// to `spawned`. `output` is what becomes standard output and error. Without a job the start has to be put off,
+    /// because the table is full, the keeper is behind or descriptors ran out, which is told to the core at once.
     #[must_use]
     pub fn start(
         &mut self,
@@ -305,26 +318,26 @@ impl Children {
         inputs.push(Input::Exited { run, end, usage });
     }
 
-    /// The keeper has reaped the process of a slot. An end that was known already is passed over.
+    /// The keeper says that it has reaped the process of a slot: a hint to look there, which may come twice or too
+    /// late.
     pub fn ended(&mut self, ctx: &mut Ctx<'_>, slot: u32, inputs: &mut Vec<Input>) {
         let Some(slot) = Slot::from_index(slot) else { return };
+        let view = ctx.table.slot(slot);
+        let Some((status, usage)) = view.ended else { return };
         if self.unreaped.remove(&slot) {
             ctx.table.release(slot);
             return;
         }
-        let view = ctx.table.slot(slot);
-        let Some(entry) = self.runs.get_mut(&view.run) else { return };
-        if entry.slot != Some(slot) {
-            return;
-        }
+        let Some(entry) = self.runs.get_mut(&view.run).filter(|r| r.slot == Some(slot)) else { return };
         match entry.life {
-            Life::Starting | Life::Own | Life::Ended => return,
-            Life::Failing => return entry.end(ctx),
-            Life::Adopted => {}
+            Life::Starting | Life::Own | Life::Ended => {}
+            Life::Failing => entry.end(ctx),
+            Life::Adopted => {
+                entry.end(ctx);
+                let (end, usage) = ended_as(status, usage);
+                inputs.push(Input::Exited { run: view.run, end, usage });
+            }
         }
-        let (end, usage) = view.ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u));
-        entry.end(ctx);
-        inputs.push(Input::Exited { run: view.run, end, usage });
     }
 
     /// The run's end is on record and nothing of it is left.
@@ -346,7 +359,8 @@ impl Children {
             self.sockets.drain(service);
         }
         let Some(slot) = entry.slot else { return };
-        if matches!(entry.life, Life::Adopted | Life::Failing) {
+        let adopted = matches!(entry.life, Life::Adopted | Life::Failing);
+        if adopted && ctx.table.slot(slot).ended.is_none() {
             self.unreaped.insert(slot);
         } else {
             ctx.table.release(slot);
@@ -407,8 +421,8 @@ impl Children {
         }
     }
 
-    /// The first word of a service that counts, left in its socket: record what it leads to, then `notify_taken`, and ask
-    /// again until `None`. Words that do not count are taken out in passing.
+    /// The first word of a service that counts, left in its socket: record what it leads to, then `notify_taken`, and
+    /// ask again until `None`. Words that do not count are taken out in passing.
     pub fn notified(&mut self, table: &RunTable, service: &str) -> Option<Input> {
         // A flood must not keep the loop; each later datagram wakes it again.
         const AT_MOST: u32 = 256;

@@ -1,4 +1,5 @@
-//! The notify sockets of services, as in sd_notify(3): one a service, kept over its runs and over daemons (the keeper holds it).
+//! The notify sockets of services, as in sd_notify(3): one a service, kept over its runs and over daemons (the keeper
+//! holds it).
 
 use super::{Ctx, Setup};
 use crate::daemon::source::Source;
@@ -134,8 +135,8 @@ impl Sockets {
     }
 }
 
-/// The assignments that hob knows, in their order. A cut or malformed datagram has none. Control characters become spaces,
-/// because what a service says about itself is shown on terminals.
+/// The assignments that hob knows, in their order. A cut or malformed datagram has none. Control characters become
+/// spaces, because what a service says about itself is shown on terminals.
 pub(super) fn fields(datagram: &Datagram) -> Vec<(String, String)> {
     let Ok(text) = std::str::from_utf8(&datagram.bytes) else { return Vec::new() };
     if datagram.cut {

@@ -1,5 +1,5 @@
-//! From a service's spec to a plan that can be cloned: environment, folder, program, limits, ids. Reads files (env_file, passwd,
-//! the program's metadata), so it runs in the pool's spawn lane, never in the loop.
+//! From a service's spec to a plan that can be cloned: environment, folder, program, limits, ids. Reads files
+//! (env_file, passwd, the program's metadata), so it runs in the pool's spawn lane, never in the loop.
 
 use super::envfile;
 use crate::base::ids::RunId;

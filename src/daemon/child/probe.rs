@@ -1,5 +1,5 @@
-//! Readiness by port: connects to localhost until somebody answers. No thread and no tick: an attempt is a descriptor in the
-//! poll set, a pause a deadline.
+//! Readiness by port: connects to localhost until somebody answers. No thread and no tick: an attempt is a descriptor
+//! in the poll set, a pause a deadline.
 
 use super::Ctx;
 use crate::base::ids::RunId;

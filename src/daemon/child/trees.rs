@@ -1,4 +1,5 @@
-//! Signals and who is left: to the main process by its descriptor, to the tree by control group or by sweeps in the pool.
+//! Signals and who is left: to the main process by its descriptor, to the tree by control group or by sweeps in the
+//! pool.
 
 use super::adopt::mains;
 use super::{Children, Ctx, Life, MeasureJob, Run, SweepDone, SweepJob};
@@ -15,8 +16,8 @@ use std::sync::Arc;
 const SIGKILL: i32 = 9;
 
 impl Children {
-    /// Sends a signal to the main process, or to every process of the run. A job, where there is one, belongs into the bulk lane
-    /// and its result to `swept`.
+    /// Sends a signal to the main process, or to every process of the run. A job, where there is one, belongs into the
+    /// bulk lane and its result to `swept`.
     #[must_use]
     pub fn signal(&mut self, table: &RunTable, run: RunId, signal: i32, tree: bool) -> Option<SweepJob> {
         let entry = self.runs.get_mut(&run)?;
@@ -52,9 +53,9 @@ impl Children {
         Some(SweepJob { insist: true, ..self.job(table, run, Some(SIGKILL)) })
     }
 
-    /// Asks who is left of a run. With a control group the answer is told at once, and again by itself when the group becomes
-    /// empty; else a job for the bulk lane comes back, whose result `swept` tells. An empty answer of a job is the result of two
-    /// successive looks.
+    /// Asks who is left of a run. With a control group the answer is told at once, and again by itself when the group
+    /// becomes empty; else a job for the bulk lane comes back, whose result `swept` tells. An empty answer of a job is
+    /// the result of two successive looks.
     #[must_use]
     pub fn sweep(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) -> Option<SweepJob> {
         let Some(entry) = self.runs.get_mut(&run) else {
@@ -67,9 +68,9 @@ impl Children {
                 inputs.push(Input::Tree { run, left });
                 None
             }
-            None if entry.sweeping => None,
+            None if entry.sweeping.is_some_and(|until| ctx.now < until) => None,
             None => {
-                entry.sweeping = true;
+                entry.sweeping = Some(ctx.now + SweepJob::DEADLINE);
                 Some(SweepJob { answer: true, ..self.job(ctx.table, run, None) })
             }
         }
@@ -80,7 +81,7 @@ impl Children {
         let Some(entry) = self.runs.get_mut(&done.run) else { return };
         entry.known = done.members;
         if done.answer {
-            entry.sweeping = false;
+            entry.sweeping = None;
             inputs.push(Input::Tree { run: done.run, left: done.left });
         }
     }

@@ -1,5 +1,5 @@
-//! The receiving side of sd_notify(3). These systems have the sockets but not the kernel's word on the sender's pid in every
-//! datagram, so that each sender is unknown and nothing is taken for a run's word.
+//! The receiving side of sd_notify(3). These systems have the sockets but not the kernel's word on the sender's pid in
+//! every datagram, so that each sender is unknown and nothing is taken for a run's word.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -133,7 +133,8 @@ unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
 
 /// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
 pub fn drain(socket: &impl AsFd) {
-    // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its sender.
+    // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
+    // sender.
     const AT_MOST: u32 = 10_000;
     for _ in 0..AT_MOST {
         if !matches!(take(socket.as_fd()), Ok(Some(_))) {

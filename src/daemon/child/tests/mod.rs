@@ -1,5 +1,5 @@
-//! Real children with a real table, poll set and control groups; the pool's jobs are run in place, the test process is keeper
-//! and daemon in one.
+//! Real children with a real table, poll set and control groups; the pool's jobs are run in place, the test process is
+//! keeper and daemon in one.
 
 mod takeover;
 mod trees;
@@ -272,6 +272,14 @@ impl Drop for Lab {
 
 fn spec(command: &[&str]) -> ServiceSpec {
     ServiceSpec { command: command.iter().map(|s| (*s).to_owned()).collect(), ..ServiceSpec::default() }
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < end, "waited for {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn alive(pid: u32) -> bool {

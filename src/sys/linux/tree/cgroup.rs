@@ -1,11 +1,11 @@
 //! Control groups (cgroup2): one folder a service below the keeper's own group, kept over runs.
 //!
-//! cgroup.kill is not used: since Linux 6.14 a child that is cloned into a group on which it was ever used, or into one whose count
-//! of such kills differs from that of the cloner's own group, is killed at birth (seen with 6.18). The trial in `probe` finds
-//! the second case.
+//! cgroup.kill is not used: since Linux 6.14 a child that is cloned into a group on which it was ever used, or into one
+//! whose count of such kills differs from that of the cloner's own group, is killed at birth (seen with 6.18). The
+//! trial in `probe` finds the second case.
 //!
-//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of both
-//! keeper and daemon have a name even when they cleared their environment.
+//! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of
+//! both keeper and daemon have a name even when they cleared their environment.
 
 use super::proc;
 use super::sweep::Member;
@@ -43,9 +43,9 @@ impl Groups {
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {e}"))?;
+            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {}", reason(&e)))?;
         let own = std::fs::read_to_string(format!("/proc/{keeper}/cgroup"))
-            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {e}"))?;
+            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {}", reason(&e)))?;
         let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
         if own.ends_with(" (deleted)") {
             return Err(format!("the control group {own} was removed"));
@@ -194,8 +194,8 @@ impl Group {
         opened.into_iter().filter_map(sent).collect()
     }
 
-    /// Kills every process of the group, also those that are forked meanwhile; a storm of forks is frozen first. `populated`
-    /// says when they have gone.
+    /// Kills every process of the group, also those that are forked meanwhile; a storm of forks is frozen first.
+    /// `populated` says when they have gone.
     pub fn kill(&self) {
         const ROUNDS: u32 = 64;
         const PATIENCE: u32 = 3;
@@ -220,8 +220,8 @@ impl Group {
         File::from(file).write_all(if on { b"1" } else { b"0" })
     }
 
-    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once, so
-    /// that only a later change makes it ready; `populated` is to be asked after it was registered.
+    /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once,
+    /// so that only a later change makes it ready; `populated` is to be asked after it was registered.
     ///
     /// # Errors
     /// ENODEV when the folder was removed behind our back, EMFILE.
@@ -271,9 +271,9 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     OpenOptions::new()
         .write(true)
         .open(dir.join("cgroup.procs"))
-        .map_err(|e| format!("the control group {shown} is not delegated to hob: {e}"))?;
+        .map_err(|e| format!("the control group {shown} is not delegated to hob: {}", reason(&e)))?;
     let base = dir.join(format!("hob-{home:08x}"));
-    make(&base).map_err(|e| format!("no control group can be made in {shown}: {e}"))?;
+    make(&base).map_err(|e| format!("no control group can be made in {shown}: {}", reason(&e)))?;
     let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
     if kind.trim() != "domain" {
         let _ = std::fs::remove_dir(&base);
@@ -282,7 +282,7 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     let marked = File::open(&base).and_then(|d| set_attribute(d.as_fd(), RUN_ATTRIBUTE, b"0"));
     marked.map_err(|e| {
         let _ = std::fs::remove_dir(&base);
-        format!("control groups in {shown} take no attributes: {e}")
+        format!("control groups in {shown} take no attributes: {}", reason(&e))
     })?;
     trial(&base).map_err(|e| {
         let _ = std::fs::remove_dir(&base);
@@ -304,6 +304,12 @@ fn trial(base: &Path) -> Result<(), String> {
             Err("the kernel kills it at birth".to_owned())
         }
     }
+}
+
+/// The text of an error without its number.
+fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -339,8 +345,8 @@ fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
 }
 
-/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that shows
-/// a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
+/// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that
+/// shows a part of the tree which contains it. A path that leaves the namespace (`/..`) is visible nowhere.
 fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in mountinfo.lines() {
@@ -355,7 +361,8 @@ fn visible(mountinfo: &str, own: &str) -> Vec<PathBuf> {
         if let Ok(below) = below
             && !below.components().any(|c| matches!(c, std::path::Component::ParentDir))
         {
-            found.push(Path::new(&unescape(point)).join(below));
+            let point = PathBuf::from(unescape(point));
+            found.push(if below.as_os_str().is_empty() { point } else { point.join(below) });
         }
     }
     found
@@ -378,7 +385,8 @@ fn unescape(text: &str) -> OsString {
     OsString::from_vec(out)
 }
 
-/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have a dot.
+/// A folder name that cannot be taken for one of the kernel's own files (`cgroup.procs`, `memory.max`), which all have
+/// a dot.
 fn folder_name(service: &str) -> String {
     let escaped = service.replace('%', "%25").replace('/', "%2f");
     if escaped.contains('.') || escaped.starts_with('_') { format!("_{escaped}") } else { escaped }

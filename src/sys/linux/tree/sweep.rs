@@ -1,8 +1,10 @@
-//! Members of a run without control groups: by ancestry, session, process group, environment, and a mark in a resource limit.
+//! Members of a run without control groups: by ancestry, session, process group, environment, and a mark in a resource
+//! limit.
 //!
-//! The keeper is the only subreaper, so what a dead main process leaves falls to the keeper and stays below it. A process may
-//! leave its session, clear its environment and lose its parent; what it cannot shed is the mark: an RLIMIT_RTTIME of more
-//! than a hundred thousand years, which limits nothing and names the run. It is set where the limit was infinite before.
+//! The keeper is the only subreaper, so what a dead main process leaves falls to the keeper and stays below it. A
+//! process may leave its session, clear its environment and lose its parent; what it cannot shed is the mark: an
+//! RLIMIT_RTTIME of more than a hundred thousand years, which limits nothing and names the run. It is set where the
+//! limit was infinite before.
 
 use super::proc::{self, Stat};
 use crate::base::ids::RunId;
@@ -37,7 +39,8 @@ pub struct Member {
     pub name: String,
 }
 
-/// What a look at the process table needs to know; a plain value, so that it can be made in one thread and used in another.
+/// What a look at the process table needs to know; a plain value, so that it can be made in one thread and used in
+/// another.
 #[derive(Clone, Debug)]
 pub struct Sweep {
     pub family: Family,
@@ -58,7 +61,8 @@ fn parse_run_variable(home: u32, value: &str) -> Option<RunId> {
     value.strip_prefix(&format!("{home:08x}-"))?.parse().ok().map(RunId)
 }
 
-// One bit that makes it huge, 32 of the home, 30 of the run; the highest bit is left alone, as some C libraries cut there.
+// One bit that makes it huge, 32 of the home, 30 of the run; the highest bit is left alone, as some C libraries cut
+// there.
 const TAG_BIT: u64 = 1 << 62;
 const TAG_RUN_BITS: u32 = 30;
 const TAG_RUN: u64 = (1 << TAG_RUN_BITS) - 1;
@@ -67,8 +71,8 @@ fn tag_value(home: u32, run: RunId) -> u64 {
     TAG_BIT | u64::from(home) << TAG_RUN_BITS | run.0 & TAG_RUN
 }
 
-/// The resource limit that marks a run, as (resource, value); `None` where this process's own limit is already finite: then it
-/// means something to somebody, or is the mark of an outer hob.
+/// The resource limit that marks a run, as (resource, value); `None` where this process's own limit is already finite:
+/// then it means something to somebody, or is the mark of an outer hob.
 #[must_use]
 pub fn tag(home: u32, run: RunId) -> Option<(i32, u64)> {
     let (_, hard) = real_time_limit(0)?;
@@ -128,13 +132,15 @@ impl Sweep {
         }
         let named = proc::variable(s.pid, "HOB_RUN").and_then(|v| parse_run_variable(home, &v));
         named.or_else(|| {
-            // A pid is not given out again while a session or group bears it; a living owner is asked before a dead one.
+            // A pid is not given out again while a session or group bears it; a living owner is asked before a dead
+            // one.
             let of = |alive| move |m: &&Main| m.alive == alive && (m.pid == s.session || m.pid == s.group);
             self.mains.iter().find(of(true)).or_else(|| self.mains.iter().find(of(false))).map(|m| m.run)
         })
     }
 
-    /// Whether a living process belongs to a run: `None` when it has gone. Looks at the process and its ancestors alone.
+    /// Whether a living process belongs to a run: `None` when it has gone. Looks at the process and its ancestors
+    /// alone.
     #[must_use]
     pub fn run_of(&self, pid: u32) -> Option<Option<RunId>> {
         if pid == self.family.keeper || pid == self.family.daemon {
@@ -199,8 +205,8 @@ fn descendants(root: u32, all: BTreeMap<u32, Stat>) -> BTreeMap<u32, Stat> {
     all.into_iter().filter(|(pid, _)| *pid != root && inside.contains(pid)).collect()
 }
 
-/// Gives each process the run of its parent, or else the one it has evidence for, or else that of its session: every run
-/// begins a session of its own and a session cannot be joined from outside.
+/// Gives each process the run of its parent, or else the one it has evidence for, or else that of its session: every
+/// run begins a session of its own and a session cannot be joined from outside.
 fn owners(
     table: &BTreeMap<u32, Stat>,
     hob: &Hob,
@@ -264,8 +270,8 @@ fn signal_one(m: &Member, signal: i32) -> io::Result<()> {
     wait::pidfd_send_signal(pidfd.as_fd(), signal)
 }
 
-/// Processes of runs of this home that are not in `mains`: what a keeper and daemon that both died left on the machine. Found by
-/// HOB_RUN and mark, never by a stored pid.
+/// Processes of runs of this home that are not in `mains`: what a keeper and daemon that both died left on the machine.
+/// Found by HOB_RUN and mark, never by a stored pid.
 #[must_use]
 pub fn leftovers(family: Family, mains: Vec<Main>) -> BTreeMap<RunId, Vec<Member>> {
     let live: BTreeSet<RunId> = mains.iter().map(|m| m.run).collect();

@@ -1,7 +1,10 @@
 //! What capture costs beside `cat > file`, with big writes and with one write a line. A measurement, not a check.
 
+// Helpers of a test fail as loudly as the test, and its figures are to be seen.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use hob::config::{Level, LogSpec};
-use hob::daemon::capture::lane::Words;
+use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job, Turned};
 use hob::daemon::source::{Source, Sources};
 use hob::sys::{clock, pipe};
@@ -112,6 +115,10 @@ fn cost(pid: u32) -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Writes so many bytes and waits until the pipe is empty; seconds for it.
 fn feed(to: &OwnedFd, from: &OwnedFd, total: usize, piece: usize) -> f64 {
     let mut to = File::from(to.try_clone().unwrap());
@@ -125,18 +132,18 @@ fn feed(to: &OwnedFd, from: &OwnedFd, total: usize, piece: usize) -> f64 {
         to.write_all(&block).unwrap();
     }
     while pipe::waiting(from).unwrap() > 0 {
-        std::thread::sleep(Duration::from_millis(1));
+        pause(Duration::from_millis(1));
     }
     begin.elapsed().as_secs_f64()
 }
 
 fn measure(what: &str, mut child: Child, ends: &(OwnedFd, OwnedFd)) {
-    std::thread::sleep(Duration::from_millis(200));
+    pause(Duration::from_millis(200));
     for (how, total, piece) in [("big writes", 1_000_000_000, 65_500), ("a write a line", 200_000_000, 100)] {
         let before = cost(child.id());
         let seconds = feed(&ends.1, &ends.0, total, piece);
         let cpu = cost(child.id()) - before;
-        let gb = total as f64 / 1e9;
+        let gb = f64::from(u32::try_from(total).unwrap()) / 1e9;
         println!("{what:10} {how:15} {:7.0} MB/s {:6.2} CPU s/GB", gb * 1000.0 / seconds, cpu / gb);
     }
     child.kill().unwrap();

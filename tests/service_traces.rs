@@ -1,6 +1,8 @@
 //! Trace tests of the core: `tests/traces/*.txt` hold inputs and, indented below each, the effects they must have.
-//! `HOB_BLESS=1 cargo test --test service_traces` writes down what happens now; read the difference before committing it.
+//! `HOB_BLESS=1 cargo test --test service_traces` writes down what happens now; read the difference before committing
+//! it.
 #![allow(missing_debug_implementations)] // Nothing here is shown to anyone but the test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A helper of a test fails like the test.
 
 #[path = "traces/player.rs"]
 mod player;

@@ -1,6 +1,186 @@
-//! The command line.
+//! The command line: flags in, one call of the client library or one process started, text or JSON out.
 
+pub mod commands;
+mod complete;
+mod config;
+mod demo;
+mod events;
+mod flags;
+mod life;
+mod logs;
+mod render;
+mod service;
+mod status;
+
+pub use flags::{Args, Command, Flag, Operand};
+
+use crate::base::paths::{PathInput, Paths};
+use crate::client::{Client, ClientError};
+use crate::protocol::rpc::Code;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The exit codes that are not a protocol error's (`Code::exit_code` has those).
+pub mod exit {
+    pub const OK: u8 = 0;
+    pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
+}
+
+/// Why a command failed: what to print and how to end.
+#[derive(Debug)]
+pub struct Failure {
+    pub message: String,
+    pub hint: Option<String>,
+    pub exit: u8,
+}
+
+impl Failure {
+    pub fn new(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), hint: None, exit: exit::FAILED }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Failure { message: message.into(), hint: None, exit: exit::USAGE }
+    }
+
+    pub fn code(code: Code, message: impl Into<String>) -> Self {
+        Failure { message: message.into(), hint: None, exit: code.exit_code() }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure::usage(message)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        // A closed pipe is a reader that has seen enough.
+        let exit = if e.kind() == io::ErrorKind::BrokenPipe { exit::OK } else { exit::FAILED };
+        Failure { message: e.to_string(), hint: None, exit }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(e: ClientError) -> Self {
+        match e {
+            ClientError::Rpc(e) => Failure { exit: e.code.exit_code(), message: e.message, hint: e.hint },
+            other => Failure::code(Code::Unavailable, other.to_string()),
+        }
+    }
+}
+
+/// The program.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if argv.first().is_some_and(|w| w == life::DAEMON_WORD) {
+        return ExitCode::from(life::daemon(argv));
+    }
+    let result = match flags::parse(argv, commands::COMMANDS) {
+        Ok(flags::Parsed::Run(args)) => (args.command.run)(&args),
+        Ok(flags::Parsed::Help(None)) => print(&flags::help_all(commands::COMMANDS)).map(|()| exit::OK),
+        Ok(flags::Parsed::Help(Some(c))) => print(&flags::help_one(c)).map(|()| exit::OK),
+        Ok(flags::Parsed::Version) => print(concat!("hob ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| exit::OK),
+        Err(message) => Err(Failure::usage(message)),
+    };
+    ExitCode::from(match result {
+        Ok(code) => code,
+        Err(f) if f.exit == exit::OK => exit::OK,
+        Err(f) => {
+            complain(&f.message, f.hint.as_deref());
+            f.exit
+        }
+    })
+}
+
+/// Writes to standard output; a closed pipe ends the program quietly with success.
+///
+/// # Errors
+/// What the write answers.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Writes a failure to standard error. When that is gone there is nobody left to tell.
+pub(crate) fn complain(message: &str, hint: Option<&str>) {
+    let mut text = format!("hob: {message}\n");
+    if let Some(h) = hint {
+        text.push_str(&format!("     {h}\n"));
+    }
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Progress on a terminal, on standard error and never with `--quiet`.
+pub(crate) fn note(args: &Args, text: &str) {
+    if !args.has("quiet") {
+        let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+    }
+}
+
+/// The paths that flags and environment lead to.
+///
+/// # Errors
+/// When there is neither a home directory nor `--home`.
+pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let absolute = |p: PathBuf| std::path::absolute(&p).unwrap_or(p);
+    let flag_or = |flag: &str, name: &str| args.path(flag).or_else(|| var(name));
+    let socket = flag_or("socket", "HOB_SOCKET");
+    let input = PathInput {
+        root: crate::sys::user::own().0 == 0,
+        home: flag_or("home", "HOB_HOME").map(absolute),
+        user_home: var("HOME"),
+        xdg_config: var("XDG_CONFIG_HOME"),
+        xdg_runtime: var("XDG_RUNTIME_DIR"),
+        xdg_state: var("XDG_STATE_HOME"),
+        config: flag_or("config", "HOB_CONFIG").map(absolute),
+        // An abstract name is no path and stays as it is.
+        socket: socket.map(|p| if p.as_os_str().as_encoded_bytes().starts_with(b"@") { p } else { absolute(p) }),
+        pid: var("HOB_PID").map(absolute),
+        log: var("HOB_LOG").map(absolute),
+        system_run: crate::sys::SYSTEM_RUN.into(),
+    };
+    Paths::resolve(&input).map_err(Failure::usage)
+}
+
+/// A connection to the daemon that runs.
+///
+/// # Errors
+/// When none answers: says how to start one.
+pub(crate) fn connect(args: &Args) -> Result<Client, Failure> {
+    let paths = paths(args)?;
+    Client::connect(&paths.socket).map_err(|e| not_running(&paths, &e))
+}
+
+fn not_running(paths: &Paths, e: &ClientError) -> Failure {
+    let at = paths.socket.display();
+    let f = match e {
+        ClientError::Io(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Failure::code(Code::Unavailable, format!("hob is not running (nobody answers at {at})"))
+        }
+        ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            return Failure::code(Code::PermissionDenied, format!("no access to {at}"))
+                .hint("run as the user that hob runs as, or let its admin grant you access under daemon.access");
+        }
+        other => Failure::code(Code::Unavailable, format!("cannot talk to hob at {at}: {other}")),
+    };
+    let home = std::env::var_os("HOB_HOME").is_none();
+    f.hint(if home {
+        "start it with 'hob start', or name another with --home DIR"
+    } else {
+        "start it with 'hob start'"
+    })
 }

@@ -185,91 +185,9 @@ pub(super) fn quote(text: &str) -> String {
     out
 }
 
-/// The candidate that was probably meant by a misspelt word: equal but for case and separators, else the nearest by
-/// edit distance (a third of its letters, three at most), else the only one that begins with it, else the longest it
-/// begins with.
-pub(super) fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str> + Clone) -> Option<&'c str> {
-    let folded = fold(word);
-    if folded.is_empty() || folded.len() > 2 * SHOWN_MAX {
-        return None;
-    }
-    let allowed = match folded.len() {
-        0..=2 => 0,
-        3..=6 => 1,
-        7..=9 => 2,
-        _ => 3,
-    };
-    let mut best: Option<(usize, &str)> = None;
-    for candidate in candidates.clone() {
-        let other = fold(candidate);
-        if other.len().abs_diff(folded.len()) > allowed {
-            continue;
-        }
-        let distance = distance(&folded, &other);
-        if distance <= allowed && best.is_none_or(|(d, _)| distance < d) {
-            best = Some((distance, candidate));
-        }
-    }
-    if best.is_none() && folded.len() >= 3 {
-        let mut longer = candidates.clone().filter(|c| fold(c).starts_with(&folded));
-        if let (Some(only), None) = (longer.next(), longer.next()) {
-            return Some(only);
-        }
-        return candidates.filter(|c| c.len() >= 3 && folded.starts_with(&fold(c))).max_by_key(|c| c.len());
-    }
-    best.map(|(_, c)| c)
-}
-
-fn fold(word: &str) -> Vec<char> {
-    word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
-}
-
-/// Edits (insert, delete, replace, swap two neighbours) from one word to another.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, cb) in b.iter().enumerate() {
-            let mut d = (last[j] + usize::from(ca != cb)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *ca == b[j - 1] && a[i - 1] == *cb {
-                d = d.min(before[j - 1] + 1);
-            }
-            row.push(d);
-        }
-        before = core::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_word_is_found_and_far_ones_are_not() {
-        let keys = ["restart", "ready", "requires", "env", "env_file", "max_delay", "min_delay", "autostart", "nice"];
-        let near = |w| nearest(w, keys.iter().copied());
-        for (word, want) in [
-            ("restrat", Some("restart")),
-            ("Restart", Some("restart")),
-            ("evn", Some("env")),
-            ("envfile", Some("env_file")),
-            ("env-file", Some("env_file")),
-            ("maxdelay", Some("max_delay")),
-            ("auto", Some("autostart")),
-            ("require", Some("requires")),
-            ("health", None),
-            ("listen", None),
-            ("schedule", None),
-            ("ionice", None),
-            ("ready_fd", Some("ready")),
-            ("x", None),
-            ("", None),
-        ] {
-            assert_eq!(near(word), want, "{word}");
-        }
-    }
 
     #[test]
     fn an_error_prints_on_one_line_and_its_excerpt_points() {

@@ -1,7 +1,8 @@
 //! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
 
-use super::error::{Pos, Report, nearest, quote};
+use super::error::{Pos, Report, quote};
 use super::spec::Config;
+use crate::base::near::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One name in a list of needs, with its place.
@@ -66,6 +67,7 @@ impl<'n> Search<'n, '_> {
             let Some((name, rest)) = way.last_mut() else { return };
             match rest.next() {
                 Some(need) => match on_way.get(need.to.as_str()) {
+                    Some(_) if report.is_full() || self.is_known(need) => {}
                     Some(at) => {
                         let names: Vec<&str> = way.iter().skip(*at).map(|(name, _)| *name).collect();
                         self.cycle(&names, need, report);
@@ -81,13 +83,12 @@ impl<'n> Search<'n, '_> {
         }
     }
 
-    /// Reports a cycle, unless both ends of the need that closes it are known to be in one.
+    /// Whether both ends of a need that closes a cycle are known to be in one, so that it would say little that is new.
+    fn is_known(&self, closing: &NeedAt) -> bool {
+        self.knotted.contains(closing.from.as_str()) && self.knotted.contains(closing.to.as_str())
+    }
+
     fn cycle(&mut self, names: &[&'n str], closing: &NeedAt, report: &mut Report<'_>) {
-        if report.is_full()
-            || self.knotted.contains(closing.from.as_str()) && self.knotted.contains(closing.to.as_str())
-        {
-            return;
-        }
         self.knotted.extend(names.iter().copied());
         let shown = names.get(..CYCLE_SHOWN_MAX).unwrap_or(names);
         let more = match names.len() - shown.len() {

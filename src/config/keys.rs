@@ -195,7 +195,7 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     restarts(
         "ready",
         Field::Ready(at!(ready)),
-        "when the service counts as ready: once executed, by sd_notify, when a port answers, or by a line of its output",
+        "when the service counts as ready: once executed, by sd_notify, when a port answers, by a line of output",
         r#"{"port": 8080}"#,
     ),
     live(
@@ -293,7 +293,7 @@ pub(super) fn meant<'k>(word: &str, allowed: impl Iterator<Item = &'k str> + Clo
     let lower = word.to_ascii_lowercase().replace('-', "_");
     let alias = ALIASES.iter().find(|(name, _)| *name == lower).map(|(_, key)| *key);
     let by_alias = alias.and_then(|key| allowed.clone().find(|k| *k == key));
-    by_alias.or_else(|| super::error::nearest(word, allowed))
+    by_alias.or_else(|| crate::base::near::nearest(word, allowed))
 }
 
 /// Words of `restart`, of `log.level`, of an access level and of a condition, in the order of their types.

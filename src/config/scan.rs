@@ -1,7 +1,8 @@
 //! The leaves of the tree: words, numbers and texts, with what people write for them by mistake. Touches nothing.
 
-use super::error::{Pos, nearest, quote};
+use super::error::{Pos, quote};
 use super::tree::{Parser, Value};
+use crate::base::near::nearest;
 use crate::base::units::{parse_duration, parse_size};
 
 impl Parser<'_, '_, '_> {
@@ -27,7 +28,7 @@ impl Parser<'_, '_, '_> {
                     "yes" | "on" => Some("true".to_owned()),
                     "no" | "off" => Some("false".to_owned()),
                     "none" | "nil" | "undefined" => Some("null".to_owned()),
-                    lower => nearest(lower, ["true", "false", "null"].into_iter()).map(str::to_owned),
+                    lower => nearest(lower, ["true", "false", "null"]).map(str::to_owned),
                 };
                 let meant = meant.unwrap_or_else(|| quote(other));
                 self.wrong_suggest(

@@ -1,11 +1,12 @@
 //! Readers of the single values of a config, one for each type. Touches nothing.
 
-use super::error::{nearest, quote};
+use super::error::quote;
 use super::graph::NeedAt;
 use super::keys::{ACCESSES, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
 use super::read::{Bad, Cx, words};
 use super::spec::{Condition, Grant, Need, Ready, Restart, Rlimit, Signal, Who};
 use super::tree::{Member, Node, Value};
+use crate::base::near::nearest;
 use crate::base::signal::SIGNAL_MAX;
 use crate::base::units::{canonical_duration, canonical_size, parse_duration, parse_size};
 use core::time::Duration;
@@ -283,7 +284,7 @@ fn limit_value(node: &Node, bytes: bool, cx: &mut Cx<'_, '_>) -> Result<Option<u
                 {
                     Some("unlimited")
                 }
-                Value::Text(t) => nearest(t, ["unlimited"].into_iter()),
+                Value::Text(t) => nearest(t, ["unlimited"]),
                 Value::Number(n) if n == "-1" => Some("unlimited"),
                 _ => None,
             };
@@ -306,7 +307,7 @@ pub(super) fn ready(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
     let members = match &node.value {
         Value::Text(t) if t == "spawned" => return Ok(Ready::Spawned),
         Value::Text(t) if t == "notify" => return Ok(Ready::Notify),
-        Value::Text(t) => return Err(Bad::Kind(nearest(t, ["spawned", "notify"].into_iter()).map(quote))),
+        Value::Text(t) => return Err(Bad::Kind(nearest(t, ["spawned", "notify"]).map(quote))),
         Value::Object(members) => members,
         _ => return Err(Bad::Kind(None)),
     };

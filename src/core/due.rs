@@ -18,8 +18,8 @@ pub enum Due {
     Shutdown,
 }
 
-/// The wheel wants small dense numbers: services have the odd ones by their place, all others borrow an even one while they
-/// have a deadline.
+/// The wheel wants small dense numbers: services have the odd ones by their place, all others borrow an even one while
+/// they have a deadline.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     wheel: Wheel<u32>,

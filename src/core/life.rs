@@ -36,16 +36,18 @@ pub(super) struct Life {
     pub(super) main: Option<usize>,
     /// What has to come up before hob is ready; `None` once it was said.
     pub(super) rising: Option<Vec<usize>>,
+    /// A first heartbeat is due at the end of this step.
+    pub(super) beat: bool,
     /// A service changed since waits were looked at.
     pub(super) changed: bool,
 }
 
 impl Core {
-    pub(super) fn begin_beat(&mut self, out: &mut Out) {
-        if self.config.heartbeat.is_zero() {
-            return;
+    /// The first heartbeat, which has to tell of the states that the boot led to.
+    pub(super) fn first_beat(&mut self, out: &mut Out) {
+        if core::mem::take(&mut self.life.beat) && !self.config.heartbeat.is_zero() {
+            self.beat(out);
         }
-        self.beat(out);
     }
 
     pub(super) fn plan_beat(&mut self) {

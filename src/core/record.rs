@@ -1,7 +1,8 @@
 //! State to journal and back: one versioned record holds one entity's whole new state.
 //!
-//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this program
-//! knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`, `shutdown`.
+//! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
+//! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
+//! `shutdown`.
 
 use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
@@ -9,7 +10,7 @@ use super::service::backoff::Counters;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::Ready;
+use crate::config::{Ready, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -156,6 +157,14 @@ pub fn service(s: &Service) -> Entity {
         history: s.history.clone(),
     };
     entity(service_key(&s.name), &record)
+}
+
+/// What a person said about a service that is not in the config.
+#[must_use]
+pub fn wish(name: &str, choice: Choice) -> Entity {
+    let mut gone = Service::new(name.into(), Arc::new(ServiceSpec::default()));
+    gone.choice = choice;
+    service(&gone)
 }
 
 fn service_key(name: &str) -> String {
@@ -310,8 +319,6 @@ fn parse<T: for<'a> Deserialize<'a>>(json: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ServiceSpec;
-    use std::sync::Arc;
 
     fn kept(key: &str, json: &str) -> Entity {
         Entity { key: key.into(), json: Some(json.into()) }

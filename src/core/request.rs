@@ -149,7 +149,7 @@ impl Core {
     }
 
     /// The nearest name is a hint for whoever mistyped one.
-    fn unknown(&self, name: &str) -> RpcError {
+    pub(super) fn unknown(&self, name: &str) -> RpcError {
         let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
         match nearest(name, self.table.names()) {
             Some(near) => error.hint(format!("did you mean {near:?}?")),
@@ -227,7 +227,8 @@ impl Core {
         let mut o = Obj::new();
         o.bool("stopping", true).u64("limit_ms", limit);
         o.u64("running", u64::try_from(running).unwrap_or(u64::MAX));
-        let durable = !self.journal_full && self.journal_behind.is_none();
+        // A shutdown does not wait for a disk.
+        let durable = self.journal_behind.is_none();
         self.reply(asked.req, Ok(o.finish()), durable, out);
     }
 
@@ -242,7 +243,14 @@ impl Core {
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };
-        self.waiting_for(i).into_iter().map(one).collect::<Vec<_>>().join(", and for ")
+        let mut all: Vec<String> = self.waiting_for(i).into_iter().map(one).collect();
+        if s.state == State::Waiting && s.blind {
+            all.push("a config that can be read".to_owned());
+        }
+        if s.state == State::Waiting {
+            all.extend(self.orphans.keys().map(|run| format!("the end of run {run}, which no record knows")));
+        }
+        all.join(", and for ")
     }
 }
 

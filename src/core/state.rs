@@ -5,6 +5,7 @@ use super::event::Events;
 use super::keys::Keys;
 use super::life::Life;
 use super::record::{self, Entity};
+use super::service::Choice;
 use super::service::orphan::Orphan;
 use super::service::table::Table;
 use super::view::Pending;
@@ -61,6 +62,8 @@ pub struct Core {
     /// Runs that are not over, and runs that are but whose output is not known yet, to the place of their service.
     pub(super) runs: BTreeMap<RunId, usize>,
     pub(super) recent: BTreeMap<RunId, usize>,
+    /// What persons said about services that are not in the config now; it counts again when they come back.
+    pub(super) wishes: BTreeMap<String, Choice>,
     pub(super) orphans: BTreeMap<RunId, Orphan>,
     pub(super) next_run: u64,
     pub(super) events: Events,
@@ -98,8 +101,8 @@ impl Core {
         if self.has_ended() { None } else { self.deadlines.next() }
     }
 
-    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot over
-    /// many turns. Entities that change in the meantime are in the journal again.
+    /// A slice of all live entities in a fixed order, those after the one named `cursor`, at most `max`: for a snapshot
+    /// over many turns. Entities that change in the meantime are in the journal again.
     #[must_use]
     pub fn entities_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
         use core::ops::Bound::{Excluded, Unbounded};
@@ -126,7 +129,12 @@ impl Core {
                 Section::Services => {
                     let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
                     let services = self.table.after_name(name).map(|i| &self.table[i]);
-                    found.extend(services.filter(|s| record::worth_keeping(s)).take(room).map(record::service));
+                    let mut all: Vec<Entity> =
+                        services.filter(|s| record::worth_keeping(s)).take(room).map(record::service).collect();
+                    let wishes = self.wishes.range::<str, _>((Excluded(name), Unbounded)).take(room);
+                    all.extend(wishes.map(|(name, choice)| record::wish(name, *choice)));
+                    all.sort_by(|a, b| a.key.cmp(&b.key));
+                    found.extend(all.into_iter().take(room));
                 }
                 Section::Shutdown if cursor.is_none() && room > 0 => {
                     found.extend(self.life.stopping.as_ref().map(|s| record::shutdown(keeper, s.code, s.deadline)));
@@ -195,6 +203,7 @@ impl Core {
             self.flush(out);
         }
         self.answer_waits(out);
+        self.first_beat(out);
         self.end_shutdown(out);
     }
 
@@ -211,8 +220,8 @@ impl Core {
         }
     }
 
-    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the last
-    /// step is added to what the present runs may take.
+    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the
+    /// last step is added to what the present runs may take.
     fn notice_freeze(&mut self, now: Now) {
         if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
             return;

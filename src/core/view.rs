@@ -57,7 +57,7 @@ impl Core {
             }
             Pending::Get(name) => match self.table.find(&name) {
                 Some(i) => self.detail(i, &usages),
-                None => "null".to_owned(),
+                None => return self.reply(req, Err(self.unknown(&name)), false, out),
             },
             Pending::Status => self.status(&usages),
             Pending::Reload => return,
@@ -206,6 +206,12 @@ impl Core {
             } else if s.counters.flapping() {
                 all.push(format!("{} is flapping", s.name));
             }
+        }
+        if !self.orphans.is_empty() {
+            all.push(format!(
+                "{} runs that no record knows are being stopped; starts wait for that",
+                self.orphans.len()
+            ));
         }
         if !self.aside.is_empty() {
             all.push(format!("{} records of the journal cannot be read and are kept aside", self.aside.len()));

@@ -168,8 +168,7 @@ impl Core {
             if done || late || refused || wait.at_once {
                 self.deadlines.set(Due::Wait(wait.req), None);
                 let result = if refused { Err(Core::shutting_down()) } else { self.wait_result(&wait, done) };
-                let durable = !self.journal_full;
-                self.reply(wait.req, result, durable, out);
+                self.reply(wait.req, result, true, out);
                 continue;
             }
             let told = wait.items.iter().filter(|i| i.done.is_none()).filter_map(|i| i.told_at);

@@ -1,1 +1,205 @@
-//! exec.
+//! The one match over `Effect`: what the core orders becomes a call of the part that can do it.
+
+use super::gear::{Job, Outlet};
+use super::pool::Lane;
+use super::{Daemon, Held, start};
+use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
+use crate::config::{DaemonSpec, Level};
+use crate::core::{Await, Effect, Input, Out, Start, StartError};
+use crate::protocol::methods::LogQuery;
+use crate::protocol::rpc::RpcError;
+use crate::sys;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+/// How many running jobs are measured by the loop itself; more are left to the pool.
+const MEASURED_INLINE: usize = 32;
+
+impl Daemon {
+    /// Runs a round's effects in list order; their results are the next round's inputs.
+    pub(super) fn run(&mut self, out: &mut Out) {
+        for effect in out.effects.drain(..) {
+            self.effect(effect);
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        let now = self.gear.now;
+        match effect {
+            Effect::Start(start) => self.start_child(*start),
+            Effect::Signal { run, signal, tree } => {
+                let job = self.children.signal(&self.gear.table, run, signal, tree);
+                self.gear.sweep(job);
+            }
+            Effect::Kill { run } => {
+                let job = self.children.kill(&self.gear.table, run);
+                self.gear.sweep(job);
+            }
+            Effect::Sweep { run } => {
+                let job = self.children.sweep(&mut self.gear.ctx(), run, &mut self.inputs);
+                self.gear.sweep(job);
+            }
+            Effect::Await { run, what: Await::Port(port), .. } => {
+                self.children.await_port(&mut self.gear.ctx(), run, port);
+            }
+            Effect::Await { run, what: Await::Log(pattern), .. } => self.await_log(run, &pattern),
+            Effect::AwaitEnd { run } => {
+                self.children.await_end(&mut self.gear.ctx(), run);
+                if let Some(name) = self.services.get(&run) {
+                    self.capture.await_end(run, name, now, &mut self.gear);
+                }
+            }
+            Effect::Forget { run } => {
+                self.children.forget(&mut self.gear.ctx(), run);
+                self.services.remove(&run);
+            }
+            Effect::Remove { service } => {
+                self.children.remove(&mut self.gear.ctx(), &service);
+                self.capture.forget(&service, now, &mut self.gear);
+            }
+            Effect::LogSpec { service, spec } => self.capture.spec(&service, &spec.log),
+            Effect::Reply { req, result, durable } => self.reply(req, result, durable),
+            Effect::Notify { conn, stream, method, params } => self.conns.notify(conn, stream, method, &params),
+            // Written to the ring before the round's effects began.
+            Effect::Event { line, .. } => self.tell(&line),
+            Effect::Logs { req, conn, query } => self.open_logs(req, conn, query),
+            Effect::CloseStream { req, conn, id } => self.close_stream(req, conn, id),
+            Effect::Measure { req, runs } => self.measure(req, &runs),
+            Effect::LoadConfig { req } => self.load_config(req),
+            Effect::Daemon { spec } => self.settings(*spec),
+            Effect::Heartbeat { state } => self.heartbeat(state),
+            Effect::Log { level, text } => self.gear.log(level, text),
+            Effect::Ready => self.gear.link.ready(),
+            Effect::Stopping { limit } => {
+                self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+            }
+            Effect::Exit { code } => self.exit = Some(code),
+        }
+    }
+
+    /// An event as a line of the daemon's own log: its kind, its name, then what else it says.
+    fn tell(&mut self, line: &str) {
+        if !self.gear.log.wants(Level::Info) {
+            return;
+        }
+        let Ok(serde_json::Value::Object(event)) = serde_json::from_str(line) else { return };
+        let mut text = String::new();
+        for key in ["kind", "name"] {
+            if let Some(word) = event.get(key).and_then(serde_json::Value::as_str) {
+                text.push_str(word);
+                text.push(' ');
+            }
+        }
+        for (key, value) in event.iter().filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
+            text.push_str(&format!("{key}={value} "));
+        }
+        self.gear.log.log(Level::Info, text.trim_end(), self.gear.now);
+    }
+
+    /// The service's pipe is with the keeper before the clone, so that no output can be lost with this daemon.
+    fn start_child(&mut self, start: Start) {
+        let (run, service, now) = (start.run, Arc::clone(&start.service), self.gear.now);
+        let pipe = match self.capture.ensure(&service, &start.spec.log, &mut self.gear) {
+            Ok(pipe) => pipe,
+            Err(e) => {
+                let message = format!("cannot make the output pipe of {service}: {e}");
+                let error = StartError { message, transient: true };
+                return self.inputs.push(Input::Started { run, result: Err(error) });
+            }
+        };
+        self.capture.run_started(run, &service, now, &mut self.gear);
+        self.services.insert(run, service);
+        let output = [pipe.as_fd(), pipe.as_fd()];
+        if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
+            let limit = super::child::SpawnJob::DEADLINE;
+            self.gear.pool.run(Lane::Spawn, "a start", now.mono, limit, move || Job::Spawned(job.run()));
+        }
+    }
+
+    fn reply(&mut self, req: ReqId, result: Result<String, RpcError>, durable: bool) {
+        let token = self.journal.sync_token();
+        if durable && !self.journal.durable(token) {
+            self.journal.want(token);
+            self.held.push_back(Held { token, req, result });
+        } else {
+            self.conns.reply(req, &result);
+        }
+    }
+
+    fn await_log(&mut self, run: RunId, pattern: &str) {
+        let Some(name) = self.services.get(&run) else { return };
+        if let Err(e) = self.capture.await_log(run, name, pattern, self.gear.now, &mut self.gear) {
+            // The config was checked; if this fails all the same, the ready timeout tells the person.
+            let text = format!("{name}: the pattern of its readiness cannot be used: {e}");
+            self.gear.log(Level::Error, text);
+        }
+    }
+
+    fn open_logs(&mut self, req: ReqId, conn: ConnId, query: LogQuery) {
+        let logs = if query.names.is_empty() {
+            vec![(Arc::from(super::logs::OWN), self.gear.log.share())]
+        } else {
+            let one = |n: &String| {
+                let name: Arc<str> = Arc::from(n.as_str());
+                let share = self.capture.share(&name);
+                (name, share)
+            };
+            query.names.iter().map(one).collect()
+        };
+        let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
+        self.streams.open(req, conn, query, logs, &mut outlet);
+    }
+
+    fn close_stream(&mut self, req: ReqId, conn: ConnId, id: StreamId) {
+        let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
+        self.streams.close(req, conn, id, &mut outlet);
+    }
+
+    fn measure(&mut self, req: ReqId, runs: &[RunId]) {
+        let job = self.children.measure(runs);
+        if runs.len() <= MEASURED_INLINE {
+            self.inputs.push(Input::Measured { req, usage: job.run() });
+        } else {
+            self.gear.bulk("measuring", move || Job::Usage { req, usage: job.run() });
+        }
+    }
+
+    fn load_config(&mut self, req: Option<ReqId>) {
+        let path = self.paths.config.clone();
+        let job = move || Job::Config { req, result: start::read_config(&path).map(Box::new) };
+        self.gear.bulk("reading the config", job);
+    }
+
+    /// New settings of the daemon itself.
+    pub(super) fn settings(&mut self, spec: DaemonSpec) {
+        let (admission, unknown) = start::admission(&spec.access);
+        for who in unknown {
+            self.gear.log(Level::Warn, format!("daemon.access: {who}"));
+        }
+        self.admission = admission;
+        let admission = &self.admission;
+        self.conns.readmit(&mut |cred, fd| admission.of(cred, fd));
+        let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
+        let socket = &self.paths.socket;
+        if !sys::net::is_abstract(socket)
+            && let Err(e) = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
+        {
+            self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
+        }
+        if let Err(e) = sys::thread::renice(spec.nice) {
+            self.gear.log(Level::Warn, format!("cannot set daemon.nice to {}: {e}", spec.nice));
+        }
+        self.gear.log.set(spec.log);
+    }
+
+    fn heartbeat(&mut self, state: String) {
+        self.gear.link.beat();
+        let (beat, file, wall) = (self.paths.heartbeat.clone(), self.paths.state_json.clone(), self.gear.now.wall);
+        self.gear.bulk("the heartbeat", move || {
+            let one = sys::file::atomic_write(&beat, format!("{wall}\n").as_bytes(), 0o600, false);
+            let two = sys::file::atomic_write(&file, state.as_bytes(), 0o600, false);
+            Job::Quiet(one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}")))
+        });
+    }
+}

@@ -1,13 +1,385 @@
 //! The daemon acts: one loop turns readiness into inputs for the core and effects into system calls.
+//!
+//! One turn: wait until something is ready or due; turn what is ready into inputs, in a fixed order; let the core decide; write
+//! the round's records; run the effects in order; what they answer is the next round's input.
 
 pub mod capture;
 pub mod child;
 pub mod conn;
 pub mod events;
-pub mod exec;
+mod exec;
+mod gear;
 pub mod journal;
 pub mod link;
 pub mod logs;
 pub mod ownlog;
 pub mod pool;
 pub mod source;
+mod start;
+
+pub use start::{Options, run};
+
+use crate::base::control::ToDaemon;
+use crate::base::ids::{ReqId, RunId};
+use crate::base::limits::ROUNDS_PER_TURN;
+use crate::base::time::Mono;
+use crate::config::Level;
+use crate::core::{Core, Input, Out};
+use crate::protocol::rpc::RpcError;
+use crate::sys;
+use conn::{Accepted, Admission, Readiness};
+use core::time::Duration;
+use gear::{Gear, Job, Outlet};
+use pool::Done;
+use source::Source;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// A reply that waits for a sync of the journal.
+struct Held {
+    token: u64,
+    req: ReqId,
+    result: Result<String, RpcError>,
+}
+
+/// Everything the loop holds. `gear` is what the parts below it share.
+struct Daemon {
+    gear: Gear,
+    core: Core,
+    conns: conn::Conns,
+    children: child::Children,
+    capture: capture::Capture,
+    copy: Option<capture::copy::Copy>,
+    streams: logs::Streams,
+    journal: journal::Journal,
+    ring: events::EventLog,
+    listener: mio::net::UnixListener,
+    signals: signal_hook_mio::v1_0::Signals,
+    admission: Admission,
+    paths: Arc<crate::base::paths::Paths>,
+    /// Replies in order of the sync they wait for.
+    held: VecDeque<Held>,
+    /// What the core is told in the next round.
+    inputs: Vec<Input>,
+    out: Out,
+    /// When to accept again after descriptors ran out.
+    accept_at: Option<Mono>,
+    /// The service of each run that is not forgotten.
+    services: BTreeMap<RunId, Arc<str>>,
+    /// The core knows that the keeper is gone.
+    told_gone: bool,
+    exit: Option<u8>,
+    /// Held until this process is gone, also when the keeper is.
+    _lock: std::os::fd::OwnedFd,
+}
+
+/// A source that is ready, and how.
+struct Ready {
+    source: Source,
+    what: Readiness,
+}
+
+/// The order in which ready sources are looked at in one turn.
+fn rank(source: &Source) -> u8 {
+    match source {
+        Source::Waker => 0,
+        Source::Notify(_) => 1,
+        Source::Output(_) => 2,
+        Source::Probe(_) => 3,
+        Source::Child(_) | Source::Tree(_) => 4,
+        Source::Keeper | Source::Signals => 5,
+        Source::Conn(_) => 6,
+        Source::Listener => 7,
+    }
+}
+
+impl Daemon {
+    /// Turns until the core says exit.
+    fn serve(&mut self) -> io::Result<u8> {
+        let mut events = mio::Events::with_capacity(256);
+        let mut ready: Vec<Ready> = Vec::new();
+        loop {
+            self.rounds();
+            self.end_turn();
+            if let Some(code) = self.exit {
+                return Ok(code);
+            }
+            let timeout = self.timeout();
+            match self.gear.poll.poll(&mut events, timeout) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => other?,
+            }
+            self.gear.now = sys::clock::now();
+            let sources = &self.gear.sources;
+            ready.extend(
+                events
+                    .iter()
+                    .filter_map(|e| Some(Ready { source: sources.get(e.token())?.clone(), what: Readiness::from(e) })),
+            );
+            ready.sort_by_key(|r| rank(&r.source));
+            for r in ready.drain(..) {
+                self.look(r);
+            }
+            self.conns.read_backlog(&mut self.inputs);
+            self.due();
+        }
+    }
+
+    /// How long the loop may sleep: until the nearest of all deadlines.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.inputs.is_empty() || self.conns.has_backlog() {
+            return Some(Duration::ZERO);
+        }
+        let next = [
+            self.core.next_deadline(),
+            self.gear.pool.next_deadline(),
+            self.gear.log.deadline(),
+            self.children.next_deadline(),
+            self.capture.deadline(),
+            self.journal.next_deadline(),
+            self.accept_at,
+        ];
+        let next = next.into_iter().flatten().min()?;
+        // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
+        Some(next.since(sys::clock::now().mono))
+    }
+
+    /// Turns one ready source into inputs.
+    fn look(&mut self, r: Ready) {
+        match r.source {
+            Source::Waker => self.pool_results(),
+            Source::Notify(name) => self.notified(&name),
+            Source::Output(name) => self.capture.readable(&name, self.gear.now, &mut self.gear),
+            Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
+            Source::Child(run) => {
+                self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
+            }
+            Source::Tree(run) => self.children.tree_changed(&mut self.gear.ctx(), run, &mut self.inputs),
+            Source::Keeper => self.keeper(),
+            Source::Signals => self.own_signals(),
+            Source::Conn(id) => self.conns.ready(id, r.what, &mut self.inputs),
+            Source::Listener => self.accept(),
+        }
+    }
+
+    fn accept(&mut self) {
+        let admission = &self.admission;
+        let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
+        let accepted =
+            self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| admission.of(cred, fd));
+        let wait = match accepted {
+            Ok(Accepted::All) => None,
+            Ok(Accepted::More) => Some(Duration::ZERO),
+            Ok(Accepted::Starved) => {
+                self.gear.log(Level::Warn, "no descriptor is left for a new connection; trying again");
+                Some(conn::ACCEPT_RETRY)
+            }
+            Err(e) => {
+                self.gear.log(Level::Error, format!("cannot accept connections: {e}"));
+                Some(conn::ACCEPT_RETRY)
+            }
+        };
+        self.accept_at = wait.map(|w| self.gear.now.mono + w);
+    }
+
+    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of its own
+    /// follows each.
+    fn notified(&mut self, service: &str) {
+        while let Some(input) = self.children.notified(&self.gear.table, service) {
+            self.inputs.push(input);
+            self.rounds();
+            self.children.notify_taken(service);
+        }
+    }
+
+    /// Messages of the keeper.
+    fn keeper(&mut self) {
+        while let Some(message) = self.gear.link.recv() {
+            self.keeper_says(message);
+        }
+        if self.gear.link.gone() && !self.told_gone {
+            self.told_gone = true;
+            self.gear.log(Level::Error, "the keeper has died: stopping all jobs");
+            self.inputs.push(Input::KeeperGone);
+        }
+    }
+
+    fn keeper_says(&mut self, message: ToDaemon) {
+        match message {
+            ToDaemon::Ended { slot } => self.children.ended(&mut self.gear.ctx(), slot, &mut self.inputs),
+            ToDaemon::Stop { hurry } => self.inputs.push(Input::Stop { hurry }),
+            ToDaemon::Signal { number } => self.signal(i32::from(number)),
+            ToDaemon::Hello { .. } | ToDaemon::Held { .. } | ToDaemon::HeldEnd => {}
+        }
+    }
+
+    fn own_signals(&mut self) {
+        let pending: Vec<i32> = self.signals.pending().collect();
+        for signal in pending {
+            self.signal(signal);
+        }
+    }
+
+    /// A signal to hob, through the keeper or to the daemon itself.
+    fn signal(&mut self, signal: i32) {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        match signal {
+            SIGHUP => self.inputs.push(Input::Reload),
+            SIGTERM | SIGINT => self.inputs.push(Input::Stop { hurry: false }),
+            _ => self.inputs.push(Input::Forward { signal }),
+        }
+    }
+
+    /// Results of the pool become inputs, in the order in which the jobs ended.
+    fn pool_results(&mut self) {
+        for done in self.gear.pool.results() {
+            match done {
+                Done::Finished(job) => self.job(job),
+                Done::Late { name, result } => {
+                    self.gear.log(Level::Warn, format!("{name} came late"));
+                    self.job(result);
+                }
+                Done::Panicked { name, message } => {
+                    self.gear.log(Level::Error, format!("a fault in {name}: {message}"));
+                    if name == "sync" || name == "snapshot" {
+                        self.journal.lost(self.gear.now.mono);
+                    }
+                }
+            }
+        }
+    }
+
+    fn job(&mut self, job: Job) {
+        let now = self.gear.now;
+        match job {
+            Job::Spawned(done) => self.children.spawned(&mut self.gear.ctx(), done, &mut self.inputs),
+            Job::Swept(done) => self.children.swept(done, &mut self.inputs),
+            Job::Capture(turned) => {
+                let report = self.capture.done(turned, now, &mut self.gear);
+                self.inputs.extend(report.inputs);
+                let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
+                for name in report.grown {
+                    self.streams.grown(&name, &mut outlet);
+                }
+            }
+            Job::Copied => self.capture.caught_up(now, &mut self.gear),
+            Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
+            Job::Journal(ended) => self.journal.ended(now.mono, ended),
+            Job::Config { req, result } => self.inputs.push(Input::ConfigRead { req, result }),
+            Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
+            Job::Quiet(Ok(())) => {}
+            Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
+        }
+    }
+
+    /// What the clock alone says.
+    fn due(&mut self) {
+        let now = self.gear.now.mono;
+        let past = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        if past(self.gear.pool.next_deadline()) {
+            for late in self.gear.pool.overdue(now) {
+                self.gear.log(Level::Warn, format!("{} has not ended in time; another thread goes on", late.name));
+            }
+        }
+        if past(self.children.next_deadline()) {
+            self.children.tick(&mut self.gear.ctx());
+        }
+        if past(self.capture.deadline()) {
+            self.capture.due(self.gear.now, &mut self.gear);
+        }
+        if past(self.journal.next_deadline()) {
+            self.journal.tick(now);
+        }
+        if past(self.accept_at) {
+            self.accept();
+        }
+        if past(self.core.next_deadline()) {
+            self.inputs.push(Input::Tick);
+        }
+    }
+
+    /// Steps what has come in, and what the effects answer, a bounded number of times.
+    fn rounds(&mut self) {
+        for _ in 0..ROUNDS_PER_TURN {
+            if self.inputs.is_empty() {
+                return;
+            }
+            let mut out = core::mem::take(&mut self.out);
+            let mut inputs = core::mem::take(&mut self.inputs);
+            for input in inputs.drain(..) {
+                if let Input::Exited { run, .. } = &input
+                    && let Some(name) = self.services.get(run)
+                {
+                    // What lies in the pipe now is all that the run wrote.
+                    self.capture.run_ended(*run, name, self.gear.now, &mut self.gear);
+                }
+                self.core.step(self.gear.now, input, &mut out);
+            }
+            self.inputs = inputs;
+            self.write_round(&mut out);
+            self.run(&mut out);
+            self.out = out;
+        }
+    }
+
+    /// The round's records in one write, and its events in another, before anything of it is done or told.
+    fn write_round(&mut self, out: &mut Out) {
+        if !out.records.is_empty() {
+            self.journal.append(self.gear.now.mono, &out.records);
+            out.records.clear();
+            self.inputs.extend(self.journal.poll_facts());
+        }
+        let lines = out.effects.iter().filter_map(|e| match e {
+            crate::core::Effect::Event { line, .. } => Some(line.as_str()),
+            _ => None,
+        });
+        let mut lines = lines.peekable();
+        if lines.peek().is_some()
+            && let Some(problem) = self.ring.append(lines)
+        {
+            self.gear.log(Level::Warn, problem);
+        }
+    }
+
+    /// Sends, syncs, snapshots: what is done once a turn.
+    fn end_turn(&mut self) {
+        let now = self.gear.now.mono;
+        let core = &self.core;
+        self.journal.snapshot_step(now, &mut |cursor, max| core.entities_from(cursor, max));
+        self.journal.request_sync(&mut self.gear.pool, now, Job::Journal);
+        self.inputs.extend(self.journal.poll_facts());
+        for report in self.journal.reports() {
+            self.gear.log(Level::Warn, report);
+        }
+        self.release();
+        self.conns.take_lagged(&mut self.inputs);
+        if self.conns.has_unflushed() {
+            let mut found = conn::Flushed::default();
+            self.conns.flush(self.gear.poll.registry(), &mut self.gear.sources, &mut found);
+            for conn in found.closed {
+                self.streams.closed(conn);
+                self.inputs.push(Input::Closed { conn });
+            }
+            for conn in found.drained {
+                self.streams.drained(conn, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns });
+            }
+        }
+        self.gear.link.flush();
+        if self.gear.log.flush(self.gear.now.mono) {
+            let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
+            self.streams.grown(logs::OWN, &mut outlet);
+        }
+    }
+
+    /// Replies whose records are on disk go out, in order.
+    fn release(&mut self) {
+        let durable = self.journal.durable_upto();
+        while self.held.front().is_some_and(|h| h.token <= durable) {
+            if let Some(h) = self.held.pop_front() {
+                self.conns.reply(h.req, &h.result);
+            }
+        }
+    }
+}

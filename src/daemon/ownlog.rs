@@ -1,5 +1,6 @@
-//! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info  text`, gathered during a turn of the loop and
-//! written at its end in one call. In the foreground they go to stderr as well, as far as that takes them without waiting.
+//! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info text`, gathered during a turn of the loop
+//! and written at its end in one call. In the foreground they go to stderr as well, as far as that takes them without
+//! waiting.
 
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{DaemonLog, Level};
@@ -163,7 +164,7 @@ impl OwnLog {
             return false;
         }
         let mut lines = std::mem::take(&mut self.lines);
-        self.to_stderr(lines.as_bytes());
+        self.show(lines.as_bytes());
         let grown = match self.write(&lines) {
             Ok(()) => {
                 self.lost = 0;
@@ -237,7 +238,7 @@ impl OwnLog {
     }
 
     /// What stderr does not take at once is left out there; it is in the file.
-    fn to_stderr(&mut self, lines: &[u8]) {
+    fn show(&mut self, lines: &[u8]) {
         let Some(stderr) = &mut self.stderr else { return };
         for piece in lines.chunks(PIECE) {
             let written = match logfile::writable(stderr.as_fd(), Duration::ZERO) {
@@ -339,7 +340,7 @@ mod tests {
         write(&mut log, 0..60);
         assert!(dir.path("hob.log.2").exists() && !dir.path("hob.log.3").exists());
         let all = text(&dir, "hob.log.2") + &text(&dir, "hob.log.1") + &text(&dir, "hob.log");
-        let numbers: Vec<u64> = all.lines().map(|l| l[l.len() - 4..].parse().unwrap()).collect();
+        let numbers: Vec<u64> = all.lines().map(|l| l.rsplit(' ').next().unwrap().parse().unwrap()).collect();
         assert_eq!(numbers, (60 - numbers.len() as u64..60).collect::<Vec<_>>());
         for name in ["hob.log", "hob.log.1", "hob.log.2"] {
             assert!(text(&dir, name).len() <= 1000);

@@ -1,4 +1,5 @@
-//! Opening log files so that nobody can lead hob elsewhere, and writing to hob's own stdout and stderr without being held up.
+//! Opening log files so that nobody can lead hob elsewhere, and writing to hob's own stdout and stderr without being
+//! held up.
 
 use crate::sys::check;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -21,7 +22,8 @@ pub enum Mode {
     Append,
 }
 
-/// Opens a regular file, never through a symbolic link in its last component and never waiting for the other side of a FIFO.
+/// Opens a regular file, never through a symbolic link in its last component and never waiting for the other side of a
+/// FIFO.
 ///
 /// # Errors
 /// ELOOP for a link, `InvalidInput` for what is no regular file, and what open(2) answers.
@@ -75,12 +77,18 @@ pub fn writable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     }
 }
 
-/// Makes a write past a file size limit an error instead of a death (SIGXFSZ), and lets a background process write to its
-/// terminal (SIGTTOU). Children get the default back at their start.
-pub fn ignore_write_signals() {
-    for signal in [libc::SIGXFSZ, libc::SIGTTOU] {
-        // SAFETY: SIG_IGN is a valid disposition for both, and no handler is involved.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
+/// Makes a write past a file size limit an error instead of a death (SIGXFSZ), and lets a background process write to
+/// its terminal (SIGTTOU), in this thread and those it starts. They are blocked and not ignored, because a child would
+/// inherit that; its mask is emptied at its start.
+pub fn block_write_signals() {
+    // SAFETY: an all-zero set is a valid value to initialise, and both signals exist.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGXFSZ, libc::SIGTTOU] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
     }
 }
 

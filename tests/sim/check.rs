@@ -1,7 +1,7 @@
 //! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held against it.
 
 use crate::disk::Disk;
-use crate::os::Os;
+use crate::os::{Os, Proc};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use hob::base::ids::RunId;
@@ -40,6 +40,10 @@ struct Run {
     forgotten: bool,
     /// Of an earlier keeper.
     orphan: bool,
+    /// Its record was lost, so that nobody can know whose it is.
+    unrecorded: bool,
+    /// Records were lost after it was forgotten, so its number may be given again.
+    reusable: bool,
 }
 
 #[derive(Debug)]
@@ -55,9 +59,15 @@ pub struct Check {
     hurry: bool,
     disturbed: bool,
     pub journal_full: bool,
+    /// The daemon has not seen a config that it could read.
+    pub blind: bool,
     /// Services that leave children in some config; nothing is said about what is left of them.
     leaves: BTreeSet<String>,
+    /// Services that are not always restarted in some config: they may finish, and stay so under a new policy.
+    pub may_finish: BTreeSet<String>,
     entities: BTreeSet<String>,
+    /// Runs whose record was written and which were not forgotten.
+    recorded: BTreeSet<RunId>,
     /// Where the records of the last step end.
     last_end: usize,
     names: usize,
@@ -65,7 +75,7 @@ pub struct Check {
 
 impl Check {
     pub fn new(plan: &Plan) -> Check {
-        let all = plan.configs.iter().flat_map(|c| &c.services);
+        let all = || plan.configs.iter().flat_map(|c| &c.services);
         Check {
             wishes: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -76,8 +86,11 @@ impl Check {
             hurry: false,
             disturbed: false,
             journal_full: false,
-            leaves: all.filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            blind: false,
+            leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
+            recorded: BTreeSet::new(),
             last_end: 0,
             names: plan.names().len(),
         }
@@ -106,10 +119,14 @@ impl Check {
     }
 
     /// A person spoke: the counters of all that is connected with it may begin anew.
-    pub fn spoken(&mut self, service: &str) {
-        self.policy.forget(service);
-        for name in self.closure(service, true) {
-            self.policy.forget(&name);
+    pub fn spoken(&mut self, service: &str, stops: bool) {
+        let mut names = self.closure(service, true);
+        names.insert(service.to_owned());
+        for name in &names {
+            self.policy.forget(name);
+        }
+        for run in self.runs.values_mut().filter(|r| stops && !r.over && names.contains(&*r.service)) {
+            run.stopped = true;
         }
     }
 
@@ -149,6 +166,9 @@ impl Check {
         if self.last_end > survives {
             self.policy.forget_all();
             self.last_end = survives;
+            for run in self.runs.values_mut() {
+                run.reusable = run.forgotten;
+            }
         }
     }
 
@@ -159,6 +179,17 @@ impl Check {
         for run in self.runs.values_mut().filter(|r| !r.forgotten) {
             run.over = true;
             run.orphan = true;
+        }
+    }
+
+    /// The journal says again that these runs are not over; after a loss of power the numbers of others are free again.
+    pub fn remembered(&mut self, power_lost: bool, on_record: impl Fn(RunId) -> bool) {
+        if power_lost {
+            self.runs.retain(|run, _| on_record(*run));
+            self.recorded.retain(|run| on_record(*run));
+        }
+        for (run, known) in &mut self.runs {
+            known.forgotten &= !on_record(*run);
         }
     }
 
@@ -203,7 +234,12 @@ impl Check {
             }
             Input::ConfigRead { result: Ok(config), .. } => {
                 self.config = Config::clone(config);
+                self.blind = false;
                 self.policy.forget_all();
+                // One that is not born yet is stopped without a signal.
+                for run in self.runs.values_mut().filter(|r| !r.over && !r.started) {
+                    run.stopped = true;
+                }
             }
             Input::Stop { hurry } => {
                 self.stopping = self.stopping.or(Some(usize::MAX));
@@ -220,8 +256,17 @@ impl Check {
 
     fn booted(&mut self, now: u64, boot: &Boot) {
         self.epoch += 1;
-        if boot.config_error.is_none() {
+        self.blind = boot.config_error.is_some();
+        if !self.blind {
             self.config = boot.config.clone();
+        }
+        for (run, known) in &mut self.runs {
+            known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
+        }
+        for (run, _) in &boot.leftovers {
+            if let Some(run) = self.runs.get_mut(run) {
+                (run.over, run.orphan, run.forgotten) = (true, true, false);
+            }
         }
         for slot in &boot.table {
             let Some(run) = self.runs.get(&slot.run).filter(|r| !r.over) else { continue };
@@ -280,10 +325,17 @@ impl Check {
     }
 
     /// Records of one step.
-    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
+    pub fn records(&mut self, records: &[Entity], begin: usize) -> Result<(), String> {
         for r in records {
+            if let (Some(name), None) = (r.key.strip_prefix("service/"), &r.json) {
+                // A service that leaves the config without a wish is not remembered.
+                self.set_wish(name, Wish::Auto, begin, begin + records.len());
+            }
             match &r.json {
                 Some(json) => {
+                    if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
+                        self.recorded.insert(RunId(run));
+                    }
                     if serde_json::from_str::<serde_json::Value>(json).is_err() {
                         return Err(format!("records: {} is not JSON: {json}", r.key));
                     }
@@ -327,6 +379,8 @@ impl Check {
 
     fn known(&self, run: RunId, effect: &Effect) -> Result<(), String> {
         match self.runs.get(&run) {
+            // A start that was recorded and never ordered.
+            None if self.recorded.contains(&run) => Ok(()),
             None => Err(format!("unknown run: {effect:?}")),
             Some(r) if r.forgotten => Err(format!("unknown run: it was forgotten: {effect:?}")),
             Some(_) => Ok(()),
@@ -338,11 +392,17 @@ impl Check {
         self.runs.get(&run).is_some_and(|r| self.leaves.contains(&*r.service))
     }
 
+    /// Whether a process speaks against a service that is said to have none.
+    fn counts(&self, p: &Proc) -> bool {
+        self.is_recorded(p.run) && (p.main || !self.leaves(p.run))
+    }
+
     fn start(&mut self, now: u64, start: &Start, os: &Os, disk: &Disk) -> Result<(), String> {
         let (run, name) = (start.run, &*start.service);
         if let Some(old) = self.runs.get(&run) {
             let made = os.runs.get(&run).is_some_and(|t| t.pid.is_some() || t.exec_failed);
-            if made || old.epoch == self.epoch || *old.service != *name {
+            let free = old.reusable && os.tree(run).is_empty();
+            if !free && (made || old.epoch == self.epoch || *old.service != *name) {
                 return Err(format!("started twice: run {run} of {name}"));
             }
         }
@@ -380,6 +440,8 @@ impl Check {
                 stopped: false,
                 forgotten: false,
                 orphan: false,
+                unrecorded: false,
+                reusable: false,
             },
         );
         Ok(())
@@ -389,7 +451,7 @@ impl Check {
         let Some(run) = self.runs.values().rev().find(|r| *r.service == *need) else { return false };
         let up = run.started && !run.over;
         match condition {
-            _ if run.over => run.clean && run.spec.restart != Restart::Always,
+            _ if run.over => run.clean && self.may_finish.contains(need),
             Condition::Started => up,
             Condition::Ready => up && run.ready_at.is_some(),
         }
@@ -400,7 +462,7 @@ impl Check {
         let Some(r) = self.runs.get(&run) else { return Ok(()) };
         let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
         let ends = matches!(signal, 2 | 9 | 15);
-        if ends && main_lives && !self.hurry {
+        if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
             if wanted_down && signal != 9 {
                 self.dependants_gone(&service)?;
@@ -414,7 +476,7 @@ impl Check {
 
     /// Nothing that requires it may still be up when it is stopped.
     fn dependants_gone(&self, service: &str) -> Result<(), String> {
-        for r in self.runs.values().filter(|r| r.started && !r.over && r.epoch <= self.epoch) {
+        for r in self.runs.values().filter(|r| r.started && !r.over && !r.unrecorded) {
             let needs = |s: &ServiceSpec| s.requires.iter().any(|n| n.name == service);
             let now = self.config.services.get(&*r.service);
             if needs(&r.spec) && now.is_some_and(|s| needs(s)) && *r.service != *service {
@@ -436,11 +498,17 @@ impl Check {
         if disk.get(&format!("run/{run}")).is_some() {
             return Err(format!("forget: the end of run {run} is not on record"));
         }
+        self.recorded.remove(&run);
         if let Some(r) = self.runs.get_mut(&run) {
             r.forgotten = true;
             r.over = true;
         }
         Ok(())
+    }
+
+    /// Whether the end of this run has to be in its service's history.
+    pub fn is_recorded(&self, run: RunId) -> bool {
+        self.runs.get(&run).is_some_and(|r| !r.unrecorded)
     }
 
     /// The process is about to be made.
@@ -462,13 +530,18 @@ impl Check {
         for s in services {
             let (name, state) = (s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default());
             let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
-            if at_rest && let Some(p) = os.of_service(name).find(|p| p.main || !self.leaves(p.run)) {
+            if at_rest && let Some(p) = os.of_service(name).find(|p| self.counts(p)) {
                 return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
             }
             let desired = s["desired"].as_str().unwrap_or_default();
+            // Without a config there is nothing to wish for.
+            let known = !self.blind && self.config.services.contains_key(name);
             match (self.wish(name), desired) {
                 (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
-                (wish, _) => return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}")),
+                (wish, _) if known => {
+                    return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}"));
+                }
+                _ => {}
             }
             let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
             if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)

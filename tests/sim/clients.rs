@@ -2,6 +2,7 @@
 
 use crate::check::Wish;
 use crate::plan::{Ask, CLIENTS, Verb};
+use crate::shell::tells_of_work;
 use crate::world::{Event, World};
 use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::time::Mono;
@@ -182,7 +183,7 @@ impl World<'_> {
             (_, _) => Wish::Either,
         };
         for name in &ask.names {
-            self.check.spoken(name);
+            self.check.spoken(name, ask.verb != Verb::Start);
             // A restart says nothing new about the wish of a service that autostart or a need holds up.
             let held = matches!(self.check.wish(name), Wish::Auto | Wish::Either);
             let wish = if ask.verb == Verb::Restart && held { Wish::Either } else { wish };
@@ -249,13 +250,13 @@ impl World<'_> {
         open.answered = true;
         let (verb, client, key, asked) = (open.ask.verb, open.client, open.ask.key.clone(), hash(&open.ask));
         let mutates = matches!(verb, Verb::Start | Verb::Stop | Verb::Restart | Verb::Reset);
-        if mutates && answer.is_ok() && !durable {
+        if mutates && answer.is_ok() && !durable && !self.journal_full {
             self.fail(format!("durable: {verb:?} is answered without a promise"));
         }
         let judged = self.clients.judge(req, &answer);
         self.require(judged);
         if let Some(key) = key.filter(|_| mutates || verb == Verb::Signal) {
-            self.clients.key_answered((uid(client), key), asked, req, &answer, end);
+            self.clients.key_answered((uid(client), key), asked, req, &answer, durable.then_some(end));
         }
         if durable {
             self.clients.unsynced.push((end, req, answer));
@@ -356,6 +357,10 @@ impl World<'_> {
     }
 
     pub fn list(&mut self) -> Option<serde_json::Value> {
+        if self.deadline() == Some(self.now) {
+            // What is due would be done by this step.
+            return None;
+        }
         let now = self.clock();
         let mut core = self.core.take()?;
         let mut out = Out::default();
@@ -375,6 +380,7 @@ impl World<'_> {
         let mut boot = self.knowledge();
         boot.entities = self.disk.entities(self.disk.synced());
         boot.stop = false;
+        let config = boot.config.clone();
         let (now, mut out) = (self.clock(), Out::default());
         let mut core = Core::new();
         core.step(now, Input::Boot(Box::new(boot)), &mut out);
@@ -383,7 +389,8 @@ impl World<'_> {
         let Ok(list) = serde_json::from_str::<serde_json::Value>(&answer) else { return };
         for s in list["services"].as_array().into_iter().flatten() {
             let name = s["name"].as_str().unwrap_or_default();
-            if !names.iter().any(|n| n == name) || self.check.wish_end(name) > self.disk.synced() {
+            let gone = !config.services.contains_key(name);
+            if gone || !names.iter().any(|n| n == name) || self.check.wish_end(name) > self.disk.synced() {
                 continue;
             }
             let wish = self.check.wish(name);
@@ -404,7 +411,11 @@ impl World<'_> {
     /// A daemon that starts from the journal as it is now knows how this run ended.
     pub fn check_recorded(&mut self, run: hob::base::ids::RunId) {
         let Some(truth) = self.os.runs.get(&run).cloned() else { return };
-        if !self.check.config.services.contains_key(&*truth.service) || self.disk.is_behind() || self.file.is_none() {
+        if !self.check.is_recorded(run)
+            || !self.check.config.services.contains_key(&*truth.service)
+            || self.disk.is_behind()
+            || self.file.is_none()
+        {
             return;
         }
         let json = self.disk.get(&format!("service/{}", truth.service)).unwrap_or_default().to_owned();
@@ -438,6 +449,12 @@ impl Clients {
     }
 
     fn judge(&mut self, req: ReqId, answer: &Answer) -> Result<(), String> {
+        let now_not = matches!(answer, Err(e) if matches!(e.code, Code::Busy | Code::ShuttingDown));
+        if now_not {
+            self.conflicts.remove(&req);
+            self.expected.remove(&req);
+            return Ok(());
+        }
         if self.conflicts.remove(&req) {
             return match answer {
                 Err(e) if matches!(e.code, Code::Conflict) => Ok(()),
@@ -452,15 +469,14 @@ impl Clients {
         }
     }
 
-    fn key_answered(&mut self, key: (u64, String), hash: u64, req: ReqId, answer: &Answer, end: usize) {
-        let kept = match answer {
-            Ok(_) => true,
-            Err(e) => matches!(e.code, Code::Unavailable | Code::FileSystem | Code::Internal),
-        };
+    fn key_answered(&mut self, key: (u64, String), hash: u64, req: ReqId, answer: &Answer, end: Option<usize>) {
+        // What is not promised was not done, and is tried anew.
+        let kept = end.is_some() && answer.as_ref().err().is_none_or(tells_of_work);
+        let end = end.unwrap_or_default();
         match self.keys.get(&key) {
             Some(Key::Open { req: first, .. }) if *first != req => {}
             Some(Key::Done { .. }) => {}
-            Some(Key::Unsure) if !kept => {}
+            Some(Key::Unsure) | None if !kept => {}
             _ if kept => {
                 self.keys.insert(key, Key::Done { hash, answer: answer.clone(), end });
             }

@@ -12,6 +12,10 @@ impl World<'_> {
         if self.core.is_none() {
             return self.fail("liveness: no daemon runs".to_owned());
         }
+        let at = self.deadline();
+        if at == Some(self.now) {
+            self.step(Input::Tick);
+        }
         let Some(list) = self.list() else { return self.fail("liveness: service.list has no answer".to_owned()) };
         let judged = self.check.listed(&list, &self.os);
         self.require(judged);
@@ -49,7 +53,7 @@ impl World<'_> {
         states: &BTreeMap<String, (String, String)>,
     ) -> Result<(), String> {
         let alive = self.os.of_service(name).any(|p| p.main);
-        let restless = !works(spec) || program(spec) == "task" && spec.restart == Restart::Always;
+        let restless = restless(spec);
         let waits = |need: &str| {
             let state = states.get(need).map_or("", |s| s.0.as_str());
             let spec = self.check.config.services.get(need);
@@ -58,7 +62,8 @@ impl World<'_> {
         let fine = match (desired, state) {
             ("down", "stopped") => !alive,
             ("up", "running") => alive,
-            ("up", "finished") => spec.restart != Restart::Always,
+            // A new policy starts nothing that had finished under the old one.
+            ("up", "finished") => self.check.may_finish.contains(name),
             ("up", "failed") => spec.restart == Restart::Never || spec.max_restarts > 0,
             ("up", "backoff" | "starting" | "stopping") => restless,
             ("up", "waiting") => {
@@ -81,8 +86,9 @@ impl World<'_> {
 
     /// With everything at rest nothing may be due but the heartbeat.
     fn quiet(&mut self, states: &BTreeMap<String, (String, String)>) {
-        let restless = |s: &(String, String)| matches!(s.0.as_str(), "backoff" | "starting" | "stopping");
-        if states.values().any(restless) {
+        let moves = |s: &(String, String)| matches!(s.0.as_str(), "backoff" | "starting" | "stopping" | "running");
+        let specs = &self.check.config.services;
+        if states.iter().any(|(name, s)| moves(s) && specs.get(name).is_none_or(|s| restless(s))) {
             return;
         }
         for _ in 0..3 {
@@ -117,4 +123,9 @@ impl World<'_> {
             }
         }
     }
+}
+
+/// Whether it never comes to rest while it is wanted up.
+fn restless(spec: &ServiceSpec) -> bool {
+    !works(spec) || program(spec) == "task" && spec.restart == Restart::Always
 }

@@ -1,6 +1,7 @@
 //! The seeded simulator: the real core between a fake system, a fake shell, rude clients and fate, under virtual time.
 //!
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
+//! With HOB_SIM_LOUD set every step of it is told.
 //! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk by leaving
 //! out operations as long as the same invariant fails, and told with the last steps before the failure.
 
@@ -28,10 +29,10 @@ const SEEDS: u64 = 200;
 const TRIES: usize = 150;
 
 fn run(plan: &Plan) -> Result<Score, Failure> {
-    let world = std::cell::RefCell::new(Some(World::new(plan)));
-    match catch_unwind(AssertUnwindSafe(|| world.borrow_mut().take().map(World::run))) {
-        Ok(Some(result)) => result,
-        Ok(None) => Ok(Score::default()),
+    let mut world = World::new(plan);
+    world.loud = std::env::var_os("HOB_SIM_LOUD").is_some();
+    match catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
@@ -137,4 +138,15 @@ fn the_same_seed_is_the_same_story() {
 #[ignore = "takes as long as HOB_SIM_SEEDS says; meant for a release build"]
 fn sim_long() {
     seeds(SEEDS, number("HOB_SIM_SEEDS").unwrap_or(2000));
+}
+
+#[test]
+fn survey() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let (a, b) = (number("FROM").unwrap_or(0), number("TO").unwrap_or(50));
+    for n in a..b {
+        if let Err(f) = run(&Plan::new(n)) {
+            eprintln!("SEED {n} {}", f.what.chars().take(230).collect::<String>());
+        }
+    }
 }

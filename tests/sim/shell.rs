@@ -7,6 +7,7 @@ use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
 use hob::core::{Effect, End, Input, Start, TableRun, Usage};
+use hob::protocol::rpc::{Code, RpcError};
 
 pub fn ready_datagram(run: RunId) -> Input {
     Input::Notify { run, fields: vec![("READY".to_owned(), "1".to_owned())] }
@@ -18,7 +19,12 @@ pub fn keys(records: &[Entity]) -> String {
 
 /// Whether this is the answer that a request was not accepted.
 pub fn is_refusal(effect: &Effect, req: ReqId) -> bool {
-    matches!(effect, Effect::Reply { req: r, result: Err(_), .. } if *r == req)
+    matches!(effect, Effect::Reply { req: r, result: Err(e), durable } if *r == req && !(*durable && tells_of_work(e)))
+}
+
+/// Whether a promised error tells of what came of the work.
+pub fn tells_of_work(error: &RpcError) -> bool {
+    matches!(error.code, Code::Unavailable | Code::FileSystem | Code::Internal)
 }
 
 impl World<'_> {

@@ -11,6 +11,7 @@ use hob::base::time::{Mono, Now, Wall};
 use hob::config::Config;
 use hob::core::{Boot, Core, End, Input, Out, Start};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 /// Milliseconds without faults after which everything has to have come to rest.
 const CALM: u64 = 200_000;
@@ -87,6 +88,8 @@ pub struct World<'a> {
     serial: u64,
     at_once: u64,
     trace: Vec<String>,
+    /// Every line of the trace goes to stderr as well.
+    pub loud: bool,
     failure: Option<String>,
 }
 
@@ -120,6 +123,7 @@ impl<'a> World<'a> {
             serial: 0,
             at_once: 0,
             trace: Vec::new(),
+            loud: false,
             failure: None,
         };
         for (i, Op { at, .. }) in plan.ops.iter().enumerate() {
@@ -197,6 +201,9 @@ impl<'a> World<'a> {
 
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         let line = format!("{:>10}.{:06} {}", self.now / MS, self.now % MS, text());
+        if self.loud {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
         if self.trace.len() >= 20 * TRACE {
             self.trace.drain(..19 * TRACE);
         }
@@ -269,7 +276,7 @@ impl<'a> World<'a> {
         self.check.ends_at(end);
         let refused = asked.is_some_and(|a| out.effects.iter().any(|e| crate::shell::is_refusal(e, a.req)));
         self.core = Some(core);
-        let told = self.check.records(&out.records);
+        let told = self.check.records(&out.records, before);
         self.require(told);
         if let (Some(asked), false) = (asked, refused) {
             self.wished(asked, before, end);
@@ -438,12 +445,18 @@ impl<'a> World<'a> {
         self.os.daemon_died();
         self.clients.daemon_died();
         let survives = self.disk.daemon_died();
-        self.check.lost(survives);
-        self.clients.lost(survives);
+        self.lose(survives, false);
         if self.keeper_gone {
             self.new_keeper();
         }
         self.soon(300, false, Event::Boot);
+    }
+
+    fn lose(&mut self, survives: usize, power: bool) {
+        self.check.lost(survives);
+        self.clients.lost(survives);
+        let disk = &self.disk;
+        self.check.remembered(power, |run| disk.get(&format!("run/{run}")).is_some());
     }
 
     /// The keeper is gone too, and its successor knows nothing.
@@ -461,8 +474,8 @@ impl<'a> World<'a> {
         self.os.power_lost();
         self.new_keeper();
         let survives = self.disk.power_lost(lost);
-        self.check.lost(survives);
-        self.clients.lost(survives);
+        self.lose(survives, true);
+        self.os.runs.retain(|run, _| self.disk.get(&format!("run/{run}")).is_some());
         self.boots += 1;
         self.booted_at = self.now;
         self.frozen_until = 0;

@@ -17,7 +17,16 @@ use std::sync::LazyLock;
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
 
 /// Functions of tests that may sleep, beside the helpers that wait for a condition: file, name, reason.
-const SLEEPERS: &[(&str, &str, &str)] = &[];
+const SLEEPERS: &[(&str, &str, &str)] = &[
+    ("src/client/tests.rs", "a_daemon_is_started_when_none_answers", "looks again until it was started, with a limit"),
+    ("tests/capture_storm.rs", "capture_survives_kills", "kills at random moments"),
+    ("tests/capture_storm.rs", "write_lines", "writes in random bursts"),
+    ("tests/keeper_storm.rs", "an_idle_keeper_sleeps", "a second without a system call has to pass"),
+    ("tests/keeper_storm.rs", "signals_become_messages", "a second request counts only after a second"),
+    ("tests/keeper_storm.rs", "a_hasty_stop_needs_no_daemon", "a second request counts only after a second"),
+    ("tests/keeper_storm/daemon.rs", "child", "a program under test that lives for a while"),
+    ("tests/keeper_storm/storm.rs", "storm", "kills at random moments"),
+];
 
 /// What stands at the top of the repository, beside hidden files and what git ignores.
 const TOP: [&str; 7] = ["Cargo.toml", "Cargo.lock", "src", "tests", "fuzz", "README.md", "LICENSE"];

@@ -223,7 +223,7 @@ pub(crate) fn heads(s: &Source) -> Vec<Complaint> {
 }
 
 /// Names of the helpers that look at a condition again and again.
-const WAITERS: [&str; 3] = ["wait", "wait_until", "pause"];
+const WAITERS: [&str; 4] = ["wait", "wait_until", "until", "pause"];
 
 /// Tests wait for a condition, and each runs or says why not.
 pub(crate) fn tests(s: &Source, sleepers: &[(&str, &str, &str)]) -> Vec<Complaint> {

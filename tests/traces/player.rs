@@ -1,9 +1,10 @@
 //! Plays a trace: feeds the core its inputs and writes down effects and records in a short form.
 //!
-//! - `# ...` and empty lines are kept. `service NAME JSON` and `daemon JSON` make the config, `main NAME` names the main service.
+//! - `# ...` and empty lines are kept. `service NAME JSON` and `daemon JSON` make the config, `main NAME` names the
+//!   main service.
 //! - `auto on|off`: whether the pretended system answers starts and sweeps by itself, and whether TERM ends a process.
-//! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown with its
-//!   time. Lines that begin with two spaces are effects.
+//! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown
+//!   with its time. Lines that begin with two spaces are effects.
 
 use hob::base::ids::{ConnId, ReqId, RunId};
 use hob::base::time::{Mono, Now, Wall};
@@ -33,6 +34,7 @@ struct Player {
     /// The newest run of each name.
     runs: BTreeMap<String, RunId>,
     left: Vec<(RunId, Vec<Survivor>)>,
+    events: Vec<(u64, String)>,
     keeper: u32,
     generation: u32,
     next_req: u64,
@@ -40,7 +42,7 @@ struct Player {
 }
 
 /// The trace with the effects that happen now.
-pub fn play(text: &str) -> String {
+pub(crate) fn play(text: &str) -> String {
     let mut p = Player {
         core: Core::new(),
         now: Now { mono: Mono(1_000_000_000_000), wall: Wall(1_700_000_000_000) },
@@ -52,6 +54,7 @@ pub fn play(text: &str) -> String {
         processes: BTreeMap::new(),
         runs: BTreeMap::new(),
         left: Vec::new(),
+        events: Vec::new(),
         keeper: 1,
         generation: 0,
         next_req: 0,
@@ -252,6 +255,7 @@ impl Player {
             entities: journal.collect(),
             table: table.collect(),
             leftovers: std::mem::take(&mut self.left),
+            events: self.events.clone(),
             keeper_pid: 10,
             daemon_pid: 11,
             generation: self.generation,
@@ -340,10 +344,8 @@ impl Player {
             Effect::Signal { run, signal, .. } if self.auto && (*signal == 15 || *signal == 9) => {
                 inputs.push(self.exited(&run.0.to_string(), &format!("signal={signal}")));
             }
-            Effect::Kill { run } if self.auto => {
-                if self.processes.get(run).is_some_and(|p| p.ended.is_none()) {
-                    inputs.push(self.exited(&run.0.to_string(), "signal=9"));
-                }
+            Effect::Kill { run } if self.auto && self.processes.get(run).is_some_and(|p| p.ended.is_none()) => {
+                inputs.push(self.exited(&run.0.to_string(), "signal=9"));
             }
             Effect::Sweep { run } if self.auto => inputs.push(Input::Tree { run: *run, left: Vec::new() }),
             Effect::Measure { req, runs } => {
@@ -353,6 +355,7 @@ impl Player {
             Effect::LoadConfig { req } => {
                 inputs.push(Input::ConfigRead { req: *req, result: Ok(Box::new(self.config())) });
             }
+            Effect::Event { seq, line } => self.events.push((*seq, line.clone())),
             Effect::Forget { run } => {
                 self.processes.remove(run);
             }

@@ -1,4 +1,5 @@
-//! Why a service is as it is: the present state, what led to it, what comes next and what a person can do, for people. Pure.
+//! Why a service is as it is: the present state, what led to it, what comes next and what a person can do, for people.
+//! Pure.
 
 use super::{Cause, Ended, RunRecord, StopWhy, millis};
 use crate::base::json::Obj;
@@ -102,10 +103,8 @@ impl Core {
         for r in s.history.iter().skip(skip) {
             lines.push(run_line(r));
             if r.background {
-                lines.push(
-                    "  its main process ended at once with code 0 and left children: it seems to put itself into the background"
-                        .to_owned(),
-                );
+                let what = "ended at once with code 0 and left children: it seems to put itself into the background";
+                lines.push(format!("  its main process {what}"));
             }
             lines.extend(r.lines.iter().map(|l| format!("  | {l}")));
         }
@@ -129,7 +128,7 @@ impl Core {
         let s = &self.table[i];
         match s.state {
             State::Running | State::Starting => on_end(s),
-            State::Waiting => format!("it starts as soon as {} is there", self.waiting_for(i).join(" and ")),
+            State::Waiting => format!("it starts after {}", non_empty(self.waiting_for(i).join(" and "), "that")),
             State::Stopping if self.may_run(i) && s.stop_mark().is_some() => {
                 "it is started again once nothing of it is left".to_owned()
             }

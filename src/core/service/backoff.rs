@@ -7,7 +7,8 @@ use core::time::Duration;
 /// From this many restarts in a row on a service is called flapping.
 pub const FLAPPING: u32 = 10;
 
-/// The first delay of a start that the machine refused, where the config gives none, and the smallest `max_delay` for it.
+/// The first delay of a start that the machine refused, where the config gives none, and the smallest `max_delay` for
+/// it.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
 /// What the restart policy counts. All but `total` go back to zero after `reset_after` in good health.
@@ -115,8 +116,8 @@ impl Counters {
     }
 }
 
-/// The delay before the restart that follows `streak` restarts in a row: none before the first, then `min_delay`, doubling
-/// up to `max_delay`.
+/// The delay before the restart that follows `streak` restarts in a row: none before the first, then `min_delay`,
+/// doubling up to `max_delay`.
 #[must_use]
 pub fn delay(spec: &ServiceSpec, streak: u32) -> Duration {
     if streak == 0 { Duration::ZERO } else { nth(spec.min_delay, spec.max_delay, streak) }

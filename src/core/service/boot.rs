@@ -1,10 +1,10 @@
-//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on. Pure.
+//! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on.
+//! Pure.
 
 use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
-use crate::base::time::Now;
 use crate::config::{Level, Ready};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
@@ -22,7 +22,7 @@ impl Core {
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
         self.build_table(&mut boot);
-        self.restore_services(stored.services, same, !self.blind_config());
+        self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
             if self.table.find(&intent.service).is_none() {
@@ -38,7 +38,7 @@ impl Core {
         let mut fields = Obj::new();
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
-        self.begin_beat(out);
+        self.life.beat = true;
         match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),
@@ -76,22 +76,35 @@ impl Core {
         }
     }
 
-    fn restore_services(&mut self, services: Vec<(String, ServiceRecord)>, same: bool, config_known: bool) {
+    fn restore_services(
+        &mut self,
+        services: Vec<(String, ServiceRecord)>,
+        runs: &[(RunId, RunIntent)],
+        same: bool,
+        out: &mut Out,
+    ) {
+        let config_known = !self.blind_config();
         for (name, record) in services {
             let i = match self.table.find(&name) {
                 Some(i) => i,
+                None if config_known && runs.iter().all(|(_, r)| r.service != name) => {
+                    self.next_run = self.next_run.max(record.newest_run() + 1);
+                    self.keep_wish(&name, record.choice, out);
+                    continue;
+                }
                 None => self.add_unknown(&name),
             };
             let s = &mut self.table[i];
             let newest = record.newest_run();
             let state = record.state;
             record.restore(s, same);
-            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts afresh.
+            // Ends are remembered for this keeper; a new one is a new boot or a new life, where everything starts
+            // afresh.
             let kept = match state {
                 State::Backoff | State::Failed | State::Finished => state,
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
-            if same && config_known && s.wanted() {
+            if same && (s.blind || s.wanted()) {
                 s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
@@ -158,9 +171,9 @@ impl Core {
 
     /// A run without a service: nothing to adopt, only to clear away.
     fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
-        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none());
-        let ran = slot.as_ref().is_some_and(|s| s.pid.is_some());
-        if alive || ran || !left.is_empty() {
+        // One that has ended was on record, tree and all, and only its slot was not freed any more.
+        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none() && s.exec_error.is_none());
+        if alive || !left.is_empty() {
             self.orphan(run, alive, left, out);
         } else if slot.is_some() {
             out.effects.push(Effect::Forget { run });
@@ -252,7 +265,10 @@ impl Core {
         self.runs.insert(run, i);
         self.table.touch(i);
         if left.is_empty() {
-            return self.over(i, Ended::Unknown, Now { mono: now.mono, wall: now.wall }, out);
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.known = false;
+            }
+            return self.over(i, Ended::Unknown, now, out);
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);

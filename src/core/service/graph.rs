@@ -37,8 +37,8 @@ pub fn edges(spec: &ServiceSpec, own: usize, find: impl Fn(&str) -> Option<usize
     edges
 }
 
-/// Takes out edges that close a cycle, the weakest kinds first. The config refuses cycles, so this is only a guard: without
-/// it two services would wait for each other for ever.
+/// Takes out edges that close a cycle, the weakest kinds first. The config refuses cycles, so this is only a guard:
+/// without it two services would wait for each other for ever.
 pub fn break_cycles(needs: &mut [Vec<Edge>]) {
     if acyclic(needs) {
         return;

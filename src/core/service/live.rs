@@ -9,7 +9,7 @@ use crate::base::limits::HISTORY_PER_NAME;
 use crate::base::time::Now;
 use crate::config::Ready;
 use crate::core::record;
-use crate::core::run::{Cause, Ended, StopWhy, clip, millis, signal_name};
+use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, millis, signal_name};
 use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Usage};
 use core::time::Duration;
 use std::sync::Arc;
@@ -228,8 +228,10 @@ impl Core {
         let Some(live) = s.live.as_mut() else { return };
         let Some((end, ended)) = live.end.clone() else {
             // Those that a killed main process still has beside it are worth naming while it does not end.
-            live.sequence.left = left;
-            self.table.touch(i);
+            if live.stop_begun() {
+                live.sequence.left = left;
+                self.table.touch(i);
+            }
             return;
         };
         if left.is_empty() {
@@ -273,14 +275,20 @@ impl Core {
             self.remember(live.run, i);
         }
         let s = &mut self.table[i];
-        if s.history.len() >= HISTORY_PER_NAME {
+        // Tries that the machine refused, one after the other, are told by the last of them.
+        let refused = |r: &RunRecord| matches!(r.end, Ended::Delayed(_));
+        if refused(&record) && s.history.last().is_some_and(refused) {
+            s.history.pop();
+        } else if s.history.len() >= HISTORY_PER_NAME {
             s.history.remove(0);
         }
         s.history.reserve_exact(1);
         s.history.push(record);
         self.table.save(i);
         out.records.push(record::run_gone(live.run));
-        out.effects.push(Effect::Forget { run: live.run });
+        if live.known {
+            out.effects.push(Effect::Forget { run: live.run });
+        }
         self.follow(i, &live, out);
     }
 

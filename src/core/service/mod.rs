@@ -1,9 +1,10 @@
 //! Services: what a service is, its states, and who may move it from one to another. Pure.
 //!
 //! # The model
-//! A service has a wish and a state. The **wish** is up or down. It is what a person said last (`Choice::Up`, `Choice::Down`,
-//! kept over daemon deaths and boots); if nobody said anything, it is up when the config says `autostart` or when something
-//! that is up pulled it in. A person's stop beats everything but a later start by a person. The **state** is what is:
+//! A service has a wish and a state. The **wish** is up or down. It is what a person said last (`Choice::Up`,
+//! `Choice::Down`, kept over daemon deaths and boots); if nobody said anything, it is up when the config says
+//! `autostart` or when something that is up pulled it in. A person's stop beats everything but a later start by a
+//! person. The **state** is what is:
 //!
 //! | state    | a run exists | it leaves this state when                                                              |
 //! |----------|--------------|----------------------------------------------------------------------------------------|
@@ -16,27 +17,27 @@
 //! | failed   | no           | a person starts it (waiting) or stops it (stopped)                                     |
 //! | finished | no           | a person starts it (waiting) or stops it (stopped)                                     |
 //!
-//! Every end of a run leads through `stopping`, also that of a crash: what the main process left behind is cleared away before
-//! the next run or the end state. Only a start that failed skips it, because nothing ran. A service has at most one run at a
-//! time, and a run's facts (started, ready, ended, tree) only ever move the run they name: late ones of an earlier run are
-//! traced and ignored.
+//! Every end of a run leads through `stopping`, also that of a crash: what the main process left behind is cleared away
+//! before the next run or the end state. Only a start that failed skips it, because nothing ran. A service has at most
+//! one run at a time, and a run's facts (started, ready, ended, tree) only ever move the run they name: late ones of an
+//! earlier run are traced and ignored.
 //!
 //! # After a run
-//! If hob ended it: waiting when the wish is up (a restart, a new config, a need that went down), else stopped. If it ended by
-//! itself the policy decides (`backoff`): waiting at once, backoff, failed or finished. The wish stays up in failed and
-//! finished; only the state says that nothing more will happen by itself.
+//! If hob ended it: waiting when the wish is up (a restart, a new config, a need that went down), else stopped. If it
+//! ended by itself the policy decides (`backoff`): waiting at once, backoff, failed or finished. The wish stays up in
+//! failed and finished; only the state says that nothing more will happen by itself.
 //!
 //! # Needs
-//! `requires`: it starts when the need has reached its condition, and is stopped before the need when a person, a reload or a
-//! restart stops the need. A crash of the need leaves it alone. `wants`: pulled up too, and waited for while it is on its way,
-//! but its failure holds nobody up. `after`: only the order. Whoever waits for something that is not on its way is `stuck`,
-//! says for whom, and goes on as soon as the need recovers.
+//! `requires`: it starts when the need has reached its condition, and is stopped before the need when a person, a
+//! reload or a restart stops the need. A crash of the need leaves it alone. `wants`: pulled up too, and waited for
+//! while it is on its way, but its failure holds nobody up. `after`: only the order. Whoever waits for something that
+//! is not on its way is `stuck`, says for whom, and goes on as soon as the need recovers.
 //!
 //! # Two phases
-//! Inputs and requests only set marks: the wish, `Live::stop`, a state of rest that becomes `waiting`. Marks spread over the
-//! graph by worklists, never by recursion. Then `settle` looks at each service that something has happened to, until nothing
-//! changes any more, and only there runs are started and stopped. Deadlines are derived from the state (`Service::deadline`)
-//! after each step, so nothing has to be disarmed.
+//! Inputs and requests only set marks: the wish, `Live::stop`, a state of rest that becomes `waiting`. Marks spread
+//! over the graph by worklists, never by recursion. Then `settle` looks at each service that something has happened to,
+//! until nothing changes any more, and only there runs are started and stopped. Deadlines are derived from the state
+//! (`Service::deadline`) after each step, so nothing has to be disarmed.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod backoff;
@@ -181,6 +182,8 @@ pub struct Live {
     pub ready: Option<Now>,
     /// READY=1 overtook the answer to the start.
     pub early: bool,
+    /// The shell has something of it: a slot, processes.
+    pub known: bool,
     /// The shell was asked to watch for readiness.
     pub awaiting: bool,
     pub status_text: Option<Box<str>>,
@@ -273,13 +276,12 @@ impl Service {
     /// The wish.
     #[must_use]
     pub fn wanted(&self) -> bool {
-        if self.blind {
-            return self.live.is_some();
-        }
         !self.removed
             && match self.choice {
                 Choice::Up => true,
                 Choice::Down => false,
+                // Without its config, what was up is taken to be wanted.
+                Choice::Auto if self.blind => self.pulled || self.state != State::Stopped,
                 Choice::Auto => self.spec.autostart || self.pulled,
             }
     }
@@ -369,6 +371,7 @@ impl Live {
             begun,
             ready: None,
             early: false,
+            known: true,
             awaiting: false,
             status_text: None,
             stop: None,
@@ -407,8 +410,8 @@ impl Live {
         record
     }
 
-    /// A run fails by a nonzero code, a signal that was not hob's stop, a program that cannot be executed, or by not being
-    /// ready in time. An end that nobody saw is no proof of a failure.
+    /// A run fails by a nonzero code, a signal that was not hob's stop, a program that cannot be executed, or by not
+    /// being ready in time. An end that nobody saw is no proof of a failure.
     fn failed(&self, end: &Ended) -> bool {
         match &self.stop {
             Some(StopWhy::ReadyTimeout) => return true,

@@ -1,4 +1,5 @@
-//! Runs that no service and no record knows: an intent was lost with a damaged journal. They are stopped like any other. Pure.
+//! Runs that no service and no record knows: an intent was lost with a damaged journal. They are stopped like any
+//! other. Pure.
 
 use super::stop::{Sequence, Terms};
 use crate::base::ids::RunId;
@@ -51,6 +52,9 @@ impl Core {
         if orphan.main_gone && left.is_empty() {
             self.deadlines.set(Due::Orphan(run), None);
             out.effects.push(Effect::Forget { run });
+            for i in self.table.by_name().collect::<Vec<_>>() {
+                self.table.look(i);
+            }
             return;
         }
         if orphan.main_gone {

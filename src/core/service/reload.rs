@@ -10,8 +10,8 @@ use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
 use std::sync::Arc;
 
-/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later version
-/// with more keys finds the same number.
+/// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later
+/// version with more keys finds the same number.
 #[must_use]
 pub fn mold(spec: &ServiceSpec) -> u64 {
     let plain = ServiceSpec::default();
@@ -123,6 +123,9 @@ impl Core {
         }
         let added: Vec<usize> = config.services.into_iter().map(|(n, spec)| self.table.add(&n, spec)).collect();
         report.added.extend(added.iter().map(|i| self.table[*i].name.to_string()));
+        for i in &added {
+            self.recall_wish(*i);
+        }
         self.table.connect();
         for (i, why) in restarts {
             self.mark_stop(i, &why);

@@ -1,4 +1,5 @@
-//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs. Pure.
+//! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
+//! Pure.
 
 use super::graph::Kind;
 use super::stop::Phase;
@@ -47,8 +48,8 @@ impl Core {
     }
 
     pub(in crate::core) fn settle_services(&mut self, out: &mut Out) {
-        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The bound only
-        // guards against a mistake here: then the rest is looked at in the next step.
+        // Each look either changes a state, which happens a few times per service and step, or changes nothing. The
+        // bound only guards against a mistake here: then the rest is looked at in the next step.
         let mut fuse = 64 + 64 * self.table.len();
         while fuse > 0 {
             fuse -= 1;
@@ -88,7 +89,8 @@ impl Core {
         let name = Arc::clone(&self.table[i].name);
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
-        out.records.push(crate::core::record::service_gone(&name));
+        let choice = self.table[i].choice;
+        self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         self.table.remove(i);
@@ -98,7 +100,8 @@ impl Core {
 
     fn try_start(&mut self, i: usize, out: &mut Out) {
         let s = &self.table[i];
-        let (mut blocked, mut stuck) = (false, false);
+        // A run that no record knows may be of any service, and no service may have two.
+        let (mut blocked, mut stuck) = (s.blind || !self.orphans.is_empty(), s.blind);
         for e in &s.needs {
             let need = &self.table[e.to as usize];
             if need.reached(e.condition) {

@@ -1,4 +1,5 @@
-//! All services: places that stay put while a service exists, an index by name, and the marks of the present step. Pure.
+//! All services: places that stay put while a service exists, an index by name, and the marks of the present step.
+//! Pure.
 
 use super::{Service, graph};
 use crate::config::ServiceSpec;

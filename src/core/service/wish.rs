@@ -2,6 +2,8 @@
 
 use super::graph::Kind;
 use super::{Choice, State};
+use crate::base::limits::SERVICES_MAX;
+use crate::core::record;
 use crate::core::run::{Cause, Client, StopWhy};
 use crate::core::{Core, Out};
 use std::collections::BTreeSet;
@@ -74,6 +76,29 @@ impl Core {
         }
     }
 
+    /// A service is not in the config any more. What a person said about it outlives that.
+    pub(super) fn keep_wish(&mut self, name: &str, choice: Choice, out: &mut Out) {
+        if choice == Choice::Auto {
+            out.records.push(record::service_gone(name));
+            return;
+        }
+        out.records.push(record::wish(name, choice));
+        self.wishes.insert(name.to_owned(), choice);
+        if self.wishes.len() > SERVICES_MAX
+            && let Some((oldest, _)) = self.wishes.pop_first()
+        {
+            out.records.push(record::service_gone(&oldest));
+        }
+    }
+
+    /// A service has come into the config, perhaps again.
+    pub(super) fn recall_wish(&mut self, i: usize) {
+        if let Some(choice) = self.wishes.remove(&*self.table[i].name) {
+            self.table[i].choice = choice;
+            self.table.save(i);
+        }
+    }
+
     /// Whether something that is wanted up pulls it in.
     fn is_needed(&self, i: usize) -> bool {
         self.table[i]
@@ -83,8 +108,8 @@ impl Core {
             .any(|d| d.wanted() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After))
     }
 
-    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts what it requires out of a
-    /// person's stop and out of failure; nothing else does.
+    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts what it requires out
+    /// of a person's stop and out of failure; nothing else does.
     pub(in crate::core) fn pull(&mut self, first: usize, by_person: bool, out: &mut Out) {
         let (mut stack, mut seen) = (vec![first], BTreeSet::from([first]));
         while let Some(i) = stack.pop() {

@@ -1,7 +1,8 @@
-//! `hob run -- CMD`: what the command writes also goes to hob's own stdout. A thread copies it from the log file by plain
-//! blocking writes; capture takes no more from the pipe while it is far behind, so that the command waits as on a pipe.
+//! `hob run -- CMD`: what the command writes also goes to hob's own stdout. A thread copies it from the log file by
+//! plain blocking writes; capture takes no more from the pipe while it is far behind, so that the command waits as on a
+//! pipe.
 
-use super::lane::Words;
+use super::desk::Words;
 use super::tail::{Cursor, Part, Share};
 use crate::base::time::Mono;
 use crate::sys::logfile;
@@ -40,8 +41,8 @@ impl core::fmt::Debug for Copy {
 }
 
 impl Copy {
-    /// Copies this log to `to` from where the table says an earlier daemon came to. `came_on` is called from the thread after
-    /// each chunk, for `Capture::caught_up`.
+    /// Copies this log to `to` from where the table says an earlier daemon came to. `came_on` is called from the thread
+    /// after each chunk, for `Capture::caught_up`.
     ///
     /// # Errors
     /// When no thread can be started.

@@ -1,4 +1,5 @@
-//! The current file of one log: where the next byte goes, and which cumulative position that is. Lives in the lane of files.
+//! The current file of one log: where the next byte goes, and which cumulative position that is. Lives in the lane of
+//! files.
 
 use super::index::{Index, Record, What, remove};
 use super::rotate::{Names, end_of_old, interrupted, shift};
@@ -14,8 +15,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 /// An index gets a record for output at most this often, in milliseconds.
 const STAMP_MS: i64 = 1000;
 
-/// A log file that is open for writing. Nobody else is expected to write to it, but whoever cuts, removes or lengthens it
-/// does no harm.
+/// A log file that is open for writing. Nobody else is expected to write to it, but whoever cuts, removes or lengthens
+/// it does no harm.
 #[derive(Debug)]
 pub struct LogFile {
     names: Names,
@@ -30,8 +31,8 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the current file, making it and its folder when they are missing, and completes a rotation that a daemon began
-    /// before it died. Positions go on where they were, and not before `at_least`.
+    /// Opens the current file, making it and its folder when they are missing, and completes a rotation that a daemon
+    /// began before it died. Positions go on where they were, and not before `at_least`.
     ///
     /// # Errors
     /// What the calls answer; then there is no place to write to.
@@ -137,8 +138,8 @@ impl LogFile {
         Ok(cut)
     }
 
-    /// Notes the time in the index, unless it was done within the last second. A failure costs nothing but the time of some
-    /// lines, and is made good by the next record.
+    /// Notes the time in the index, unless it was done within the last second. A failure costs nothing but the time of
+    /// some lines, and is made good by the next record.
     pub fn stamp(&mut self, wall: Wall) {
         let recent = self.stamped.is_some_and(|at| (0..STAMP_MS).contains(&wall.0.saturating_sub(at.0)));
         if !recent && self.index.append(Record::output(wall, self.position())).is_ok() {

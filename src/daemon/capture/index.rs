@@ -1,8 +1,9 @@
 //! The index beside each log file: when which part was written, and where the cumulative positions of the file begin.
 //!
-//! `NAME.log.idx` and `NAME.log.N.idx` hold records of 24 bytes: a wall time in milliseconds (or the number of a run), a
-//! cumulative position, a kind, and a checksum over these. Positions never fall within a file. A record is written before
-//! the bytes it describes; of two at one position the last wins, and one beyond the end of the file says nothing.
+//! `NAME.log.idx` and `NAME.log.N.idx` hold records of 24 bytes: a wall time in milliseconds (or the number of a run),
+//! a cumulative position, a kind, and a checksum over these. Positions never fall within a file. A record is written
+//! before the bytes it describes; of two at one position the last wins, and one beyond the end of the file says
+//! nothing.
 
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
@@ -163,7 +164,9 @@ impl Index {
         Ok(())
     }
 
-    /// Adds a record. An index that somebody cut or removed meanwhile is made anew, with its base and this record.
+    /// Adds a record, or puts it in the place of the last when that says the same kind of thing about the same
+    /// position: what starts over and over without a word does not make the index grow. An index that somebody cut or
+    /// removed meanwhile is made anew, with its base and this record.
     ///
     /// # Errors
     /// What write(2) answers; a part that was written counts for nothing.
@@ -172,6 +175,10 @@ impl Index {
         if meta.nlink() == 0 || meta.len() < self.bytes {
             *self = Index::replace(&self.path, self.first, Some(record))?;
             return Ok(());
+        }
+        let same = |a: What, b: What| core::mem::discriminant(&a) == core::mem::discriminant(&b);
+        if self.bytes > RECORD as u64 && record.position == self.last.position && same(record.what, self.last.what) {
+            self.bytes -= RECORD as u64;
         }
         self.push(record)
     }
@@ -193,8 +200,8 @@ impl Index {
         Ok(None)
     }
 
-    /// Where the first output begins that was written at this time or later. The records are looked at in order of their
-    /// positions, so that a clock that stepped back hides nothing.
+    /// Where the first output begins that was written at this time or later. The records are looked at in order of
+    /// their positions, so that a clock that stepped back hides nothing.
     ///
     /// # Errors
     /// What read(2) answers.
@@ -298,6 +305,24 @@ mod tests {
         assert_eq!(index.run_start(RunId(2)).unwrap(), Some(20), "far from the end");
         assert_eq!(index.run_start(RunId(99)).unwrap(), Some(30_000));
         assert_eq!(index.run_start(RunId(7)).unwrap(), None);
+    }
+
+    #[test]
+    fn runs_without_a_word_do_not_make_it_grow() {
+        let dir = Dir::new();
+        let path = dir.path("a.idx");
+        let mut index = Index::replace(&path, Record::output(Wall(1), 100), None).unwrap();
+        for n in 1..1000 {
+            index.append(Record { position: 100, what: What::Run(RunId(n)) }).unwrap();
+        }
+        index.append(Record::output(Wall(2), 100)).unwrap();
+        index.append(Record::output(Wall(3), 100)).unwrap();
+        index.append(Record { position: 200, what: What::Run(RunId(5000)) }).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 4 * RECORD as u64);
+        let index = Index::open(&path).unwrap().unwrap();
+        assert_eq!(index.first, Record::output(Wall(1), 100));
+        assert_eq!((index.run_start(RunId(999)).unwrap(), index.run_start(RunId(998)).unwrap()), (Some(100), None));
+        assert_eq!(index.since(Wall(2)).unwrap(), Some(100));
     }
 
     #[test]

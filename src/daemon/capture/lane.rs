@@ -1,5 +1,7 @@
-//! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a time.
+//! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a
+//! time.
 
+pub use super::desk::{Desk, Words};
 use super::file::LogFile;
 use super::index::Index;
 use super::ready::{At, Watch};
@@ -12,9 +14,7 @@ use crate::config::spec::LogSpec;
 use crate::sys::pipe;
 use core::fmt;
 use core::time::Duration;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::sync::Arc;
 
 /// How long after a failure a file is opened or rotated again at the earliest.
@@ -23,79 +23,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const MATCH_TURN: usize = 64 * 1024;
 /// Read back at once.
 const BACK: usize = 256 * 1024;
-
-/// Two words of the run table, which outlive the daemon.
-pub trait Words: Send + Sync {
-    /// Whose bytes lie in the transfer pipe, by `source::hash`; 0 when nobody's ever did.
-    fn owner(&self) -> u64;
-    fn set_owner(&self, hash: u64);
-    /// How far the copy to hob's own stdout has come: one more than its position; 0 when it never began, `u64::MAX` when
-    /// nobody reads it any more.
-    fn copied(&self) -> u64;
-    fn set_copied(&self, mark: u64);
-}
-
-/// What the lane works with: the transfer pipe, and one more in which bytes are looked at.
-pub struct Desk {
-    read: OwnedFd,
-    write: OwnedFd,
-    look: Option<(File, OwnedFd)>,
-    words: Arc<dyn Words>,
-    seen: Vec<u8>,
-    /// Bytes may lie in the transfer pipe that an earlier turn left there.
-    pub(crate) unfinished: bool,
-}
-
-impl fmt::Debug for Desk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("unfinished", &self.unfinished).finish_non_exhaustive()
-    }
-}
-
-impl Desk {
-    /// A desk with this transfer pipe, in which the bytes of its owner may lie.
-    #[must_use]
-    pub fn new(read: OwnedFd, write: OwnedFd, words: Arc<dyn Words>) -> Desk {
-        Desk { read, write, look: None, words, seen: Vec::new(), unfinished: true }
-    }
-
-    /// Whose bytes lie in the transfer pipe, and how many.
-    pub(crate) fn content(&self) -> (u64, usize) {
-        (self.words.owner(), pipe::waiting(&self.read).unwrap_or(0))
-    }
-
-    /// Takes bytes from the transfer pipe and forgets them.
-    pub(crate) fn discard(&mut self, len: usize) {
-        let mut left = len;
-        self.seen.resize(MATCH_TURN, 0);
-        while left > 0 {
-            let want = left.min(self.seen.len());
-            match pipe::read(&self.read, &mut self.seen[..want]) {
-                Ok(0) | Err(_) => break,
-                Ok(n) => left -= n,
-            }
-        }
-    }
-
-    /// Up to `len` bytes of the transfer pipe, which stay there; `None` where the system cannot show them.
-    fn peek(&mut self, len: usize) -> Option<&[u8]> {
-        if self.look.is_none() {
-            let (read, write) = pipe::inner(CAPTURE_TURN).ok()?;
-            self.look = Some((File::from(read), write));
-        }
-        let (read, write) = self.look.as_mut()?;
-        let n = pipe::peek(&self.read, write, len).ok()?;
-        self.seen.resize(n, 0);
-        match read.read_exact(&mut self.seen) {
-            Ok(()) => Some(&self.seen),
-            Err(_) => {
-                // What may be left in there must not be taken for what comes next.
-                self.look = None;
-                None
-            }
-        }
-    }
-}
 
 /// A fact for the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +75,8 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer that opens its file with its first turn. With `copy`, it keeps within reach of the copy to hob's own stdout.
+    /// A writer that opens its file with its first turn. With `copy`, it keeps within reach of the copy to hob's own
+    /// stdout.
     #[must_use]
     pub fn new(source: Arc<Source>, share: Arc<Share>, spec: LogSpec, copy: Option<Arc<dyn Words>>) -> Writer {
         Writer {
@@ -207,8 +135,7 @@ impl Writer {
                 out.held_back = !out.again;
                 break;
             }
-            desk.words.set_owner(self.source.hash);
-            match self.source.take(&desk.write, limit) {
+            match desk.take(&self.source, limit) {
                 Ok(Taken::Some { bytes, all }) => {
                     out.moved += bytes;
                     self.store(desk, bytes, now, &mut out);
@@ -297,7 +224,7 @@ impl Writer {
                 }
                 Point::End(run) => {
                     if self.dropped > 0 && self.ready_file(now, out) {
-                        self.tell_dropped(out);
+                        self.tell_dropped(now, out);
                     }
                     self.tell();
                     let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
@@ -402,13 +329,14 @@ impl Writer {
         self.match_live(desk, len, out);
         let mut left = len;
         while left > 0 {
-            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(out)) {
+            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(now, out))
+            {
                 break;
             }
             let Some(take) = self.fit(desk, left, now, out) else { continue };
             let Some(log) = &mut self.log else { continue };
             log.stamp(now.wall);
-            match log.store(&desk.read, take) {
+            match log.store(desk.content_pipe(), take) {
                 Ok(0) => break,
                 Ok(n) => {
                     left -= n;
@@ -457,7 +385,13 @@ impl Writer {
         if take > 0 {
             return Some(take);
         }
+        if self.rotate(now, out) { None } else { Some(left) }
+    }
+
+    /// Goes over to a new file. False when the old one goes on.
+    fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
         let keep = self.spec.max_files;
+        let Some(log) = &mut self.log else { return true };
         match log.rotate(keep, now.wall) {
             Ok(()) => {
                 self.rotate_again = None;
@@ -465,7 +399,7 @@ impl Writer {
                     Ok(id) => self.share.push(id, log.base(), keep),
                     Err(_) => self.log = None,
                 }
-                None
+                true
             }
             Err(e) => {
                 let lost = log.lost;
@@ -474,13 +408,17 @@ impl Writer {
                 if lost {
                     self.log = None;
                 }
-                if lost { None } else { Some(left) }
+                lost
             }
         }
     }
 
     /// Says in the log what is missing from it. False while there is no room for even that.
-    fn tell_dropped(&mut self, out: &mut Outcome) -> bool {
+    fn tell_dropped(&mut self, now: Now, out: &mut Outcome) -> bool {
+        let full = self.log.as_ref().is_some_and(|log| log.size() >= self.spec.max_size);
+        if full && self.rotate_again.is_none_or(|at| at <= now.mono) {
+            self.rotate(now, out);
+        }
         let Some(log) = &mut self.log else { return false };
         let begin = if log.at_line_end() { "" } else { "\n" };
         let text = format!("{begin}[hob: {} bytes dropped]\n", self.dropped);
@@ -494,8 +432,8 @@ impl Writer {
     }
 }
 
-/// How many of `left` bytes in the transfer pipe belong to this file, so that it ends with a line: 0 when none do. A line
-/// that began in the file ends in it unless it goes beyond the cap by `LINE_MAX`.
+/// How many of `left` bytes in the transfer pipe belong to this file, so that it ends with a line: 0 when none do. A
+/// line that began in the file ends in it unless it goes beyond the cap by `LINE_MAX`.
 fn cut(log: &LogFile, desk: &mut Desk, left: usize, max_size: u64) -> usize {
     let room = usize::try_from(max_size.saturating_sub(log.size())).unwrap_or(left).min(left);
     let over = usize::try_from(log.size().saturating_sub(max_size)).unwrap_or(usize::MAX);

@@ -1,14 +1,18 @@
-//! Capture: the output of services goes from their pipes to their log files, and nothing is lost or doubled when the daemon dies.
+//! Capture: the output of services goes from their pipes to their log files, and nothing is lost or doubled when the
+//! daemon dies.
 //!
-//! Bytes never pass through the daemon's memory. They lie in a service's pipe, in the transfer pipe (both held by the keeper;
-//! a word of the run table says whose they are), or in the file. The loop only learns that a pipe has something; one job at a
-//! time in the lane of files moves it on (`lane`), so that neither the loop nor a job ever waits for the disk. A service that
-//! writes many small pieces is looked at by the clock instead of by its events for as long as it does.
+//! Bytes never pass through the daemon's memory. They lie in a service's pipe, in the transfer pipe (both held by the
+//! keeper; a word of the run table says whose they are), or in the file. The loop only learns that a pipe has
+//! something; one job at a time in the lane of files moves it on (`lane`), so that neither the loop nor a job ever
+//! waits for the disk. A service that writes many small pieces is looked at by the clock instead of by its events for
+//! as long as it does.
 
 pub mod copy;
+pub mod desk;
 pub mod file;
 pub mod index;
 pub mod lane;
+mod pace;
 mod ready;
 pub mod rotate;
 pub mod source;
@@ -25,8 +29,10 @@ use crate::config::spec::{Level, LogSpec};
 use crate::core::Input;
 use crate::sys::pipe;
 use core::time::Duration;
-use lane::{Desk, Fact, Outcome, Words, Writer};
+use desk::{Desk, Words};
+use lane::{Fact, Outcome, Writer};
 use mio::Token;
+use pace::{DELAY_MIN, PIPE};
 use regex_lite::Regex;
 use rotate::Names;
 use source::{Order, Point, Source};
@@ -40,15 +46,6 @@ use tail::Share;
 
 /// Services whose pipes one job looks at.
 const BATCH: usize = 16;
-/// Two turns closer than this make a service one that is looked at by the clock.
-const BUSY: Duration = Duration::from_millis(2);
-/// How long its output may lie in the pipe then.
-const DELAY_MIN: Duration = Duration::from_millis(1);
-const DELAY_MAX: Duration = Duration::from_millis(8);
-/// Capacity of a pipe, of one that is always found full, and how many may be that large (a user has 64 MiB for all).
-const PIPE: usize = 64 * 1024;
-const PIPE_LARGE: usize = 1024 * 1024;
-const LARGE_MAX: usize = 16;
 /// Labels under which the keeper holds descriptors.
 const TRANSFER: &str = "transfer";
 const OUT: &str = "out/";
@@ -173,7 +170,8 @@ impl Capture {
         true
     }
 
-    /// Begins: after everything held was adopted. What the last daemon left in the transfer pipe goes to its file first.
+    /// Begins: after everything held was adopted. What the last daemon left in the transfer pipe goes to its file
+    /// first.
     ///
     /// # Errors
     /// When no transfer pipe can be made or held.
@@ -275,8 +273,8 @@ impl Capture {
         self.point(name, Point::Start(run), now, host);
     }
 
-    /// A run's main process has ended. `Input::Output` follows when capture has passed what lies in the pipe now, whoever
-    /// may go on writing to it.
+    /// A run's main process has ended. `Input::Output` follows when capture has passed what lies in the pipe now,
+    /// whoever may go on writing to it.
     pub fn run_ended(&mut self, run: RunId, name: &Arc<str>, now: Now, host: &mut impl Host) {
         self.point(name, Point::End(run), now, host);
     }
@@ -289,8 +287,8 @@ impl Capture {
         }
     }
 
-    /// Waits for a line of the run's output that matches, beginning with its first, be it on file already or still to come.
-    /// Answered by `Input::ReadySeen`.
+    /// Waits for a line of the run's output that matches, beginning with its first, be it on file already or still to
+    /// come. Answered by `Input::ReadySeen`.
     ///
     /// # Errors
     /// When the pattern does not compile.
@@ -390,90 +388,6 @@ impl Capture {
         report
     }
 
-    /// Decides when a service is looked at next.
-    fn after(&mut self, name: &Arc<str>, outcome: &Outcome, now: Now, host: &mut impl Host) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        service.place = Place::Idle;
-        let fresh = core::mem::take(&mut service.fresh);
-        let busy = service.token.is_none() || now.mono.since(service.last) < BUSY;
-        service.last = now.mono;
-        if outcome.again || (fresh && service.source.wanted()) {
-            self.enqueue(name);
-        } else if outcome.held_back {
-            // `caught_up` goes on.
-        } else if outcome.drained && outcome.moved == 0 && !fresh {
-            if service.removed {
-                self.remove(name, host);
-            } else if service.token.is_none() {
-                self.settle(name);
-                self.watch(name, host);
-            }
-        } else if service.removed {
-            self.enqueue(name);
-        } else if outcome.moved >= service.capacity / 2 {
-            self.enlarge(name);
-            self.enqueue(name);
-        } else if busy || !outcome.drained {
-            self.poll(name, outcome.moved, now, host);
-        } else if fresh {
-            self.enqueue(name);
-        }
-    }
-
-    /// From now on the clock says when to look.
-    fn poll(&mut self, name: &Arc<str>, moved: usize, now: Now, host: &mut impl Host) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        if let Some(token) = service.token.take() {
-            host.unwatch(service.source.read.as_fd(), token);
-        }
-        let at = now.mono + service.delay;
-        service.poll = Some(at);
-        let less = moved >= service.capacity / 8;
-        service.delay = if less { (service.delay / 2).max(DELAY_MIN) } else { (service.delay * 2).min(DELAY_MAX) };
-        self.polls.insert((at, Arc::clone(name)));
-    }
-
-    /// A pipe that is found full again and again gets larger, so that its writer waits less.
-    fn enlarge(&mut self, name: &Arc<str>) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        service.delay = DELAY_MIN;
-        if service.capacity <= PIPE
-            && self.large < LARGE_MAX
-            && let Ok(capacity) = pipe::set_capacity(&service.source.read, PIPE_LARGE)
-        {
-            service.capacity = capacity;
-            self.large += 1;
-        }
-    }
-
-    fn settle(&mut self, name: &Arc<str>) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        service.delay = DELAY_MIN;
-        if service.capacity > PIPE
-            && let Ok(capacity) = pipe::set_capacity(&service.source.read, PIPE)
-        {
-            service.capacity = capacity;
-            self.large = self.large.saturating_sub(1);
-        }
-    }
-
-    /// From now on the selector says when to look; it also tells of what lies there already.
-    fn watch(&mut self, name: &Arc<str>, host: &mut impl Host) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        if service.token.is_some() {
-            return;
-        }
-        match host.watch(name, service.source.read.as_fd()) {
-            Ok(token) => service.token = Some(token),
-            Err(e) => {
-                host.log(Level::Error, format!("cannot watch the output of {name}, looking at it by the clock: {e}"));
-                let at = service.last + Duration::from_secs(1);
-                service.poll = Some(at);
-                self.polls.insert((at, Arc::clone(name)));
-            }
-        }
-    }
-
     fn remove(&mut self, name: &Arc<str>, host: &mut impl Host) {
         let Some(service) = self.services.remove(name) else { return };
         if let Some(token) = service.token {
@@ -487,24 +401,6 @@ impl Capture {
         host.release(&format!("{OUT}{name}"));
     }
 
-    /// When `due` is to be called.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Mono> {
-        self.polls.first().map(|(at, _)| *at)
-    }
-
-    /// Looks at the pipes whose time has come.
-    pub fn due(&mut self, now: Now, host: &mut impl Host) {
-        while let Some((at, name)) = self.polls.first().filter(|(at, _)| *at <= now.mono).cloned() {
-            self.polls.remove(&(at, Arc::clone(&name)));
-            if let Some(service) = self.services.get_mut(&name) {
-                service.poll = None;
-            }
-            self.enqueue(&name);
-        }
-        self.pump(now, host);
-    }
-
     /// The copy to hob's own stdout has come on; its service may be read again.
     pub fn caught_up(&mut self, now: Now, host: &mut impl Host) {
         if let Some(name) = self.copied.clone() {
@@ -513,8 +409,8 @@ impl Capture {
         }
     }
 
-    /// Moves all that lies in the pipes, on the caller's thread and for no longer than `limit`, before hob ends. False when
-    /// something is left.
+    /// Moves all that lies in the pipes, on the caller's thread and for no longer than `limit`, before hob ends. False
+    /// when something is left.
     pub fn flush(&mut self, limit: Duration, clock: impl Fn() -> Now) -> bool {
         let until = clock().mono + limit;
         let Some(desk) = &self.desk else { return true };
@@ -524,21 +420,20 @@ impl Capture {
             }
             std::thread::sleep(DELAY_MIN);
         }
-        for service in self.services.values() {
-            loop {
+        loop {
+            let (mut empty, mut moved) = (true, false);
+            for service in self.services.values() {
                 let outcome = turn(desk, &service.writer, clock());
-                if outcome.drained && outcome.moved == 0 {
-                    break;
-                }
-                if clock().mono >= until {
-                    return false;
-                }
-                if outcome.held_back {
-                    std::thread::sleep(DELAY_MIN);
-                }
+                empty &= outcome.drained && outcome.moved == 0;
+                moved |= outcome.moved > 0;
+            }
+            if empty || clock().mono >= until {
+                return empty;
+            }
+            if !moved {
+                std::thread::sleep(DELAY_MIN);
             }
         }
-        true
     }
 }
 
@@ -546,7 +441,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One service's turn. A fault in it costs nothing: what was taken lies in the transfer pipe, and the file says what it has.
+/// One service's turn. A fault in it costs nothing: what was taken lies in the transfer pipe, and the file says what it
+/// has.
 fn turn(desk: &Mutex<Desk>, writer: &Mutex<Writer>, now: Now) -> Outcome {
     let (mut desk, mut writer) = (lock(desk), lock(writer));
     match catch_unwind(AssertUnwindSafe(|| writer.turn(&mut desk, now))) {

@@ -1,9 +1,10 @@
 //! The names of a log's files, and the shift that makes the first of them free again.
 //!
-//! `NAME.log` is written to; `NAME.log.1` is the newest of those before it. A shift moves the oldest first and each index
-//! before its log, so that any step of it can be recognised and the rest done later:
+//! `NAME.log` is written to; `NAME.log.1` is the newest of those before it. A shift moves the oldest first and each
+//! index before its log, so that any step of it can be recognised and the rest done later:
 //! - the current index ends with an `End` record at the end of its file: a shift was decided and has not come that far
-//! - the current index is gone, the first old index ends where the current file ends, and no first old file exists: only the
+//! - the current index is gone, the first old index ends where the current file ends, and no first old file exists:
+//!   only the
 //!   last rename is missing
 //! - no current file: the shift is complete, the new file is missing
 
@@ -59,8 +60,8 @@ fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// Makes the names of the current file and index free, keeping `keep` files with the new one counted. With one file to keep
-/// they stay, to be replaced. Doing it again after any number of its steps completes it.
+/// Makes the names of the current file and index free, keeping `keep` files with the new one counted. With one file to
+/// keep they stay, to be replaced. Doing it again after any number of its steps completes it.
 ///
 /// # Errors
 /// What rename(2) and unlink(2) answer; files are never lost by that.

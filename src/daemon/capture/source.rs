@@ -1,7 +1,8 @@
 //! The pipe that a service writes to, as the loop and the lane of files see it together.
 //!
-//! Whatever refers to a place in the stream ("here the run began") is a count of bytes taken from the pipe since this daemon
-//! has it. The count and the pipe change together under one lock, which is held for no longer than a move from pipe to pipe.
+//! Whatever refers to a place in the stream ("here the run began") is a count of bytes taken from the pipe since this
+//! daemon has it. The count and the pipe change together under one lock, which is held for no longer than a move from
+//! pipe to pipe.
 
 use crate::base::ids::RunId;
 use crate::config::spec::LogSpec;
@@ -84,8 +85,12 @@ impl Source {
     #[must_use]
     pub fn passed(&self) -> Option<Point> {
         let mut flow = self.lock();
-        let taken = flow.taken;
-        flow.points.pop_front_if(|(at, _)| *at <= taken).map(|(_, point)| point)
+        let (at, point) = *flow.points.front()?;
+        if at > flow.taken {
+            return None;
+        }
+        flow.points.pop_front();
+        Some(point)
     }
 
     /// Whether the beginning of this run's output is still to come.

@@ -1,6 +1,7 @@
 //! Reading a log back by cumulative position, over its rotated files, while it is being written and rotated.
 //!
-//! Files are known by device and inode: a file that was opened under one name and moved meanwhile still has its positions.
+//! Files are known by device and inode: a file that was opened under one name and moved meanwhile still has its
+//! positions.
 
 use super::index::Index;
 use super::rotate::{Names, end_of_old};

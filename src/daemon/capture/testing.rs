@@ -1,6 +1,6 @@
 //! What several tests need: a folder that is removed at the end, and the words of the table in memory.
 
-use super::lane::Words;
+use super::desk::Words;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

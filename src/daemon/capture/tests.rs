@@ -1,6 +1,7 @@
 //! One service's log in the lane, against real pipes and files.
 
-use super::lane::{Desk, Fact, Outcome, Words, Writer};
+use super::desk::{Desk, Words};
+use super::lane::{Fact, Outcome, Writer};
 use super::source::{Order, Point, Source};
 use super::tail::{Cursor, Part, Share, Spans};
 use super::testing::{Dir, Memory};

@@ -1,5 +1,6 @@
-//! Log streams to clients: what `hob logs` shows. Files are read in the lane for bulk work, a chunk at a time and only while the
-//! client keeps up, so that a slow or endless follower costs a bounded amount of memory and nobody else anything.
+//! Log streams to clients: what `hob logs` shows. Files are read in the lane for bulk work, a chunk at a time and only
+//! while the client keeps up, so that a slow or endless follower costs a bounded amount of memory and nobody else
+//! anything.
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::daemon::capture::tail::{Cursor, Part, Share};

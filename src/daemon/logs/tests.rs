@@ -3,7 +3,8 @@
 use super::*;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::LogSpec;
-use crate::daemon::capture::lane::{Desk, Words, Writer};
+use crate::daemon::capture::desk::{Desk, Words};
+use crate::daemon::capture::lane::Writer;
 use crate::daemon::capture::rotate::Names;
 use crate::daemon::capture::source::Source;
 use crate::daemon::capture::testing::{Dir, Memory};

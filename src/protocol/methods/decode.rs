@@ -30,7 +30,7 @@ pub struct Call {
 ///
 /// # Errors
 /// `MethodNotFound` and `InvalidParams`, with a hint.
-pub fn decode<'a>(name: &str, params: Option<&'a RawValue>, signals: &'static Signals) -> Result<Call, RpcError> {
+pub fn decode(name: &str, params: Option<&RawValue>, signals: &'static Signals) -> Result<Call, RpcError> {
     let method = find(name).ok_or_else(|| unknown_method(name))?;
     let mut reader = Reader { method, given: Vec::new(), key: None, problem: None };
     if let Some(params) = params {

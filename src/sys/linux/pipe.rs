@@ -1,5 +1,5 @@
-//! Pipes, and moving what lies in them to other pipes and to files without copying it. Nothing here waits for a reader or
-//! writer.
+//! Pipes, and moving what lies in them to other pipes and to files without copying it. Nothing here waits for a reader
+//! or writer.
 
 use crate::sys::{check, check_size};
 use std::io;

@@ -79,7 +79,8 @@ mod tests {
     #[test]
     fn runs_go_down_the_tree_and_along_sessions() {
         // Keeper 10 and daemon 11; run 1 is 20 with child 21, an orphan 22 of its session, and 23 below that orphan.
-        let t = table(&[(10, 1, 10), (11, 10, 11), (20, 11, 20), (21, 20, 21), (22, 10, 20), (23, 22, 23), (99, 1, 99)]);
+        let t =
+            table(&[(10, 1, 10), (11, 10, 11), (20, 11, 20), (21, 20, 21), (22, 10, 20), (23, 22, 23), (99, 1, 99)]);
         let mut asked = Vec::new();
         let found = owners(&t, &[10, 11], &mut |s| {
             asked.push(s.pid);

@@ -1,7 +1,7 @@
 //! Control groups (cgroup2): one folder a service below the keeper's own group, kept over runs.
 //!
-//! cgroup.kill is not used: since Linux 6.14 a child that is cloned into a group on which it was ever used, or into one
-//! whose count of such kills differs from that of the cloner's own group, is killed at birth (seen with 6.18). The
+//! cgroup.kill is not used: on newer kernels (seen with 6.18) a child that is cloned into a group on which it was ever
+//! used, or into one whose count of such kills differs from that of the cloner's own group, is killed at birth. The
 //! trial in `probe` finds the second case.
 //!
 //! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of

@@ -1,7 +1,7 @@
 //! The process table of FreeBSD.
 
-use super::{Cost, Stat, boot_time, micros, pages, records, small, strings, sysctl, text};
 use super::super::super::wait::duration;
+use super::{Cost, Stat, boot_time, micros, pages, records, small, strings, sysctl, text};
 use std::mem;
 use std::time::Duration;
 

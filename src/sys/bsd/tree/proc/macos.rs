@@ -30,9 +30,7 @@ pub(super) fn one(pid: libc::pid_t) -> Option<Stat> {
     // Asking for a zombie takes a word of its own.
     const ZOMBIES_TOO: u64 = 1;
     // SAFETY: `info` is writable for `size` bytes.
-    let got = unsafe {
-        libc::proc_pidinfo(pid, libc::PROC_PIDTBSDINFO, ZOMBIES_TOO, (&raw mut info).cast(), size)
-    };
+    let got = unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDTBSDINFO, ZOMBIES_TOO, (&raw mut info).cast(), size) };
     if got != size {
         return None;
     }
@@ -105,8 +103,7 @@ pub(in crate::sys::os) fn boot_name() -> Option<String> {
     let mut length = name.len();
     let key = c"kern.bootsessionuuid".as_ptr();
     // SAFETY: `key` is a C string, `name` is writable for `length`, which the call changes to what it wrote.
-    let failed =
-        unsafe { libc::sysctlbyname(key, name.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0) };
+    let failed = unsafe { libc::sysctlbyname(key, name.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0) };
     let found = name.get(..length).filter(|_| failed == 0)?;
     let text = std::str::from_utf8(found).ok()?.trim_end_matches('\0').trim();
     (!text.is_empty()).then(|| text.to_ascii_lowercase())

@@ -1,0 +1,192 @@
+//! The table of commands: what `hob --help` lists, in this order.
+
+use super::flags::{Command, Flag, Operand};
+use super::{complete, config, demo, events, life, logs, service, status};
+
+const ANY: usize = usize::MAX;
+
+const WAIT: Flag = Flag { long: "no-wait", short: None, value: None, doc: "Return as soon as hob has taken the wish" };
+const TIMEOUT: Flag = Flag {
+    long: "timeout",
+    short: None,
+    value: Some("TIME"),
+    doc: "Wait this long at most (\"30s\"); the change goes on",
+};
+const CHANGE: &[Flag] = &[WAIT, TIMEOUT];
+const FORCE: Flag =
+    Flag { long: "force", short: None, value: None, doc: "Without the socket: TERM, then KILL hob and all its jobs" };
+const FOREGROUND: Flag =
+    Flag { long: "foreground", short: None, value: None, doc: "Stay in the foreground, as 'hob run'" };
+const LINES: Flag = Flag { long: "lines", short: Some('n'), value: Some("N"), doc: "Begin with the last N lines [50]" };
+const FOLLOW: Flag = Flag { long: "follow", short: Some('f'), value: None, doc: "Go on as it grows" };
+const DEFAULTS: &[Flag] =
+    &[Flag { long: "defaults", short: None, value: None, doc: "Show every key with its default" }];
+const RUN: &[Flag] = &[
+    Flag { long: "init", short: None, value: None, doc: "Take the duties of PID 1 (implied when hob is it)" },
+    Flag { long: "name", short: None, value: Some("NAME"), doc: "Name of the service after -- [its program's name]" },
+];
+const DEMO: &[Flag] = &[
+    Flag { long: "for", short: None, value: Some("TIME"), doc: "End by itself after this long (\"10s\")" },
+    Flag { long: "plain", short: None, value: None, doc: "No colours" },
+];
+const EVENTS: &[Flag] = &[
+    FOLLOW,
+    LINES,
+    Flag { long: "kind", short: Some('k'), value: Some("GLOB"), doc: "Only these kinds, such as 'service.*'" },
+    Flag { long: "from", short: None, value: Some("SEQ"), doc: "Begin with this sequence number" },
+];
+const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
+
+const fn command(
+    name: &'static str,
+    summary: &'static str,
+    run: fn(&super::Args) -> Result<u8, super::Failure>,
+) -> Command {
+    Command {
+        name,
+        operands: "",
+        operand: Operand::Service,
+        count: (0, 0),
+        takes_command: false,
+        summary,
+        details: "",
+        flags: &[],
+        run,
+        hidden: false,
+    }
+}
+
+/// Every command of hob.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        flags: DEMO,
+        details: "Starts a hob of its own in a temporary folder with a few services, tells what happens and why, kills its own\n\
+                  daemon once, and cleans up at Ctrl-C.",
+        ..command("demo", "Show what hob does, live, with services made for it", demo::demo)
+    },
+    Command {
+        flags: RUN,
+        takes_command: true,
+        operands: "[-- COMMAND [ARG...]]",
+        details: "With a command it is kept up as one service and its output passes through; hob ends with its exit code when it is\n\
+                  not to be restarted: the entry point of a container.",
+        ..command("run", "Run hob in the foreground", life::run)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: &[FOREGROUND, WAIT, TIMEOUT],
+        details: "Without a name: start hob in the background and return once it answers.",
+        ..command("start", "Start hob, or services", life::start)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: &[FORCE, WAIT, TIMEOUT],
+        details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, over restarts too.",
+        ..command("stop", "Stop hob, or services", life::stop)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: CHANGE,
+        details: "Without a name: stop hob and start it again.",
+        ..command("restart", "Restart hob, or services", life::restart)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        details: "With one name: everything about that service. Exits with 0 when hob runs and nothing has failed.",
+        ..command("status", "Show services and how they are", status::status)
+    },
+    Command {
+        operands: "NAME",
+        count: (1, 1),
+        details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can do.",
+        ..command("why", "Tell the story of a service", status::why)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: &[LINES, FOLLOW],
+        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.",
+        ..command("logs", "Show logs of services", logs::logs)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: EVENTS,
+        ..command("events", "Show what happened, and with -f what happens", events::events)
+    },
+    command("reload", "Read the config again and apply what changed", life::reload),
+    command("ping", "Ask whether hob answers", status::ping),
+    command("health", "Show how hob itself is", status::health),
+    command("config check", "Check the config and list everything that is wrong", config::check),
+    Command { flags: DEFAULTS, ..command("config show", "Show the config that is in effect", config::show) },
+    command("config path", "Show where the config is", config::path),
+    Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
+    Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        flags: CHANGE,
+        ..command("service start", "Start services and what they need", service::start)
+    },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        flags: CHANGE,
+        ..command("service stop", "Stop services", service::stop)
+    },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        flags: CHANGE,
+        ..command("service restart", "Restart services", service::restart)
+    },
+    Command {
+        operands: "SIGNAL NAME...",
+        operand: Operand::Signal,
+        count: (2, ANY),
+        ..command("service signal", "Send a signal to the main process of services", service::signal)
+    },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        details: "Forgets that a person started or stopped it.",
+        ..command("service reset", "Return services to what autostart says", service::reset)
+    },
+    Command {
+        operands: "NAME",
+        count: (1, 1),
+        flags: HISTORY,
+        ..command("service history", "Show the last runs of a service", status::history)
+    },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        flags: &[LINES, FOLLOW],
+        ..command("service logs", "Show logs of services", logs::logs)
+    },
+    Command {
+        operands: "METHOD [JSON]",
+        operand: Operand::Method,
+        count: (1, 2),
+        details: service::CALL_DETAILS,
+        ..command("call", "Call a method of the protocol and print its result", service::call)
+    },
+    Command {
+        operands: "SHELL",
+        operand: Operand::Shell,
+        count: (1, 1),
+        details: "For bash: source <(hob completions bash)",
+        ..command("completions", "Print the completions of a shell", complete::completions)
+    },
+    Command {
+        operands: "[WHAT]",
+        operand: Operand::Text,
+        count: (0, 1),
+        hidden: true,
+        ..command("complete", "Words that completions offer", complete::words)
+    },
+];

@@ -1,0 +1,70 @@
+//! `hob events`: what happened, and what happens.
+
+use super::flags::Args;
+use super::render::{Paint, colours};
+use super::{Failure, connect, exit, print};
+use crate::client::Event;
+use serde_json::{Value, json};
+
+pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
+    let kinds: Vec<&str> = args.text("kind")?.into_iter().flat_map(|k| k.split(',')).collect();
+    let from = args.number("from")?;
+    let mut client = connect(args)?;
+    let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": args.number("lines")?.unwrap_or(50) });
+    if let Some(from) = from {
+        query["from"] = json!(from);
+    }
+    let past: Value = client.call("event.history", &query)?;
+    if args.has("json") && !args.has("follow") {
+        print(&format!("{past}\n"))?;
+        return Ok(exit::OK);
+    }
+    for event in past["events"].as_array().into_iter().flatten() {
+        show(args, event)?;
+    }
+    if !args.has("follow") {
+        return Ok(exit::OK);
+    }
+    let next = past["next"].as_u64();
+    for item in client.subscribe(&kinds, &args.operands, next)? {
+        match item? {
+            Event::Event(event) => show(args, &event)?,
+            Event::Lagged { resume_from } => {
+                super::note(args, &format!("fell behind; going on at event {resume_from}"))
+            }
+            Event::Reset { next } => super::note(args, &format!("events were lost before event {next}")),
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn show(args: &Args, event: &Value) -> Result<(), Failure> {
+    if args.has("json") {
+        return print(&format!("{event}\n"));
+    }
+    print(&format!("{}\n", line(event, Paint { on: colours() })))
+}
+
+/// One event as a line for people.
+pub(crate) fn line(event: &Value, paint: Paint) -> String {
+    let text = |k: &str| event[k].as_str().unwrap_or("");
+    let kind = text("kind");
+    let colour = match kind.rsplit('.').next().unwrap_or("") {
+        "ready" | "started" | "finished" => "32",
+        "failed" | "exited" | "flapping" => "31",
+        _ => "33",
+    };
+    let mut out = format!(
+        "{} {} {}",
+        paint.colour("2", text("time")),
+        paint.colour(colour, kind),
+        paint.colour("1", text("name"))
+    );
+    for (key, value) in event.as_object().into_iter().flatten() {
+        if !matches!(key.as_str(), "seq" | "time" | "kind" | "name") {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            out.push_str(&format!(" {}={value}", paint.colour("2", key)));
+        }
+    }
+    out
+}

@@ -1,0 +1,352 @@
+//! The command line's one definition: every command and flag stands in a const table that parses, helps and completes.
+
+use lexopt::{Arg, Parser};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A flag of a command, or one that every command takes.
+#[derive(Debug)]
+pub struct Flag {
+    pub long: &'static str,
+    pub short: Option<char>,
+    /// The name of its value in help, or `None` for a switch.
+    pub value: Option<&'static str>,
+    pub doc: &'static str,
+}
+
+/// What a positional argument names, so that completions can offer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    Service,
+    Method,
+    Shell,
+    File,
+    Text,
+    Signal,
+}
+
+/// One command. `name` has one word, or two for a noun and its verb.
+#[derive(Debug)]
+pub struct Command {
+    pub name: &'static str,
+    /// The operands as help shows them.
+    pub operands: &'static str,
+    pub operand: Operand,
+    /// Least and greatest number of operands.
+    pub count: (usize, usize),
+    /// Whether words after `--` are taken as a command of the user's.
+    pub takes_command: bool,
+    pub summary: &'static str,
+    pub details: &'static str,
+    pub flags: &'static [Flag],
+    pub run: fn(&Args) -> Result<u8, super::Failure>,
+    pub hidden: bool,
+}
+
+/// Flags that stand before or after any command.
+pub(super) const GLOBAL: &[Flag] = &[
+    Flag { long: "home", short: None, value: Some("DIR"), doc: "Keep everything under DIR (or HOB_HOME)" },
+    Flag { long: "config", short: None, value: Some("FILE"), doc: "Config file (or HOB_CONFIG)" },
+    Flag {
+        long: "socket",
+        short: None,
+        value: Some("PATH"),
+        doc: "Control socket, @NAME for an abstract one (or HOB_SOCKET)",
+    },
+    Flag { long: "json", short: None, value: None, doc: "Print the result as JSON" },
+    Flag { long: "quiet", short: Some('q'), value: None, doc: "Print errors only" },
+    Flag { long: "help", short: Some('h'), value: None, doc: "Show help" },
+    Flag { long: "version", short: Some('V'), value: None, doc: "Show the version" },
+];
+
+/// What the user typed, checked against the table.
+#[derive(Debug)]
+pub struct Args {
+    pub command: &'static Command,
+    given: Vec<(&'static str, Option<OsString>)>,
+    pub operands: Vec<String>,
+    /// The words after `--`, byte for byte.
+    pub rest: Vec<OsString>,
+}
+
+/// What parsing leads to.
+#[derive(Debug)]
+pub(super) enum Parsed {
+    Run(Args),
+    /// Help for a command, or for all.
+    Help(Option<&'static Command>),
+    Version,
+}
+
+impl Args {
+    #[must_use]
+    pub fn has(&self, long: &str) -> bool {
+        self.given.iter().any(|(name, _)| *name == long)
+    }
+
+    /// The last value given for a flag.
+    #[must_use]
+    pub fn value(&self, long: &str) -> Option<&OsString> {
+        self.given.iter().rev().find(|(name, _)| *name == long).and_then(|(_, v)| v.as_ref())
+    }
+
+    #[must_use]
+    pub fn path(&self, long: &str) -> Option<PathBuf> {
+        self.value(long).map(PathBuf::from)
+    }
+
+    /// A flag's value as text.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    pub fn text(&self, long: &str) -> Result<Option<&str>, String> {
+        self.value(long).map(|v| v.to_str().ok_or_else(|| format!("--{long}: not valid UTF-8"))).transpose()
+    }
+
+    /// A flag's value as a number.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn number(&self, long: &str) -> Result<Option<usize>, String> {
+        let Some(text) = self.text(long)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| format!("--{long}: '{text}' is not a whole number"))
+    }
+
+    /// A flag's value as a duration with a unit.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn duration(&self, long: &str) -> Result<Option<core::time::Duration>, String> {
+        let Some(text) = self.text(long)? else { return Ok(None) };
+        crate::base::units::parse_duration(text).map(Some).map_err(|e| format!("--{long}: {e}"))
+    }
+}
+
+/// Parses argv without the program's name.
+///
+/// # Errors
+/// A sentence that says what is wrong and, where one is near, what was probably meant.
+pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result<Parsed, String> {
+    let mut parser = Parser::from_args(argv);
+    let mut found: Option<&'static Command> = None;
+    let mut noun: Option<String> = None;
+    let mut args = (Vec::new(), Vec::new(), Vec::new());
+    let (given, operands, rest) = (&mut args.0, &mut args.1, &mut args.2);
+    loop {
+        // `--` ends the flags; what follows is looked at here and never by the flag parser.
+        if let Some(mut raw) = parser.try_raw_args()
+            && raw.peek().is_some_and(|w| w == "--")
+        {
+            raw.next();
+            rest.extend(raw);
+            break;
+        }
+        let Some(arg) = parser.next().map_err(|e| e.to_string())? else { break };
+        match arg {
+            Arg::Value(word) if found.is_none() => {
+                let word = word.into_string().map_err(|_| "a command's name must be UTF-8".to_owned())?;
+                let name = noun.take().map_or_else(|| word.clone(), |n| format!("{n} {word}"));
+                if let Some(c) = commands.iter().find(|c| c.name == name) {
+                    found = Some(c);
+                } else if !name.contains(' ') && commands.iter().any(|c| is_verb_of(c.name, &name)) {
+                    noun = Some(name);
+                } else {
+                    return Err(unknown_command(&name, commands));
+                }
+            }
+            Arg::Value(word) => {
+                operands.push(word.into_string().map_err(|w| format!("{}: not valid UTF-8", w.display()))?);
+            }
+            flag @ (Arg::Long(_) | Arg::Short(_)) => {
+                let f = find_flag(&flag, found)?;
+                let value = match f.value {
+                    Some(name) => {
+                        Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", f.long))?)
+                    }
+                    None => None,
+                };
+                given.push((f.long, value));
+            }
+        }
+    }
+    let asked = |long: &str| args.0.iter().any(|(n, _): &(&str, _)| *n == long);
+    if asked("version") {
+        return Ok(Parsed::Version);
+    }
+    if asked("help") || (found.is_none() && noun.is_none()) {
+        return Ok(Parsed::Help(found));
+    }
+    let Some(command) = found else {
+        let noun = noun.unwrap_or_default();
+        let verbs: Vec<_> = commands.iter().filter(|c| is_verb_of(c.name, &noun)).map(|c| c.name).collect();
+        return Err(format!("'{noun}' needs a verb: {}", verbs.join(", ")));
+    };
+    let args = Args { command, given: args.0, operands: args.1, rest: args.2 };
+    check_operands(&args)?;
+    Ok(Parsed::Run(args))
+}
+
+fn check_operands(args: &Args) -> Result<(), String> {
+    let (c, n) = (args.command, args.operands.len());
+    if n < c.count.0 || (n == 0 && c.takes_command && c.count.0 > 0 && args.rest.is_empty()) {
+        return Err(format!("'{}' needs {}; usage: hob {} {}", c.name, c.operands, c.name, c.operands));
+    }
+    if n > c.count.1 {
+        let extra = args.operands.get(c.count.1).map_or("", String::as_str);
+        let hint = if c.takes_command { " (the command to run stands after --)" } else { "" };
+        return Err(format!("'{}' does not take '{extra}'{hint}; usage: hob {} {}", c.name, c.name, c.operands));
+    }
+    if !args.rest.is_empty() && !c.takes_command {
+        return Err(format!("'{}' takes nothing after --", c.name));
+    }
+    match args.operands.iter().any(String::is_empty) {
+        true => Err(format!("'{}': an empty name; was a variable not set?", c.name)),
+        false => Ok(()),
+    }
+}
+
+fn is_verb_of(name: &str, noun: &str) -> bool {
+    name.strip_prefix(noun).is_some_and(|rest| rest.starts_with(' '))
+}
+
+fn find_flag(flag: &Arg<'_>, command: Option<&'static Command>) -> Result<&'static Flag, String> {
+    let own = command.map_or(&[][..], |c| c.flags);
+    let mut all = own.iter().chain(GLOBAL);
+    let (hit, shown) = match flag {
+        Arg::Long(long) => (all.find(|f| f.long == *long), format!("--{long}")),
+        Arg::Short(short) => (all.find(|f| f.short == Some(*short)), format!("-{short}")),
+        Arg::Value(_) => (None, String::new()),
+    };
+    hit.ok_or_else(|| {
+        let near = crate::base::near::nearest(shown.trim_start_matches('-'), own.iter().chain(GLOBAL).map(|f| f.long));
+        let near = near.map_or(String::new(), |n| format!("; did you mean --{n}?"));
+        let of = command.map_or_else(|| "before the command".to_owned(), |c| format!("of 'hob {}'", c.name));
+        format!("{shown} is not a flag {of}{near}")
+    })
+}
+
+fn unknown_command(name: &str, commands: &'static [Command]) -> String {
+    let near = crate::base::near::nearest(name, commands.iter().filter(|c| !c.hidden).map(|c| c.name));
+    let near = near.map_or(String::new(), |n| format!("; did you mean 'hob {n}'?"));
+    format!("'{name}' is not a command{near} 'hob --help' lists them")
+}
+
+/// The text of `hob --help`.
+#[must_use]
+pub(super) fn help_all(commands: &[Command]) -> String {
+    let mut t =
+        String::from("hob keeps services running and says why.\n\nUsage: hob [FLAGS] COMMAND [ARGS]\n\nCommands:\n");
+    for c in commands.iter().filter(|c| !c.hidden) {
+        let left = if c.operands.is_empty() { c.name.to_owned() } else { format!("{} {}", c.name, c.operands) };
+        row(&mut t, &left, c.summary);
+    }
+    t.push_str("\nFlags of every command:\n");
+    flag_rows(&mut t, GLOBAL);
+    t.push_str("\n'hob COMMAND --help' tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, others in 'hob call --help'.\n");
+    t
+}
+
+/// The text of `hob COMMAND --help`.
+#[must_use]
+pub(super) fn help_one(c: &Command) -> String {
+    let mut t = format!("{}.\n\nUsage: hob {} {}\n", c.summary, c.name, c.operands);
+    if !c.details.is_empty() {
+        t.push('\n');
+        t.push_str(c.details);
+        t.push('\n');
+    }
+    if !c.flags.is_empty() {
+        t.push_str("\nFlags:\n");
+        flag_rows(&mut t, c.flags);
+    }
+    t.push_str("\nFlags of every command:\n");
+    flag_rows(&mut t, GLOBAL);
+    t
+}
+
+fn flag_rows(t: &mut String, flags: &[Flag]) {
+    for f in flags {
+        let short = f.short.map_or_else(|| "    ".to_owned(), |s| format!("-{s}, "));
+        let value = f.value.map_or_else(String::new, |v| format!(" {v}"));
+        row(t, &format!("{short}--{}{value}", f.long), f.doc);
+    }
+}
+
+fn row(t: &mut String, left: &str, right: &str) {
+    const WIDTH: usize = 34;
+    t.push_str("  ");
+    t.push_str(left);
+    let used = left.chars().count();
+    if used + 2 > WIDTH {
+        t.push('\n');
+        t.extend(core::iter::repeat_n(' ', WIDTH + 2));
+    } else {
+        t.extend(core::iter::repeat_n(' ', WIDTH - used));
+    }
+    t.push_str(right);
+    t.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commands::COMMANDS;
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').filter(|w| !w.is_empty()).map(|w| if w == "''" { OsString::new() } else { w.into() }).collect()
+    }
+
+    fn run(line: &str) -> Args {
+        match parse(words(line), COMMANDS) {
+            Ok(Parsed::Run(a)) => a,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_stand_anywhere_and_double_dash_ends_them() {
+        let a = run("--home /x status --json web");
+        assert_eq!(a.command.name, "status");
+        assert!(a.has("json") && a.path("home") == Some("/x".into()));
+        assert_eq!(a.operands, ["web"]);
+        let a = run("run --home=/x -- sh -c --json");
+        assert!(!a.has("json"));
+        assert_eq!(a.rest, ["sh", "-c", "--json"]);
+        assert_eq!(run("service list").command.name, "service list");
+    }
+
+    #[test]
+    fn mistakes_say_what_was_meant() {
+        for (line, want) in [
+            ("statsu", "did you mean 'hob status'"),
+            ("status --jsno", "did you mean --json"),
+            ("service", "needs a verb"),
+            ("service lits", "did you mean 'hob service list'"),
+            ("why", "needs NAME"),
+            ("ping web", "does not take 'web'"),
+            ("stop ''", "an empty name"),
+            ("logs -n", "needs a value"),
+            ("status -- sh", "takes nothing after --"),
+        ] {
+            match parse(words(line), COMMANDS) {
+                Err(e) => assert!(e.contains(want), "{line}: {e}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_well_formed() {
+        for (i, c) in COMMANDS.iter().enumerate() {
+            assert!(COMMANDS.iter().skip(i + 1).all(|d| d.name != c.name), "{} stands twice", c.name);
+            assert!(c.hidden || (!c.summary.is_empty() && !c.summary.ends_with('.')), "{}", c.name);
+            let mut longs: Vec<_> = c.flags.iter().chain(GLOBAL).map(|f| f.long).collect();
+            longs.sort_unstable();
+            assert!(longs.windows(2).all(|w| w[0] != w[1]), "{}: a flag stands twice", c.name);
+            let mut shorts: Vec<_> = c.flags.iter().chain(GLOBAL).filter_map(|f| f.short).collect();
+            shorts.sort_unstable();
+            assert!(shorts.windows(2).all(|w| w[0] != w[1]), "{}: a short flag stands twice", c.name);
+            assert!(help_one(c).lines().all(|l| l.chars().count() <= 120), "{}: a help line is too long", c.name);
+        }
+    }
+}

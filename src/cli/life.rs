@@ -1,0 +1,384 @@
+//! Commands about hob itself: run, start, stop, restart, reload, and the daemon that the keeper executes.
+
+use super::flags::Args;
+use super::service::finish;
+use super::{Failure, complain, exit, note, paths, print, service};
+use crate::base::paths::Paths;
+use crate::client::Client;
+use crate::protocol::rpc::Code;
+use crate::sys::file::lock;
+use crate::{daemon, keeper, sys};
+use core::time::Duration;
+use serde_json::{Value, json};
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::time::Instant;
+
+/// The first word of the command line with which the keeper executes the daemon.
+pub(crate) const DAEMON_WORD: &str = "@daemon";
+
+/// Set for a hob that nobody watches: its daemon says nothing to standard error.
+const DETACHED: &str = "HOB_DETACHED";
+
+/// How long a start waits for the first answer, and a stop for the end beyond the time that the services were given.
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// The daemon, executed by the keeper: `@daemon key=value... [-- COMMAND ARG...]`.
+pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
+    let split = argv.iter().position(|w| w == "--");
+    let command = split.map(|at| argv.split_off(at).into_iter().skip(1).collect::<Vec<_>>());
+    let Some(paths) = Paths::from_words(&argv) else {
+        complain("'@daemon' is how hob starts its own daemon", Some("use 'hob run' or 'hob start'"));
+        return exit::USAGE;
+    };
+    let name = argv.iter().find_map(|w| w.to_str()?.strip_prefix("name=").map(str::to_owned));
+    match daemon::run(daemon::Options { quiet: argv.iter().any(|w| w == "stderr=off"), paths, command, name }) {
+        Ok(code) => code,
+        Err(e) => {
+            complain(&format!("the daemon cannot go on: {e}"), None);
+            exit::FAILED
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    let paths = paths(args)?;
+    become_keeper(args, &paths)
+}
+
+/// Takes the lock, opens the socket and stays as the keeper until hob ends.
+fn become_keeper(args: &Args, paths: &Paths) -> Result<u8, Failure> {
+    make_folders(paths)?;
+    let lock = take_lock(args, paths)?;
+    let listener = sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
+    let init = args.has("init") || std::process::id() == 1;
+    let log = paths.log.clone();
+    let detached = std::env::var_os(DETACHED).is_some();
+    let options = keeper::Options {
+        program: std::fs::File::open("/proc/self/exe")
+            .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
+            .into(),
+        args: daemon_words(args, paths)?,
+        env: environment(&[])?,
+        listener: listener.into(),
+        lock,
+        pid_file: paths.pid.clone(),
+        init,
+        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+        on_message: Box::new(move |text| tell(text, &log, detached)),
+    };
+    Ok(keeper::run(options))
+}
+
+/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
+fn tell(text: &str, log: &std::path::Path, detached: bool) {
+    use std::io::Write;
+    let line = format!("{} info  {text}\n", sys::clock::now().wall);
+    // With neither of them there is nobody to tell.
+    if let Ok(mut file) = sys::file::open(log, sys::file::How::Append, 0o600) {
+        let _ = file.write_all(line.as_bytes());
+    }
+    if !detached {
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+/// This process's environment with some variables replaced, as `NAME=value`.
+fn environment(with: &[(&str, &std::ffi::OsStr)]) -> Result<Vec<CString>, Failure> {
+    let kept = std::env::vars_os().filter(|(name, _)| with.iter().all(|(n, _)| *n != name));
+    let all = kept.chain(with.iter().map(|(n, v)| (OsString::from(n), v.to_os_string())));
+    let word = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        c_word(name)
+    };
+    all.map(word).collect()
+}
+
+fn c_word(word: OsString) -> Result<CString, Failure> {
+    CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
+}
+
+/// Takes the lock. A holder that has died leaves its daemon, which still stops the jobs: that end is waited for.
+fn take_lock(args: &Args, paths: &Paths) -> Result<std::os::fd::OwnedFd, Failure> {
+    let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
+    let begin = Instant::now();
+    loop {
+        match lock::acquire(&paths.lock).map_err(failed)? {
+            lock::Acquired::Ours { mut lock, left } => {
+                match left {
+                    lock::Left::Nothing => {}
+                    lock::Left::Stale(c) => {
+                        note(args, &format!("hob: the hob before, pid {}, did not end properly", c.pid))
+                    }
+                    lock::Left::Damaged => note(args, "hob: the lock file was damaged and is written anew"),
+                }
+                // Without content a full disk only costs others the pid in their message.
+                let _ = lock.write(&lock::Content::of_this_process());
+                return Ok(lock.into_fd());
+            }
+            lock::Acquired::Held(Some(c)) if c.is_alive() => return Err(already_running(paths, Some(c.pid))),
+            lock::Acquired::Held(_) if begin.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(10)),
+            lock::Acquired::Held(_) => return Err(already_running(paths, None)),
+        }
+    }
+}
+
+fn daemon_words(args: &Args, paths: &Paths) -> Result<Vec<CString>, Failure> {
+    let mut words = vec![OsString::from("hob"), DAEMON_WORD.into()];
+    words.extend(paths.to_words());
+    if std::env::var_os(DETACHED).is_some() {
+        words.push("stderr=off".into());
+    }
+    if let Some(name) = args.text("name")? {
+        words.push(format!("name={name}").into());
+    }
+    if !args.rest.is_empty() {
+        words.push("--".into());
+        words.extend(args.rest.iter().cloned());
+    }
+    words.into_iter().map(c_word).collect()
+}
+
+fn make_folders(paths: &Paths) -> Result<(), Failure> {
+    for (dir, mode) in [(&paths.home, 0o700), (&paths.run, 0o711), (&paths.state, 0o700), (&paths.logs, 0o700)] {
+        sys::file::create_dir_all(dir, mode).map_err(|e| at(&e, "cannot make", dir))?;
+    }
+    Ok(())
+}
+
+fn at(e: &io::Error, what: &str, path: &std::path::Path) -> Failure {
+    let code = if e.kind() == io::ErrorKind::PermissionDenied { Code::PermissionDenied } else { Code::FileSystem };
+    let f = Failure::code(code, format!("{what} {}: {e}", path.display()));
+    match e.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            f.hint("choose a folder that you may write to with --home DIR")
+        }
+        _ => f,
+    }
+}
+
+fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
+    let who = pid.map_or_else(String::new, |p| format!(" with pid {p}"));
+    Failure::code(Code::Unavailable, format!("hob is already running{who} in {}", paths.home.display()))
+        .hint("'hob status' shows it; another one needs a folder of its own: --home DIR")
+}
+
+/// The pid of the keeper that holds the lock; `Some(None)` when somebody holds it who cannot be told.
+fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
+    let held = lock::holder(&paths.lock).map_err(|e| at(&e, "cannot read", &paths.lock))?;
+    Ok(held.map(|c| c.filter(lock::Content::is_alive).map(|c| c.pid)))
+}
+
+pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
+    if !args.operands.is_empty() {
+        return service::start(args);
+    }
+    let paths = paths(args)?;
+    if args.has("foreground") {
+        return become_keeper(args, &paths);
+    }
+    if let Some(mut client) = answering(&paths) {
+        let health: Value = client.call("daemon.health", &json!({}))?;
+        return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
+    }
+    detach(&paths)?;
+    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
+    let health = wait_for_answer(&paths, limit)?;
+    finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
+}
+
+/// A client if a daemon answers a ping.
+fn answering(paths: &Paths) -> Option<Client> {
+    let mut client = Client::connect(&paths.socket).ok()?;
+    client.call::<Value>("ping", &json!({})).ok()?;
+    Some(client)
+}
+
+/// Starts `hob run` in a session of its own, its words going to a file beside the log.
+fn detach(paths: &Paths) -> Result<(), Failure> {
+    make_folders(paths)?;
+    let errors = errors_file(paths);
+    let file = sys::file::open(&errors, sys::file::How::Create, 0o600).map_err(|e| at(&e, "cannot write", &errors))?;
+    file.set_len(0)?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let mut words = vec![OsString::from("hob"), "run".into()];
+    for (flag, path) in [("--home", &paths.home), ("--config", &paths.config), ("--socket", &paths.socket)] {
+        words.push(flag.into());
+        words.push(path.into());
+    }
+    let env = [("HOB_PID", paths.pid.as_os_str()), ("HOB_LOG", paths.log.as_os_str()), (DETACHED, "1".as_ref())];
+    let plan = sys::spawn::Plan {
+        programs: vec![c_word(std::env::current_exe()?.into_os_string())?],
+        argv: words.into_iter().map(c_word).collect::<Result<_, _>>()?,
+        envp: environment(&env)?,
+        fds: vec![(null.as_raw_fd(), 0), (null.as_raw_fd(), 1), (file.as_raw_fd(), 2)],
+        session: true,
+        cwd: Some(c"/".to_owned()),
+        ..sys::spawn::Plan::default()
+    };
+    sys::spawn::spawn(&plan, None).map_err(|e| Failure::new(format!("cannot start hob: {e}")))?;
+    Ok(())
+}
+
+fn errors_file(paths: &Paths) -> std::path::PathBuf {
+    paths.logs.join("start.log")
+}
+
+fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(mut client) = answering(paths) {
+            return Ok(client.call("daemon.health", &json!({}))?);
+        }
+        if begin.elapsed() > limit {
+            let last = std::fs::read_to_string(errors_file(paths)).unwrap_or_default();
+            let last =
+                last.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n     ");
+            return Err(Failure::code(Code::Unavailable, format!("hob did not answer within {limit:?}"))
+                .hint(format!("its log is {}\n     {last}", paths.log.display())));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
+    if !args.operands.is_empty() {
+        return service::stop(args);
+    }
+    let paths = paths(args)?;
+    let holder = holder(&paths)?;
+    if args.has("force") {
+        return force(args, &paths, holder.flatten());
+    }
+    if holder.is_none() {
+        return finish(args, &json!({ "stopped": true, "was_running": false }), |_| "hob is not running\n".to_owned());
+    }
+    let mut client = super::connect(args)?;
+    let params = match args.duration("timeout")? {
+        Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
+        None => json!({ "graceful": true }),
+    };
+    let reply: Value = client.call("daemon.shutdown", &params)?;
+    let grace = reply["limit_ms"].as_u64().map_or(Duration::from_secs(20), Duration::from_millis);
+    if args.has("no-wait") {
+        return finish(args, &reply, |_| "hob is stopping\n".to_owned());
+    }
+    wait_for_end(args, &paths, &mut client, grace + STOP_SLACK)?;
+    finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
+}
+
+/// Waits until nobody holds the lock, saying on a terminal for whom it waits.
+fn wait_for_end(args: &Args, paths: &Paths, client: &mut Client, limit: Duration) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    let mut told = Duration::from_secs(1);
+    while holder(paths)?.is_some() {
+        if begin.elapsed() > limit {
+            return Err(Failure::code(Code::Unavailable, format!("hob has not ended within {} s", limit.as_secs()))
+                .hint("'hob stop --force' kills it and all its jobs"));
+        }
+        if begin.elapsed() > told && super::render::on_terminal_err() {
+            told += Duration::from_secs(1);
+            let list = client.call_once::<Value>("service.list", &json!({})).unwrap_or_default();
+            let busy = list["services"].as_array().into_iter().flatten().filter(|s| s["state"] == "stopping");
+            let names: Vec<&str> = busy.filter_map(|s| s["name"].as_str()).collect();
+            if !names.is_empty() {
+                note(
+                    args,
+                    &format!(
+                        "waiting for {} ({} s of {} s)",
+                        names.join(", "),
+                        begin.elapsed().as_secs(),
+                        limit.as_secs()
+                    ),
+                );
+            }
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Ends keeper, daemon and jobs without the socket, each verified.
+fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure> {
+    let home = daemon::child::home_id(&paths.home);
+    if let Some(keeper) = keeper {
+        // Held open before the signals, so that they can reach nobody else.
+        let daemons = sys::identity::daemons_of(keeper, DAEMON_WORD);
+        let pidfd = sys::wait::pidfd_open(keeper)?;
+        let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGTERM);
+        if !gone_within(Duration::from_secs(2), || holder(paths).is_ok_and(|h| h.is_none())) {
+            for daemon in daemons.iter().filter_map(|p| sys::wait::pidfd_open(*p).ok()) {
+                let _ = sys::wait::pidfd_send_signal(daemon.as_fd(), sys::signals::SIGKILL);
+            }
+            let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGKILL);
+        }
+    }
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let family = sys::tree::Family { home, keeper: keeper.unwrap_or(0), daemon: 0 };
+        let left = sys::tree::leftovers(family, Vec::new());
+        let free = holder(paths)?.is_none();
+        if left.is_empty() && free {
+            break;
+        }
+        for members in left.values() {
+            sys::tree::signal_members(members, sys::signals::SIGKILL);
+        }
+        if Instant::now() > limit {
+            let names: Vec<String> = left.values().flatten().map(|m| format!("{} (pid {})", m.name, m.pid)).collect();
+            return Err(Failure::new(format!("still there after SIGKILL: {}", names.join(", "))));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for file in [&paths.socket, &paths.pid] {
+        let _ = std::fs::remove_file(file);
+    }
+    finish(args, &json!({ "stopped": true }), |_| "hob and all its jobs have ended\n".to_owned())
+}
+
+fn gone_within(limit: Duration, mut gone: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        if gone() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
+    if !args.operands.is_empty() {
+        return service::restart(args);
+    }
+    stop(args)?;
+    start(args)
+}
+
+pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
+    let result: Value = super::connect(args)?.call("daemon.reload", &json!({}))?;
+    if args.has("json") {
+        print(&format!("{result}\n"))?;
+        return Ok(exit::OK);
+    }
+    let mut text = String::new();
+    for what in ["added", "removed", "restarted", "updated"] {
+        let names: Vec<&str> = result[what].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !names.is_empty() {
+            text.push_str(&format!("{what}: {}\n", names.join(", ")));
+        }
+    }
+    if text.is_empty() {
+        text.push_str("nothing has changed\n");
+    }
+    print(&text)?;
+    Ok(exit::OK)
+}

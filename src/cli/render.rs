@@ -1,0 +1,143 @@
+//! Text for people: tables, colours on a terminal only, times and sizes in words.
+
+use crate::base::units;
+use core::time::Duration;
+use std::io::IsTerminal;
+
+/// Whether standard output takes colours: a terminal, and neither NO_COLOR nor TERM=dumb.
+#[must_use]
+pub(crate) fn colours() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    std::io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+#[must_use]
+pub(crate) fn on_terminal_err() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// A way to colour text, or to leave it as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    pub(crate) on: bool,
+}
+
+impl Paint {
+    pub(crate) fn colour(self, code: &str, text: &str) -> String {
+        if self.on && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// The colour of a service's state.
+    pub(crate) fn state(self, state: &str, text: &str) -> String {
+        let code = match state {
+            "running" => "32",
+            "failed" => "31;1",
+            "backoff" => "31",
+            "starting" | "stopping" | "waiting" => "33",
+            _ => "2",
+        };
+        self.colour(code, text)
+    }
+}
+
+/// One of six colours for the names of logs that are shown together, by their place.
+pub(crate) fn name_colour(place: usize) -> &'static str {
+    const COLOURS: [&str; 6] = ["36", "33", "35", "32", "34", "31"];
+    COLOURS[place % COLOURS.len()]
+}
+
+/// A table whose columns are as wide as their widest cell. Cells are measured without their colours; the last column is
+/// never padded, and numbers stand to the right.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    text: String,
+    shown: String,
+    right: bool,
+}
+
+impl Table {
+    pub(crate) fn row(&mut self) -> &mut Self {
+        self.rows.push(Vec::new());
+        self
+    }
+
+    pub(crate) fn cell(&mut self, text: impl Into<String>) -> &mut Self {
+        let text = text.into();
+        self.painted(text.clone(), text)
+    }
+
+    pub(crate) fn painted(&mut self, text: impl Into<String>, shown: String) -> &mut Self {
+        self.push(Cell { text: text.into(), shown, right: false })
+    }
+
+    pub(crate) fn number(&mut self, text: impl Into<String>) -> &mut Self {
+        let text = text.into();
+        self.push(Cell { shown: text.clone(), text, right: true })
+    }
+
+    fn push(&mut self, cell: Cell) -> &mut Self {
+        if let Some(row) = self.rows.last_mut() {
+            row.push(cell);
+        }
+        self
+    }
+
+    pub(crate) fn print(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |i: usize| self.rows.iter().filter_map(|r| r.get(i)).map(|c| c.text.chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut out = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (i, cell) in row.iter().enumerate() {
+                let pad = widths[i].saturating_sub(cell.text.chars().count());
+                if cell.right {
+                    line.extend(core::iter::repeat_n(' ', pad));
+                }
+                line.push_str(&cell.shown);
+                if !cell.right {
+                    line.extend(core::iter::repeat_n(' ', pad));
+                }
+                line.push_str("  ");
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+/// The same, with fractions of a second where they matter.
+pub(crate) fn lasted(seconds: f64) -> String {
+    units::human_duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+/// `3 s`, `2 min 5 s`, `4 h 10 min`, `3 d 4 h`.
+pub(crate) fn ago(seconds: f64) -> String {
+    units::human_duration(Duration::try_from_secs_f64(seconds.max(0.0).floor()).unwrap_or(Duration::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_without_counting_colours() {
+        let mut t = Table::default();
+        t.row().cell("NAME").cell("STATE").number("PID").cell("NOTE");
+        t.row().cell("web").painted("running", Paint { on: true }.state("running", "running")).number("7").cell("");
+        t.row().cell("database").cell("failed").number("12345").cell("x");
+        let lines: Vec<String> =
+            t.print().replace("\x1b[32m", "").replace("\x1b[0m", "").lines().map(str::to_owned).collect();
+        assert_eq!(
+            lines,
+            ["NAME      STATE      PID  NOTE", "web       running      7", "database  failed   12345  x"]
+        );
+    }
+}

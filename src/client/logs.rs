@@ -1,0 +1,169 @@
+//! Logs as an iterator that outlives daemons: each service's place is counted in bytes, and that is where it goes on.
+
+use super::wire::Received;
+use super::{ClientError, Line};
+use crate::base::ids::StreamId;
+use crate::protocol::methods::notes;
+use crate::protocol::rpc::{self, Code, FromServer, RpcError};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a log stream yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogChunk {
+    /// Bytes as the service wrote them, and the position of the first one, counted over all of its log's life. A chunk may end
+    /// within a line.
+    Data { name: String, position: u64, bytes: Vec<u8> },
+    /// So many bytes were rotated away before they were read.
+    Gap { name: String, dropped: u64 },
+}
+
+/// Chunks of logs, in the order in which they come. Ends when all that was asked for has been read, with `follow` never.
+/// After an error it ends.
+#[derive(Debug)]
+pub struct LogStream {
+    line: Line,
+    lines: u64,
+    follow: bool,
+    own: bool,
+    /// What is not at its end: names asked for, and where to go on once that is known.
+    open: BTreeMap<String, Option<u64>>,
+    /// Streams of this connection.
+    streams: BTreeMap<StreamId, String>,
+    requests: u64,
+    ready: VecDeque<LogChunk>,
+    connected: bool,
+    ended: bool,
+}
+
+impl LogStream {
+    pub(super) fn open(line: Line, names: &[String], lines: u64, follow: bool) -> Result<LogStream, ClientError> {
+        let mut stream = LogStream {
+            line,
+            lines,
+            follow,
+            own: names.is_empty(),
+            open: names.iter().map(|n| (n.clone(), None)).collect(),
+            streams: BTreeMap::new(),
+            requests: 0,
+            ready: VecDeque::new(),
+            connected: false,
+            ended: false,
+        };
+        while !stream.connected {
+            stream.request().or_else(|e| stream.line.lost(e))?;
+        }
+        Ok(stream)
+    }
+
+    /// Where each log that has not ended would be read on: the position after the last byte that was yielded.
+    pub fn positions(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.open.iter().filter_map(|(name, at)| Some((name.as_str(), (*at)?)))
+    }
+
+    fn request(&mut self) -> Result<(), ClientError> {
+        self.requests += 1;
+        let mut params = json!({ "lines": self.lines, "follow": self.follow });
+        let method = if self.own {
+            params["from"] = json!(self.open.values().next().copied().flatten());
+            "daemon.logs"
+        } else {
+            let from: BTreeMap<_, _> = self.positions().collect();
+            params["from"] = json!(from);
+            params["names"] = json!(self.open.keys().collect::<Vec<_>>());
+            "service.logs"
+        };
+        let text = rpc::request_text(self.requests, method, Some(&params.to_string()));
+        let reply = self.line.exchange(self.requests, &text, None)?;
+        self.streams.clear();
+        for stream in reply.get("streams").and_then(Value::as_array).into_iter().flatten() {
+            let id = stream.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+            let name = stream.get("name").and_then(Value::as_str);
+            let position = stream.get("position").and_then(Value::as_u64);
+            let (Some(id), Some(name), Some(position)) = (id, name, position) else {
+                return Err(ClientError::Unexpected(format!("the answer to {method} has a stream without id")));
+            };
+            self.streams.insert(StreamId(id), name.to_owned());
+            self.open.insert(name.to_owned(), Some(position));
+        }
+        self.connected = true;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<LogChunk>, ClientError> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Ok(Some(chunk));
+            }
+            if self.connected && self.streams.is_empty() {
+                return Ok(None);
+            }
+            let step = if self.connected { self.receive() } else { self.request() };
+            if let Err(e) = step {
+                self.connected = false;
+                self.line.lost(e)?;
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), ClientError> {
+        match self.line.raw()?.receive(None)? {
+            Received::Stream { id, bytes } => self.data(id, bytes),
+            Received::Json(text) => match rpc::parse_from_server(text.as_bytes()) {
+                Ok(FromServer::Notification { method, params: Some(params) }) => {
+                    let unreadable = |e| ClientError::Unexpected(format!("a notice cannot be read: {e}"));
+                    let params: Value = serde_json::from_str(params.get()).map_err(unreadable)?;
+                    return self.notice(&method, &params);
+                }
+                // The daemon gives the connection up, and closes it.
+                Ok(FromServer::Reply { result: Err(e), .. }) => return Err(ClientError::Rpc(e)),
+                _ => {}
+            },
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, id: StreamId, bytes: Vec<u8>) {
+        if let Some(name) = self.streams.get(&id)
+            && let Some(Some(at)) = self.open.get_mut(name)
+        {
+            let position = *at;
+            *at += bytes.len() as u64;
+            self.ready.push_back(LogChunk::Data { name: name.clone(), position, bytes });
+        }
+    }
+
+    fn notice(&mut self, method: &str, params: &Value) -> Result<(), ClientError> {
+        let number = |name: &str| params.get(name).and_then(Value::as_u64);
+        let Some(id) = number("id").and_then(|id| u32::try_from(id).ok()).map(StreamId) else { return Ok(()) };
+        if method == notes::STREAM_GAP
+            && let (Some(name), Some(position), dropped) =
+                (self.streams.get(&id), number("position"), number("dropped"))
+        {
+            self.open.insert(name.clone(), Some(position));
+            self.ready.push_back(LogChunk::Gap { name: name.clone(), dropped: dropped.unwrap_or(0) });
+        } else if method == notes::STREAM_END
+            && let Some(name) = self.streams.remove(&id)
+        {
+            self.open.remove(&name);
+            let reason = params.get("reason").and_then(Value::as_str).unwrap_or("eof");
+            if !matches!(reason, "eof" | "closed") {
+                return Err(ClientError::Rpc(RpcError::new(Code::FileSystem, format!("the log of {name}: {reason}"))));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for LogStream {
+    type Item = Result<LogChunk, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let item = self.step().transpose();
+        self.ended = !matches!(item, Some(Ok(_)));
+        item
+    }
+}

@@ -1,0 +1,360 @@
+//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And its end.
+
+use super::gear::{Gear, Job};
+use super::journal::Journal;
+use super::source::{Source, Sources};
+use super::{Daemon, capture, child, conn, events, link, logs, ownlog, pool};
+use crate::base::control::ToDaemon;
+use crate::base::ids::RunId;
+use crate::base::paths::Paths;
+use crate::config::{self, Config, DaemonLog, Grant, Level, Restart, ServiceSpec, Who};
+use crate::core::{Boot, Core, Input, Out, record};
+use crate::sys;
+use crate::sys::table::RunTable;
+use capture::copy::Copy;
+use capture::desk::Words;
+use core::time::Duration;
+use mio::Interest;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads, each.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What the keeper's command line says.
+#[derive(Debug)]
+pub struct Options {
+    pub paths: Paths,
+    /// `hob run -- COMMAND`: the one service that hob is run for.
+    pub command: Option<Vec<OsString>>,
+    /// Say nothing to standard error.
+    pub quiet: bool,
+    /// Its name, where it is not that of its program.
+    pub name: Option<String>,
+}
+
+/// Runs a daemon until it is told to end, and answers its exit code.
+///
+/// # Errors
+/// When it was not started by a keeper, or the system refuses what nothing works without.
+pub fn run(options: Options) -> io::Result<u8> {
+    let (link, handover) = link::Link::inherit()?;
+    sys::signals::reset_ignored();
+    sys::logfile::block_write_signals();
+    let mut daemon = Daemon::start(options, link, handover)?;
+    let code = daemon.serve()?;
+    daemon.finish(code);
+    Ok(code)
+}
+
+impl Daemon {
+    fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
+        let paths = Arc::new(options.paths);
+        let main = options.command.map(|c| main_service(&c, options.name));
+        let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
+        let mut boot = Boot {
+            keeper_pid: handover.keeper_pid,
+            daemon_pid: std::process::id(),
+            generation: handover.generation,
+            keeper_key: keeper_key(&handover.table),
+            version: env!("CARGO_PKG_VERSION"),
+            keeper_started: handover.table.keeper_start().0,
+            ..Boot::default()
+        };
+        let (journal, ring) = restore(&paths, &mut boot, &mut gear);
+        configure(&paths, main.is_some(), &mut boot, &mut gear);
+        boot.main = main;
+        let words: Arc<dyn Words> = Arc::new(handover.table.clone());
+        let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
+        let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
+        let mut children = child::Children::new(setup(&paths, &handover));
+        boot.platform = platform(&children, &handover, &paths);
+        let services = adopt(handover.held, &mut boot, &mut children, &mut capture, &mut gear);
+        capture.start(gear.now, &mut gear)?;
+        let listener = listener(handover.listener, &mut gear)?;
+        let copy = copied.map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
+        let mut daemon = Daemon {
+            conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
+            core: Core::new(),
+            streams: logs::Streams::default(),
+            admission: conn::Admission::default(),
+            held: VecDeque::new(),
+            inputs: Vec::new(),
+            out: Out::default(),
+            accept_at: None,
+            told_gone: false,
+            exit: None,
+            _lock: handover.lock,
+            gear,
+            children,
+            capture,
+            copy,
+            journal,
+            ring,
+            listener,
+            signals,
+            paths,
+            services,
+        };
+        daemon.settings(boot.config.daemon.clone());
+        daemon.inputs.push(Input::Boot(Box::new(boot)));
+        daemon.early(handover.early);
+        // Clients that have connected meanwhile are answered in the first turn.
+        daemon.rounds();
+        daemon.gear.link.up();
+        daemon.accept();
+        Ok(daemon)
+    }
+
+    /// What the keeper said while it handed over.
+    fn early(&mut self, messages: Vec<ToDaemon>) {
+        for message in messages {
+            self.keeper_says(message);
+        }
+    }
+
+    /// The end: everything that was accepted is written, told and closed; the lock goes with the process.
+    fn finish(&mut self, code: u8) {
+        if !self.capture.flush(LAST_WORDS, sys::clock::now) {
+            self.gear.log(Level::Warn, "some output of services was still on its way to its file");
+        }
+        if let Some(copy) = &mut self.copy {
+            copy.finish(LAST_WORDS, || sys::clock::now().mono);
+        }
+        self.settle_disk();
+        self.end_turn();
+        self.children.close(&mut self.gear.ctx());
+        for path in [&self.paths.socket, &self.paths.heartbeat] {
+            if let Err(e) = sys::file::remove(path) {
+                self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));
+            }
+        }
+        self.gear.log(Level::Info, "hob has ended");
+        self.gear.log.finish(sys::clock::now().mono);
+        self.gear.pool.quit(LAST_WORDS);
+        self.gear.link.done(code);
+        self.gear.link.flush_within(LAST_WORDS);
+    }
+
+    /// Waits a bounded time until replies that promise durability can go out.
+    fn settle_disk(&mut self) {
+        let until = sys::clock::now().mono + LAST_WORDS;
+        let mut events = mio::Events::with_capacity(8);
+        while !self.held.is_empty() && sys::clock::now().mono < until {
+            self.journal.request_sync(&mut self.gear.pool, self.gear.now.mono, Job::Journal);
+            let _ = self.gear.poll.poll(&mut events, Some(Duration::from_millis(50)));
+            self.gear.now = sys::clock::now();
+            self.pool_results();
+            self.release();
+        }
+    }
+}
+
+fn gear(
+    paths: &Paths,
+    quiet: bool,
+    link: link::Link,
+    handover: &link::Handover,
+) -> io::Result<(Gear, signal_hook_mio::v1_0::Signals)> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let poll = mio::Poll::new()?;
+    let mut sources = Sources::default();
+    let waker = Arc::new(mio::Waker::new(poll.registry(), sources.reserve(Source::Waker)?)?);
+    let mut signals = signal_hook_mio::v1_0::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    poll.registry().register(&mut signals, sources.reserve(Source::Signals)?, Interest::READABLE)?;
+    let channel = link.as_fd();
+    sources.add(
+        poll.registry(),
+        std::os::fd::AsRawFd::as_raw_fd(&channel),
+        Interest::READABLE | Interest::WRITABLE,
+        Source::Keeper,
+    )?;
+    let stderr = io::stderr().as_fd().try_clone_to_owned().ok().filter(|_| !quiet);
+    let log = ownlog::OwnLog::open(
+        paths.log.clone(),
+        DaemonLog { level: Level::Info, max_size: 50_000_000, max_files: 5 },
+        stderr,
+    );
+    let table = handover.table.clone();
+    Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.
+fn keeper_key(table: &RunTable) -> String {
+    format!("{:016x}-{}-{}", table.boot_hash(), table.keeper_start().0.0, table.keeper_pid())
+}
+
+/// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
+fn restore(paths: &Paths, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+    let loaded = Journal::open(&paths.state).unwrap_or_else(|e| {
+        gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
+        Journal::none()
+    });
+    for report in loaded.reports {
+        gear.log(Level::Warn, report);
+    }
+    boot.entities = loaded.entities;
+    let ring = events::EventLog::open(&paths.state);
+    for report in ring.reports {
+        gear.log(Level::Warn, report);
+    }
+    boot.events = ring.events;
+    (loaded.journal, ring.log)
+}
+
+/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be mended.
+fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) {
+    if !paths.config.exists() {
+        if has_main {
+            return;
+        }
+        match write_default(&paths.config) {
+            Ok(()) => gear.log(Level::Info, format!("made a config with examples: {}", paths.config.display())),
+            Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", paths.config.display())),
+        }
+    }
+    match read_config(&paths.config) {
+        Ok(config) => boot.config = config,
+        Err(errors) => {
+            gear.log(Level::Error, format!("the config has errors, so no service is started by it:\n{errors}"));
+            boot.config_error = Some(errors);
+        }
+    }
+}
+
+fn write_default(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        sys::file::create_dir_all(folder, 0o700)?;
+    }
+    sys::file::atomic_write(path, config::DEFAULT.as_bytes(), 0o600, true)
+}
+
+/// Reads and checks a config file; an error is the text of all that is wrong.
+pub(super) fn read_config(path: &Path) -> Result<Config, String> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    config::parse_bytes(&bytes, &name, sys::signals::platform())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// The numbers of users and groups that are granted access, and those that are not known here.
+pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
+    let mut admission = conn::Admission { own: sys::user::own().0, ..conn::Admission::default() };
+    let mut unknown = Vec::new();
+    if grants.is_empty() {
+        return (admission, unknown);
+    }
+    let accounts = match sys::user::Accounts::read(Path::new("/etc")) {
+        Ok(accounts) => accounts,
+        Err(e) => return (admission, vec![e]),
+    };
+    for grant in grants {
+        let found = match &grant.who {
+            Who::User(name) => accounts.user(name, None).map(|u| admission.users.push((u.uid, grant.level))),
+            Who::Group(name) => accounts.group(name).map(|gid| admission.groups.push((gid, grant.level))),
+        };
+        unknown.extend(found.err());
+    }
+    (admission, unknown)
+}
+
+/// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
+fn adopt(
+    held: BTreeMap<String, Vec<OwnedFd>>,
+    boot: &mut Boot,
+    children: &mut child::Children,
+    capture: &mut capture::Capture,
+    gear: &mut Gear,
+) -> BTreeMap<RunId, Arc<str>> {
+    for (label, mut fds) in held {
+        if let Some(service) = label.strip_prefix(child::notify_label("").as_str()) {
+            let restored = fds.pop().map(|fd| children.restore_notify(&mut gear.ctx(), &Arc::from(service), fd));
+            if let Some(Err(e)) = restored {
+                gear.log(Level::Error, format!("cannot listen to the notifications of {service}: {e}"));
+            }
+        } else if !capture.adopt(&label, fds) {
+            gear.link.drop(&label);
+        }
+    }
+    let services = record::services_of_runs(&boot.entities);
+    boot.table = children.adopt(&mut gear.ctx(), &|run| services.get(&run).cloned());
+    if boot.generation == 1 {
+        boot.leftovers = children.leftovers(&gear.table);
+    }
+    services
+}
+
+fn listener(fd: OwnedFd, gear: &mut Gear) -> io::Result<mio::net::UnixListener> {
+    let listener = std::os::unix::net::UnixListener::from(fd);
+    listener.set_nonblocking(true)?;
+    let mut listener = mio::net::UnixListener::from_std(listener);
+    let token = gear.sources.reserve(Source::Listener)?;
+    gear.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+    Ok(listener)
+}
+
+fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
+    child::Setup {
+        home: child::home_id(&paths.home),
+        keeper: handover.keeper_pid,
+        daemon: std::process::id(),
+        config_dir: paths.config.parent().unwrap_or(&paths.home).to_owned(),
+        socket: paths.socket.clone(),
+        notify_dir: paths.run.join("notify"),
+        etc: "/etc".into(),
+        env: std::env::vars_os().collect(),
+        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)),
+        umask: None,
+        nice: None,
+        oom_score_adj: handover.oom_score_adj,
+        cgroup_off: std::env::var_os("HOB_CGROUP").is_some_and(|v| v == "off"),
+    }
+}
+
+/// What `daemon.status` tells of the machine, as a JSON object.
+fn platform(children: &child::Children, handover: &link::Handover, paths: &Paths) -> String {
+    use crate::base::control::{FLAG_INIT, FLAG_NO_SUBREAPER};
+    let cgroup = children.cgroups().map_or_else(ToOwned::to_owned, |p| p.display().to_string());
+    serde_json::json!({
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "init": handover.flags & FLAG_INIT != 0,
+        "cgroup": cgroup,
+        "cgroup_used": children.cgroups().is_ok(),
+        "subreaper": handover.flags & FLAG_NO_SUBREAPER == 0,
+        "home": paths.home,
+        "config": paths.config,
+        "socket": paths.socket,
+        "logs": paths.logs,
+    })
+    .to_string()
+}
+
+/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says so.
+fn main_service(command: &[OsString], name: Option<String>) -> (String, Arc<ServiceSpec>) {
+    let words: Vec<String> = command.iter().map(|w| w.to_string_lossy().into_owned()).collect();
+    let program = words.first().map_or("", String::as_str);
+    let file = Path::new(program).file_name().map_or_else(|| "main".into(), |f| f.to_string_lossy());
+    let clean: String = file.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).collect();
+    let name = name.unwrap_or_else(|| clean.trim_start_matches(['.', '-']).to_owned());
+    let name = if config::service_name_error(&name).is_some() { "main".to_owned() } else { name };
+    let cwd = std::env::current_dir().ok().map(|d| d.to_string_lossy().into_owned());
+    (name, Arc::new(ServiceSpec { command: words, cwd, restart: Restart::Never, ..ServiceSpec::default() }))
+}
+
+/// Copies the main service's output to hob's own stdout.
+fn copy_output(
+    capture: &mut capture::Capture,
+    name: &Arc<str>,
+    words: Arc<dyn Words>,
+    gear: &mut Gear,
+) -> io::Result<Copy> {
+    let share = capture.share(name);
+    let out = io::stdout().as_fd().try_clone_to_owned()?;
+    let teller = gear.pool.teller();
+    Copy::start(share, words, out, move || teller.tell(Job::Copied))
+}

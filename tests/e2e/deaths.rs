@@ -1,0 +1,124 @@
+//! What survives: the daemon killed, the keeper killed, everything killed.
+
+use crate::support::*;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+const TWO: &str = r#"{ "services": { "a": { "command": "while :; do echo tick; sleep 0.05; done" },
+                                     "b": { "command": "exec sleep 1000", "requires": ["a"] } } }"#;
+
+#[test]
+fn a_killed_daemon_is_a_non_event() {
+    let home = Home::running(TWO);
+    home.wait_state("b", "running");
+    let before = (home.pid("a"), home.pid("b"));
+    for _ in 0..5 {
+        let (daemon, keeper) = home.pids();
+        kill("KILL", daemon);
+        // No retry here: the listening socket never refuses, and the next daemon answers.
+        let (next, same) = home.pids();
+        assert_ne!(next, daemon);
+        assert_eq!(same, keeper);
+        assert_eq!((home.pid("a"), home.pid("b")), before, "the services were not touched");
+        assert_eq!(home.state("b"), "running");
+    }
+    let history = home.call("service.history", r#"{"name": "b"}"#);
+    assert_eq!(history["runs"], serde_json::json!([]), "no run has ended");
+    assert_eq!(history["running"]["number"], 1, "one run all along: {history}");
+}
+
+#[test]
+fn an_end_while_no_daemon_runs_is_known() {
+    let mut home = Home::new("{}");
+    let go = home.path("go");
+    let command = format!("until test -e {}; do sleep 0.01; done; exit 42", go.display());
+    let config = serde_json::json!({ "services": { "one": { "command": command, "restart": "never" } } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("one", "running");
+    for _ in 0..3 {
+        let (daemon, _) = home.pids();
+        kill("KILL", daemon);
+        std::fs::write(&go, "").unwrap();
+        wait("the end is told", || matches!(home.state("one").as_str(), "failed" | "finished"));
+        let history = home.call("service.history", r#"{"name": "one"}"#);
+        assert_eq!(history["runs"][0]["exit_code"], 42, "{history}");
+        std::fs::remove_file(&go).unwrap();
+        home.ok(&["start", "one"]);
+    }
+}
+
+#[test]
+fn following_logs_and_events_goes_on_over_deaths() {
+    let home = Home::running(
+        r#"{ "services": { "n": { "command": "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done" } } }"#,
+    );
+    home.wait_state("n", "running");
+    let mut logs = home.command(&["logs", "-f", "n", "-n", "1000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(logs.stdout.take().unwrap()).lines();
+    let mut last = 0u64;
+    for _ in 0..5 {
+        let (daemon, _) = home.pids();
+        kill("KILL", daemon);
+        for _ in 0..50 {
+            let n: u64 = lines.next().expect("the follower lives").unwrap().parse().unwrap();
+            assert_eq!(n, last + 1, "no line is lost or doubled");
+            last = n;
+        }
+    }
+    logs.kill().unwrap();
+    logs.wait().unwrap();
+}
+
+#[test]
+fn a_killed_keeper_takes_its_jobs_down_in_order() {
+    let mut home = Home::new("{}");
+    let trail = home.path("trail");
+    let command =
+        format!("trap 'echo stopped >> {}; exit 0' TERM; echo up; while :; do sleep 0.01; done", trail.display());
+    let config = serde_json::json!({ "services": { "s": { "command": command, "ready": { "log": "up" } } } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("s", "running");
+    let (pid, (daemon, keeper)) = (home.pid("s"), home.pids());
+    kill("KILL", keeper);
+    home.reap();
+    wait("daemon and service are gone", || !alive(daemon) && !alive(pid));
+    assert_eq!(home.read("trail"), "stopped\n", "it was stopped by its stop sequence");
+    home.start(&[]);
+    home.wait_state("s", "running");
+}
+
+#[test]
+fn after_the_death_of_all_the_next_start_needs_nobody() {
+    let mut home = Home::new("{}");
+    let mark = format!("{}-all", home.dir.display());
+    let config = serde_json::json!({ "services": { "s": { "command": format!("while :; do sleep 1; : {mark}; done"), "stop_timeout": "500ms" } } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("s", "running");
+    let (pid, (daemon, keeper)) = (home.pid("s"), home.pids());
+    // The daemon must not see its keeper die, so it is held first.
+    kill("STOP", daemon);
+    kill("KILL", keeper);
+    kill("KILL", daemon);
+    home.reap();
+    wait("both are gone", || !alive(daemon) && !alive(keeper));
+    assert!(alive(pid), "the service lived on");
+    home.start(&[]);
+    home.wait_state("s", "running");
+    assert!(!alive(pid), "the old process was stopped");
+    assert_eq!(processes(&mark).len(), 1, "and one new one runs");
+    assert_ne!(home.pid("s"), pid);
+}
+
+#[test]
+fn a_stopped_service_stays_stopped_over_a_death() {
+    let home = Home::running(TWO);
+    home.wait_state("b", "running");
+    home.ok(&["stop", "b"]);
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    assert_eq!(home.state("b"), "stopped");
+    assert_eq!(home.state("a"), "running");
+}

@@ -1,0 +1,196 @@
+//! The life of hob itself: starting, stopping, one at a time, as a container's entry point, idle.
+
+use crate::support::*;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+const ONE: &str = r#"{ "services": { "s": { "command": "exec sleep 1000" } } }"#;
+
+#[test]
+fn start_detaches_and_stop_ends_all() {
+    let home = Home::new(ONE);
+    home.ok(&["start"]);
+    home.wait_state("s", "running");
+    let (pid, (daemon, keeper)) = (home.pid("s"), home.pids());
+    assert_eq!(home.read("run/hob.pid"), format!("{keeper}\n"));
+    home.ok(&["start"]);
+    assert_eq!(home.pids().1, keeper, "a second start finds the first");
+    home.ok(&["stop"]);
+    assert!(!alive(pid) && !alive(daemon) && !alive(keeper), "stop returns when all is gone");
+    assert!(!exists(&home.path("run/hob.pid")) && !exists(&home.path("run/hob.sock")));
+    let (code, text) = home.fails(&["status"]);
+    assert!(text.contains("not running") && code == 3, "{code} {text}");
+    assert!(home.hob(&["stop"]).status.success(), "to stop what is stopped is no error");
+}
+
+#[test]
+fn files_have_the_modes_that_keep_others_out() {
+    let home = Home::running(ONE);
+    wait("the log is there", || exists(&home.path("logs/services/s.log")));
+    let mode = |f: &str| fs::metadata(home.path(f)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("run"), mode("state"), mode("logs")), (0o711, 0o700, 0o700));
+    assert_eq!((mode("run/hob.sock"), mode("logs/hob.log"), mode("logs/services/s.log")), (0o600, 0o600, 0o600));
+}
+
+#[test]
+fn a_second_one_of_the_same_home_is_refused() {
+    let home = Home::running(ONE);
+    let (code, text) = home.fails(&["run"]);
+    assert!(text.contains("already running") && text.contains(&home.keeper().to_string()), "{text}");
+    assert_eq!(code, 3);
+}
+
+#[test]
+fn many_starts_at_once_give_one_hob() {
+    let home = Home::new(ONE);
+    let all: Vec<_> = (0..20)
+        .map(|_| home.command(&["start"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    for child in all {
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let (_, keeper) = home.pids();
+    let keepers = processes(&home.dir.display().to_string());
+    assert!(keepers.contains(&keeper));
+    home.ok(&["stop"]);
+}
+
+#[test]
+fn stale_files_of_a_killed_hob_never_need_a_person() {
+    let mut home = Home::running(ONE);
+    home.wait_state("s", "running");
+    let (daemon, keeper) = home.pids();
+    kill("STOP", daemon);
+    kill("KILL", keeper);
+    kill("KILL", daemon);
+    home.reap();
+    assert!(exists(&home.path("run/hob.sock")) && exists(&home.path("run/hob.pid")));
+    fs::write(home.path("run/hob.lock"), "garbage").unwrap();
+    fs::write(home.path("run/hob.pid"), "1\n").unwrap();
+    home.start(&[]);
+    home.wait_state("s", "running");
+    assert_eq!(home.read("run/hob.pid"), format!("{}\n", home.keeper()));
+}
+
+#[test]
+fn signals_stop_and_reload() {
+    let mut home = Home::running(ONE);
+    home.wait_state("s", "running");
+    home.write_config(
+        r#"{ "services": { "s": { "command": "exec sleep 1000" }, "t": { "command": "exec sleep 1001" } } }"#,
+    );
+    kill("HUP", home.keeper());
+    wait("the new service runs", || {
+        home.hob(&["service", "get", "t"]).status.success() && home.state("t") == "running"
+    });
+    kill("TERM", home.keeper());
+    assert_eq!(home.wait_end().code(), Some(0));
+}
+
+#[test]
+fn force_needs_no_socket() {
+    let mut home =
+        Home::running(r#"{ "services": { "s": { "command": "trap '' TERM; while :; do sleep 1; done" } } }"#);
+    home.wait_state("s", "running");
+    let (pid, (daemon, keeper)) = (home.pid("s"), home.pids());
+    kill("STOP", daemon);
+    fs::remove_file(home.path("run/hob.sock")).unwrap();
+    home.ok(&["stop", "--force"]);
+    assert!(!alive(pid) && !alive(daemon) && !alive(keeper));
+    home.reap();
+}
+
+#[test]
+fn a_command_runs_as_the_entry_point_of_a_container() {
+    let home = Home::new("{}");
+    let run = |words: &[&str]| {
+        let mut args = vec!["run", "--"];
+        args.extend(words);
+        home.hob(&args)
+    };
+    let out = run(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!(out.status.code(), Some(7));
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("out\n") && text.contains("err\n"), "{text}");
+    assert_eq!(run(&["true"]).status.code(), Some(0));
+    assert_eq!(run(&["sh", "-c", "kill -9 $$"]).status.code(), Some(137));
+    let missing = run(&["no-such-program-here"]);
+    assert_eq!(missing.status.code(), Some(127), "{}", String::from_utf8_lossy(&missing.stderr));
+    let big = run(&["sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done"]);
+    let lines: Vec<u32> = String::from_utf8_lossy(&big.stdout).lines().map(|l| l.parse().unwrap()).collect();
+    assert_eq!(lines, (0..20000).collect::<Vec<_>>(), "the output passes through whole");
+}
+
+#[test]
+fn a_signal_to_the_entry_point_stops_its_command() {
+    let home = Home::new("{}");
+    let mut child = home
+        .command(&["run", "--", "sh", "-c", "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.01; done"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut first = [0; 3];
+    out.read_exact(&mut first).unwrap();
+    kill("TERM", child.id());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "bye\n");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn pid_one_of_a_namespace_reaps_and_ends() {
+    let able = Command::new("unshare").args(["-pf", "--mount-proc", "true"]).output().is_ok_and(|o| o.status.success());
+    if !able {
+        return skip("no PID namespace can be made here");
+    }
+    let home = Home::new("{}");
+    let strays = "for i in 1 2 3 4 5; do (setsid sleep 0.05 &) ; done; sleep 0.5; ls -d /proc/[0-9]* | wc -l; exit 9";
+    let out = Command::new("unshare")
+        .args(["-pf", "--mount-proc", HOB, "--home"])
+        .arg(&home.dir)
+        .args(["run", "--", "sh", "-c", strays])
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(9), "{}", String::from_utf8_lossy(&out.stderr));
+    let left: u32 = String::from_utf8_lossy(&out.stdout).trim().parse().unwrap();
+    assert!(left <= 5, "keeper, daemon, sh, ls, wc: {left} processes");
+}
+
+#[test]
+fn an_idle_hob_makes_no_system_call() {
+    let services: Vec<String> = (0..10).map(|i| format!("\"s{i}\": {{\"command\": \"exec sleep 1000\"}}")).collect();
+    let home =
+        Home::running(&format!(r#"{{ "daemon": {{ "heartbeat": "0s" }}, "services": {{ {} }} }}"#, services.join(",")));
+    for i in 0..10 {
+        home.wait_state(&format!("s{i}"), "running");
+    }
+    let (daemon, keeper) = home.pids();
+    // A system call that blocks and returns shows as a context switch; the count must come to rest.
+    let switches = || {
+        [daemon, keeper].map(|pid| {
+            let mut sum = 0u64;
+            for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+                let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+                sum += status
+                    .lines()
+                    .filter(|l| l.contains("ctxt_switches"))
+                    .filter_map(|l| l.split_whitespace().last()?.parse::<u64>().ok())
+                    .sum::<u64>();
+            }
+            sum
+        })
+    };
+    let mut last = switches();
+    let mut quiet = 0;
+    wait("two seconds without a wake-up", || {
+        let now = switches();
+        quiet = if now == last { quiet + 1 } else { 0 };
+        last = now;
+        quiet > 400
+    });
+}

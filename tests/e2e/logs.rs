@@ -1,0 +1,71 @@
+//! Logs: captured whole, rotated at line ends, shown from any position.
+
+use crate::support::*;
+use std::fs;
+
+#[test]
+fn the_last_lines_are_shown() {
+    let home = Home::running(r#"{ "services": { "n": { "command": "seq 1 1000; exec sleep 1000" } } }"#);
+    wait("all is written", || home.log("n").ends_with("1000\n"));
+    let last: Vec<String> = home.ok(&["logs", "n", "-n", "3"]).lines().map(str::to_owned).collect();
+    assert_eq!(last, ["998", "999", "1000"]);
+    assert_eq!(home.ok(&["logs", "n"]).lines().count(), 50);
+}
+
+#[test]
+fn several_services_are_shown_with_their_names() {
+    let home = Home::running(
+        r#"{ "services": { "a": { "command": "echo one; exec sleep 1000" }, "bb": { "command": "echo two; exec sleep 1000" } } }"#,
+    );
+    wait("both have spoken", || home.log("a") == "one\n" && home.log("bb") == "two\n");
+    let text = home.ok(&["logs", "a", "bb"]);
+    assert!(text.contains("a  | one\n") && text.contains("bb | two\n"), "{text}");
+    assert!(!text.contains('\x1b'), "no colours without a terminal");
+}
+
+#[test]
+fn rotation_loses_nothing_and_keeps_to_its_count() {
+    let home = Home::running(
+        r#"{ "services": { "n": { "command": "seq -f '%06g line of some length' 1 20000; exec sleep 1000",
+             "log": { "max_size": "64KiB", "max_files": 20 } } } }"#,
+    );
+    wait("the last line is written", || home.log("n").ends_with("020000 line of some length\n"));
+    let dir = home.path("logs/services");
+    let mut files: Vec<(u32, String)> = fs::read_dir(&dir)
+        .unwrap()
+        .flatten()
+        .filter_map(|e| {
+            let name = e.file_name().into_string().ok()?;
+            let n = if name == "n.log" { 0 } else { name.strip_prefix("n.log.")?.parse().ok()? };
+            Some((n, fs::read_to_string(e.path()).unwrap()))
+        })
+        .collect();
+    files.sort_by_key(|f| std::cmp::Reverse(f.0));
+    assert!(files.len() > 5 && files.len() <= 20, "{} files", files.len());
+    let mut next = 1;
+    for (_, text) in &files {
+        assert!(text.ends_with('\n') && text.len() <= 64 * 1024 + 100, "cut at line ends: {}", text.len());
+        for line in text.lines() {
+            assert_eq!(line, format!("{next:06} line of some length"));
+            next += 1;
+        }
+    }
+    assert_eq!(next, 20001);
+}
+
+#[test]
+fn output_that_is_not_text_passes_byte_for_byte() {
+    let home = Home::running(
+        r#"{ "services": { "b": { "command": "head -c 300000 /dev/urandom | tee copy; exec sleep 1000", "cwd": "." } } }"#,
+    );
+    wait("all is there", || fs::metadata(home.path("logs/services/b.log")).is_ok_and(|m| m.len() == 300_000));
+    assert!(fs::read(home.path("copy")).unwrap() == fs::read(home.path("logs/services/b.log")).unwrap());
+}
+
+#[test]
+fn the_daemons_own_log_tells_what_happened() {
+    let home = Home::running(r#"{ "services": { "s": { "command": "exit 4", "restart": "never" } } }"#);
+    home.wait_state("s", "failed");
+    let text = home.ok(&["logs"]);
+    assert!(text.contains("exit") && text.contains('s'), "{text}");
+}

@@ -1,0 +1,13 @@
+//! Scenarios on the real binary: real processes, real signals, real files.
+
+// Every unwrap here is an assertion of a test, and what is skipped or found is said on standard error.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod config;
+mod deaths;
+mod life;
+mod logs;
+mod protocol;
+mod services;
+mod storm;
+mod support;

@@ -1,0 +1,172 @@
+//! Small cases of the service machine, all of them: every input in every state, and every graph of three services.
+#![allow(missing_debug_implementations)] // Nothing here is shown to anyone but the test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A helper of a test fails like the test.
+
+mod graphs;
+mod world;
+
+use hob::base::ids::RunId;
+use hob::config::{Condition, Config, DaemonSpec, Need, Ready, Restart, ServiceSpec};
+use hob::core::service::State;
+use hob::core::{Core, End, Input, StartError, Survivor, TableRun};
+use hob::protocol::methods::Request;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use world::{World, boot, spec};
+
+/// What may happen to the one service `s` (a second one, `need`, is required by it where the case says so).
+const ACTS: [&str; 21] = [
+    "start",
+    "stop",
+    "restart",
+    "reset",
+    "started",
+    "not-started",
+    "delayed",
+    "ready-seen",
+    "notify",
+    "code-0",
+    "code-1",
+    "signal",
+    "tree-empty",
+    "tree-left",
+    "output",
+    "time",
+    "long-time",
+    "reload-same",
+    "reload-changed",
+    "reload-without",
+    "crash",
+];
+
+fn act(w: &mut World, act: &str, base: &ServiceSpec) {
+    let run = w.run("s").unwrap_or(RunId(1));
+    match act {
+        "start" => w.change(Request::ServiceStart, "s"),
+        "stop" => w.change(Request::ServiceStop, "s"),
+        "restart" => w.change(Request::ServiceRestart, "s"),
+        "reset" => {
+            w.asked += 1;
+            let input = w.request(w.asked, Request::ServiceReset { names: vec!["s".to_owned()] });
+            w.step(input);
+        }
+        "started" => w.started(run),
+        "not-started" | "delayed" => {
+            let error = StartError { message: "no".to_owned(), transient: act == "delayed" };
+            w.step(Input::Started { run, result: Err(error) });
+        }
+        "ready-seen" => w.step(Input::ReadySeen { run }),
+        "notify" => w.step(Input::Notify { run, fields: vec![("READY".to_owned(), "1".to_owned())] }),
+        "code-0" => w.exited(run, End::Code(0)),
+        "code-1" => w.exited(run, End::Code(1)),
+        "signal" => w.exited(run, End::Signal(9)),
+        "tree-empty" => w.step(Input::Tree { run, left: Vec::new() }),
+        "tree-left" => w.step(Input::Tree { run, left: vec![Survivor { pid: 7, name: "cat".to_owned() }] }),
+        "output" => w.step(Input::Output { run, bytes: 5, last_lines: vec!["x".to_owned()] }),
+        "time" => w.pass(Duration::from_millis(120)),
+        "long-time" => {
+            let next = w.core.next_deadline().map_or(Duration::from_secs(1), |at| at.since(w.now.mono));
+            w.pass(next);
+        }
+        "reload-same" => reload(w, all(base)),
+        "reload-changed" => reload(w, all(&ServiceSpec { umask: Some(0o77), ..base.clone() })),
+        "reload-without" => reload(w, Vec::new()),
+        "crash" => crash(w, base),
+        other => panic!("{other}"),
+    }
+}
+
+/// The service, and what it needs if it does.
+fn all(base: &ServiceSpec) -> Vec<(&'static str, ServiceSpec)> {
+    let need = ServiceSpec { ready: Ready::Notify, ..spec() };
+    let needs = base.requires.iter().map(|_| ("need", need.clone()));
+    needs.chain([("s", base.clone())]).collect()
+}
+
+fn reload(w: &mut World, services: Vec<(&str, ServiceSpec)>) {
+    let services = services.into_iter().map(|(n, s)| (n.to_owned(), Arc::new(s))).collect();
+    let daemon = DaemonSpec { heartbeat: Duration::ZERO, ..DaemonSpec::default() };
+    w.step(Input::ConfigRead { req: None, result: Ok(Box::new(Config { daemon, services })) });
+}
+
+/// The daemon is killed and the next one adopts what the table shows. Open requests die with it.
+fn crash(w: &mut World, base: &ServiceSpec) {
+    let table = w.runs.iter().map(|(run, (_, pid))| TableRun { run: *run, pid: *pid, exec_error: None, ended: None });
+    let input = boot(&all(base), 2, w.journal.clone(), table.collect());
+    w.core = Core::new();
+    w.step(input);
+}
+
+/// All pairs of acts in every state, over the kinds of services that differ in their transitions: every state is met by
+/// every input and what follows by every other, and what must hold is checked after each.
+#[test]
+fn every_input_in_every_state() {
+    let kinds = [
+        ServiceSpec { autostart: true, ..spec() },
+        ServiceSpec { ready: Ready::Notify, restart: Restart::Always, ..spec() },
+        ServiceSpec { restart: Restart::Never, stop_timeout: Duration::from_millis(100), ..spec() },
+        ServiceSpec { leave_children: true, max_restarts: 1, ready: Ready::Port(80), ..spec() },
+        ServiceSpec { requires: vec![Need { name: "need".to_owned(), condition: Condition::Ready }], ..spec() },
+    ];
+    let mut met = BTreeMap::new();
+    for base in &kinds {
+        for prefix in prefixes() {
+            for first in ACTS {
+                for second in ACTS {
+                    let mut w = World::new(&all(base));
+                    w.thorough = false;
+                    for step in prefix {
+                        act(&mut w, step, base);
+                    }
+                    let state = w.state("s");
+                    *met.entry((state, first)).or_insert(0) += 1;
+                    w.thorough = true;
+                    act(&mut w, first, base);
+                    act(&mut w, second, base);
+                    wind_down(&mut w);
+                }
+            }
+        }
+    }
+    for state in State::ALL {
+        for first in ACTS {
+            assert!(met.contains_key(&(state, first)), "{first} was never tried in {state}");
+        }
+    }
+}
+
+/// Ways into every state.
+fn prefixes() -> [&'static [&'static str]; 9] {
+    [
+        &[],
+        &["start"],
+        &["start", "started"],
+        &["start", "started", "notify", "ready-seen"],
+        &["start", "started", "stop"],
+        &["start", "started", "code-1"],
+        &["start", "started", "code-1", "tree-left"],
+        &["start", "started", "code-1", "tree-empty", "started", "code-1", "tree-empty"],
+        &["start", "started", "code-0", "tree-empty"],
+    ]
+}
+
+/// Whatever went before, a shutdown comes to its end and every request to its one reply.
+fn wind_down(w: &mut World) {
+    w.thorough = false;
+    w.step(Input::Stop { hurry: false });
+    for _ in 0..40 {
+        let Some((run, pid)) = w.runs.iter().next().map(|(r, (_, pid))| (*r, *pid)) else { break };
+        if pid.is_none() {
+            w.started(run);
+        }
+        w.exited(run, End::Signal(15));
+        w.step(Input::Tree { run, left: Vec::new() });
+    }
+    assert!(w.runs.is_empty(), "something still runs: {:#?}", w.trail);
+    assert!(w.exited, "no end: {:#?}", w.trail);
+    let crashed = w.trail.iter().filter(|t| t.starts_with("Boot")).count() > 1;
+    let open = (1..=w.asked).filter(|r| !w.answered.contains_key(r)).count();
+    assert!(open == 0 || crashed, "{open} requests without a reply: {:#?}", w.trail);
+    assert_eq!(w.core.next_deadline(), None);
+}

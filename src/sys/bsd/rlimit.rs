@@ -22,14 +22,19 @@ pub fn number(name: &str) -> Option<i32> {
 /// What stands for "no limit" in a limit's value; the system's own number for it is another.
 pub const UNLIMITED: u64 = u64::MAX;
 
-/// The value as the system counts.
+/// The system's own number for it, and the least that it takes for it.
+const INFINITE: u64 = u64::MAX >> 1;
+
+/// The value as the system counts. The type is signed on some of them.
+#[allow(clippy::useless_conversion)]
 pub(super) fn to_system(value: u64) -> libc::rlim_t {
-    libc::rlim_t::try_from(value).map_or(libc::RLIM_INFINITY, |v| v.min(libc::RLIM_INFINITY))
+    libc::rlim_t::try_from(value.min(INFINITE)).unwrap_or(libc::RLIM_INFINITY)
 }
 
 /// The value as hob counts.
+#[allow(clippy::useless_conversion)] // As above.
 pub(super) fn from_system(value: libc::rlim_t) -> u64 {
-    if value >= libc::RLIM_INFINITY { UNLIMITED } else { u64::try_from(value).unwrap_or(UNLIMITED) }
+    u64::try_from(value).ok().filter(|v| *v < INFINITE).unwrap_or(UNLIMITED)
 }
 
 #[cfg(test)]

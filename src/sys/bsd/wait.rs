@@ -71,7 +71,13 @@ fn watch_end(pid: libc::pid_t) -> io::Result<OwnedFd> {
 }
 
 fn is_ended_child(pid: libc::pid_t) -> bool {
-    libc::id_t::try_from(pid).is_ok_and(|id| matches!(look(libc::P_PID, id, libc::WNOHANG), Ok(Some(_))))
+    matches!(look(libc::P_PID, id(pid), libc::WNOHANG), Ok(Some(_)))
+}
+
+/// A pid as waitid(2) takes it. The type differs between the systems.
+#[allow(clippy::unnecessary_fallible_conversions)]
+fn id(pid: libc::pid_t) -> libc::id_t {
+    libc::id_t::try_from(pid).unwrap_or_default()
 }
 
 /// A descriptor that is readable for ever.
@@ -124,11 +130,10 @@ pub fn adopt(table: &RunTable, slot: Slot) -> io::Result<Adopted> {
 /// ECHILD when it is not a child of this process (an adopted one), or was reaped already.
 pub fn reap_own(pidfd: BorrowedFd<'_>, table: &RunTable, slot: Slot) -> io::Result<Option<(Status, Usage)>> {
     let pid = pid_of(pidfd)?;
-    let id = libc::id_t::try_from(pid).map_err(io::Error::other)?;
-    let mut seen = look(libc::P_PID, id, libc::WNOHANG)?;
+    let mut seen = look(libc::P_PID, id(pid), libc::WNOHANG)?;
     if seen.is_none() && has_ended(pidfd)? {
         // The word on its end comes a moment before it can be waited for, and comes once.
-        seen = look(libc::P_PID, id, 0)?;
+        seen = look(libc::P_PID, id(pid), 0)?;
     }
     seen.map(|seen| reap(&seen, Some((table, slot)))).transpose()
 }
@@ -157,9 +162,8 @@ pub fn reap_any(table: &RunTable, daemon: Option<u32>) -> io::Result<Reaped> {
 
 /// Waits for the end of a child of this process that is about to end, through its slot if it has one.
 pub(super) fn reap_ending(pid: libc::pid_t, slot: Option<(&RunTable, Slot)>) {
-    let Ok(id) = libc::id_t::try_from(pid) else { return };
     // An error means that there is nothing left to reap.
-    if let Ok(Some(seen)) = look(libc::P_PID, id, 0) {
+    if let Ok(Some(seen)) = look(libc::P_PID, id(pid), 0) {
         let _ = reap(&seen, slot);
     }
 }

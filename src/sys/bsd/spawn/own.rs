@@ -11,9 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 #[must_use]
 #[cfg(any(target_os = "freebsd", target_os = "dragonfly"))]
 pub fn become_subreaper() -> bool {
-    let own = libc::id_t::try_from(std::process::id()).unwrap_or(0);
-    // SAFETY: a plain call; this command takes no data.
-    match check(unsafe { libc::procctl(libc::P_PID, own, libc::PROC_REAP_ACQUIRE, std::ptr::null_mut()) }) {
+    // SAFETY: a plain call; 0 means this process, and this command takes no data.
+    match check(unsafe { libc::procctl(libc::P_PID, 0, libc::PROC_REAP_ACQUIRE, std::ptr::null_mut()) }) {
         Ok(_) => true,
         // It is one already.
         Err(e) => e.raw_os_error() == Some(libc::EBUSY),
@@ -75,15 +74,15 @@ pub fn nofile() -> io::Result<(u64, u64)> {
 /// # Errors
 /// None on a sane system.
 pub fn raise_nofile() -> io::Result<(u64, u64)> {
-    /// macOS refuses more than OPEN_MAX, whatever the hard limit says.
-    const MOST: libc::rlim_t = if cfg!(target_os = "macos") { 10_240 } else { libc::RLIM_INFINITY };
+    /// macOS refuses more, whatever the hard limit says.
+    const OPEN_MAX: u64 = 10_240;
     let mut limit = limit()?;
-    let before = limit.rlim_cur;
-    let wanted = limit.rlim_max.min(MOST).max(before);
-    limit.rlim_cur = wanted;
+    let (before, hard) = (rlimit::from_system(limit.rlim_cur), rlimit::from_system(limit.rlim_max));
+    let wanted = if cfg!(target_os = "macos") { hard.min(OPEN_MAX).max(before) } else { hard };
+    limit.rlim_cur = rlimit::to_system(wanted);
     // SAFETY: `limit` is valid to read from.
     let raised = check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).is_ok();
-    Ok((rlimit::from_system(before), rlimit::from_system(if raised { wanted } else { before })))
+    Ok((before, if raised { wanted } else { before }))
 }
 
 /// Makes every open descriptor but 0, 1 and 2 close-on-exec, whoever opened it.

@@ -1,6 +1,9 @@
 //! Every process of a run on BSD and macOS, found in the process table: by ancestry, session, process group and
 //! environment. There are no control groups, and no resource limit can carry a mark.
 
+/// How `Group::watch` would become ready.
+pub const CHANGED: mio::Interest = mio::Interest::READABLE;
+
 mod group;
 mod owners;
 mod proc;

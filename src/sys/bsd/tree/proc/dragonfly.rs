@@ -19,7 +19,7 @@ pub(super) fn one(pid: libc::pid_t) -> Option<Stat> {
 const ZOMBIE: u32 = 4;
 
 fn read(name: &[libc::c_int], count: usize) -> Vec<Stat> {
-    let size = mem::size_of::<libc::kinfo_proc>();
+    let size = size_of::<libc::kinfo_proc>();
     let Ok(bytes) = sysctl(name, count * size) else { return Vec::new() };
     bytes.chunks_exact(size).filter_map(stat).collect()
 }

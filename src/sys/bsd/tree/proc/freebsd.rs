@@ -2,7 +2,6 @@
 
 use super::super::super::wait::duration;
 use super::{Cost, Stat, boot_time, micros, pages, records, small, strings, sysctl, text};
-use std::mem;
 use std::time::Duration;
 
 /// Room for this many processes is tried first.
@@ -17,7 +16,7 @@ pub(super) fn one(pid: libc::pid_t) -> Option<Stat> {
 }
 
 fn read(name: &[libc::c_int], count: usize) -> Vec<Stat> {
-    let size = mem::size_of::<libc::kinfo_proc>();
+    let size = size_of::<libc::kinfo_proc>();
     let Ok(bytes) = sysctl(name, count * size) else { return Vec::new() };
     // Start times are given by the clock as it is set now; less the time of the boot they stay what they are.
     let booted = boot_time().map_or(0, |t| micros(t.tv_sec, t.tv_usec));
@@ -37,7 +36,7 @@ fn stat(k: &libc::kinfo_proc, booted: u64) -> Stat {
         start: micros(k.ki_start.tv_sec, k.ki_start.tv_usec).wrapping_sub(booted),
         cost: Cost {
             cpu: Duration::from_micros(k.ki_runtime) + duration(k.ki_childtime),
-            resident: pages(k.ki_rssize.into()),
+            resident: pages(k.ki_rssize),
         },
     }
 }

@@ -61,10 +61,10 @@ fn cost(pid: libc::pid_t) -> Option<Cost> {
 }
 
 /// Times of a process are counted in ticks, whose length depends on the machine.
+#[expect(deprecated, reason = "its successor is a crate for these few numbers")]
 fn ticks(count: u64) -> Duration {
     let mut base = libc::mach_timebase_info { numer: 0, denom: 0 };
     // SAFETY: `base` is valid to write to.
-    #[expect(deprecated, reason = "its successor is a crate for these few numbers")]
     let failed = unsafe { libc::mach_timebase_info(&raw mut base) };
     let (numer, denom) = if failed == 0 && base.denom != 0 { (base.numer, base.denom) } else { (1, 1) };
     let nanos = u128::from(count) * u128::from(numer) / u128::from(denom);
@@ -72,22 +72,28 @@ fn ticks(count: u64) -> Duration {
 }
 
 pub(super) fn environment(pid: libc::pid_t) -> Option<Vec<Vec<u8>>> {
-    command(pid).map(|(_, environment)| environment)
+    command(pid).map(|c| c.environment)
 }
 
 pub(super) fn arguments(pid: libc::pid_t) -> Option<Vec<Vec<u8>>> {
-    command(pid).map(|(arguments, _)| arguments)
+    command(pid).map(|c| c.arguments)
 }
 
-/// Arguments and environment.
-fn command(pid: libc::pid_t) -> Option<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+/// What a process was executed with.
+#[derive(Debug, PartialEq, Eq)]
+struct Command {
+    arguments: Vec<Vec<u8>>,
+    environment: Vec<Vec<u8>>,
+}
+
+fn command(pid: libc::pid_t) -> Option<Command> {
     /// The kernel gives no more for one process.
     const ROOM: usize = 1024 * 1024;
     parse(&sysctl(&[libc::CTL_KERN, libc::KERN_PROCARGS2, pid], ROOM).ok()?)
 }
 
 /// The number of arguments, the program's path and zero bytes behind it, then the arguments and the environment.
-fn parse(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+fn parse(bytes: &[u8]) -> Option<Command> {
     let (count, rest) = bytes.split_first_chunk::<4>()?;
     let count = usize::try_from(i32::from_ne_bytes(*count)).ok()?;
     let path = rest.iter().position(|b| *b == 0)?;
@@ -95,7 +101,7 @@ fn parse(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
     let rest = rest.get(rest.iter().position(|b| *b != 0)?..)?;
     let mut arguments = strings(rest);
     let environment = arguments.split_off(count.min(arguments.len()));
-    Some((arguments, environment.into_iter().take_while(|v| !v.is_empty()).collect()))
+    Some(Command { arguments, environment: environment.into_iter().take_while(|v| !v.is_empty()).collect() })
 }
 
 pub(in crate::sys::os) fn boot_name() -> Option<String> {
@@ -117,9 +123,9 @@ mod tests {
     fn arguments_are_told_from_the_environment() {
         let mut bytes = 2i32.to_ne_bytes().to_vec();
         bytes.extend_from_slice(b"/bin/sh\0\0\0\0sh\0HOB_RUN=1\0A=b\0HOB_RUN=2\0\0noise\0");
-        let (arguments, environment) = parse(&bytes).unwrap();
-        assert_eq!(arguments, [&b"sh"[..], b"HOB_RUN=1"]);
-        assert_eq!(environment, [&b"A=b"[..], b"HOB_RUN=2"]);
+        let found = parse(&bytes).unwrap();
+        assert_eq!(found.arguments, [&b"sh"[..], b"HOB_RUN=1"]);
+        assert_eq!(found.environment, [&b"A=b"[..], b"HOB_RUN=2"]);
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"\x01\0\0\0/bin/sh"), None);
     }

@@ -10,7 +10,6 @@ mod os;
 use crate::sys::check;
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::{self, MaybeUninit};
 use std::ptr;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub(super) struct Stat {
     pub(super) session: u32,
     /// Microseconds; with the pid it names a process for the life of the boot.
     pub(super) start: u64,
-    cost: Cost,
+    pub(super) cost: Cost,
 }
 
 /// What a running process has cost: CPU time with that of its reaped children, and resident memory in bytes.
@@ -102,10 +101,10 @@ fn micros(secs: i64, micros: i64) -> u64 {
 }
 
 #[cfg(not(target_os = "macos"))]
-fn pages(count: i64) -> u64 {
+fn pages(count: impl TryInto<u64>) -> u64 {
     // SAFETY: sysconf has no preconditions.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(count).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(4096))
+    count.try_into().unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(4096))
 }
 
 fn small(value: i32) -> u32 {
@@ -143,22 +142,23 @@ fn sysctl(name: &[libc::c_int], room: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Safety
 /// Any bytes must make a valid `T`.
+#[cfg(not(target_os = "macos"))]
 unsafe fn records<T>(bytes: &[u8]) -> Vec<T> {
     let record = |chunk: &[u8]| {
-        let mut value = MaybeUninit::<T>::uninit();
+        let mut value = std::mem::MaybeUninit::<T>::uninit();
         // SAFETY: the chunk is as long as a `T`, and by contract any bytes make one.
         unsafe {
-            ptr::copy_nonoverlapping(chunk.as_ptr(), value.as_mut_ptr().cast(), mem::size_of::<T>());
+            ptr::copy_nonoverlapping(chunk.as_ptr(), value.as_mut_ptr().cast(), size_of::<T>());
             value.assume_init()
         }
     };
-    bytes.chunks_exact(mem::size_of::<T>()).map(record).collect()
+    bytes.chunks_exact(size_of::<T>()).map(record).collect()
 }
 
 /// When the machine was booted, by a clock that can be set later.
 #[cfg(not(target_os = "macos"))]
 fn boot_time() -> Option<libc::timeval> {
-    let bytes = sysctl(&[libc::CTL_KERN, libc::KERN_BOOTTIME], mem::size_of::<libc::timeval>()).ok()?;
+    let bytes = sysctl(&[libc::CTL_KERN, libc::KERN_BOOTTIME], size_of::<libc::timeval>()).ok()?;
     // SAFETY: a timeval is plain numbers.
     unsafe { records(&bytes) }.pop()
 }

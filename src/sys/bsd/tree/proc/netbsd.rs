@@ -1,7 +1,6 @@
 //! The process table of NetBSD.
 
 use super::{Cost, Stat, boot_time, micros, pages, records, small, strings, sysctl, text};
-use std::mem;
 use std::time::Duration;
 
 /// Processes that are asked for at most.
@@ -22,7 +21,7 @@ pub(super) fn one(pid: libc::pid_t) -> Option<Stat> {
 }
 
 fn read(kind: libc::c_int, which: libc::c_int, count: usize) -> Vec<Stat> {
-    let size = mem::size_of::<libc::kinfo_proc2>();
+    let size = size_of::<libc::kinfo_proc2>();
     let Ok(each) = libc::c_int::try_from(size) else { return Vec::new() };
     let name = [libc::CTL_KERN, libc::KERN_PROC2, kind, which, each, MOST];
     let Ok(bytes) = sysctl(&name, count * size) else { return Vec::new() };
@@ -43,7 +42,7 @@ fn stat(k: &libc::kinfo_proc2) -> Stat {
         start: micros(k.p_ustart_sec.into(), k.p_ustart_usec.into()),
         cost: Cost {
             cpu: time(k.p_rtime_sec, k.p_rtime_usec) + time(k.p_uctime_sec, k.p_uctime_usec),
-            resident: pages(k.p_vm_rssize.into()),
+            resident: pages(k.p_vm_rssize),
         },
     }
 }

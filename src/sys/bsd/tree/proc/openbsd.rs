@@ -1,7 +1,6 @@
 //! The process table of OpenBSD.
 
 use super::{Cost, Stat, boot_time, micros, pages, records, small, strings, sysctl, text};
-use std::mem;
 use std::time::Duration;
 
 /// Processes that are asked for at most.
@@ -22,7 +21,7 @@ pub(super) fn one(pid: libc::pid_t) -> Option<Stat> {
 }
 
 fn read(kind: libc::c_int, which: libc::c_int, count: usize) -> Vec<Stat> {
-    let size = mem::size_of::<libc::kinfo_proc>();
+    let size = size_of::<libc::kinfo_proc>();
     let Ok(each) = libc::c_int::try_from(size) else { return Vec::new() };
     let name = [libc::CTL_KERN, libc::KERN_PROC, kind, which, each, MOST];
     let Ok(bytes) = sysctl(&name, count * size) else { return Vec::new() };
@@ -43,7 +42,7 @@ fn stat(k: &libc::kinfo_proc) -> Stat {
         start: micros(i64::try_from(k.p_ustart_sec).unwrap_or(0), k.p_ustart_usec.into()),
         cost: Cost {
             cpu: time(k.p_rtime_sec, k.p_rtime_usec) + time(k.p_uctime_sec, k.p_uctime_usec),
-            resident: pages(k.p_vm_rssize.into()),
+            resident: pages(k.p_vm_rssize),
         },
     }
 }
@@ -60,7 +59,7 @@ pub(super) fn arguments(pid: libc::pid_t) -> Option<Vec<Vec<u8>>> {
 fn list(pid: libc::pid_t, kind: libc::c_int) -> Option<Vec<Vec<u8>>> {
     /// The kernel gives no more for one process.
     const ROOM: usize = 512 * 1024;
-    const POINTER: usize = mem::size_of::<usize>();
+    const POINTER: usize = size_of::<usize>();
     let bytes = sysctl(&[libc::CTL_KERN, libc::KERN_PROC_ARGS, pid, kind], ROOM).ok()?;
     let pointers = bytes.chunks_exact(POINTER).take_while(|p| p.iter().any(|b| *b != 0)).count();
     let text = strings(bytes.get((pointers + 1) * POINTER..)?);

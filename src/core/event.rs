@@ -103,9 +103,10 @@ impl Events {
 
     /// Answers `event.subscribe`: appends the reply to `req`, and after it what the ring has from `query.from` on.
     ///
-    /// The reply is `{"subscription", "next", "reset"}`. `reset` is true, with `oldest`, when the events between `from`
-    /// and `next` are not all there: they have left the ring, or the ring itself fell back and `from` lies ahead of it.
-    /// Then nothing is sent again and the caller has to read the present state. `from` 0 asks for all that is kept.
+    /// The reply is `{"subscription", "next", "reset"}`. `reset` is true, with `oldest`, when the events between
+    /// `from` and `next` are not all there: they have left the ring, or the ring itself fell back and `from` lies
+    /// ahead of it. Then nothing is sent again and the caller has to read the present state. `from` 0 asks for all
+    /// that is kept.
     pub fn subscribe(&mut self, conn: ConnId, req: ReqId, query: &EventQuery, out: &mut Out) {
         let made = Filter::new(query).and_then(|filter| Ok((self.free_id(conn)?, filter)));
         let (id, filter) = match made {
@@ -178,8 +179,8 @@ impl Events {
         out.effects.push(Effect::Notify { conn, stream: id, method: "event.lagged", params: params.finish() });
     }
 
-    /// Answers `event.history`: `{"events", "next", "reset"}`. Without `from` the last `limit` events that match, with
-    /// it the first `limit` from there on; `next` is where to go on.
+    /// Answers `event.history`: `{"events", "next", "reset"}`. Without `from` the last `limit` events that match,
+    /// with it the first `limit` from there on; `next` is where to go on.
     ///
     /// # Errors
     /// `InvalidParams` when a pattern or name is malformed.

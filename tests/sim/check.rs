@@ -30,6 +30,7 @@ struct Run {
     /// The daemon that ordered the start, and the how manieth start of all it was.
     epoch: u64,
     order: u64,
+    begun: u64,
     /// When `Started` is delivered.
     told_at: u64,
     started: bool,
@@ -327,7 +328,9 @@ impl Check {
         if run.stopped || run.orphan || run.unrecorded {
             self.policy.stopped(&run.service);
         } else {
-            let healthy = run.ready_at.map_or(0, |at| now - at);
+            // A daemon that took the run over knows only when its start was ordered.
+            let since = if run.epoch == self.epoch { run.ready_at } else { run.ready_at.map(|_| run.begun) };
+            let healthy = since.map_or(0, |at| now - at);
             let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
             self.policy.ended(&run.service, spec, Some(end), healthy, now);
         }
@@ -452,6 +455,7 @@ impl Check {
                 spec: start.spec.clone(),
                 epoch: self.epoch,
                 order: self.starts,
+                begun: now,
                 told_at: 0,
                 started: false,
                 ready_at: None,

@@ -92,7 +92,7 @@ impl Policy {
             None => count.times.len(),
             Some(w) => {
                 let window = u64::try_from(w.as_nanos()).unwrap_or(u64::MAX);
-                count.times.iter().filter(|t| since + delay - **t < window).count()
+                count.times.iter().filter(|t| now - **t < window).count()
             }
         };
         if limit > 0 && inside > limit {

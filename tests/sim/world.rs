@@ -238,6 +238,8 @@ impl<'a> World<'a> {
             }
         }
         match event {
+            // One that a freeze has held up beyond the end of the faults does not happen.
+            Event::Op(_) if self.calm => {}
             Event::Op(i) => {
                 let what = &self.plan.ops[i].what;
                 if self.now < self.frozen_until && self.core.is_some() && what.needs_daemon() {

@@ -96,8 +96,7 @@ static WAKE: AtomicI32 = AtomicI32::new(-1);
 #[derive(Debug)]
 pub struct Signals {
     read: OwnedFd,
-    /// Kept open, as handlers know its number.
-    _write: OwnedFd,
+    write: OwnedFd,
 }
 
 impl Signals {
@@ -117,7 +116,7 @@ impl Signals {
             // registry.
             unsafe { low_level::register(number, move || arrived(number)) }?;
         }
-        Ok(Signals { read, _write: write })
+        Ok(Signals { read, write })
     }
 
     /// The next signal that has arrived, or `None`. Signals of one number that came together count once.
@@ -148,6 +147,13 @@ impl Signals {
             wake();
         }
         Ok(i32::try_from(first.trailing_zeros() + 1).ok())
+    }
+}
+
+impl Drop for Signals {
+    /// Handlers stay, but must not write to whatever gets this number next.
+    fn drop(&mut self) {
+        let _ = WAKE.compare_exchange(self.write.as_raw_fd(), -1, AcqRel, Acquire);
     }
 }
 

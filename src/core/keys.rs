@@ -1,12 +1,14 @@
 //! Request keys: a request that is sent again with its key is carried out once and answered the same. Pure.
 //!
-//! A key belongs to a uid. While its request is open, a repetition joins it; once it is answered, the reply is kept, in the
-//! journal too, so that a repetition after a death of the daemon finds it. Refusals before anything was done are not kept.
+//! A key belongs to a uid. While its request is open, a repetition joins it; once it is answered, the reply is kept, in
+//! the journal too, so that a repetition after a death of the daemon finds it. Refusals before anything was done are
+//! not kept.
 //!
-//! Time: awake time alone decides here, so no step of the wall clock can lose a key. A record carries its end in awake time together with the
-//! identity of the boot, so that a later daemon of the same boot goes on exactly. After a boot only the wall clock is left to
-//! say how old a record is; whatever it says, the record then lives for another `KEPT_REPLY_MIN_AGE`. Nothing here needs to
-//! be woken: old replies are dropped when they are looked at or room is made.
+//! Time: awake time alone decides here, so no step of the wall clock can lose a key. A record carries its end in awake
+//! time together with the identity of the boot, so that a later daemon of the same boot goes on exactly. After a boot
+//! only the wall clock is left to say how old a record is; whatever it says, the record then lives for another
+//! `KEPT_REPLY_MIN_AGE`. Nothing here needs to be woken: old replies are dropped when they are looked at or room is
+//! made.
 
 use super::Out;
 use super::record::Entity;
@@ -84,7 +86,8 @@ enum Reply {
 }
 
 impl Keys {
-    /// `keeper_key` is the identity of keeper and boot: readings of the monotonic clock in records of the same one hold.
+    /// `keeper_key` is the identity of keeper and boot: readings of the monotonic clock in records of the same one
+    /// hold.
     #[must_use]
     pub fn new(keeper_key: &str) -> Keys {
         // FNV-1a: a change of boot has to be noticed, nobody has to be withstood.
@@ -115,7 +118,8 @@ impl Keys {
         entity_key.starts_with(PREFIX)
     }
 
-    /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is answered.
+    /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is
+    /// answered.
     pub fn begin(&mut self, now: Now, uid: u32, key: &str, params_hash: u64, req: ReqId) -> Verdict {
         let key: Key = format!("{PREFIX}{uid}/{key}").into();
         if let Some(open) = self.open.get_mut(&key) {
@@ -173,8 +177,8 @@ impl Keys {
         open.joined
     }
 
-    /// A request whose connection closed needs no answer. One that joined is forgotten; the first one goes on, so that a
-    /// repetition still finds it: its owner calls `finish` when the work has ended.
+    /// A request whose connection closed needs no answer. One that joined is forgotten; the first one goes on, so that
+    /// a repetition still finds it: its owner calls `finish` when the work has ended.
     pub fn abandon(&mut self, req: ReqId) {
         let Some(key) = self.holders.get(&req) else { return };
         if let Some(open) = self.open.get_mut(key)
@@ -202,8 +206,8 @@ impl Keys {
         self.open.is_empty() && self.kept.is_empty()
     }
 
-    /// For a snapshot: up to `max` records whose names follow `after`, in the order of their names. What has reached its age
-    /// is left out.
+    /// For a snapshot: up to `max` records whose names follow `after`, in the order of their names. What has reached
+    /// its age is left out.
     #[must_use]
     pub fn entities_from(&self, now: Now, after: &str, max: usize) -> Vec<Entity> {
         use core::ops::Bound::{Excluded, Unbounded};

@@ -2,7 +2,7 @@
 
 use super::keys::Verdict;
 use super::run::Client;
-use super::service::State;
+use super::service::{Choice, State};
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
@@ -94,6 +94,20 @@ impl Core {
 
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
+        if let Some(key) = &asked.key {
+            match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
+                Verdict::New => {}
+                Verdict::Join => return false,
+                Verdict::Replay(result) => {
+                    self.reply(asked.req, result, true, out);
+                    return false;
+                }
+                Verdict::Conflict(e) | Verdict::Full(e) => {
+                    self.reply(asked.req, Err(e), false, out);
+                    return false;
+                }
+            }
+        }
         let ends = matches!(request, Request::DaemonShutdown { .. });
         let stops = matches!(request, Request::ServiceStop(_));
         if self.life.stopping.is_some() && !ends {
@@ -105,14 +119,7 @@ impl Core {
             self.reply(asked.req, Err(error.hint("free some space and try again")), false, out);
             return false;
         }
-        let Some(key) = &asked.key else { return true };
-        match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
-            Verdict::New => return true,
-            Verdict::Join => {}
-            Verdict::Replay(result) => self.reply(asked.req, result, true, out),
-            Verdict::Conflict(e) | Verdict::Full(e) => self.reply(asked.req, Err(e), false, out),
-        }
-        false
+        true
     }
 
     /// Exactly one for each request.
@@ -240,6 +247,7 @@ impl Core {
             return left;
         }
         let one = |name: &str| match self.table.find(name) {
+            Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };

@@ -33,6 +33,9 @@ pub struct OwnLog {
     base: u64,
     lines: String,
     stderr: Option<File>,
+    /// The lines that go there: those of this level and more serious ones.
+    stderr_level: Level,
+    errors: String,
     last: Option<Last>,
     /// Lines that could not be written, and why.
     lost: usize,
@@ -62,6 +65,8 @@ impl OwnLog {
             base: 0,
             lines: String::new(),
             stderr: stderr.map(File::from),
+            stderr_level: Level::Trace,
+            errors: String::new(),
             last: None,
             lost: 0,
             failure: String::new(),
@@ -74,6 +79,11 @@ impl OwnLog {
     #[must_use]
     pub fn share(&self) -> Arc<Share> {
         Arc::clone(&self.share)
+    }
+
+    /// Standard error gets lines of this level and more serious ones; all that are logged unless this is called.
+    pub fn limit_stderr(&mut self, level: Level) {
+        self.stderr_level = level;
     }
 
     /// New settings.
@@ -125,7 +135,8 @@ impl OwnLog {
     }
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {
-        let level = match level {
+        let start = self.lines.len();
+        let name = match level {
             Level::Error => "error",
             Level::Warn => "warn ",
             Level::Info => "info ",
@@ -133,12 +144,15 @@ impl OwnLog {
             Level::Trace => "trace",
         };
         // Writing to a String cannot fail.
-        let _ = write!(self.lines, "{wall} {level} ");
+        let _ = write!(self.lines, "{wall} {name} ");
         for (i, part) in text.trim_end().split('\n').enumerate() {
             self.lines.push_str(if i > 0 { "\n    " } else { "" });
             self.lines.extend(part.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }));
         }
         self.lines.push('\n');
+        if self.stderr.is_some() && level <= self.stderr_level {
+            self.errors.push_str(self.lines.get(start..).unwrap_or_default());
+        }
     }
 
     /// Says how often the last line came again.
@@ -164,7 +178,8 @@ impl OwnLog {
             return false;
         }
         let mut lines = std::mem::take(&mut self.lines);
-        self.show(lines.as_bytes());
+        let errors = std::mem::take(&mut self.errors);
+        self.show(errors.as_bytes());
         let grown = match self.write(&lines) {
             Ok(()) => {
                 self.lost = 0;

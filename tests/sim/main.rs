@@ -1,9 +1,9 @@
 //! The seeded simulator: the real core between a fake system, a fake shell, rude clients and fate, under virtual time.
 //!
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
-//! With HOB_SIM_LOUD set every step of it is told.
-//! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk by leaving
-//! out operations as long as the same invariant fails, and told with the last steps before the failure.
+//! With HOB_SIM_LOUD set every step of it is told. More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim --
+//! --ignored sim_long`. A failing seed is shrunk by leaving out operations as long as the same invariant fails, and
+//! told with the last steps before the failure.
 
 #![allow(unreachable_pub, reason = "a test has no outside; `pub` tells what the other files of it use")]
 

@@ -14,8 +14,8 @@ pub fn renice(nice: i32) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Puts the calling thread behind the others: nice 10 and the lowest best-effort disk priority. On Linux both belong to a
-/// thread. Refusal is no failure, the work is then done at normal priority.
+/// Puts the calling thread behind the others: nice 10 and the lowest best-effort disk priority. On Linux both belong to
+/// a thread. Refusal is no failure, the work is then done at normal priority.
 pub fn background() {
     const WHO_PROCESS: libc::c_int = 1;
     const BEST_EFFORT_LOWEST: libc::c_int = (2 << 13) | 7;

@@ -91,8 +91,8 @@ static ARRIVED: AtomicU32 = AtomicU32::new(0);
 /// The end of the pipe that handlers write to.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// Signals of this process, caught by handlers and read from a descriptor. Handlers belong to the process, so that there
-/// is one place for what has arrived.
+/// Signals of this process, caught by handlers and read from a descriptor. Handlers belong to the process, so that
+/// there is one place for what has arrived.
 #[derive(Debug)]
 pub struct Signals {
     read: OwnedFd,
@@ -100,8 +100,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches every signal, except what a fault of the process itself raises and the terminal's stop key. To be called
-    /// once.
+    /// Catches every signal, except what a fault of the process itself raises and the terminal's stop key. To be
+    /// called once.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -112,8 +112,8 @@ impl Signals {
             if !can_be_caught(number) {
                 continue;
             }
-            // SAFETY: the action sets a bit and writes one byte, both of which a handler may do; errno is restored by the
-            // registry.
+            // SAFETY: the action sets a bit and writes one byte, both of which a handler may do; errno is restored by
+            // the registry.
             unsafe { low_level::register(number, move || arrived(number)) }?;
         }
         Ok(Signals { read, write })

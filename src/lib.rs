@@ -28,26 +28,22 @@
 //!
 //! # Invariants
 //! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread,
-//!   randomness or
-//!   hash-ordered map: time and text come in as values. `tests/tidy.rs` enforces it, with the layers and the size
-//!   limits.
-//! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and
-//!   traced.
+//!   randomness or hash-ordered map: time and text come in as values. `tests/tidy` enforces it, with the layers and sizes.
+//! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and traced.
 //! - A round's records are written to the journal before any of its effects runs, and its events to the ring before
-//!   anybody is
-//!   told. A reply that promises durability waits for the sync as well.
+//!   anybody is told. A reply that promises durability waits for the sync as well.
 //! - Bytes of output never enter the core, and never the daemon's memory on their way to the file.
 //! - Nothing that matters leaves the kernel before it is on record: an end is in the run table before it is reaped, a
-//!   notification is journalled before it is received, a descriptor is with the keeper before a child is cloned
-//!   with it.
+//!   notification is journalled before it is received, a pipe is with the keeper before a child is cloned with it.
 //! - Closing always deregisters first: the keeper's duplicate keeps a closed descriptor alive in the selector.
 //! - No signal goes to a bare pid that may have been recycled.
 //! - With nothing due, keeper and daemon sleep without a timeout: there is no tick.
 //!
-//! # The life of one request `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets
-//! marks, `settle` propagates them and emits), the round's records are written, `exec` runs the effects in order,
-//! `conn::reply` queues, and the end of the turn writes once for each connection. Other triggers take the same road: an
-//! end of a child, a deadline, a message of the keeper.
+//! # The life of one request
+//! `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets marks, `settle` propagates them
+//! and emits), the round's records are written, `exec` runs the effects in order, `conn::reply` queues, and the end of
+//! the turn writes once for each connection. Other triggers take the same road: an end of a child, a deadline, a message
+//! of the keeper.
 #![deny(unsafe_code)]
 
 pub mod base;

@@ -45,7 +45,8 @@ impl Start {
 
 /// A client of the daemon, which is started if none answers. Several callers at once are no harm: one daemon results.
 ///
-/// # Errors `NotStarted` when it does not answer in time, with the log's path and last lines; `Rpc` or `Io` when there
+/// # Errors
+/// `NotStarted` when it does not answer in time, with the log's path and last lines; `Rpc` or `Io` when there
 /// is one that this user must not talk to.
 pub fn ensure_running(start: &Start) -> Result<Client, ClientError> {
     let deadline = Instant::now() + start.limit;

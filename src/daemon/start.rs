@@ -96,6 +96,8 @@ impl Daemon {
             out: Out::default(),
             accept_at: None,
             told_gone: false,
+            niceness: sys::thread::niceness(),
+            reniced: 0,
             bare,
             exit: None,
             _lock: handover.lock,

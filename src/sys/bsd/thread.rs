@@ -1,5 +1,12 @@
 //! What one thread can be told about its place in the queue for processor and disk.
 
+/// The nice value of this process.
+#[must_use]
+pub fn niceness() -> i32 {
+    // SAFETY: plain numbers; 0 names the calling process, which exists, so that -1 can only be its value.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
 /// Sets the nice value of the process.
 ///
 /// # Errors

@@ -24,7 +24,8 @@ const BACKLOG: libc::c_int = 1024;
 /// when others are granted access) before anyone can reach it, and a stale socket at `path` is replaced in one step. A
 /// path that begins with `@` is an abstract name on Linux, where `mode` has no meaning.
 ///
-/// # Errors `AlreadyExists` when something else than a socket is at `path`, links included; `Unsupported` for an
+/// # Errors
+/// `AlreadyExists` when something else than a socket is at `path`, links included; `Unsupported` for an
 /// abstract name elsewhere than on Linux; `InvalidInput` for a path too long for this system; and what the system
 /// answers.
 pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
@@ -73,7 +74,8 @@ fn start_listening(socket: OwnedFd) -> io::Result<UnixListener> {
 
 /// Connects to the socket at `path` (`@name`: an abstract one, on Linux). The stream blocks and is closed on exec.
 ///
-/// # Errors `TimedOut` when the listener's queue stays full for this long; `InvalidInput` for a timeout of zero; else
+/// # Errors
+/// `TimedOut` when the listener's queue stays full for this long; `InvalidInput` for a timeout of zero; else
 /// as [`listen`].
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let addr = if is_abstract(path) { Addr::abstract_name(path)? } else { Addr::to_connect(path)? };

@@ -158,8 +158,8 @@ impl RunTable {
 
     fn map(fd: OwnedFd) -> io::Result<RunTable> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. What `memory` makes cannot
-        // shrink under it, or is shrunk by nobody who has it.
+        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. What `memory` makes
+        // cannot shrink under it, or is shrunk by nobody who has it.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());

@@ -73,7 +73,8 @@ mod socket {
     use std::os::unix::net::UnixDatagram;
     use std::path::Path;
 
-    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid is in it.
+    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid is
+    // in it.
     #[cfg(target_os = "freebsd")]
     const TELL: (libc::c_int, libc::c_int, usize) =
         (libc::LOCAL_CREDS_PERSISTENT, libc::SCM_CREDS2, offset_of!(libc::sockcred2, sc_pid));
@@ -124,7 +125,8 @@ mod socket {
     /// The pid of the sender. Descriptors that came along are closed where they exist.
     ///
     /// # Safety
-    /// `message` was filled by recvmsg and its control space is alive; with `close` its descriptors are this process's.
+    /// `message` was filled by recvmsg and its control space is alive; with `close` its descriptors are this
+    /// process's.
     unsafe fn sender(message: &libc::msghdr, close: bool) -> Option<u32> {
         let mut pid = None;
         // SAFETY: the message is as recvmsg left it.

@@ -1,9 +1,9 @@
 //! Pipes, and moving what lies in them to other pipes and to files. Nothing here waits for a reader or writer.
 //!
 //! These systems cannot move bytes without copying them, nor look at what lies in a pipe. So the pipes that belong to
-//! hob alone are pairs of sockets, which can be looked into. A daemon that is killed in the wrong moment still does harm:
-//! at most `CHUNK` bytes are lost that it had just taken out of a job's pipe, and at most `STORED` bytes come twice that
-//! it had just written to a file.
+//! hob alone are pairs of sockets, which can be looked into. A daemon that is killed in the wrong moment still does
+//! harm: at most `CHUNK` bytes are lost that it had just taken out of a job's pipe, and at most `STORED` bytes come
+//! twice that it had just written to a file.
 
 use crate::sys::{check, check_size};
 use std::io;
@@ -15,7 +15,8 @@ const CHUNK: usize = 2048;
 /// Bytes written to a file at once.
 const STORED: usize = 4096;
 
-/// A pipe for the output of a job: the read end does not block, the write end does, as programs expect of their stdout.
+/// A pipe for the output of a job: the read end does not block, the write end does, as programs expect of their
+/// stdout.
 ///
 /// # Errors
 /// EMFILE and ENFILE when no descriptor is left.
@@ -27,8 +28,8 @@ pub fn output() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// What serves as a pipe both ends of which belong to hob: neither blocks. It is enlarged to `capacity` bytes where that
-/// is permitted.
+/// What serves as a pipe both ends of which belong to hob: neither blocks. It is enlarged to `capacity` bytes where
+/// that is permitted.
 ///
 /// # Errors
 /// As for `output`.
@@ -83,7 +84,8 @@ pub fn waiting(pipe: &OwnedFd) -> io::Result<usize> {
     usize::try_from(bytes).map_err(io::Error::other)
 }
 
-/// Moves up to `len` bytes from one pipe to an inner one. Zero means that every write end is closed and nothing is left.
+/// Moves up to `len` bytes from one pipe to an inner one. Zero means that every write end is closed and nothing is
+/// left.
 ///
 /// # Errors
 /// `WouldBlock` when the one is empty or the other full.

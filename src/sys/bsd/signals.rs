@@ -91,18 +91,17 @@ static ARRIVED: AtomicU32 = AtomicU32::new(0);
 /// The end of the pipe that handlers write to.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// Signals of this process, caught by handlers and read from a descriptor. Handlers belong to the process, so that there
-/// is one place for what has arrived.
+/// Signals of this process, caught by handlers and read from a descriptor. Handlers belong to the process, so that
+/// there is one place for what has arrived.
 #[derive(Debug)]
 pub struct Signals {
     read: OwnedFd,
-    /// Kept open, as handlers know its number.
-    _write: OwnedFd,
+    write: OwnedFd,
 }
 
 impl Signals {
-    /// Catches every signal, except what a fault of the process itself raises and the terminal's stop key. To be called
-    /// once.
+    /// Catches every signal, except what a fault of the process itself raises and the terminal's stop key. To be
+    /// called once.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -113,11 +112,11 @@ impl Signals {
             if !can_be_caught(number) {
                 continue;
             }
-            // SAFETY: the action sets a bit and writes one byte, both of which a handler may do; errno is restored by the
-            // registry.
+            // SAFETY: the action sets a bit and writes one byte, both of which a handler may do; errno is restored by
+            // the registry.
             unsafe { low_level::register(number, move || arrived(number)) }?;
         }
-        Ok(Signals { read, _write: write })
+        Ok(Signals { read, write })
     }
 
     /// The next signal that has arrived, or `None`. Signals of one number that came together count once.
@@ -148,6 +147,13 @@ impl Signals {
             wake();
         }
         Ok(i32::try_from(first.trailing_zeros() + 1).ok())
+    }
+}
+
+impl Drop for Signals {
+    /// Handlers stay, but must not write to whatever gets this number next.
+    fn drop(&mut self) {
+        let _ = WAKE.compare_exchange(self.write.as_raw_fd(), -1, AcqRel, Acquire);
     }
 }
 

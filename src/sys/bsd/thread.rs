@@ -16,8 +16,8 @@ pub fn renice(nice: i32) -> std::io::Result<()> {
     crate::sys::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
 }
 
-/// Puts the calling thread behind the others where the system can do that for one thread alone, which is macOS. Nice on
-/// the BSDs belongs to the whole process, so nothing is done there.
+/// Puts the calling thread behind the others where the system can do that for one thread alone, which is macOS. Nice
+/// on the BSDs belongs to the whole process, so nothing is done there.
 pub fn background() {
     #[cfg(target_os = "macos")]
     // SAFETY: the call takes plain numbers; 0 names the calling thread.

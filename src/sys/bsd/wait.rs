@@ -5,9 +5,9 @@
 //! kqueue is asked whether the process has ended, so that only a process which ends, is reaped by somebody else and
 //! leaves its number to another one between these two calls could be missed: never a child of the caller.
 //!
-//! Whoever reaps looks first without reaping, writes what it saw into the run table and reaps then: killed at any point
-//! between, the next one finds either the process or its record. What the process used is known after the reaping
-//! alone, and is lost when the reaper dies in that moment.
+//! Whoever reaps looks first without reaping, writes what it saw into the run table and reaps then: killed at any
+//! point between, the next one finds either the process or its record. What the process used is known after the
+//! reaping alone, and is lost when the reaper dies in that moment.
 
 pub use crate::sys::end::{Adopted, Reaped, Status, Usage};
 
@@ -104,10 +104,11 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// A descriptor of the process in a slot that this process is not the parent of. Where the keeper inherits orphans, the
-/// order makes it sure: whoever reaps writes the slot first, so a slot that is not ended after the descriptor was opened
-/// shows that the pid was not yet free to be used again. Elsewhere a process that has lost its parent is answered with
-/// `Nothing`, because nobody will ever know its end, and any other must name the run in its environment.
+/// A descriptor of the process in a slot that this process is not the parent of. Where the keeper inherits orphans,
+/// the order makes it sure: whoever reaps writes the slot first, so a slot that is not ended after the descriptor was
+/// opened shows that the pid was not yet free to be used again. Elsewhere a process that has lost its parent is
+/// answered with `Nothing`, because nobody will ever know its end, and any other must name the run in its
+/// environment.
 ///
 /// # Errors
 /// EMFILE and the like.

@@ -3,7 +3,7 @@
 //!
 //! Content: `pid SP start_ticks SP boot_id SP crc32 LF`, the checksum over all before its space, in eight hex digits.
 
-use super::{How, identity as file_identity, open, try_lock};
+use super::{How, flock, identity as file_identity, open, try_lock};
 use crate::sys::identity;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -119,11 +119,7 @@ pub fn holder(path: &Path) -> io::Result<Option<Option<Content>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(None),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(Some(Content::parse(&content(&mut file)?))),
-        Err(std::fs::TryLockError::Error(e)) => Err(e),
-    }
+    if flock(&file, libc::LOCK_SH)? { Ok(None) } else { Ok(Some(Content::parse(&content(&mut file)?))) }
 }
 
 impl Content {

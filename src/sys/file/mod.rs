@@ -98,8 +98,13 @@ pub fn create_dir_all(path: &Path, mode: u32) -> io::Result<()> {
 /// # Errors
 /// What flock(2) answers otherwise, such as ENOLCK.
 pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
+    flock(file, libc::LOCK_EX)
+}
+
+/// std knows flock(2) on some systems alone.
+fn flock(file: impl AsFd, kind: libc::c_int) -> io::Result<bool> {
     // SAFETY: the descriptor is open for the length of the call.
-    match check(unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+    match check(unsafe { libc::flock(file.as_fd().as_raw_fd(), kind | libc::LOCK_NB) }) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(e) => Err(e),

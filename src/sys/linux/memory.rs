@@ -1,4 +1,5 @@
-//! Memory that several processes share through a descriptor: a memfd, sealed so that nobody can shrink it under a mapping.
+//! Memory that several processes share through a descriptor: a memfd, sealed so that nobody can shrink it under a
+//! mapping.
 
 use crate::sys::check;
 use std::ffi::CStr;

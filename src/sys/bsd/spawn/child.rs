@@ -80,8 +80,8 @@ impl<'a> Job<'a> {
         self.words.step.store(u32::try_from(failed.step).unwrap_or(0), Release);
         self.words.which.store(u32::try_from(failed.which).unwrap_or(0), Release);
         self.words.errno.store(failed.errno, Release);
-        // SAFETY: `words` is readable for its size; a pipe takes so few bytes whole. Then the child ends without running
-        // anything that belongs to the parent.
+        // SAFETY: `words` is readable for its size; a pipe takes so few bytes whole. Then the child ends without
+        // running anything that belongs to the parent.
         unsafe {
             libc::write(self.report.as_raw_fd(), words.as_ptr().cast(), size_of_val(&words));
             libc::_exit(EXIT)

@@ -1,9 +1,9 @@
 //! Starting programs on BSD and macOS: everything is built beforehand, then fork, a few steps, and exec.
 //!
-//! The child itself writes its pid into the run table before anything else, and ends without executing its program when
-//! its starter has died by then: so whenever the starter dies, a start either is on record or never happens. What failed
-//! comes back through a pipe that the exec closes, and stands in the table for a later daemon. `child` is what runs
-//! between fork and exec; `own` what a process sets for itself and its children inherit.
+//! The child itself writes its pid into the run table before anything else, and ends without executing its program
+//! when its starter has died by then: so whenever the starter dies, a start either is on record or never happens.
+//! What failed comes back through a pipe that the exec closes, and stands in the table for a later daemon. `child` is
+//! what runs between fork and exec; `own` what a process sets for itself and its children inherit.
 
 mod child;
 pub mod own;
@@ -26,9 +26,9 @@ use std::sync::atomic::{AtomicI32, AtomicU32};
 #[doc(hidden)]
 pub fn force_fallback() {}
 
-/// Starts a child of this process and returns once it executes its program. With a slot, the start is on record in the
-/// table before it executes anything; a slot of a failed start is left to the caller to release. May be called from any
-/// thread.
+/// Starts a child of this process and returns once it executes its program. With a slot, the start is on record in
+/// the table before it executes anything; a slot of a failed start is left to the caller to release. May be called
+/// from any thread.
 ///
 /// # Errors
 /// Any step that failed, with nothing left behind.

@@ -117,8 +117,8 @@ impl Inherited {
     pub(super) fn close_on_exec(&self) {}
 }
 
-/// Descriptors that another thread is opening in the moment of a fork: pipes and sockets are closed on exec by a second
-/// call here, which the child may have missed. Room for a list of all, made before the fork.
+/// Descriptors that another thread is opening in the moment of a fork: pipes and sockets are closed on exec by a
+/// second call here, which the child may have missed. Room for a list of all, made before the fork.
 #[cfg(target_os = "macos")]
 #[derive(Debug)]
 pub(super) struct Inherited {
@@ -157,8 +157,8 @@ fn list(room: &mut [libc::proc_fdinfo]) -> io::Result<usize> {
     usize::try_from(bytes).ok().filter(|n| *n > 0).ok_or_else(io::Error::last_os_error)
 }
 
-/// The path by which an open program is executed, on systems that cannot execute the open file itself. Where the file was
-/// replaced meanwhile, its successor is what is executed.
+/// The path by which an open program is executed, on systems that cannot execute the open file itself. Where the file
+/// was replaced meanwhile, its successor is what is executed.
 ///
 /// # Errors
 /// When no path is known.

@@ -1,8 +1,9 @@
 //! Members of a run, one look at the process table at a time.
 //!
-//! Where the keeper inherits orphans, what a dead main process leaves stays below it. Elsewhere it falls to the system's
-//! first process, so that every process of the machine is looked at, and one that has cleared its environment, left its
-//! session and lost its parent is not found. A pid is never enough: it goes with a parent, a start time or HOB_RUN.
+//! Where the keeper inherits orphans, what a dead main process leaves stays below it. Elsewhere it falls to the
+//! system's first process, so that every process of the machine is looked at, and one that has cleared its
+//! environment, left its session and lost its parent is not found. A pid is never enough: it goes with a parent, a
+//! start time or HOB_RUN.
 
 use super::super::SUBREAPER;
 use super::owners::{below, owners};
@@ -124,7 +125,8 @@ impl Sweep {
         }
         let named = proc::variable(s.pid, VARIABLE).and_then(|v| parse_run_variable(self.family.home, &v));
         named.or_else(|| {
-            // A pid is not given out again while a session or group bears it; a living owner is asked before a dead one.
+            // A pid is not given out again while a session or group bears it; a living owner is asked before a dead
+            // one.
             let of = |alive| move |m: &&Main| m.alive == alive && (m.pid == s.session || m.pid == s.group);
             let find = |alive| self.mains.iter().find(of(alive)).filter(|_| inside);
             find(true).or_else(|| find(false)).map(|m| m.run)
@@ -146,8 +148,8 @@ fn signal_one(m: &Member, signal: i32) -> bool {
     same && pid.is_some_and(|pid| unsafe { libc::kill(pid, signal) } == 0)
 }
 
-/// Processes of runs of this home that are not in `mains`: what a keeper and daemon that both died left on the machine.
-/// Found by HOB_RUN, never by a stored pid.
+/// Processes of runs of this home that are not in `mains`: what a keeper and daemon that both died left on the
+/// machine. Found by HOB_RUN, never by a stored pid.
 #[must_use]
 pub fn leftovers(family: Family, mains: Vec<Main>) -> BTreeMap<RunId, Vec<Member>> {
     let live: BTreeSet<RunId> = mains.iter().map(|m| m.run).collect();

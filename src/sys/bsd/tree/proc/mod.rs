@@ -1,10 +1,19 @@
 //! Reading the process table. A process that has gone is `None`, never an error.
 
-#[cfg_attr(target_os = "freebsd", path = "freebsd.rs")]
-#[cfg_attr(target_os = "dragonfly", path = "dragonfly.rs")]
-#[cfg_attr(target_os = "netbsd", path = "netbsd.rs")]
-#[cfg_attr(target_os = "openbsd", path = "openbsd.rs")]
-#[cfg_attr(target_os = "macos", path = "macos.rs")]
+#[cfg(target_os = "dragonfly")]
+#[path = "dragonfly.rs"]
+mod os;
+#[cfg(target_os = "freebsd")]
+#[path = "freebsd.rs"]
+mod os;
+#[cfg(target_os = "macos")]
+#[path = "macos.rs"]
+mod os;
+#[cfg(target_os = "netbsd")]
+#[path = "netbsd.rs"]
+mod os;
+#[cfg(target_os = "openbsd")]
+#[path = "openbsd.rs"]
 mod os;
 
 use crate::sys::check;
@@ -111,8 +120,8 @@ fn small(value: i32) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
-/// One answer of sysctl(3) as bytes; `room` is how many are expected at most, more of them are asked for when it is not
-/// enough.
+/// One answer of sysctl(3) as bytes; `room` is how many are expected at most, more of them are asked for when it is
+/// not enough.
 fn sysctl(name: &[libc::c_int], room: usize) -> io::Result<Vec<u8>> {
     let mut name = name.to_vec();
     let count = libc::c_uint::try_from(name.len()).map_err(io::Error::other)?;
@@ -121,7 +130,8 @@ fn sysctl(name: &[libc::c_int], room: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0u8; room];
     loop {
         let mut length = bytes.len();
-        // SAFETY: `name` has `count` numbers, `bytes` is writable for `length`, which the call changes to what it wrote.
+        // SAFETY: `name` has `count` numbers, `bytes` is writable for `length`, which the call changes to what it
+        // wrote.
         let result = check(unsafe {
             libc::sysctl(name.as_mut_ptr(), count, bytes.as_mut_ptr().cast(), &raw mut length, ptr::null_mut(), 0)
         });

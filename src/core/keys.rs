@@ -406,9 +406,10 @@ mod tests {
             Verdict::New,
             "another user's key is another key"
         );
-        assert!(
-            matches!(keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)), Verdict::Conflict(e) if e.code == Code::Conflict)
-        );
+        assert!(matches!(
+            keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)),
+            Verdict::Conflict(e) if e.code == Code::Conflict
+        ));
         assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(5)), Verdict::Join);
         keys.closed(ConnId(2));
         assert!(keys.is_open(ReqId(1)) && !keys.is_open(ReqId(5)));

@@ -9,7 +9,7 @@ use crate::core::{Await, Effect, Input, Out, Start, StartError};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
 use crate::sys;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -105,21 +105,26 @@ impl Daemon {
         self.services.insert(run, Arc::clone(&service));
         if self.bare {
             let (out, err) = (std::io::stdout(), std::io::stderr());
-            return self.clone_child(start, [out.as_fd(), err.as_fd()]);
+            let copies = out.as_fd().try_clone_to_owned().and_then(|o| Ok((o, err.as_fd().try_clone_to_owned()?)));
+            return match copies {
+                Ok((out, err)) => self.clone_child(start, [Arc::new(out), Arc::new(err)]),
+                Err(e) => self.put_off(run, format!("cannot pass the output of hob to {service}: {e}")),
+            };
         }
         match self.capture.ensure(&service, &start.spec.log, &mut self.gear) {
             Ok(pipe) => {
-                self.capture.run_started(run, &service, self.gear.now, &mut self.gear);
-                self.clone_child(start, [pipe.as_fd(), pipe.as_fd()]);
+                self.capture.run_started(run, &service);
+                self.clone_child(start, [Arc::clone(&pipe), pipe]);
             }
-            Err(e) => {
-                let message = format!("cannot make the output pipe of {service}: {e}");
-                self.inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
-            }
+            Err(e) => self.put_off(run, format!("cannot make the output pipe of {service}: {e}")),
         }
     }
 
-    fn clone_child(&mut self, start: Start, output: [BorrowedFd<'_>; 2]) {
+    fn put_off(&mut self, run: RunId, message: String) {
+        self.inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
+    }
+
+    fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
         if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
             let limit = super::child::SpawnJob::DEADLINE;
             self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));

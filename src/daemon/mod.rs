@@ -156,7 +156,7 @@ impl Daemon {
         match r.source {
             Source::Waker => self.pool_results(),
             Source::Notify(name) => self.notified(&name),
-            Source::Output(name) => self.capture.readable(&name, self.gear.now, &mut self.gear),
+            Source::Output(name) => self.capture.readable(&name),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
                 self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
@@ -312,7 +312,7 @@ impl Daemon {
     fn rounds(&mut self) {
         for _ in 0..ROUNDS_PER_TURN {
             if self.inputs.is_empty() {
-                return;
+                break;
             }
             let mut out = core::mem::take(&mut self.out);
             let mut inputs = core::mem::take(&mut self.inputs);
@@ -321,7 +321,7 @@ impl Daemon {
                     && let Some(name) = self.services.get(run)
                 {
                     // What lies in the pipe now is all that the run wrote.
-                    self.capture.run_ended(*run, name, self.gear.now, &mut self.gear);
+                    self.capture.run_ended(*run, name);
                 }
                 self.core.step(self.gear.now, input, &mut out);
             }
@@ -330,23 +330,27 @@ impl Daemon {
             self.run(&mut out);
             self.out = out;
         }
+        self.write_events();
     }
 
-    /// The round's records in one write, and its events in another, before anything of it is done or told.
+    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of rounds
+    /// without records go with those of the next: what such a round did is found out again by a next daemon, with its events.
     fn write_round(&mut self, out: &mut Out) {
+        for effect in &out.effects {
+            if let crate::core::Effect::Event { line, .. } = effect {
+                self.ring.add(line);
+            }
+        }
         if !out.records.is_empty() {
             self.journal.append(self.gear.now.mono, &out.records);
             out.records.clear();
             self.inputs.extend(self.journal.poll_facts());
+            self.write_events();
         }
-        let lines = out.effects.iter().filter_map(|e| match e {
-            crate::core::Effect::Event { line, .. } => Some(line.as_str()),
-            _ => None,
-        });
-        let mut lines = lines.peekable();
-        if lines.peek().is_some()
-            && let Some(problem) = self.ring.append(lines)
-        {
+    }
+
+    fn write_events(&mut self) {
+        if let Some(problem) = self.ring.flush() {
             self.gear.log(Level::Warn, problem);
         }
     }
@@ -361,6 +365,7 @@ impl Daemon {
         for report in self.journal.reports() {
             self.gear.log(Level::Warn, report);
         }
+        self.capture.pump(self.gear.now, &mut self.gear);
         self.release();
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {

@@ -325,7 +325,8 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         notify_dir: paths.run.join("notify"),
         etc: "/etc".into(),
         env: std::env::vars_os().collect(),
-        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)),
+        // Where there was nothing to raise, jobs inherit the right one.
+        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)).filter(|(s, h)| s != h),
         umask: None,
         nice: None,
         oom_score_adj: handover.oom_score_adj,

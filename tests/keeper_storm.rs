@@ -167,7 +167,12 @@ fn frozen_time_does_not_count() {
 }
 
 fn a_starter_that_ignored_signals_does_no_harm() {
-    let wrapper = ["sh", "-c", "trap '' CHLD HUP TERM; exec \"$0\" \"$@\""];
+    let wrapper = ["env", "--ignore-signal=CHLD,HUP,TERM"];
+    let tried = std::process::Command::new(wrapper[0]).args([wrapper[1], "true"]).status();
+    if !tried.is_ok_and(|s| s.success()) {
+        eprintln!("SKIPPED: env cannot start a program with ignored signals here");
+        return;
+    }
     let mut lab = Lab::start_with("serve", &wrapper, |_| None);
     let first = lab.daemon(1);
     lab.wait_for("serving-1");

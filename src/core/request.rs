@@ -95,7 +95,7 @@ impl Core {
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
         if let Some(key) = &asked.key {
-            match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
+            match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
                 Verdict::New => {}
                 Verdict::Join => return false,
                 Verdict::Replay(result) => {
@@ -125,7 +125,8 @@ impl Core {
     /// Exactly one for each request.
     pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
         self.pending.remove(&req);
-        for joined in self.keys.finish(self.now, req, &result, out) {
+        // What is not promised was refused, or may be lost.
+        for joined in self.keys.finish(self.now, req, &result, durable, out) {
             out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
         }
         out.effects.push(Effect::Reply { req, result, durable });
@@ -134,6 +135,7 @@ impl Core {
     pub(super) fn closed(&mut self, conn: ConnId) {
         self.events.closed(conn);
         self.forget_waits(conn);
+        self.keys.closed(conn);
     }
 
     fn place(&self, name: &str) -> Result<usize, RpcError> {

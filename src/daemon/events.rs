@@ -1,7 +1,9 @@
-//! The event ring on disk, `events.log`: one JSON line an event, so that events outlive the daemon and `tail -f` can read them.
+//! The event ring on disk, `events.log`: one JSON line an event, so that events outlive the daemon and `tail -f` can
+//! read them.
 //!
-//! A round's events are appended with one write before any subscriber sees them. They are no durable promise: a write that
-//! fails is counted and told once, never waited for, and a read-only folder only means that the ring starts empty next time.
+//! A round's events are appended with one write before any subscriber sees them. They are no durable promise: a write
+//! that fails is counted and told once, never waited for, and a read-only folder only means that the ring starts empty
+//! next time.
 
 use crate::base::limits::EVENTS_KEPT;
 use crate::sys::file::{self, How};
@@ -48,8 +50,8 @@ struct Numbered {
 }
 
 impl EventLog {
-    /// Reads and opens `events.log` in this folder. Lines that are not events are passed over; no state of the file, nor its
-    /// absence, is an error.
+    /// Reads and opens `events.log` in this folder. Lines that are not events are passed over; no state of the file,
+    /// nor its absence, is an error.
     #[must_use]
     pub fn open(dir: &Path) -> Loaded {
         let path = dir.join("events.log");
@@ -170,7 +172,8 @@ impl EventLog {
     }
 }
 
-/// The last events of the text, and how many lines are none. The first and the last line may be cut off without counting.
+/// The last events of the text, and how many lines are none. The first and the last line may be cut off without
+/// counting.
 fn parse(text: &[u8]) -> (Vec<(u64, String)>, usize) {
     let mut events = Vec::new();
     let mut bad = 0;

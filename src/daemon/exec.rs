@@ -202,10 +202,20 @@ impl Daemon {
         {
             self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
         }
-        if let Err(e) = sys::thread::renice(spec.nice) {
-            self.gear.log(Level::Warn, format!("cannot set daemon.nice to {}: {e}", spec.nice));
-        }
+        self.renice(spec.nice);
         self.gear.log.set(spec.log);
+    }
+
+    /// daemon.nice is added to the niceness that hob was started with, which its jobs keep.
+    fn renice(&mut self, more: i32) {
+        if more == self.reniced {
+            return;
+        }
+        match sys::thread::renice(self.niceness.saturating_add(more)) {
+            Ok(()) => self.reniced = more,
+            Err(e) => self.gear.log(Level::Warn, format!("cannot set daemon.nice to {more}: {e}")),
+        }
+        self.children.set_niceness((self.reniced != 0).then_some(self.niceness));
     }
 
     fn heartbeat(&mut self, state: String) {

@@ -1,7 +1,7 @@
 //! The daemon acts: one loop turns readiness into inputs for the core and effects into system calls.
 //!
-//! One turn: wait until something is ready or due; turn what is ready into inputs, in a fixed order; let the core decide; write
-//! the round's records; run the effects in order; what they answer is the next round's input.
+//! One turn: wait until something is ready or due; turn what is ready into inputs, in a fixed order; let the core
+//! decide; write the round's records; run the effects in order; what they answer is the next round's input.
 
 pub mod capture;
 pub mod child;
@@ -70,6 +70,9 @@ struct Daemon {
     services: BTreeMap<RunId, Arc<str>>,
     /// The core knows that the keeper is gone.
     told_gone: bool,
+    /// The niceness hob was started with, and what daemon.nice has added to its own.
+    niceness: i32,
+    reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     exit: Option<u8>,
@@ -186,8 +189,8 @@ impl Daemon {
         self.accept_at = wait.map(|w| self.gear.now.mono + w);
     }
 
-    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of its own
-    /// follows each.
+    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
+    /// its own follows each.
     fn notified(&mut self, service: &str) {
         while let Some(input) = self.children.notified(&self.gear.table, service) {
             self.inputs.push(input);
@@ -245,7 +248,7 @@ impl Daemon {
                 }
                 Done::Panicked { name, message } => {
                     self.gear.log(Level::Error, format!("a fault in {name}: {message}"));
-                    if name == "sync" || name == "snapshot" {
+                    if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
                 }
@@ -283,6 +286,9 @@ impl Daemon {
         if past(self.gear.pool.next_deadline()) {
             for late in self.gear.pool.overdue(now) {
                 self.gear.log(Level::Warn, format!("{} has not ended in time; another thread goes on", late.name));
+                if late.name.starts_with("journal") {
+                    self.journal.overdue();
+                }
             }
         }
         if past(self.children.next_deadline()) {

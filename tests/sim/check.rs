@@ -1,4 +1,5 @@
-//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held against it.
+//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held
+//! against it.
 
 use crate::disk::Disk;
 use crate::os::{Os, Proc};
@@ -29,6 +30,7 @@ struct Run {
     /// The daemon that ordered the start, and the how manieth start of all it was.
     epoch: u64,
     order: u64,
+    begun: u64,
     /// When `Started` is delivered.
     told_at: u64,
     started: bool,
@@ -43,7 +45,7 @@ struct Run {
     orphan: bool,
     /// Its record was lost, so that nobody can know whose it is.
     unrecorded: bool,
-    /// Records were lost after it was forgotten, so its number may be given again.
+    /// Records were lost after it was over, so its number may be given again.
     reusable: bool,
 }
 
@@ -169,7 +171,7 @@ impl Check {
             self.policy.forget_all();
             self.last_end = survives;
             for run in self.runs.values_mut() {
-                run.reusable = run.forgotten;
+                run.reusable = run.over;
             }
         }
     }
@@ -198,6 +200,11 @@ impl Check {
     /// The daemon said that the shutdown is complete.
     pub fn exited(&mut self) {
         self.stopping = None;
+    }
+
+    /// Nothing can be said about how long a shutdown takes now.
+    pub fn disturb(&mut self) {
+        self.disturbed = true;
     }
 
     pub fn shutdown_undisturbed(&self) -> bool {
@@ -318,10 +325,12 @@ impl Check {
         let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
         run.over = true;
         run.clean = matches!(end, End::Code(0) | End::Unknown);
-        if run.stopped || run.orphan {
+        if run.stopped || run.orphan || run.unrecorded {
             self.policy.stopped(&run.service);
         } else {
-            let healthy = run.ready_at.map_or(0, |at| now - at);
+            // A daemon that took the run over knows only when its start was ordered.
+            let since = if run.epoch == self.epoch { run.ready_at } else { run.ready_at.map(|_| run.begun) };
+            let healthy = since.map_or(0, |at| now - at);
             let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
             self.policy.ended(&run.service, spec, Some(end), healthy, now);
         }
@@ -369,11 +378,15 @@ impl Check {
                 None => Ok(()),
             },
             Effect::Stopping { limit } => {
-                self.stop_by = now.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+                // The keeper's limit lies 5 s after the daemon's own.
+                let own = limit.saturating_sub(core::time::Duration::from_secs(5));
+                self.stop_by = now.saturating_add(u64::try_from(own.as_nanos()).unwrap_or(u64::MAX));
                 Ok(())
             }
             Effect::Exit { .. } => match os.procs.values().find(|p| !self.leaves(p.run)) {
-                Some(p) if !self.hurry && !self.disturbed => Err(format!("exit: process {} still lives", p.pid)),
+                Some(p) if !self.hurry && !self.disturbed && now < self.stop_by => {
+                    Err(format!("exit: process {} still lives", p.pid))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -425,7 +438,12 @@ impl Check {
         }
         for need in &start.spec.requires {
             if !self.reached(&need.name, need.condition) {
-                return Err(format!("order: {name} is started, and {} is not {:?}", need.name, need.condition));
+                let latest = self.runs.iter().filter(|(_, r)| *r.service == *need.name).max_by_key(|(_, r)| r.order);
+                let what = latest.map(|(id, r)| format!("run {id}, over {}, clean {}", r.over, r.clean));
+                return Err(format!(
+                    "order: {name} is started, and {} is not {:?}: {what:?}",
+                    need.name, need.condition
+                ));
             }
         }
         self.policy.started(name, &start.spec, now)?;
@@ -437,6 +455,7 @@ impl Check {
                 spec: start.spec.clone(),
                 epoch: self.epoch,
                 order: self.starts,
+                begun: now,
                 told_at: 0,
                 started: false,
                 ready_at: None,

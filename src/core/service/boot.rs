@@ -5,7 +5,7 @@ use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
-use crate::config::{Level, Ready};
+use crate::config::{Level, Ready, Restart};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
@@ -121,7 +121,9 @@ impl Core {
                 State::Backoff | State::Failed | State::Finished => state,
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
-            if same && (s.blind || s.wanted()) {
+            // One that is always restarted can only have finished under another policy, or while there was none.
+            let goes_on = kept == State::Finished && s.spec.restart == Restart::Always && !s.blind;
+            if same && (s.blind || s.wanted()) && !goes_on {
                 s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);

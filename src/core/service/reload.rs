@@ -138,6 +138,9 @@ impl Core {
                     self.lift(i, Cause::Reload, out);
                 }
                 self.pull(i, false, out);
+            } else if self.table[i].live.is_some() && self.table[i].stop_mark().is_none() {
+                // It was let run while the config could not be read.
+                self.mark_stop(i, &StopWhy::Unwanted);
             }
         }
         report

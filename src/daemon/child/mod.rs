@@ -195,6 +195,11 @@ impl Children {
         }
     }
 
+    /// From now on jobs start with this niceness unless their config says otherwise; `None`: with hob's own.
+    pub fn set_niceness(&mut self, nice: Option<i32>) {
+        Arc::make_mut(&mut self.setup).nice = nice;
+    }
+
     /// The folder of hob's control groups, or why there is none.
     ///
     /// # Errors

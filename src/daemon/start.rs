@@ -47,6 +47,7 @@ pub struct Options {
 /// When it was not started by a keeper, or the system refuses what nothing works without.
 pub fn run(options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
+    sys::memory::one_heap();
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
     let mut daemon = Daemon::start(options, link, handover)?;
@@ -103,6 +104,7 @@ impl Daemon {
             reniced: 0,
             bare,
             exit: None,
+            ready: false,
             _lock: handover.lock,
             gear,
             children,

@@ -19,6 +19,7 @@ mod end;
 pub mod file;
 pub mod logfile;
 pub mod mask;
+pub mod memory;
 pub mod net;
 mod plan;
 pub mod table;

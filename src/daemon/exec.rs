@@ -70,7 +70,10 @@ impl Daemon {
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
-            Effect::Ready => self.gear.link.ready(),
+            Effect::Ready => {
+                self.gear.link.ready();
+                self.ready = true;
+            }
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }

@@ -76,6 +76,8 @@ struct Daemon {
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     exit: Option<u8>,
+    /// Everything has come up, and what that took can be given back.
+    ready: bool,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
 }
@@ -112,6 +114,10 @@ impl Daemon {
                 return Ok(code);
             }
             let timeout = self.timeout();
+            if self.ready && timeout != Some(Duration::ZERO) {
+                self.ready = false;
+                sys::memory::settle();
+            }
             match self.gear.poll.poll(&mut events, timeout) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,

@@ -17,7 +17,7 @@ use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
 use crate::sys::wait::{self, Adopted, Reaped, Status};
-use crate::sys::{clock, spawn};
+use crate::sys::{clock, memory, spawn};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -339,7 +339,10 @@ impl Keeper {
                 self.held_count -= self.held.remove(&label).map_or(0, |fds| fds.len());
             }
             ToKeeper::Up => self.up(),
-            ToKeeper::Ready => self.notify_outer("READY=1"),
+            ToKeeper::Ready => {
+                self.notify_outer("READY=1");
+                memory::settle();
+            }
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);

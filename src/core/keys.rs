@@ -2,6 +2,7 @@
 //!
 //! A key belongs to a uid. While its request is open, a repetition joins it; once it is answered, the reply is kept, in the
 //! journal too, so that a repetition after a death of the daemon finds it. Refusals before anything was done are not kept.
+//! What would do harm when done twice and is answered later is noted in the journal when it begins.
 //!
 //! Time: awake time alone decides here, so no step of the wall clock can lose a key. A record carries its end in awake time together with the
 //! identity of the boot, so that a later daemon of the same boot goes on exactly. After a boot only the wall clock is left to
@@ -31,6 +32,8 @@ pub enum Verdict {
     New,
     /// The same request is being carried out; `finish` of that one names this one too.
     Join,
+    /// A daemon before this one began to carry it out: do nothing anew, wait for what it leads to, then call `finish`.
+    Resume,
     /// It was carried out: answer this.
     Replay(Result<String, RpcError>),
     /// The key was used for another request.
@@ -62,6 +65,8 @@ struct Open {
     /// The request that is being carried out; it counts even when its connection is gone.
     first: ReqId,
     joined: Vec<ReqId>,
+    /// A daemon before this one began it.
+    resumed: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +82,8 @@ struct Kept {
 
 #[derive(Debug)]
 enum Reply {
+    /// None yet: it has begun.
+    Begun,
     Done(Box<str>),
     Failed(RpcError),
     /// Done, but the reply was over `KEPT_REPLY_BYTES`.
@@ -130,7 +137,11 @@ impl Keys {
             if kept.hash != params_hash {
                 return Verdict::Conflict(conflict(&key));
             }
-            return Verdict::Replay(kept.reply.result());
+            if !matches!(kept.reply, Reply::Begun) {
+                return Verdict::Replay(kept.reply.result());
+            }
+            self.open_for(key, params_hash, req, true);
+            return Verdict::Resume;
         }
         if !self.has_room(now) {
             return Verdict::Full(
@@ -138,9 +149,35 @@ impl Keys {
                     .hint("try again in a minute, or send the request without request_key"),
             );
         }
-        self.open.insert(key.clone(), Open { hash: params_hash, first: req, joined: Vec::new() });
-        self.holders.insert(req, key);
+        self.open_for(key, params_hash, req, false);
         Verdict::New
+    }
+
+    fn open_for(&mut self, key: Key, hash: u64, first: ReqId, resumed: bool) {
+        self.open.insert(key.clone(), Open { hash, first, joined: Vec::new(), resumed });
+        self.holders.insert(first, key);
+    }
+
+    /// A request that was `New` does in this step what must not be done again, and is answered in a later one. Appends the
+    /// record of that. A request without a key changes nothing.
+    pub fn note(&mut self, now: Now, req: ReqId, out: &mut Out) {
+        let Some(key) = self.holders.get(&req).cloned() else { return };
+        let Some(hash) = self.open.get(&key).filter(|o| o.first == req && !o.resumed).map(|o| o.hash) else { return };
+        self.put(now, key, hash, Reply::Begun, out);
+    }
+
+    fn put(&mut self, now: Now, key: Key, hash: u64, reply: Reply, out: &mut Out) {
+        self.make_room(now, out);
+        let (guarded, until) = (now.mono + KEPT_REPLY_MIN_AGE, now.mono + KEPT_REPLY_AGE);
+        let kept = Kept { hash, reply, wall: now.wall, guarded, place: (until, 0) };
+        out.records.push(self.entity(&key, &kept));
+        self.keep(key, kept);
+    }
+
+    /// Whether `req` goes on with what a daemon before this one began.
+    #[must_use]
+    pub fn is_resumed(&self, req: ReqId) -> bool {
+        self.holders.get(&req).and_then(|k| self.open.get(k)).is_some_and(|o| o.resumed)
     }
 
     /// Whether one more key could be kept, if all open ones are to be kept too.
@@ -163,12 +200,15 @@ impl Keys {
         for joined in &open.joined {
             self.holders.remove(joined);
         }
-        if let Some(reply) = Reply::of(result) {
-            self.make_room(now, out);
-            let (guarded, until) = (now.mono + KEPT_REPLY_MIN_AGE, now.mono + KEPT_REPLY_AGE);
-            let kept = Kept { hash: open.hash, reply, wall: now.wall, guarded, place: (until, 0) };
-            out.records.push(self.entity(&key, &kept));
-            self.keep(key, kept);
+        let noted = self.kept.get(&key).filter(|k| matches!(k.reply, Reply::Begun)).map(|k| k.place);
+        if let Some(place) = noted {
+            self.order.remove(&place);
+            self.kept.remove(&key);
+        }
+        match Reply::of(result) {
+            Some(reply) => self.put(now, key, open.hash, reply, out),
+            None if noted.is_some() => out.records.push(Entity { key: key.to_string(), json: None }),
+            None => {}
         }
         open.joined
     }
@@ -246,6 +286,7 @@ impl Keys {
                 }
                 o.raw("error", &error.finish())
             }
+            Reply::Begun => o.bool("open", true),
             Reply::TooLarge => &mut o,
         };
         Entity { key: key.to_string(), json: Some(o.finish()) }
@@ -270,7 +311,7 @@ impl Reply {
         match self {
             Reply::Done(json) => Ok(json.to_string()),
             Reply::Failed(e) => Err(e.clone()),
-            Reply::TooLarge => Err(RpcError::new(
+            Reply::Begun | Reply::TooLarge => Err(RpcError::new(
                 Code::Unavailable,
                 "this request was carried out before; its reply was too large to keep",
             )
@@ -317,6 +358,8 @@ struct Record {
     /// Awake time at which it may go, in the boot named beside it.
     until: u64,
     boot: u64,
+    #[serde(default)]
+    open: bool,
     ok: Option<Box<RawValue>>,
     error: Option<RecordError>,
 }
@@ -340,6 +383,7 @@ impl Record {
                 };
                 Reply::Failed(RpcError { code, message: e.message, hint: e.hint })
             }
+            (None, None) if self.open => Reply::Begun,
             (None, None) => Reply::TooLarge,
         }
     }
@@ -403,6 +447,31 @@ mod tests {
         assert!(matches!(keys.begin(at(2, 2), 7, "a", 2, ReqId(7)), Verdict::Conflict(_)));
         assert_eq!(keys.len(), 2);
         assert_eq!(keys.holders.len(), 1, "only user 8's request is open");
+    }
+
+    #[test]
+    fn what_has_begun_is_resumed_after_a_death_and_never_begun_again() {
+        let (mut keys, mut out) = (Keys::new("k"), Out::default());
+        keys.note(at(0, 0), ReqId(9), &mut out);
+        assert!(out.records.is_empty(), "a request without a key has nothing to note");
+        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(1)), Verdict::New);
+        keys.note(at(0, 0), ReqId(1), &mut out);
+        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(2)), Verdict::Join, "it is still open");
+        assert_eq!(keys.entities_from(at(1, 1), "", 9), out.records, "a snapshot keeps it");
+        let mut after = reborn(&out.records, "k", at(1, 1));
+        assert!(matches!(after.begin(at(1, 1), 7, "a", 2, ReqId(3)), Verdict::Conflict(_)));
+        assert_eq!(after.begin(at(1, 1), 7, "a", 1, ReqId(3)), Verdict::Resume);
+        assert!(after.is_resumed(ReqId(3)) && !keys.is_resumed(ReqId(1)));
+        assert_eq!(after.begin(at(1, 1), 7, "a", 1, ReqId(4)), Verdict::Join);
+        let mut out = Out::default();
+        assert_eq!(after.finish(at(2, 2), ReqId(3), &ok("{}"), &mut out), [ReqId(4)]);
+        assert_eq!(after.begin(at(2, 2), 7, "a", 1, ReqId(5)), Verdict::Replay(ok("{}")));
+        assert_eq!((after.len(), after.order.len()), (1, 1));
+        // A refusal after all leaves nothing behind, neither here nor in the journal.
+        out.records.clear();
+        let no = Err(RpcError::new(Code::ShuttingDown, "no"));
+        assert_eq!(keys.finish(at(2, 2), ReqId(1), &no, &mut out), [ReqId(2)]);
+        assert!(matches!(&out.records[..], [Entity { json: None, .. }]) && keys.is_empty() && keys.order.is_empty());
     }
 
     #[test]

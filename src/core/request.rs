@@ -107,7 +107,7 @@ impl Core {
         }
         let Some(key) = &asked.key else { return true };
         match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
-            Verdict::New => return true,
+            Verdict::New | Verdict::Resume => return true,
             Verdict::Join => {}
             Verdict::Replay(result) => self.reply(asked.req, result, true, out),
             Verdict::Conflict(e) | Verdict::Full(e) => self.reply(asked.req, Err(e), false, out),
@@ -170,6 +170,13 @@ impl Core {
             let text = format!("how to start {} is not known: the config could not be read", self.table[*i].name);
             let error = RpcError::new(Code::Unavailable, text).hint("correct the config, then `hob reload`");
             return self.reply(asked.req, Err(error), false, out);
+        }
+        if op != Op::Stop && self.keys.is_resumed(asked.req) {
+            let items = places.iter().map(|i| Item::begun(*i, &self.table[*i])).collect();
+            return self.wait(asked, Op::Restart, items, Waiting { wait: change.wait, timeout: change.timeout });
+        }
+        if op != Op::Stop && change.wait {
+            self.keys.note(self.now, asked.req, out);
         }
         let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();

@@ -59,3 +59,23 @@ fn few_descriptors_limit_hob_without_stopping_it() {
     home.ok(&["stop"]);
     assert!(home.wait_end().success());
 }
+
+#[test]
+fn a_restart_asked_for_with_a_key_is_made_once_over_a_death() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "sleep 0.3; echo up; exec sleep 1000", "ready": {"log": "up"} } } }"#,
+    );
+    home.wait_state("s", "running");
+    let total = |home: &Home| home.service("s")["runs_total"].as_u64().unwrap();
+    for round in 0..5 {
+        let before = total(&home);
+        let params = format!(r#"{{"name": "s", "wait": true, "request_key": "k{round}"}}"#);
+        let mut asking = home.command(&["call", "service.restart", &params]).spawn().unwrap();
+        wait("it is being restarted", || total(&home) == before + 1);
+        // The one who asks loses the connection and may ask again by himself; so does this test.
+        kill("KILL", home.pids().0);
+        home.call("service.restart", &params);
+        assert!(asking.wait().unwrap().code().is_some());
+        assert_eq!((home.state("s").as_str(), total(&home)), ("running", before + 1), "round {round}");
+    }
+}

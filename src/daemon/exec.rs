@@ -24,7 +24,7 @@ impl Daemon {
         }
     }
 
-    fn effect(&mut self, effect: Effect) {
+    pub(super) fn effect(&mut self, effect: Effect) {
         let now = self.gear.now;
         match effect {
             Effect::Start(start) => self.start_child(*start),

@@ -8,14 +8,14 @@ use crate::base::control::ToDaemon;
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, Config, DaemonLog, Grant, Level, Restart, ServiceSpec, Who};
-use crate::core::{Boot, Core, Input, Out, record};
+use crate::core::{Boot, Core, Effect, Input, Out, record};
 use crate::sys;
 use crate::sys::table::RunTable;
 use capture::copy::Copy;
 use capture::desk::Words;
 use core::time::Duration;
 use mio::Interest;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,6 +73,7 @@ impl Daemon {
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
+        let held = held_for(handover.held.keys());
         let services = adopt(handover.held, &mut boot, &mut children, &mut capture, &mut gear);
         capture.start(gear.now, &mut gear)?;
         let listener = listener(handover.listener, &mut gear)?;
@@ -105,9 +106,18 @@ impl Daemon {
         daemon.early(handover.early);
         // Clients that have connected meanwhile are answered in the first turn.
         daemon.rounds();
+        daemon.drop_unknown(held);
         daemon.gear.link.up();
         daemon.accept();
         Ok(daemon)
+    }
+
+    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that service is
+    /// nobody.
+    fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
+        for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
+            self.effect(Effect::Remove { service });
+        }
     }
 
     /// What the keeper said while it handed over.
@@ -260,6 +270,13 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
         unknown.extend(found.err());
     }
     (admission, unknown)
+}
+
+/// The services that the keeper holds anything for.
+fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> {
+    let notify = child::notify_label("");
+    let service = |l: &'a String| l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
+    labels.filter_map(service).map(Arc::from).collect()
 }
 
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.

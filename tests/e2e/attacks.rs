@@ -79,3 +79,18 @@ fn a_restart_asked_for_with_a_key_is_made_once_over_a_death() {
         assert_eq!((home.state("s").as_str(), total(&home)), ("running", before + 1), "round {round}");
     }
 }
+
+#[test]
+fn nothing_is_held_for_a_service_that_left_the_config_unseen() {
+    let with = r#"{ "services": { "keep": { "command": ["sleep", "1000"] }, "gone": { "command": "true" } } }"#;
+    let home = Home::running(with);
+    home.wait_state("keep", "running");
+    home.wait_state("gone", "finished");
+    let (daemon, keeper) = home.pids();
+    let descriptors = || std::fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+    let before = descriptors();
+    // It is removed while no daemon looks, as by one that dies before it has dropped what it held.
+    home.write_config(r#"{ "services": { "keep": { "command": ["sleep", "1000"] } } }"#);
+    kill("KILL", daemon);
+    wait("its pipe is closed", || descriptors() == before - 2);
+}

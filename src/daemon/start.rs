@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads, each.
@@ -66,7 +66,7 @@ impl Daemon {
             ..Boot::default()
         };
         let (journal, ring) = restore(&paths, &mut boot, &mut gear);
-        configure(&paths, main.is_some(), &mut boot, &mut gear);
+        let config_problem = configure(&paths, main.is_some(), &mut boot, &mut gear);
         boot.main = main;
         let words: Arc<dyn Words> = Arc::new(handover.table.clone());
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
@@ -84,6 +84,7 @@ impl Daemon {
             streams: logs::Streams::default(),
             admission: conn::Admission::default(),
             held: VecDeque::new(),
+            loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),
             accept_at: None,
@@ -103,6 +104,7 @@ impl Daemon {
         };
         daemon.settings(boot.config.daemon.clone());
         daemon.inputs.push(Input::Boot(Box::new(boot)));
+        daemon.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
         daemon.early(handover.early);
         // Clients that have connected meanwhile are answered in the first turn.
         daemon.rounds();
@@ -217,23 +219,52 @@ fn restore(paths: &Paths, boot: &mut Boot, gear: &mut Gear) -> (Journal, events:
 }
 
 /// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be mended.
-fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) {
+/// A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is wrong with the file.
+fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
+    let copy = config_in_effect(paths);
+    if boot.generation > 1
+        && let Ok(config) = read_config(&copy)
+    {
+        boot.config = config;
+        return read_config(&paths.config).err();
+    }
+    // One of an earlier keeper must not come back.
+    if let Err(e) = sys::file::remove(&copy) {
+        gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
+    }
     if !paths.config.exists() {
         if has_main {
-            return;
+            return None;
         }
         match write_default(&paths.config) {
             Ok(()) => gear.log(Level::Info, format!("made a config with examples: {}", paths.config.display())),
             Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", paths.config.display())),
         }
     }
-    match read_config(&paths.config) {
+    match take_config(paths) {
         Ok(config) => boot.config = config,
         Err(errors) => {
             gear.log(Level::Error, format!("the config has errors, so no service is started by it:\n{errors}"));
             boot.config_error = Some(errors);
         }
     }
+    None
+}
+
+/// Where the text of the config that is in effect is kept for the next daemon of this keeper.
+fn config_in_effect(paths: &Paths) -> PathBuf {
+    paths.state.join("config.json")
+}
+
+/// Reads and checks the config file, and keeps its text as the one in effect before anything of it is.
+pub(super) fn take_config(paths: &Paths) -> Result<Config, String> {
+    let (config, text) = read_text(&paths.config)?;
+    // Without a copy the next daemon reads the file itself.
+    let copy = config_in_effect(paths);
+    if sys::file::atomic_write(&copy, &text, 0o600, false).is_err() {
+        let _ = sys::file::remove(&copy);
+    }
+    Ok(config)
 }
 
 fn write_default(path: &Path) -> io::Result<()> {
@@ -244,11 +275,16 @@ fn write_default(path: &Path) -> io::Result<()> {
 }
 
 /// Reads and checks a config file; an error is the text of all that is wrong.
-pub(super) fn read_config(path: &Path) -> Result<Config, String> {
+fn read_config(path: &Path) -> Result<Config, String> {
+    read_text(path).map(|(config, _)| config)
+}
+
+fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
-    config::parse_bytes(&bytes, &name, sys::signals::platform())
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok((config, bytes))
 }
 
 /// The numbers of users and groups that are granted access, and those that are not known here.

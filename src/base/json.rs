@@ -22,7 +22,8 @@ pub fn json_str(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Writes one JSON object, member by member, in the order of the calls. Names are the caller's own and need no escaping.
+/// Writes one JSON object, member by member, in the order of the calls. Names are the caller's own and need no
+/// escaping.
 #[derive(Clone, Debug, Default)]
 pub struct Obj {
     members: String,

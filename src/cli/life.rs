@@ -3,7 +3,7 @@
 use super::flags::Args;
 use super::service::finish;
 use super::{Failure, complain, exit, note, paths, print, service};
-use crate::base::paths::Paths;
+use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
 use crate::sys::file::lock;
@@ -12,7 +12,7 @@ use core::time::Duration;
 use serde_json::{Value, json};
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::time::Instant;
 
@@ -46,42 +46,79 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
 
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let paths = paths(args)?;
-    become_keeper(args, &paths)
+    let named = args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty());
+    if args.rest.is_empty() || named {
+        return become_keeper(args, &paths);
+    }
+    // A command that is run for itself has nothing to do with the hob of this user or machine.
+    let home = paths.run.join(format!("run-{}", std::process::id()));
+    let own = Paths::resolve(&PathInput {
+        home: Some(home.clone()),
+        config: args.path("config"),
+        socket: args.path("socket"),
+        ..PathInput::default()
+    });
+    let own = own.map_err(Failure::usage)?;
+    let code = match make_folders(&own) {
+        Ok(()) => become_keeper(args, &own),
+        Err(f) => {
+            note(args, &format!("hob: {}; going on without journal, logs and socket file", f.message));
+            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?)
+        }
+    };
+    // What is left of it is of no use to anybody.
+    let _ = std::fs::remove_dir_all(&home);
+    code
+}
+
+/// Where no socket file can be made: an abstract one on Linux.
+fn unreachable_listener(paths: &Paths) -> Result<OwnedFd, Failure> {
+    let name = format!("@hob{}", paths.home.display());
+    let listener =
+        sys::net::listen(std::path::Path::new(&name), 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
+    Ok(listener.into())
 }
 
 /// Takes the lock, opens the socket and stays as the keeper until hob ends.
 fn become_keeper(args: &Args, paths: &Paths) -> Result<u8, Failure> {
     make_folders(paths)?;
     let lock = take_lock(args, paths)?;
+    // The same open file: it can still be cleared when the keeper has ended, and until then it is locked.
+    let mut mine = lock::Lock::from(lock.try_clone()?);
     let listener = sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
-    let init = args.has("init") || std::process::id() == 1;
+    let code = keep(args, paths, lock, listener.into())?;
+    let _ = mine.clear();
+    Ok(code)
+}
+
+fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd) -> Result<u8, Failure> {
     let log = paths.log.clone();
-    let detached = std::env::var_os(DETACHED).is_some();
+    let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
         program: std::fs::File::open("/proc/self/exe")
             .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
             .into(),
         args: daemon_words(args, paths)?,
         env: environment(&[])?,
-        listener: listener.into(),
+        listener,
         lock,
         pid_file: paths.pid.clone(),
-        init,
+        init: args.has("init") || std::process::id() == 1,
         notify_socket: std::env::var_os("NOTIFY_SOCKET"),
-        on_message: Box::new(move |text| tell(text, &log, detached)),
+        on_message: Box::new(move |text| tell(text, &log, silent)),
     };
     Ok(keeper::run(options))
 }
 
 /// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
-fn tell(text: &str, log: &std::path::Path, detached: bool) {
+fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);
     // With neither of them there is nobody to tell.
     if let Ok(mut file) = sys::file::open(log, sys::file::How::Append, 0o600) {
         let _ = file.write_all(line.as_bytes());
     }
-    if !detached {
+    if !silent {
         let _ = io::stderr().lock().write_all(line.as_bytes());
     }
 }
@@ -103,7 +140,7 @@ fn c_word(word: OsString) -> Result<CString, Failure> {
 }
 
 /// Takes the lock. A holder that has died leaves its daemon, which still stops the jobs: that end is waited for.
-fn take_lock(args: &Args, paths: &Paths) -> Result<std::os::fd::OwnedFd, Failure> {
+fn take_lock(args: &Args, paths: &Paths) -> Result<OwnedFd, Failure> {
     let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
     let begin = Instant::now();
     loop {

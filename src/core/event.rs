@@ -1,5 +1,5 @@
-//! The event ring and its subscriptions. Pure: events come in as facts of the core, leave as effects, and are kept as the
-//! JSON lines that subscribers get, so that nothing is rendered twice.
+//! The event ring and its subscriptions. Pure: events come in as facts of the core, leave as effects, and are kept as
+//! the JSON lines that subscribers get, so that nothing is rendered twice.
 
 use super::{Effect, Out};
 use crate::base::ids::{ConnId, ReqId, StreamId};
@@ -51,8 +51,8 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Takes over the ring of an earlier daemon, oldest first. Lines that are not events, or whose number does not rise, are
-    /// left out.
+    /// Takes over the ring of an earlier daemon, oldest first. Lines that are not events, or whose number does not
+    /// rise, are left out.
     #[must_use]
     pub fn restore(lines: Vec<(u64, String)>) -> Events {
         let mut events = Events::default();
@@ -78,8 +78,8 @@ impl Events {
         self.next
     }
 
-    /// A new event: to the ring first, then to each subscription that wants it. `fields` are JSON members without braces,
-    /// and may be empty.
+    /// A new event: to the ring first, then to each subscription that wants it. `fields` are JSON members without
+    /// braces, and may be empty.
     pub fn emit(&mut self, now: Now, kind: &'static str, name: Option<&str>, fields: &str, out: &mut Out) {
         let seq = self.next;
         let mut line = format!("{{\"seq\":{seq},\"time\":\"{}\",\"kind\":\"{kind}\"", now.wall);
@@ -103,9 +103,10 @@ impl Events {
 
     /// Answers `event.subscribe`: appends the reply to `req`, and after it what the ring has from `query.from` on.
     ///
-    /// The reply is `{"subscription", "next", "reset"}`. `reset` is true, with `oldest`, when the events between `from` and
-    /// `next` are not all there: they have left the ring, or the ring itself fell back and `from` lies ahead of it. Then
-    /// nothing is sent again and the caller has to read the present state. `from` 0 asks for all that is kept.
+    /// The reply is `{"subscription", "next", "reset"}`. `reset` is true, with `oldest`, when the events between
+    /// `from` and `next` are not all there: they have left the ring, or the ring itself fell back and `from` lies
+    /// ahead of it. Then nothing is sent again and the caller has to read the present state. `from` 0 asks for all
+    /// that is kept.
     pub fn subscribe(&mut self, conn: ConnId, req: ReqId, query: &EventQuery, out: &mut Out) {
         let made = Filter::new(query).and_then(|filter| Ok((self.free_id(conn)?, filter)));
         let (id, filter) = match made {
@@ -166,8 +167,8 @@ impl Events {
         self.subscriptions.retain(|_, s| s.conn != conn);
     }
 
-    /// Ends a subscription whose connection does not keep up. All events so far were queued for it, so the caller resumes
-    /// with the next one.
+    /// Ends a subscription whose connection does not keep up. All events so far were queued for it, so the caller
+    /// resumes with the next one.
     pub fn lagged(&mut self, conn: ConnId, id: StreamId, out: &mut Out) {
         if self.subscriptions.get(&id).is_none_or(|s| s.conn != conn) {
             return;
@@ -178,8 +179,8 @@ impl Events {
         out.effects.push(Effect::Notify { conn, stream: id, method: "event.lagged", params: params.finish() });
     }
 
-    /// Answers `event.history`: `{"events", "next", "reset"}`. Without `from` the last `limit` events that match, with it the
-    /// first `limit` from there on; `next` is where to go on.
+    /// Answers `event.history`: `{"events", "next", "reset"}`. Without `from` the last `limit` events that match,
+    /// with it the first `limit` from there on; `next` is where to go on.
     ///
     /// # Errors
     /// `InvalidParams` when a pattern or name is malformed.

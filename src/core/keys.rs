@@ -1,17 +1,18 @@
 //! Request keys: a request that is sent again with its key is carried out once and answered the same. Pure.
 //!
-//! A key belongs to a uid. While its request is open, a repetition joins it; once it is answered, the reply is kept, in the
-//! journal too, so that a repetition after a death of the daemon finds it. Refusals before anything was done are not kept.
-//! What would do harm when done twice and is answered later is noted in the journal when it begins.
+//! A key belongs to a uid. While its request is open, a repetition joins it; once it is answered, the reply is kept,
+//! in the journal too, so that a repetition after a death of the daemon finds it. Refusals before anything was done
+//! are not kept. What would do harm when done twice and is answered later is noted in the journal when it begins.
 //!
-//! Time: awake time alone decides here, so no step of the wall clock can lose a key. A record carries its end in awake time together with the
-//! identity of the boot, so that a later daemon of the same boot goes on exactly. After a boot only the wall clock is left to
-//! say how old a record is; whatever it says, the record then lives for another `KEPT_REPLY_MIN_AGE`. Nothing here needs to
-//! be woken: old replies are dropped when they are looked at or room is made.
+//! Time: awake time alone decides here, so no step of the wall clock can lose a key. A record carries its end in
+//! awake time together with the identity of the boot, so that a later daemon of the same boot goes on exactly. After
+//! a boot only the wall clock is left to say how old a record is; whatever it says, the record then lives for another
+//! `KEPT_REPLY_MIN_AGE`. Nothing here needs to be woken: old replies are dropped when they are looked at or room is
+//! made.
 
 use super::Out;
 use super::record::Entity;
-use crate::base::ids::ReqId;
+use crate::base::ids::{ConnId, ReqId};
 use crate::base::json::Obj;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLY_AGE, KEPT_REPLY_BYTES, KEPT_REPLY_MIN_AGE};
 use crate::base::time::{Mono, Now, Wall};
@@ -64,7 +65,7 @@ struct Open {
     hash: u64,
     /// The request that is being carried out; it counts even when its connection is gone.
     first: ReqId,
-    joined: Vec<ReqId>,
+    joined: Vec<(ReqId, ConnId)>,
     /// A daemon before this one began it.
     resumed: bool,
 }
@@ -91,7 +92,8 @@ enum Reply {
 }
 
 impl Keys {
-    /// `keeper_key` is the identity of keeper and boot: readings of the monotonic clock in records of the same one hold.
+    /// `keeper_key` is the identity of keeper and boot: readings of the monotonic clock in records of the same one
+    /// hold.
     #[must_use]
     pub fn new(keeper_key: &str) -> Keys {
         // FNV-1a: a change of boot has to be noticed, nobody has to be withstood.
@@ -122,14 +124,16 @@ impl Keys {
         entity_key.starts_with(PREFIX)
     }
 
-    /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is answered.
-    pub fn begin(&mut self, now: Now, uid: u32, key: &str, params_hash: u64, req: ReqId) -> Verdict {
+    /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is
+    /// answered.
+    pub fn begin(&mut self, now: Now, who: (u32, ConnId), key: &str, params_hash: u64, req: ReqId) -> Verdict {
+        let (uid, conn) = who;
         let key: Key = format!("{PREFIX}{uid}/{key}").into();
         if let Some(open) = self.open.get_mut(&key) {
             if open.hash != params_hash {
                 return Verdict::Conflict(conflict(&key));
             }
-            open.joined.push(req);
+            open.joined.push((req, conn));
             self.holders.insert(req, key);
             return Verdict::Join;
         }
@@ -187,41 +191,45 @@ impl Keys {
         self.order.values().nth(to_drop).and_then(|k| self.kept.get(k)).is_some_and(|k| k.guarded <= now.mono)
     }
 
-    /// A request that was `New` has its result. Appends the record of what is kept, and of what is dropped for it, and
-    /// returns the requests that joined: they get the same answer. Any other request changes nothing.
+    /// A request that was `New` has its result. With `keep` it is kept: appends its record, and those of what is
+    /// dropped for it. Without, nothing was done, and a repetition is tried anew. Returns the requests that joined:
+    /// they get the same answer. Any other request changes nothing.
     #[must_use]
-    pub fn finish(&mut self, now: Now, req: ReqId, result: &Result<String, RpcError>, out: &mut Out) -> Vec<ReqId> {
+    pub fn finish(
+        &mut self,
+        now: Now,
+        req: ReqId,
+        result: &Result<String, RpcError>,
+        keep: bool,
+        out: &mut Out,
+    ) -> Vec<ReqId> {
         let Some(key) = self.holders.get(&req).cloned() else { return Vec::new() };
         if self.open.get(&key).is_none_or(|o| o.first != req) {
             return Vec::new();
         }
         let Some(open) = self.open.remove(&key) else { return Vec::new() };
         self.holders.remove(&req);
-        for joined in &open.joined {
+        for (joined, _) in &open.joined {
             self.holders.remove(joined);
         }
-        let noted = self.kept.get(&key).filter(|k| matches!(k.reply, Reply::Begun)).map(|k| k.place);
-        if let Some(place) = noted {
-            self.order.remove(&place);
-            self.kept.remove(&key);
+        // Without a reply to keep, a note that it has begun stays: a repetition still must not begin it again.
+        if let Some(reply) = Reply::of(result).filter(|_| keep) {
+            if let Some(place) = self.kept.get(&key).filter(|k| matches!(k.reply, Reply::Begun)).map(|k| k.place) {
+                self.order.remove(&place);
+                self.kept.remove(&key);
+            }
+            self.put(now, key, open.hash, reply, out);
         }
-        match Reply::of(result) {
-            Some(reply) => self.put(now, key, open.hash, reply, out),
-            None if noted.is_some() => out.records.push(Entity { key: key.to_string(), json: None }),
-            None => {}
-        }
-        open.joined
+        open.joined.into_iter().map(|(req, _)| req).collect()
     }
 
-    /// A request whose connection closed needs no answer. One that joined is forgotten; the first one goes on, so that a
+    /// A connection is gone: its requests that joined another need no answer. The first of each key goes on, so that a
     /// repetition still finds it: its owner calls `finish` when the work has ended.
-    pub fn abandon(&mut self, req: ReqId) {
-        let Some(key) = self.holders.get(&req) else { return };
-        if let Some(open) = self.open.get_mut(key)
-            && open.first != req
-        {
-            open.joined.retain(|r| *r != req);
-            self.holders.remove(&req);
+    pub fn closed(&mut self, conn: ConnId) {
+        for open in self.open.values_mut() {
+            for (req, _) in open.joined.extract_if(.., |(_, of)| *of == conn) {
+                self.holders.remove(&req);
+            }
         }
     }
 
@@ -242,8 +250,8 @@ impl Keys {
         self.open.is_empty() && self.kept.is_empty()
     }
 
-    /// For a snapshot: up to `max` records whose names follow `after`, in the order of their names. What has reached its age
-    /// is left out.
+    /// For a snapshot: up to `max` records whose names follow `after`, in the order of their names. What has reached
+    /// its age is left out.
     #[must_use]
     pub fn entities_from(&self, now: Now, after: &str, max: usize) -> Vec<Entity> {
         use core::ops::Bound::{Excluded, Unbounded};
@@ -402,6 +410,7 @@ mod tests {
     use core::time::Duration;
 
     const HOUR: u64 = 3600;
+    const CONN: ConnId = ConnId(1);
 
     /// Awake seconds and wall seconds.
     fn at(mono: u64, wall: i64) -> Now {
@@ -415,8 +424,8 @@ mod tests {
     /// Carries out one request and returns what was journalled.
     fn done(keys: &mut Keys, now: Now, key: &str, result: &Result<String, RpcError>) -> Vec<Entity> {
         let (req, mut out) = (ReqId(u64::MAX), Out::default());
-        assert_eq!(keys.begin(now, 7, key, 1, req), Verdict::New);
-        assert_eq!(keys.finish(now, req, result, &mut out), []);
+        assert_eq!(keys.begin(now, (7, CONN), key, 1, req), Verdict::New);
+        assert_eq!(keys.finish(now, req, result, true, &mut out), []);
         out.records
     }
 
@@ -431,20 +440,26 @@ mod tests {
     #[test]
     fn a_repetition_joins_and_then_is_replayed() {
         let (mut keys, mut out) = (Keys::new("k"), Out::default());
-        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(1)), Verdict::New);
-        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(2)), Verdict::Join);
-        assert_eq!(keys.begin(at(0, 0), 8, "a", 2, ReqId(3)), Verdict::New, "another user's key is another key");
-        assert!(matches!(keys.begin(at(0, 0), 7, "a", 2, ReqId(4)), Verdict::Conflict(e) if e.code == Code::Conflict));
-        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(5)), Verdict::Join);
-        keys.abandon(ReqId(2));
-        keys.abandon(ReqId(1));
+        assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(1)), Verdict::New);
+        assert_eq!(keys.begin(at(0, 0), (7, ConnId(2)), "a", 1, ReqId(2)), Verdict::Join);
+        assert_eq!(
+            keys.begin(at(0, 0), (8, CONN), "a", 2, ReqId(3)),
+            Verdict::New,
+            "another user's key is another key"
+        );
+        assert!(matches!(
+            keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)),
+            Verdict::Conflict(e) if e.code == Code::Conflict
+        ));
+        assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(5)), Verdict::Join);
+        keys.closed(ConnId(2));
         assert!(keys.is_open(ReqId(1)) && !keys.is_open(ReqId(5)));
-        assert_eq!(keys.finish(at(1, 1), ReqId(5), &ok("{}"), &mut out), [], "only the first one has a result");
-        assert_eq!(keys.finish(at(1, 1), ReqId(1), &ok("{\"a\":1}"), &mut out), [ReqId(5)]);
-        assert_eq!(keys.finish(at(1, 1), ReqId(1), &ok("{}"), &mut out), []);
+        assert_eq!(keys.finish(at(1, 1), ReqId(5), &ok("{}"), true, &mut out), [], "only the first one has a result");
+        assert_eq!(keys.finish(at(1, 1), ReqId(1), &ok("{\"a\":1}"), true, &mut out), [ReqId(5)]);
+        assert_eq!(keys.finish(at(1, 1), ReqId(1), &ok("{}"), true, &mut out), []);
         assert_eq!(out.records.len(), 1);
-        assert_eq!(keys.begin(at(2, 2), 7, "a", 1, ReqId(6)), Verdict::Replay(ok("{\"a\":1}")));
-        assert!(matches!(keys.begin(at(2, 2), 7, "a", 2, ReqId(7)), Verdict::Conflict(_)));
+        assert_eq!(keys.begin(at(2, 2), (7, CONN), "a", 1, ReqId(6)), Verdict::Replay(ok("{\"a\":1}")));
+        assert!(matches!(keys.begin(at(2, 2), (7, CONN), "a", 2, ReqId(7)), Verdict::Conflict(_)));
         assert_eq!(keys.len(), 2);
         assert_eq!(keys.holders.len(), 1, "only user 8's request is open");
     }
@@ -454,24 +469,23 @@ mod tests {
         let (mut keys, mut out) = (Keys::new("k"), Out::default());
         keys.note(at(0, 0), ReqId(9), &mut out);
         assert!(out.records.is_empty(), "a request without a key has nothing to note");
-        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(1)), Verdict::New);
+        assert_eq!(keys.begin(at(0, 0), (7, ConnId(1)), "a", 1, ReqId(1)), Verdict::New);
         keys.note(at(0, 0), ReqId(1), &mut out);
-        assert_eq!(keys.begin(at(0, 0), 7, "a", 1, ReqId(2)), Verdict::Join, "it is still open");
+        assert_eq!(keys.begin(at(0, 0), (7, ConnId(1)), "a", 1, ReqId(2)), Verdict::Join, "it is still open");
         assert_eq!(keys.entities_from(at(1, 1), "", 9), out.records, "a snapshot keeps it");
         let mut after = reborn(&out.records, "k", at(1, 1));
-        assert!(matches!(after.begin(at(1, 1), 7, "a", 2, ReqId(3)), Verdict::Conflict(_)));
-        assert_eq!(after.begin(at(1, 1), 7, "a", 1, ReqId(3)), Verdict::Resume);
+        assert!(matches!(after.begin(at(1, 1), (7, ConnId(1)), "a", 2, ReqId(3)), Verdict::Conflict(_)));
+        assert_eq!(after.begin(at(1, 1), (7, ConnId(1)), "a", 1, ReqId(3)), Verdict::Resume);
         assert!(after.is_resumed(ReqId(3)) && !keys.is_resumed(ReqId(1)));
-        assert_eq!(after.begin(at(1, 1), 7, "a", 1, ReqId(4)), Verdict::Join);
+        assert_eq!(after.begin(at(1, 1), (7, ConnId(1)), "a", 1, ReqId(4)), Verdict::Join);
         let mut out = Out::default();
-        assert_eq!(after.finish(at(2, 2), ReqId(3), &ok("{}"), &mut out), [ReqId(4)]);
-        assert_eq!(after.begin(at(2, 2), 7, "a", 1, ReqId(5)), Verdict::Replay(ok("{}")));
+        assert_eq!(after.finish(at(2, 2), ReqId(3), &ok("{}"), true, &mut out), [ReqId(4)]);
+        assert_eq!(after.begin(at(2, 2), (7, ConnId(1)), "a", 1, ReqId(5)), Verdict::Replay(ok("{}")));
         assert_eq!((after.len(), after.order.len()), (1, 1));
-        // A refusal after all leaves nothing behind, neither here nor in the journal.
-        out.records.clear();
+        // Whatever was answered by somebody who could promise nothing, it has begun.
         let no = Err(RpcError::new(Code::ShuttingDown, "no"));
-        assert_eq!(keys.finish(at(2, 2), ReqId(1), &no, &mut out), [ReqId(2)]);
-        assert!(matches!(&out.records[..], [Entity { json: None, .. }]) && keys.is_empty() && keys.order.is_empty());
+        assert_eq!(keys.finish(at(2, 2), ReqId(1), &no, true, &mut out), [ReqId(2)]);
+        assert_eq!(keys.begin(at(3, 3), (7, ConnId(1)), "a", 1, ReqId(6)), Verdict::Resume);
     }
 
     #[test]
@@ -484,10 +498,22 @@ mod tests {
         for code in [Code::Unavailable, Code::FileSystem, Code::Internal] {
             let (key, failed) = (format!("{code:?}"), Err(RpcError::new(code, "it \"failed\"").hint("look")));
             let records = done(&mut keys, at(0, 0), &key, &failed);
-            assert_eq!(keys.begin(at(0, 0), 7, &key, 1, ReqId(1)), Verdict::Replay(failed.clone()));
+            assert_eq!(keys.begin(at(0, 0), (7, CONN), &key, 1, ReqId(1)), Verdict::Replay(failed.clone()));
             let mut after = reborn(&records, "k", at(0, 0));
-            assert_eq!(after.begin(at(0, 0), 7, &key, 1, ReqId(1)), Verdict::Replay(failed));
+            assert_eq!(after.begin(at(0, 0), (7, CONN), &key, 1, ReqId(1)), Verdict::Replay(failed));
         }
+    }
+
+    #[test]
+    fn the_first_request_goes_on_without_its_connection_and_what_is_not_to_be_kept_is_tried_anew() {
+        let (mut keys, mut out) = (Keys::new("k"), Out::default());
+        assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(1)), Verdict::New);
+        keys.closed(CONN);
+        assert!(keys.is_open(ReqId(1)));
+        assert_eq!(keys.begin(at(0, 0), (7, ConnId(2)), "a", 1, ReqId(2)), Verdict::Join);
+        assert_eq!(keys.finish(at(0, 0), ReqId(1), &ok("1"), false, &mut out), [ReqId(2)]);
+        assert!(out.records.is_empty() && keys.is_empty() && keys.holders.is_empty());
+        assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(3)), Verdict::New);
     }
 
     #[test]
@@ -499,9 +525,9 @@ mod tests {
         assert!(records[1].json.as_ref().unwrap().len() < 200);
         let mut after = reborn(&records, "k", at(0, 0));
         for keys in [&mut keys, &mut after] {
-            assert_eq!(keys.begin(at(0, 0), 7, "fits", 1, ReqId(1)), Verdict::Replay(ok(&fits)));
+            assert_eq!(keys.begin(at(0, 0), (7, CONN), "fits", 1, ReqId(1)), Verdict::Replay(ok(&fits)));
             for key in ["large", "long"] {
-                let again = keys.begin(at(0, 0), 7, key, 1, ReqId(1));
+                let again = keys.begin(at(0, 0), (7, CONN), key, 1, ReqId(1));
                 assert!(matches!(again, Verdict::Replay(Err(e)) if e.code == Code::Unavailable));
             }
         }
@@ -511,8 +537,8 @@ mod tests {
     fn a_key_lives_for_an_hour_of_awake_time_whatever_the_wall_clock_does() {
         let mut keys = Keys::new("k");
         done(&mut keys, at(10, 1_000_000), "a", &ok("1"));
-        assert_eq!(keys.begin(at(11, 99_000_000), 7, "a", 1, ReqId(1)), Verdict::Replay(ok("1")));
-        assert_eq!(keys.begin(at(HOUR + 9, 0), 7, "a", 1, ReqId(1)), Verdict::Replay(ok("1")));
+        assert_eq!(keys.begin(at(11, 99_000_000), (7, CONN), "a", 1, ReqId(1)), Verdict::Replay(ok("1")));
+        assert_eq!(keys.begin(at(HOUR + 9, 0), (7, CONN), "a", 1, ReqId(1)), Verdict::Replay(ok("1")));
         assert!(keys.entities_from(at(HOUR + 10, 0), "", 9).is_empty());
         let records = done(&mut keys, at(HOUR + 10, 0), "b", &ok("2"));
         assert_eq!(records[0], Entity { key: "key/7/a".into(), json: None }, "the old one leaves the journal too");
@@ -526,7 +552,7 @@ mod tests {
         done(&mut keys, at(0, 0), "a", &ok("1"));
         let records = done(&mut keys, at(HOUR, 0), "a", &ok("2"));
         assert_eq!(reborn(&records[1..], "k", at(HOUR, 0)).len(), 1);
-        assert_eq!(keys.begin(at(HOUR, 0), 7, "a", 1, ReqId(1)), Verdict::Replay(ok("2")));
+        assert_eq!(keys.begin(at(HOUR, 0), (7, CONN), "a", 1, ReqId(1)), Verdict::Replay(ok("2")));
         assert_eq!((keys.len(), keys.order.len()), (1, 1));
     }
 
@@ -535,8 +561,8 @@ mod tests {
         let records = done(&mut Keys::new("k"), at(100, 1000), "a", &ok("1"));
         for wall in [0, 1000, 900_000_000] {
             let mut keys = reborn(&records, "k", at(100 + HOUR - 1, wall));
-            assert!(matches!(keys.begin(at(100 + HOUR - 1, wall), 7, "a", 1, ReqId(1)), Verdict::Replay(_)));
-            assert_eq!(keys.begin(at(100 + HOUR, wall), 7, "a", 1, ReqId(1)), Verdict::New);
+            assert!(matches!(keys.begin(at(100 + HOUR - 1, wall), (7, CONN), "a", 1, ReqId(1)), Verdict::Replay(_)));
+            assert_eq!(keys.begin(at(100 + HOUR, wall), (7, CONN), "a", 1, ReqId(1)), Verdict::New);
         }
         let first = reborn(&records, "k", at(200, 0));
         assert_eq!(
@@ -551,7 +577,7 @@ mod tests {
         let records = done(&mut Keys::new("k"), at(50_000, 1_000_000), "a", &ok("1"));
         let lives = |wall_at_boot: i64, after: u64| {
             let mut keys = reborn(&records, "other", at(5, wall_at_boot));
-            keys.begin(at(5 + after, 0), 7, "a", 1, ReqId(1)) != Verdict::New
+            keys.begin(at(5 + after, 0), (7, CONN), "a", 1, ReqId(1)) != Verdict::New
         };
         assert!(lives(1_001_800, 1799) && !lives(1_001_800, 1800), "half an hour old");
         assert!(lives(99_000_000, 59) && !lives(99_000_000, 60), "the clock stepped ahead");
@@ -570,23 +596,29 @@ mod tests {
         for i in 0..KEPT_REPLIES_MAX - 1 {
             done(&mut keys, at(u64::from(i >= 5), 0), &i.to_string(), &ok("1"));
         }
-        assert_eq!(keys.begin(at(59, 0), 7, "open", 1, ReqId(1)), Verdict::New);
-        assert!(matches!(keys.begin(at(59, 0), 7, "more", 1, ReqId(2)), Verdict::Full(e) if e.code == Code::Busy));
-        assert!(matches!(keys.begin(at(59, 0), 7, "0", 1, ReqId(2)), Verdict::Replay(_)));
+        assert_eq!(keys.begin(at(59, 0), (7, CONN), "open", 1, ReqId(1)), Verdict::New);
+        assert!(
+            matches!(keys.begin(at(59, 0), (7, CONN), "more", 1, ReqId(2)), Verdict::Full(e) if e.code == Code::Busy)
+        );
+        assert!(matches!(keys.begin(at(59, 0), (7, CONN), "0", 1, ReqId(2)), Verdict::Replay(_)));
         for i in 0..5 {
-            assert_eq!(keys.begin(at(60, 0), 7, &format!("new{i}"), 1, ReqId(10 + i)), Verdict::New);
+            assert_eq!(keys.begin(at(60, 0), (7, CONN), &format!("new{i}"), 1, ReqId(10 + i)), Verdict::New);
         }
-        assert!(matches!(keys.begin(at(60, 0), 7, "more", 1, ReqId(3)), Verdict::Full(_)));
+        assert!(matches!(keys.begin(at(60, 0), (7, CONN), "more", 1, ReqId(3)), Verdict::Full(_)));
         let mut out = Out::default();
         for req in [1, 10, 11, 12, 13, 14] {
-            assert_eq!(keys.finish(at(60, 0), ReqId(req), &ok("1"), &mut out), []);
+            assert_eq!(keys.finish(at(60, 0), ReqId(req), &ok("1"), true, &mut out), []);
         }
         let gone: Vec<_> = out.records.iter().filter(|r| r.json.is_none()).map(|r| r.key.as_str()).collect();
         assert_eq!(gone, ["key/7/0", "key/7/1", "key/7/2", "key/7/3", "key/7/4"]);
         assert_eq!((keys.len(), keys.order.len()), (KEPT_REPLIES_MAX, KEPT_REPLIES_MAX));
         let mut daemon = reborn(&keys.entities_from(at(60, 0), "", usize::MAX), "k", at(61, 0));
         assert_eq!(daemon.len(), KEPT_REPLIES_MAX);
-        assert_eq!(daemon.begin(at(61, 0), 7, "more", 1, ReqId(1)), Verdict::New, "those of 1 s are a minute old");
+        assert_eq!(
+            daemon.begin(at(61, 0), (7, CONN), "more", 1, ReqId(1)),
+            Verdict::New,
+            "those of 1 s are a minute old"
+        );
     }
 
     #[test]
@@ -596,7 +628,7 @@ mod tests {
         for key in ["a/b", "", "\u{e4}\n", "zz", "b"] {
             want.extend(done(&mut keys, at(0, 0), key, &ok("1")));
         }
-        assert_eq!(keys.begin(at(0, 0), 10, "x", 1, ReqId(1)), Verdict::New);
+        assert_eq!(keys.begin(at(0, 0), (10, CONN), "x", 1, ReqId(1)), Verdict::New);
         let (mut got, mut after): (Vec<Entity>, String) = (Vec::new(), String::new());
         loop {
             let slice = keys.entities_from(at(0, 0), &after, 2);

@@ -1,7 +1,9 @@
-//! The core decides: all control state, changed only by `step`, which appends what is to be done to one ordered list. Pure.
+//! The core decides: all control state, changed only by `step`, which appends what is to be done to one ordered list.
+//! Pure.
 //!
-//! Inputs are facts and wishes; effects are orders. A fact that no longer fits is ignored and traced. Within `step`, handlers
-//! only set marks; `settle` then propagates them to a fixed point and emits, so that no decision sees half-changed state.
+//! Inputs are facts and wishes; effects are orders. A fact that no longer fits is ignored and traced. Within `step`,
+//! handlers only set marks; `settle` then propagates them to a fixed point and emits, so that no decision sees
+//! half-changed state.
 
 pub mod due;
 pub mod event;
@@ -56,8 +58,8 @@ pub struct Usage {
 pub struct StartError {
     /// A sentence without a full stop: `cannot execute /bin/nope: No such file or directory`.
     pub message: String,
-    /// The machine lacks something now (EAGAIN, ENOMEM, EMFILE, ENFILE, ENOSPC, a full table): to be tried again with backoff and
-    /// never counted towards max_restarts.
+    /// The machine lacks something now (EAGAIN, ENOMEM, EMFILE, ENFILE, ENOSPC, a full table): to be tried again with
+    /// backoff and never counted towards max_restarts.
     pub transient: bool,
 }
 
@@ -84,7 +86,8 @@ pub struct TableRun {
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
     pub config: Config,
-    /// The text hash or path shown in status; and whether the file was found broken (then `config` is what could be used).
+    /// The text hash or path shown in status; and whether the file was found broken (then `config` is what could be
+    /// used).
     pub config_error: Option<String>,
     /// Live entities from snapshot and journal, last state of each, in order of their sequence.
     pub entities: Vec<Entity>,
@@ -234,8 +237,8 @@ pub enum Effect {
     Sweep {
         run: RunId,
     },
-    /// Watch for readiness until `AwaitEnd`; answered by `ReadySeen`. `from_start`: the run was adopted while starting, so its
-    /// output so far is matched again from the run's first position.
+    /// Watch for readiness until `AwaitEnd`; answered by `ReadySeen`. `from_start`: the run was adopted while starting,
+    /// so its output so far is matched again from the run's first position.
     Await {
         run: RunId,
         what: Await,

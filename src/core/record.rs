@@ -10,7 +10,7 @@ use super::service::backoff::Counters;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::{Ready, ServiceSpec};
+use crate::config::ServiceSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub struct RunIntent {
     /// The keeper under which it was started; monotonic times count for its boot only.
     pub keeper: String,
     mold: u64,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    spawned: bool,
     begun: (u64, i64),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ready: Option<(u64, i64)>,
@@ -191,9 +193,10 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         cause: live.cause.clone(),
         keeper: keeper.to_owned(),
         mold: live.mold,
+        spawned: live.spawned,
         begun: pair(live.begun),
         // Who is ready by being executed needs no record of it.
-        ready: live.ready.filter(|_| s.spec.ready != Ready::Spawned).map(pair),
+        ready: live.ready.filter(|_| !live.spawned).map(pair),
         stop: live.stop.clone(),
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
@@ -226,6 +229,11 @@ pub fn shutdown(keeper: &str, code: u8, deadline: Mono) -> Entity {
     entity("shutdown".to_owned(), &Shutdown { v: VERSION, keeper: keeper.to_owned(), code, deadline: deadline.0 })
 }
 
+#[must_use]
+pub fn shutdown_void() -> Entity {
+    Entity { key: "shutdown".to_owned(), json: None }
+}
+
 impl ServiceRecord {
     /// The highest run number in its history, 0 if there is none.
     #[must_use]
@@ -256,6 +264,7 @@ impl RunIntent {
     #[must_use]
     pub fn live(&self, run: RunId) -> Live {
         let mut live = Live::new(run, self.number, self.cause.clone(), self.mold, unpair(self.begun));
+        live.spawned = self.spawned;
         live.ready = self.ready.map(unpair);
         live.stop.clone_from(&self.stop);
         live.sequence.kill_at = self.kill_at.map(Mono);

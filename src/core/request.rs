@@ -2,7 +2,7 @@
 
 use super::keys::Verdict;
 use super::run::Client;
-use super::service::State;
+use super::service::{Choice, State};
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
@@ -94,6 +94,20 @@ impl Core {
 
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
+        if let Some(key) = &asked.key {
+            match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
+                Verdict::New | Verdict::Resume => {}
+                Verdict::Join => return false,
+                Verdict::Replay(result) => {
+                    self.reply(asked.req, result, true, out);
+                    return false;
+                }
+                Verdict::Conflict(e) | Verdict::Full(e) => {
+                    self.reply(asked.req, Err(e), false, out);
+                    return false;
+                }
+            }
+        }
         let ends = matches!(request, Request::DaemonShutdown { .. });
         let stops = matches!(request, Request::ServiceStop(_));
         if self.life.stopping.is_some() && !ends {
@@ -105,20 +119,14 @@ impl Core {
             self.reply(asked.req, Err(error.hint("free some space and try again")), false, out);
             return false;
         }
-        let Some(key) = &asked.key else { return true };
-        match self.keys.begin(self.now, asked.peer.uid, key, asked.params_hash, asked.req) {
-            Verdict::New | Verdict::Resume => return true,
-            Verdict::Join => {}
-            Verdict::Replay(result) => self.reply(asked.req, result, true, out),
-            Verdict::Conflict(e) | Verdict::Full(e) => self.reply(asked.req, Err(e), false, out),
-        }
-        false
+        true
     }
 
     /// Exactly one for each request.
     pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
         self.pending.remove(&req);
-        for joined in self.keys.finish(self.now, req, &result, out) {
+        // What is not promised was refused, or may be lost.
+        for joined in self.keys.finish(self.now, req, &result, durable, out) {
             out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
         }
         out.effects.push(Effect::Reply { req, result, durable });
@@ -127,6 +135,7 @@ impl Core {
     pub(super) fn closed(&mut self, conn: ConnId) {
         self.events.closed(conn);
         self.forget_waits(conn);
+        self.keys.closed(conn);
     }
 
     fn place(&self, name: &str) -> Result<usize, RpcError> {
@@ -247,6 +256,7 @@ impl Core {
             return left;
         }
         let one = |name: &str| match self.table.find(name) {
+            Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };

@@ -193,6 +193,26 @@ impl Core {
 
     /// What is due, then the marks to their fixed point, then what follows from the new states.
     fn settle(&mut self, out: &mut Out) {
+        // What this step made due at once is done in it too, so that a question never finds something overdue. The
+        // bound only guards against something that is due for ever.
+        for _ in 0..8 {
+            self.do_what_is_due(out);
+            self.settle_services(out);
+            if self.table.any_touched() || self.life.rising.is_some() {
+                self.life_goes_on(out);
+                self.settle_services(out);
+                self.flush(out);
+            }
+            if self.deadlines.next().is_none_or(|at| at > self.now.mono) {
+                break;
+            }
+        }
+        self.answer_waits(out);
+        self.first_beat(out);
+        self.end_shutdown(out);
+    }
+
+    fn do_what_is_due(&mut self, out: &mut Out) {
         while let Some(due) = self.deadlines.expired(self.now.mono) {
             match due {
                 Due::Service(i) => self.service_due(i, out),
@@ -202,15 +222,6 @@ impl Core {
                 Due::Shutdown => self.shutdown_due(out),
             }
         }
-        self.settle_services(out);
-        if self.table.any_touched() || self.life.rising.is_some() {
-            self.life_goes_on(out);
-            self.settle_services(out);
-            self.flush(out);
-        }
-        self.answer_waits(out);
-        self.first_beat(out);
-        self.end_shutdown(out);
     }
 
     /// Derives deadlines and writes records of everything that changed in this step.
@@ -218,8 +229,10 @@ impl Core {
         while let Some(i) = self.table.next_touched() {
             let s = &mut self.table[i];
             let at = if s.gone { None } else { s.deadline() };
-            if core::mem::replace(&mut s.save, false) && record::worth_keeping(s) {
-                out.records.push(record::service(s));
+            if core::mem::replace(&mut s.save, false) && !s.gone {
+                // An earlier record has to go when there is nothing left to say.
+                let kept = record::worth_keeping(s);
+                out.records.push(if kept { record::service(s) } else { record::service_gone(&s.name) });
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;

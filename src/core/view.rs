@@ -1,7 +1,7 @@
 //! State to replies: every result of a query, as JSON text. Pure.
 
 use super::run::{self, millis, secs};
-use super::service::{Service, State, backoff};
+use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
@@ -85,7 +85,7 @@ impl Core {
         let mut o = Obj::new();
         o.str("name", &s.name).str("state", s.state.name());
         o.str("desired", desired(s)).bool("autostart", s.spec.autostart);
-        o.bool("overridden", s.wanted() != s.spec.autostart);
+        o.bool("overridden", s.wanted() != s.spec.autostart).bool("removed", s.removed);
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_u64("run", live.map(|l| l.run.0));
         o.opt_u64("uptime_secs", live.map(|l| self.now.mono.since(l.begun.mono).as_secs()));
@@ -301,7 +301,12 @@ impl Core {
 }
 
 pub(super) fn desired(s: &Service) -> &'static str {
-    if s.wanted() { "up" } else { "down" }
+    let up = match s.choice {
+        Choice::Up => true,
+        Choice::Down => false,
+        Choice::Auto => s.wanted(),
+    };
+    if up { "up" } else { "down" }
 }
 
 fn survivor(s: &super::Survivor) -> String {

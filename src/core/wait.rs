@@ -203,7 +203,8 @@ impl Core {
                 look => look,
             };
             match look {
-                Look::Open => {}
+                // What failed is on its way again: an old failure must not leave a deadline in the past.
+                Look::Open => item.told_at = None,
                 Look::Done(result, message) => item.done = Some(Done { result, message, ok: true, took }),
                 Look::Failed(message) => {
                     let lines_known = s.last().is_none_or(|r| !r.failed || r.output.is_some());

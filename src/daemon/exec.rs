@@ -9,7 +9,7 @@ use crate::core::{Await, Effect, Input, Out, Start, StartError};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
 use crate::sys;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl Daemon {
 
     /// An event as a line of the daemon's own log: its kind, its name, then what else it says.
     fn tell(&mut self, line: &str) {
-        if !self.gear.log.wants(Level::Info) {
+        if !self.gear.log.wants(Level::Warn) {
             return;
         }
         let Ok(serde_json::Value::Object(event)) = serde_json::from_str(line) else { return };
@@ -97,26 +97,40 @@ impl Daemon {
         for (key, value) in event.iter().filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
             text.push_str(&format!("{key}={value} "));
         }
-        self.gear.log.log(Level::Info, text.trim_end(), self.gear.now);
+        let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
+        let bad = ["failed", "flapping", "error", "behind"].iter().any(|end| kind.ends_with(end));
+        self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 
     /// The service's pipe is with the keeper before the clone, so that no output can be lost with this daemon.
     fn start_child(&mut self, start: Start) {
-        let (run, service, now) = (start.run, Arc::clone(&start.service), self.gear.now);
-        let pipe = match self.capture.ensure(&service, &start.spec.log, &mut self.gear) {
-            Ok(pipe) => pipe,
-            Err(e) => {
-                let message = format!("cannot make the output pipe of {service}: {e}");
-                let error = StartError { message, transient: true };
-                return self.inputs.push(Input::Started { run, result: Err(error) });
+        let (run, service) = (start.run, Arc::clone(&start.service));
+        self.services.insert(run, Arc::clone(&service));
+        if self.bare {
+            let (out, err) = (std::io::stdout(), std::io::stderr());
+            let copies = out.as_fd().try_clone_to_owned().and_then(|o| Ok((o, err.as_fd().try_clone_to_owned()?)));
+            return match copies {
+                Ok((out, err)) => self.clone_child(start, [Arc::new(out), Arc::new(err)]),
+                Err(e) => self.put_off(run, format!("cannot pass the output of hob to {service}: {e}")),
+            };
+        }
+        match self.capture.ensure(&service, &start.spec.log, &mut self.gear) {
+            Ok(pipe) => {
+                self.capture.run_started(run, &service);
+                self.clone_child(start, [Arc::clone(&pipe), pipe]);
             }
-        };
-        self.capture.run_started(run, &service, now, &mut self.gear);
-        self.services.insert(run, service);
-        let output = [pipe.as_fd(), pipe.as_fd()];
+            Err(e) => self.put_off(run, format!("cannot make the output pipe of {service}: {e}")),
+        }
+    }
+
+    fn put_off(&mut self, run: RunId, message: String) {
+        self.inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
+    }
+
+    fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
         if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
             let limit = super::child::SpawnJob::DEADLINE;
-            self.gear.pool.run(Lane::Spawn, "a start", now.mono, limit, move || Job::Spawned(job.run()));
+            self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
         }
     }
 
@@ -202,19 +216,33 @@ impl Daemon {
         self.conns.readmit(&mut |cred, fd| admission.of(cred, fd));
         let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
         let socket = &self.paths.socket;
-        if !sys::net::is_abstract(socket)
+        if !self.bare
+            && !sys::net::is_abstract(socket)
             && let Err(e) = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
         {
             self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
         }
-        if let Err(e) = sys::thread::renice(spec.nice) {
-            self.gear.log(Level::Warn, format!("cannot set daemon.nice to {}: {e}", spec.nice));
-        }
+        self.renice(spec.nice);
         self.gear.log.set(spec.log);
+    }
+
+    /// daemon.nice is added to the niceness that hob was started with, which its jobs keep.
+    fn renice(&mut self, more: i32) {
+        if more == self.reniced {
+            return;
+        }
+        match sys::thread::renice(self.niceness.saturating_add(more)) {
+            Ok(()) => self.reniced = more,
+            Err(e) => self.gear.log(Level::Warn, format!("cannot set daemon.nice to {more}: {e}")),
+        }
+        self.children.set_niceness((self.reniced != 0).then_some(self.niceness));
     }
 
     fn heartbeat(&mut self, state: String) {
         self.gear.link.beat();
+        if self.bare {
+            return;
+        }
         let (beat, file, wall) = (self.paths.heartbeat.clone(), self.paths.state_json.clone(), self.gear.now.wall);
         self.gear.bulk("the heartbeat", move || {
             let one = sys::file::atomic_write(&beat, format!("{wall}\n").as_bytes(), 0o600, false);

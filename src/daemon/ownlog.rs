@@ -33,6 +33,11 @@ pub struct OwnLog {
     base: u64,
     lines: String,
     stderr: Option<File>,
+    /// Standard error is a regular file, which can always be written to.
+    plain: bool,
+    /// The lines that go there: those of this level and more serious ones.
+    stderr_level: Level,
+    errors: String,
     last: Option<Last>,
     /// Lines that could not be written, and why.
     lost: usize,
@@ -54,6 +59,8 @@ impl OwnLog {
     pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<OwnedFd>) -> OwnLog {
         let names = Names::new(path);
         let share = Arc::new(Share::new(names.clone()));
+        let stderr = stderr.map(File::from);
+        let plain = stderr.as_ref().is_some_and(|f| f.metadata().is_ok_and(|m| m.is_file()));
         let mut log = OwnLog {
             names,
             spec,
@@ -61,7 +68,10 @@ impl OwnLog {
             share,
             base: 0,
             lines: String::new(),
-            stderr: stderr.map(File::from),
+            stderr,
+            plain,
+            stderr_level: Level::Trace,
+            errors: String::new(),
             last: None,
             lost: 0,
             failure: String::new(),
@@ -74,6 +84,11 @@ impl OwnLog {
     #[must_use]
     pub fn share(&self) -> Arc<Share> {
         Arc::clone(&self.share)
+    }
+
+    /// Standard error gets lines of this level and more serious ones; all that are logged unless this is called.
+    pub fn limit_stderr(&mut self, level: Level) {
+        self.stderr_level = level;
     }
 
     /// New settings.
@@ -125,7 +140,8 @@ impl OwnLog {
     }
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {
-        let level = match level {
+        let start = self.lines.len();
+        let name = match level {
             Level::Error => "error",
             Level::Warn => "warn ",
             Level::Info => "info ",
@@ -133,12 +149,15 @@ impl OwnLog {
             Level::Trace => "trace",
         };
         // Writing to a String cannot fail.
-        let _ = write!(self.lines, "{wall} {level} ");
+        let _ = write!(self.lines, "{wall} {name} ");
         for (i, part) in text.trim_end().split('\n').enumerate() {
             self.lines.push_str(if i > 0 { "\n    " } else { "" });
             self.lines.extend(part.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }));
         }
         self.lines.push('\n');
+        if self.stderr.is_some() && level <= self.stderr_level {
+            self.errors.push_str(self.lines.get(start..).unwrap_or_default());
+        }
     }
 
     /// Says how often the last line came again.
@@ -164,7 +183,8 @@ impl OwnLog {
             return false;
         }
         let mut lines = std::mem::take(&mut self.lines);
-        self.show(lines.as_bytes());
+        let errors = std::mem::take(&mut self.errors);
+        self.show(errors.as_bytes());
         let grown = match self.write(&lines) {
             Ok(()) => {
                 self.lost = 0;
@@ -241,7 +261,8 @@ impl OwnLog {
     fn show(&mut self, lines: &[u8]) {
         let Some(stderr) = &mut self.stderr else { return };
         for piece in lines.chunks(PIECE) {
-            let written = match logfile::writable(stderr.as_fd(), Duration::ZERO) {
+            let writable = if self.plain { Ok(true) } else { logfile::writable(stderr.as_fd(), Duration::ZERO) };
+            let written = match writable {
                 Ok(true) => stderr.write(piece),
                 Ok(false) => return,
                 Err(e) => Err(e),

@@ -1,4 +1,5 @@
-//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And its end.
+//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And
+//! its end.
 
 use super::gear::{Gear, Job};
 use super::journal::Journal;
@@ -7,7 +8,7 @@ use super::{Daemon, capture, child, conn, events, link, logs, ownlog, pool};
 use crate::base::control::ToDaemon;
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
-use crate::config::{self, Config, DaemonLog, Grant, Level, Restart, ServiceSpec, Who};
+use crate::config::{self, Config, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
 use crate::core::{Boot, Core, Effect, Input, Out, record};
 use crate::sys;
 use crate::sys::table::RunTable;
@@ -22,7 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads, each.
+/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
+/// each.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the keeper's command line says.
@@ -56,6 +58,10 @@ impl Daemon {
         let paths = Arc::new(options.paths);
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
+        if main.is_some() {
+            // Who runs one command wants to see its words, and of hob's only what is wrong.
+            gear.log.limit_stderr(Level::Warn);
+        }
         let mut boot = Boot {
             keeper_pid: handover.keeper_pid,
             daemon_pid: std::process::id(),
@@ -65,9 +71,11 @@ impl Daemon {
             keeper_started: handover.table.keeper_start().0,
             ..Boot::default()
         };
-        let (journal, ring) = restore(&paths, &mut boot, &mut gear);
+        // The person who runs the command was told already.
+        let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+        let (journal, ring) = restore(&paths, bare, &mut boot, &mut gear);
         let config_problem = configure(&paths, main.is_some(), &mut boot, &mut gear);
-        boot.main = main;
+        boot.main = main.map(|(name, spec)| (name, in_container(spec, &mut boot.config.daemon)));
         let words: Arc<dyn Words> = Arc::new(handover.table.clone());
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
@@ -77,7 +85,8 @@ impl Daemon {
         let services = adopt(handover.held, &mut boot, &mut children, &mut capture, &mut gear);
         capture.start(gear.now, &mut gear)?;
         let listener = listener(handover.listener, &mut gear)?;
-        let copy = copied.map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
+        let copy =
+            copied.filter(|_| !bare).map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
         let mut daemon = Daemon {
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
             core: Core::new(),
@@ -89,6 +98,9 @@ impl Daemon {
             out: Out::default(),
             accept_at: None,
             told_gone: false,
+            niceness: sys::thread::niceness(),
+            reniced: 0,
+            bare,
             exit: None,
             _lock: handover.lock,
             gear,
@@ -109,6 +121,8 @@ impl Daemon {
         // Clients that have connected meanwhile are answered in the first turn.
         daemon.rounds();
         daemon.drop_unknown(held);
+        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
+        daemon.journal.want(daemon.journal.sync_token());
         daemon.gear.link.up();
         daemon.accept();
         Ok(daemon)
@@ -201,7 +215,10 @@ fn keeper_key(table: &RunTable) -> String {
 }
 
 /// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
-fn restore(paths: &Paths, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+    if bare {
+        return (Journal::none().journal, events::EventLog::open(&paths.state).log);
+    }
     let loaded = Journal::open(&paths.state).unwrap_or_else(|e| {
         gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
         Journal::none()
@@ -218,8 +235,9 @@ fn restore(paths: &Paths, boot: &mut Boot, gear: &mut Gear) -> (Journal, events:
     (loaded.journal, ring.log)
 }
 
-/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be mended.
-/// A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is wrong with the file.
+/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
+/// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is wrong
+/// with the file.
 fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
     let copy = config_in_effect(paths);
     if boot.generation > 1
@@ -229,7 +247,9 @@ fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) ->
         return read_config(&paths.config).err();
     }
     // One of an earlier keeper must not come back.
-    if let Err(e) = sys::file::remove(&copy) {
+    if copy.exists()
+        && let Err(e) = sys::file::remove(&copy)
+    {
         gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
     }
     if !paths.config.exists() {
@@ -360,7 +380,8 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         notify_dir: paths.run.join("notify"),
         etc: "/etc".into(),
         env: std::env::vars_os().collect(),
-        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)),
+        // Where there was nothing to raise, jobs inherit the right one.
+        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)).filter(|(s, h)| s != h),
         umask: None,
         nice: None,
         oom_score_adj: handover.oom_score_adj,
@@ -387,7 +408,8 @@ fn platform(children: &child::Children, handover: &link::Handover, paths: &Paths
     .to_string()
 }
 
-/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says so.
+/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says
+/// so.
 fn main_service(command: &[OsString], name: Option<String>) -> (String, Arc<ServiceSpec>) {
     let words: Vec<String> = command.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     let program = words.first().map_or("", String::as_str);
@@ -397,6 +419,15 @@ fn main_service(command: &[OsString], name: Option<String>) -> (String, Arc<Serv
     let name = if config::service_name_error(&name).is_some() { "main".to_owned() } else { name };
     let cwd = std::env::current_dir().ok().map(|d| d.to_string_lossy().into_owned());
     (name, Arc::new(ServiceSpec { command: words, cwd, restart: Restart::Never, ..ServiceSpec::default() }))
+}
+
+/// A container's engine kills after ten seconds, so as PID 1 everything has to be over before that.
+fn in_container(spec: Arc<ServiceSpec>, daemon: &mut DaemonSpec) -> Arc<ServiceSpec> {
+    if std::os::unix::process::parent_id() != 1 {
+        return spec;
+    }
+    daemon.shutdown_timeout = Duration::from_secs(8);
+    Arc::new(ServiceSpec { stop_timeout: Duration::from_secs(7), ..ServiceSpec::clone(&spec) })
 }
 
 /// Copies the main service's output to hob's own stdout.

@@ -111,8 +111,8 @@ impl Means {
         let subreaper = own::become_subreaper();
         let (nofile, raised) = own::raise_nofile()?;
         let oom_score_adj = own::set_oom_score_adj(OOM_SCORE_ADJ).unwrap_or(OOM_UNCHANGED);
-        // A channel's message may bring 64 descriptors before it can be refused. Where there are hardly more at all, the
-        // daemon's own share comes first: it gets all that is held here, and a few of its own for each of its jobs.
+        // A channel's message may bring 64 descriptors before it can be refused. Where there are hardly more at all,
+        // the daemon's own share comes first: it gets all that is held here, and a few of its own for each of its jobs.
         let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64).max(raised / 4)).unwrap_or(u32::MAX);
         let flags = if init { FLAG_INIT } else { 0 } | if subreaper { 0 } else { FLAG_NO_SUBREAPER };
         Ok(Means {

@@ -194,3 +194,50 @@ fn an_idle_hob_makes_no_system_call() {
         quiet > 400
     });
 }
+
+#[test]
+fn a_command_of_its_own_leaves_nothing_behind() {
+    // As a user's: a run folder that can be written, and no --home.
+    let home = Home::new("{}");
+    let out = home
+        .bare_command(&["run", "--", "sh", "-c", "echo $HOB_SERVICE; exit 4"])
+        .env("HOME", &home.dir)
+        .env("XDG_STATE_HOME", home.path("s"))
+        .env("XDG_RUNTIME_DIR", home.path("r"))
+        .output()
+        .unwrap();
+    assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(4), &b"sh\n"[..]));
+    if let Ok(left) = fs::read_dir(home.path("r/hob")) {
+        assert_eq!(left.count(), 0, "its folder is gone");
+    }
+}
+
+#[test]
+fn a_command_runs_where_nothing_is_writable() {
+    let able = Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "true"]).output();
+    if !able.is_ok_and(|o| o.status.success()) {
+        return skip("only root can become a user who may write nowhere");
+    }
+    let home = Home::new("{}");
+    // The build folder need not be open to others; a copy is.
+    let copy = home.path("hob");
+    fs::copy(HOB, &copy).unwrap();
+    fs::set_permissions(&home.dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let out = Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "env",
+            "-i",
+            "HOME=/nonexistent",
+            "PATH=/usr/bin:/bin",
+        ])
+        .arg(&copy)
+        .args(["run", "--", "sh", "-c", "echo out; echo err >&2; exit 5"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(5), &b"out\n"[..]), "{err}");
+    assert!(err.contains("err\n") && err.contains("going on without"), "{err}");
+}

@@ -1,4 +1,5 @@
-//! The kill storm: twenty services count into their logs and crash, the daemon is killed over and over, nothing is lost.
+//! The kill storm: twenty services count into their logs and crash, the daemon is killed over and over, nothing is
+//! lost.
 
 use crate::support::*;
 use std::collections::BTreeMap;
@@ -32,8 +33,10 @@ fn kills_of_the_daemon_lose_nothing() {
         let file = home.path(&format!("count-{i}"));
         let lines = 5 + i * 3;
         let command = format!(
-            "n=$(cat {f} 2>/dev/null || echo 0); n=$((n+1)); echo $n > {f}.new; mv {f}.new {f}; echo \"run $n begin\"; j=0; \
-             while [ $j -lt {lines} ]; do j=$((j+1)); echo \"run $n line $j\"; done; sleep 0.0{d}; echo \"run $n end\"; exit $((n % 100 + 1))",
+            "n=$(cat {f} 2>/dev/null || echo 0); n=$((n+1)); echo $n > {f}.new; mv {f}.new {f}; \
+             echo \"run $n begin\"; j=0; \
+             while [ $j -lt {lines} ]; do j=$((j+1)); echo \"run $n line $j\"; done; \
+             sleep 0.0{d}; echo \"run $n end\"; exit $((n % 100 + 1))",
             f = file.display(),
             d = i % 10
         );
@@ -43,6 +46,12 @@ fn kills_of_the_daemon_lose_nothing() {
     }
     home.write_config(&serde_json::json!({ "services": services }).to_string());
     home.start(&[]);
+    let listen = |args: &[&str], file: &str| {
+        let out = std::fs::File::create(home.path(file)).unwrap();
+        home.command(args).stdout(out).spawn().unwrap()
+    };
+    let mut events = listen(&["events", "-f", "--json", "--from", "1"], "events");
+    let mut follower = listen(&["logs", "-f", "-n", "1000000", "s00"], "followed");
     let mut seed = Seed(0x9e37_79b9_7f4a_7c15);
     let (mut slowest, mut killed) = (Duration::ZERO, 0);
     while killed < kills() {
@@ -62,6 +71,20 @@ fn kills_of_the_daemon_lose_nothing() {
     stop.extend(names.iter().map(String::as_str));
     home.ok(&stop);
     let (mut lines, mut runs, mut bad) = (0, 0, Vec::new());
+    wait("the follower has seen all", || home.read("followed").len() >= home.log("s00").len());
+    if home.read("followed") != home.log("s00") {
+        bad.push("what was followed is not what is in the log".to_owned());
+    }
+    let last = home.call("event.history", "{}")["next"].as_u64().unwrap() - 1;
+    wait("all events were heard", || heard(&home.read("events")).last() == Some(&last));
+    let heard = heard(&home.read("events"));
+    if let Some(pair) = heard.windows(2).find(|w| w[1] != w[0] + 1) {
+        bad.push(format!("event {} was followed by event {}", pair[0], pair[1]));
+    }
+    for client in [&mut events, &mut follower] {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
     for (i, name) in names.iter().enumerate() {
         let counted: u64 = home.read(&format!("count-{i}")).trim().parse().unwrap();
         let log = home.log(name);
@@ -76,10 +99,18 @@ fn kills_of_the_daemon_lose_nothing() {
         }
     }
     eprintln!(
-        "storm: {killed} kills, {SERVICES} services, {runs} runs, {lines} lines, {} faults, slowest return {slowest:?}",
+        "storm: {killed} kills, {SERVICES} services, {runs} runs, {lines} lines, {} events,
+             {} faults, slowest return {slowest:?}",
+        heard.len(),
         bad.len()
     );
     assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+/// The sequence numbers of whole lines of events.
+fn heard(text: &str) -> Vec<u64> {
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["seq"].as_u64().unwrap()).collect()
 }
 
 /// Every run but the last, which was stopped, printed each line once and in order; no number came twice.

@@ -1,4 +1,5 @@
-//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held against it.
+//! The invariants. What the core was told and what it ordered is kept here in a simple form, and each order is held
+//! against it.
 
 use crate::disk::Disk;
 use crate::os::{Os, Proc};
@@ -17,7 +18,7 @@ pub enum Wish {
     Auto,
     Up,
     Down,
-    /// Records may have been lost, or another service's start may have lifted it.
+    /// Records may have been lost, so that either is right.
     Either,
 }
 
@@ -26,8 +27,10 @@ pub enum Wish {
 struct Run {
     service: Arc<str>,
     spec: Arc<ServiceSpec>,
-    /// The daemon that ordered the start.
+    /// The daemon that ordered the start, and the how manieth start of all it was.
     epoch: u64,
+    order: u64,
+    begun: u64,
     /// When `Started` is delivered.
     told_at: u64,
     started: bool,
@@ -42,7 +45,7 @@ struct Run {
     orphan: bool,
     /// Its record was lost, so that nobody can know whose it is.
     unrecorded: bool,
-    /// Records were lost after it was forgotten, so its number may be given again.
+    /// Records were lost after it was over, so its number may be given again.
     reusable: bool,
 }
 
@@ -54,9 +57,12 @@ pub struct Check {
     policy: Policy,
     pub config: Config,
     epoch: u64,
+    starts: u64,
     /// A shutdown has begun: where its record ends, `usize::MAX` while that is not known.
     stopping: Option<usize>,
     hurry: bool,
+    /// When the patience of a shutdown ends.
+    stop_by: u64,
     disturbed: bool,
     pub journal_full: bool,
     /// The daemon has not seen a config that it could read.
@@ -65,6 +71,8 @@ pub struct Check {
     leaves: BTreeSet<String>,
     /// Services that are not always restarted in some config: they may finish, and stay so under a new policy.
     pub may_finish: BTreeSet<String>,
+    /// The same for those that are given up in some config.
+    pub may_fail: BTreeSet<String>,
     entities: BTreeSet<String>,
     /// Runs whose record was written and which were not forgotten.
     recorded: BTreeSet<RunId>,
@@ -82,12 +90,18 @@ impl Check {
             policy: Policy::default(),
             config: Config::default(),
             epoch: 0,
+            starts: 0,
             stopping: None,
             hurry: false,
+            stop_by: 0,
             disturbed: false,
             journal_full: false,
             blind: false,
             leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
+            may_fail: all()
+                .filter(|(_, s)| s.restart == Restart::Never || s.max_restarts > 0)
+                .map(|(n, _)| n.clone())
+                .collect(),
             may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             recorded: BTreeSet::new(),
@@ -109,18 +123,9 @@ impl Check {
         self.wishes.entry(service.to_owned()).or_default().push((begin, end, wish));
     }
 
-    /// A person's start pulls up what it requires, even out of a person's stop.
-    pub fn lift(&mut self, service: &str, begin: usize, end: usize) {
-        for name in self.closure(service, false) {
-            if self.wish(&name) == Wish::Down {
-                self.set_wish(&name, Wish::Either, begin, end);
-            }
-        }
-    }
-
     /// A person spoke: the counters of all that is connected with it may begin anew.
     pub fn spoken(&mut self, service: &str, stops: bool) {
-        let mut names = self.closure(service, true);
+        let mut names = self.closure(service);
         names.insert(service.to_owned());
         for name in &names {
             self.policy.forget(name);
@@ -130,15 +135,14 @@ impl Check {
         }
     }
 
-    /// All that it needs, directly and not, and with `both` all that needs it.
-    fn closure(&self, service: &str, both: bool) -> BTreeSet<String> {
+    /// All that it needs and all that needs it, directly and not.
+    fn closure(&self, service: &str) -> BTreeSet<String> {
         let (mut seen, mut stack) = (BTreeSet::new(), vec![service.to_owned()]);
         while let Some(name) = stack.pop() {
             for (other, spec) in &self.config.services {
                 let needs =
                     |s: &ServiceSpec, n: &str| s.requires.iter().chain(&s.wants).chain(&s.after).any(|x| x.name == n);
-                let linked =
-                    self.config.services.get(&name).is_some_and(|s| needs(s, other)) || both && needs(spec, &name);
+                let linked = self.config.services.get(&name).is_some_and(|s| needs(s, other)) || needs(spec, &name);
                 if linked && seen.insert(other.clone()) {
                     stack.push(other.clone());
                 }
@@ -167,7 +171,7 @@ impl Check {
             self.policy.forget_all();
             self.last_end = survives;
             for run in self.runs.values_mut() {
-                run.reusable = run.forgotten;
+                run.reusable = run.over;
             }
         }
     }
@@ -196,6 +200,11 @@ impl Check {
     /// The daemon said that the shutdown is complete.
     pub fn exited(&mut self) {
         self.stopping = None;
+    }
+
+    /// Nothing can be said about how long a shutdown takes now.
+    pub fn disturb(&mut self) {
+        self.disturbed = true;
     }
 
     pub fn shutdown_undisturbed(&self) -> bool {
@@ -257,8 +266,9 @@ impl Check {
     fn booted(&mut self, now: u64, boot: &Boot) {
         self.epoch += 1;
         self.blind = boot.config_error.is_some();
-        if !self.blind {
+        if !self.blind && self.config != boot.config {
             self.config = boot.config.clone();
+            self.policy.forget_all();
         }
         for (run, known) in &mut self.runs {
             known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
@@ -315,22 +325,20 @@ impl Check {
         let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
         run.over = true;
         run.clean = matches!(end, End::Code(0) | End::Unknown);
-        if run.stopped || run.orphan {
+        if run.stopped || run.orphan || run.unrecorded {
             self.policy.stopped(&run.service);
         } else {
-            let healthy = run.ready_at.map_or(0, |at| now - at);
+            // A daemon that took the run over knows only when its start was ordered.
+            let since = if run.epoch == self.epoch { run.ready_at } else { run.ready_at.map(|_| run.begun) };
+            let healthy = since.map_or(0, |at| now - at);
             let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
             self.policy.ended(&run.service, spec, Some(end), healthy, now);
         }
     }
 
     /// Records of one step.
-    pub fn records(&mut self, records: &[Entity], begin: usize) -> Result<(), String> {
+    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
         for r in records {
-            if let (Some(name), None) = (r.key.strip_prefix("service/"), &r.json) {
-                // A service that leaves the config without a wish is not remembered.
-                self.set_wish(name, Wish::Auto, begin, begin + records.len());
-            }
             match &r.json {
                 Some(json) => {
                     if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
@@ -369,8 +377,16 @@ impl Check {
                 Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
                 None => Ok(()),
             },
+            Effect::Stopping { limit } => {
+                // The keeper's limit lies 5 s after the daemon's own.
+                let own = limit.saturating_sub(core::time::Duration::from_secs(5));
+                self.stop_by = now.saturating_add(u64::try_from(own.as_nanos()).unwrap_or(u64::MAX));
+                Ok(())
+            }
             Effect::Exit { .. } => match os.procs.values().find(|p| !self.leaves(p.run)) {
-                Some(p) if !self.hurry && !self.disturbed => Err(format!("exit: process {} still lives", p.pid)),
+                Some(p) if !self.hurry && !self.disturbed && now < self.stop_by => {
+                    Err(format!("exit: process {} still lives", p.pid))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -422,16 +438,24 @@ impl Check {
         }
         for need in &start.spec.requires {
             if !self.reached(&need.name, need.condition) {
-                return Err(format!("order: {name} is started, and {} is not {:?}", need.name, need.condition));
+                let latest = self.runs.iter().filter(|(_, r)| *r.service == *need.name).max_by_key(|(_, r)| r.order);
+                let what = latest.map(|(id, r)| format!("run {id}, over {}, clean {}", r.over, r.clean));
+                return Err(format!(
+                    "order: {name} is started, and {} is not {:?}: {what:?}",
+                    need.name, need.condition
+                ));
             }
         }
         self.policy.started(name, &start.spec, now)?;
+        self.starts += 1;
         self.runs.insert(
             run,
             Run {
                 service: start.service.clone(),
                 spec: start.spec.clone(),
                 epoch: self.epoch,
+                order: self.starts,
+                begun: now,
                 told_at: 0,
                 started: false,
                 ready_at: None,
@@ -448,7 +472,8 @@ impl Check {
     }
 
     fn reached(&self, need: &str, condition: Condition) -> bool {
-        let Some(run) = self.runs.values().rev().find(|r| *r.service == *need) else { return false };
+        let latest = self.runs.values().filter(|r| *r.service == *need).max_by_key(|r| r.order);
+        let Some(run) = latest else { return false };
         let up = run.started && !run.over;
         match condition {
             _ if run.over => run.clean && self.may_finish.contains(need),
@@ -464,7 +489,7 @@ impl Check {
         let ends = matches!(signal, 2 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
-            if wanted_down && signal != 9 {
+            if wanted_down && signal != 9 && !self.blind {
                 self.dependants_gone(&service)?;
             }
         }
@@ -488,6 +513,7 @@ impl Check {
 
     fn forget(&mut self, run: RunId, os: &Os, disk: &Disk) -> Result<(), String> {
         if !self.leaves(run)
+            && self.is_recorded(run)
             && let Some(p) = os.procs.values().find(|p| p.run == run)
         {
             return Err(format!("forget: run {run} still has process {}", p.pid));
@@ -517,7 +543,7 @@ impl Check {
             return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
         }
         match os.of_service(&start.service).next() {
-            Some(p) if !self.leaves(p.run) => {
+            Some(p) if self.counts(p) => {
                 Err(format!("leftovers: {} is started while process {} of run {} lives", start.service, p.pid, p.run))
             }
             _ => Ok(()),

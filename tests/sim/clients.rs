@@ -189,11 +189,6 @@ impl World<'_> {
             let wish = if ask.verb == Verb::Restart && held { Wish::Either } else { wish };
             self.check.set_wish(name, wish, begin, end);
         }
-        if matches!(ask.verb, Verb::Start | Verb::Restart) {
-            for name in &ask.names {
-                self.check.lift(name, begin, end);
-            }
-        }
     }
 
     pub fn disconnect(&mut self, client: u64) {

@@ -61,10 +61,10 @@ impl World<'_> {
         };
         let fine = match (desired, state) {
             ("down", "stopped") => !alive,
-            ("up", "running") => alive,
+            ("up", "running") => alive || restless,
             // A new policy starts nothing that had finished under the old one.
             ("up", "finished") => self.check.may_finish.contains(name),
-            ("up", "failed") => spec.restart == Restart::Never || spec.max_restarts > 0,
+            ("up", "failed") => self.check.may_fail.contains(name),
             ("up", "backoff" | "starting" | "stopping") => restless,
             ("up", "waiting") => {
                 spec.requires.iter().chain(&spec.wants).chain(&spec.after).any(|n| waits(&n.name)) || restless
@@ -78,10 +78,11 @@ impl World<'_> {
             Wish::Either => true,
         };
         if fine && must {
-            Ok(())
-        } else {
-            Err(format!("liveness: {name} ends as {state}, desired {desired}: {spec:?}"))
+            return Ok(());
         }
+        let (wish, program, restart) = (self.check.wish(name), program(spec), spec.restart);
+        let of = format!("wished {wish:?}, runs {program}, restart {restart:?} at most {}", spec.max_restarts);
+        Err(format!("liveness: {name} ends as {state}, desired {desired}, {of}"))
     }
 
     /// With everything at rest nothing may be due but the heartbeat.

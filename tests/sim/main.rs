@@ -2,8 +2,8 @@
 //!
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
 //! With HOB_SIM_LOUD set every step of it is told.
-//! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk by leaving
-//! out operations as long as the same invariant fails, and told with the last steps before the failure.
+//! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk
+//! by leaving out operations as long as the same invariant fails, and told with the last steps before the failure.
 
 #![allow(unreachable_pub, reason = "a test has no outside; `pub` tells what the other files of it use")]
 
@@ -138,15 +138,4 @@ fn the_same_seed_is_the_same_story() {
 #[ignore = "takes as long as HOB_SIM_SEEDS says; meant for a release build"]
 fn sim_long() {
     seeds(SEEDS, number("HOB_SIM_SEEDS").unwrap_or(2000));
-}
-
-#[test]
-fn survey() {
-    std::panic::set_hook(Box::new(|_| {}));
-    let (a, b) = (number("FROM").unwrap_or(0), number("TO").unwrap_or(50));
-    for n in a..b {
-        if let Err(f) = run(&Plan::new(n)) {
-            eprintln!("SEED {n} {}", f.what.chars().take(230).collect::<String>());
-        }
-    }
 }

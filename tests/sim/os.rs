@@ -1,5 +1,5 @@
-//! The fake system: processes with their habits, the keeper's run table, and what outlives whom. It decides nothing; the
-//! world asks it and schedules what it answers.
+//! The fake system: processes with their habits, the keeper's run table, and what outlives whom. It decides nothing;
+//! the world asks it and schedules what it answers.
 
 use crate::plan::{Options, program};
 use crate::rng::Rng;

@@ -89,6 +89,28 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether a daemon that does not run for a while sees it only afterwards.
+    pub fn needs_daemon(&self) -> bool {
+        match self {
+            Action::Ask { .. }
+            | Action::Disconnect { .. }
+            | Action::Reload { .. }
+            | Action::Shutdown { .. }
+            | Action::KillKeeper
+            | Action::Lag { .. }
+            | Action::JournalBehind { .. }
+            | Action::JournalFull { .. } => true,
+            Action::KillDaemon { .. }
+            | Action::KillBoth
+            | Action::PowerLoss { .. }
+            | Action::WallStep { .. }
+            | Action::Freeze { .. }
+            | Action::Crash { .. } => false,
+        }
+    }
+}
+
 /// Where in a round the daemon dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {

@@ -1,5 +1,5 @@
-//! A second, simpler reading of the restart policy, which the core's restarts are held against. It is never stricter than
-//! the documented policy: whatever may have reset the counters resets these.
+//! A second, simpler reading of the restart policy, which the core's restarts are held against. It is never stricter
+//! than the documented policy: whatever may have reset the counters resets these.
 
 use crate::os::MS;
 use hob::config::{Restart, ServiceSpec};
@@ -85,7 +85,8 @@ impl Policy {
             return Err(format!("floor: restart {} of {service} after {was} ns instead of {delay}", streak + 1));
         }
         count.streak += 1;
-        count.times.push(now);
+        // The restart counts from when it was due, however long it then waited for others.
+        count.times.push(since + delay);
         let limit = usize::try_from(spec.max_restarts).unwrap_or(usize::MAX);
         let inside = match spec.window {
             None => count.times.len(),

@@ -170,7 +170,7 @@ impl World<'_> {
                 continue;
             }
             proc.dying = true;
-            let end = if signal != 9 && run.0 % 2 == 0 { End::Code(0) } else { End::Signal(signal) };
+            let end = if signal != 9 && run.0.is_multiple_of(2) { End::Code(0) } else { End::Signal(signal) };
             self.soon(ms, false, Event::ProcEnd(pid, end));
         }
     }

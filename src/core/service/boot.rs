@@ -5,7 +5,7 @@ use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
-use crate::config::{Level, Ready};
+use crate::config::{Level, Ready, Restart};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
@@ -13,10 +13,16 @@ use crate::protocol::methods::EventQuery;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
+/// none is used twice.
+const LOST_RUNS_MAX: u64 = 1000;
+
 impl Core {
     pub(in crate::core) fn boot(&mut self, mut boot: Boot, out: &mut Out) {
         let stored = record::read(core::mem::take(&mut boot.entities));
         let same = stored.meta.as_ref().is_some_and(|m| m.keeper == boot.keeper_key);
+        let clean =
+            stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
         self.keep_aside(stored.aside, out);
@@ -29,12 +35,23 @@ impl Core {
                 self.add_unknown(&intent.service);
             }
         }
+        // A run from here on has never been on record.
+        let unseen = self.next_run;
+        for (run, _) in &boot.leftovers {
+            self.next_run = self.next_run.max(run.0 + 1);
+        }
         for t in &boot.table {
             self.next_run = self.next_run.max(t.run.0 + 1);
         }
+        if stored.meta.is_some() && !same && !clean {
+            self.next_run += LOST_RUNS_MAX;
+        }
+        if stored.shutdown.as_ref().is_some_and(|s| s.keeper != self.facts.keeper) {
+            out.records.push(record::shutdown_void());
+        }
         self.table.connect();
         self.save_meta(out);
-        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, out);
+        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         let mut fields = Obj::new();
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
@@ -104,11 +121,17 @@ impl Core {
                 State::Backoff | State::Failed | State::Finished => state,
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
-            if same && (s.blind || s.wanted()) {
+            // One that is always restarted can only have finished under another policy, or while there was none.
+            let goes_on = kept == State::Finished && s.spec.restart == Restart::Always && !s.blind;
+            if same && (s.blind || s.wanted()) && !goes_on {
                 s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
             self.table.touch(i);
+            if !same {
+                // A second daemon of this keeper must not take the end of an earlier life for one of this life.
+                self.table.save(i);
+            }
         }
     }
 
@@ -133,6 +156,7 @@ impl Core {
         runs: Vec<(RunId, RunIntent)>,
         table: Vec<TableRun>,
         leftovers: Vec<(RunId, Vec<Survivor>)>,
+        unseen: u64,
         out: &mut Out,
     ) -> u64 {
         let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).collect();
@@ -164,7 +188,10 @@ impl Core {
             self.unknown_run(run, Some(slot), left, out);
         }
         for (run, left) in leftovers {
-            self.unknown_run(run, None, left, out);
+            // Runs that were on record and are over left these processes on purpose (`leave_children`).
+            if run.0 >= unseen || self.aside.contains_key(&format!("aside/run/{run}")) {
+                self.unknown_run(run, None, left, out);
+            }
         }
         adopted
     }
@@ -173,7 +200,7 @@ impl Core {
     fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
         // One that has ended was on record, tree and all, and only its slot was not freed any more.
         let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none() && s.exec_error.is_none());
-        if alive || !left.is_empty() {
+        if alive || (slot.is_none() && !left.is_empty()) {
             self.orphan(run, alive, left, out);
         } else if slot.is_some() {
             out.effects.push(Effect::Forget { run });
@@ -196,7 +223,7 @@ impl Core {
     fn adopt(&mut self, i: usize, mut live: Live, slot: TableRun, out: &mut Out) {
         let run = live.run;
         live.pid = slot.pid;
-        if slot.exec_error.is_none() && self.table[i].spec.ready == Ready::Spawned && !self.table[i].blind {
+        if slot.exec_error.is_none() && live.spawned {
             live.ready = live.ready.or(Some(live.begun));
         }
         let since = live.ready.unwrap_or(live.begun);
@@ -235,7 +262,7 @@ impl Core {
         self.events.history(&query).is_ok_and(|text| text.contains(&format!("\"run\":{run},")))
     }
 
-    fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
+    pub(super) fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
         let s = &mut self.table[i];
         if s.state != State::Starting || s.blind {
             return;

@@ -25,7 +25,8 @@ impl Core {
         let s = &mut self.table[i];
         s.runs = s.runs.saturating_add(1);
         let cause = core::mem::take(&mut s.cause);
-        let live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        let mut live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
+        live.spawned = s.spec.ready == Ready::Spawned;
         out.records.push(record::run(s, &live, &self.facts.keeper));
         let mut fields = Obj::new();
         fields.u64("run", run.0).u64("number", s.runs.into()).str("cause", &live.cause.text());
@@ -81,6 +82,8 @@ impl Core {
                     if e.transient { Ended::Delayed(clip(&e.message)) } else { Ended::NotStarted(clip(&e.message)) };
                 let mut fields = Obj::new();
                 fields.u64("run", run.0).str("error", &e.message).bool("transient", e.transient);
+                // Nothing came to be that could be stopped: the failure is its own.
+                live.stop = None;
                 self.await_end(i, out);
                 self.emit("service.start_failed", i, fields.members(), out);
                 self.over(i, end, now, out);
@@ -147,7 +150,7 @@ impl Core {
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
         // Who is ready by being executed is known to be so from the table alone.
-        if self.table[i].spec.ready != Ready::Spawned {
+        if self.table[i].live.as_ref().is_some_and(|l| !l.spawned) {
             self.save_run(i, out);
         }
     }
@@ -197,6 +200,10 @@ impl Core {
             return self.late("a second exit", run, out);
         };
         live.ended(end, usage, now);
+        if live.sequence.phase == Phase::Held {
+            // It was to be stopped, but nothing had been sent yet: this end is its own.
+            live.stop = None;
+        }
         let mut fields = Obj::new();
         fields.u64("run", run.0).opt_u64("pid", live.pid.map(u64::from));
         match end {
@@ -234,7 +241,7 @@ impl Core {
             }
             return;
         };
-        if left.is_empty() {
+        if left.is_empty() || terms.leave_children {
             return self.over(i, end, ended, out);
         }
         if live.stop.is_none() && end == Ended::Code(0) && ended.mono.since(live.begun.mono) < BACKGROUND {
@@ -307,7 +314,11 @@ impl Core {
             return self.enter(i, State::Stopped, "", out);
         }
         match &live.stop {
-            Some(StopWhy::ReadyTimeout) | None if live.again => {}
+            Some(StopWhy::ReadyTimeout) | None if live.again => {
+                // The start that a person asked for comes at once; the policy only counts it.
+                let spec = Arc::clone(&s.spec);
+                let _ = s.counters.verdict(&spec, outcome, self.now.mono);
+            }
             Some(StopWhy::ReadyTimeout) | None if !unseen => return self.apply_policy(i, outcome, out),
             Some(StopWhy::ReadyTimeout) | None => s.cause = Cause::Boot,
             Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),

@@ -3,8 +3,8 @@
 //! # The model
 //! A service has a wish and a state. The **wish** is up or down. It is what a person said last (`Choice::Up`,
 //! `Choice::Down`, kept over daemon deaths and boots); if nobody said anything, it is up when the config says
-//! `autostart` or when something that is up pulled it in. A person's stop beats everything but a later start by a
-//! person. The **state** is what is:
+//! `autostart` or when something that is up pulled it in. A person's stop beats everything but a later start of that
+//! very service by a person. The **state** is what is:
 //!
 //! | state    | a run exists | it leaves this state when                                                              |
 //! |----------|--------------|----------------------------------------------------------------------------------------|
@@ -180,6 +180,8 @@ pub struct Live {
     pub pid: Option<u32>,
     pub begun: Now,
     pub ready: Option<Now>,
+    /// It is ready by being executed.
+    pub spawned: bool,
     /// READY=1 overtook the answer to the start.
     pub early: bool,
     /// The shell has something of it: a slot, processes.
@@ -340,7 +342,8 @@ impl Service {
                 let ready = live.and_then(|l| l.ready)?;
                 self.counters.any().then(|| ready.mono + self.spec.reset_after)
             }
-            State::Stopping => live.and_then(|l| l.sequence.deadline()),
+            // Until the start is answered there is nobody to signal or to look for.
+            State::Stopping => live.filter(|l| l.pid.is_some() || l.end.is_some()).and_then(|l| l.sequence.deadline()),
         }
     }
 
@@ -370,6 +373,7 @@ impl Live {
             pid: None,
             begun,
             ready: None,
+            spawned: false,
             early: false,
             known: true,
             awaiting: false,

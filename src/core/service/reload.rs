@@ -3,7 +3,7 @@
 use super::{Choice, State};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
-use crate::config::{Config, Level, ServiceSpec};
+use crate::config::{Config, Level, Restart, ServiceSpec};
 use crate::core::run::{Cause, StopWhy};
 use crate::core::{Core, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
@@ -138,6 +138,9 @@ impl Core {
                     self.lift(i, Cause::Reload, out);
                 }
                 self.pull(i, false, out);
+            } else if self.table[i].live.is_some() && self.table[i].stop_mark().is_none() {
+                // It was let run while the config could not be read.
+                self.mark_stop(i, &StopWhy::Unwanted);
             }
         }
         report
@@ -167,6 +170,10 @@ impl Core {
         }
         let s = &mut self.table[i];
         let log = s.spec.log != spec.log && s.log_told;
+        let policy =
+            (s.spec.restart, s.spec.max_restarts, s.spec.window) != (spec.restart, spec.max_restarts, spec.window);
+        let was_blind = s.blind;
+        let (molded, policy) = (molded && !was_blind, policy && !was_blind);
         s.spec = spec;
         s.removed = false;
         s.blind = false;
@@ -180,8 +187,18 @@ impl Core {
             return;
         }
         report.updated.push(name);
+        if let Some(run) = self.table[i].live.as_ref().map(|l| l.run).filter(|_| was_blind) {
+            self.adopt_readiness(i, run, out);
+        }
         let s = &mut self.table[i];
-        if molded && s.wanted() && matches!(s.state, State::Failed | State::Backoff) {
+        let again = match s.state {
+            State::Failed => molded || policy,
+            State::Backoff => molded,
+            // While the config could not be read the default policy had to judge.
+            State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always,
+            State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
+        };
+        if again && s.wanted() {
             s.counters.clear();
             self.lift(i, Cause::Reload, out);
         }

@@ -108,24 +108,22 @@ impl Core {
             .any(|d| d.wanted() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After))
     }
 
-    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts what it requires out
-    /// of a person's stop and out of failure; nothing else does.
+    /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts them out of failure.
+    /// Nothing lifts what a person stopped: that takes a start of that very service.
     pub(in crate::core) fn pull(&mut self, first: usize, by_person: bool, out: &mut Out) {
         let (mut stack, mut seen) = (vec![first], BTreeSet::from([first]));
         while let Some(i) = stack.pop() {
             for at in 0..self.table[i].needs.len() {
                 let e = self.table[i].needs[at];
                 let to = e.to as usize;
-                let force = by_person && e.kind == Kind::Requires;
                 if e.kind == Kind::After || !seen.insert(to) {
                     continue;
                 }
                 let need = &mut self.table[to];
-                if need.choice == Choice::Down && !force {
+                if need.choice == Choice::Down {
                     continue;
                 }
                 if !need.wanted() {
-                    need.choice = Choice::Auto;
                     need.pulled = true;
                     self.table.save(to);
                 }

@@ -1,46 +1,52 @@
 //! hob: one small Unix program that keeps services running and can always say why. This page is the map of its code.
 //!
 //! # What runs
-//! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the run table, the
-//!   pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the daemon again when it dies.
-//! - The **daemon** ([`daemon`]): its child, which decides and acts. One reactor thread, and a small pool for what may block.
-//! - The **command line** ([`cli`]) and the **client library** ([`client`]): talk to the daemon in JSON-RPC over one Unix socket.
+//! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the
+//!   run
+//!   table, pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the next daemon.
+//! - The **daemon** ([`daemon`]): its child, which decides and acts. One reactor thread, and a small pool for what may
+//!   block.
+//! - The **command line** ([`cli`]) and the **client library** ([`client`]): they speak JSON-RPC over one Unix socket.
 //!
-//! A crash, a kill -9 and an upgrade of the daemon are one path: the keeper starts the next one and hands it everything over.
+//! A crash, a kill -9 and an upgrade of the daemon are one path: the keeper starts the next one and hands it
+//! everything.
 //!
 //! # Rooms
 //! Imports only point down this list. Each room's first line says what it is for and what it may touch.
 //! - [`cli`]: flags (one table drives parsing, help and completions), one file a noun, rendering
 //! - [`client`]: blocking library: connect, call, subscribe, logs, ensure_running
 //! - [`keeper`]: uses `sys` and `base` alone
-//! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the parts share);
-//!   parts: `conn` (clients), `child` (processes), `capture` (output to files), `logs` (files to clients), `journal`, `events`
-//!   (the ring file), `link` (the keeper), `pool` (threads), `source` (tokens), `ownlog`
-//! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in each
-//! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`), `request` (the
-//!   one match over `Request`), `service` (the state machine; its first page is the essay on it), `run` (records, why), `view`
-//!   (state to replies), `event`, `keys`, `record` (state to journal and back)
+//! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the
+//!   parts share), and the parts: `conn` (clients), `child` (processes), `capture` (output to files), `logs` (files to
+//!   clients), `journal`, `events` (the ring file), `link` (the keeper), `pool` (threads), `source` (tokens), `ownlog`
+//! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
+//!   each
+//! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
+//!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
+//!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon
 //!
 //! # Invariants
-//! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread, randomness or
-//!   hash-ordered map: time and text come in as values. `tests/tidy.rs` enforces it, with the layers and the size limits.
-//! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and traced.
-//! - A round's records are written to the journal before any of its effects runs, and its events to the ring before anybody is
-//!   told. A reply that promises durability waits for the sync as well.
+//! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread,
+//!   randomness or hash-ordered map: time and text come in as values. `tests/tidy` enforces it, with the layers and sizes.
+//! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and
+//!   traced.
+//! - A round's records are written to the journal before any of its effects runs, and its events to the ring before
+//!   anybody is told. A reply that promises durability waits for the sync as well.
 //! - Bytes of output never enter the core, and never the daemon's memory on their way to the file.
 //! - Nothing that matters leaves the kernel before it is on record: an end is in the run table before it is reaped, a
-//!   notification is journalled before it is received, a descriptor is with the keeper before a child is cloned with it.
+//!   notification is journalled before it is received, a pipe is with the keeper before a child is cloned with it.
 //! - Closing always deregisters first: the keeper's duplicate keeps a closed descriptor alive in the selector.
 //! - No signal goes to a bare pid that may have been recycled.
 //! - With nothing due, keeper and daemon sleep without a timeout: there is no tick.
 //!
 //! # The life of one request
-//! `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets marks, `settle` propagates them and
-//! emits), the round's records are written, `exec` runs the effects in order, `conn::reply` queues, and the end of the turn
-//! writes once for each connection. Other triggers take the same road: an end of a child, a deadline, a message of the keeper.
+//! `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets marks, `settle` propagates
+//! them and emits), the round's records are written, `exec` runs the effects in order, `conn::reply` queues, and the
+//! end of the turn writes once for each connection. Other triggers take the same road: an end of a child, a deadline, a
+//! message of the keeper.
 #![deny(unsafe_code)]
 
 pub mod base;

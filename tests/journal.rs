@@ -1,4 +1,5 @@
-//! The journal on real files and real threads: frozen files of every version, group commit through the pool, full disks.
+//! The journal on real files and real threads: frozen files of every version, group commit through the pool, full
+//! disks.
 
 // Helpers of a test fail as loudly as the test, and a skipped part must be seen.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -124,7 +125,8 @@ fn a_thousand_waiting_rounds_need_few_syncs() {
     assert_eq!(Journal::open(&t.0).unwrap().entities.len(), 1001);
 }
 
-/// Runs this test again in a child prepared by `script`, whose `$0` and `$@` are the command; false if that is impossible here.
+/// Runs this test again in a child prepared by `script`, whose `$0` and `$@` are the command; false if that is
+/// impossible here.
 fn in_child(test: &str, script: &str, dir: &Path) -> bool {
     let me = std::env::current_exe().unwrap();
     let output = Command::new("sh")

@@ -1,8 +1,8 @@
-//! Frozen transcripts of the three framings: what a client of an earlier version sends is understood, and what it gets is what it
-//! got then, byte for byte. A transcript may be added, none may be changed.
+//! Frozen transcripts of the three framings: what a client of an earlier version sends is understood, and what it gets
+//! is what it got then, byte for byte. A transcript may be added, none may be changed.
 //!
-//! `>` what the client sends, `<` what it must get, `=` an event: the client shuts its side, the daemon closes. The core is a
-//! table of fixed answers.
+//! `>` what the client sends, `<` what it must get, `=` an event: the client shuts its side, the daemon closes. The
+//! core is a table of fixed answers.
 
 // Every unwrap here is an assertion of a test.
 #![allow(clippy::unwrap_used)]
@@ -90,7 +90,10 @@ impl Daemon {
         self.conns.reply(req, &result);
         match request {
             Request::EventSubscribe(_) => {
-                let event = r#"{"subscription":1,"event":{"seq":42,"time":"2026-01-02T03:04:05.678Z","kind":"service.ready","name":"web"}}"#;
+                let event = concat!(
+                    r#"{"subscription":1,"event":{"seq":42,"time":"2026-01-02T03:04:05.678Z","#,
+                    r#""kind":"service.ready","name":"web"}}"#
+                );
                 self.conns.notify(conn, StreamId(1), "event", event);
                 self.conns.notify(conn, StreamId(1), "event.lagged", r#"{"subscription":1,"resume_from":43}"#);
             }

@@ -1,4 +1,5 @@
-//! Plain values that every room may use: time, ids, units, limits, timers, seeded chance. Touches nothing outside itself.
+//! Plain values that every room may use: time, ids, units, limits, timers, seeded chance. Touches nothing outside
+//! itself.
 
 pub mod access;
 pub mod control;

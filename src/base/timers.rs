@@ -1,10 +1,11 @@
 //! One timer wheel for all deadlines: one deadline an entity, set, replaced and cancelled in constant time. Pure.
 //!
-//! Eight levels of 64 slots; a slot of level 0 is a millisecond wide, one of each further level 64 times as much. A deadline
-//! lies on the level of the highest digit (base 64) in which its millisecond differs from the wheel's own time, so that the
-//! first occupied slot of the lowest occupied level holds the earliest one. Slots only sort roughly; every deadline is kept
-//! to the nanosecond, `next` answers the earliest one exactly, and moving entries to lower levels happens when something is
-//! popped anyway. Nothing ever fires early and nobody is woken for the wheel's own sake.
+//! Eight levels of 64 slots; a slot of level 0 is a millisecond wide, one of each further level 64 times as much. A
+//! deadline lies on the level of the highest digit (base 64) in which its millisecond differs from the wheel's own
+//! time, so that the first occupied slot of the lowest occupied level holds the earliest one. Slots only sort roughly;
+//! every deadline is kept to the nanosecond, `next` answers the earliest one exactly, and moving entries to lower
+//! levels happens when something is popped anyway. Nothing ever fires early and nobody is woken for the wheel's own
+//! sake.
 
 use crate::base::time::Mono;
 use core::cell::Cell;
@@ -90,8 +91,8 @@ impl<K: Key> Wheel<K> {
         }
     }
 
-    /// Sets the deadline of `key`, instead of the one it had. The same deadline again changes nothing, nor the order among
-    /// equal ones.
+    /// Sets the deadline of `key`, instead of the one it had. The same deadline again changes nothing, nor the order
+    /// among equal ones.
     pub fn set(&mut self, key: K, at: Mono) {
         let index = key.index();
         let i = index as usize;

@@ -11,15 +11,15 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a log stream yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogChunk {
-    /// Bytes as the service wrote them, and the position of the first one, counted over all of its log's life. A chunk may end
-    /// within a line.
+    /// Bytes as the service wrote them, and the position of the first one, counted over all of its log's life. A chunk
+    /// may end within a line.
     Data { name: String, position: u64, bytes: Vec<u8> },
     /// So many bytes were rotated away before they were read.
     Gap { name: String, dropped: u64 },
 }
 
-/// Chunks of logs, in the order in which they come. Ends when all that was asked for has been read, with `follow` never.
-/// After an error it ends.
+/// Chunks of logs, in the order in which they come. Ends when all that was asked for has been read, with `follow`
+/// never. After an error it ends.
 #[derive(Debug)]
 pub struct LogStream {
     line: Line,

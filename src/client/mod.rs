@@ -1,8 +1,8 @@
-//! The blocking client library, for hob's own command line, for plugins and for anyone else. Touches the control socket, and
-//! `/dev/urandom` once for the keys that make requests safe to send again.
+//! The blocking client library, for hob's own command line, for plugins and for anyone else. Touches the control
+//! socket, and `/dev/urandom` once for the keys that make requests safe to send again.
 //!
-//! A daemon may die and come back at any moment without its clients noticing: [`Client::call`] sends a request again with the
-//! same key, [`Subscription`] goes on with the next event, [`LogStream`] with the next byte.
+//! A daemon may die and come back at any moment without its clients noticing: [`Client::call`] sends a request again
+//! with the same key, [`Subscription`] goes on with the next event, [`LogStream`] with the next byte.
 //!
 //! ```
 //! use hob::client::Client;
@@ -185,8 +185,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon whose control socket this is (`@name` is an abstract one, on Linux). Does not wait for a daemon
-    /// to be started: see [`ensure_running`].
+    /// Connects to the daemon whose control socket this is (`@name` is an abstract one, on Linux). Does not wait for a
+    /// daemon to be started: see [`ensure_running`].
     ///
     /// # Errors
     /// `Io`: `NotFound` and `ConnectionRefused` mean that none runs, `PermissionDenied` that it is not for this user.
@@ -215,8 +215,8 @@ impl Client {
         self.limit = limit;
     }
 
-    /// Calls a method. When the connection is lost before the reply has come, the call is sent again over a new one; what
-    /// changes something carries a key, so it is done once.
+    /// Calls a method. When the connection is lost before the reply has come, the call is sent again over a new one;
+    /// what changes something carries a key, so it is done once.
     ///
     /// # Errors
     /// `Rpc` is the daemon's answer; after `Closed` or `Io` it is not known whether the call had an effect.
@@ -269,8 +269,8 @@ impl Client {
         Ok((crate::protocol::rpc::request_text(self.next_id, method, params.as_deref()), safe))
     }
 
-    /// Subscribes to events on a connection of its own. `kinds` are patterns such as `service.*`, `names` the services meant;
-    /// empty lists mean all. `from` is the first sequence number wanted; without it events begin now.
+    /// Subscribes to events on a connection of its own. `kinds` are patterns such as `service.*`, `names` the services
+    /// meant; empty lists mean all. `from` is the first sequence number wanted; without it events begin now.
     ///
     /// # Errors
     /// As [`Client::call`].
@@ -278,8 +278,8 @@ impl Client {
         Subscription::open(Line::new(self.line.target.clone()), kinds, names, from)
     }
 
-    /// Reads logs on a connection of its own: the last `lines` lines of each service, and with `follow` what comes after. No
-    /// names mean the daemon's own log.
+    /// Reads logs on a connection of its own: the last `lines` lines of each service, and with `follow` what comes
+    /// after. No names mean the daemon's own log.
     ///
     /// # Errors
     /// As [`Client::call`].
@@ -301,8 +301,8 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T, ClientError> {
     serde_json::from_value(value).map_err(|e| ClientError::Unexpected(format!("the answer is of another kind: {e}")))
 }
 
-/// Gives params a key, by name; params given by position get their names. `false` when they fit neither way, and the daemon
-/// will say so.
+/// Gives params a key, by name; params given by position get their names. `false` when they fit neither way, and the
+/// daemon will say so.
 fn add_key(method: &Method, params: &mut Value) -> bool {
     if let Value::Array(list) = params {
         if list.len() > method.params.len() {

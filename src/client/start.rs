@@ -1,4 +1,5 @@
-//! A daemon when one is needed: asks whether it runs, starts it, waits for its answer. Starts one program, reads one log.
+//! A daemon when one is needed: asks whether it runs, starts it, waits for its answer. Starts one program, reads one
+//! log.
 
 use super::{Client, ClientError};
 use serde_json::{Value, json};
@@ -45,8 +46,8 @@ impl Start {
 /// A client of the daemon, which is started if none answers. Several callers at once are no harm: one daemon results.
 ///
 /// # Errors
-/// `NotStarted` when it does not answer in time, with the log's path and last lines; `Rpc` or `Io` when there is one that this
-/// user must not talk to.
+/// `NotStarted` when it does not answer in time, with the log's path and last lines; `Rpc` or `Io` when there
+/// is one that this user must not talk to.
 pub fn ensure_running(start: &Start) -> Result<Client, ClientError> {
     let deadline = Instant::now() + start.limit;
     if let Some(client) = answering(start, deadline)? {

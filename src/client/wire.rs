@@ -1,5 +1,5 @@
-//! The bare connection: whole messages out and in. Native framing out; what comes in is read in whatever framing it has, because a
-//! daemon that turns a client away may not know the client's yet.
+//! The bare connection: whole messages out and in. Native framing out; what comes in is read in whatever framing it
+//! has, because a daemon that turns a client away may not know the client's yet.
 
 use super::ClientError;
 use crate::base::ids::StreamId;

@@ -155,9 +155,9 @@ impl Keys {
         self.order.values().nth(to_drop).and_then(|k| self.kept.get(k)).is_some_and(|k| k.guarded <= now.mono)
     }
 
-    /// A request that was `New` has its result. With `keep` it is kept: appends its record, and those of what is dropped
-    /// for it. Without, nothing was done, and a repetition is tried anew. Returns the requests that joined: they get the
-    /// same answer. Any other request changes nothing.
+    /// A request that was `New` has its result. With `keep` it is kept: appends its record, and those of what is
+    /// dropped for it. Without, nothing was done, and a repetition is tried anew. Returns the requests that joined:
+    /// they get the same answer. Any other request changes nothing.
     #[must_use]
     pub fn finish(
         &mut self,
@@ -406,9 +406,10 @@ mod tests {
             Verdict::New,
             "another user's key is another key"
         );
-        assert!(
-            matches!(keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)), Verdict::Conflict(e) if e.code == Code::Conflict)
-        );
+        assert!(matches!(
+            keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)),
+            Verdict::Conflict(e) if e.code == Code::Conflict
+        ));
         assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(5)), Verdict::Join);
         keys.closed(ConnId(2));
         assert!(keys.is_open(ReqId(1)) && !keys.is_open(ReqId(5)));

@@ -9,7 +9,7 @@ use crate::core::{Await, Effect, Input, Out, Start, StartError};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
 use crate::sys;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -70,7 +70,10 @@ impl Daemon {
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
-            Effect::Ready => self.gear.link.ready(),
+            Effect::Ready => {
+                self.gear.link.ready();
+                self.ready = true;
+            }
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }
@@ -105,21 +108,26 @@ impl Daemon {
         self.services.insert(run, Arc::clone(&service));
         if self.bare {
             let (out, err) = (std::io::stdout(), std::io::stderr());
-            return self.clone_child(start, [out.as_fd(), err.as_fd()]);
+            let copies = out.as_fd().try_clone_to_owned().and_then(|o| Ok((o, err.as_fd().try_clone_to_owned()?)));
+            return match copies {
+                Ok((out, err)) => self.clone_child(start, [Arc::new(out), Arc::new(err)]),
+                Err(e) => self.put_off(run, format!("cannot pass the output of hob to {service}: {e}")),
+            };
         }
         match self.capture.ensure(&service, &start.spec.log, &mut self.gear) {
             Ok(pipe) => {
-                self.capture.run_started(run, &service, self.gear.now, &mut self.gear);
-                self.clone_child(start, [pipe.as_fd(), pipe.as_fd()]);
+                self.capture.run_started(run, &service);
+                self.clone_child(start, [Arc::clone(&pipe), pipe]);
             }
-            Err(e) => {
-                let message = format!("cannot make the output pipe of {service}: {e}");
-                self.inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
-            }
+            Err(e) => self.put_off(run, format!("cannot make the output pipe of {service}: {e}")),
         }
     }
 
-    fn clone_child(&mut self, start: Start, output: [BorrowedFd<'_>; 2]) {
+    fn put_off(&mut self, run: RunId, message: String) {
+        self.inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
+    }
+
+    fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
         if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
             let limit = super::child::SpawnJob::DEADLINE;
             self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
@@ -197,10 +205,20 @@ impl Daemon {
         {
             self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
         }
-        if let Err(e) = sys::thread::renice(spec.nice) {
-            self.gear.log(Level::Warn, format!("cannot set daemon.nice to {}: {e}", spec.nice));
-        }
+        self.renice(spec.nice);
         self.gear.log.set(spec.log);
+    }
+
+    /// daemon.nice is added to the niceness that hob was started with, which its jobs keep.
+    fn renice(&mut self, more: i32) {
+        if more == self.reniced {
+            return;
+        }
+        match sys::thread::renice(self.niceness.saturating_add(more)) {
+            Ok(()) => self.reniced = more,
+            Err(e) => self.gear.log(Level::Warn, format!("cannot set daemon.nice to {more}: {e}")),
+        }
+        self.children.set_niceness((self.reniced != 0).then_some(self.niceness));
     }
 
     fn heartbeat(&mut self, state: String) {

@@ -1,5 +1,6 @@
-//! What the parts of the daemon share: the selector, the pool, the keeper, the run table, the own log, the clock of this turn.
-//! Here they meet the narrow interfaces by which capture, children and log streams see the daemon around them.
+//! What the parts of the daemon share: the selector, the pool, the keeper, the run table, the own log, the clock of
+//! this turn. Here they meet the narrow interfaces by which capture, children and log streams see the daemon around
+//! them.
 
 use super::child;
 use super::conn::Conns;

@@ -1,7 +1,7 @@
 //! The daemon acts: one loop turns readiness into inputs for the core and effects into system calls.
 //!
-//! One turn: wait until something is ready or due; turn what is ready into inputs, in a fixed order; let the core decide; write
-//! the round's records; run the effects in order; what they answer is the next round's input.
+//! One turn: wait until something is ready or due; turn what is ready into inputs, in a fixed order; let the core
+//! decide; write the round's records; run the effects in order; what they answer is the next round's input.
 
 pub mod capture;
 pub mod child;
@@ -70,9 +70,14 @@ struct Daemon {
     services: BTreeMap<RunId, Arc<str>>,
     /// The core knows that the keeper is gone.
     told_gone: bool,
+    /// The niceness hob was started with, and what daemon.nice has added to its own.
+    niceness: i32,
+    reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     exit: Option<u8>,
+    /// Everything has come up, and what that took can be given back.
+    ready: bool,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
 }
@@ -109,6 +114,10 @@ impl Daemon {
                 return Ok(code);
             }
             let timeout = self.timeout();
+            if self.ready && timeout != Some(Duration::ZERO) {
+                self.ready = false;
+                sys::memory::settle();
+            }
             match self.gear.poll.poll(&mut events, timeout) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,
@@ -153,7 +162,7 @@ impl Daemon {
         match r.source {
             Source::Waker => self.pool_results(),
             Source::Notify(name) => self.notified(&name),
-            Source::Output(name) => self.capture.readable(&name, self.gear.now, &mut self.gear),
+            Source::Output(name) => self.capture.readable(&name),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
                 self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
@@ -186,8 +195,8 @@ impl Daemon {
         self.accept_at = wait.map(|w| self.gear.now.mono + w);
     }
 
-    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of its own
-    /// follows each.
+    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
+    /// its own follows each.
     fn notified(&mut self, service: &str) {
         while let Some(input) = self.children.notified(&self.gear.table, service) {
             self.inputs.push(input);
@@ -245,7 +254,7 @@ impl Daemon {
                 }
                 Done::Panicked { name, message } => {
                     self.gear.log(Level::Error, format!("a fault in {name}: {message}"));
-                    if name == "sync" || name == "snapshot" {
+                    if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
                 }
@@ -283,6 +292,9 @@ impl Daemon {
         if past(self.gear.pool.next_deadline()) {
             for late in self.gear.pool.overdue(now) {
                 self.gear.log(Level::Warn, format!("{} has not ended in time; another thread goes on", late.name));
+                if late.name.starts_with("journal") {
+                    self.journal.overdue();
+                }
             }
         }
         if past(self.children.next_deadline()) {
@@ -306,7 +318,7 @@ impl Daemon {
     fn rounds(&mut self) {
         for _ in 0..ROUNDS_PER_TURN {
             if self.inputs.is_empty() {
-                return;
+                break;
             }
             let mut out = core::mem::take(&mut self.out);
             let mut inputs = core::mem::take(&mut self.inputs);
@@ -315,7 +327,7 @@ impl Daemon {
                     && let Some(name) = self.services.get(run)
                 {
                     // What lies in the pipe now is all that the run wrote.
-                    self.capture.run_ended(*run, name, self.gear.now, &mut self.gear);
+                    self.capture.run_ended(*run, name);
                 }
                 self.core.step(self.gear.now, input, &mut out);
             }
@@ -324,23 +336,27 @@ impl Daemon {
             self.run(&mut out);
             self.out = out;
         }
+        self.write_events();
     }
 
-    /// The round's records in one write, and its events in another, before anything of it is done or told.
+    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of rounds
+    /// without records go with those of the next: what such a round did is found out again by a next daemon, with its events.
     fn write_round(&mut self, out: &mut Out) {
+        for effect in &out.effects {
+            if let crate::core::Effect::Event { line, .. } = effect {
+                self.ring.add(line);
+            }
+        }
         if !out.records.is_empty() {
             self.journal.append(self.gear.now.mono, &out.records);
             out.records.clear();
             self.inputs.extend(self.journal.poll_facts());
+            self.write_events();
         }
-        let lines = out.effects.iter().filter_map(|e| match e {
-            crate::core::Effect::Event { line, .. } => Some(line.as_str()),
-            _ => None,
-        });
-        let mut lines = lines.peekable();
-        if lines.peek().is_some()
-            && let Some(problem) = self.ring.append(lines)
-        {
+    }
+
+    fn write_events(&mut self) {
+        if let Some(problem) = self.ring.flush() {
             self.gear.log(Level::Warn, problem);
         }
     }
@@ -355,6 +371,7 @@ impl Daemon {
         for report in self.journal.reports() {
             self.gear.log(Level::Warn, report);
         }
+        self.capture.pump(self.gear.now, &mut self.gear);
         self.release();
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {

@@ -80,8 +80,8 @@ impl Sources {
         }
     }
 
-    /// Deregisters a descriptor that is about to be closed. A duplicate in the keeper would keep it alive in the selector, so
-    /// this must come before every close.
+    /// Deregisters a descriptor that is about to be closed. A duplicate in the keeper would keep it alive in the
+    /// selector, so this must come before every close.
     pub fn remove(&mut self, registry: &Registry, fd: RawFd, token: Token) {
         // An error here means that it was not registered, which is what is wanted.
         let _ = SourceFd(&fd).deregister(registry);

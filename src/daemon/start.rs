@@ -1,4 +1,5 @@
-//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And its end.
+//! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And
+//! its end.
 
 use super::gear::{Gear, Job};
 use super::journal::Journal;
@@ -22,7 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads, each.
+/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
+/// each.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the keeper's command line says.
@@ -33,6 +35,8 @@ pub struct Options {
     pub command: Option<Vec<OsString>>,
     /// Say nothing to standard error.
     pub quiet: bool,
+    /// The hob before this one ended properly, or there was none.
+    pub clean: bool,
     /// Its name, where it is not that of its program.
     pub name: Option<String>,
 }
@@ -43,6 +47,7 @@ pub struct Options {
 /// When it was not started by a keeper, or the system refuses what nothing works without.
 pub fn run(options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
+    sys::memory::one_heap();
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
     let mut daemon = Daemon::start(options, link, handover)?;
@@ -54,6 +59,7 @@ pub fn run(options: Options) -> io::Result<u8> {
 impl Daemon {
     fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
         let paths = Arc::new(options.paths);
+        let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
         if main.is_some() {
@@ -71,7 +77,7 @@ impl Daemon {
         };
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
-        let (journal, ring) = restore(&paths, bare, &mut boot, &mut gear);
+        let (journal, ring) = restore(&paths, bare, &mut clean, &mut boot, &mut gear);
         configure(&paths, main.is_some(), &mut boot, &mut gear);
         boot.main = main.map(|(name, spec)| (name, in_container(spec, &mut boot.config.daemon)));
         let words: Arc<dyn Words> = Arc::new(handover.table.clone());
@@ -79,7 +85,7 @@ impl Daemon {
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
-        let services = adopt(handover.held, &mut boot, &mut children, &mut capture, &mut gear);
+        let services = adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear);
         capture.start(gear.now, &mut gear)?;
         let listener = listener(handover.listener, &mut gear)?;
         let copy =
@@ -94,8 +100,11 @@ impl Daemon {
             out: Out::default(),
             accept_at: None,
             told_gone: false,
+            niceness: sys::thread::niceness(),
+            reniced: 0,
             bare,
             exit: None,
+            ready: false,
             _lock: handover.lock,
             gear,
             children,
@@ -199,14 +208,23 @@ fn keeper_key(table: &RunTable) -> String {
 }
 
 /// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
-fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+fn restore(
+    paths: &Paths,
+    bare: bool,
+    clean: &mut bool,
+    boot: &mut Boot,
+    gear: &mut Gear,
+) -> (Journal, events::EventLog) {
     if bare {
+        *clean = false;
         return (Journal::none().journal, events::EventLog::open(&paths.state).log);
     }
     let loaded = Journal::open(&paths.state).unwrap_or_else(|e| {
         gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
+        *clean = false;
         Journal::none()
     });
+    *clean &= loaded.reports.is_empty();
     for report in loaded.reports {
         gear.log(Level::Warn, report);
     }
@@ -219,7 +237,8 @@ fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Jour
     (loaded.journal, ring.log)
 }
 
-/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be mended.
+/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
+/// mended.
 fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) {
     if !paths.config.exists() {
         if has_main {
@@ -278,6 +297,7 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
 fn adopt(
     held: BTreeMap<String, Vec<OwnedFd>>,
+    clean: bool,
     boot: &mut Boot,
     children: &mut child::Children,
     capture: &mut capture::Capture,
@@ -296,7 +316,8 @@ fn adopt(
     let services = record::services_of_runs(&boot.entities);
     boot.table = children.adopt(&mut gear.ctx(), &|run| services.get(&run).cloned());
     if boot.generation == 1 {
-        boot.leftovers = children.leftovers(&gear.table);
+        // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
+        boot.leftovers = children.leftovers(&gear.table, !clean || !services.is_empty());
     }
     services
 }
@@ -320,7 +341,8 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         notify_dir: paths.run.join("notify"),
         etc: "/etc".into(),
         env: std::env::vars_os().collect(),
-        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)),
+        // Where there was nothing to raise, jobs inherit the right one.
+        nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)).filter(|(s, h)| s != h),
         umask: None,
         nice: None,
         oom_score_adj: handover.oom_score_adj,
@@ -347,7 +369,8 @@ fn platform(children: &child::Children, handover: &link::Handover, paths: &Paths
     .to_string()
 }
 
-/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says so.
+/// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says
+/// so.
 fn main_service(command: &[OsString], name: Option<String>) -> (String, Arc<ServiceSpec>) {
     let words: Vec<String> = command.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     let program = words.first().map_or("", String::as_str);

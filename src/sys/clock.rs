@@ -2,10 +2,18 @@
 
 use crate::base::time::{Mono, Now, Wall};
 
+/// Counts only while the machine is awake.
+#[cfg(target_os = "macos")]
+const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+#[cfg(target_os = "openbsd")]
+const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME;
+#[cfg(not(any(target_os = "macos", target_os = "openbsd")))]
+const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
 /// Reads both clocks. Neither call can fail on a supported system.
 #[must_use]
 pub fn now() -> Now {
-    let mono = read(libc::CLOCK_MONOTONIC);
+    let mono = read(AWAKE);
     let wall = read(libc::CLOCK_REALTIME);
     let nanos = |t: &libc::timespec| u64::try_from(t.tv_nsec).unwrap_or(0);
     let secs = u64::try_from(mono.tv_sec).unwrap_or(0);

@@ -1,9 +1,9 @@
 //! The operating system: the only unsafe code and the only `cfg` on it. Safe wrappers out, raw calls in.
 //!
 //! What every Unix shares is here in one file each; what differs is one folder a platform with the same names in each:
-//! - `spawn`: clone or fork, exec, and the fixed list of steps between them
-//! - `table`: the run table shared by keeper and daemons
-//! - `wait`: ends of children, signals to exactly the process that is meant
+//! - `spawn`: clone or fork, exec, and the fixed list of steps between them (`plan` says what is started)
+//! - `memory`: memory that several processes share, below the run table (`table`)
+//! - `wait`: ends of children (`end`), signals to exactly the process that is meant
 //! - `signals`: signals of the process itself as a readable descriptor
 //! - `identity`: what tells one process and one boot from another
 //! - `thread`: priority of one thread
@@ -15,9 +15,14 @@
 
 pub mod chan;
 pub mod clock;
+mod end;
 pub mod file;
 pub mod logfile;
+pub mod mask;
+pub mod memory;
 pub mod net;
+mod plan;
+pub mod table;
 pub mod user;
 
 #[cfg(target_os = "linux")]
@@ -42,7 +47,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{SYSTEM_RUN, identity, notify, pipe, rlimit, signals, spawn, table, thread, tree, wait};
+pub use os::{SYSTEM_RUN, identity, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
 
 use std::io;
 

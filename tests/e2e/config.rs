@@ -16,7 +16,8 @@ fn the_first_start_makes_a_commented_default() {
 #[test]
 fn every_mistake_is_told_with_its_place() {
     let home = Home::new(
-        "{\n  \"services\": {\n    \"a\": { \"command\": \"x\", \"restrat\": \"always\" },\n    \"b\": { \"comand\": \"y\" }\n  }\n}\n",
+        "{\n  \"services\": {\n    \"a\": { \"command\": \"x\", \"restrat\": \"always\" },\n    \
+         \"b\": { \"comand\": \"y\" }\n  }\n}\n",
     );
     let out = home.hob(&["config", "check"]);
     let text = String::from_utf8(out.stdout).unwrap();
@@ -36,7 +37,8 @@ fn reload_touches_only_what_changed() {
     }
     let before = ["same", "live", "new_command", "gone"].map(|s| home.pid(s));
     home.write_config(
-        r#"{ "services": { "same": { "command": "exec sleep 1000" }, "live": { "command": "exec sleep 1000", "stop_timeout": "3s" },
+        r#"{ "services": { "same": { "command": "exec sleep 1000" }, "live": { "command": "exec sleep 1000",
+             "stop_timeout": "3s" },
              "new_command": { "command": "exec sleep 1001" }, "added": { "command": "exec sleep 1000" } } }"#,
     );
     let text = home.ok(&["reload"]);

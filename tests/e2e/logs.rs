@@ -15,7 +15,8 @@ fn the_last_lines_are_shown() {
 #[test]
 fn several_services_are_shown_with_their_names() {
     let home = Home::running(
-        r#"{ "services": { "a": { "command": "echo one; exec sleep 1000" }, "bb": { "command": "echo two; exec sleep 1000" } } }"#,
+        r#"{ "services": { "a": { "command": "echo one; exec sleep 1000" },
+             "bb": { "command": "echo two; exec sleep 1000" } } }"#,
     );
     wait("both have spoken", || home.log("a") == "one\n" && home.log("bb") == "two\n");
     let text = home.ok(&["logs", "a", "bb"]);
@@ -56,7 +57,8 @@ fn rotation_loses_nothing_and_keeps_to_its_count() {
 #[test]
 fn output_that_is_not_text_passes_byte_for_byte() {
     let home = Home::running(
-        r#"{ "services": { "b": { "command": "head -c 300000 /dev/urandom | tee copy; exec sleep 1000", "cwd": "." } } }"#,
+        r#"{ "services": { "b": { "command": "head -c 300000 /dev/urandom | tee copy; exec sleep 1000",
+             "cwd": "." } } }"#,
     );
     wait("all is there", || fs::metadata(home.path("logs/services/b.log")).is_ok_and(|m| m.len() == 300_000));
     assert!(fs::read(home.path("copy")).unwrap() == fs::read(home.path("logs/services/b.log")).unwrap());

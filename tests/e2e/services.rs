@@ -6,7 +6,8 @@ use std::fs;
 #[test]
 fn a_crash_is_restarted_and_told() {
     let home = Home::running(
-        r#"{ "services": { "crash": { "command": "echo attempt; exit 3", "restart": "always", "min_delay": "50ms", "max_delay": "100ms" } } }"#,
+        r#"{ "services": { "crash": { "command": "echo attempt; exit 3", "restart": "always",
+             "min_delay": "50ms", "max_delay": "100ms" } } }"#,
     );
     wait("three runs ended", || home.log("crash").matches("attempt").count() >= 3);
     let history = home.call("service.history", r#"{"name": "crash"}"#);
@@ -24,7 +25,8 @@ fn a_crash_is_restarted_and_told() {
 #[test]
 fn max_restarts_ends_in_failed() {
     let home = Home::running(
-        r#"{ "services": { "bad": { "command": "exit 7", "max_restarts": 2, "min_delay": "1ms", "max_delay": "2ms" } } }"#,
+        r#"{ "services": { "bad": { "command": "exit 7", "max_restarts": 2, "min_delay": "1ms",
+             "max_delay": "2ms" } } }"#,
     );
     home.wait_state("bad", "failed");
     assert!(home.service("bad")["last_error"].as_str().unwrap().contains('7'));
@@ -35,7 +37,8 @@ fn max_restarts_ends_in_failed() {
 #[test]
 fn a_missing_program_is_a_failed_run_with_its_reason() {
     let home = Home::running(
-        r#"{ "services": { "nope": { "command": ["/does/not/exist"], "max_restarts": 1, "min_delay": "1ms", "max_delay": "1ms" } } }"#,
+        r#"{ "services": { "nope": { "command": ["/does/not/exist"], "max_restarts": 1, "min_delay": "1ms",
+             "max_delay": "1ms" } } }"#,
     );
     home.wait_state("nope", "failed");
     let error = home.service("nope")["last_error"].as_str().unwrap().to_owned();
@@ -56,7 +59,8 @@ fn stop_leaves_nothing_of_the_tree_without_control_groups() {
 fn leaves_nothing(mut home: Home) {
     let mark = format!("{}-mark", home.dir.display());
     let script = format!(
-        "trap '' TERM; (setsid env -i PATH=$PATH sh -c \"trap '' TERM; (sleep 1000; : {mark}) & while :; do sleep 1; : {mark}; done\" &) ; \
+        "trap '' TERM; (setsid env -i PATH=$PATH sh -c \"trap '' TERM; (sleep 1000; : {mark}) & \
+         while :; do sleep 1; : {mark}; done\" &) ; \
          while :; do sleep 1; : {mark}; done"
     );
     let config = serde_json::json!({ "services": { "bad": { "command": script, "stop_timeout": "300ms" } } });
@@ -87,7 +91,8 @@ fn leftovers_end(mut home: Home) {
     home.write_config(&config.to_string());
     home.start(&[]);
     wait("five runs", || home.log("w").matches("run\n").count() >= 5);
-    assert!(processes(&mark).len() <= 3, "leftovers of earlier runs pile up: {:?}", processes(&mark));
+    // Four of earlier runs would be there for good; a shell that is about to start a program is two for a moment.
+    wait("leftovers of earlier runs do not pile up", || processes(&mark).len() <= 3);
     home.ok(&["stop", "w"]);
     assert_eq!(processes(&mark), Vec::<u32>::new());
 }
@@ -98,13 +103,13 @@ fn dependencies_order_starts_and_stops() {
     let trail = home.path("trail");
     let command = |name: &str| {
         format!(
-            "echo +{name} >> {t}; trap 'echo -{name} >> {t}; exit 0' TERM; while :; do sleep 0.01; done",
+            "echo +{name} >> {t}; echo up; trap 'echo -{name} >> {t}; exit 0' TERM; while :; do sleep 0.01; done",
             t = trail.display()
         )
     };
     let config = serde_json::json!({ "services": {
-        "db": { "command": command("db") },
-        "api": { "command": command("api"), "requires": ["db"] },
+        "db": { "command": command("db"), "ready": { "log": "up" } },
+        "api": { "command": command("api"), "requires": ["db"], "ready": { "log": "up" } },
         "web": { "command": command("web"), "wants": ["api"], "after": ["db"] } } });
     home.write_config(&config.to_string());
     home.start(&[]);
@@ -177,7 +182,8 @@ fn readiness_by_log_line_port_and_notification() {
 #[test]
 fn a_ready_timeout_is_a_failed_run() {
     let home = Home::running(
-        r#"{ "services": { "never": { "command": "exec sleep 1000", "ready": "notify", "ready_timeout": "200ms", "max_restarts": 1,
+        r#"{ "services": { "never": { "command": "exec sleep 1000", "ready": "notify", "ready_timeout": "200ms",
+             "max_restarts": 1,
              "min_delay": "1ms", "max_delay": "1ms" } } }"#,
     );
     home.wait_state("never", "failed");
@@ -215,7 +221,8 @@ fn another_user_runs_it_when_hob_is_root() {
     }
     let home = Home::running(
         r#"{ "services": { "who": { "command": "id -u; id -g; exec sleep 1000", "user": "nobody" },
-                           "bad": { "command": "true", "user": "no-such-user", "max_restarts": 1, "min_delay": "1ms", "max_delay": "1ms" } } }"#,
+                           "bad": { "command": "true", "user": "no-such-user", "max_restarts": 1,
+                                "min_delay": "1ms", "max_delay": "1ms" } } }"#,
     );
     wait("it printed its ids", || home.log("who").lines().count() == 2);
     assert!(home.log("who").starts_with("65534\n"), "{}", home.log("who"));
@@ -264,7 +271,8 @@ fn verbs_are_idempotent_and_unknown_names_get_a_suggestion() {
 #[test]
 fn a_signal_reaches_the_main_process() {
     let home = Home::running(
-        r#"{ "services": { "s": { "command": "trap 'echo got usr1' USR1; echo up; while :; do sleep 0.01; done", "ready": {"log": "up"} } } }"#,
+        r#"{ "services": { "s": { "command": "trap 'echo got usr1' USR1; echo up; while :; do sleep 0.01; done",
+             "ready": {"log": "up"} } } }"#,
     );
     home.wait_state("s", "running");
     home.ok(&["service", "signal", "USR1", "s"]);

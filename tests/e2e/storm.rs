@@ -1,4 +1,5 @@
-//! The kill storm: twenty services count into their logs and crash, the daemon is killed over and over, nothing is lost.
+//! The kill storm: twenty services count into their logs and crash, the daemon is killed over and over, nothing is
+//! lost.
 
 use crate::support::*;
 use std::collections::BTreeMap;
@@ -32,8 +33,10 @@ fn kills_of_the_daemon_lose_nothing() {
         let file = home.path(&format!("count-{i}"));
         let lines = 5 + i * 3;
         let command = format!(
-            "n=$(cat {f} 2>/dev/null || echo 0); n=$((n+1)); echo $n > {f}.new; mv {f}.new {f}; echo \"run $n begin\"; j=0; \
-             while [ $j -lt {lines} ]; do j=$((j+1)); echo \"run $n line $j\"; done; sleep 0.0{d}; echo \"run $n end\"; exit $((n % 100 + 1))",
+            "n=$(cat {f} 2>/dev/null || echo 0); n=$((n+1)); echo $n > {f}.new; mv {f}.new {f}; \
+             echo \"run $n begin\"; j=0; \
+             while [ $j -lt {lines} ]; do j=$((j+1)); echo \"run $n line $j\"; done; \
+             sleep 0.0{d}; echo \"run $n end\"; exit $((n % 100 + 1))",
             f = file.display(),
             d = i % 10
         );
@@ -96,7 +99,8 @@ fn kills_of_the_daemon_lose_nothing() {
         }
     }
     eprintln!(
-        "storm: {killed} kills, {SERVICES} services, {runs} runs, {lines} lines, {} events, {} faults, slowest return {slowest:?}",
+        "storm: {killed} kills, {SERVICES} services, {runs} runs, {lines} lines, {} events,
+             {} faults, slowest return {slowest:?}",
         heard.len(),
         bad.len()
     );

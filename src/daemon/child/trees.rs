@@ -9,7 +9,6 @@ use crate::daemon::source::Source;
 use crate::sys::table::RunTable;
 use crate::sys::tree::{self, Group, Sweep};
 use crate::sys::wait::{self, Adopted};
-use mio::Interest;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
@@ -166,7 +165,7 @@ impl Run {
         }
         // Without descriptors for a watch the core's own later looks have to do.
         let Ok(fd) = group.watch() else { return };
-        if let Ok(token) = ctx.sources.add(ctx.registry, fd.as_raw_fd(), Interest::PRIORITY, Source::Tree(run)) {
+        if let Ok(token) = ctx.sources.add(ctx.registry, fd.as_raw_fd(), tree::CHANGED, Source::Tree(run)) {
             self.watch = Some((fd, token));
         }
     }

@@ -1,4 +1,5 @@
-//! Who gets past accept: levels of access by user and group, and the limits on connections. Accepts on the listener given.
+//! Who gets past accept: levels of access by user and group, and the limits on connections. Accepts on the listener
+//! given.
 
 use super::link::Link;
 use super::{Conn, Conns};

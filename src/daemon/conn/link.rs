@@ -134,7 +134,8 @@ impl Link {
         self.check_unsent();
     }
 
-    /// Much in one turn says nothing about the reader yet: what the socket takes goes out before anyone is judged by it.
+    /// Much in one turn says nothing about the reader yet: what the socket takes goes out before anyone is judged by
+    /// it.
     fn check_unsent(&mut self) {
         if self.unsent() > UNSENT_LAGGED && !self.full {
             self.write();
@@ -144,8 +145,8 @@ impl Link {
         }
     }
 
-    /// Writes what the socket takes, in one call. A short write counts as full. When nobody is there to read, what is unsent is
-    /// discarded; what the client sent before it went away is still to be read.
+    /// Writes what the socket takes, in one call. A short write counts as full. When nobody is there to read, what is
+    /// unsent is discarded; what the client sent before it went away is still to be read.
     pub(super) fn write(&mut self) {
         while self.unsent() > 0 && !self.hung_up {
             match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {

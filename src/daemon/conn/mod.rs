@@ -1,9 +1,9 @@
-//! The server's side of connections: bytes in, inputs for the core out; replies, notifications and streams in, bytes out.
-//! Reads and writes the sockets it owns; the loop says when.
+//! The server's side of connections: bytes in, inputs for the core out; replies, notifications and streams in, bytes
+//! out. Reads and writes the sockets it owns; the loop says when.
 //!
-//! A turn of the loop: [`Conns::accept`] and [`Conns::ready`] for what the selector reports, [`Conns::read_backlog`] for what
-//! an earlier turn left, then the core, whose replies gather in buffers, and at the end one [`Conns::flush`], which writes once
-//! for each connection. A connection that does not read its replies is not read from either.
+//! A turn of the loop: [`Conns::accept`] and [`Conns::ready`] for what the selector reports, [`Conns::read_backlog`]
+//! for what an earlier turn left, then the core, whose replies gather in buffers, and at the end one [`Conns::flush`],
+//! which writes once for each connection. A connection that does not read its replies is not read from either.
 
 mod admit;
 mod link;
@@ -167,8 +167,8 @@ impl Conns {
         }
     }
 
-    /// Reads a connection as far as its share of a turn goes. A read that does not fill the buffer has emptied the socket,
-    /// unless the end is near, which is only seen by reading up to it.
+    /// Reads a connection as far as its share of a turn goes. A read that does not fill the buffer has emptied the
+    /// socket, unless the end is near, which is only seen by reading up to it.
     fn read(&mut self, id: ConnId, out: &mut Vec<core::Input>) {
         let (mut messages, mut reads, mut emptied) = (MESSAGES_PER_TURN, READS_PER_TURN, false);
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
@@ -233,8 +233,9 @@ impl Conns {
         }
     }
 
-    /// Sends a notification that belongs to a subscription or stream. A connection with more unsent than `UNSENT_LAGGED` is
-    /// reported once for each of its subscriptions, see [`Conns::take_lagged`]; what was queued before is sent all the same.
+    /// Sends a notification that belongs to a subscription or stream. A connection with more unsent than
+    /// `UNSENT_LAGGED` is reported once for each of its subscriptions, see [`Conns::take_lagged`]; what was queued
+    /// before is sent all the same.
     pub fn notify(&mut self, conn: ConnId, stream: StreamId, method: &str, params: &str) {
         let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { return };
         let fits = link.notification(method, params);
@@ -251,8 +252,8 @@ impl Conns {
         out.extend(self.lagged.drain(..).map(|(conn, subscription)| core::Input::Lagged { conn, subscription }));
     }
 
-    /// Notes an open stream, so that the connection lives until its end even when the client has shut down its side. To be
-    /// called before the reply that names the stream.
+    /// Notes an open stream, so that the connection lives until its end even when the client has shut down its side. To
+    /// be called before the reply that names the stream.
     ///
     /// # Errors
     /// `Busy` when the connection has [`STREAMS_PER_CONNECTION_MAX`] streams; `Unavailable` when it is gone.
@@ -267,7 +268,8 @@ impl Conns {
         Ok(())
     }
 
-    /// Sends data of a stream. The caller holds back while [`Conns::unsent`] is large, and goes on after `Flushed::drained`.
+    /// Sends data of a stream. The caller holds back while [`Conns::unsent`] is large, and goes on after
+    /// `Flushed::drained`.
     pub fn stream_data(&mut self, conn: ConnId, id: StreamId, bytes: &[u8]) {
         if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
             link.stream_data(id, bytes);
@@ -368,8 +370,8 @@ impl Conns {
     }
 }
 
-/// Asks the selector for what matters: writability only while something is unsent, or every reply that a client takes would
-/// wake the loop.
+/// Asks the selector for what matters: writability only while something is unsent, or every reply that a client takes
+/// would wake the loop.
 fn watch(link: &mut Link, registry: &Registry) -> io::Result<()> {
     link.watched = link.full;
     let interest = if link.full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };

@@ -1,4 +1,5 @@
-//! Reading what earlier daemons wrote: the newest complete snapshot, then the journals from its number on. Changes nothing.
+//! Reading what earlier daemons wrote: the newest complete snapshot, then the journals from its number on. Changes
+//! nothing.
 
 use super::record::{self, END_KEY, Record, end_count};
 use crate::core::record::Entity;
@@ -119,8 +120,8 @@ impl Found {
         found
     }
 
-    /// The newest complete snapshot; without one nothing at all if the journals reach back to the first; else the newest
-    /// damaged one.
+    /// The newest complete snapshot; without one nothing at all if the journals reach back to the first; else the
+    /// newest damaged one.
     fn pick_snapshot(dir: &Path, list: &Listing) -> Found {
         let mut reports = Vec::new();
         let mut damaged: Option<Found> = None;
@@ -149,7 +150,8 @@ impl Found {
         found
     }
 
-    /// Reads one journal; `last` is the one that was written to at the end, so that an unfinished line there is nothing unusual.
+    /// Reads one journal; `last` is the one that was written to at the end, so that an unfinished line there is nothing
+    /// unusual.
     pub(super) fn journal(&mut self, reader: impl BufRead, name: &str, last: bool) -> io::Result<()> {
         let mut good_end = 0;
         let result = lines(reader, |offset, line, whole| {
@@ -269,8 +271,8 @@ impl Found {
     }
 }
 
-/// Calls `each` with offset, bytes without LF, and whether there was an LF. Memory is bounded by one line of `LINE_MAX`; of a
-/// longer one only the beginning is given, so that it counts as bad.
+/// Calls `each` with offset, bytes without LF, and whether there was an LF. Memory is bounded by one line of
+/// `LINE_MAX`; of a longer one only the beginning is given, so that it counts as bad.
 fn lines(mut reader: impl BufRead, mut each: impl FnMut(u64, &[u8], bool)) -> io::Result<()> {
     let (mut line, mut offset) = (Vec::new(), 0);
     loop {

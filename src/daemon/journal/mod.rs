@@ -1,15 +1,17 @@
-//! The journal: what hob accepted, on disk before it is acted upon. It knows keys and opaque states, not what they mean.
+//! The journal: what hob accepted, on disk before it is acted upon. It knows keys and opaque states, not what they
+//! mean.
 //!
-//! A round's records go out in one write. Replies that promise durability wait for a sync in `Lane::Sync`; one sync serves all
-//! that wait, and while it runs later rounds write on and ride on the next. Numbers: every record on disk has a sequence number
-//! without gaps; every record that was accepted has a ticket, and `durable(ticket)` is what a reply waits for. They differ while
-//! something cannot be written: a record then stays queued, a newer one of the same key takes its place, and both tickets are
-//! served when that one is durable.
+//! A round's records go out in one write. Replies that promise durability wait for a sync in `Lane::Sync`; one sync
+//! serves all that wait, and while it runs later rounds write on and ride on the next. Numbers: every record on disk
+//! has a sequence number without gaps; every record that was accepted has a ticket, and `durable(ticket)` is what a
+//! reply waits for. They differ while something cannot be written: a record then stays queued, a newer one of the same
+//! key takes its place, and both tickets are served when that one is durable.
 //!
-//! Files, in the state folder: `journal-N.log` is appended to. When it has grown, N+1 is opened and the live entities, as the
-//! core tells them, are written in slices to `snapshot-N+1.tmp`, which is synced, renamed to `.log`, and replaces all files
-//! with lower numbers. Loading takes the newest complete snapshot and the journals from its number on. A journal whose sync or
-//! write failed with an I/O error is not trusted any more: nothing becomes durable until a snapshot has replaced it.
+//! Files, in the state folder: `journal-N.log` is appended to. When it has grown, N+1 is opened and the live entities,
+//! as the core tells them, are written in slices to `snapshot-N+1.tmp`, which is synced, renamed to `.log`, and
+//! replaces all files with lower numbers. Loading takes the newest complete snapshot and the journals from its number
+//! on. A journal whose sync or write failed with an I/O error is not trusted any more: nothing becomes durable until a
+//! snapshot has replaced it.
 
 mod load;
 mod record;
@@ -38,8 +40,8 @@ pub const SYNC_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Loaded {
     pub journal: Journal,
-    /// The last state of each entity that exists, in the order of these changes; those that did not change since the snapshot
-    /// come first, in its order.
+    /// The last state of each entity that exists, in the order of these changes; those that did not change since the
+    /// snapshot come first, in its order.
     pub entities: Vec<Entity>,
     /// What was found damaged and repaired, for the daemon's own log.
     pub reports: Vec<String>,
@@ -61,6 +63,8 @@ pub struct Journal {
     /// `None`: nothing can be written here, so everything counts as durable at once.
     store: Option<Box<Store>>,
     tickets: u64,
+    /// What is to be told where there is no store.
+    facts: Vec<Input>,
 }
 
 impl Journal {
@@ -73,20 +77,22 @@ impl Journal {
         let mut found = Found::read(dir, &list);
         let store = Store::open(dir, &list, &mut found)?;
         Ok(Loaded {
-            journal: Journal { tickets: store.written, store: Some(Box::new(store)) },
+            journal: Journal { tickets: store.written, store: Some(Box::new(store)), facts: Vec::new() },
             reports: core::mem::take(&mut found.reports),
             gap: found.gap,
             entities: found.into_entities(),
         })
     }
 
-    /// Where nothing is writable: keeps nothing, and says so once in the reports.
+    /// Where nothing is writable: keeps nothing, and the core learns of it, so that status says so for as long as it
+    /// lasts.
     #[must_use]
     pub fn none() -> Loaded {
+        let why = "no folder for state can be written: nothing is remembered after the daemon ends".to_owned();
         Loaded {
-            journal: Journal { store: None, tickets: 0 },
+            journal: Journal { store: None, tickets: 0, facts: vec![Input::JournalBehind { why: Some(why) }] },
             entities: Vec::new(),
-            reports: vec!["no folder for state can be written: nothing is remembered after hob ends".to_owned()],
+            reports: Vec::new(),
             gap: false,
         }
     }
@@ -101,8 +107,8 @@ impl Journal {
         Ok(Checked { reports, gap: found.gap, entities: found.into_entities() })
     }
 
-    /// Accepts a round's records and writes them with one call, together with those still queued. What cannot be written stays
-    /// queued and is tried again later.
+    /// Accepts a round's records and writes them with one call, together with those still queued. What cannot be
+    /// written stays queued and is tried again later.
     pub fn append(&mut self, now: Mono, records: &[Entity]) {
         self.tickets += records.len() as u64;
         if let Some(store) = &mut self.store {
@@ -110,8 +116,8 @@ impl Journal {
         }
     }
 
-    /// The ticket of the last record accepted: what a durable reply given now must wait for. All that was loaded is one ticket
-    /// of its own, because the daemon that wrote it may have been killed before it was synced.
+    /// The ticket of the last record accepted: what a durable reply given now must wait for. All that was loaded is one
+    /// ticket of its own, because the daemon that wrote it may have been killed before it was synced.
     #[must_use]
     pub fn sync_token(&self) -> u64 {
         self.tickets
@@ -168,8 +174,9 @@ impl Journal {
         self.ended(now, Ended::lost());
     }
 
-    /// Goes on with a snapshot, or begins one when it is due; to be called once a turn. `slice` answers at most so many live
-    /// entities whose keys come after the given one in byte order, sorted by key; fewer mean that it was the last slice.
+    /// Goes on with a snapshot, or begins one when it is due; to be called once a turn. `slice` answers at most so many
+    /// live entities whose keys come after the given one in byte order, sorted by key; fewer mean that it was the last
+    /// slice.
     pub fn snapshot_step(&mut self, now: Mono, slice: &mut dyn FnMut(Option<&str>, usize) -> Vec<Entity>) {
         if let Some(store) = &mut self.store {
             store.snapshot_step(now, slice);
@@ -191,7 +198,7 @@ impl Journal {
 
     /// `JournalBehind` and `JournalFull`, each when it changes.
     pub fn poll_facts(&mut self) -> Vec<Input> {
-        self.store.as_mut().map_or_else(Vec::new, |s| core::mem::take(&mut s.facts))
+        core::mem::take(self.store.as_mut().map_or(&mut self.facts, |s| &mut s.facts))
     }
 
     /// What went wrong since the last call, for the daemon's own log.

@@ -1,7 +1,7 @@
 //! One line of the journal: `crc32 SP json LF`, the checksum in eight lower-case hex digits over the JSON. Pure.
 //!
-//! The JSON is `{"v":1,"n":SEQUENCE,"k":KEY,"s":STATE}` with `null` for an entity that is gone. Readers skip fields they do not
-//! know. The empty key is not an entity's: it ends a snapshot and its state is `{"count":RECORDS}`.
+//! The JSON is `{"v":1,"n":SEQUENCE,"k":KEY,"s":STATE}` with `null` for an entity that is gone. Readers skip fields
+//! they do not know. The empty key is not an entity's: it ends a snapshot and its state is `{"count":RECORDS}`.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;

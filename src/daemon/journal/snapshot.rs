@@ -80,8 +80,8 @@ impl Store {
         }
     }
 
-    /// Opens a new journal and the file of the snapshot that goes before it. After a failed attempt the journal that was opened
-    /// for that one serves again while it is small, so that a full disk does not collect journals.
+    /// Opens a new journal and the file of the snapshot that goes before it. After a failed attempt the journal that
+    /// was opened for that one serves again while it is small, so that a full disk does not collect journals.
     fn begin(&mut self, now: Mono) -> io::Result<Writing> {
         let trusted = self.untrusted.is_none_or(|n| n < self.number);
         let usable = self.base.filter(|_| trusted && self.number > self.first && self.size < JOURNAL_SNAPSHOT_MIN);
@@ -130,8 +130,8 @@ impl Store {
         }
     }
 
-    /// A job failed. `journal`: it was a sync of the journal, and then the kernel may have dropped what it could not write and
-    /// will not say so again, so that all journals up to the present one are to be replaced.
+    /// A job failed. `journal`: it was a sync of the journal, and then the kernel may have dropped what it could not
+    /// write and will not say so again, so that all journals up to the present one are to be replaced.
     pub(super) fn failed(&mut self, now: Mono, journal: bool) {
         if journal {
             self.untrusted = Some(self.number);

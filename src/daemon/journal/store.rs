@@ -222,7 +222,8 @@ impl Store {
         self.wrote(now, result);
     }
 
-    /// Writes records with as few calls as the system needs for it, which is one. Returns how many lines are whole in the file.
+    /// Writes records with as few calls as the system needs for it, which is one. Returns how many lines are whole in
+    /// the file.
     fn write(&mut self, records: &[Entity]) -> (usize, io::Result<()>) {
         self.buffer.clear();
         self.ends.clear();
@@ -237,8 +238,8 @@ impl Store {
         self.since += good as u64;
         self.next_seq += whole as u64;
         if good < bytes {
-            // The next write begins at the last good end whether this succeeds or not; a rest of the line behind that one has no
-            // line end and is cut by the next load.
+            // The next write begins at the last good end whether this succeeds or not; a rest of the line behind that
+            // one has no line end and is cut by the next load.
             let _ = self.file.set_len(self.size);
             self.allocated = self.size;
         }

@@ -88,8 +88,8 @@ pub(super) const FINISH_STEPS: u32 = 6;
 const JOURNAL_STEP: u32 = 1;
 
 impl Finish {
-    /// The steps in their order; a crash after any of them loads right. Only once the snapshot's name is durable is anything
-    /// removed that it replaces.
+    /// The steps in their order; a crash after any of them loads right. Only once the snapshot's name is durable is
+    /// anything removed that it replaces.
     pub(super) fn step(&self, step: u32) -> io::Result<()> {
         let older = self.first..self.number;
         match step {

@@ -1,9 +1,10 @@
-//! The small fixed pool for whatever may block: lanes of threads that take jobs in order and hand results back to the loop.
+//! The small fixed pool for whatever may block: lanes of threads that take jobs in order and hand results back to the
+//! loop.
 //!
-//! A lane's threads start with its first job and then sleep on a futex. A job costs one allocation, one futex wake when a
-//! thread of the lane sleeps, and one write to the waker when no result was waiting yet. A job past its deadline is reported
-//! once and its thread replaced: the stuck one ends by itself when the kernel lets it go, and its result comes as `Late`,
-//! because a late result can still be a fact (a child that exists, bytes that are on disk).
+//! A lane's threads start with its first job and then sleep on a futex. A job costs one allocation, one futex wake when
+//! a thread of the lane sleeps, and one write to the waker when no result was waiting yet. A job past its deadline is
+//! reported once and its thread replaced: the stuck one ends by itself when the kernel lets it go, and its result comes
+//! as `Late`, because a late result can still be a fact (a child that exists, bytes that are on disk).
 
 #[cfg(test)]
 mod tests;
@@ -208,8 +209,8 @@ impl<T: Send + 'static> Pool<T> {
         Pool { lanes, results, open: BTreeMap::new(), due: BTreeSet::new(), next_id: 1, retry: None }
     }
 
-    /// Hands a job to its lane. `deadline` counts from when a thread takes it up. A refused thread start (EAGAIN) is tried
-    /// again by `overdue`; the job waits.
+    /// Hands a job to its lane. `deadline` counts from when a thread takes it up. A refused thread start (EAGAIN) is
+    /// tried again by `overdue`; the job waits.
     pub fn run(
         &mut self,
         lane: Lane,
@@ -269,8 +270,8 @@ impl<T: Send + 'static> Pool<T> {
         [due, self.retry].into_iter().flatten().min()
     }
 
-    /// Names each job that has run past its deadline, once, and gives its lane a new thread. Also starts threads that were
-    /// refused before. Costs nothing before `next_deadline`.
+    /// Names each job that has run past its deadline, once, and gives its lane a new thread. Also starts threads that
+    /// were refused before. Costs nothing before `next_deadline`.
     pub fn overdue(&mut self, now: Mono) -> Vec<Overdue> {
         if self.retry.is_some_and(|at| at <= now) {
             self.staff(now);
@@ -310,8 +311,8 @@ impl<T: Send + 'static> Pool<T> {
         self.open.len()
     }
 
-    /// Lets the lanes finish what is queued and end, and waits for that no longer than `limit`. Returns the names of jobs that
-    /// still run; results stay to be taken.
+    /// Lets the lanes finish what is queued and end, and waits for that no longer than `limit`. Returns the names of
+    /// jobs that still run; results stay to be taken.
     pub fn quit(&mut self, limit: Duration) -> Vec<&'static str> {
         self.close_lanes();
         let until = Instant::now() + limit;
@@ -344,14 +345,14 @@ impl<T: Send + 'static> Drop for Pool<T> {
 }
 
 impl<T: Send + 'static> LaneShared<T> {
-    /// When to look at this job again; `None` when it is overdue. An overdue job's thread is struck off the list, so that
-    /// another can take its place; with too many of those it stays, and the lane waits for it.
+    /// When to look at this job again; `None` when it is overdue. An overdue job's thread is struck off the list, so
+    /// that another can take its place; with too many of those it stays, and the lane waits for it.
     fn judge(&self, id: u64, now: Mono, limit: Duration) -> Option<Mono> {
         let mut state = lock(&self.state);
         let at = state.workers.iter().position(|w| w.running.is_some_and(|(job, _)| job == id));
         let Some(at) = at else {
-            // Without a thread nothing will come of it. Otherwise it waits its turn behind others, which have deadlines of
-            // their own, or it has ended and its result is on the way.
+            // Without a thread nothing will come of it. Otherwise it waits its turn behind others, which have deadlines
+            // of their own, or it has ended and its result is on the way.
             return if state.workers.is_empty() { None } else { Some(now + limit.max(RETRY)) };
         };
         let since = state.workers[at].running.map_or(now, |(_, since)| since);
@@ -369,6 +370,9 @@ impl<T: Send + 'static> LaneShared<T> {
     fn work(&self, me: u64) {
         if self.lane == Lane::Bulk {
             sys::thread::background();
+        }
+        if self.lane == Lane::Spawn {
+            sys::mask::block_all();
         }
         while let Some(job) = self.take(me) {
             let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| panic_text(panic.as_ref()));

@@ -43,8 +43,8 @@ impl Framing {
         Ok(())
     }
 
-    /// Appends data of a stream: as it is in frames of their own, or as `stream.data` notifications with `text`, or `base64`
-    /// where it is not UTF-8.
+    /// Appends data of a stream: as it is in frames of their own, or as `stream.data` notifications with `text`, or
+    /// `base64` where it is not UTF-8.
     pub fn stream_data(self, out: &mut Vec<u8>, id: StreamId, bytes: &[u8]) {
         if self == Framing::Binary {
             for chunk in bytes.chunks(FRAME_MAX - 4) {

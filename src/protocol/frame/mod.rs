@@ -1,7 +1,9 @@
-//! Bytes to messages and messages to bytes, in the three framings of a connection. Touches nothing but the buffers given.
+//! Bytes to messages and messages to bytes, in the three framings of a connection. Touches nothing but the buffers
+//! given.
 //!
 //! The first byte of a connection picks its framing:
-//! - `0x00`, `0x01`: [`Framing::Binary`], four bytes before each message: its kind (0 JSON, 1 stream bytes, which begin with a
+//! - `0x00`, `0x01`: [`Framing::Binary`], four bytes before each message: its kind (0 JSON, 1 stream bytes, which begin
+//!   with a
 //!   stream id of four bytes), then its length in 24 bits, all big endian;
 //! - `C`, `c`: [`Framing::Headers`], `Content-Length` headers as language servers use them;
 //! - `{`, `[` or white space: [`Framing::Lines`], one JSON text a line.
@@ -39,8 +41,8 @@ const HEADERS_MAX: usize = 4096;
 /// An empty buffer keeps at most this much memory for the next message.
 const KEEP: usize = 4096;
 
-/// Cuts what arrives on one connection into messages. Memory grows with the bytes that arrived, never with a length that was
-/// only announced; a length over the limit is refused as soon as it is read.
+/// Cuts what arrives on one connection into messages. Memory grows with the bytes that arrived, never with a length
+/// that was only announced; a length over the limit is refused as soon as it is read.
 #[derive(Debug)]
 pub struct Decoder {
     framing: Option<Framing>,

@@ -25,7 +25,8 @@ pub struct Method {
     pub aliases: &'static [&'static str],
     /// What the caller must be allowed.
     pub access: Access,
-    /// Whether it changes anything; such a request may carry a `request_key`, and is then done once however often it comes.
+    /// Whether it changes anything; such a request may carry a `request_key`, and is then done once however often it
+    /// comes.
     pub mutating: bool,
     /// In the order of params given as an array.
     pub params: &'static [Param],

@@ -1,4 +1,5 @@
-//! JSON-RPC 2.0: messages, batches, ids echoed verbatim, and the one table of errors. Touches nothing but the text given.
+//! JSON-RPC 2.0: messages, batches, ids echoed verbatim, and the one table of errors. Touches nothing but the text
+//! given.
 
 mod id;
 mod parse;
@@ -33,8 +34,8 @@ pub enum Code {
     Conflict,
 }
 
-/// Code, its number on the wire, the exit code of the command line. Exit code 0 is success, 1 any failure that has no code,
-/// 2 a command line that makes no sense; 3 and 4 are what init scripts answer for "not running" and "unknown".
+/// Code, its number on the wire, the exit code of the command line. Exit code 0 is success, 1 any failure that has no
+/// code, 2 a command line that makes no sense; 3 and 4 are what init scripts answer for "not running" and "unknown".
 const CODES: [(Code, i64, u8); 13] = [
     (Code::Unavailable, -32001, 3),
     (Code::NotFound, -32004, 4),

@@ -1,4 +1,5 @@
-//! Text to messages, borrowed from it. Nothing is read that is not needed: params stay text until a method wants them. Pure.
+//! Text to messages, borrowed from it. Nothing is read that is not needed: params stay text until a method wants them.
+//! Pure.
 
 use super::{Code, RpcError};
 use crate::base::limits::BATCH_MAX;
@@ -152,8 +153,8 @@ fn plain_string(raw: &RawValue) -> Option<Cow<'_, str>> {
     if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
-/// Reads the everyday form of a request at a fraction of the general reader's cost: a flat object of `jsonrpc`, `id` and
-/// `method` with plain values. `None` for anything else, right or wrong, which then takes the general way.
+/// Reads the everyday form of a request at a fraction of the general reader's cost: a flat object of `jsonrpc`, `id`
+/// and `method` with plain values. `None` for anything else, right or wrong, which then takes the general way.
 fn parse_plain(text: &str) -> Option<Message<'_>> {
     let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","#)?;
     let (id, rest) = match rest.strip_prefix(r#""id":"#) {
@@ -277,8 +278,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
     }
 }
 
-/// Entry point for fuzzing: any bytes parse to something; the short way of reading agrees with the general one; a request
-/// written again parses to the same; an error reply is a JSON text that a client understands.
+/// Entry point for fuzzing: any bytes parse to something; the short way of reading agrees with the general one; a
+/// request written again parses to the same; an error reply is a JSON text that a client understands.
 ///
 /// # Panics
 /// When one of these does not hold.

@@ -116,7 +116,10 @@ fn what_is_written_is_understood() {
     let text = error_text("\"7\"", &error);
     assert_eq!(
         text,
-        r#"{"jsonrpc":"2.0","id":"7","error":{"code":-32004,"message":"no service \"web\"","data":{"hint":"try\nagain"}}}"#
+        concat!(
+            r#"{"jsonrpc":"2.0","id":"7","error":{"code":-32004,"message":"no service \"web\"","#,
+            r#""data":{"hint":"try\nagain"}}}"#
+        )
     );
     let Ok(FromServer::Reply { id: "\"7\"", result: Err(e) }) = parse_from_server(text.as_bytes()) else { panic!() };
     assert_eq!(e, error);

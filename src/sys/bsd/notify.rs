@@ -1,9 +1,8 @@
-//! The receiving side of sd_notify(3). These systems have the sockets but not the kernel's word on the sender's pid in
-//! every datagram, so that each sender is unknown and nothing is taken for a run's word.
+//! The receiving side of sd_notify(3). FreeBSD and NetBSD say who sent a datagram; on the others nobody could tell a
+//! service's word from that of any other process, so that there is no socket to send it to.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 /// Longest datagram that is read whole.
@@ -13,7 +12,7 @@ pub const DATAGRAM_MAX: usize = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Datagram {
     pub bytes: Vec<u8>,
-    /// The sender.
+    /// The sender; `None` when the kernel does not say.
     pub pid: Option<u32>,
     /// It was longer than what is read.
     pub cut: bool,
@@ -22,53 +21,156 @@ pub struct Datagram {
 /// Makes a bound, non-blocking socket at a path.
 ///
 /// # Errors
-/// What bind answers.
+/// What bind answers; `Unsupported` where the sender of a datagram cannot be known.
 pub fn bind(path: &Path) -> io::Result<OwnedFd> {
-    let socket = UnixDatagram::bind(path)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    socket::bind(path)
 }
 
 /// These systems have no names that are not files.
 ///
 /// # Errors
-/// Always Unsupported.
+/// Always `Unsupported`.
 pub fn bind_abstract(_name: &str) -> io::Result<OwnedFd> {
-    Err(io::ErrorKind::Unsupported.into())
+    let why = "the path of the notify socket is too long for this system; use a shorter --home";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
-/// Nothing can be judged by its sender here, so nothing is seen.
+/// Reads the first datagram and leaves it in the socket; `None` when there is none.
 ///
 /// # Errors
-/// What recv answers.
+/// What recvmsg answers.
 pub fn peek(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    drain(&socket);
-    Ok(None)
+    socket::receive(socket, true)
 }
 
-/// Takes the first datagram out of the socket.
+/// Takes the first datagram out of the socket. Descriptors in it are closed, which is what answers `BARRIER=1`.
 ///
 /// # Errors
-/// What recv answers.
+/// What recvmsg answers.
 pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    let socket = UnixDatagram::from(socket.try_clone_to_owned()?);
-    let mut bytes = vec![0u8; DATAGRAM_MAX];
-    match socket.recv(&mut bytes) {
-        Ok(n) => {
-            bytes.truncate(n);
-            Ok(Some(Datagram { bytes, pid: None, cut: false }))
-        }
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(e) => Err(e),
-    }
+    socket::receive(socket, false)
 }
 
-/// Empties the socket.
+/// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
 pub fn drain(socket: &impl AsFd) {
+    // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
+    // sender.
     const AT_MOST: u32 = 10_000;
     for _ in 0..AT_MOST {
         if !matches!(take(socket.as_fd()), Ok(Some(_))) {
             break;
         }
+    }
+}
+
+#[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
+mod socket {
+    use super::{DATAGRAM_MAX, Datagram};
+    use crate::sys::{check, check_size};
+    use std::io;
+    use std::mem::{self, offset_of};
+    use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+    use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
+
+    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid is
+    // in it.
+    #[cfg(target_os = "freebsd")]
+    const TELL: (libc::c_int, libc::c_int, usize) =
+        (libc::LOCAL_CREDS_PERSISTENT, libc::SCM_CREDS2, offset_of!(libc::sockcred2, sc_pid));
+    #[cfg(target_os = "netbsd")]
+    const TELL: (libc::c_int, libc::c_int, usize) =
+        (libc::LOCAL_CREDS, libc::SCM_CREDS, offset_of!(libc::sockcred, sc_pid));
+    /// Options of local sockets have the level 0.
+    const LEVEL: libc::c_int = 0;
+    /// Room for the sender with all its groups and for more descriptors than one message can carry.
+    const CONTROL_WORDS: usize = 512;
+
+    pub(super) fn bind(path: &Path) -> io::Result<OwnedFd> {
+        let socket = UnixDatagram::bind(path)?;
+        socket.set_nonblocking(true)?;
+        let on: libc::c_int = 1;
+        let size = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0);
+        // SAFETY: pointer and size describe `on`, which outlives the call.
+        check(unsafe { libc::setsockopt(socket.as_raw_fd(), LEVEL, TELL.0, (&raw const on).cast(), size) })?;
+        Ok(socket.into())
+    }
+
+    pub(super) fn receive(socket: BorrowedFd<'_>, peek: bool) -> io::Result<Option<Datagram>> {
+        let mut bytes = vec![0u8; DATAGRAM_MAX];
+        let mut control = [0u64; CONTROL_WORDS];
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: all fields of msghdr are integers and pointers, for which zero is a valid value.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::socklen_t::try_from(size_of_val(&control)).unwrap_or(0);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | if peek { libc::MSG_PEEK } else { 0 };
+        let length = loop {
+            // SAFETY: the message points to a buffer and to control space that outlive the call, with their sizes.
+            match check_size(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) }) {
+                Ok(n) => break n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        };
+        bytes.truncate(length);
+        // SAFETY: the kernel has filled the message, and `control` is alive. Descriptors are made by taking alone.
+        let pid = unsafe { sender(&message, !peek) };
+        Ok(Some(Datagram { bytes, pid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
+    }
+
+    /// The pid of the sender. Descriptors that came along are closed where they exist.
+    ///
+    /// # Safety
+    /// `message` was filled by recvmsg and its control space is alive; with `close` its descriptors are this
+    /// process's.
+    unsafe fn sender(message: &libc::msghdr, close: bool) -> Option<u32> {
+        let mut pid = None;
+        // SAFETY: the message is as recvmsg left it.
+        let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+        while !header.is_null() {
+            // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR answer null or a whole header within the control space.
+            let (level, kind, length) = unsafe { ((*header).cmsg_level, (*header).cmsg_type, (*header).cmsg_len) };
+            // SAFETY: the same header.
+            let data = unsafe { libc::CMSG_DATA(header) };
+            // SAFETY: both point into the same header and its data.
+            let head = usize::try_from(unsafe { data.offset_from(header.cast()) }).unwrap_or(usize::MAX);
+            let length = usize::try_from(length).unwrap_or(0).saturating_sub(head);
+            if level == libc::SOL_SOCKET && kind == TELL.1 && length >= TELL.2 + size_of::<libc::pid_t>() {
+                // SAFETY: the data reaches as far; it need not be aligned.
+                let found = unsafe { data.add(TELL.2).cast::<libc::pid_t>().read_unaligned() };
+                pid = u32::try_from(found).ok().filter(|p| *p != 0);
+            } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS && close {
+                for at in 0..length / size_of::<RawFd>() {
+                    // SAFETY: the kernel put this many descriptors here, each a new one that nobody else owns.
+                    drop(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
+                }
+            }
+            // SAFETY: the message and the header are those of this walk.
+            header = unsafe { libc::CMSG_NXTHDR(message, header) };
+        }
+        pid
+    }
+}
+
+#[cfg(not(any(target_os = "freebsd", target_os = "netbsd")))]
+mod socket {
+    use super::Datagram;
+    use std::io;
+    use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::path::Path;
+
+    const WHY: &str = "this system does not say who sent a datagram, so that ready \"notify\" cannot work; \
+                       use a port or a log line";
+
+    pub(super) fn bind(_: &Path) -> io::Result<OwnedFd> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
+    }
+
+    pub(super) fn receive(_: BorrowedFd<'_>, _: bool) -> io::Result<Option<Datagram>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
     }
 }

@@ -1,70 +1,76 @@
-//! Pipes without splice(2): what is moved passes through memory, so a daemon killed in the middle of a move may lose a
-//! piece.
+//! Pipes, and moving what lies in them to other pipes and to files. Nothing here waits for a reader or writer.
+//!
+//! These systems cannot move bytes without copying them, nor look at what lies in a pipe. So the pipes that belong to
+//! hob alone are pairs of sockets, which can be looked into. A daemon that is killed in the wrong moment still does
+//! harm: at most `CHUNK` bytes are lost that it had just taken out of a job's pipe, and at most `STORED` bytes come
+//! twice that it had just written to a file.
 
 use crate::sys::{check, check_size};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 
-/// Moved at once: an empty pipe takes this much even where pipe memory is short.
-const PIECE: usize = 4096;
-/// Capacity of a pipe, which cannot be asked or set.
-const CAPACITY: usize = 16 * 1024;
+/// A stream socket counts as writable when so much fits, whatever the size of its buffers.
+const CHUNK: usize = 2048;
+/// Bytes written to a file at once.
+const STORED: usize = 4096;
 
-/// A pipe for the output of a job: the read end does not block, the write end does, as programs expect of their stdout.
+/// A pipe for the output of a job: the read end does not block, the write end does, as programs expect of their
+/// stdout.
 ///
 /// # Errors
 /// EMFILE and ENFILE when no descriptor is left.
 pub fn output() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = new()?;
-    unblock(&read)?;
+    let (read, write) = io::pipe()?;
+    let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
+    // SAFETY: F_SETFL on a descriptor that is owned here; no memory is passed.
+    check(unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
     Ok((read, write))
 }
 
-/// A pipe both ends of which belong to hob: neither blocks. Its capacity is the system's.
+/// What serves as a pipe both ends of which belong to hob: neither blocks. It is enlarged to `capacity` bytes where
+/// that is permitted.
 ///
 /// # Errors
 /// As for `output`.
-pub fn inner(_capacity: usize) -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = new()?;
-    unblock(&read)?;
-    unblock(&write)?;
+pub fn inner(capacity: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    write.set_nonblocking(true)?;
+    let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
+    // The system has a limit of its own; the usual size works too.
+    let mut bytes = capacity;
+    while bytes > STORED && enlarge(&read, &write, bytes).is_err() {
+        bytes /= 2;
+    }
     Ok((read, write))
 }
 
-fn new() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [-1; 2];
-    // SAFETY: `ends` has room for the two descriptors that the call writes.
-    check(unsafe { libc::pipe(ends.as_mut_ptr()) })?;
-    // SAFETY: the call succeeded, so both are open and owned by nobody else.
-    let pair = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
-    for end in ends {
-        // SAFETY: F_SETFD on a descriptor that is owned here; no memory is passed.
-        check(unsafe { libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+fn enlarge(read: &OwnedFd, write: &OwnedFd, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    let size = libc::socklen_t::try_from(size_of_val(&bytes)).map_err(io::Error::other)?;
+    for (fd, option) in [(write, libc::SO_SNDBUF), (read, libc::SO_RCVBUF)] {
+        let value = (&raw const bytes).cast();
+        // SAFETY: pointer and size describe `bytes`, which outlives the call.
+        check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, value, size) })?;
     }
-    Ok(pair)
+    Ok(())
 }
 
-fn unblock(end: &OwnedFd) -> io::Result<()> {
-    // SAFETY: F_SETFL on an open descriptor; no memory is passed.
-    check(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
-}
-
-/// How many bytes a pipe can hold.
+/// How many bytes a pipe can hold, which these systems do not tell.
 ///
 /// # Errors
-/// None here.
-pub fn capacity(_pipe: &OwnedFd) -> io::Result<usize> {
-    Ok(CAPACITY)
+/// Always `Unsupported`.
+pub fn capacity(_: &OwnedFd) -> io::Result<usize> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system does not tell how much a pipe holds"))
 }
 
-/// Changes how many bytes a pipe can hold.
+/// Changes how many bytes a pipe can hold, which these systems decide themselves.
 ///
 /// # Errors
-/// Always `Unsupported` here.
-pub fn set_capacity(_pipe: &OwnedFd, _bytes: usize) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+/// Always `Unsupported`.
+pub fn set_capacity(_: &OwnedFd, _: usize) -> io::Result<usize> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system sizes pipes by itself"))
 }
 
 /// How many bytes lie in a pipe.
@@ -78,39 +84,117 @@ pub fn waiting(pipe: &OwnedFd) -> io::Result<usize> {
     usize::try_from(bytes).map_err(io::Error::other)
 }
 
-/// Moves up to `len` bytes from one pipe to another, which is empty. Zero means that every write end is closed and
-/// nothing is left.
+/// Moves up to `len` bytes from one pipe to an inner one. Zero means that every write end is closed and nothing is
+/// left.
 ///
 /// # Errors
-/// `WouldBlock` when the first is empty.
+/// `WouldBlock` when the one is empty or the other full.
 pub fn shift(from: &OwnedFd, to: &OwnedFd, len: usize) -> io::Result<usize> {
-    let mut bytes = [0; PIECE];
-    let n = read(from, &mut bytes[..len.min(PIECE)])?;
-    let mut done = 0;
-    while done < n {
-        // SAFETY: the bytes from `done` to `n` are readable.
-        done += check_size(unsafe { libc::write(to.as_raw_fd(), bytes[done..n].as_ptr().cast(), n - done) })?;
+    let mut buffer = [0u8; CHUNK];
+    let mut moved = 0;
+    while moved < len {
+        // What was read could not be put back, so room is made sure of first.
+        let step = has_room(to).and_then(|room| {
+            let want = CHUNK.min(len - moved);
+            if room { read(from, &mut buffer[..want]) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        match step {
+            Ok(0) => break,
+            Ok(n) => {
+                write_all(to, &buffer[..n])?;
+                moved += n;
+            }
+            Err(_) if moved > 0 => break,
+            Err(e) => return Err(e),
+        }
     }
-    Ok(n)
+    Ok(moved)
 }
 
-/// Moves up to `len` bytes from a pipe to a file at `offset`.
+fn has_room(to: &OwnedFd) -> io::Result<bool> {
+    let mut p = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: `p` is one pollfd, writable for the length of the call, which does not wait.
+    check(unsafe { libc::poll(&raw mut p, 1, 0) })?;
+    Ok(p.revents & libc::POLLOUT != 0)
+}
+
+fn write_all(to: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    match write(to, bytes) {
+        Ok(n) if n == bytes.len() => Ok(()),
+        other => {
+            let lost = bytes.len() - other.unwrap_or(0);
+            Err(io::Error::other(format!("{lost} bytes were lost between two pipes")))
+        }
+    }
+}
+
+fn write(to: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: `bytes` is readable for its length.
+    check_size(unsafe { libc::write(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// Moves up to `len` bytes from an inner pipe to a file at `offset`. What was written leaves the pipe, and only that.
 ///
 /// # Errors
-/// `WouldBlock` when the pipe is empty; what writing to the file answers: then a piece has left the pipe in vain.
+/// `WouldBlock` when the pipe is empty; what writing to the file answers, such as ENOSPC, when nothing was moved.
 pub fn store(from: &OwnedFd, file: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<usize> {
-    let mut bytes = [0; PIECE];
-    let n = read(from, &mut bytes[..len.min(PIECE)])?;
-    File::from(file.try_clone_to_owned()?).write_all_at(&bytes[..n], offset)?;
-    Ok(n)
+    let mut buffer = [0u8; STORED];
+    let mut moved = 0;
+    while moved < len {
+        let want = STORED.min(len - moved);
+        let at = offset.saturating_add(u64::try_from(moved).unwrap_or(u64::MAX));
+        let step = look(from, &mut buffer[..want]).and_then(|n| Ok((n, write_at(file, &buffer[..n], at)?)));
+        match step {
+            Ok((0, _)) => break,
+            Ok((seen, written)) => {
+                forget(from, written)?;
+                moved += written;
+                if written < seen {
+                    break;
+                }
+            }
+            Err(_) if moved > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(moved)
 }
 
-/// Copies bytes from one pipe to another while they stay in the first.
+fn write_at(file: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    // SAFETY: `bytes` is readable for its length.
+    check_size(unsafe { libc::pwrite(file.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), offset) })
+}
+
+/// Takes `len` bytes that were looked at out of an inner pipe.
+fn forget(from: &OwnedFd, len: usize) -> io::Result<()> {
+    let mut buffer = [0u8; STORED];
+    let mut left = len;
+    while left > 0 {
+        let want = left.min(STORED);
+        left -= read(from, &mut buffer[..want])?;
+    }
+    Ok(())
+}
+
+/// Copies up to `len` bytes from one inner pipe to another; they stay in the first.
 ///
 /// # Errors
-/// Always `Unsupported` here.
-pub fn peek(_from: &OwnedFd, _to: &OwnedFd, _len: usize) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
+/// `WouldBlock` when the one is empty or the other full.
+pub fn peek(from: &OwnedFd, to: &OwnedFd, len: usize) -> io::Result<usize> {
+    let mut bytes = vec![0u8; len.min(waiting(from)?)];
+    let seen = look(from, &mut bytes)?;
+    write(to, &bytes[..seen])
+}
+
+/// Copies what lies in an inner pipe, without taking it.
+fn look(from: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
+    receive(from.as_raw_fd(), to, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+}
+
+fn receive(from: RawFd, to: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: `to` is writable for its length.
+    check_size(unsafe { libc::recv(from, to.as_mut_ptr().cast(), to.len(), flags) })
 }
 
 /// Reads from a pipe that is held by its descriptor alone.
@@ -120,4 +204,72 @@ pub fn peek(_from: &OwnedFd, _to: &OwnedFd, _len: usize) -> io::Result<usize> {
 pub fn read(from: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `to` is writable for its length.
     check_size(unsafe { libc::read(from.as_raw_fd(), to.as_mut_ptr().cast(), to.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn bytes_are_peeked_moved_and_stored_exactly() {
+        let (jr, jw) = output().unwrap();
+        let (tr, tw) = inner(1 << 20).unwrap();
+        let (lr, lw) = inner(1 << 20).unwrap();
+        File::from(jw.try_clone().unwrap()).write_all(b"one\ntwo\n").unwrap();
+        assert_eq!(waiting(&jr).unwrap(), 8);
+        assert_eq!(shift(&jr, &tw, 6).unwrap(), 6);
+        assert_eq!(peek(&tr, &lw, 100).unwrap(), 6);
+        let mut seen = [0; 6];
+        File::from(lr).read_exact(&mut seen).unwrap();
+        assert_eq!(&seen, b"one\ntw");
+        let path = std::env::temp_dir().join(format!("hob-pipe-{}", std::process::id()));
+        let file = File::create_new(&path).unwrap();
+        assert_eq!(store(&tr, file.as_fd(), 0, 4).unwrap(), 4);
+        assert_eq!(waiting(&tr).unwrap(), 2);
+        assert_eq!(shift(&jr, &tw, 100).unwrap(), 2);
+        assert_eq!(store(&tr, file.as_fd(), 4, 100).unwrap(), 4);
+        assert_eq!(store(&tr, file.as_fd(), 8, 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(shift(&jr, &tw, 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(jw);
+        assert_eq!(shift(&jr, &tw, 100).unwrap(), 0, "every write end is closed");
+    }
+
+    #[test]
+    fn a_full_inner_pipe_takes_nothing_that_it_cannot_hold() {
+        let (jr, jw) = output().unwrap();
+        let (tr, tw) = inner(STORED).unwrap();
+        let writer = std::thread::spawn(move || {
+            let text: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+            File::from(jw).write_all(&text).unwrap();
+        });
+        let mut all = Vec::new();
+        let mut part = vec![0; 777];
+        loop {
+            match shift(&jr, &tw, 1 << 20) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+            }
+            while let Ok(n) = read(&tr, &mut part) {
+                all.extend_from_slice(&part[..n]);
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(all.len(), 4_000_000);
+        assert!((0..1_000_000u32).zip(all.chunks(4)).all(|(i, bytes)| i.to_le_bytes() == bytes));
+    }
+
+    #[test]
+    fn what_a_file_refuses_stays() {
+        let (tr, tw) = inner(1 << 16).unwrap();
+        write_all(&tw, b"text").unwrap();
+        let closed = File::open("/dev/null").unwrap();
+        assert!(store(&tr, closed.as_fd(), 0, 4).is_err(), "it is open for reading alone");
+        assert_eq!(waiting(&tr).unwrap(), 4);
+    }
 }

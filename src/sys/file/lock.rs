@@ -1,8 +1,9 @@
-//! The lock file: flock(2) is the truth about who runs; the content only says who that is, and is never trusted unchecked.
+//! The lock file: flock(2) is the truth about who runs; the content only says who that is, and is never trusted
+//! unchecked.
 //!
 //! Content: `pid SP start_ticks SP boot_id SP crc32 LF`, the checksum over all before its space, in eight hex digits.
 
-use super::{How, identity as file_identity, open, try_lock};
+use super::{How, flock, identity as file_identity, open, try_lock};
 use crate::sys::identity;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -57,7 +58,8 @@ pub fn acquire(path: &Path) -> io::Result<Acquired> {
         if !try_lock(&file)? {
             return Ok(Acquired::Held(Content::parse(&content(&mut file)?)));
         }
-        // Between opening and locking, the name may have been given to another file; a lock on a nameless one excludes nobody.
+        // Between opening and locking, the name may have been given to another file; a lock on a nameless one excludes
+        // nobody.
         let ours = file_identity(&file)?;
         let named = open(path, How::Read, 0o600).and_then(|f| file_identity(&f));
         if !named.is_ok_and(|n| (n.dev, n.ino) == (ours.dev, ours.ino)) {
@@ -107,8 +109,8 @@ impl From<OwnedFd> for Lock {
     }
 }
 
-/// Who holds the lock, without taking it: `None` when nobody does, `Some(None)` when the content does not verify. A process that
-/// tries to take it in the same moment may see it held, and asks again.
+/// Who holds the lock, without taking it: `None` when nobody does, `Some(None)` when the content does not verify. A
+/// process that tries to take it in the same moment may see it held, and asks again.
 ///
 /// # Errors
 /// When the file exists and cannot be opened or locked.
@@ -117,11 +119,7 @@ pub fn holder(path: &Path) -> io::Result<Option<Option<Content>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(None),
-        Err(std::fs::TryLockError::WouldBlock) => Ok(Some(Content::parse(&content(&mut file)?))),
-        Err(std::fs::TryLockError::Error(e)) => Err(e),
-    }
+    if flock(&file, libc::LOCK_SH)? { Ok(None) } else { Ok(Some(Content::parse(&content(&mut file)?))) }
 }
 
 impl Content {

@@ -1,4 +1,5 @@
-//! Files the way hob wants them: never through a link, with exact modes, locked, reserved, replaced whole. std where it has it.
+//! Files the way hob wants them: never through a link, with exact modes, locked, reserved, replaced whole. std where it
+//! has it.
 
 pub mod lock;
 
@@ -26,7 +27,8 @@ pub enum How {
     New,
 }
 
-/// Opens a regular file; the last component of the path must not be a link. `mode` is what a new file gets, less the umask.
+/// Opens a regular file; the last component of the path must not be a link. `mode` is what a new file gets, less the
+/// umask.
 ///
 /// # Errors
 /// What open(2) answers, ELOOP for a link; `InvalidInput` for anything that is not a regular file.
@@ -49,7 +51,8 @@ pub fn open(path: &Path, how: How, mode: u32) -> io::Result<File> {
     }
 }
 
-/// Makes a folder with exactly this mode, whatever the umask; true if it was made. The mode of one that exists is left alone.
+/// Makes a folder with exactly this mode, whatever the umask; true if it was made. The mode of one that exists is left
+/// alone.
 ///
 /// # Errors
 /// What mkdir(2) answers; `NotADirectory` when something else, or a link, has this name.
@@ -70,8 +73,8 @@ pub fn create_dir(path: &Path, mode: u32) -> io::Result<bool> {
     }
 }
 
-/// Makes a folder and those above it that are missing, all with this mode. Those that exist may be reached through links,
-/// except the last.
+/// Makes a folder and those above it that are missing, all with this mode. Those that exist may be reached through
+/// links, except the last.
 ///
 /// # Errors
 /// As for `create_dir`.
@@ -89,22 +92,27 @@ pub fn create_dir_all(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Takes the exclusive flock(2) of an open file without waiting; false when another holds it. It is released when the last
-/// duplicate of this open file is closed, in this or any other process.
+/// Takes the exclusive flock(2) of an open file without waiting; false when another holds it. It is released when the
+/// last duplicate of this open file is closed, in this or any other process.
 ///
 /// # Errors
 /// What flock(2) answers otherwise, such as ENOLCK.
 pub fn try_lock(file: impl AsFd) -> io::Result<bool> {
+    flock(file, libc::LOCK_EX)
+}
+
+/// std knows flock(2) on some systems alone.
+fn flock(file: impl AsFd, kind: libc::c_int) -> io::Result<bool> {
     // SAFETY: the descriptor is open for the length of the call.
-    match check(unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+    match check(unsafe { libc::flock(file.as_fd().as_raw_fd(), kind | libc::LOCK_NB) }) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(e) => Err(e),
     }
 }
 
-/// Takes space for `len` bytes from `offset` on without changing the file's size. Where the system cannot do that, it only
-/// asks whether so much is free.
+/// Takes space for `len` bytes from `offset` on without changing the file's size. Where the system cannot do that, it
+/// only asks whether so much is free.
 ///
 /// # Errors
 /// ENOSPC, EDQUOT, EFBIG or EIO.
@@ -238,8 +246,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces a file whole: readers see the old content or the new, never a part. With `sync` that also holds after a power
-/// loss; without, it costs no disk access. `mode` is exact. Two writers of one path must not run at once.
+/// Replaces a file whole: readers see the old content or the new, never a part. With `sync` that also holds after a
+/// power loss; without, it costs no disk access. `mode` is exact. Two writers of one path must not run at once.
 ///
 /// # Errors
 /// What the calls answer; the old file is then still there.

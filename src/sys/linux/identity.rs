@@ -8,7 +8,8 @@ pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
-/// When a living process started, in clock ticks since boot; with the pid it names the process for the life of the boot.
+/// When a living process started, in clock ticks since boot; with the pid it names the process for the life of the
+/// boot.
 #[must_use]
 pub fn start_ticks(pid: u32) -> Option<u64> {
     tree::start_of(pid)

@@ -4,12 +4,14 @@
 pub const SYSTEM_RUN: &str = "/run";
 
 pub mod identity;
+pub(super) mod memory;
 pub mod notify;
 pub mod pipe;
 pub mod rlimit;
 pub mod signals;
 pub mod spawn;
-pub mod table;
 pub mod thread;
 pub mod tree;
 pub mod wait;
+
+use super::table;

@@ -1,5 +1,12 @@
 //! What one thread can be told about its place in the queue for processor and disk.
 
+/// The nice value of this process.
+#[must_use]
+pub fn niceness() -> i32 {
+    // SAFETY: plain numbers; 0 names the calling process, which exists, so that -1 can only be its value.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
 /// Sets the nice value of the whole process, so of all its threads.
 ///
 /// # Errors
@@ -14,8 +21,8 @@ pub fn renice(nice: i32) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Puts the calling thread behind the others: nice 10 and the lowest best-effort disk priority. On Linux both belong to a
-/// thread. Refusal is no failure, the work is then done at normal priority.
+/// Puts the calling thread behind the others: nice 10 and the lowest best-effort disk priority. On Linux both belong to
+/// a thread. Refusal is no failure, the work is then done at normal priority.
 pub fn background() {
     const WHO_PROCESS: libc::c_int = 1;
     const BEST_EFFORT_LOWEST: libc::c_int = (2 << 13) | 7;

@@ -1,4 +1,5 @@
-//! Unix stream sockets: listen, connect, accept, and who is at the other end. Paths of any length and abstract names on Linux.
+//! Unix stream sockets: listen, connect, accept, and who is at the other end. Paths of any length and abstract names on
+//! Linux.
 
 mod addr;
 mod peer;
@@ -19,13 +20,14 @@ use std::time::Duration;
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: libc::c_int = 1024;
 
-/// Makes the listening socket at `path`, non-blocking and closed on exec. Its permissions are `mode` (0600, or 0666 when others
-/// are granted access) before anyone can reach it, and a stale socket at `path` is replaced in one step. A path that begins
-/// with `@` is an abstract name on Linux, where `mode` has no meaning.
+/// Makes the listening socket at `path`, non-blocking and closed on exec. Its permissions are `mode` (0600, or 0666
+/// when others are granted access) before anyone can reach it, and a stale socket at `path` is replaced in one step. A
+/// path that begins with `@` is an abstract name on Linux, where `mode` has no meaning.
 ///
 /// # Errors
-/// `AlreadyExists` when something else than a socket is at `path`, links included; `Unsupported` for an abstract name elsewhere
-/// than on Linux; `InvalidInput` for a path too long for this system; and what the system answers.
+/// `AlreadyExists` when something else than a socket is at `path`, links included; `Unsupported` for an
+/// abstract name elsewhere than on Linux; `InvalidInput` for a path too long for this system; and what the system
+/// answers.
 pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = socket()?;
     if is_abstract(path) {
@@ -73,7 +75,8 @@ fn start_listening(socket: OwnedFd) -> io::Result<UnixListener> {
 /// Connects to the socket at `path` (`@name`: an abstract one, on Linux). The stream blocks and is closed on exec.
 ///
 /// # Errors
-/// `TimedOut` when the listener's queue stays full for this long; `InvalidInput` for a timeout of zero; else as [`listen`].
+/// `TimedOut` when the listener's queue stays full for this long; `InvalidInput` for a timeout of zero; else
+/// as [`listen`].
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let addr = if is_abstract(path) { Addr::abstract_name(path)? } else { Addr::to_connect(path)? };
     let stream = UnixStream::from(socket()?);
@@ -129,7 +132,7 @@ fn accept_raw(listener: BorrowedFd<'_>) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Whether a call failed because descriptors or memory have run out for now.
+/// Whether a call failed because descriptors or memory have run out at present.
 #[must_use]
 pub fn is_out_of_means(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))

@@ -9,127 +9,15 @@ mod child;
 mod clone;
 pub mod own;
 
+pub use crate::sys::plan::{Child, Plan, SpawnError, candidates, error_in};
+
 use super::table::{RunTable, Slot, StartWords};
 use super::wait;
+use crate::sys::plan::STEPS;
 use child::Job;
 use clone::{Asked, Way};
-use std::ffi::{CStr, CString};
-use std::fmt;
-use std::io;
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
-
-/// What is to be started, and how. All descriptors are the caller's and stay open until `spawn` returns.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// Paths to try in this order (a name already searched for in PATH). EACCES and a missing file lead to the next
-    /// one.
-    pub programs: Vec<CString>,
-    /// Execute this open file instead of `programs`.
-    pub program_fd: Option<RawFd>,
-    pub argv: Vec<CString>,
-    pub envp: Vec<CString>,
-    /// Descriptors of the child: (number here, number there). Everything else of this process is expected to be
-    /// close-on-exec; numbers may overlap in any way.
-    pub fds: Vec<(RawFd, RawFd)>,
-    /// A new session, without controlling terminal.
-    pub session: bool,
-    pub cwd: Option<CString>,
-    /// `None`: as here.
-    pub umask: Option<u32>,
-    /// -20 to 19; `None`: as here.
-    pub nice: Option<i32>,
-    /// (RLIMIT_ number, soft, hard); `u64::MAX` is no limit.
-    pub rlimits: Vec<(i32, u64, u64)>,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
-    /// Supplementary groups, instead of those of this process.
-    pub groups: Option<Vec<u32>>,
-    /// Directory of the cgroup (v2) to start in.
-    pub cgroup: Option<RawFd>,
-    /// oom_score_adj of the child, -1000 to 1000; `None`: as here.
-    pub oom_score_adj: Option<i32>,
-}
-
-/// A started child of this process.
-#[derive(Debug)]
-pub struct Child {
-    pub pid: u32,
-    /// Readable once it has ended. `None` only where clone3 is refused and descriptors ran out in the same moment;
-    /// `wait::pidfd_open` may then be tried again.
-    pub pidfd: Option<OwnedFd>,
-}
-
-/// Why a start failed. No process is left of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpawnError {
-    pub errno: i32,
-    /// What could not be done, as in `cannot STEP`.
-    pub step: &'static str,
-    /// What it could not be done to, where there is such a thing.
-    pub path: Option<String>,
-}
-
-/// Steps of a start by the number that the child reports.
-const STEPS: [&str; 12] = [
-    "create a process",
-    "set the oom score",
-    "join its control group",
-    "start a session",
-    "set the niceness",
-    "pass a descriptor",
-    "set a resource limit",
-    "set the supplementary groups",
-    "set the group",
-    "set the user",
-    "enter the folder",
-    "execute",
-];
-
-impl SpawnError {
-    /// Whether the machine lacks something now, so that the same start may succeed later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self.errno {
-            libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC => true,
-            // A cgroup that is being removed, or that has just got children with controllers.
-            libc::EBUSY | libc::ENODEV => self.step == STEPS[0] || self.step == STEPS[2],
-            _ => false,
-        }
-    }
-
-    fn plain(errno: i32) -> SpawnError {
-        SpawnError { errno, step: STEPS[0], path: None }
-    }
-
-    /// The error that a child reported with these numbers. `plan` names the path.
-    fn reported(errno: i32, step: u32, which: u32, plan: &Plan) -> SpawnError {
-        let at = step as usize;
-        let lossy = |c: &CString| c.to_string_lossy().into_owned();
-        let path = match STEPS.get(at) {
-            Some(&"enter the folder") => plan.cwd.as_ref().map(lossy),
-            // A name that is in none of the folders of PATH is told as it was given.
-            Some(&"execute") if errno == libc::ENOENT && plan.programs.len() > 1 => plan.argv.first().map(lossy),
-            Some(&"execute") => plan.programs.get(which as usize).map(lossy),
-            _ => None,
-        };
-        SpawnError { errno, step: STEPS.get(at).copied().unwrap_or(STEPS[0]), path }
-    }
-}
-
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = io::Error::from_raw_os_error(self.errno).to_string();
-        let reason = text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason);
-        match &self.path {
-            Some(path) => write!(f, "cannot {} {path}: {reason}", self.step),
-            None => write!(f, "cannot {}: {reason}", self.step),
-        }
-    }
-}
-
-impl std::error::Error for SpawnError {}
 
 static CLONE3_REFUSED: AtomicBool = AtomicBool::new(false);
 
@@ -172,33 +60,6 @@ fn spawn_by(way: Way, plan: &Plan, slot: Option<(&RunTable, Slot)>) -> Result<Ch
             Err(SpawnError::reported(failed, words.step.load(Acquire), words.which.load(Acquire), plan))
         }
     }
-}
-
-/// The text of an exec failure found in the slot of a run whose starter died, for which no plan exists any more.
-#[must_use]
-pub fn error_in(table: &RunTable, slot: Slot) -> Option<SpawnError> {
-    let words = table.start_words(slot);
-    match words.errno.load(Acquire) {
-        0 => None,
-        errno => {
-            Some(SpawnError::reported(errno, words.step.load(Acquire), words.which.load(Acquire), &Plan::default()))
-        }
-    }
-}
-
-/// The paths at which a program of this name may be: the name itself if it contains a slash, else one for each folder
-/// of PATH.
-#[must_use]
-pub fn candidates(name: &CStr, path: &[u8]) -> Vec<CString> {
-    let name_bytes = name.to_bytes();
-    if name_bytes.contains(&b'/') || name_bytes.is_empty() {
-        return vec![name.to_owned()];
-    }
-    let in_folder = |folder: &[u8]| {
-        let folder = if folder.is_empty() { b"." } else { folder };
-        CString::new([folder, b"/", name_bytes].concat()).ok()
-    };
-    path.split(|b| *b == b':').filter_map(in_folder).collect()
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use super::*;
 use crate::base::ids::RunId;
 use crate::sys::table::SlotView;
 use crate::sys::wait::Status;
+use std::ffi::CString;
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 const WAYS: [Way; 2] = [Way::Clone3, Way::Clone];

@@ -1,6 +1,9 @@
 //! Every process of a run, found by two ways: control groups where hob can make them (`cgroup`), sweeps of the process
 //! table elsewhere (`sweep`). Touches /proc and the cgroup2 file system, and sends signals; keeps no state of its own.
 
+/// How `Group::watch` becomes ready.
+pub const CHANGED: mio::Interest = mio::Interest::PRIORITY;
+
 mod cgroup;
 mod proc;
 mod sweep;

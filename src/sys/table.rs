@@ -1,4 +1,4 @@
-//! The run table: a sealed piece of memory that the keeper and its daemons share, so that no start and no end is ever
+//! The run table: a piece of memory that the keeper and its daemons share, so that no start and no end is ever
 //! unknown.
 //!
 //! A header page, then 16,384 slots of 64 bytes. One slot is one run: the daemon writes the run's id into it before
@@ -6,14 +6,14 @@
 //! program, and whoever reaps the status and usage before it reaps. Every access is atomic; a slot's id and its end
 //! are published last. Only the daemon takes and releases slots.
 
+use super::os::memory;
 use super::wait::{Status, Usage};
+use super::{clock, identity};
 use crate::base::ids::RunId;
 use crate::base::limits::RUN_SLOTS;
 use crate::base::time::{Mono, Wall};
-use crate::sys::{check, clock};
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
@@ -24,7 +24,6 @@ const MAGIC: u64 = u64::from_le_bytes(*b"hob-runs");
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 4096;
 const BYTES: usize = HEADER_BYTES + RUN_SLOTS * size_of::<Cells>();
-const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
 /// Free words in the header for later use.
 pub const SPARE_WORDS: usize = 8;
 
@@ -127,17 +126,7 @@ impl RunTable {
     /// # Errors
     /// ENOMEM, EMFILE and the like.
     pub fn create() -> io::Result<RunTable> {
-        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-        // SAFETY: the name is a C string; the result is checked.
-        let fd = check(unsafe { libc::memfd_create(c"hob-runs".as_ptr(), flags) })?;
-        // SAFETY: the call succeeded, so the descriptor is open and owned by nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let size = libc::off_t::try_from(BYTES).map_err(io::Error::other)?;
-        // SAFETY: plain calls on an open descriptor.
-        check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) })?;
-        // SAFETY: as above.
-        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, SEALS) })?;
-        let table = RunTable::map(fd)?;
+        let table = RunTable::map(memory::create(c"hob-runs", BYTES)?)?;
         let (h, now) = (table.header(), clock::now());
         h.version.store(VERSION, Relaxed);
         h.slots.store(u32::try_from(RUN_SLOTS).unwrap_or(0), Relaxed);
@@ -152,21 +141,10 @@ impl RunTable {
     /// Maps a table that a keeper made.
     ///
     /// # Errors
-    /// `InvalidData` when the descriptor is not such a table (size, seals, magic number or version), ENOMEM.
+    /// `InvalidData` when the descriptor is not such a table (size, kind, magic number or version), ENOMEM.
     pub fn open(fd: OwnedFd) -> io::Result<RunTable> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not a run table: {what}"));
-        // SAFETY: an all-zero stat is a valid value to be overwritten.
-        let mut stat: libc::stat = unsafe { mem::zeroed() };
-        // SAFETY: `stat` is valid to write to.
-        check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) })?;
-        if usize::try_from(stat.st_size) != Ok(BYTES) {
-            return Err(bad("wrong size"));
-        }
-        // SAFETY: a plain question about an open descriptor.
-        let seals = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) }).map_err(|_| bad("no seals"))?;
-        if seals & SEALS != SEALS {
-            return Err(bad("not sealed"));
-        }
+        memory::verify(fd.as_fd(), BYTES).map_err(bad)?;
         let table = RunTable::map(fd)?;
         let h = table.header();
         if h.magic.load(Acquire) != MAGIC || h.slots.load(Relaxed) as usize != RUN_SLOTS {
@@ -180,8 +158,8 @@ impl RunTable {
 
     fn map(fd: OwnedFd) -> io::Result<RunTable> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. The seals make sure that
-        // the file cannot shrink under it.
+        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. What `memory` makes
+        // cannot shrink under it, or is shrunk by nobody who has it.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -346,13 +324,13 @@ pub(super) struct StartWords<'a> {
     pub(super) which: &'a AtomicU32,
 }
 
-/// FNV-1a of the kernel's boot id; 0 where there is none.
+/// FNV-1a of the boot id; 0 where there is none.
 fn boot_hash() -> u64 {
-    let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id = identity::boot_id();
     if id.is_empty() {
         return 0;
     }
-    id.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -436,19 +414,7 @@ mod tests {
     fn what_is_not_a_table_is_refused() {
         let open = |fd: OwnedFd| RunTable::open(fd).unwrap_err().to_string();
         assert!(open(std::fs::File::open("/dev/null").unwrap().into()).contains("wrong size"));
-        let memfd = |seal: bool| {
-            // SAFETY: plain calls whose results are checked.
-            unsafe {
-                let fd = check(libc::memfd_create(c"t".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)).unwrap();
-                check(libc::ftruncate(fd, BYTES.try_into().unwrap())).unwrap();
-                if seal {
-                    check(libc::fcntl(fd, libc::F_ADD_SEALS, SEALS)).unwrap();
-                }
-                OwnedFd::from_raw_fd(fd)
-            }
-        };
-        assert!(open(memfd(false)).contains("not sealed"));
-        assert!(open(memfd(true)).contains("wrong content"));
+        assert!(open(memory::create(c"t", BYTES).unwrap()).contains("wrong content"));
         let t = RunTable::create().unwrap();
         t.header().version.store(9, Relaxed);
         assert!(open(t.fd().try_clone_to_owned().unwrap()).contains("version 9"));

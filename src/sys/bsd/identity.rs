@@ -1,0 +1,23 @@
+//! What tells one process and one boot from another, and hob's own processes from others.
+
+use super::tree;
+
+/// Names this boot of the machine; empty where the kernel does not tell. macOS has a name for each session; the others
+/// only tell when they were booted, which moves when the clock is set: then a boot seems to be another one.
+#[must_use]
+pub fn boot_id() -> String {
+    tree::boot_name().unwrap_or_default()
+}
+
+/// When a living process started, in microseconds; with the pid it names the process for the life of the boot.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    tree::start_of(pid)
+}
+
+/// The daemons among the children of a keeper: those whose command line has `word` in its second place.
+#[must_use]
+pub fn daemons_of(keeper: u32, word: &str) -> Vec<u32> {
+    let second = |pid: &u32| tree::arguments(*pid).get(1).is_some_and(|w| w == word.as_bytes());
+    tree::children_of(keeper).into_iter().filter(second).collect()
+}

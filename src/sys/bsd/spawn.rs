@@ -1,1 +1,0 @@
-//! spawn on BSD and macOS.

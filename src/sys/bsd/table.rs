@@ -1,1 +1,0 @@
-//! table on BSD and macOS.

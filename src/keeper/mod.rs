@@ -147,6 +147,8 @@ struct Keeper {
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
     done: Option<u8>,
+    /// Everything has come up: what that took can be given back.
+    settle: bool,
 }
 
 impl Keeper {
@@ -166,6 +168,7 @@ impl Keeper {
             stopping: false,
             end_by: None,
             done: None,
+            settle: false,
         }
     }
 
@@ -179,6 +182,9 @@ impl Keeper {
             self.start_if_due(now);
             self.send();
             let deadline = self.deadline(now);
+            if core::mem::take(&mut self.settle) {
+                memory::settle();
+            }
             let ready = self.sleep(now, deadline);
             if ready.channel {
                 self.receive();
@@ -328,7 +334,7 @@ impl Keeper {
             ToKeeper::Up => self.up(),
             ToKeeper::Ready => {
                 self.notify_outer("READY=1");
-                memory::settle();
+                self.settle = true;
             }
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {

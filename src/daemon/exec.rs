@@ -75,7 +75,7 @@ impl Daemon {
             Effect::Log { level, text } => self.gear.log(level, text),
             Effect::Ready => {
                 self.gear.link.ready();
-                self.ready = true;
+                self.settle_at = Some(now.mono + super::SETTLE_AFTER);
             }
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));

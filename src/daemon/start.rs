@@ -106,7 +106,7 @@ impl Daemon {
             reniced: 0,
             bare,
             exit: None,
-            ready: false,
+            settle_at: None,
             _lock: handover.lock,
             gear,
             children,

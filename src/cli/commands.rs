@@ -1,7 +1,7 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, events, life, logs, service, status};
+use super::{complete, config, demo, events, life, logs, service, status, story};
 
 const ANY: usize = usize::MAX;
 
@@ -103,7 +103,7 @@ pub const COMMANDS: &[Command] = &[
         operands: "NAME",
         count: (1, 1),
         details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can do.",
-        ..command("why", "Tell the story of a service", status::why)
+        ..command("why", "Tell the story of a service", story::why)
     },
     Command {
         operands: "[NAME...]",

@@ -11,6 +11,8 @@ mod logs;
 mod render;
 mod service;
 mod status;
+mod story;
+mod when;
 
 pub use flags::{Args, Command, Flag, Operand};
 

@@ -21,6 +21,7 @@ pub mod logfile;
 pub mod net;
 mod plan;
 pub mod table;
+pub mod terminal;
 pub mod user;
 
 #[cfg(target_os = "linux")]

@@ -37,8 +37,8 @@ fn last_state(args: &Args, paths: &crate::base::paths::Paths, failure: Failure) 
         print(&format!("{}\n", json!({ "running": false, "last": state })))?;
         return Ok(failure.exit);
     }
-    let when = state["time"].as_str().map_or_else(|| "an unknown time".to_owned(), when::moment);
-    Err(Failure { message: format!("{} (last heartbeat at {when})", failure.message), ..failure })
+    let when = state["written"].as_str().map_or_else(|| "an unknown time".to_owned(), when::moment);
+    Err(Failure { message: format!("{} (it was last seen at {when})", failure.message), ..failure })
 }
 
 fn head(r: &Value) -> String {

@@ -98,7 +98,7 @@ impl Core {
         let mut lines = Vec::new();
         let skip = s.history.len().saturating_sub(STORY_RUNS);
         if skip > 0 {
-            let earlier = s.runs.saturating_sub(u32::try_from(STORY_RUNS).unwrap_or(0));
+            let earlier = s.history.get(skip).map_or(0, |r| r.number.saturating_sub(1));
             lines.push(format!("{earlier} earlier {}", if earlier == 1 { "run" } else { "runs" }));
         }
         for r in s.history.iter().skip(skip) {

@@ -128,11 +128,7 @@ impl Args {
 ///
 /// # Errors
 /// A sentence that says what is wrong and, where one is near, what was probably meant.
-pub(super) fn parse(mut argv: Vec<OsString>, commands: &'static [Command]) -> Result<Parsed, String> {
-    // `hob help why` is what many type for `hob why --help`.
-    if let Some(first) = argv.first_mut().filter(|w| *w == "help") {
-        *first = "--help".into();
-    }
+pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result<Parsed, String> {
     let mut parser = Parser::from_args(argv);
     let mut found: Option<&'static Command> = None;
     let mut noun: Option<String> = None;
@@ -149,6 +145,8 @@ pub(super) fn parse(mut argv: Vec<OsString>, commands: &'static [Command]) -> Re
         }
         let Some(arg) = parser.next().map_err(|e| e.to_string())? else { break };
         match arg {
+            // `hob help why` is what many type for `hob why --help`.
+            Arg::Value(word) if found.is_none() && noun.is_none() && word == "help" => given.push(("help", None)),
             Arg::Value(word) if found.is_none() => {
                 let word = word.into_string().map_err(|_| "a command's name must be UTF-8".to_owned())?;
                 let name = noun.take().map_or_else(|| word.clone(), |n| format!("{n} {word}"));

@@ -32,6 +32,9 @@ pub enum ToKeeper {
     Stopping { limit_ms: u64 },
     /// The shutdown is complete: end with this exit code.
     Done { code: u8 },
+    /// This daemon, in safe mode, ends on purpose: the next one is an ordinary one again. `stop`: hob is to stop, as if
+    /// a signal had asked for it.
+    Again { stop: bool },
 }
 
 /// From the keeper to the daemon.
@@ -70,6 +73,11 @@ pub const OOM_UNCHANGED: i32 = i32::MIN;
 pub const FLAG_INIT: u32 = 1;
 /// `ToDaemon::Hello.flags`: orphans do not become children of the keeper; jobs would not survive a daemon.
 pub const FLAG_NO_SUBREAPER: u32 = 2;
+/// `ToDaemon::Hello.flags`: daemons died by their own fault, one after the other. This one only looks and answers: it
+/// starts, stops and writes nothing.
+pub const FLAG_SAFE: u32 = 4;
+/// `ToDaemon::Hello.flags`: a reload ended safe mode, so the config is read from its file and not as it was in effect.
+pub const FLAG_RELOAD: u32 = 8;
 /// Length of a label in bytes at most.
 pub const LABEL_MAX: usize = BYTES_MAX - 2;
 /// Labels at most.
@@ -86,6 +94,7 @@ impl ToKeeper {
             ToKeeper::Beat => message(5, &[]),
             ToKeeper::Stopping { limit_ms } => message(6, &limit_ms.to_le_bytes()),
             ToKeeper::Done { code } => message(7, &[*code]),
+            ToKeeper::Again { stop } => message(8, &[u8::from(*stop)]),
         }
     }
 
@@ -101,6 +110,7 @@ impl ToKeeper {
             5 => ToKeeper::Beat,
             6 => ToKeeper::Stopping { limit_ms: u64::from_le_bytes(rest.try_into().ok()?) },
             7 => ToKeeper::Done { code: *rest.first()? },
+            8 => ToKeeper::Again { stop: *rest.first()? != 0 },
             _ => return None,
         })
     }
@@ -184,6 +194,7 @@ mod tests {
             ToKeeper::Beat,
             ToKeeper::Stopping { limit_ms: 25_000 },
             ToKeeper::Done { code: 143 },
+            ToKeeper::Again { stop: true },
         ] {
             assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
         }

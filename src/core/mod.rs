@@ -12,6 +12,7 @@ pub mod life;
 pub mod record;
 pub mod request;
 pub mod run;
+mod safe;
 pub mod service;
 mod state;
 pub mod view;
@@ -112,6 +113,8 @@ pub struct Boot {
     pub platform: String,
     /// A shutdown that was asked for while no daemon ran.
     pub stop: bool,
+    /// Safe mode, and what was at fault: nothing is started, stopped or written.
+    pub safe: Option<String>,
 }
 
 /// Facts and wishes.
@@ -320,6 +323,10 @@ pub enum Effect {
     /// The shutdown is complete: flush, then end hob with this code.
     Exit {
         code: u8,
+    },
+    /// Safe mode is over: flush, then end this daemon for an ordinary one. `stop`: which is to stop hob.
+    Again {
+        stop: bool,
     },
 }
 

@@ -34,6 +34,9 @@ impl Core {
     /// The one match over requests.
     pub(super) fn request(&mut self, asked: &Asked, request: Request, out: &mut Out) {
         let req = asked.req;
+        if self.safe.is_some() && changes(&request) {
+            return self.refuse_safely(req, &request, out);
+        }
         if changes(&request) && !self.admit(asked, &request, out) {
             return;
         }

@@ -72,6 +72,8 @@ pub struct Core {
     pub(super) pending: BTreeMap<ReqId, Pending>,
     pub(super) deadlines: Deadlines,
     pub(super) life: Life,
+    /// In safe mode: what was at fault.
+    pub(super) safe: Option<String>,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
     /// Journal entities that this program does not understand, kept as they are.
@@ -91,8 +93,14 @@ impl Core {
         if self.has_ended() {
             return self.refuse(&input, out);
         }
+        if self.safe.is_some() {
+            return self.step_safe(input, out);
+        }
         self.take(input, out);
-        self.settle(out);
+        match self.safe {
+            Some(_) => self.begin_safe(out),
+            None => self.settle(out),
+        }
     }
 
     /// Whether there is a service of this name.
@@ -164,7 +172,7 @@ impl Core {
     }
 
     /// The one match over inputs.
-    fn take(&mut self, input: Input, out: &mut Out) {
+    pub(super) fn take(&mut self, input: Input, out: &mut Out) {
         match input {
             Input::Boot(boot) => self.boot(*boot, out),
             Input::Tick => {}
@@ -270,6 +278,7 @@ impl Core {
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();
+        self.safe = boot.safe.take();
         self.events = Events::restore(core::mem::take(&mut boot.events));
     }
 
@@ -301,10 +310,16 @@ impl Core {
     }
 
     pub(super) fn emit(&mut self, kind: &'static str, i: usize, fields: &str, out: &mut Out) {
+        if self.safe.is_some() {
+            return;
+        }
         self.events.emit(self.now, kind, Some(&self.table[i].name), fields, out);
     }
 
     pub(super) fn emit_daemon(&mut self, kind: &'static str, fields: &str, out: &mut Out) {
+        if self.safe.is_some() {
+            return;
+        }
         self.events.emit(self.now, kind, None, fields, out);
     }
 

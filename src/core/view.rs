@@ -190,6 +190,7 @@ impl Core {
     /// What is not as it should be, most important first.
     fn problems(&self) -> Vec<String> {
         let mut all = Vec::new();
+        all.extend(self.safe.as_ref().map(|fault| format!("hob is in safe mode: {fault}")));
         if let Some(why) = &self.journal_behind {
             all.push(format!("the journal is behind: {why}"));
         }
@@ -222,6 +223,7 @@ impl Core {
     fn health_obj(&self) -> Obj {
         let problems = self.problems();
         let status = match (&self.life.stopping, problems.is_empty()) {
+            _ if self.safe.is_some() => "safe mode",
             (Some(_), _) => "stopping",
             (None, true) => "ok",
             (None, false) => "degraded",
@@ -249,6 +251,7 @@ impl Core {
         o.str(
             "status",
             match (&self.life.stopping, problems.is_empty()) {
+                _ if self.safe.is_some() => "safe mode",
                 (Some(_), _) => "stopping",
                 (None, true) => "ok",
                 (None, false) => "degraded",

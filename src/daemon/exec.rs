@@ -2,7 +2,7 @@
 
 use super::gear::{Job, Outlet};
 use super::pool::Lane;
-use super::{Daemon, Held, start};
+use super::{Daemon, Ending, Held, lifecycle, start};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::config::{Config, DaemonSpec, Level};
 use crate::core::{Await, Effect, Input, Out, Start, StartError};
@@ -80,7 +80,8 @@ impl Daemon {
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }
-            Effect::Exit { code } => self.exit = Some(code),
+            Effect::Exit { code } => self.ending = Some(Ending::Hob(code)),
+            Effect::Again { stop } => self.ending = Some(Ending::Again { stop }),
         }
     }
 
@@ -196,7 +197,7 @@ impl Daemon {
     fn load_next(&mut self) {
         if !self.loads.is_empty() {
             let paths = Arc::clone(&self.paths);
-            self.gear.bulk(LOADING, move || Job::Config(start::take_config(&paths).map(Box::new)));
+            self.gear.bulk(LOADING, move || Job::Config(lifecycle::read::take_config(&paths).map(Box::new)));
         }
     }
 
@@ -243,7 +244,7 @@ impl Daemon {
 
     fn heartbeat(&mut self, state: String) {
         self.gear.link.beat();
-        if self.bare {
+        if self.bare || self.safe {
             return;
         }
         let (beat, file, wall) = (self.paths.heartbeat.clone(), self.paths.state_json.clone(), self.gear.now.wall);

@@ -164,6 +164,11 @@ impl Link {
         self.say(&ToKeeper::Done { code });
     }
 
+    /// This daemon, in safe mode, ends for an ordinary one. `stop`: hob is to stop. `flush_within` before the end.
+    pub fn again(&mut self, stop: bool) {
+        self.say(&ToKeeper::Again { stop });
+    }
+
     /// The next message, or `None` when there is none now; then `gone` tells whether the keeper still exists.
     ///
     /// `Ended { slot }` is a hint to look at that slot: it may come twice, or late, when the slot is already in use

@@ -10,6 +10,7 @@ pub mod events;
 mod exec;
 mod gear;
 pub mod journal;
+pub mod lifecycle;
 pub mod link;
 pub mod logs;
 pub mod ownlog;
@@ -30,6 +31,7 @@ use crate::sys;
 use conn::{Accepted, Admission, Readiness};
 use core::time::Duration;
 use gear::{Gear, Job, Outlet};
+use lifecycle::mark::Marks;
 use pool::Done;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -80,11 +82,24 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
-    exit: Option<u8>,
+    /// How this daemon is to end, once that is decided.
+    ending: Option<Ending>,
+    marks: Marks,
+    /// It only looks and answers.
+    safe: bool,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
+}
+
+/// How a daemon ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// With hob, which ends with this code.
+    Hob(u8),
+    /// For an ordinary one, after safe mode; `stop`: which is to stop hob.
+    Again { stop: bool },
 }
 
 /// A source that is ready, and how.
@@ -108,15 +123,15 @@ fn rank(source: &Source) -> u8 {
 }
 
 impl Daemon {
-    /// Turns until the core says exit.
-    fn serve(&mut self) -> io::Result<u8> {
+    /// Turns until this daemon is to end.
+    fn serve(&mut self) -> io::Result<Ending> {
         let mut events = mio::Events::with_capacity(256);
         let mut ready: Vec<Ready> = Vec::new();
         loop {
             self.rounds();
             self.end_turn();
-            if let Some(code) = self.exit {
-                return Ok(code);
+            if let Some(ending) = self.ending {
+                return Ok(ending);
             }
             let timeout = self.timeout();
             match self.gear.poll.poll(&mut events, timeout) {
@@ -200,6 +215,10 @@ impl Daemon {
     /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
     /// its own follows each.
     fn notified(&mut self, service: &str) {
+        if self.safe {
+            // It cannot be put on record now, so it stays in the socket for the next daemon.
+            return;
+        }
         while let Some(input) = self.children.notified(&self.gear.table, service) {
             self.inputs.push(input);
             self.rounds();
@@ -338,6 +357,7 @@ impl Daemon {
                     // What lies in the pipe now is all that the run wrote.
                     self.capture.run_ended(*run, name);
                 }
+                self.marks.input(&input, self.journal.last_record());
                 self.core.step(self.gear.now, input, &mut out);
             }
             self.inputs = inputs;

@@ -4,20 +4,23 @@
 //! earlier daemons left here, reaps every orphan into the run table, turns signals into messages, and ends when the
 //! daemon says so. It never looks into what it holds. With nothing to do it sleeps without a deadline.
 
+mod crash;
+mod end;
 mod pidfile;
 mod worker;
 
 use crate::base::control::{
-    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, Inherited, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper,
+    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, FLAG_RELOAD, FLAG_SAFE, Inherited, LABELS_MAX, OOM_UNCHANGED,
+    ToDaemon, ToKeeper,
 };
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
-use crate::sys::file::lock::Lock;
 use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
-use crate::sys::wait::{self, Adopted, Reaped, Status};
+use crate::sys::wait::{self, Reaped, Status};
 use crate::sys::{clock, memory, spawn};
+use crash::{Crashes, Death};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -139,6 +142,9 @@ struct Keeper {
     /// When the next daemon is started, while there is none.
     start_at: Mono,
     backoff: Duration,
+    crashes: Crashes,
+    /// Flags for the next daemons until one serves.
+    once: u32,
     generation: u32,
     pid_written: bool,
     /// Bit n: signal n + 1 waits to be told.
@@ -163,6 +169,8 @@ impl Keeper {
             worker: None,
             start_at: Mono(0),
             backoff: BACKOFF_FIRST,
+            crashes: Crashes::default(),
+            once: 0,
             generation: 0,
             pid_written: false,
             pending_signals: 0,
@@ -194,40 +202,6 @@ impl Keeper {
             if ready.signals {
                 self.take_signals();
             }
-        }
-    }
-
-    /// The exit code, once there is nothing more to do.
-    fn end(&mut self, now: Mono) -> Option<u8> {
-        let code = match (&self.worker, self.done) {
-            (None, Some(code)) => {
-                self.clear_lock();
-                code
-            }
-            _ if self.end_by.is_none_or(|at| now < at) => return None,
-            (_, Some(code)) => {
-                self.say("keeper: the daemon has not ended by itself, killing it");
-                self.kill_daemon();
-                self.kill_all();
-                code
-            }
-            (_, None) => {
-                self.say("keeper: the shutdown has not ended in time, killing what is left");
-                self.kill_all();
-                EXIT_FAILED
-            }
-        };
-        if self.pid_written {
-            pidfile::remove(&self.options.pid_file);
-        }
-        Some(code)
-    }
-
-    /// All went well, so the next hob has nothing to report. The lock itself goes with this process.
-    fn clear_lock(&self) {
-        if let Ok(lock) = self.options.lock.try_clone() {
-            // At worst the next hob reports that this one was killed.
-            let _ = Lock::from(lock).clear();
         }
     }
 
@@ -274,7 +248,7 @@ impl Keeper {
         let hello = ToDaemon::Hello {
             keeper_pid: std::process::id(),
             generation: self.generation,
-            flags: self.means.flags,
+            flags: self.means.flags | self.once | if self.crashes.safe() { FLAG_SAFE } else { 0 },
             inherited: self.means.inherited,
         };
         let o = &self.options;
@@ -362,6 +336,19 @@ impl Keeper {
                 self.done = Some(code);
                 self.end_by = Some(now + DONE_LIMIT);
             }
+            ToKeeper::Again { stop } => {
+                self.crashes.forget();
+                self.backoff = BACKOFF_FIRST;
+                if let Some(worker) = &mut self.worker {
+                    worker.set_leaving();
+                }
+                if stop {
+                    self.request_stop();
+                } else {
+                    self.once = FLAG_RELOAD;
+                    self.pending_signals |= bit(signals::SIGHUP);
+                }
+            }
         }
     }
 
@@ -382,6 +369,7 @@ impl Keeper {
             worker.set_up();
         }
         self.backoff = BACKOFF_FIRST;
+        self.once = 0;
         if !self.pid_written {
             match pidfile::write(&self.options.pid_file) {
                 Ok(()) => self.pid_written = true,
@@ -444,38 +432,19 @@ impl Keeper {
         // What it had said before its death still counts, above all what is to be held.
         self.receive();
         let Some(worker) = self.worker.take() else { return };
+        let now = clock::now().mono;
         let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
-        self.start_at = clock::now().mono + wait;
-        if self.done.is_none() {
-            let how = match status {
-                Status::Code(code) => format!("with code {code}"),
-                Status::Signal(number) => format!("by {}", signals::name_of(number)),
-            };
-            self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        self.start_at = now + wait;
+        if self.done.is_some() || worker.is_leaving() {
+            return;
         }
-    }
-
-    fn kill_daemon(&self) {
-        // It is this process's child, not yet reaped: an error means that it has ended.
-        let _ = self.worker.as_ref().map(|w| w.kill());
-    }
-
-    /// Kills the daemon and every job, and reaps until nothing is left or the time is up.
-    fn kill_all(&mut self) {
-        for (slot, _) in self.means.table.iter().filter(|(_, view)| view.ended.is_none()) {
-            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(&self.means.table, slot) {
-                let _ = wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL);
-            }
-        }
-        self.kill_daemon();
-        let end = clock::now().mono + KILL_LIMIT;
-        // Killed parents leave their children to this process, so every round reaches one generation further.
-        while self.reap() && clock::now().mono < end {
-            if let Err(e) = wait::signal_children(signals::SIGKILL) {
-                self.say(&format!("keeper: cannot list the processes that are left: {e}"));
-            }
-            let _ = chan::wait([(Some(self.means.signals.as_fd()), false)], Some(RETRY));
-            while let Ok(Some(_)) = self.means.signals.next() {}
+        let how = match status {
+            Status::Code(code) => format!("with code {code}"),
+            Status::Signal(number) => format!("by {}", signals::name_of(number)),
+        };
+        self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        if self.crashes.died(now, Death { status, up: worker.is_up(), hung: false }) {
+            self.say("keeper: daemons have died one after the other; the next one is in safe mode until a reload");
         }
     }
 

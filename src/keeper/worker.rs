@@ -62,6 +62,8 @@ pub(super) struct Worker {
     child: Child,
     chan: Option<Chan>,
     up: bool,
+    /// It has said that it ends, and that this is as it should be.
+    leaving: bool,
     stage: Stage,
     stop_told: Option<bool>,
     /// Bit n of word w: slot 64 w + n has ended and is to be told.
@@ -75,6 +77,7 @@ impl Worker {
             child,
             chan: Some(chan),
             up: false,
+            leaving: false,
             stage: Stage::Hello,
             stop_told: None,
             ended: Box::new([0; WORDS]),
@@ -92,6 +95,14 @@ impl Worker {
 
     pub(super) fn set_up(&mut self) {
         self.up = true;
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    pub(super) fn set_leaving(&mut self) {
+        self.leaving = true;
     }
 
     pub(super) fn blocked(&self) -> Blocked {

@@ -10,6 +10,7 @@ mod deaths;
 mod life;
 mod logs;
 mod protocol;
+mod safe;
 mod services;
 mod storm;
 mod support;

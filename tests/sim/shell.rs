@@ -87,6 +87,7 @@ impl World<'_> {
             | Effect::Daemon { .. }
             | Effect::Heartbeat { .. }
             | Effect::Log { .. }
+            | Effect::Again { .. }
             | Effect::Ready => {}
         }
     }

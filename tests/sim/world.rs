@@ -400,6 +400,7 @@ impl<'a> World<'a> {
     /// What a daemon that starts now would know.
     pub fn knowledge(&self) -> Boot {
         Boot {
+            safe: None,
             config: self.config(),
             config_error: self.file.is_none().then(|| "hob.json:1:1: expected a value".to_owned()),
             entities: self.disk.entities(self.disk.written()),

@@ -37,6 +37,7 @@ struct Player {
     events: Vec<(u64, String)>,
     keeper: u32,
     generation: u32,
+    safe: bool,
     next_req: u64,
     lines: Vec<String>,
 }
@@ -57,6 +58,7 @@ pub(crate) fn play(text: &str) -> String {
         events: Vec::new(),
         keeper: 1,
         generation: 0,
+        safe: false,
         next_req: 0,
         lines: Vec::new(),
     };
@@ -105,6 +107,11 @@ impl Player {
             "main" => self.main = Some(arg(1)),
             "auto" => self.auto = arg(1) == "on",
             "boot" => self.boot(None, arg(1) == "stop"),
+            "safe-boot" => {
+                self.safe = true;
+                self.boot(None, false);
+                self.safe = false;
+            }
             "broken-boot" => self.boot(Some("hob.json:1:1: nonsense".to_owned()), false),
             "freeze" => {
                 self.now.mono = self.now.mono + parse_duration(&arg(1)).unwrap();
@@ -264,6 +271,7 @@ impl Player {
             main,
             keeper_started: Mono(1_000_000_000_000),
             stop,
+            safe: self.safe.then(|| "it died of a test".to_owned()),
             ..Boot::default()
         };
         self.core = Core::new();
@@ -438,6 +446,7 @@ fn show(effect: &Effect) -> String {
         Effect::Ready => "READY".to_owned(),
         Effect::Stopping { limit } => format!("stopping within {} ms", limit.as_millis()),
         Effect::Exit { code } => format!("EXIT {code}"),
+        Effect::Again { stop } => format!("AGAIN stop {stop}"),
         Effect::Notify { .. } | Effect::Logs { .. } | Effect::CloseStream { .. } => format!("{effect:?}"),
     }
 }

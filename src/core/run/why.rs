@@ -127,6 +127,9 @@ impl Core {
     /// What comes next and when.
     fn what_next(&self, i: usize) -> String {
         let s = &self.table[i];
+        if self.safe.is_some() {
+            return "hob is in safe mode: nothing is started or stopped until a reload".to_owned();
+        }
         match s.state {
             State::Running | State::Starting => on_end(s),
             State::Waiting => format!("it starts after {}", non_empty(self.waiting_for(i).join(" and "), "that")),
@@ -159,6 +162,9 @@ impl Core {
         let s = &self.table[i];
         let name = &s.name;
         let mut all = Vec::new();
+        if self.safe.is_some() {
+            return Core::ways_out_of_safe_mode();
+        }
         if s.last().is_some_and(|r| r.background && r.asked.is_none()) {
             all.push(format!("tell {name} to stay in the foreground, or set \"leave_children\": true"));
         }

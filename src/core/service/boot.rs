@@ -56,6 +56,9 @@ impl Core {
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
         self.life.beat = true;
+        if self.safe.is_some() {
+            return;
+        }
         match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),

@@ -30,7 +30,7 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Ok(c) => note(args, &format!("{name}: good, {} services", c.services.len())),
         Err(errors) => {
             if args.has("json") {
-                let list: Vec<_> = errors.iter().map(|e| json!({ "line": e.line, "column": e.column, "path": e.path, "message": e.message, "suggestion": e.suggestion })).collect();
+                let list: Vec<_> = errors.iter().map(error_json).collect();
                 print(&format!("{}\n", json!({ "ok": false, "file": name, "errors": list })))?;
             } else {
                 print(&errors.iter().map(|e| format!("{e}\n")).collect::<String>())?;
@@ -39,6 +39,11 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         }
     }
     Ok(exit::OK)
+}
+
+fn error_json(e: &ConfigError) -> serde_json::Value {
+    let (line, column, path) = (e.line, e.column, &e.path);
+    json!({ "line": line, "column": column, "path": path, "message": e.message, "suggestion": e.suggestion })
 }
 
 pub(crate) fn show(args: &Args) -> Result<u8, Failure> {

@@ -115,7 +115,8 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
     Ok(keeper::run(options))
 }
 
-/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
+/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
+/// foreground.
 fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);
@@ -144,7 +145,8 @@ fn c_word(word: OsString) -> Result<CString, Failure> {
     CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
 }
 
-/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which still stops the jobs: that end is waited for.
+/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which
+/// still stops the jobs: that end is waited for.
 fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
     let begin = Instant::now();

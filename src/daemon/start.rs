@@ -119,22 +119,26 @@ impl Daemon {
             paths,
             services,
         };
-        daemon.settings(boot.config.daemon.clone());
-        daemon.inputs.push(Input::Boot(Box::new(boot)));
-        daemon.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
-        daemon.early(handover.early);
-        // Clients that have connected meanwhile are answered in the first turn.
-        daemon.rounds();
+        daemon.begin(boot, config_problem, handover.early);
         daemon.drop_unknown(held);
-        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
-        daemon.journal.want(daemon.journal.sync_token());
         daemon.gear.link.up();
         daemon.accept();
         Ok(daemon)
     }
 
-    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that service is
-    /// nobody.
+    /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
+    fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) {
+        self.settings(boot.config.daemon.clone());
+        self.inputs.push(Input::Boot(Box::new(boot)));
+        self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
+        self.early(early);
+        self.rounds();
+        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
+        self.journal.want(self.journal.sync_token());
+    }
+
+    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
+    /// service is nobody.
     fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });

@@ -1,4 +1,5 @@
-//! The command line as a person and a script meet it: help, mistakes, exit codes, JSON, times, completions, closed pipes.
+//! The command line as a person and a script meet it: help, mistakes, exit codes, JSON, times, completions, closed
+//! pipes.
 
 use crate::support::*;
 use serde_json::Value;

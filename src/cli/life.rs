@@ -110,7 +110,8 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd) -> Result<
     Ok(keeper::run(options))
 }
 
-/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
+/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
+/// foreground.
 fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);

@@ -5,8 +5,14 @@ use super::{Failure, exit, note, paths, print};
 use crate::config::{self, Config, ConfigError};
 use serde_json::json;
 
-/// The name of the file, what stands in it, and what that means.
-fn load(args: &Args) -> Result<(String, Vec<u8>, Result<Config, Vec<ConfigError>>), Failure> {
+/// The config file: its name, what stands in it, and what that means.
+struct Loaded {
+    name: String,
+    bytes: Vec<u8>,
+    result: Result<Config, Vec<ConfigError>>,
+}
+
+fn load(args: &Args) -> Result<Loaded, Failure> {
     let path = paths(args)?.config;
     let name = path.display().to_string();
     let bytes = std::fs::read(&path).map_err(|e| {
@@ -19,7 +25,7 @@ fn load(args: &Args) -> Result<(String, Vec<u8>, Result<Config, Vec<ConfigError>
         }
     })?;
     let result = config::parse_bytes(&bytes, &name, crate::sys::signals::platform());
-    Ok((name, bytes, result))
+    Ok(Loaded { name, bytes, result })
 }
 
 fn error_json(e: &ConfigError) -> serde_json::Value {
@@ -29,7 +35,7 @@ fn error_json(e: &ConfigError) -> serde_json::Value {
 }
 
 pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
-    let (name, bytes, result) = load(args)?;
+    let Loaded { name, bytes, result } = load(args)?;
     match result {
         Ok(c) if args.has("json") => {
             print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?
@@ -54,8 +60,7 @@ pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
         print(&if args.has("json") { format!("{}\n", keys()) } else { config::defaults_text() })?;
         return Ok(exit::OK);
     }
-    let (_, _, result) = load(args)?;
-    match result {
+    match load(args)?.result {
         Ok(c) if args.has("json") => print(&format!("{}\n", config::to_json(&c)))?,
         Ok(c) => {
             let text = config::to_json(&c);

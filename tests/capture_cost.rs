@@ -96,7 +96,10 @@ fn daemon() {
         let now = clock::now();
         for event in &events {
             match shell.sources.get(event.token()).cloned() {
-                Some(Source::Output(name)) => capture.readable(&name, now, &mut shell),
+                Some(Source::Output(name)) => {
+                    capture.readable(&name);
+                    capture.pump(now, &mut shell);
+                }
                 _ => {
                     while let Ok(turned) = results.try_recv() {
                         capture.done(turned, now, &mut shell);

@@ -121,7 +121,8 @@ impl Lab {
     }
 
     fn readable(&mut self, name: &str) -> Vec<Input> {
-        self.capture.readable(&name.into(), self.now(), &mut self.shell);
+        self.capture.readable(&name.into());
+        self.capture.pump(self.now(), &mut self.shell);
         self.work()
     }
 
@@ -212,7 +213,8 @@ fn past_the_limit() {
         lab.readable("web");
     }
     pipe.write_all(b"the end").unwrap();
-    lab.capture.run_ended(RunId(1), &"web".into(), lab.now(), &mut lab.shell);
+    lab.capture.run_ended(RunId(1), &"web".into());
+    lab.capture.pump(lab.now(), &mut lab.shell);
     assert!(matches!(lab.work()[..], [Input::Output { run: RunId(1), .. }]));
     // Files may have 100 KiB. A smaller cap lets it go on in the next one.
     lab.capture.ensure(&"web".into(), &LogSpec { max_size: 50_000, max_files: 9 }, &mut lab.shell).unwrap();
@@ -314,7 +316,8 @@ fn a_chatty_service_is_looked_at_by_the_clock_and_a_quiet_one_by_its_events() {
     let mut pipe = lab.service("web");
     let name: Arc<str> = "web".into();
     let turn = |lab: &mut Lab| {
-        lab.capture.readable(&name, lab.now(), &mut lab.shell);
+        lab.capture.readable(&name);
+        lab.capture.pump(lab.now(), &mut lab.shell);
         if let Some(job) = lab.shell.jobs.pop_front() {
             let turned = job();
             lab.capture.done(turned, lab.now(), &mut lab.shell);

@@ -118,11 +118,12 @@ fn daemon() {
         let now: Now = clock::now();
         for event in &events {
             if let Some(Source::Output(name)) = shell.sources.get(event.token()).cloned() {
-                capture.readable(&name, now, &mut shell);
+                capture.readable(&name);
             }
         }
         capture.due(now, &mut shell);
-        capture.run_started(RunId(now.mono.0), &name(0), now, &mut shell);
+        capture.run_started(RunId(now.mono.0), &name(0));
+        capture.pump(now, &mut shell);
     }
 }
 

@@ -53,12 +53,18 @@ fn head(r: &Value) -> String {
     if let Some(e) = r["config_error"].as_str() {
         line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
     }
-    if let Some(w) = r["warnings"].as_array() {
-        for w in w.iter().filter_map(Value::as_str) {
-            line.push_str(&format!("warning: {w}\n"));
+    for problem in r["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !is_shown_elsewhere(r, problem) {
+            line.push_str(&format!("problem: {problem}\n"));
         }
     }
     line
+}
+
+/// The config's errors stand in lines of their own, those of services in the table.
+fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
+    let of = |name: &str| problem.strip_prefix(name).is_some_and(|p| p.starts_with(" failed: ") || p == " is flapping");
+    problem.starts_with("the config file has an error: ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
 }
 
 fn rows(r: &Value) -> impl Iterator<Item = &Value> {

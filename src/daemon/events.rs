@@ -28,7 +28,9 @@ pub struct EventLog {
     lines: usize,
     /// The file ends within a line.
     torn: bool,
+    /// What is to be written next, and how many lines it is.
     text: Vec<u8>,
+    count: usize,
     missing: u64,
     failing: bool,
 }
@@ -74,28 +76,35 @@ impl EventLog {
             file: file.ok(),
             path,
             text: Vec::new(),
+            count: 0,
             missing: 0,
         };
         Loaded { log, events, reports }
     }
 
-    /// Appends the events of one round with one write. Answers what is to be told in the daemon's own log: when writing
-    /// begins to fail, and when it works again.
-    pub fn append<'a>(&mut self, events: impl IntoIterator<Item = &'a str>) -> Option<String> {
-        self.text.clear();
-        if self.torn {
+    /// Adds an event to what `flush` writes.
+    pub fn add(&mut self, event: &str) {
+        if self.count == 0 && self.torn {
             self.text.push(b'\n');
         }
-        let before = self.text.len();
-        let mut count = 0;
-        for event in events {
-            self.text.extend_from_slice(event.as_bytes());
-            self.text.push(b'\n');
-            count += 1;
-        }
-        if self.text.len() == before {
+        self.text.extend_from_slice(event.as_bytes());
+        self.text.push(b'\n');
+        self.count += 1;
+    }
+
+    /// Appends what was added with one write. Answers what is to be told in the daemon's own log: when writing begins
+    /// to fail, and when it works again.
+    pub fn flush(&mut self) -> Option<String> {
+        let count = core::mem::take(&mut self.count);
+        if count == 0 {
             return None;
         }
+        let told = self.append(count);
+        self.text.clear();
+        told
+    }
+
+    fn append(&mut self, count: usize) -> Option<String> {
         match self.write() {
             Ok(()) => {
                 self.lines += count;
@@ -206,6 +215,11 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    fn append(log: &mut EventLog, events: &[&str]) -> Option<String> {
+        events.iter().for_each(|e| log.add(e));
+        log.flush()
+    }
+
     struct Temp(PathBuf);
 
     impl Temp {
@@ -241,13 +255,13 @@ mod tests {
     fn what_was_appended_is_there_for_the_next_daemon() {
         let t = Temp::new();
         let mut log = EventLog::open(&t.0).log;
-        assert_eq!(log.append([]), None);
-        assert_eq!(log.append([event(1).as_str(), &event(2)]), None);
+        assert_eq!(append(&mut log, &[]), None);
+        assert_eq!(append(&mut log, &[&event(1), &event(2)]), None);
         assert_eq!(std::fs::read_to_string(t.file()).unwrap(), format!("{}\n{}\n", event(1), event(2)));
         drop(log);
         let Loaded { mut log, events, reports } = EventLog::open(&t.0);
         assert_eq!((numbers(&events), reports.len()), (vec![1, 2], 0));
-        log.append([event(3).as_str()]);
+        append(&mut log, &[&event(3)]);
         assert_eq!(numbers(&EventLog::open(&t.0).events), [1, 2, 3]);
     }
 
@@ -257,7 +271,7 @@ mod tests {
         let mut log = EventLog::open(&t.0).log;
         let kept = EVENTS_KEPT as u64;
         for seq in 1..=5 * kept {
-            assert_eq!(log.append([event(seq).as_str()]), None);
+            assert_eq!(append(&mut log, &[&event(seq)]), None);
             assert!(log.lines <= LINES_MAX);
         }
         let events = EventLog::open(&t.0).events;
@@ -267,7 +281,7 @@ mod tests {
         // Large events are bounded by bytes.
         let large = format!(r#"{{"seq":9999,"x":"{}"}}"#, "y".repeat(300_000));
         for _ in 0..30 {
-            assert_eq!(log.append([large.as_str()]), None);
+            assert_eq!(append(&mut log, &[&large]), None);
             assert!(std::fs::metadata(t.file()).unwrap().len() <= BYTES_MAX);
         }
         assert!(EventLog::open(&t.0).events.len() >= 6);
@@ -282,7 +296,7 @@ mod tests {
             let Loaded { mut log, events, reports } = EventLog::open(&t.0);
             assert_eq!(events.len(), whole.as_bytes()[..cut].iter().filter(|b| **b == b'\n').count());
             assert!(reports.is_empty());
-            log.append([event(3).as_str()]);
+            append(&mut log, &[&event(3)]);
             assert_eq!(EventLog::open(&t.0).events.last().unwrap().0, 3);
         }
         std::fs::write(t.file(), b"\xff\xfe\n\n{}\nnull\n{\"seq\":-1}\n{\"seq\":7}\n\0\0\0\0").unwrap();
@@ -299,7 +313,7 @@ mod tests {
         assert!(events.is_empty());
         assert_eq!(reports.len(), 2);
         for seq in 1..4 {
-            assert_eq!(log.append([event(seq).as_str()]), None, "it was told by open");
+            assert_eq!(append(&mut log, &[&event(seq)]), None, "it was told by open");
         }
         assert_eq!(log.missing(), 3);
     }
@@ -308,14 +322,14 @@ mod tests {
     fn a_write_that_begins_to_fail_and_works_again_is_told() {
         let t = Temp::new();
         let mut log = EventLog::open(&t.0).log;
-        log.append([event(1).as_str()]);
+        append(&mut log, &[&event(1)]);
         let good = log.file.replace(file::open(&t.file(), How::Read, 0).unwrap());
-        let told = log.append([event(2).as_str()]).unwrap_or_default();
+        let told = append(&mut log, &[&event(2)]).unwrap_or_default();
         // How::Read opens for reading alone, so the write is refused.
         assert!(told.contains("cannot write"), "{told}");
-        assert_eq!(log.append([event(3).as_str()]), None);
+        assert_eq!(append(&mut log, &[&event(3)]), None);
         log.file = good;
-        let told = log.append([event(4).as_str()]).unwrap_or_default();
+        let told = append(&mut log, &[&event(4)]).unwrap_or_default();
         assert!(told.contains("2 events are missing"), "{told}");
         assert_eq!(numbers(&EventLog::open(&t.0).events), [1, 4]);
     }
@@ -328,7 +342,7 @@ mod tests {
         std::fs::write(t.file(), text).unwrap();
         let Loaded { mut log, events, .. } = EventLog::open(&t.0);
         assert_eq!(numbers(&events), [5]);
-        assert_eq!(log.append([event(6).as_str()]), None);
+        assert_eq!(append(&mut log, &[&event(6)]), None);
         assert!(std::fs::metadata(t.file()).unwrap().len() < BYTES_MAX);
         assert_eq!(numbers(&EventLog::open(&t.0).events), [5, 6]);
     }

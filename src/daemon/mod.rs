@@ -37,6 +37,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+/// How long after everything has come up the memory is given back that this took.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
 /// A reply that waits for a sync of the journal.
 struct Held {
     token: u64,
@@ -61,6 +64,8 @@ struct Daemon {
     paths: Arc<crate::base::paths::Paths>,
     /// Replies in order of the sync they wait for.
     held: VecDeque<Held>,
+    /// Who asked for the config to be read; it is being read for the first of them.
+    loads: VecDeque<Option<ReqId>>,
     /// What the core is told in the next round.
     inputs: Vec<Input>,
     out: Out,
@@ -76,6 +81,8 @@ struct Daemon {
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     exit: Option<u8>,
+    /// When to give back what coming up took.
+    settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
 }
@@ -145,6 +152,7 @@ impl Daemon {
             self.capture.deadline(),
             self.journal.next_deadline(),
             self.accept_at,
+            self.settle_at,
         ];
         let next = next.into_iter().flatten().min()?;
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
@@ -156,7 +164,7 @@ impl Daemon {
         match r.source {
             Source::Waker => self.pool_results(),
             Source::Notify(name) => self.notified(&name),
-            Source::Output(name) => self.capture.readable(&name, self.gear.now, &mut self.gear),
+            Source::Output(name) => self.capture.readable(&name),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
                 self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
@@ -251,6 +259,9 @@ impl Daemon {
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
+                    if name == exec::LOADING {
+                        self.loaded(Err(format!("hob failed while it read the config: {message}")));
+                    }
                 }
             }
         }
@@ -272,7 +283,7 @@ impl Daemon {
             Job::Copied => self.capture.caught_up(now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
-            Job::Config { req, result } => self.inputs.push(Input::ConfigRead { req, result }),
+            Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
@@ -303,6 +314,10 @@ impl Daemon {
         if past(self.accept_at) {
             self.accept();
         }
+        if past(self.settle_at) {
+            self.settle_at = None;
+            sys::memory::settle();
+        }
         if past(self.core.next_deadline()) {
             self.inputs.push(Input::Tick);
         }
@@ -312,7 +327,7 @@ impl Daemon {
     fn rounds(&mut self) {
         for _ in 0..ROUNDS_PER_TURN {
             if self.inputs.is_empty() {
-                return;
+                break;
             }
             let mut out = core::mem::take(&mut self.out);
             let mut inputs = core::mem::take(&mut self.inputs);
@@ -321,7 +336,7 @@ impl Daemon {
                     && let Some(name) = self.services.get(run)
                 {
                     // What lies in the pipe now is all that the run wrote.
-                    self.capture.run_ended(*run, name, self.gear.now, &mut self.gear);
+                    self.capture.run_ended(*run, name);
                 }
                 self.core.step(self.gear.now, input, &mut out);
             }
@@ -330,23 +345,27 @@ impl Daemon {
             self.run(&mut out);
             self.out = out;
         }
+        self.write_events();
     }
 
-    /// The round's records in one write, and its events in another, before anything of it is done or told.
+    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of rounds
+    /// without records go with those of the next: what such a round did is found out again by a next daemon, with its events.
     fn write_round(&mut self, out: &mut Out) {
+        for effect in &out.effects {
+            if let crate::core::Effect::Event { line, .. } = effect {
+                self.ring.add(line);
+            }
+        }
         if !out.records.is_empty() {
             self.journal.append(self.gear.now.mono, &out.records);
             out.records.clear();
             self.inputs.extend(self.journal.poll_facts());
+            self.write_events();
         }
-        let lines = out.effects.iter().filter_map(|e| match e {
-            crate::core::Effect::Event { line, .. } => Some(line.as_str()),
-            _ => None,
-        });
-        let mut lines = lines.peekable();
-        if lines.peek().is_some()
-            && let Some(problem) = self.ring.append(lines)
-        {
+    }
+
+    fn write_events(&mut self) {
+        if let Some(problem) = self.ring.flush() {
             self.gear.log(Level::Warn, problem);
         }
     }
@@ -361,6 +380,7 @@ impl Daemon {
         for report in self.journal.reports() {
             self.gear.log(Level::Warn, report);
         }
+        self.capture.pump(self.gear.now, &mut self.gear);
         self.release();
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {

@@ -33,6 +33,8 @@ pub struct OwnLog {
     base: u64,
     lines: String,
     stderr: Option<File>,
+    /// Standard error is a regular file, which can always be written to.
+    plain: bool,
     /// The lines that go there: those of this level and more serious ones.
     stderr_level: Level,
     errors: String,
@@ -57,6 +59,8 @@ impl OwnLog {
     pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<OwnedFd>) -> OwnLog {
         let names = Names::new(path);
         let share = Arc::new(Share::new(names.clone()));
+        let stderr = stderr.map(File::from);
+        let plain = stderr.as_ref().is_some_and(|f| f.metadata().is_ok_and(|m| m.is_file()));
         let mut log = OwnLog {
             names,
             spec,
@@ -64,7 +68,8 @@ impl OwnLog {
             share,
             base: 0,
             lines: String::new(),
-            stderr: stderr.map(File::from),
+            stderr,
+            plain,
             stderr_level: Level::Trace,
             errors: String::new(),
             last: None,
@@ -256,7 +261,8 @@ impl OwnLog {
     fn show(&mut self, lines: &[u8]) {
         let Some(stderr) = &mut self.stderr else { return };
         for piece in lines.chunks(PIECE) {
-            let written = match logfile::writable(stderr.as_fd(), Duration::ZERO) {
+            let writable = if self.plain { Ok(true) } else { logfile::writable(stderr.as_fd(), Duration::ZERO) };
+            let written = match writable {
                 Ok(true) => stderr.write(piece),
                 Ok(false) => return,
                 Err(e) => Err(e),

@@ -12,11 +12,12 @@ use crate::base::control::{
 };
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
+use crate::sys::file::lock::Lock;
 use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
 use crate::sys::wait::{self, Adopted, Reaped, Status};
-use crate::sys::{clock, spawn};
+use crate::sys::{clock, memory, spawn};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -110,8 +111,9 @@ impl Means {
         let subreaper = own::become_subreaper();
         let (nofile, raised) = own::raise_nofile()?;
         let oom_score_adj = own::set_oom_score_adj(OOM_SCORE_ADJ).unwrap_or(OOM_UNCHANGED);
-        // A channel's message may bring 64 descriptors before it can be refused.
-        let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64)).unwrap_or(u32::MAX);
+        // A channel's message may bring 64 descriptors before it can be refused. Where there are hardly more at all,
+        // the daemon's own share comes first: it gets all that is held here, and a few of its own for each of its jobs.
+        let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64).max(raised / 4)).unwrap_or(u32::MAX);
         let flags = if init { FLAG_INIT } else { 0 } | if subreaper { 0 } else { FLAG_NO_SUBREAPER };
         Ok(Means {
             table: RunTable::create()?,
@@ -147,6 +149,8 @@ struct Keeper {
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
     done: Option<u8>,
+    /// Everything has come up: what that took can be given back.
+    settle: bool,
 }
 
 impl Keeper {
@@ -166,6 +170,7 @@ impl Keeper {
             stopping: false,
             end_by: None,
             done: None,
+            settle: false,
         }
     }
 
@@ -179,6 +184,9 @@ impl Keeper {
             self.start_if_due(now);
             self.send();
             let deadline = self.deadline(now);
+            if core::mem::take(&mut self.settle) {
+                memory::settle();
+            }
             let ready = self.sleep(now, deadline);
             if ready.channel {
                 self.receive();
@@ -192,7 +200,10 @@ impl Keeper {
     /// The exit code, once there is nothing more to do.
     fn end(&mut self, now: Mono) -> Option<u8> {
         let code = match (&self.worker, self.done) {
-            (None, Some(code)) => code,
+            (None, Some(code)) => {
+                self.clear_lock();
+                code
+            }
             _ if self.end_by.is_none_or(|at| now < at) => return None,
             (_, Some(code)) => {
                 self.say("keeper: the daemon has not ended by itself, killing it");
@@ -210,6 +221,14 @@ impl Keeper {
             pidfile::remove(&self.options.pid_file);
         }
         Some(code)
+    }
+
+    /// All went well, so the next hob has nothing to report. The lock itself goes with this process.
+    fn clear_lock(&self) {
+        if let Ok(lock) = self.options.lock.try_clone() {
+            // At worst the next hob reports that this one was killed.
+            let _ = Lock::from(lock).clear();
+        }
     }
 
     fn start_if_due(&mut self, now: Mono) {
@@ -326,7 +345,10 @@ impl Keeper {
                 self.held_count -= self.held.remove(&label).map_or(0, |fds| fds.len());
             }
             ToKeeper::Up => self.up(),
-            ToKeeper::Ready => self.notify_outer("READY=1"),
+            ToKeeper::Ready => {
+                self.notify_outer("READY=1");
+                self.settle = true;
+            }
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);

@@ -18,6 +18,8 @@ pub mod clock;
 mod end;
 pub mod file;
 pub mod logfile;
+pub mod mask;
+pub mod memory;
 pub mod net;
 mod plan;
 pub mod table;

@@ -154,6 +154,12 @@ impl Capture {
         }
     }
 
+    /// The service whose pipe the keeper holds under this label.
+    #[must_use]
+    pub fn service_of(label: &str) -> Option<&str> {
+        label.strip_prefix(OUT)
+    }
+
     /// Takes back what the keeper held under a label. False when the label is none of capture's.
     pub fn adopt(&mut self, label: &str, fds: Vec<OwnedFd>) -> bool {
         let name = label.strip_prefix(OUT);
@@ -269,21 +275,21 @@ impl Capture {
     }
 
     /// A run is about to be started: what comes into the pipe from now on is its output. Must come before the clone.
-    pub fn run_started(&mut self, run: RunId, name: &Arc<str>, now: Now, host: &mut impl Host) {
-        self.point(name, Point::Start(run), now, host);
+    pub fn run_started(&mut self, run: RunId, name: &Arc<str>) {
+        self.point(name, Point::Start(run));
     }
 
     /// A run's main process has ended. `Input::Output` follows when capture has passed what lies in the pipe now,
     /// whoever may go on writing to it.
-    pub fn run_ended(&mut self, run: RunId, name: &Arc<str>, now: Now, host: &mut impl Host) {
-        self.point(name, Point::End(run), now, host);
+    pub fn run_ended(&mut self, run: RunId, name: &Arc<str>) {
+        self.point(name, Point::End(run));
     }
 
-    fn point(&mut self, name: &Arc<str>, point: Point, now: Now, host: &mut impl Host) {
+    /// The lane gets to know of it by `pump`, so that the end of one run and the start of the next are one job.
+    fn point(&mut self, name: &Arc<str>, point: Point) {
         if let Some(service) = self.services.get(name) {
             service.source.mark(point);
             self.enqueue(name);
-            self.pump(now, host);
         }
     }
 
@@ -326,10 +332,9 @@ impl Capture {
         }
     }
 
-    /// Something new lies in a pipe.
-    pub fn readable(&mut self, name: &Arc<str>, now: Now, host: &mut impl Host) {
+    /// Something new lies in a pipe. The lane gets to know of it by `pump`.
+    pub fn readable(&mut self, name: &Arc<str>) {
         self.enqueue(name);
-        self.pump(now, host);
     }
 
     fn enqueue(&mut self, name: &Arc<str>) {
@@ -347,8 +352,8 @@ impl Capture {
         }
     }
 
-    /// Hands the next services to the lane, unless it is at work.
-    fn pump(&mut self, now: Now, host: &mut impl Host) {
+    /// Hands the next services to the lane, unless it is at work. To be called at the end of each turn of the loop.
+    pub fn pump(&mut self, now: Now, host: &mut impl Host) {
         let Some(desk) = self.desk.as_ref().filter(|_| !self.busy && !self.queue.is_empty()) else { return };
         let count = self.queue.len().min(BATCH);
         let mut writers = Vec::with_capacity(count);

@@ -25,6 +25,8 @@ pub struct SpawnJob {
     pub(super) groups: Option<Groups>,
     /// The service's group, where an earlier start has opened it.
     pub(super) group: Option<Arc<Group>>,
+    /// Standard input.
+    pub(super) null: Arc<OwnedFd>,
     /// Standard output and error.
     pub(super) output: [Arc<OwnedFd>; 2],
 }
@@ -60,14 +62,10 @@ impl SpawnJob {
     }
 
     fn go(&mut self) -> Result<Spawned, StartError> {
-        let null = std::fs::File::open("/dev/null").map_err(|e| StartError {
-            message: format!("cannot open /dev/null: {}", plan::reason(&e)),
-            transient: true,
-        })?;
         let mut plan = self.plan(self.groups.is_none())?;
         let [out, err] = &self.output;
-        plan.fds = vec![(null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
-        let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), None) };
+        plan.fds = vec![(self.null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
+        let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());
         let mut result = self.clone(&plan);
         if result.as_ref().is_err_and(plan::of_cgroup) && !group.exists() {
@@ -84,9 +82,9 @@ impl SpawnJob {
                 // Zero says that the group holds no run.
                 let _ = group.mark(RunId(0));
                 let marked = Plan { fds: plan.fds, ..self.plan(true)? };
-                self.told(self.clone(&marked), None)
+                self.told(self.clone(&marked), &marked, None)
             }
-            result => self.told(result, Some(group)),
+            result => self.told(result, &plan, Some(group)),
         }
     }
 
@@ -94,8 +92,16 @@ impl SpawnJob {
         spawn::spawn(plan, Some((&self.table, self.slot)))
     }
 
-    fn told(&self, result: Result<Child, SpawnError>, group: Option<Arc<Group>>) -> Result<Spawned, StartError> {
-        let child = result.map_err(|e| plan::explain(&e, Some(&self.start.spec)))?;
+    fn told(
+        &self,
+        result: Result<Child, SpawnError>,
+        plan: &Plan,
+        group: Option<Arc<Group>>,
+    ) -> Result<Spawned, StartError> {
+        let child = result.map_err(|e| {
+            let seen = if e.step == "execute" && !e.is_transient() { plan::refused(plan) } else { None };
+            seen.unwrap_or_else(|| plan::explain(&e, Some(&self.start.spec)))
+        })?;
         // Not yet reaped, so that the pid can only be the child's.
         let pidfd = child.pidfd.or_else(|| wait::pidfd_open(child.pid).ok());
         Ok(Spawned { pid: child.pid, pidfd, group })

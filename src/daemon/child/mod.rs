@@ -85,6 +85,8 @@ pub struct Children {
     /// Own children whose end cannot be listened for, because descriptors or watches ran out, and when it is tried
     /// again.
     deaf: BTreeSet<RunId>,
+    /// /dev/null, the standard input of every run, from the first start on.
+    null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
 }
 
@@ -188,6 +190,7 @@ impl Children {
             probes: probe::Probes::default(),
             unreaped: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            null: None,
             deaf_until: None,
         }
     }
@@ -225,7 +228,7 @@ impl Children {
         &mut self,
         ctx: &mut Ctx<'_>,
         start: Start,
-        output: [BorrowedFd<'_>; 2],
+        output: [Arc<OwnedFd>; 2],
         inputs: &mut Vec<Input>,
     ) -> Option<SpawnJob> {
         let run = start.run;
@@ -238,20 +241,21 @@ impl Children {
         }
     }
 
-    fn prepare(&mut self, ctx: &mut Ctx<'_>, start: Start, output: [BorrowedFd<'_>; 2]) -> Result<SpawnJob, String> {
+    fn prepare(&mut self, ctx: &mut Ctx<'_>, start: Start, output: [Arc<OwnedFd>; 2]) -> Result<SpawnJob, String> {
         let service = Arc::clone(&start.service);
         if start.notify {
             let made = self.sockets.ensure(ctx, &self.setup, &service);
             made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
             self.sockets.drain(&service);
         }
-        let [out, err] = output;
-        let copy = |fd: BorrowedFd<'_>| {
-            let copied = fd.try_clone_to_owned().map(Arc::new);
-            copied.map_err(|e| format!("cannot pass the output pipe of {service}: {}", plan::reason(&e)))
+        let null = match &self.null {
+            Some(null) => Arc::clone(null),
+            None => {
+                let file = std::fs::File::open("/dev/null");
+                let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
+                Arc::clone(self.null.insert(Arc::new(file.into())))
+            }
         };
-        let first = copy(out)?;
-        let second = if err.as_raw_fd() == out.as_raw_fd() { Arc::clone(&first) } else { copy(err)? };
         let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
         let slot = ctx.table.take(start.run).ok_or_else(full)?;
         let entry = self.services.entry(Arc::clone(&service)).or_default();
@@ -264,7 +268,8 @@ impl Children {
             slot,
             groups: self.groups.as_ref().ok().cloned(),
             group: entry.group.clone(),
-            output: [first, second],
+            null,
+            output,
         })
     }
 

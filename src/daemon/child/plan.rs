@@ -77,7 +77,10 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
     let env = environment(setup, ask, who.as_ref())?;
     let cwd = folder(setup, spec, who.as_ref())?;
     let programs = programs(spec, &env, &cwd)?;
-    let change = who.as_ref().filter(|u| (u.uid, u.gid) != user::own() || user::own().0 == 0);
+    let change = who.as_ref().filter(|u| {
+        let own = user::own();
+        (u.uid, u.gid) != own || own.0 == 0
+    });
     Ok(Plan {
         programs,
         argv: spec.command.iter().map(|a| text(a.as_bytes(), "`command`")).collect::<Result<_, _>>()?,
@@ -109,10 +112,10 @@ fn assignment(key: &OsString, value: &OsString) -> Result<CString, StartError> {
 
 /// Whom the job is to run as; `None`: as hob.
 fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>, StartError> {
-    let own = user::own();
     if spec.user.is_none() && spec.group.is_none() {
         return Ok(None);
     }
+    let own = user::own();
     let accounts = Accounts::read(&setup.etc).or_else(refuse)?;
     let name = spec.user.clone().unwrap_or_else(|| own.0.to_string());
     let found = accounts.user(&name, spec.group.as_deref()).or_else(refuse)?;
@@ -199,7 +202,9 @@ fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartErro
     if let (Some(number), Some(before)) = (rlimit::number("nofile"), setup.nofile) {
         all.insert(number, before);
     }
-    if let Some((number, value)) = tree::tag(setup.home, ask.run).filter(|_| ask.marked) {
+    if ask.marked
+        && let Some((number, value)) = tree::tag(setup.home, ask.run)
+    {
         all.insert(number, (value, value));
     }
     for limit in &ask.spec.rlimits {
@@ -212,46 +217,63 @@ fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartErro
     Ok(all.into_iter().map(|(number, (soft, hard))| (number, soft, hard)).collect())
 }
 
-/// The paths to execute, in order; those that surely are no programs are left out, so that the error can say why.
+/// The paths to execute, in order. One that was given as a path is not looked at before it has failed (see `refused`); of
+/// the folders of PATH those before the first program are left out.
 fn programs(spec: &ServiceSpec, env: &Environment, cwd: &Path) -> Result<Vec<CString>, StartError> {
     let Some(name) = spec.command.first().filter(|n| !n.is_empty()) else {
         return refuse("cannot execute anything: `command` is empty");
     };
     let path = env.get(OsString::from("PATH").as_os_str()).map_or(DEFAULT_PATH.as_bytes(), |p| p.as_bytes());
-    let candidates = spawn::candidates(&text(name.as_bytes(), "`command`")?, path);
+    let mut candidates = spawn::candidates(&text(name.as_bytes(), "`command`")?, path);
+    if name.contains('/') {
+        return Ok(candidates);
+    }
     let mut refused = None;
-    let usable = |candidate: &&CString| {
-        let file = cwd.join(OsString::from_vec(candidate.to_bytes().to_vec()));
-        let why = unusable(&file);
-        if let Some(why) = &why {
+    for (at, candidate) in candidates.iter().enumerate() {
+        let file = place(cwd, candidate);
+        match unusable(&file) {
+            Ok(None) => return Ok(candidates.split_off(at)),
             // A file that is there and cannot be executed tells more than the absence of others.
-            refused.get_or_insert_with(|| (file.clone(), why.clone()));
+            Ok(Some(why)) => refused = refused.or(Some((file, why))),
+            Err(_) => {}
         }
-        why.is_none() && file.exists()
-    };
-    let found: Vec<CString> = candidates.iter().filter(usable).cloned().collect();
-    match (found.is_empty(), refused) {
-        (false, _) => Ok(found),
-        (true, Some((file, why))) => refuse(format!("cannot execute {}: {why}", file.display())),
-        (true, None) if name.contains('/') => {
-            let file = cwd.join(name);
-            refuse(format!("cannot execute {}: No such file or directory; check `command`", file.display()))
-        }
-        (true, None) => refuse(format!(
+    }
+    match refused {
+        Some((file, why)) => refuse(format!("cannot execute {}: {why}", file.display())),
+        None => refuse(format!(
             "cannot execute {name}: it is in no folder of PATH ({}); give its path in `command`, or set PATH in `env`",
             String::from_utf8_lossy(path)
         )),
     }
 }
 
-/// Why a file that exists is no program; `None` also for one that does not exist.
-fn unusable(file: &Path) -> Option<String> {
-    let meta = std::fs::metadata(file).ok()?;
+fn place(cwd: &Path, program: &CString) -> PathBuf {
+    cwd.join(OsString::from_vec(program.to_bytes().to_vec()))
+}
+
+/// Why a plan could not be executed, where a look at its program shows it.
+pub(super) fn refused(plan: &Plan) -> Option<StartError> {
+    let cwd = plan.cwd.as_ref().map_or_else(PathBuf::new, |c| OsString::from_vec(c.to_bytes().to_vec()).into());
+    let file = place(&cwd, plan.programs.first()?);
+    let message = match unusable(&file) {
+        Ok(None) => return None,
+        Ok(Some(why)) => format!("cannot execute {}: {why}", file.display()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            format!("cannot execute {}: No such file or directory; check `command`", file.display())
+        }
+        Err(_) => return None,
+    };
+    Some(StartError { message, transient: false })
+}
+
+/// Why a file that exists is no program.
+fn unusable(file: &Path) -> std::io::Result<Option<String>> {
+    let meta = std::fs::metadata(file)?;
     if meta.is_dir() {
-        return Some("it is a folder; check `command`".to_owned());
+        return Ok(Some("it is a folder; check `command`".to_owned()));
     }
     let executable = meta.permissions().mode() & 0o111 != 0;
-    (!executable).then(|| format!("Permission denied; it is not executable: chmod +x {}", file.display()))
+    Ok((!executable).then(|| format!("Permission denied; it is not executable: chmod +x {}", file.display())))
 }
 
 /// The text of an error without `(os error 2)`.

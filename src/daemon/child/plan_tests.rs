@@ -43,7 +43,7 @@ impl Lab {
     }
 
     fn error(&self) -> String {
-        let error = self.make().unwrap_err();
+        let error = self.make().map_or_else(|e| e, |plan| refused(&plan).unwrap());
         assert!(!error.transient);
         error.message
     }

@@ -114,8 +114,8 @@ impl Lab {
         let run = RunId(self.next_run);
         let notify = spec.ready == Ready::Notify;
         let start = Start { run, service: service.into(), spec: Arc::new(spec), notify };
-        let pipe = self.pipe.try_clone().unwrap();
-        let job = self.with(|c, ctx, inputs| c.start(ctx, start, [pipe.as_fd(), pipe.as_fd()], inputs));
+        let pipe = Arc::new(OwnedFd::from(self.pipe.try_clone().unwrap()));
+        let job = self.with(|c, ctx, inputs| c.start(ctx, start, [Arc::clone(&pipe), pipe], inputs));
         if let Some(job) = job {
             let done = job.run();
             self.with(|c, ctx, inputs| c.spawned(ctx, done, inputs));

@@ -6,6 +6,8 @@
 
 use super::child::Job;
 use super::{Child, SpawnError};
+use crate::sys::mask;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::mem;
@@ -51,14 +53,25 @@ struct CloneArgs {
 /// Clones, lets the child run `job`, and returns once it has executed its program or ended.
 pub(super) fn run(way: Way, job: &Job<'_>, asked: Asked<'_>) -> Result<Child, SpawnError> {
     let failed = |e: &io::Error| SpawnError::plain(e.raw_os_error().unwrap_or(libc::EIO));
-    let stack = Stack::new().map_err(|e| failed(&e))?;
-    let blocked = Blocked::new();
+    let many = mask::all_blocked();
+    let kept = KEPT.take();
+    let stack = kept.map_or_else(Stack::new, Ok).map_err(|e| failed(&e))?;
+    let blocked = (!many).then(Blocked::new);
     let child = match way {
         Way::Clone3 => by_clone3(job, &asked, &stack),
         Way::Clone => by_clone(job, &asked, &stack),
     };
     drop(blocked);
+    if many {
+        KEPT.set(Some(stack));
+    }
     child.map_err(|e| failed(&e))
+}
+
+thread_local! {
+    /// The stack of the children of a thread that starts many. No two of them use it at once, because the thread waits
+    /// for each exec.
+    static KEPT: RefCell<Option<Stack>> = const { RefCell::new(None) };
 }
 
 fn by_clone3(job: &Job<'_>, asked: &Asked<'_>, stack: &Stack) -> io::Result<Child> {

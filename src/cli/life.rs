@@ -252,7 +252,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
 fn warn_of_config(client: &mut Client) {
     let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
     if let Some(error) = status["config_error"].as_str() {
-        let message = format!("the config file has mistakes and is not in effect:\n{}", error.trim_end());
+        let message = format!("the config file has errors and is not in effect:\n{}", error.trim_end());
         complain(&message, Some("mend it, then 'hob reload'"));
     }
 }

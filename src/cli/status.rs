@@ -51,7 +51,7 @@ fn head(r: &Value) -> String {
         r["pid"]
     );
     if let Some(e) = r["config_error"].as_str() {
-        line.push_str(&format!("the config file has mistakes and is not in effect:\n{}\n", e.trim_end()));
+        line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
     }
     for problem in r["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !is_shown_elsewhere(r, problem) {

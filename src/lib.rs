@@ -1,13 +1,15 @@
 //! hob: one small Unix program that keeps services running and can always say why. This page is the map of its code.
 //!
 //! # What runs
-//! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the run
+//! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the
+//!   run
 //!   table, pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the next daemon.
 //! - The **daemon** ([`daemon`]): its child, which decides and acts. One reactor thread, and a small pool for what may
 //!   block.
 //! - The **command line** ([`cli`]) and the **client library** ([`client`]): they speak JSON-RPC over one Unix socket.
 //!
-//! A crash, a kill -9 and an upgrade of the daemon are one path: the keeper starts the next one and hands it everything.
+//! A crash, a kill -9 and an upgrade of the daemon are one path: the keeper starts the next one and hands it
+//! everything.
 //!
 //! # Rooms
 //! Imports only point down this list. Each room's first line says what it is for and what it may touch.
@@ -29,7 +31,8 @@
 //! # Invariants
 //! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread,
 //!   randomness or hash-ordered map: time and text come in as values. `tests/tidy` enforces it, with the layers and sizes.
-//! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and traced.
+//! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and
+//!   traced.
 //! - A round's records are written to the journal before any of its effects runs, and its events to the ring before
 //!   anybody is told. A reply that promises durability waits for the sync as well.
 //! - Bytes of output never enter the core, and never the daemon's memory on their way to the file.
@@ -40,10 +43,10 @@
 //! - With nothing due, keeper and daemon sleep without a timeout: there is no tick.
 //!
 //! # The life of one request
-//! `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets marks, `settle` propagates them
-//! and emits), the round's records are written, `exec` runs the effects in order, `conn::reply` queues, and the end of
-//! the turn writes once for each connection. Other triggers take the same road: an end of a child, a deadline, a message
-//! of the keeper.
+//! `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets marks, `settle` propagates
+//! them and emits), the round's records are written, `exec` runs the effects in order, `conn::reply` queues, and the
+//! end of the turn writes once for each connection. Other triggers take the same road: an end of a child, a deadline, a
+//! message of the keeper.
 #![deny(unsafe_code)]
 
 pub mod base;

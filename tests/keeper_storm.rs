@@ -154,12 +154,12 @@ fn a_shutdown_past_its_limit_is_ended_by_force() {
 fn frozen_time_does_not_count() {
     let mut lab = Lab::start_with("stuck", &[], notify_socket);
     let socket = lab.notify.take().unwrap();
-    lab.write("limit", "2500");
+    lab.write("limit", "6000");
     lab.wait_for("serving-1");
     lab.signal("TERM");
     while told(&socket) != "STOPPING=1" {}
     lab.signal("STOP");
-    pause(Duration::from_secs(3));
+    pause(Duration::from_secs(7));
     let thawed = Instant::now();
     lab.signal("CONT");
     assert_eq!(lab.exit_code(), 1);

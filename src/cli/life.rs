@@ -215,7 +215,12 @@ fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
 
 /// The pid of the keeper that holds the lock; `Some(None)` when somebody holds it who cannot be told.
 fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
-    let held = lock::holder(&paths.lock).map_err(|e| at(&e, "cannot read", &paths.lock))?;
+    let held = lock::holder(&paths.lock).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            at(&e, "cannot read", &paths.lock).hint("run this as the user that hob runs as")
+        }
+        _ => at(&e, "cannot read", &paths.lock),
+    })?;
     Ok(held.map(|c| c.filter(lock::Content::is_alive).map(|c| c.pid)))
 }
 
@@ -229,12 +234,25 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     }
     if let Some(mut client) = answering(&paths) {
         let health: Value = client.call("daemon.health", &json!({}))?;
+        warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     let health = wait_for_answer(&paths, limit)?;
+    if let Some(mut client) = answering(&paths) {
+        warn_of_config(&mut client);
+    }
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
+}
+
+/// Says loudly that hob runs without what its config file says; the start itself has succeeded.
+fn warn_of_config(client: &mut Client) {
+    let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
+    if let Some(error) = status["config_error"].as_str() {
+        let message = format!("the config file has mistakes and is not in effect:\n{}", error.trim_end());
+        complain(&message, Some("mend it, then 'hob reload'"));
+    }
 }
 
 /// A client if a daemon answers a ping.

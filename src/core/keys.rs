@@ -2,7 +2,7 @@
 //!
 //! A key belongs to a uid. While its request is open, a repetition joins it; once it is answered, the reply is kept,
 //! in the journal too, so that a repetition after a death of the daemon finds it. Refusals before anything was done
-//! are not kept.
+//! are not kept. What would do harm when done twice and is answered later is noted in the journal when it begins.
 //!
 //! Time: awake time alone decides here, so no step of the wall clock can lose a key. A record carries its end in
 //! awake time together with the identity of the boot, so that a later daemon of the same boot goes on exactly. After
@@ -33,6 +33,8 @@ pub enum Verdict {
     New,
     /// The same request is being carried out; `finish` of that one names this one too.
     Join,
+    /// A daemon before this one began to carry it out: do nothing anew, wait for what it leads to, then call `finish`.
+    Resume,
     /// It was carried out: answer this.
     Replay(Result<String, RpcError>),
     /// The key was used for another request.
@@ -64,6 +66,8 @@ struct Open {
     /// The request that is being carried out; it counts even when its connection is gone.
     first: ReqId,
     joined: Vec<(ReqId, ConnId)>,
+    /// A daemon before this one began it.
+    resumed: bool,
 }
 
 #[derive(Debug)]
@@ -79,6 +83,8 @@ struct Kept {
 
 #[derive(Debug)]
 enum Reply {
+    /// None yet: it has begun.
+    Begun,
     Done(Box<str>),
     Failed(RpcError),
     /// Done, but the reply was over `KEPT_REPLY_BYTES`.
@@ -135,7 +141,11 @@ impl Keys {
             if kept.hash != params_hash {
                 return Verdict::Conflict(conflict(&key));
             }
-            return Verdict::Replay(kept.reply.result());
+            if !matches!(kept.reply, Reply::Begun) {
+                return Verdict::Replay(kept.reply.result());
+            }
+            self.open_for(key, params_hash, req, true);
+            return Verdict::Resume;
         }
         if !self.has_room(now) {
             return Verdict::Full(
@@ -143,9 +153,35 @@ impl Keys {
                     .hint("try again in a minute, or send the request without request_key"),
             );
         }
-        self.open.insert(key.clone(), Open { hash: params_hash, first: req, joined: Vec::new() });
-        self.holders.insert(req, key);
+        self.open_for(key, params_hash, req, false);
         Verdict::New
+    }
+
+    fn open_for(&mut self, key: Key, hash: u64, first: ReqId, resumed: bool) {
+        self.open.insert(key.clone(), Open { hash, first, joined: Vec::new(), resumed });
+        self.holders.insert(first, key);
+    }
+
+    /// A request that was `New` does in this step what must not be done again, and is answered in a later one. Appends the
+    /// record of that. A request without a key changes nothing.
+    pub fn note(&mut self, now: Now, req: ReqId, out: &mut Out) {
+        let Some(key) = self.holders.get(&req).cloned() else { return };
+        let Some(hash) = self.open.get(&key).filter(|o| o.first == req && !o.resumed).map(|o| o.hash) else { return };
+        self.put(now, key, hash, Reply::Begun, out);
+    }
+
+    fn put(&mut self, now: Now, key: Key, hash: u64, reply: Reply, out: &mut Out) {
+        self.make_room(now, out);
+        let (guarded, until) = (now.mono + KEPT_REPLY_MIN_AGE, now.mono + KEPT_REPLY_AGE);
+        let kept = Kept { hash, reply, wall: now.wall, guarded, place: (until, 0) };
+        out.records.push(self.entity(&key, &kept));
+        self.keep(key, kept);
+    }
+
+    /// Whether `req` goes on with what a daemon before this one began.
+    #[must_use]
+    pub fn is_resumed(&self, req: ReqId) -> bool {
+        self.holders.get(&req).and_then(|k| self.open.get(k)).is_some_and(|o| o.resumed)
     }
 
     /// Whether one more key could be kept, if all open ones are to be kept too.
@@ -176,12 +212,13 @@ impl Keys {
         for (joined, _) in &open.joined {
             self.holders.remove(joined);
         }
+        // Without a reply to keep, a note that it has begun stays: a repetition still must not begin it again.
         if let Some(reply) = Reply::of(result).filter(|_| keep) {
-            self.make_room(now, out);
-            let (guarded, until) = (now.mono + KEPT_REPLY_MIN_AGE, now.mono + KEPT_REPLY_AGE);
-            let kept = Kept { hash: open.hash, reply, wall: now.wall, guarded, place: (until, 0) };
-            out.records.push(self.entity(&key, &kept));
-            self.keep(key, kept);
+            if let Some(place) = self.kept.get(&key).filter(|k| matches!(k.reply, Reply::Begun)).map(|k| k.place) {
+                self.order.remove(&place);
+                self.kept.remove(&key);
+            }
+            self.put(now, key, open.hash, reply, out);
         }
         open.joined.into_iter().map(|(req, _)| req).collect()
     }
@@ -257,6 +294,7 @@ impl Keys {
                 }
                 o.raw("error", &error.finish())
             }
+            Reply::Begun => o.bool("open", true),
             Reply::TooLarge => &mut o,
         };
         Entity { key: key.to_string(), json: Some(o.finish()) }
@@ -281,7 +319,7 @@ impl Reply {
         match self {
             Reply::Done(json) => Ok(json.to_string()),
             Reply::Failed(e) => Err(e.clone()),
-            Reply::TooLarge => Err(RpcError::new(
+            Reply::Begun | Reply::TooLarge => Err(RpcError::new(
                 Code::Unavailable,
                 "this request was carried out before; its reply was too large to keep",
             )
@@ -328,6 +366,8 @@ struct Record {
     /// Awake time at which it may go, in the boot named beside it.
     until: u64,
     boot: u64,
+    #[serde(default)]
+    open: bool,
     ok: Option<Box<RawValue>>,
     error: Option<RecordError>,
 }
@@ -351,6 +391,7 @@ impl Record {
                 };
                 Reply::Failed(RpcError { code, message: e.message, hint: e.hint })
             }
+            (None, None) if self.open => Reply::Begun,
             (None, None) => Reply::TooLarge,
         }
     }
@@ -406,9 +447,10 @@ mod tests {
             Verdict::New,
             "another user's key is another key"
         );
-        assert!(
-            matches!(keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)), Verdict::Conflict(e) if e.code == Code::Conflict)
-        );
+        assert!(matches!(
+            keys.begin(at(0, 0), (7, CONN), "a", 2, ReqId(4)),
+            Verdict::Conflict(e) if e.code == Code::Conflict
+        ));
         assert_eq!(keys.begin(at(0, 0), (7, CONN), "a", 1, ReqId(5)), Verdict::Join);
         keys.closed(ConnId(2));
         assert!(keys.is_open(ReqId(1)) && !keys.is_open(ReqId(5)));
@@ -420,6 +462,30 @@ mod tests {
         assert!(matches!(keys.begin(at(2, 2), (7, CONN), "a", 2, ReqId(7)), Verdict::Conflict(_)));
         assert_eq!(keys.len(), 2);
         assert_eq!(keys.holders.len(), 1, "only user 8's request is open");
+    }
+
+    #[test]
+    fn what_has_begun_is_resumed_after_a_death_and_never_begun_again() {
+        let (mut keys, mut out) = (Keys::new("k"), Out::default());
+        keys.note(at(0, 0), ReqId(9), &mut out);
+        assert!(out.records.is_empty(), "a request without a key has nothing to note");
+        assert_eq!(keys.begin(at(0, 0), (7, ConnId(1)), "a", 1, ReqId(1)), Verdict::New);
+        keys.note(at(0, 0), ReqId(1), &mut out);
+        assert_eq!(keys.begin(at(0, 0), (7, ConnId(1)), "a", 1, ReqId(2)), Verdict::Join, "it is still open");
+        assert_eq!(keys.entities_from(at(1, 1), "", 9), out.records, "a snapshot keeps it");
+        let mut after = reborn(&out.records, "k", at(1, 1));
+        assert!(matches!(after.begin(at(1, 1), (7, ConnId(1)), "a", 2, ReqId(3)), Verdict::Conflict(_)));
+        assert_eq!(after.begin(at(1, 1), (7, ConnId(1)), "a", 1, ReqId(3)), Verdict::Resume);
+        assert!(after.is_resumed(ReqId(3)) && !keys.is_resumed(ReqId(1)));
+        assert_eq!(after.begin(at(1, 1), (7, ConnId(1)), "a", 1, ReqId(4)), Verdict::Join);
+        let mut out = Out::default();
+        assert_eq!(after.finish(at(2, 2), ReqId(3), &ok("{}"), true, &mut out), [ReqId(4)]);
+        assert_eq!(after.begin(at(2, 2), (7, ConnId(1)), "a", 1, ReqId(5)), Verdict::Replay(ok("{}")));
+        assert_eq!((after.len(), after.order.len()), (1, 1));
+        // Whatever was answered by somebody who could promise nothing, it has begun.
+        let no = Err(RpcError::new(Code::ShuttingDown, "no"));
+        assert_eq!(keys.finish(at(2, 2), ReqId(1), &no, true, &mut out), [ReqId(2)]);
+        assert_eq!(keys.begin(at(3, 3), (7, ConnId(1)), "a", 1, ReqId(6)), Verdict::Resume);
     }
 
     #[test]

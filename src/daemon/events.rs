@@ -92,8 +92,8 @@ impl EventLog {
         self.count += 1;
     }
 
-    /// Appends what was added with one write. Answers what is to be told in the daemon's own log: when writing begins to fail,
-    /// and when it works again.
+    /// Appends what was added with one write. Answers what is to be told in the daemon's own log: when writing begins
+    /// to fail, and when it works again.
     pub fn flush(&mut self) -> Option<String> {
         let count = core::mem::take(&mut self.count);
         if count == 0 {

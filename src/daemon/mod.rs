@@ -64,6 +64,8 @@ struct Daemon {
     paths: Arc<crate::base::paths::Paths>,
     /// Replies in order of the sync they wait for.
     held: VecDeque<Held>,
+    /// Who asked for the config to be read; it is being read for the first of them.
+    loads: VecDeque<Option<ReqId>>,
     /// What the core is told in the next round.
     inputs: Vec<Input>,
     out: Out,
@@ -257,6 +259,9 @@ impl Daemon {
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
+                    if name == exec::LOADING {
+                        self.loaded(Err(format!("hob failed while it read the config: {message}")));
+                    }
                 }
             }
         }
@@ -278,7 +283,7 @@ impl Daemon {
             Job::Copied => self.capture.caught_up(now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
-            Job::Config { req, result } => self.inputs.push(Input::ConfigRead { req, result }),
+            Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),

@@ -12,6 +12,7 @@ use crate::base::control::{
 };
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
+use crate::sys::file::lock::Lock;
 use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
@@ -110,8 +111,9 @@ impl Means {
         let subreaper = own::become_subreaper();
         let (nofile, raised) = own::raise_nofile()?;
         let oom_score_adj = own::set_oom_score_adj(OOM_SCORE_ADJ).unwrap_or(OOM_UNCHANGED);
-        // A channel's message may bring 64 descriptors before it can be refused.
-        let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64)).unwrap_or(u32::MAX);
+        // A channel's message may bring 64 descriptors before it can be refused. Where there are hardly more at all,
+        // the daemon's own share comes first: it gets all that is held here, and a few of its own for each of its jobs.
+        let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64).max(raised / 4)).unwrap_or(u32::MAX);
         let flags = if init { FLAG_INIT } else { 0 } | if subreaper { 0 } else { FLAG_NO_SUBREAPER };
         Ok(Means {
             table: RunTable::create()?,
@@ -198,7 +200,10 @@ impl Keeper {
     /// The exit code, once there is nothing more to do.
     fn end(&mut self, now: Mono) -> Option<u8> {
         let code = match (&self.worker, self.done) {
-            (None, Some(code)) => code,
+            (None, Some(code)) => {
+                self.clear_lock();
+                code
+            }
             _ if self.end_by.is_none_or(|at| now < at) => return None,
             (_, Some(code)) => {
                 self.say("keeper: the daemon has not ended by itself, killing it");
@@ -216,6 +221,14 @@ impl Keeper {
             pidfile::remove(&self.options.pid_file);
         }
         Some(code)
+    }
+
+    /// All went well, so the next hob has nothing to report. The lock itself goes with this process.
+    fn clear_lock(&self) {
+        if let Ok(lock) = self.options.lock.try_clone() {
+            // At worst the next hob reports that this one was killed.
+            let _ = Lock::from(lock).clear();
+        }
     }
 
     fn start_if_due(&mut self, now: Mono) {

@@ -3,6 +3,8 @@
 // Every unwrap here is an assertion of a test, and what is skipped or found is said on standard error.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod attacks;
+mod cli;
 mod config;
 mod deaths;
 mod life;

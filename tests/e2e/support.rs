@@ -46,9 +46,28 @@ impl Home {
     }
 
     pub(crate) fn start(&mut self, extra: &[&str]) {
-        let errors = fs::File::create(self.dir.join("stderr")).unwrap();
         let mut c = self.command(&["run"]);
-        c.args(extra).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        c.args(extra);
+        self.start_as(c);
+    }
+
+    /// The same by a program that executes the rest of its arguments.
+    pub(crate) fn start_by(&mut self, by: &[&str]) {
+        let hob = self.command(&["run"]);
+        let mut c = Command::new(by[0]);
+        c.args(&by[1..]).arg(hob.get_program()).args(hob.get_args());
+        for (name, value) in hob.get_envs() {
+            match value {
+                Some(value) => c.env(name, value),
+                None => c.env_remove(name),
+            };
+        }
+        self.start_as(c);
+    }
+
+    fn start_as(&mut self, mut c: Command) {
+        let errors = fs::File::create(self.dir.join("stderr")).unwrap();
+        c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         self.run = Some(c.spawn().unwrap());
         wait("hob answers", || {
             let ok = self.hob(&["ping"]).status.success();

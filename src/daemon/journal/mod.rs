@@ -63,6 +63,8 @@ pub struct Journal {
     /// `None`: nothing can be written here, so everything counts as durable at once.
     store: Option<Box<Store>>,
     tickets: u64,
+    /// What is to be told where there is no store.
+    facts: Vec<Input>,
 }
 
 impl Journal {
@@ -75,20 +77,22 @@ impl Journal {
         let mut found = Found::read(dir, &list);
         let store = Store::open(dir, &list, &mut found)?;
         Ok(Loaded {
-            journal: Journal { tickets: store.written, store: Some(Box::new(store)) },
+            journal: Journal { tickets: store.written, store: Some(Box::new(store)), facts: Vec::new() },
             reports: core::mem::take(&mut found.reports),
             gap: found.gap,
             entities: found.into_entities(),
         })
     }
 
-    /// Where nothing is writable: keeps nothing, and says so once in the reports.
+    /// Where nothing is writable: keeps nothing, and the core learns of it, so that status says so for as long as it
+    /// lasts.
     #[must_use]
     pub fn none() -> Loaded {
+        let why = "no folder for state can be written: nothing is remembered after the daemon ends".to_owned();
         Loaded {
-            journal: Journal { store: None, tickets: 0 },
+            journal: Journal { store: None, tickets: 0, facts: vec![Input::JournalBehind { why: Some(why) }] },
             entities: Vec::new(),
-            reports: vec!["no folder for state can be written: nothing is remembered after hob ends".to_owned()],
+            reports: Vec::new(),
             gap: false,
         }
     }
@@ -194,7 +198,7 @@ impl Journal {
 
     /// `JournalBehind` and `JournalFull`, each when it changes.
     pub fn poll_facts(&mut self) -> Vec<Input> {
-        self.store.as_mut().map_or_else(Vec::new, |s| core::mem::take(&mut s.facts))
+        core::mem::take(self.store.as_mut().map_or(&mut self.facts, |s| &mut s.facts))
     }
 
     /// What went wrong since the last call, for the daemon's own log.

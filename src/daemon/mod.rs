@@ -348,8 +348,9 @@ impl Daemon {
         self.write_events();
     }
 
-    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of rounds
-    /// without records go with those of the next: what such a round did is found out again by a next daemon, with its events.
+    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of
+    /// rounds without records go with those of the next: what such a round did is found out again by a next daemon,
+    /// with its events.
     fn write_round(&mut self, out: &mut Out) {
         for effect in &out.effects {
             if let crate::core::Effect::Event { line, .. } = effect {

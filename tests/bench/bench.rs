@@ -1,10 +1,12 @@
 //! Figures of hob beside floors measured in the same run, and beside peers where they are installed: `cargo bench`.
 //!
-//! Times on a shared machine are those of that hour: compare rows of one table, never rows of two runs. Systems are measured
-//! in turn, so that a disturbance meets all of them; `p50` is a median, `min` the least disturbed one. Counts and memory are
-//! exact. What is not installed is named and left out. With words after `--` only the parts so named are run.
+//! Times on a shared machine are those of that hour: compare rows of one table, never rows of two runs. Systems are
+//! measured in turn, so that a disturbance meets all of them; `p50` is a median, `min` the least disturbed one.
+//! Counts and memory are exact. What is not installed is named and left out. With words after `--` only the parts so
+//! named are run.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // A measurement that cannot be made ends the run; tables are printed.
+// A measurement that cannot be made ends the run; tables are printed.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 #![allow(missing_debug_implementations)] // Nothing here is shown to anyone.
 
 mod floor;

@@ -1,5 +1,6 @@
 //! The floors: the least that the work itself costs, without a supervisor. This program plays the other side of each.
 
+use crate::lab::pause;
 use hob::sys::{clock, spawn};
 use mio::net::UnixListener;
 use mio::{Events, Interest, Poll, Token};
@@ -25,7 +26,7 @@ pub(crate) fn act(words: &[String]) {
 fn stamp(file: &Path) {
     let line = format!("{} {}\n", clock::now().mono.0, std::process::id());
     OpenOptions::new().create(true).append(true).open(file).unwrap().write_all(line.as_bytes()).unwrap();
-    std::thread::sleep(Duration::from_secs(100_000));
+    pause(Duration::from_secs(100_000));
 }
 
 /// Lines of 100 bytes in blocks of 64 KiB.
@@ -37,7 +38,7 @@ fn write(mb: usize) {
         out.write_all(block.as_bytes()).unwrap();
     }
     drop(out);
-    std::thread::sleep(Duration::from_secs(100_000));
+    pause(Duration::from_secs(100_000));
 }
 
 /// One thread, one selector: each request, of 44 bytes, is answered with as many bytes as hob's answer to a ping has.

@@ -115,9 +115,8 @@ impl Hob {
         let command = serde_json::to_string(argv).unwrap();
         let one = |i| {
             let log = r#""log": {"max_size": "10GB"}"#;
-            format!(
-                r#""s{i}": {{"command": {command}, "restart": "always", "min_delay": "0s", "max_restarts": 1000000, {log}}}"#
-            )
+            let restart = r#""restart": "always", "min_delay": "0s", "max_restarts": 1000000"#;
+            format!(r#""s{i}": {{"command": {command}, {restart}, {log}}}"#)
         };
         let services: Vec<String> = (0..count).map(one).collect();
         let dir = Folder::new();
@@ -163,6 +162,11 @@ pub(crate) fn frame(json: &str) -> Vec<u8> {
     let mut out = u32::try_from(json.len()).unwrap().to_be_bytes().to_vec();
     out.extend_from_slice(json.as_bytes());
     out
+}
+
+/// Lets time pass where nothing can be waited for: a measured span of rest, or a service that only sleeps.
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Waits for a condition; only a hang reaches the limit.

@@ -1,7 +1,7 @@
 //! What hob weighs and how fast it comes and comes back.
 
 use crate::floor;
-use crate::lab::{Folder, HOB, Hob, Running, Times, ask, kill, pss, row, switches, until};
+use crate::lab::{Folder, HOB, Hob, Running, Times, ask, kill, pause, pss, row, switches, until};
 use crate::peers;
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -62,7 +62,7 @@ pub(crate) fn takeover() {
         kill(before[1]);
         until("the next daemon's answer", || ask(&hob.socket(), PING));
         let took = begin.elapsed();
-        std::thread::sleep(Duration::from_millis(100));
+        pause(Duration::from_millis(100));
         took
     };
     let times = Times::of((0..15).map(died).collect());
@@ -88,9 +88,9 @@ pub(crate) fn memory() {
 
 fn weigh(name: &str, count: usize, tree: &[u32]) {
     // What comes up goes on working for a moment; then nothing is to happen.
-    std::thread::sleep(Duration::from_secs(2));
+    pause(Duration::from_secs(2));
     let (before, threads) = switches(tree);
-    std::thread::sleep(Duration::from_secs(3));
+    pause(Duration::from_secs(3));
     let idle = switches(tree).0 - before;
     let (processes, pss) = (tree.len(), pss(tree));
     println!(

@@ -125,8 +125,8 @@ fn scripts(f: &Folder, count: usize, argv: &[String]) {
 fn supervisord(f: &Folder, count: usize, argv: &[String]) {
     let d = f.0.display();
     let mut text = format!(
-        "[unix_http_server]\nfile={d}/s\n[supervisord]\nlogfile={d}/log\npidfile={d}/pid\nchildlogdir={d}\nnodaemon=true\n\
-         silent=true\n[rpcinterface:supervisor]\n\
+        "[unix_http_server]\nfile={d}/s\n[supervisord]\nlogfile={d}/log\npidfile={d}/pid\nchildlogdir={d}\n\
+         nodaemon=true\nsilent=true\n[rpcinterface:supervisor]\n\
          supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\
          [supervisorctl]\nserverurl=unix://{d}/s\n"
     );

@@ -1,7 +1,7 @@
 //! How long hob takes for what happens often: an answer, a command, a restart, a block of output.
 
 use crate::floor;
-use crate::lab::{Folder, HOB, Hob, Running, Times, frame, kill, now, own, row, stamp, ticks, time, until};
+use crate::lab::{Folder, HOB, Hob, Running, Times, frame, kill, now, own, pause, row, stamp, ticks, time, until};
 use crate::peers::{self, Peer};
 use std::fs;
 use std::io::{Read, Write};
@@ -80,7 +80,8 @@ pub(crate) fn ping() {
     }
 }
 
-/// What perf counts of these processes, without what they start, while something is done; nothing where there is no perf.
+/// What perf counts of these processes, without what they start, while something is done; nothing where there is no
+/// perf.
 fn counted(pids: &[u32], events: &[&str], act: impl FnOnce()) -> Vec<(String, f64)> {
     let Some(perf) = peers::find("perf") else {
         println!("  perf is not installed: nothing is counted");
@@ -91,9 +92,9 @@ fn counted(pids: &[u32], events: &[&str], act: impl FnOnce()) -> Vec<(String, f6
     command.args(["stat", "-i", "-x,", "-e", &events.join(","), "-p", &list.join(",")]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // It says nowhere when it has begun.
-    std::thread::sleep(Duration::from_millis(700));
+    pause(Duration::from_millis(700));
     act();
-    std::thread::sleep(Duration::from_millis(300));
+    pause(Duration::from_millis(300));
     let fd = hob::sys::wait::pidfd_open(child.id()).unwrap();
     hob::sys::wait::pidfd_send_signal(std::os::fd::AsFd::as_fd(&fd), 2).unwrap();
     let mut text = String::new();
@@ -176,7 +177,7 @@ pub(crate) fn restart() {
         for n in KILLS..KILLS + 10 {
             kill(stamp(&file, n).1);
             stamp(&file, n + 1);
-            std::thread::sleep(Duration::from_millis(50));
+            pause(Duration::from_millis(50));
         }
     }) {
         println!("  {event}: {:.1} each restart, by keeper and daemon", count / 10.0);

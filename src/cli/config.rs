@@ -55,11 +55,6 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn error_json(e: &ConfigError) -> serde_json::Value {
-    let (line, column, path) = (e.line, e.column, &e.path);
-    json!({ "line": line, "column": column, "path": path, "message": e.message, "suggestion": e.suggestion })
-}
-
 pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
     if args.has("defaults") {
         print(&if args.has("json") { format!("{}\n", keys()) } else { config::defaults_text() })?;

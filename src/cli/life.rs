@@ -115,7 +115,8 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
     Ok(keeper::run(options))
 }
 
-/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
+/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
+/// foreground.
 fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);
@@ -144,7 +145,8 @@ fn c_word(word: OsString) -> Result<CString, Failure> {
     CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
 }
 
-/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which still stops the jobs: that end is waited for.
+/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which
+/// still stops the jobs: that end is waited for.
 fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
     let begin = Instant::now();
@@ -215,7 +217,12 @@ fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
 
 /// The pid of the keeper that holds the lock; `Some(None)` when somebody holds it who cannot be told.
 fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
-    let held = lock::holder(&paths.lock).map_err(|e| at(&e, "cannot read", &paths.lock))?;
+    let held = lock::holder(&paths.lock).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            at(&e, "cannot read", &paths.lock).hint("run this as the user that hob runs as")
+        }
+        _ => at(&e, "cannot read", &paths.lock),
+    })?;
     Ok(held.map(|c| c.filter(lock::Content::is_alive).map(|c| c.pid)))
 }
 
@@ -229,12 +236,25 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     }
     if let Some(mut client) = answering(&paths) {
         let health: Value = client.call("daemon.health", &json!({}))?;
+        warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     let health = wait_for_answer(&paths, limit)?;
+    if let Some(mut client) = answering(&paths) {
+        warn_of_config(&mut client);
+    }
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
+}
+
+/// Says loudly that hob runs without what its config file says; the start itself has succeeded.
+fn warn_of_config(client: &mut Client) {
+    let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
+    if let Some(error) = status["config_error"].as_str() {
+        let message = format!("the config file has mistakes and is not in effect:\n{}", error.trim_end());
+        complain(&message, Some("mend it, then 'hob reload'"));
+    }
 }
 
 /// A client if a daemon answers a ping.

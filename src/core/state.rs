@@ -97,6 +97,12 @@ impl Core {
         self.settle(out);
     }
 
+    /// Whether there is a service of this name.
+    #[must_use]
+    pub fn knows(&self, service: &str) -> bool {
+        self.table.find(service).is_some()
+    }
+
     /// When `step` has to be called with `Input::Tick` at the latest; `None` when nothing will ever be due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {

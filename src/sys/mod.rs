@@ -23,6 +23,7 @@ pub mod memory;
 pub mod net;
 mod plan;
 pub mod table;
+pub mod terminal;
 pub mod user;
 
 #[cfg(target_os = "linux")]

@@ -155,3 +155,20 @@ fn status_and_start_do_not_wait_forever_for_a_daemon_that_hangs() {
     kill("CONT", daemon);
     home.ok(&["status"]);
 }
+
+#[test]
+fn a_stop_that_outlives_daemons_is_told_once() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "trap '' TERM; echo up; while :; do sleep 0.05; done",
+                                  "ready": { "log": "up" }, "stop_timeout": "1s" } } }"#,
+    );
+    home.wait_state("s", "running");
+    home.call("service.stop", r#"{"name": "s", "wait": false}"#);
+    for _ in 0..3 {
+        kill("KILL", home.pids().0);
+        home.call("ping", "{}");
+    }
+    home.wait_state("s", "stopped");
+    let events = home.call("event.history", r#"{"kinds": ["service.stopping", "service.exited"]}"#);
+    assert_eq!(events["events"].as_array().unwrap().len(), 2, "{events}");
+}

@@ -73,7 +73,10 @@ impl Daemon {
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
-            Effect::Ready => self.gear.link.ready(),
+            Effect::Ready => {
+                self.gear.link.ready();
+                self.settle_at = Some(now.mono + super::SETTLE_AFTER);
+            }
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }

@@ -37,6 +37,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+/// How long after everything has come up the memory is given back that this took.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
 /// A reply that waits for a sync of the journal.
 struct Held {
     token: u64,
@@ -78,6 +81,8 @@ struct Daemon {
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     exit: Option<u8>,
+    /// When to give back what coming up took.
+    settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
 }
@@ -147,6 +152,7 @@ impl Daemon {
             self.capture.deadline(),
             self.journal.next_deadline(),
             self.accept_at,
+            self.settle_at,
         ];
         let next = next.into_iter().flatten().min()?;
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
@@ -308,6 +314,10 @@ impl Daemon {
         }
         if past(self.accept_at) {
             self.accept();
+        }
+        if past(self.settle_at) {
+            self.settle_at = None;
+            sys::memory::settle();
         }
         if past(self.core.next_deadline()) {
             self.inputs.push(Input::Tick);

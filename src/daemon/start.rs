@@ -35,6 +35,8 @@ pub struct Options {
     pub command: Option<Vec<OsString>>,
     /// Say nothing to standard error.
     pub quiet: bool,
+    /// The hob before this one ended properly, or there was none.
+    pub clean: bool,
     /// Its name, where it is not that of its program.
     pub name: Option<String>,
 }
@@ -45,6 +47,7 @@ pub struct Options {
 /// When it was not started by a keeper, or the system refuses what nothing works without.
 pub fn run(options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
+    sys::memory::one_heap();
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
     let mut daemon = Daemon::start(options, link, handover)?;
@@ -56,6 +59,7 @@ pub fn run(options: Options) -> io::Result<u8> {
 impl Daemon {
     fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
         let paths = Arc::new(options.paths);
+        let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
         if main.is_some() {
@@ -73,7 +77,7 @@ impl Daemon {
         };
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
-        let (journal, ring) = restore(&paths, bare, &mut boot, &mut gear);
+        let (journal, ring) = restore(&paths, bare, &mut clean, &mut boot, &mut gear);
         let config_problem = configure(&paths, main.is_some(), &mut boot, &mut gear);
         boot.main = main.map(|(name, spec)| (name, in_container(spec, &mut boot.config.daemon)));
         let words: Arc<dyn Words> = Arc::new(handover.table.clone());
@@ -82,7 +86,7 @@ impl Daemon {
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
         let held = held_for(handover.held.keys());
-        let services = adopt(handover.held, &mut boot, &mut children, &mut capture, &mut gear);
+        let services = adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear);
         capture.start(gear.now, &mut gear)?;
         let listener = listener(handover.listener, &mut gear)?;
         let copy =
@@ -102,6 +106,7 @@ impl Daemon {
             reniced: 0,
             bare,
             exit: None,
+            settle_at: None,
             _lock: handover.lock,
             gear,
             children,
@@ -215,14 +220,23 @@ fn keeper_key(table: &RunTable) -> String {
 }
 
 /// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
-fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+fn restore(
+    paths: &Paths,
+    bare: bool,
+    clean: &mut bool,
+    boot: &mut Boot,
+    gear: &mut Gear,
+) -> (Journal, events::EventLog) {
     if bare {
+        *clean = false;
         return (Journal::none().journal, events::EventLog::open(&paths.state).log);
     }
     let loaded = Journal::open(&paths.state).unwrap_or_else(|e| {
         gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
+        *clean = false;
         Journal::none()
     });
+    *clean &= loaded.reports.is_empty();
     for report in loaded.reports {
         gear.log(Level::Warn, report);
     }
@@ -338,6 +352,7 @@ fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> 
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
 fn adopt(
     held: BTreeMap<String, Vec<OwnedFd>>,
+    clean: bool,
     boot: &mut Boot,
     children: &mut child::Children,
     capture: &mut capture::Capture,
@@ -356,7 +371,8 @@ fn adopt(
     let services = record::services_of_runs(&boot.entities);
     boot.table = children.adopt(&mut gear.ctx(), &|run| services.get(&run).cloned());
     if boot.generation == 1 {
-        boot.leftovers = children.leftovers(&gear.table);
+        // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
+        boot.leftovers = children.leftovers(&gear.table, !clean || !services.is_empty());
     }
     services
 }

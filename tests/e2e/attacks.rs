@@ -21,7 +21,7 @@ fn what_the_last_heartbeat_left_tells_its_time() {
     home.ok(&["stop"]);
     home.wait_end();
     let (_, said) = home.fails(&["status"]);
-    assert!(said.contains("last heartbeat at 2") && !said.contains("unknown"), "{said}");
+    assert!(said.contains("last seen at ") && !said.contains("unknown"), "{said}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn status_and_start_do_not_wait_forever_for_a_daemon_that_hangs() {
     let (daemon, _) = home.pids();
     kill("STOP", daemon);
     let (_, said) = home.fails(&["status"]);
-    assert!(said.contains("last heartbeat at 2"), "{said}");
+    assert!(said.contains("last seen at "), "{said}");
     let (_, said) = home.fails(&["start", "--timeout", "1s"]);
     assert!(said.contains("did not answer"), "{said}");
     kill("CONT", daemon);

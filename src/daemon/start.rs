@@ -66,15 +66,7 @@ impl Daemon {
             // Who runs one command wants to see its words, and of hob's only what is wrong.
             gear.log.limit_stderr(Level::Warn);
         }
-        let mut boot = Boot {
-            keeper_pid: handover.keeper_pid,
-            daemon_pid: std::process::id(),
-            generation: handover.generation,
-            keeper_key: keeper_key(&handover.table),
-            version: env!("CARGO_PKG_VERSION"),
-            keeper_started: handover.table.keeper_start().0,
-            ..Boot::default()
-        };
+        let mut boot = facts(&handover);
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
         let (journal, ring) = restore(&paths, bare, &mut clean, &mut boot, &mut gear);
@@ -133,8 +125,8 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that service is
-    /// nobody.
+    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
+    /// service is nobody.
     fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });
@@ -212,6 +204,19 @@ fn gear(
     );
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// What the keeper alone knows.
+fn facts(handover: &link::Handover) -> Boot {
+    Boot {
+        keeper_pid: handover.keeper_pid,
+        daemon_pid: std::process::id(),
+        generation: handover.generation,
+        keeper_key: keeper_key(&handover.table),
+        version: env!("CARGO_PKG_VERSION"),
+        keeper_started: handover.table.keeper_start().0,
+        ..Boot::default()
+    }
 }
 
 /// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.

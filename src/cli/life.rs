@@ -115,7 +115,8 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
     Ok(keeper::run(options))
 }
 
-/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
+/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
+/// foreground.
 fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);
@@ -144,7 +145,8 @@ fn c_word(word: OsString) -> Result<CString, Failure> {
     CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
 }
 
-/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which still stops the jobs: that end is waited for.
+/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which
+/// still stops the jobs: that end is waited for.
 fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
     let begin = Instant::now();
@@ -232,15 +234,15 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     if args.has("foreground") {
         return become_keeper(args, &paths);
     }
-    if let Some(mut client) = answering(&paths) {
+    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
+    if let Some(mut client) = answering(&paths, limit) {
         let health: Value = client.call("daemon.health", &json!({}))?;
         warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
-    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     let health = wait_for_answer(&paths, limit)?;
-    if let Some(mut client) = answering(&paths) {
+    if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
@@ -250,15 +252,16 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
 fn warn_of_config(client: &mut Client) {
     let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
     if let Some(error) = status["config_error"].as_str() {
-        let message = format!("the config file has mistakes and is not in effect:\n{}", error.trim_end());
+        let message = format!("the config file has errors and is not in effect:\n{}", error.trim_end());
         complain(&message, Some("mend it, then 'hob reload'"));
     }
 }
 
-/// A client if a daemon answers a ping.
-fn answering(paths: &Paths) -> Option<Client> {
+/// A client if a daemon answers a ping within this time. One that hangs still lets clients connect.
+fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
     let mut client = Client::connect(&paths.socket).ok()?;
-    client.call::<Value>("ping", &json!({})).ok()?;
+    client.set_timeout(Some(limit.max(Duration::from_millis(1))));
+    client.call_once::<Value>("ping", &json!({})).ok()?;
     Some(client)
 }
 
@@ -296,7 +299,7 @@ fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(mut client) = answering(paths) {
+        if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }
         if begin.elapsed() > limit {

@@ -51,8 +51,8 @@ impl Paint {
     }
 }
 
-/// A text broken at its spaces into lines of a terminal's width; without one it stays one line. The first line is indented by
-/// `first`, the others by `rest`; a word that is longer than a line stays whole.
+/// A text broken at its spaces into lines of a terminal's width; without one it stays one line. The first line is
+/// indented by `first`, the others by `rest`; a word that is longer than a line stays whole.
 pub(crate) fn wrapped(text: &str, first: usize, rest: usize, columns: Option<usize>) -> String {
     let mut out = " ".repeat(first);
     let Some(columns) = columns else { return out + text };

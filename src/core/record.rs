@@ -90,6 +90,9 @@ pub struct Meta {
     v: u32,
     pub next_run: u64,
     pub keeper: String,
+    /// Runs from this number on were found without a record and are still being cleared away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<u64>,
 }
 
 /// A shutdown that has begun; void under another keeper.
@@ -220,8 +223,8 @@ pub fn run_gone(run: RunId) -> Entity {
 }
 
 #[must_use]
-pub fn meta(next_run: u64, keeper: &str) -> Entity {
-    entity("meta".to_owned(), &Meta { v: VERSION, next_run, keeper: keeper.to_owned() })
+pub fn meta(next_run: u64, keeper: &str, unseen: Option<u64>) -> Entity {
+    entity("meta".to_owned(), &Meta { v: VERSION, next_run, keeper: keeper.to_owned(), unseen })
 }
 
 #[must_use]

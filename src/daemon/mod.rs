@@ -233,6 +233,7 @@ impl Daemon {
         }
         if self.gear.link.gone() && !self.told_gone {
             self.told_gone = true;
+            self.children.keeper_gone();
             self.gear.log(Level::Error, "the keeper has died: stopping all jobs");
             self.inputs.push(Input::KeeperGone);
         }
@@ -368,8 +369,9 @@ impl Daemon {
         self.write_events();
     }
 
-    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of rounds
-    /// without records go with those of the next: what such a round did is found out again by a next daemon, with its events.
+    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of
+    /// rounds without records go with those of the next: what such a round did is found out again by a next daemon,
+    /// with its events.
     fn write_round(&mut self, out: &mut Out) {
         for effect in &out.effects {
             if let crate::core::Effect::Event { line, .. } = effect {

@@ -67,16 +67,7 @@ impl Daemon {
             // Who runs one command wants to see its words, and of hob's only what is wrong.
             gear.log.limit_stderr(Level::Warn);
         }
-        let mut boot = Boot {
-            keeper_pid: handover.keeper_pid,
-            daemon_pid: std::process::id(),
-            generation: handover.generation,
-            keeper_key: keeper_key(&handover.table),
-            version: env!("CARGO_PKG_VERSION"),
-            keeper_started: handover.table.keeper_start().0,
-            safe: fault,
-            ..Boot::default()
-        };
+        let mut boot = Boot { safe: fault, ..boot_by(&handover) };
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
         marks.left(Stage::Log);
@@ -129,29 +120,31 @@ impl Daemon {
             paths,
             services,
         };
-        daemon.settings(boot.config.daemon.clone());
-        if !daemon.marks.enter(Stage::State) {
-            boot = lifecycle::bare_boot(boot);
-        }
-        daemon.inputs.push(Input::Boot(Box::new(boot)));
-        daemon.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
-        daemon.early(handover.early);
-        // Clients that have connected meanwhile are answered in the first turn.
-        daemon.rounds();
+        daemon.begin(boot, config_problem, handover.early);
         if !safe {
             daemon.drop_unknown(held);
         }
-        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
-        daemon.journal.want(daemon.journal.sync_token());
-        daemon.marks.left(Stage::State);
         daemon.gear.link.up();
         let _ = daemon.marks.enter(Stage::Serving);
         daemon.accept();
         Ok(daemon)
     }
 
-    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that service is
-    /// nobody.
+    /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
+    fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) {
+        self.settings(boot.config.daemon.clone());
+        let boot = if self.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
+        self.inputs.push(Input::Boot(Box::new(boot)));
+        self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
+        self.early(early);
+        self.rounds();
+        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
+        self.journal.want(self.journal.sync_token());
+        self.marks.left(Stage::State);
+    }
+
+    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
+    /// service is nobody.
     fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });
@@ -193,6 +186,19 @@ fn gear(
     );
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// What the keeper alone says of this start.
+fn boot_by(handover: &link::Handover) -> Boot {
+    Boot {
+        keeper_pid: handover.keeper_pid,
+        daemon_pid: std::process::id(),
+        generation: handover.generation,
+        keeper_key: keeper_key(&handover.table),
+        version: env!("CARGO_PKG_VERSION"),
+        keeper_started: handover.table.keeper_start().0,
+        ..Boot::default()
+    }
 }
 
 /// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.

@@ -1,7 +1,8 @@
-//! What this process holds of the machine's memory beyond what it works with. Without effect where a system lacks the means.
+//! What this process holds of the machine's memory beyond what it works with. Without effect where a system lacks the
+//! means.
 
-/// Lets all threads share one heap: few of them allocate much, and each heap of its own keeps pages. To be called before
-/// threads are started.
+/// Lets all threads share one heap: few of them allocate much, and each heap of its own keeps pages. To be called
+/// before threads are started.
 pub fn one_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a plain call; no other thread exists that could be allocating.
@@ -10,8 +11,8 @@ pub fn one_heap() {
     }
 }
 
-/// Gives back what was needed to come up and hardly will be again: free pages of the heap, and the program's own code, which
-/// comes back from the file as far as it is executed.
+/// Gives back what was needed to come up and hardly will be again: free pages of the heap, and the program's own
+/// code, which comes back from the file as far as it is executed.
 pub fn settle() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a plain call.
@@ -47,7 +48,8 @@ unsafe extern "C" fn drop_code(
         let begin = (base + header.p_vaddr) / page * page;
         let end = base + header.p_vaddr + header.p_memsz;
         if let (Ok(begin), Ok(length)) = (usize::try_from(begin), usize::try_from(end.saturating_sub(begin))) {
-            // SAFETY: these pages are a private mapping of a file that is never written to: read again, they are the same.
+            // SAFETY: these pages are a private mapping of a file that is never written to: read again, they are the
+            // same.
             unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(begin), length, libc::MADV_DONTNEED) };
         }
     }

@@ -1,5 +1,5 @@
-//! What a daemon reads when it comes up: journal, event ring and config. Touches these files; in safe mode it only reads
-//! them.
+//! What a daemon reads when it comes up: journal, event ring and config. Touches these files; in safe mode it only
+//! reads them.
 
 use super::mark::{Marks, Stage};
 use crate::base::control::FLAG_RELOAD;
@@ -78,8 +78,8 @@ impl Reading<'_> {
     }
 
     /// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
-    /// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is wrong
-    /// with the file.
+    /// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is
+    /// wrong with the file.
     pub(in crate::daemon) fn configure(&self, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
         if !self.marks.enter(Stage::Config) {
             boot.config_error = Some("the config was left out, because daemons died of reading it".to_owned());

@@ -256,7 +256,8 @@ impl Group {
         remove_tree(&self.path)
     }
 
-    /// Whether no group is below this one. The kernel keeps the count of links of such a folder at 2 and its subfolders.
+    /// Whether no group is below this one. The kernel keeps the count of links of such a folder at 2 and its
+    /// subfolders.
     fn is_leaf(&self) -> bool {
         // SAFETY: all zeros is a valid value to be overwritten.
         let mut meta: libc::stat = unsafe { core::mem::zeroed() };

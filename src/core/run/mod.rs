@@ -224,7 +224,7 @@ impl RunRecord {
         o.bool("failed", self.failed);
         o.opt_str("stopped", self.asked.as_ref().map(StopWhy::text).as_deref());
         o.str("outcome", &self.outcome());
-        o.raw("cpu_secs", &secs(self.cpu_ms)).u64("memory_peak", self.memory);
+        o.raw("cpu_secs", &secs(self.cpu_ms)).opt_u64("memory_peak", Some(self.memory).filter(|m| *m > 0));
         o.opt_u64("output_bytes", self.output);
         o.raw("last_lines", &serde_json::to_string(&self.lines).unwrap_or_default());
         if self.background {

@@ -55,11 +55,8 @@ pub fn run(options: Options) -> io::Result<u8> {
 impl Daemon {
     fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
         let paths = Arc::new(options.paths);
-        let safe = handover.flags & FLAG_SAFE != 0;
-        let marks = Marks::new(handover.table.clone(), safe, handover.generation);
-        // Before this daemon says what it is at itself.
-        let fault = safe.then(|| marks.at_fault(&paths.config));
-        let _ = marks.enter(Stage::Log);
+        let marks = Marks::new(handover.table.clone(), handover.flags & FLAG_SAFE != 0, handover.generation);
+        let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
@@ -67,7 +64,6 @@ impl Daemon {
             // Who runs one command wants to see its words, and of hob's only what is wrong.
             gear.log.limit_stderr(Level::Warn);
         }
-        let mut boot = Boot { safe: fault, ..boot_by(&handover) };
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
         marks.left(Stage::Log);
@@ -81,11 +77,11 @@ impl Daemon {
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
         let held = held_for(handover.held.keys());
-        let mut services = BTreeMap::new();
-        if marks.enter(Stage::Jobs) {
-            services = adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear);
-            capture.start(gear.now, &mut gear)?;
-        }
+        let services = if marks.enter(Stage::Jobs) {
+            adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear)?
+        } else {
+            BTreeMap::new()
+        };
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
         let copy =
@@ -106,7 +102,7 @@ impl Daemon {
             bare,
             ending: None,
             marks,
-            safe,
+            safe: boot.safe.is_some(),
             settle_at: None,
             _lock: handover.lock,
             gear,
@@ -121,9 +117,7 @@ impl Daemon {
             services,
         };
         daemon.begin(boot, config_problem, handover.early);
-        if !safe {
-            daemon.drop_unknown(held);
-        }
+        daemon.drop_unknown(held);
         daemon.gear.link.up();
         let _ = daemon.marks.enter(Stage::Serving);
         daemon.accept();
@@ -146,6 +140,7 @@ impl Daemon {
     /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
     /// service is nobody.
     fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
+        let held = if self.safe { BTreeSet::new() } else { held };
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });
         }
@@ -188,9 +183,12 @@ fn gear(
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
 }
 
-/// What the keeper alone says of this start.
-fn boot_by(handover: &link::Handover) -> Boot {
+/// What the keeper alone says of this start, and the daemon before this one by its marks.
+fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
+    let safe = (handover.flags & FLAG_SAFE != 0).then(|| marks.at_fault(&paths.config));
+    let _ = marks.enter(Stage::Log);
     Boot {
+        safe,
         keeper_pid: handover.keeper_pid,
         daemon_pid: std::process::id(),
         generation: handover.generation,
@@ -242,7 +240,7 @@ fn adopt(
     children: &mut child::Children,
     capture: &mut capture::Capture,
     gear: &mut Gear,
-) -> BTreeMap<RunId, Arc<str>> {
+) -> io::Result<BTreeMap<RunId, Arc<str>>> {
     for (label, mut fds) in held {
         if let Some(service) = label.strip_prefix(child::notify_label("").as_str()) {
             let restored = fds.pop().map(|fd| children.restore_notify(&mut gear.ctx(), &Arc::from(service), fd));
@@ -259,7 +257,8 @@ fn adopt(
         // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
         boot.leftovers = children.leftovers(&gear.table, !clean || !services.is_empty());
     }
-    services
+    capture.start(gear.now, gear)?;
+    Ok(services)
 }
 
 fn listener(fd: OwnedFd, gear: &mut Gear) -> io::Result<mio::net::UnixListener> {

@@ -109,6 +109,7 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
         lock,
         pid_file: paths.pid.clone(),
         init: args.has("init") || std::process::id() == 1,
+        patience: keeper::Patience::default(),
         notify_socket: std::env::var_os("NOTIFY_SOCKET"),
         on_message: Box::new(move |text| tell(text, &log, silent)),
     };

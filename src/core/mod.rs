@@ -7,6 +7,7 @@
 
 pub mod due;
 pub mod event;
+mod freeze;
 pub mod keys;
 pub mod life;
 pub mod record;

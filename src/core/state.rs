@@ -14,11 +14,7 @@ use super::{Boot, Effect, Input, Out};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::time::{Mono, Now};
 use crate::config::{DaemonSpec, Level};
-use core::time::Duration;
 use std::collections::BTreeMap;
-
-/// A deadline that is seen this much late means that the machine stood still.
-const FROZEN: Duration = Duration::from_secs(1);
 
 /// Ended runs whose output is still awaited, at most.
 const RECENT_MAX: usize = 4096;
@@ -90,7 +86,7 @@ impl Core {
 
     /// Takes one fact or wish, and appends what is to be done about it. Never fails, never blocks.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
-        self.notice_freeze(now);
+        self.notice_freeze(now, out);
         self.now = now;
         if self.has_ended() {
             return self.refuse(&input, out);
@@ -246,25 +242,6 @@ impl Core {
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;
-        }
-    }
-
-    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the
-    /// last step is added to what the present runs may take.
-    fn notice_freeze(&mut self, now: Now) {
-        if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
-            return;
-        }
-        let gap = now.mono.since(self.now.mono);
-        for i in self.runs.values() {
-            if let Some(live) = self.table[*i].live.as_mut() {
-                live.sequence.thaw(gap);
-                if live.ready.is_none() {
-                    live.begun.mono = live.begun.mono + gap;
-                }
-            }
-            let at = self.table[*i].deadline();
-            self.deadlines.set(Due::Service(*i), at);
         }
     }
 

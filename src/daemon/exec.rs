@@ -9,6 +9,7 @@ use crate::core::{Await, Effect, Input, Out, Start, StartError};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
 use crate::sys;
+use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -80,8 +81,8 @@ impl Daemon {
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }
-            Effect::Exit { code } => self.ending = Some(Ending::Hob(code)),
-            Effect::Again { stop } => self.ending = Some(Ending::Again { stop }),
+            Effect::Exit { code } => self.life.ending = Some(Ending::Hob(code)),
+            Effect::Again { stop } => self.life.ending = Some(Ending::Again { stop }),
         }
     }
 
@@ -216,6 +217,11 @@ impl Daemon {
             self.gear.log(Level::Warn, format!("daemon.access: {who}"));
         }
         self.admission = admission;
+        if spec.heartbeat.is_zero() && !self.life.heartbeat.is_zero() {
+            // None follows that could be missed.
+            self.gear.link.beat(Duration::ZERO);
+        }
+        self.life.heartbeat = spec.heartbeat;
         let admission = &self.admission;
         self.conns.readmit(&mut |cred, fd| admission.of(cred, fd));
         let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
@@ -243,8 +249,8 @@ impl Daemon {
     }
 
     fn heartbeat(&mut self, state: String) {
-        self.gear.link.beat();
-        if self.bare || self.safe {
+        self.gear.link.beat(self.life.heartbeat);
+        if self.bare || self.life.safe {
             return;
         }
         let (beat, file, wall) = (self.paths.heartbeat.clone(), self.paths.state_json.clone(), self.gear.now.wall);

@@ -31,7 +31,7 @@ use crate::sys;
 use conn::{Accepted, Admission, Readiness};
 use core::time::Duration;
 use gear::{Gear, Job, Outlet};
-use lifecycle::mark::Marks;
+use lifecycle::Lifecycle;
 use pool::Done;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +41,9 @@ use std::sync::Arc;
 
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
+/// A deadline that is seen this much late means that the machine stood still.
+const FROZEN: Duration = Duration::from_secs(1);
 
 /// A reply that waits for a sync of the journal.
 struct Held {
@@ -82,11 +85,7 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
-    /// How this daemon is to end, once that is decided.
-    ending: Option<Ending>,
-    marks: Marks,
-    /// It only looks and answers.
-    safe: bool,
+    life: Lifecycle,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
@@ -130,7 +129,7 @@ impl Daemon {
         loop {
             self.rounds();
             self.end_turn();
-            if let Some(ending) = self.ending {
+            if let Some(ending) = self.life.ending {
                 return Ok(ending);
             }
             let timeout = self.timeout();
@@ -215,7 +214,7 @@ impl Daemon {
     /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
     /// its own follows each.
     fn notified(&mut self, service: &str) {
-        if self.safe {
+        if self.life.safe {
             // It cannot be put on record now, so it stays in the socket for the next daemon.
             return;
         }
@@ -244,6 +243,7 @@ impl Daemon {
             ToDaemon::Ended { slot } => self.children.ended(&mut self.gear.ctx(), slot, &mut self.inputs),
             ToDaemon::Stop { hurry } => self.inputs.push(Input::Stop { hurry }),
             ToDaemon::Signal { number } => self.signal(i32::from(number)),
+            ToDaemon::Ask => self.gear.link.beat(self.life.heartbeat),
             ToDaemon::Hello { .. } | ToDaemon::Held { .. } | ToDaemon::HeldEnd => {}
         }
     }
@@ -314,6 +314,9 @@ impl Daemon {
     fn due(&mut self) {
         let now = self.gear.now.mono;
         let past = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        if self.gear.pool.next_deadline().is_some_and(|at| now.since(at) > FROZEN) {
+            self.gear.pool.thaw(now);
+        }
         if past(self.gear.pool.next_deadline()) {
             for late in self.gear.pool.overdue(now) {
                 self.gear.log(Level::Warn, format!("{} has not ended in time; another thread goes on", late.name));
@@ -358,7 +361,7 @@ impl Daemon {
                     // What lies in the pipe now is all that the run wrote.
                     self.capture.run_ended(*run, name);
                 }
-                self.marks.input(&input, self.journal.last_record());
+                self.life.marks.input(&input, self.journal.last_record());
                 self.core.step(self.gear.now, input, &mut out);
             }
             self.inputs = inputs;

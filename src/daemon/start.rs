@@ -3,7 +3,7 @@
 
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
-use super::lifecycle::{self, read::Reading};
+use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, link, logs, ownlog, pool};
 use crate::base::control::{FLAG_SAFE, ToDaemon};
@@ -100,9 +100,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
-            ending: None,
-            marks,
-            safe: boot.safe.is_some(),
+            life: Lifecycle::new(marks, &boot),
             settle_at: None,
             _lock: handover.lock,
             gear,
@@ -119,7 +117,7 @@ impl Daemon {
         daemon.begin(boot, config_problem, handover.early);
         daemon.drop_unknown(held);
         daemon.gear.link.up();
-        let _ = daemon.marks.enter(Stage::Serving);
+        let _ = daemon.life.marks.enter(Stage::Serving);
         daemon.accept();
         Ok(daemon)
     }
@@ -127,20 +125,20 @@ impl Daemon {
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
     fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) {
         self.settings(boot.config.daemon.clone());
-        let boot = if self.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
+        let boot = if self.life.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
         self.inputs.push(Input::Boot(Box::new(boot)));
         self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
         self.early(early);
         self.rounds();
         // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
         self.journal.want(self.journal.sync_token());
-        self.marks.left(Stage::State);
+        self.life.marks.left(Stage::State);
     }
 
     /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
     /// service is nobody.
     fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
-        let held = if self.safe { BTreeSet::new() } else { held };
+        let held = if self.life.safe { BTreeSet::new() } else { held };
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });
         }

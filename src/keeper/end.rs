@@ -44,7 +44,7 @@ impl Keeper {
 
     pub(super) fn kill_daemon(&self) {
         // It is this process's child, not yet reaped: an error means that it has ended.
-        let _ = self.worker.as_ref().map(|w| w.kill());
+        let _ = self.worker.as_ref().map(|w| w.signal(signals::SIGKILL));
     }
 
     /// Kills the daemon and every job, and reaps until nothing is left or the time is up.

@@ -7,6 +7,7 @@
 mod crash;
 mod end;
 mod pidfile;
+mod watch;
 mod worker;
 
 use crate::base::control::{
@@ -28,6 +29,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
+use watch::Concern;
+pub use watch::Patience;
 use worker::{Blocked, Worker};
 
 /// Exit code when the keeper could not start, or had to end by itself.
@@ -71,6 +74,9 @@ pub struct Options {
     pub pid_file: PathBuf,
     /// Act as PID 1 of a container.
     pub init: bool,
+    /// With a daemon that is not heard of; the default unless tests are in a hurry.
+    #[doc(hidden)]
+    pub patience: Patience,
     /// NOTIFY_SOCKET of an outer service manager.
     pub notify_socket: Option<OsString>,
     /// Where the keeper says what happened: one line, no line feed.
@@ -184,18 +190,22 @@ impl Keeper {
 
     fn run(mut self) -> u8 {
         self.reap();
+        let mut awake = clock::now().mono;
         loop {
-            let now = clock::now().mono;
+            // A machine may stop also while this is not asleep.
+            let now = self.thaw(awake);
             if let Some(code) = self.end(now) {
                 return code;
             }
             self.start_if_due(now);
+            self.watch(now);
             self.send();
             let deadline = self.deadline(now);
             if core::mem::take(&mut self.settle) {
                 memory::settle();
             }
             let ready = self.sleep(now, deadline);
+            awake = clock::now().mono;
             if ready.channel {
                 self.receive();
             }
@@ -222,6 +232,22 @@ impl Keeper {
         }
     }
 
+    /// Asks a daemon whose heartbeat is missing, and ends one that does not answer.
+    fn watch(&mut self, now: Mono) {
+        let Some(worker) = &mut self.worker else { return };
+        match worker.watch.due(now) {
+            Concern::None => {}
+            Concern::Ask => worker.ask(),
+            Concern::Abort => {
+                // It has not been reaped, so an error means that it has ended.
+                let _ = worker.signal(signals::SIGABRT);
+                let text = format!("keeper: daemon {} does not answer any more, aborting it", self.generation);
+                self.say(&text);
+            }
+            Concern::Kill => self.kill_daemon(),
+        }
+    }
+
     fn start(&self) -> io::Result<Worker> {
         let (ours, theirs) = Chan::pair()?;
         let plan = spawn::Plan {
@@ -233,7 +259,7 @@ impl Keeper {
             ..spawn::Plan::default()
         };
         let child = spawn::spawn(&plan, None).map_err(io::Error::other)?;
-        Ok(Worker::new(child, ours))
+        Ok(Worker::new(child, ours, self.options.patience))
     }
 
     fn next_backoff(&mut self) -> Duration {
@@ -260,8 +286,9 @@ impl Keeper {
     fn deadline(&self, now: Mono) -> Option<Mono> {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
+        let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
         let end = self.end_by.map(|at| at.min(now + SLICE));
-        [start, retry, end].into_iter().flatten().min()
+        [start, retry, watch, end].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -274,13 +301,23 @@ impl Keeper {
             [chan::Ready { readable: true, writable: true }; 2]
         });
         if let Some(at) = deadline {
-            let late = clock::now().mono.since(at);
-            if late > FROZEN {
-                // Nobody could do anything meanwhile, so the time does not count.
-                self.end_by = self.end_by.map(|end| end + late);
-            }
+            self.thaw(at);
         }
         Woken { channel: ready[0].readable, signals: ready[1].readable }
+    }
+
+    /// What time it is. When it should have been `expected` and is much later, then nobody could do anything meanwhile,
+    /// so the time does not count.
+    fn thaw(&mut self, expected: Mono) -> Mono {
+        let now = clock::now().mono;
+        let late = now.since(expected);
+        if late > FROZEN {
+            self.end_by = self.end_by.map(|end| end + late);
+            if let Some(worker) = &mut self.worker {
+                worker.watch.thaw(now);
+            }
+        }
+        now
     }
 
     /// Takes all messages of the daemon.
@@ -323,7 +360,12 @@ impl Keeper {
                 self.notify_outer("READY=1");
                 self.settle = true;
             }
-            ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
+            ToKeeper::Beat { next_ms } => {
+                if let Some(worker) = &mut self.worker {
+                    worker.watch.beat(now, Duration::from_millis(next_ms));
+                }
+                self.notify_outer("WATCHDOG=1");
+            }
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
                 // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has
@@ -443,7 +485,7 @@ impl Keeper {
             Status::Signal(number) => format!("by {}", signals::name_of(number)),
         };
         self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
-        if self.crashes.died(now, Death { status, up: worker.is_up(), hung: false }) {
+        if self.crashes.died(now, Death { status, up: worker.is_up(), hung: worker.watch.hung() }) {
             self.say("keeper: daemons have died one after the other; the next one is in safe mode until a reload");
         }
     }

@@ -7,6 +7,7 @@ mod attacks;
 mod cli;
 mod config;
 mod deaths;
+mod freeze;
 mod life;
 mod logs;
 mod protocol;

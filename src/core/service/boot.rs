@@ -201,8 +201,8 @@ impl Core {
         adopted
     }
 
-    /// A run without a service: nothing to adopt, only to clear away. One that was on record and has ended was cleared away,
-    /// tree and all, and only its slot was not freed any more; what is left of it may stay (`leave_children`).
+    /// A run without a service: nothing to adopt, only to clear away. One that was on record and has ended was cleared
+    /// away, tree and all, and only its slot was not freed any more; what is left of it may stay (`leave_children`).
     fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, unseen: bool, out: &mut Out) {
         let ran = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.exec_error.is_none());
         let alive = ran && slot.as_ref().is_some_and(|s| s.ended.is_none());

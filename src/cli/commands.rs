@@ -60,19 +60,17 @@ const fn command(
 pub const COMMANDS: &[Command] = &[
     Command {
         flags: DEMO,
-        details: "Starts a hob of its own in a temporary folder with a few services, tells what happens \
-            and why, kills its own\n\
-                  daemon once, and cleans up at Ctrl-C. Without a terminal it ends by itself after 15 s.",
+        details: "Starts a hob of its own in a temporary folder with a few services, tells what happens and why,\n\
+                  kills its own daemon once, and cleans up at Ctrl-C. Without a terminal it ends by itself after 15 s.",
         ..command("demo", "Show what hob does, live, with services made for it", demo::demo)
     },
     Command {
         flags: RUN,
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
-        details: "With a command it runs that as its only service, passes its output through and ends \
-            with its exit code (128 + n for\n\
-                  a signal): the entry point of a container. It keeps its files in a private folder \
-                      unless --home is given.",
+        details: "With a command it runs that as its only service, passes its output through and ends with its\n\
+                  exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
+                  folder then, unless --home is given.",
         ..command("run", "Run hob in the foreground", life::run)
     },
     Command {
@@ -86,8 +84,8 @@ pub const COMMANDS: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: &[FORCE, WAIT, TIMEOUT],
-        details: "Without a name: stop all services and hob. A service that a person stopped stays \
-            stopped, over restarts too.",
+        details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, also over\n\
+                  restarts of hob.",
         ..command("stop", "Stop hob, or services", life::stop)
     },
     Command {
@@ -100,9 +98,8 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        details: "With one name: everything about that service. Without one, the exit code is 0 when \
-            nothing has failed, 1 when a\n\
-                  service has, and 3 when hob does not run.",
+        details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
+                  failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
     },
     Command {

@@ -89,8 +89,8 @@ fn bash() -> String {
 const SCRIPT: &str = r#"# bash completion of hob: source <(hob completions bash)
 _hob_ask() { "${COMP_WORDS[0]}" "${globals[@]}" complete "$1" 2>/dev/null; }
 _hob() {
-  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i word
-  local noun='' name='' verbs='' flags='' operands='' given=0
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+  local i word noun='' name='' verbs='' flags='' operands='' given=0
   local -a globals=()
   for ((i = 1; i < COMP_CWORD; i++)); do
     word=${COMP_WORDS[i]}

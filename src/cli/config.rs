@@ -5,7 +5,14 @@ use super::{Failure, exit, note, paths, print};
 use crate::config::{self, Config, ConfigError};
 use serde_json::json;
 
-fn load(args: &Args) -> Result<(String, Result<Config, Vec<ConfigError>>), Failure> {
+/// The config file: its name, what stands in it, and what that means.
+struct Loaded {
+    name: String,
+    bytes: Vec<u8>,
+    result: Result<Config, Vec<ConfigError>>,
+}
+
+fn load(args: &Args) -> Result<Loaded, Failure> {
     let path = paths(args)?.config;
     let name = path.display().to_string();
     let bytes = std::fs::read(&path).map_err(|e| {
@@ -18,11 +25,17 @@ fn load(args: &Args) -> Result<(String, Result<Config, Vec<ConfigError>>), Failu
         }
     })?;
     let result = config::parse_bytes(&bytes, &name, crate::sys::signals::platform());
-    Ok((name, result))
+    Ok(Loaded { name, bytes, result })
+}
+
+fn error_json(e: &ConfigError) -> serde_json::Value {
+    json!({
+        "line": e.line, "column": e.column, "path": e.path, "message": e.message, "suggestion": e.suggestion,
+    })
 }
 
 pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
-    let (name, result) = load(args)?;
+    let Loaded { name, bytes, result } = load(args)?;
     match result {
         Ok(c) if args.has("json") => {
             print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?
@@ -33,7 +46,8 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
                 let list: Vec<_> = errors.iter().map(error_json).collect();
                 print(&format!("{}\n", json!({ "ok": false, "file": name, "errors": list })))?;
             } else {
-                print(&errors.iter().map(|e| format!("{e}\n")).collect::<String>())?;
+                let text = String::from_utf8_lossy(&bytes);
+                print(&errors.iter().map(|e| format!("{e}\n{}\n", e.excerpt(&text))).collect::<String>())?;
             }
             return Ok(exit::FAILED);
         }
@@ -41,18 +55,12 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn error_json(e: &ConfigError) -> serde_json::Value {
-    let (line, column, path) = (e.line, e.column, &e.path);
-    json!({ "line": line, "column": column, "path": path, "message": e.message, "suggestion": e.suggestion })
-}
-
 pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
     if args.has("defaults") {
         print(&if args.has("json") { format!("{}\n", keys()) } else { config::defaults_text() })?;
         return Ok(exit::OK);
     }
-    let (_, result) = load(args)?;
-    match result {
+    match load(args)?.result {
         Ok(c) if args.has("json") => print(&format!("{}\n", config::to_json(&c)))?,
         Ok(c) => {
             let text = config::to_json(&c);

@@ -269,10 +269,8 @@ pub(super) fn help_all(commands: &[Command]) -> String {
     }
     t.push_str("\nFlags of every command:\n");
     flag_rows(&mut t, GLOBAL);
-    t.push_str(
-        "\n'hob COMMAND --help' tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, others \
-        in 'hob call --help'.\n",
-    );
+    t.push_str("\n'hob COMMAND --help' tells more. ");
+    t.push_str("Exit codes: 0 done, 1 failed, 2 wrong usage, others in 'hob call --help'.\n");
     t
 }
 

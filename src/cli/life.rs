@@ -234,15 +234,15 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     if args.has("foreground") {
         return become_keeper(args, &paths);
     }
-    if let Some(mut client) = answering(&paths) {
+    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
+    if let Some(mut client) = answering(&paths, limit) {
         let health: Value = client.call("daemon.health", &json!({}))?;
         warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
-    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     let health = wait_for_answer(&paths, limit)?;
-    if let Some(mut client) = answering(&paths) {
+    if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
@@ -252,15 +252,16 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
 fn warn_of_config(client: &mut Client) {
     let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
     if let Some(error) = status["config_error"].as_str() {
-        let message = format!("the config file has mistakes and is not in effect:\n{}", error.trim_end());
+        let message = format!("the config file has errors and is not in effect:\n{}", error.trim_end());
         complain(&message, Some("mend it, then 'hob reload'"));
     }
 }
 
-/// A client if a daemon answers a ping.
-fn answering(paths: &Paths) -> Option<Client> {
+/// A client if a daemon answers a ping within this time. One that hangs still lets clients connect.
+fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
     let mut client = Client::connect(&paths.socket).ok()?;
-    client.call::<Value>("ping", &json!({})).ok()?;
+    client.set_timeout(Some(limit.max(Duration::from_millis(1))));
+    client.call_once::<Value>("ping", &json!({})).ok()?;
     Some(client)
 }
 
@@ -298,7 +299,7 @@ fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(mut client) = answering(paths) {
+        if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }
         if begin.elapsed() > limit {

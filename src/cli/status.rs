@@ -5,10 +5,15 @@ use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect, exit, paths, print, story, when};
 use crate::base::units;
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
+use core::time::Duration;
 use serde_json::{Value, json};
+use std::io::ErrorKind;
+
+/// A daemon that needs longer to tell how it is does not answer at all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     if let [name] = args.operands.as_slice() {
@@ -23,7 +28,16 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         let result: Value = client.call("service.list", &json!({ "names": args.operands }))?;
         return finish(args, &result, table);
     }
-    let result: Value = client.call("daemon.status", &json!({}))?;
+    client.set_timeout(Some(ANSWER_LIMIT));
+    client.set_patience(ANSWER_LIMIT);
+    let result: Value = match client.call("daemon.status", &json!({})) {
+        Err(ClientError::Io(e)) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+            let at = paths.socket.display();
+            let failure = Failure::code(Code::Unavailable, format!("hob hangs: it does not answer at {at}"));
+            return last_state(args, &paths, failure.hint("'hob stop --force' ends it and all its jobs"));
+        }
+        other => other?,
+    };
     finish(args, &result, |r| format!("{}{}", head(r), table(r)))?;
     let failed = rows(&result).any(|s| s["state"] == "failed");
     Ok(if failed { exit::FAILED } else { exit::OK })
@@ -51,7 +65,7 @@ fn head(r: &Value) -> String {
         r["pid"]
     );
     if let Some(e) = r["config_error"].as_str() {
-        line.push_str(&format!("the config file has mistakes and is not in effect:\n{}\n", e.trim_end()));
+        line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
     }
     for problem in r["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !is_shown_elsewhere(r, problem) {

@@ -66,15 +66,7 @@ impl Daemon {
             // Who runs one command wants to see its words, and of hob's only what is wrong.
             gear.log.limit_stderr(Level::Warn);
         }
-        let mut boot = Boot {
-            keeper_pid: handover.keeper_pid,
-            daemon_pid: std::process::id(),
-            generation: handover.generation,
-            keeper_key: keeper_key(&handover.table),
-            version: env!("CARGO_PKG_VERSION"),
-            keeper_started: handover.table.keeper_start().0,
-            ..Boot::default()
-        };
+        let mut boot = boot_by(&handover);
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
         let (journal, ring) = restore(&paths, bare, &mut clean, &mut boot, &mut gear);
@@ -216,6 +208,19 @@ fn gear(
     );
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// What the keeper alone says of this start.
+fn boot_by(handover: &link::Handover) -> Boot {
+    Boot {
+        keeper_pid: handover.keeper_pid,
+        daemon_pid: std::process::id(),
+        generation: handover.generation,
+        keeper_key: keeper_key(&handover.table),
+        version: env!("CARGO_PKG_VERSION"),
+        keeper_started: handover.table.keeper_start().0,
+        ..Boot::default()
+    }
 }
 
 /// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.

@@ -11,8 +11,8 @@ pub fn one_heap() {
     }
 }
 
-/// Gives back what was needed to come up and hardly will be again: free pages of the heap, and the program's own code,
-/// which comes back from the file as far as it is executed.
+/// Gives back what was needed to come up and hardly will be again: free pages of the heap, and the program's own
+/// code, which comes back from the file as far as it is executed.
 pub fn settle() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a plain call.

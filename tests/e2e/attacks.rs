@@ -118,8 +118,57 @@ fn a_death_goes_on_with_the_config_that_was_in_effect() {
     kill("KILL", pid);
     wait("it is restarted", || home.state("s") == "running" && home.pid("s") != pid);
     home.ok(&["reload"]);
-    home.fails(&["status", "s"]);
+    wait("it goes", || !home.hob(&["status", "s"]).status.success());
     // And the next death goes on with that.
     kill("KILL", home.pids().0);
     assert_eq!(home.call("service.list", "{}")["services"], serde_json::json!([]));
+}
+
+#[test]
+fn a_killed_keeper_leaves_no_tree_behind_without_control_groups() {
+    let mut home = Home::new("{}");
+    let mark = format!("{}/mark", home.dir.display());
+    let inner = format!("trap '' TERM; while :; do sleep 0.05; : {mark}; done");
+    let command = format!("trap '' TERM; setsid sh -c \"{inner}\" & echo up; while :; do sleep 0.05; done");
+    let service = serde_json::json!({ "command": command, "ready": { "log": "up" }, "stop_timeout": "300ms" });
+    home.write_config(&serde_json::json!({ "services": { "s": service } }).to_string());
+    home.start_by(&["env", "HOB_CGROUP=off"]);
+    home.wait_state("s", "running");
+    wait("its child runs", || processes(&mark).len() >= 2);
+    let (daemon, keeper) = home.pids();
+    kill("KILL", keeper);
+    home.reap();
+    wait("the daemon has ended", || !alive(daemon));
+    assert!(processes(&mark).is_empty(), "nothing is left of the tree");
+}
+
+#[test]
+fn status_and_start_do_not_wait_forever_for_a_daemon_that_hangs() {
+    let home = Home::running("{}");
+    wait("a heartbeat", || exists(&home.path("run/state.json")));
+    let (daemon, _) = home.pids();
+    kill("STOP", daemon);
+    let (_, said) = home.fails(&["status"]);
+    assert!(said.contains("last seen at "), "{said}");
+    let (_, said) = home.fails(&["start", "--timeout", "1s"]);
+    assert!(said.contains("did not answer"), "{said}");
+    kill("CONT", daemon);
+    home.ok(&["status"]);
+}
+
+#[test]
+fn a_stop_that_outlives_daemons_is_told_once() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "trap '' TERM; echo up; while :; do sleep 0.05; done",
+                                  "ready": { "log": "up" }, "stop_timeout": "1s" } } }"#,
+    );
+    home.wait_state("s", "running");
+    home.call("service.stop", r#"{"name": "s", "wait": false}"#);
+    for _ in 0..3 {
+        kill("KILL", home.pids().0);
+        home.call("ping", "{}");
+    }
+    home.wait_state("s", "stopped");
+    let events = home.call("event.history", r#"{"kinds": ["service.stopping", "service.exited"]}"#);
+    assert_eq!(events["events"].as_array().unwrap().len(), 2, "{events}");
 }

@@ -1,5 +1,4 @@
-//! The command line as a person and a script meet it: help, mistakes, exit codes, JSON, times, completions, closed
-//! pipes.
+//! The command line as people and scripts meet it: help, mistakes, exit codes, JSON, times, completions, closed pipes.
 
 use crate::support::*;
 use serde_json::Value;

@@ -232,7 +232,7 @@ impl Core {
         if slot.exec_error.is_none() && live.spawned {
             live.ready = live.ready.or(Some(live.begun));
         }
-        let since = live.ready.unwrap_or(live.begun);
+        let (since, stopping) = (live.ready.unwrap_or(live.begun), live.stop.is_some());
         let s = &mut self.table[i];
         s.state = if live.ready.is_some() { State::Running } else { State::Starting };
         s.since = since;
@@ -248,24 +248,32 @@ impl Core {
             }
             return self.started(run, Err(error), out);
         }
+        if stopping
+            && self.told("service.stopping", i, run)
+            && let Some(live) = self.table[i].live.as_mut()
+        {
+            live.stop_told = true;
+        }
         match slot.ended {
             Some((end, usage)) => {
-                let told = self.told_exit(i, run);
+                let told = self.told("service.exited", i, run);
                 self.main_ended(run, end, usage, told, out);
             }
             None => self.adopt_readiness(i, run, out),
         }
     }
 
-    /// Whether the events that were kept already tell of this end.
-    fn told_exit(&self, i: usize, run: RunId) -> bool {
+    /// Whether the events that were kept already tell this of the run.
+    fn told(&self, kind: &str, i: usize, run: RunId) -> bool {
         let query = EventQuery {
-            kinds: vec!["service.exited".to_owned()],
+            kinds: vec![kind.to_owned()],
             names: vec![self.table[i].name.to_string()],
             from: None,
             limit: EVENTS_KEPT,
         };
-        self.events.history(&query).is_ok_and(|text| text.contains(&format!("\"run\":{run},")))
+        self.events
+            .history(&query)
+            .is_ok_and(|text| [',', '}'].iter().any(|end| text.contains(&format!("\"run\":{run}{end}"))))
     }
 
     pub(super) fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {

@@ -88,6 +88,8 @@ pub struct Children {
     /// /dev/null, the standard input of every run, from the first start on.
     null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
+    /// What a dead main process leaves falls to nobody of hob's any more.
+    keeper_gone: bool,
 }
 
 /// How long to wait before descriptors are tried for again.
@@ -192,6 +194,7 @@ impl Children {
             deaf: BTreeSet::new(),
             null: None,
             deaf_until: None,
+            keeper_gone: false,
         }
     }
 

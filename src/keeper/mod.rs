@@ -310,8 +310,8 @@ impl Keeper {
         Woken { channel: ready[0].readable, signals: ready[1].readable }
     }
 
-    /// Time in which this process should have run and did not: the machine was frozen, be it in its sleep or at its work.
-    /// Nobody could do anything meanwhile, so it does not count.
+    /// Time in which this process should have run and did not: the machine was frozen, be it in its sleep or at its
+    /// work. Nobody could do anything meanwhile, so it does not count.
     fn excuse(&mut self, late: Duration) {
         if late > FROZEN {
             self.end_by = self.end_by.map(|end| end + late);

@@ -251,9 +251,11 @@ fn adopt(
     }
     let services = record::services_of_runs(&boot.entities);
     boot.table = children.adopt(&mut gear.ctx(), &|run| services.get(&run).cloned());
-    if boot.generation == 1 {
+    // The first daemon of a keeper may have died before it had cleared away what it found.
+    let left = record::has_left_runs(&boot.entities, &boot.keeper_key);
+    if boot.generation == 1 || left {
         // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
-        boot.leftovers = children.leftovers(&gear.table, !clean || !services.is_empty());
+        boot.leftovers = children.leftovers(&gear.table, !clean || left || !services.is_empty());
     }
     capture.start(gear.now, gear)?;
     Ok(services)

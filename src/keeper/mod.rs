@@ -160,6 +160,8 @@ struct Keeper {
     stopping: bool,
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
+    /// When it was last woken.
+    woke: Mono,
     done: Option<u8>,
     /// Everything has come up: what that took can be given back.
     settle: bool,
@@ -183,6 +185,7 @@ impl Keeper {
             stop: None,
             stopping: false,
             end_by: None,
+            woke: clock::now().mono,
             done: None,
             settle: false,
         }
@@ -190,10 +193,9 @@ impl Keeper {
 
     fn run(mut self) -> u8 {
         self.reap();
-        let mut awake = clock::now().mono;
         loop {
-            // A machine may stop also while this is not asleep.
-            let now = self.thaw(awake);
+            let now = clock::now().mono;
+            self.excuse(now.since(self.woke));
             if let Some(code) = self.end(now) {
                 return code;
             }
@@ -205,7 +207,6 @@ impl Keeper {
                 memory::settle();
             }
             let ready = self.sleep(now, deadline);
-            awake = clock::now().mono;
             if ready.channel {
                 self.receive();
             }
@@ -300,24 +301,22 @@ impl Keeper {
             std::thread::sleep(RETRY);
             [chan::Ready { readable: true, writable: true }; 2]
         });
+        self.woke = clock::now().mono;
         if let Some(at) = deadline {
-            self.thaw(at);
+            self.excuse(self.woke.since(at));
         }
         Woken { channel: ready[0].readable, signals: ready[1].readable }
     }
 
-    /// What time it is. When it should have been `expected` and is much later, then nobody could do anything meanwhile,
-    /// so the time does not count.
-    fn thaw(&mut self, expected: Mono) -> Mono {
-        let now = clock::now().mono;
-        let late = now.since(expected);
+    /// Time in which this process should have run and did not: the machine was frozen, be it in its sleep or at its
+    /// work. Nobody could do anything meanwhile, so it does not count.
+    fn excuse(&mut self, late: Duration) {
         if late > FROZEN {
             self.end_by = self.end_by.map(|end| end + late);
             if let Some(worker) = &mut self.worker {
-                worker.watch.thaw(now);
+                worker.watch.thaw(clock::now().mono);
             }
         }
-        now
     }
 
     /// Takes all messages of the daemon.

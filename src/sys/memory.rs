@@ -55,3 +55,18 @@ unsafe extern "C" fn drop_code(
     }
     1
 }
+
+/// The most memory this process has had resident so far, in bytes.
+#[must_use]
+pub fn own_peak() -> u64 {
+    // SAFETY: an all-zero rusage is a valid value, and the call writes to it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    #[allow(clippy::useless_conversion)] // A long is 32 bits wide on some targets.
+    let peak = u64::try_from(i64::from(usage.ru_maxrss)).unwrap_or(0);
+    // macOS counts bytes, the others KiB.
+    if cfg!(target_os = "macos") { peak } else { peak * 1024 }
+}

@@ -61,10 +61,10 @@ fn a_bad_file_keeps_the_old_config_and_says_so() {
     let (_, text) = home.fails(&["reload"]);
     assert!(text.contains("hob.json:1:"), "{text}");
     assert_eq!(home.pid("s"), pid);
-    assert!(home.ok(&["status"]).contains("mistakes"), "{}", home.ok(&["status"]));
+    assert!(home.ok(&["status"]).contains("errors"), "{}", home.ok(&["status"]));
     home.write_config(r#"{ "services": { "s": { "command": "exec sleep 1000" } } }"#);
     home.ok(&["reload"]);
-    assert!(!home.ok(&["status"]).contains("mistakes"));
+    assert!(!home.ok(&["status"]).contains("errors"));
 }
 
 #[test]

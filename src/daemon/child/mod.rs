@@ -475,7 +475,7 @@ fn peak(max_rss: u64) -> u64 {
     let mut floor = FLOOR.load(Ordering::Relaxed);
     // This process may have grown since it was last asked; far above that it need not be asked.
     if floor == 0 || (floor < max_rss && max_rss <= floor.saturating_mul(2)) {
-        floor = wait::own_peak();
+        floor = crate::sys::memory::own_peak();
         FLOOR.store(floor, Ordering::Relaxed);
     }
     if max_rss <= floor { 0 } else { max_rss }

@@ -37,21 +37,6 @@ fn no_such_process() -> io::Error {
     io::Error::from_raw_os_error(libc::ESRCH)
 }
 
-/// The most memory this process has had resident so far, in bytes.
-#[must_use]
-pub fn own_peak() -> u64 {
-    // SAFETY: an all-zero rusage is a valid value, and the call writes to it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    #[allow(clippy::useless_conversion)] // A long is 32 bits wide on some targets.
-    let peak = u64::try_from(i64::from(usage.ru_maxrss)).unwrap_or(0);
-    // macOS counts bytes, the others KiB.
-    if cfg!(target_os = "macos") { peak } else { peak * 1024 }
-}
-
 /// A descriptor of a process: readable once it has ended. Not inheritable; good in this process alone.
 ///
 /// # Errors

@@ -195,7 +195,8 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     restarts(
         "ready",
         Field::Ready(at!(ready)),
-        "when the service counts as ready: once executed, by sd_notify, when a port answers, by a line of output",
+        "when the service counts as ready: once executed, by sd_notify, when a port or a socket answers, by a line of \
+         output or on a descriptor, when a command ends with 0",
         r#"{"port": 8080}"#,
     ),
     live(

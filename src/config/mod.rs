@@ -6,6 +6,7 @@ mod error;
 mod graph;
 mod keys;
 mod read;
+mod ready;
 mod scan;
 mod show;
 pub mod spec;

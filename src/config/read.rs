@@ -5,7 +5,7 @@ use super::graph::NeedAt;
 use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
 use super::spec::{Config, DaemonSpec, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, values};
+use super::{graph, ready, values};
 use crate::base::limits::{NAME_MAX, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -217,7 +217,7 @@ impl<S> Field<S> {
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
-            Field::Ready(at) => set(at, spec, values::ready(node, cx)?),
+            Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
@@ -253,7 +253,10 @@ impl<S> Field<S> {
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),
             Field::Level(_) => words(LEVELS),
-            Field::Ready(_) => r#""spawned", "notify", {"port": NUMBER} or {"log": REGEX}"#.to_owned(),
+            Field::Ready(_) => {
+                let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
+                format!("\"spawned\", \"notify\" or one of {}", forms.map(|f| format!("{{\"{f}}}")).join(", "))
+            }
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Signal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),

@@ -50,6 +50,9 @@ impl<S> Field<S> {
                 Ready::Notify => quoted("notify"),
                 Ready::Port(port) => format!("{{\"port\":{port}}}"),
                 Ready::Log(regex) => format!("{{\"log\":{}}}", quoted(regex)),
+                Ready::Fd(fd) => format!("{{\"fd\":{fd}}}"),
+                Ready::Socket(path) => format!("{{\"socket\":{}}}", quoted(path)),
+                Ready::Command(argv) => format!("{{\"command\":{}}}", list(argv.iter().map(|s| quoted(s)))),
             },
             Field::Needs(at) => list(get(at, spec).iter().map(need)),
             Field::Signal(at) => {

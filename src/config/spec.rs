@@ -111,6 +111,12 @@ pub enum Ready {
     Port(u16),
     /// A line of output matches this pattern (syntax of the `regex-lite` crate), which was checked to compile.
     Log(String),
+    /// The program writes a line to this descriptor, from 3 on, as s6 has it.
+    Fd(i32),
+    /// A Unix socket accepts a connection: a path, or `@name` for an abstract one.
+    Socket(String),
+    /// This command ends with 0; it is run again and again until it does.
+    Command(Vec<String>),
 }
 
 /// A service that is needed, and in which condition.

@@ -278,7 +278,7 @@ impl Core {
 
     pub(super) fn new_run(&mut self) -> RunId {
         let run = RunId(self.next_run.max(1));
-        self.next_run = run.0 + 1;
+        self.next_run = run.next().0;
         run
     }
 

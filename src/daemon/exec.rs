@@ -40,10 +40,10 @@ impl Daemon {
                 let job = self.children.sweep(&mut self.gear.ctx(), run, &mut self.inputs);
                 self.gear.sweep(job);
             }
-            Effect::Await { run, what: Await::Port(port), .. } => {
-                self.children.await_port(&mut self.gear.ctx(), run, port);
-            }
             Effect::Await { run, what: Await::Log(pattern), .. } => self.await_log(run, &pattern),
+            Effect::Await { run, what, .. } => {
+                self.children.await_ready(&mut self.gear.ctx(), run, what, &mut self.inputs);
+            }
             Effect::AwaitEnd { run } => {
                 self.children.await_end(&mut self.gear.ctx(), run);
                 if let Some(name) = self.services.get(&run) {
@@ -126,9 +126,13 @@ impl Daemon {
 
     fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
         if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
-            let limit = super::child::SpawnJob::DEADLINE;
-            self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
+            self.spawn(job);
         }
+    }
+
+    pub(super) fn spawn(&mut self, job: super::child::SpawnJob) {
+        let limit = super::child::SpawnJob::DEADLINE;
+        self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
     }
 
     fn reply(&mut self, req: ReqId, result: Result<String, RpcError>, durable: bool) {

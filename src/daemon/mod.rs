@@ -90,7 +90,7 @@ struct Ready {
 fn rank(source: &Source) -> u8 {
     match source {
         Source::Waker => 0,
-        Source::Notify(_) => 1,
+        Source::Notify(_) | Source::Ready(_) | Source::Words(_) => 1,
         Source::Output(_) => 2,
         Source::Probe(_) => 3,
         Source::Child(_) | Source::Tree(_) => 4,
@@ -157,6 +157,8 @@ impl Daemon {
             Source::Waker => self.pool_results(),
             Source::Notify(name) => self.notified(&name),
             Source::Output(name) => self.capture.readable(&name),
+            Source::Ready(name) => self.children.ready_written(&name, &mut self.inputs),
+            Source::Words(id) => self.children.said(id),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
                 self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
@@ -292,7 +294,7 @@ impl Daemon {
             }
         }
         if past(self.children.next_deadline()) {
-            self.children.tick(&mut self.gear.ctx());
+            self.children.tick(&mut self.gear.ctx(), &mut self.inputs);
         }
         if past(self.capture.deadline()) {
             self.capture.due(self.gear.now, &mut self.gear);
@@ -366,6 +368,7 @@ impl Daemon {
             self.gear.log(Level::Warn, report);
         }
         self.capture.pump(self.gear.now, &mut self.gear);
+        self.hand_out();
         self.release();
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {
@@ -383,6 +386,16 @@ impl Daemon {
         if self.gear.log.flush(self.gear.now.mono) {
             let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
             self.streams.grown(logs::OWN, &mut outlet);
+        }
+    }
+
+    /// Work of the children's own goes to the pool.
+    fn hand_out(&mut self) {
+        for todo in self.children.todo() {
+            match todo {
+                child::Todo::Spawn(job) => self.spawn(*job),
+                child::Todo::Sweep(job) => self.gear.sweep(Some(job)),
+            }
         }
     }
 

@@ -28,6 +28,10 @@ pub enum Source {
     Output(Arc<str>),
     /// The sd_notify socket of a service.
     Notify(Arc<str>),
+    /// The ready pipe of a service.
+    Ready(Arc<str>),
+    /// What a command beside a run prints.
+    Words(RunId),
 }
 
 /// The token table: a slab whose entries carry a generation.

@@ -6,6 +6,7 @@
 mod attacks;
 mod config;
 mod deaths;
+mod health;
 mod life;
 mod logs;
 mod protocol;

@@ -184,6 +184,6 @@ pub fn shortage() -> StartError {
 pub fn notifies(spec: &ServiceSpec) -> bool {
     match spec.ready {
         Ready::Notify => true,
-        Ready::Spawned | Ready::Port(_) | Ready::Log(_) => false,
+        Ready::Spawned | Ready::Port(_) | Ready::Log(_) | Ready::Fd(_) | Ready::Socket(_) | Ready::Command(_) => false,
     }
 }

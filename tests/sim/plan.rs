@@ -246,10 +246,12 @@ const PROGRAMS: [&str; 9] = ["good", "good", "good", "crashy", "crashy", "task",
 
 fn service(r: &mut Rng, earlier: &[String]) -> ServiceSpec {
     let mut spec = ServiceSpec { command: vec!["sim".into(), (*r.pick(&PROGRAMS)).into()], ..ServiceSpec::default() };
-    spec.ready = match r.below(5) {
+    spec.ready = match r.below(7) {
         0 => Ready::Notify,
         1 => Ready::Port(80),
         2 => Ready::Log("up".into()),
+        3 => Ready::Fd(3),
+        4 => Ready::Command(vec!["true".into()]),
         _ => Ready::Spawned,
     };
     policy(r, &mut spec);

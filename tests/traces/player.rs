@@ -225,7 +225,8 @@ impl Player {
             .map(|(name, json)| {
                 let more = json.trim().strip_prefix('{').and_then(|j| j.strip_suffix('}')).unwrap().trim();
                 let comma = if more.is_empty() { "" } else { "," };
-                let command = if more.contains("\"command\"") {
+                let given: serde_json::Value = serde_json::from_str(json).expect("a service is JSON");
+                let command = if given.get("command").is_some() {
                     String::new()
                 } else {
                     format!("\"command\":[\"/bin/{name}\"]{comma}")
@@ -412,6 +413,9 @@ fn show(effect: &Effect) -> String {
             let what = match what {
                 Await::Port(p) => format!("port {p}"),
                 Await::Log(p) => format!("log {p}"),
+                Await::Fd => "its ready pipe".to_owned(),
+                Await::Socket(p) => format!("socket {p}"),
+                Await::Command(_) => "its command".to_owned(),
             };
             format!("await {what} of run {run}{}", if *from_start { " from its start" } else { "" })
         }

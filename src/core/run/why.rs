@@ -198,6 +198,9 @@ fn awaited(ready: &Ready) -> String {
         Ready::Notify => "it has not said READY=1".to_owned(),
         Ready::Port(port) => format!("port {port} does not answer"),
         Ready::Log(pattern) => format!("no line of output matches {pattern:?}"),
+        Ready::Fd(fd) => format!("it has not written a line to descriptor {fd}"),
+        Ready::Socket(path) => format!("the socket {path} does not answer"),
+        Ready::Command(argv) => format!("{} has not ended with 0", argv.join(" ")),
     }
 }
 

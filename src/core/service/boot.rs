@@ -5,7 +5,7 @@ use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
-use crate::config::{Level, Ready, Restart};
+use crate::config::{Level, Restart};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
@@ -267,11 +267,7 @@ impl Core {
         if s.state != State::Starting || s.blind {
             return;
         }
-        let what = match &s.spec.ready {
-            Ready::Spawned | Ready::Notify => return,
-            Ready::Port(port) => Await::Port(*port),
-            Ready::Log(pattern) => Await::Log(pattern.clone()),
-        };
+        let Some(what) = Await::of(&s.spec) else { return };
         if let Some(live) = s.live.as_mut() {
             live.awaiting = true;
         }

@@ -40,8 +40,9 @@ impl Core {
             spec: Arc::clone(&s.spec),
             notify: s.spec.ready == Ready::Notify,
         })));
-        if let Ready::Log(pattern) = &s.spec.ready {
-            out.effects.push(Effect::Await { run, what: Await::Log(pattern.clone()), from_start: false });
+        if let Some(what @ (Await::Log(_) | Await::Fd)) = Await::of(&s.spec) {
+            // Its words may come before the answer to the start.
+            out.effects.push(Effect::Await { run, what, from_start: false });
             self.set_awaiting(i);
         }
         self.enter(i, State::Starting, fields.members(), out);
@@ -105,14 +106,14 @@ impl Core {
         if s.state != State::Starting {
             return;
         }
-        match &s.spec.ready {
-            Ready::Spawned => self.become_ready(i, out),
-            Ready::Port(port) => {
-                out.effects.push(Effect::Await { run, what: Await::Port(*port), from_start: false });
+        let early = live.early || s.spec.ready == Ready::Spawned;
+        match Await::of(&s.spec) {
+            _ if early => self.become_ready(i, out),
+            Some(Await::Log(_) | Await::Fd) | None => {}
+            Some(what @ (Await::Port(_) | Await::Socket(_) | Await::Command(_))) => {
+                out.effects.push(Effect::Await { run, what, from_start: false });
                 self.set_awaiting(i);
             }
-            Ready::Notify | Ready::Log(_) if live.early => self.become_ready(i, out),
-            Ready::Notify | Ready::Log(_) => {}
         }
     }
 

@@ -351,7 +351,9 @@ impl Service {
     fn ready_limit(&self, live: &Live) -> Option<Mono> {
         let limited = match self.spec.ready {
             Ready::Spawned => false,
-            Ready::Notify | Ready::Port(_) | Ready::Log(_) => !self.spec.ready_timeout.is_zero(),
+            Ready::Notify | Ready::Port(_) | Ready::Log(_) | Ready::Fd(_) | Ready::Socket(_) | Ready::Command(_) => {
+                !self.spec.ready_timeout.is_zero()
+            }
         };
         (limited && live.pid.is_some()).then(|| live.begun.mono + self.spec.ready_timeout)
     }

@@ -1,0 +1,147 @@
+//! Readiness and health with real processes: every kind of check, the commands beside a run, and the daemon killed in
+//! the middle of it.
+
+use crate::support::*;
+use std::fs;
+
+fn has_python() -> bool {
+    std::process::Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success())
+}
+
+/// A home whose hob runs with these services.
+fn with(make: impl FnOnce(&Home) -> serde_json::Value) -> Home {
+    let mut home = Home::new("{}");
+    let config = serde_json::json!({ "services": make(&home) });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home
+}
+
+/// A shell command that waits for a file.
+fn until(home: &Home, file: &str) -> String {
+    format!("until test -e {}; do sleep 0.01; done", home.path(file).display())
+}
+
+fn touch(home: &Home, file: &str) {
+    fs::write(home.path(file), "").unwrap();
+}
+
+#[test]
+fn readiness_by_descriptor_socket_and_command() {
+    let python = has_python();
+    if !python {
+        skip("python3 is missing: readiness by socket is not tried here");
+    }
+    let home = with(|home| {
+        let go = until(home, "go");
+        let mut services = serde_json::json!({
+            "fd": { "command": format!("printf half >&7; {go}; echo >&7; exec sleep 1000"), "ready": { "fd": 7 } },
+            "cmd": { "command": "exec sleep 1000",
+                     "ready": { "command": format!("echo asked; test -e {}", home.path("go").display()) } } });
+        if python {
+            let serve = format!(
+                "{go}; exec python3 -c 'import socket,time; s=socket.socket(socket.AF_UNIX); s.bind(\"{}\"); \
+                 s.listen(); time.sleep(1000)'",
+                home.path("app.sock").display()
+            );
+            services["sock"] = serde_json::json!({ "command": serve, "ready": { "socket": "app.sock" } });
+        }
+        services
+    });
+    let names: &[&str] = if python { &["fd", "cmd", "sock"] } else { &["fd", "cmd"] };
+    for name in names {
+        home.wait_state(name, "starting");
+    }
+    assert!(home.ok(&["why", "fd"]).contains("descriptor 7"));
+    touch(&home, "go");
+    for name in names {
+        home.wait_state(name, "running");
+    }
+    assert!(!home.log("cmd").contains("asked"), "what a check prints is not the service's output");
+}
+
+#[test]
+fn a_line_written_while_no_daemon_runs_is_seen_by_the_next() {
+    let home = with(|home| {
+        let command = format!("{}; echo ready >&3; echo written; exec sleep 1000", until(home, "go"));
+        serde_json::json!({ "s": { "command": command, "ready": { "fd": 3 } } })
+    });
+    home.wait_state("s", "starting");
+    let (daemon, _) = home.pids();
+    kill("STOP", daemon);
+    touch(&home, "go");
+    let pid = processes(&home.path("go").display().to_string());
+    // The line is in the pipe once the program that follows it runs.
+    wait("the line is written", || pid.iter().any(|p| is_sleep(*p)));
+    kill("KILL", daemon);
+    home.wait_state("s", "running");
+}
+
+fn is_sleep(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "sleep")
+}
+
+#[test]
+fn a_line_of_an_earlier_run_does_not_count() {
+    let home = with(|home| {
+        // The first run writes more than once and ends; the second never writes.
+        let first = home.path("first").display().to_string();
+        let command = format!(
+            "if test -e {first}; then exec sleep 1000; fi; : > {first}; echo a >&3; {}; echo b >&3; exit 1",
+            until(home, "go")
+        );
+        serde_json::json!({ "s": { "command": command, "ready": { "fd": 3 }, "min_delay": "1ms" } })
+    });
+    home.wait_state("s", "running");
+    touch(&home, "go");
+    wait("the second run", || home.service("s")["restarts"] == 1 && home.state("s") == "starting");
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    assert_eq!(home.state("s"), "starting", "nobody wrote a line in this run");
+}
+
+#[test]
+fn a_check_left_running_by_a_dead_daemon_is_ended() {
+    left_check(Home::new("{}"));
+}
+
+#[test]
+fn a_check_left_running_by_a_dead_daemon_is_ended_without_control_groups() {
+    left_check(Home::with_env("{}", "HOB_CGROUP", "off"));
+}
+
+fn left_check(mut home: Home) {
+    let mark = format!("{}-check", home.dir.display());
+    let go = home.path("go").display().to_string();
+    // A check that hangs, with a child in a session of its own.
+    let check = format!("test -e {go} && exit 0; setsid sh -c 'while :; do sleep 1; : {mark}; done' & wait");
+    let config = serde_json::json!({ "services": { "s": {
+        "command": "exec sleep 1000", "ready": { "command": check } } } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    wait("the check hangs", || processes(&mark).len() >= 2);
+    let old = processes(&mark);
+    let (pid, (daemon, _)) = (home.pid("s"), home.pids());
+    kill("KILL", daemon);
+    wait("the old check is gone", || !old.iter().any(|p| alive(*p)));
+    assert_eq!((home.state("s").as_str(), home.pid("s")), ("starting", pid), "the service itself was not touched");
+    wait("a new one runs", || processes(&mark).len() >= 2);
+    touch(&home, "go");
+    home.ok(&["stop", "s"]);
+    wait("nothing is left of any check", || processes(&mark).is_empty());
+}
+
+#[test]
+fn a_check_that_hangs_is_killed_as_a_tree_with_the_start() {
+    let mut home = Home::new("{}");
+    let mark = format!("{}-hangs", home.dir.display());
+    let check = format!("trap '' TERM; setsid sh -c 'trap \"\" TERM; while :; do sleep 1; : {mark}; done' & wait");
+    let config = serde_json::json!({ "services": { "s": {
+        "command": "exec sleep 1000", "ready": { "command": check }, "ready_timeout": "700ms", "restart": "never" } } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    wait("the check hangs", || processes(&mark).len() >= 2);
+    home.wait_state("s", "failed");
+    wait("nothing is left of the check", || processes(&mark).is_empty());
+    assert!(home.service("s")["last_error"].as_str().unwrap().contains("not ready in time"));
+}

@@ -62,7 +62,11 @@ fn head(r: &Value) -> String {
 
 /// The config's errors stand in lines of their own, those of services in the table.
 fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
-    let of = |name: &str| problem.strip_prefix(name).is_some_and(|p| p.starts_with(" failed: ") || p == " is flapping");
+    let of = |name: &str| {
+        problem.strip_prefix(name).is_some_and(|p| {
+            p.starts_with(" failed: ") || p.starts_with(" fails its health check: ") || p == " is flapping"
+        })
+    };
     problem.starts_with("the config file has an error: ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
 }
 
@@ -87,7 +91,11 @@ fn table(r: &Value) -> String {
         .cell("LAST ERROR");
     for s in rows(r) {
         let state = s["state"].as_str().unwrap_or("?");
-        let shown = if s["flapping"] == true { format!("{state} (flapping)") } else { state.to_owned() };
+        let shown = match (s["flapping"] == true, s["health"] == "failing") {
+            (true, _) => format!("{state} (flapping)"),
+            (false, true) => format!("{state} (unhealthy)"),
+            (false, false) => state.to_owned(),
+        };
         let number = |k: &str| s[k].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string());
         t.row()
             .cell(s["name"].as_str().unwrap_or("?"))
@@ -112,7 +120,7 @@ fn note(s: &Value) -> String {
             return format!("{text}{list}");
         }
     }
-    s["last_error"].as_str().unwrap_or("").to_owned()
+    s["health_error"].as_str().or_else(|| s["last_error"].as_str()).unwrap_or("").to_owned()
 }
 
 fn one(args: &Args, name: &str) -> Result<u8, Failure> {

@@ -1,7 +1,9 @@
 //! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
-use super::spec::{Access, DaemonSpec, Grant, Level, Need, Ready, Restart, Rlimit, ServiceSpec, Signal};
+use super::spec::{
+    Access, Condition, DaemonSpec, Grant, Health, Level, Need, Ready, Restart, Rlimit, ServiceSpec, Signal,
+};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -40,6 +42,7 @@ pub(super) enum Field<S: 'static> {
     Restart(Slot<S, Restart>),
     Level(Slot<S, Level>),
     Ready(Slot<S, Ready>),
+    Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
     Signal(Slot<S, Signal>),
     Grants(Slot<S, Vec<Grant>>),
@@ -206,6 +209,13 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         r#""1m""#,
     ),
     live(
+        "health",
+        Field::Health(at!(health)),
+        "what a ready service is asked again and again; it is restarted when that fails as often in a row as retries \
+         says (every 10s, timeout 2s, 3 retries unless given)",
+        r#"{"http": "http://127.0.0.1:8080/health", "every": "10s", "timeout": "2s", "retries": 3}"#,
+    ),
+    live(
         "requires",
         Field::Needs(at!(requires)),
         "services this one cannot do without: they are started before it, and it is stopped with them",
@@ -263,6 +273,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("healthcheck", "health"),
+    ("health_check", "health"),
+    ("interval", "every"),
+    ("period", "every"),
     ("uid", "user"),
     ("gid", "group"),
     ("limits", "rlimits"),
@@ -309,6 +323,9 @@ pub(super) const LEVELS: &[(&str, Level)] = &[
 ];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
+
+pub(super) const CONDITIONS: &[(&str, Condition)] =
+    &[("started", Condition::Started), ("ready", Condition::Ready), ("healthy", Condition::Healthy)];
 
 /// The limits of getrlimit(2) on any system, and whether each is a number of bytes.
 pub(super) const RLIMITS: &[(&str, bool)] = &[

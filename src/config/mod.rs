@@ -4,6 +4,7 @@ mod change;
 mod default;
 mod error;
 mod graph;
+mod health;
 mod keys;
 mod read;
 mod ready;

@@ -5,7 +5,7 @@ use super::graph::NeedAt;
 use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
 use super::spec::{Config, DaemonSpec, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, ready, values};
+use super::{graph, health, ready, values};
 use crate::base::limits::{NAME_MAX, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -218,6 +218,7 @@ impl<S> Field<S> {
             Field::Restart(at) => set(at, spec, values::restart(node)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
+            Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
@@ -257,6 +258,7 @@ impl<S> Field<S> {
                 let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
                 format!("\"spawned\", \"notify\" or one of {}", forms.map(|f| format!("{{\"{f}}}")).join(", "))
             }
+            Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Signal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),

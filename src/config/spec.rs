@@ -1,6 +1,8 @@
 //! The checked config as plain values: what the rest of hob sees of a `hob.json`.
 
 pub use crate::base::access::Access;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -76,6 +78,7 @@ pub struct ServiceSpec {
     pub window: Option<Duration>,
     pub ready: Ready,
     pub ready_timeout: Duration,
+    pub health: Option<Health>,
     pub requires: Vec<Need>,
     pub wants: Vec<Need>,
     pub after: Vec<Need>,
@@ -119,6 +122,55 @@ pub enum Ready {
     Command(Vec<String>),
 }
 
+/// What is asked of a ready service again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub check: Check,
+    /// From the beginning of one check to that of the next.
+    pub every: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row after which the service is unhealthy, from 1 on.
+    pub retries: u32,
+}
+
+impl Health {
+    /// A check as often as the defaults say.
+    #[must_use]
+    pub fn new(check: Check) -> Health {
+        Health { check, every: Duration::from_secs(10), timeout: Duration::from_secs(2), retries: 3 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It ends with 0.
+    Command(Vec<String>),
+    /// A connection is accepted.
+    Tcp(Endpoint),
+    /// GET of this path is answered with 200 to 399.
+    Http { at: Endpoint, path: String },
+    /// A Unix socket accepts a connection: a path, or `@name`.
+    Unix(String),
+}
+
+/// A host that needs no name service, and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `None`: localhost, by IPv4 or IPv6.
+    pub ip: Option<IpAddr>,
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            None => write!(f, "localhost:{}", self.port),
+            Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
+        }
+    }
+}
+
 /// A service that is needed, and in which condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -126,11 +178,14 @@ pub struct Need {
     pub condition: Condition,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// In order of strictness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     Started,
     Ready,
+    /// Ready, and its health check has been passed since.
+    Healthy,
 }
 
 /// A signal by its number on this system, with the name it was given by.
@@ -180,6 +235,7 @@ impl Default for ServiceSpec {
             window: None,
             ready: Ready::Spawned,
             ready_timeout: Duration::from_secs(60),
+            health: None,
             requires: Vec::new(),
             wants: Vec::new(),
             after: Vec::new(),

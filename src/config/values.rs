@@ -2,7 +2,7 @@
 
 use super::error::quote;
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
+use super::keys::{ACCESSES, CONDITIONS, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
 use super::read::{Bad, Cx, words};
 use super::spec::{Condition, Grant, Need, Restart, Rlimit, Signal, Who};
 use super::tree::{Member, Node, Value};
@@ -321,6 +321,7 @@ pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> 
                 pos: name_node.pos,
                 from: cx.service.clone(),
                 to: name.clone(),
+                condition,
             });
             Ok(Need { name: name.clone(), condition })
         })
@@ -329,7 +330,6 @@ pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> 
 
 /// A name alone means that the service is ready.
 fn need_parts<'n>(item: &'n Node, cx: &mut Cx<'_, '_>) -> Result<(&'n Node, Condition), Bad> {
-    const CONDITIONS: &[(&str, Condition)] = &[("started", Condition::Started), ("ready", Condition::Ready)];
     let example = r#"{"name": "db", "condition": "started"}"#;
     match &item.value {
         Value::Text(_) => Ok((item, Condition::Ready)),

@@ -158,6 +158,12 @@ pub enum Input {
     ReadySeen {
         run: RunId,
     },
+    /// Result of `Effect::Check`; why it failed, as a clause.
+    Checked {
+        run: RunId,
+        what: Duty,
+        result: Result<(), String>,
+    },
     /// One datagram of sd_notify(3), already checked to come from the run: its assignments.
     Notify {
         run: RunId,
@@ -229,6 +235,13 @@ impl Await {
     }
 }
 
+/// What is done beside a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Duty {
+    /// One health check.
+    Health,
+}
+
 /// What makes a start: everything the shell needs, nothing it has to ask the core for.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -267,6 +280,18 @@ pub enum Effect {
     },
     AwaitEnd {
         run: RunId,
+    },
+    /// Do this once, in so much time; answered by `Checked` unless `CheckEnd` comes first.
+    Check {
+        run: RunId,
+        what: Duty,
+        spec: Arc<ServiceSpec>,
+        limit: Duration,
+    },
+    /// Nobody waits for it any more: end what is left of it.
+    CheckEnd {
+        run: RunId,
+        what: Duty,
     },
     /// The run's end is on record and its tree is gone: free its slot, pidfd and other means.
     Forget {

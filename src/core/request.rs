@@ -9,6 +9,7 @@ use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
 use crate::base::near::nearest;
+use crate::config::Condition;
 use crate::protocol::methods::{Change, LogQuery, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -250,6 +251,9 @@ impl Core {
         }
         let one = |name: &str| match self.table.find(name) {
             Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
+            Some(n) if self.table[n].reached(Condition::Ready) => {
+                format!("{name}, which is running and not healthy yet")
+            }
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };

@@ -50,6 +50,10 @@ impl Daemon {
                     self.capture.await_end(run, name, now, &mut self.gear);
                 }
             }
+            Effect::Check { run, what, spec, limit } => {
+                self.children.check(&mut self.gear.ctx(), run, what, &spec, limit, &mut self.inputs);
+            }
+            Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
             Effect::Forget { run } => {
                 self.children.forget(&mut self.gear.ctx(), run);
                 self.services.remove(&run);
@@ -95,7 +99,7 @@ impl Daemon {
             text.push_str(&format!("{key}={value} "));
         }
         let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
-        let bad = ["failed", "flapping", "error", "behind"].iter().any(|end| kind.ends_with(end));
+        let bad = ["failed", "flapping", "unhealthy", "error", "behind"].iter().any(|end| kind.ends_with(end));
         self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 

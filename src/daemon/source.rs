@@ -24,6 +24,8 @@ pub enum Source {
     Tree(RunId),
     /// A connection attempt of a readiness check.
     Probe(RunId),
+    /// A connection of a health check.
+    Dial(RunId),
     /// The output pipe of a service.
     Output(Arc<str>),
     /// The sd_notify socket of a service.

@@ -136,12 +136,85 @@ fn a_check_that_hangs_is_killed_as_a_tree_with_the_start() {
     let mut home = Home::new("{}");
     let mark = format!("{}-hangs", home.dir.display());
     let check = format!("trap '' TERM; setsid sh -c 'trap \"\" TERM; while :; do sleep 1; : {mark}; done' & wait");
-    let config = serde_json::json!({ "services": { "s": {
-        "command": "exec sleep 1000", "ready": { "command": check }, "ready_timeout": "700ms", "restart": "never" } } });
+    let config = serde_json::json!({ "services": { "s": { "command": "exec sleep 1000", "restart": "never",
+        "ready": { "command": check }, "ready_timeout": "700ms" } } });
     home.write_config(&config.to_string());
     home.start(&[]);
     wait("the check hangs", || processes(&mark).len() >= 2);
     home.wait_state("s", "failed");
     wait("nothing is left of the check", || processes(&mark).is_empty());
     assert!(home.service("s")["last_error"].as_str().unwrap().contains("not ready in time"));
+}
+
+#[test]
+fn who_fails_its_health_check_is_restarted_and_told() {
+    let home = with(|home| {
+        let check = format!("test -e {0} && exit 0; echo no file; exit 9", home.path("well").display());
+        serde_json::json!({
+            "s": { "command": "exec sleep 1000", "min_delay": "1ms",
+                   "health": { "command": check, "every": "100ms", "retries": 3 } },
+            "late": { "command": "exec sleep 1000", "requires": [{ "name": "s", "condition": "healthy" }] } })
+    });
+    wait("it was restarted", || home.service("s")["restarts"].as_u64().unwrap() >= 1);
+    assert_eq!(home.state("late"), "waiting", "what needs it healthy waits");
+    let why = home.ok(&["why", "s"]);
+    assert!(why.contains("health check failed 3 times: exit code 9: no file"), "{why}");
+    assert!(home.ok(&["why", "late"]).contains("for s"), "{}", home.ok(&["why", "late"]));
+    touch(&home, "well");
+    home.wait_state("late", "running");
+    assert_eq!(home.service("s")["health"], "ok");
+    let pid = home.pid("s");
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    assert_eq!((home.pid("s"), home.state("late").as_str()), (pid, "running"), "a death of the daemon is no event");
+    let events = home.call("event.history", r#"{"kinds": ["service.*healthy"], "limit": 1000}"#).to_string();
+    assert!(events.contains("service.unhealthy"), "{events}");
+    assert_eq!(events.matches("service.healthy").count(), 1, "{events}");
+    fs::remove_file(home.path("well")).unwrap();
+    wait("it failed again, under the next daemon", || home.pid("s") != pid && home.pid("s") != 0);
+}
+
+#[test]
+fn checks_by_network_and_socket_see_a_server_die_and_come_back() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let home = with(|_| {
+        let health = |kind: &str, at: serde_json::Value| {
+            let mut health = serde_json::json!({ "every": "100ms", "timeout": "500ms", "retries": 1000 });
+            health[kind] = at;
+            serde_json::json!({ "command": "exec sleep 1000", "health": health })
+        };
+        serde_json::json!({ "tcp": health("tcp", port.into()), "sock": health("unix", "app.sock".into()),
+                            "http": health("http", format!("http://127.0.0.1:{port}/up").into()) })
+    });
+    let state = |name: &str| home.service(name)["health"].as_str().unwrap().to_owned();
+    wait("the port is well", || state("tcp") == "ok");
+    wait("nobody speaks http", || state("http") == "failing");
+    wait("there is no socket", || state("sock") == "failing");
+    assert!(home.ok(&["status"]).contains("unhealthy"));
+    let listener = std::os::unix::net::UnixListener::bind(home.path("app.sock")).unwrap();
+    wait("there is one", || state("sock") == "ok");
+    drop(listener);
+    wait("and it is gone", || state("sock") == "failing");
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    wait("the next daemon asks on", || state("sock") == "failing" && state("tcp") == "ok");
+    drop(server);
+    wait("the port is gone", || state("tcp") == "failing");
+    assert_eq!(home.service("tcp")["restarts"], 0, "not often enough to be restarted");
+}
+
+#[test]
+fn a_check_that_hangs_counts_as_failed_and_leaves_nothing() {
+    let mut home = Home::new("{}");
+    let mark = format!("{}-sick", home.dir.display());
+    let check = format!("trap '' TERM; setsid sh -c 'trap \"\" TERM; while :; do sleep 1; : {mark}; done' & wait");
+    let config = serde_json::json!({ "services": { "s": { "command": "exec sleep 1000", "restart": "never",
+        "health": { "command": check, "every": "100ms", "timeout": "200ms", "retries": 2 } } } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("s", "failed");
+    let error = home.service("s")["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("health check failed 2 times: it did not end within 200 ms"), "{error}");
+    wait("nothing is left of the check", || processes(&mark).is_empty());
 }

@@ -2,7 +2,7 @@
 
 use crate::rng::Rng;
 use core::time::Duration;
-use hob::config::{Condition, Config, Need, Ready, Restart, ServiceSpec, Signal};
+use hob::config::{Check, Condition, Config, Health, Need, Ready, Restart, ServiceSpec, Signal};
 use std::sync::Arc;
 
 /// Length of the phase with faults, in milliseconds of virtual time.
@@ -25,6 +25,8 @@ pub struct Options {
     pub unkillable: u64,
     /// Control groups tell of their own when they become empty, even before the exit is seen.
     pub tells_empty: bool,
+    /// Percent of health checks that fail.
+    pub sick: u64,
     /// Percent of ends whose output is reported.
     pub output: u64,
 }
@@ -187,6 +189,7 @@ fn options(r: &mut Rng) -> Options {
         leftovers: some(60, &[10, 50]),
         unkillable: some(30, &[50, 4000]),
         tells_empty: some(50, &[1]) == 1,
+        sick: some(50, &[5, 30, 80]),
         output: 100 - some(50, &[30, 100]),
     }
 }
@@ -256,7 +259,7 @@ fn service(r: &mut Rng, earlier: &[String]) -> ServiceSpec {
     };
     policy(r, &mut spec);
     for name in earlier {
-        let condition = if r.percent(50) { Condition::Started } else { Condition::Ready };
+        let condition = *r.pick(&[Condition::Started, Condition::Ready, Condition::Healthy]);
         let need = Need { name: name.clone(), condition };
         match r.below(10) {
             0..3 => spec.requires.push(need),
@@ -284,6 +287,11 @@ fn policy(r: &mut Rng, spec: &mut ServiceSpec) {
     spec.stop_timeout = Duration::from_millis(*r.pick(&[500, 3000, 10_000]));
     spec.stop_signal = Signal { number: *r.pick(&[15, 2]) };
     spec.leave_children = r.percent(15);
+    spec.health = r.percent(35).then(|| Health {
+        every: Duration::from_millis(*r.pick(&[500, 3000, 10_000])),
+        retries: u32::try_from(r.range(1, 4)).unwrap_or(1),
+        ..Health::new(Check::Command(vec!["check".into()]))
+    });
 }
 
 fn ops(r: &mut Rng, configs: &[Config]) -> Vec<Op> {

@@ -6,7 +6,7 @@ use crate::world::{Event, World};
 use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
-use hob::core::{Effect, End, Input, Start, TableRun, Usage};
+use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage};
 use hob::protocol::rpc::{Code, RpcError};
 
 pub fn ready_datagram(run: RunId) -> Input {
@@ -48,6 +48,16 @@ impl World<'_> {
             }
             Effect::AwaitEnd { run } => {
                 self.os.awaited.remove(&run);
+            }
+            Effect::Check { run, what, limit, .. } => {
+                self.os.checks_begun += 1;
+                let begun = self.os.checks_begun;
+                self.os.checks.insert((run, what), begun);
+                let ms = self.delay().min(u64::try_from(limit.as_millis()).unwrap_or(0));
+                self.soon(ms, true, Event::Checked(run, what, begun));
+            }
+            Effect::CheckEnd { run, what } => {
+                self.os.checks.remove(&(run, what));
             }
             Effect::Forget { run } => self.forget(run),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
@@ -179,6 +189,16 @@ impl World<'_> {
         let left = self.os.tree(run);
         let ms = self.delay();
         self.tell_of_run(run, ms, Input::Tree { run, left });
+    }
+
+    pub fn checked(&mut self, run: RunId, what: Duty, begun: u64) {
+        if self.os.checks.get(&(run, what)) != Some(&begun) {
+            return;
+        }
+        self.os.checks.remove(&(run, what));
+        let sick = self.os.main_of(run).is_none() || self.rng.percent(self.options.sick);
+        let result = if sick { Err("sick".to_owned()) } else { Ok(()) };
+        self.step(Input::Checked { run, what, result });
     }
 
     pub fn proc_ready(&mut self, pid: u32) {

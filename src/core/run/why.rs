@@ -1,12 +1,13 @@
 //! Why a service is as it is: the present state, what led to it, what comes next and what a person can do, for people.
 //! Pure.
 
-use super::{Cause, Ended, RunRecord, StopWhy, millis};
+use super::{Cause, Ended, RunRecord, StopWhy, counted, millis};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::{Ready, Restart};
 use crate::core::Core;
 use crate::core::service::backoff::preview;
+use crate::core::service::health::Pulse;
 use crate::core::service::stop::Phase;
 use crate::core::service::{Choice, Live, Service, State};
 use crate::core::view::desired;
@@ -42,7 +43,8 @@ impl Core {
             State::Running => {
                 let said = live.and_then(|l| l.status_text.as_deref());
                 let said = said.map(|t| format!("; it says {t:?}")).unwrap_or_default();
-                format!("{name} has been running for {}, {}{said}", self.run_age(live), started(live))
+                let health = live.and_then(|l| l.pulse.as_deref()).map(health_text).unwrap_or_default();
+                format!("{name} has been running for {}, {}{health}{said}", self.run_age(live), started(live))
             }
             State::Starting => {
                 format!(
@@ -192,6 +194,14 @@ fn started(live: Option<&Live>) -> String {
     live.map_or_else(|| "started".to_owned(), |l| format!("started {}", l.cause.text()))
 }
 
+fn health_text(pulse: &Pulse) -> String {
+    match (&pulse.error, pulse.ok) {
+        (Some(error), _) => format!(", and failed its health check {}: {error}", counted(pulse.fails)),
+        (None, true) => " and is healthy".to_owned(),
+        (None, false) => " and has not passed its health check yet".to_owned(),
+    }
+}
+
 fn awaited(ready: &Ready) -> String {
     match ready {
         Ready::Spawned => "its program is about to be executed".to_owned(),
@@ -285,6 +295,9 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             "it was not ready within {}: check \"ready\", or raise \"ready_timeout\"",
             human_duration(s.spec.ready_timeout)
         )),
+        (_, Some(StopWhy::Unhealthy { .. })) => {
+            Some("run the check of \"health\" by hand, or raise its \"retries\" or \"timeout\"".to_owned())
+        }
         (Ended::NotStarted(_), _) => Some("check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned()),
         (Ended::Delayed(_), _) => Some("free memory, processes or descriptors on this machine".to_owned()),
         (Ended::Code(127), None) => Some("code 127 often means that a command was not found".to_owned()),

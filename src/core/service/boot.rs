@@ -227,6 +227,7 @@ impl Core {
             live.ready = live.ready.or(Some(live.begun));
         }
         let since = live.ready.unwrap_or(live.begun);
+        let healthy = live.pulse.take().is_some_and(|p| p.ok);
         let s = &mut self.table[i];
         s.state = if live.ready.is_some() { State::Running } else { State::Starting };
         s.since = since;
@@ -247,7 +248,10 @@ impl Core {
                 let told = self.told_exit(i, run);
                 self.main_ended(run, end, usage, told, out);
             }
-            None => self.adopt_readiness(i, run, out),
+            None => {
+                self.adopt_readiness(i, run, out);
+                self.health_begin(i, healthy, out);
+            }
         }
     }
 

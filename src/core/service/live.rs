@@ -150,13 +150,14 @@ impl Core {
         fields.u64("after_ms", millis(now.mono.since(live.begun.mono)));
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
+        self.health_begin(i, false, out);
         // Who is ready by being executed is known to be so from the table alone.
         if self.table[i].live.as_ref().is_some_and(|l| !l.spawned) {
             self.save_run(i, out);
         }
     }
 
-    fn await_end(&mut self, i: usize, out: &mut Out) {
+    pub(super) fn await_end(&mut self, i: usize, out: &mut Out) {
         if let Some(live) = self.table[i].live.as_mut()
             && core::mem::replace(&mut live.awaiting, false)
         {
@@ -213,6 +214,7 @@ impl Core {
             End::Unknown => fields.bool("unknown", true),
         };
         self.await_end(i, out);
+        self.health_end(i, out);
         if !told {
             self.emit("service.exited", i, fields.members(), out);
         }
@@ -314,25 +316,29 @@ impl Core {
         if !up {
             return self.enter(i, State::Stopped, "", out);
         }
+        let own = live.stop.as_ref().is_none_or(StopWhy::is_fault);
         match &live.stop {
-            Some(StopWhy::ReadyTimeout) | None if live.again => {
+            _ if own && live.again => {
                 // The start that a person asked for comes at once; the policy only counts it.
                 let spec = Arc::clone(&s.spec);
                 let _ = s.counters.verdict(&spec, outcome, self.now.mono);
             }
-            Some(StopWhy::ReadyTimeout) | None if !unseen => return self.apply_policy(i, outcome, out),
-            Some(StopWhy::ReadyTimeout) | None => s.cause = Cause::Boot,
+            _ if own && !unseen => return self.apply_policy(i, outcome, out),
+            _ if own => s.cause = Cause::Boot,
             Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),
             Some(StopWhy::Need { name }) if !live.again => s.cause = Cause::Need { name: name.clone() },
             Some(StopWhy::Reload) if !live.again => s.cause = Cause::Reload,
             Some(
-                StopWhy::Need { .. }
+                StopWhy::ReadyTimeout
+                | StopWhy::Unhealthy { .. }
+                | StopWhy::Need { .. }
                 | StopWhy::Reload
                 | StopWhy::Client(_)
                 | StopWhy::Removed
                 | StopWhy::Shutdown
                 | StopWhy::Unwanted,
-            ) => {}
+            )
+            | None => {}
         }
         self.enter(i, State::Waiting, "", out);
     }

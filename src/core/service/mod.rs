@@ -43,6 +43,7 @@
 pub mod backoff;
 pub mod boot;
 pub mod graph;
+pub mod health;
 pub mod live;
 pub mod orphan;
 pub mod reload;
@@ -59,6 +60,7 @@ use crate::core::{End, Usage};
 use backoff::Counters;
 use core::fmt;
 use graph::Edge;
+use health::Pulse;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use stop::{Phase, Sequence, Terms};
@@ -188,6 +190,8 @@ pub struct Live {
     pub known: bool,
     /// The shell was asked to watch for readiness.
     pub awaiting: bool,
+    /// While it is ready and has a health check, and after that.
+    pub pulse: Option<Box<Pulse>>,
     pub status_text: Option<Box<str>>,
     /// Mark: hob wants it stopped, and why.
     pub stop: Option<StopWhy>,
@@ -308,25 +312,29 @@ impl Service {
     #[must_use]
     pub fn reached(&self, condition: Condition) -> bool {
         match self.state {
-            State::Running => self.stop_mark().is_none(),
+            State::Running => {
+                let healthy = || self.live.as_ref().and_then(|l| l.pulse.as_ref()).is_none_or(|p| p.ok);
+                self.stop_mark().is_none() && (condition <= Condition::Ready || healthy())
+            }
             State::Starting => {
                 condition == Condition::Started
                     && self.stop_mark().is_none()
                     && self.live.as_ref().is_some_and(|l| l.pid.is_some())
             }
-            State::Finished => true,
+            State::Finished => condition <= Condition::Ready,
             State::Stopped | State::Waiting | State::Stopping | State::Backoff | State::Failed => false,
         }
     }
 
-    /// Whether it may reach a condition without anything else happening first.
+    /// Whether it may reach a condition, which it has not, without anything else happening first.
     #[must_use]
-    pub fn on_its_way(&self) -> bool {
+    pub fn on_its_way(&self, condition: Condition) -> bool {
         match self.state {
             State::Starting => true,
+            State::Running => condition > Condition::Ready && self.stop_mark().is_none(),
             State::Waiting => !self.stuck,
             State::Stopping => self.wanted(),
-            State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
+            State::Stopped | State::Backoff | State::Failed | State::Finished => false,
         }
     }
 
@@ -339,12 +347,23 @@ impl Service {
             State::Backoff => Some(self.until),
             State::Starting => live.and_then(|l| self.ready_limit(l)),
             State::Running => {
-                let ready = live.and_then(|l| l.ready)?;
-                self.counters.any().then(|| ready.mono + self.spec.reset_after)
+                let check = live.and_then(|l| l.pulse.as_ref()).and_then(|p| p.due());
+                [self.reset_at(), check].into_iter().flatten().min()
             }
             // Until the start is answered there is nobody to signal or to look for.
             State::Stopping => live.filter(|l| l.pid.is_some() || l.end.is_some()).and_then(|l| l.sequence.deadline()),
         }
+    }
+
+    /// When it has been in good health for long enough to have a clean slate, if there is anything on it.
+    #[must_use]
+    pub fn reset_at(&self) -> Option<Mono> {
+        let live = self.live.as_ref()?;
+        let well = match &live.pulse {
+            Some(pulse) => pulse.well_since()?,
+            None => live.ready?.mono,
+        };
+        self.counters.any().then(|| well + self.spec.reset_after)
     }
 
     /// A program that is ready by being executed has no limit, and zero is none.
@@ -379,6 +398,7 @@ impl Live {
             early: false,
             known: true,
             awaiting: false,
+            pulse: None,
             status_text: None,
             stop: None,
             again: false,
@@ -417,12 +437,10 @@ impl Live {
     }
 
     /// A run fails by a nonzero code, a signal that was not hob's stop, a program that cannot be executed, or by not
-    /// being ready in time. An end that nobody saw is no proof of a failure.
+    /// being ready in time or healthy. An end that nobody saw is no proof of a failure.
     fn failed(&self, end: &Ended) -> bool {
-        match &self.stop {
-            Some(StopWhy::ReadyTimeout) => return true,
-            Some(_) => return false,
-            None => {}
+        if let Some(why) = &self.stop {
+            return why.is_fault();
         }
         match end {
             Ended::Code(c) => *c != 0,

@@ -172,7 +172,7 @@ impl Core {
         let log = s.spec.log != spec.log && s.log_told;
         let policy =
             (s.spec.restart, s.spec.max_restarts, s.spec.window) != (spec.restart, spec.max_restarts, spec.window);
-        let was_blind = s.blind;
+        let (was_blind, asked_anew) = (s.blind, s.spec.health != spec.health);
         let (molded, policy) = (molded && !was_blind, policy && !was_blind);
         s.spec = spec;
         s.removed = false;
@@ -189,6 +189,10 @@ impl Core {
         report.updated.push(name);
         if let Some(run) = self.table[i].live.as_ref().map(|l| l.run).filter(|_| was_blind) {
             self.adopt_readiness(i, run, out);
+        }
+        if asked_anew || was_blind {
+            let healthy = self.table[i].live.as_ref().and_then(|l| l.pulse.as_ref()).is_some_and(|p| p.ok);
+            self.health_begin(i, healthy, out);
         }
         let s = &mut self.table[i];
         let again = match s.state {

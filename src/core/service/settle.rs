@@ -1,7 +1,7 @@
 //! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
 //! Pure.
 
-use super::graph::Kind;
+use super::graph::{Edge, Kind};
 use super::stop::Phase;
 use super::{Service, State};
 use crate::base::json::Obj;
@@ -107,7 +107,7 @@ impl Core {
             if need.reached(e.condition) {
                 continue;
             }
-            let coming = need.on_its_way();
+            let coming = need.on_its_way(e.condition);
             match e.kind {
                 Kind::Requires => {
                     blocked = true;
@@ -139,13 +139,13 @@ impl Core {
     #[must_use]
     pub(in crate::core) fn waiting_for(&self, i: usize) -> Vec<&str> {
         let s = &self.table[i];
-        let held_by = |kind: Kind, need: &Service| kind == Kind::Requires || need.on_its_way();
+        let held_by = |e: &Edge, need: &Service| e.kind == Kind::Requires || need.on_its_way(e.condition);
         match s.state {
             State::Waiting => s
                 .needs
                 .iter()
                 .map(|e| (e, &self.table[e.to as usize]))
-                .filter(|(e, need)| !need.reached(e.condition) && held_by(e.kind, need))
+                .filter(|(e, need)| !need.reached(e.condition) && held_by(e, need))
                 .map(|(_, need)| &*need.name)
                 .collect(),
             State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
@@ -169,7 +169,7 @@ impl Core {
 
     fn try_stop(&mut self, i: usize, out: &mut Out) {
         let Some(why) = self.table[i].stop_mark() else { return };
-        let urgent = *why == StopWhy::ReadyTimeout;
+        let urgent = why.is_fault();
         let mut fields = Obj::new();
         fields.str("why", &why.text());
         if let Some(live) = self.table[i].live.as_mut() {
@@ -196,14 +196,12 @@ impl Core {
     }
 
     fn stop_now(&mut self, i: usize, out: &mut Out) {
+        self.await_end(i, out);
+        self.health_end(i, out);
         let now = self.now.mono;
         let s = &mut self.table[i];
         let terms = s.terms();
         let Some(live) = s.live.as_mut() else { return };
-        if live.awaiting {
-            live.awaiting = false;
-            out.effects.push(Effect::AwaitEnd { run: live.run });
-        }
         if live.pid.is_some() {
             live.sequence.ask(live.run, terms, now, out);
         } else {
@@ -230,10 +228,11 @@ impl Core {
                 }
             }
             State::Running => {
-                if s.deadline().is_some_and(|at| at <= now) {
+                if s.reset_at().is_some_and(|at| at <= now) {
                     s.counters.reset();
                     self.table.save(i);
                 }
+                self.health_due(i, out);
             }
             State::Stopping => {
                 let terms = s.terms();

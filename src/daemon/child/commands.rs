@@ -2,12 +2,14 @@
 //! as its service does, in a control group of its own or marked, and is killed as a tree at its limit, at its end, or
 //! when nobody waits for it any more.
 
+use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, SpawnDone, SpawnJob, SweepJob, plan};
 use crate::base::ids::RunId;
 use crate::base::limits::LAST_LINE_BYTES;
 use crate::base::time::Mono;
+use crate::base::units::human_duration;
 use crate::config::{Ready, ServiceSpec};
-use crate::core::{End, Input, Start};
+use crate::core::{Duty, End, Input, Start};
 use crate::daemon::source::Source;
 use crate::sys::pipe;
 use core::time::Duration;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 
 /// The pause between two runs of a command that tells of readiness.
 const REPEAT: Duration = Duration::from_millis(500);
+/// A limit that is seen this much late has not passed: the machine stood still.
+pub(super) const FROZEN: Duration = Duration::from_secs(1);
 /// Output of a command that is kept for the text of its failure.
 const KEPT: usize = 1024;
 
@@ -40,7 +44,27 @@ pub(super) struct Commands {
 #[derive(Debug)]
 struct Command {
     of: RunId,
+    purpose: Purpose,
+    /// How long it may take in all, and when that is over; `None`: until nobody waits for it any more.
+    limit: Option<(Duration, Mono)>,
     words: Words,
+}
+
+/// What a command is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Ready,
+    Check(Duty),
+}
+
+impl Purpose {
+    /// Names its control group.
+    fn word(self) -> &'static str {
+        match self {
+            Purpose::Ready => "ready",
+            Purpose::Check(Duty::Health) => "health",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +84,8 @@ struct Words {
 
 impl Commands {
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.repeats.values().filter_map(|r| r.due).min()
+        let repeats = self.repeats.values().filter_map(|r| r.due);
+        repeats.chain(self.open.values().filter_map(|c| Some(c.limit?.1))).min()
     }
 }
 
@@ -80,7 +105,12 @@ impl Children {
 
     pub(super) fn repeat_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
         self.commands.repeats.remove(&run);
-        let begun = self.commands.open.iter().filter(|(_, c)| c.of == run);
+        self.command_end(ctx, run, Purpose::Ready);
+    }
+
+    /// Ends the command that a run has for this.
+    pub(super) fn command_end(&mut self, ctx: &mut Ctx<'_>, run: RunId, purpose: Purpose) {
+        let begun = self.commands.open.iter().filter(|(_, c)| c.of == run && c.purpose == purpose);
         for id in begun.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.give_up(ctx, id);
         }
@@ -92,11 +122,20 @@ impl Children {
             command.words.close(ctx);
         }
         // One that is being started is killed once it is known.
-        if self.runs.get(&id).is_some_and(|r| r.life == Life::Own)
-            && let Some(job) = self.kill(ctx.table, id)
-        {
-            self.todo.push(Todo::Sweep(job));
+        if self.runs.get(&id).is_some_and(|r| r.life == Life::Own) {
+            self.kill_command(ctx, id);
         }
+    }
+
+    fn kill_command(&mut self, ctx: &mut Ctx<'_>, id: RunId) {
+        let group = self.runs.get(&id).and_then(|r| r.group.clone());
+        if group.is_some_and(|g| g.marked() != Some(id)) {
+            // The next command of its kind is in that group now, and who was in it before was killed at its limit.
+            let job = self.signal(ctx.table, id, SIGKILL, false);
+            return self.todo.extend(job.map(Todo::Sweep));
+        }
+        let job = self.kill(ctx.table, id);
+        self.todo.extend(job.map(Todo::Sweep));
     }
 
     pub(super) fn commands_due(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
@@ -109,10 +148,48 @@ impl Children {
             .collect();
         for (run, spec) in due {
             let Ready::Command(argv) = &spec.ready else { continue };
-            if let Err(e) = self.begin(ctx, run, "ready", &spec, argv) {
-                self.told(ctx.now, run, Err(e), inputs);
+            if let Err(e) = self.begin(ctx, run, Purpose::Ready, &spec, argv) {
+                self.told(ctx.now, run, Purpose::Ready, Err(e), inputs);
             }
         }
+        self.limits_due(ctx, inputs);
+    }
+
+    fn limits_due(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
+        let mut over = Vec::new();
+        for (id, c) in &mut self.commands.open {
+            let Some((limit, at)) = c.limit.filter(|(_, at)| *at <= ctx.now) else { continue };
+            if ctx.now.since(at) > FROZEN {
+                // The machine stood still, and the command with it.
+                c.limit = Some((limit, ctx.now + limit));
+            } else {
+                over.push((*id, c.of, c.purpose, limit));
+            }
+        }
+        for (id, of, purpose, limit) in over {
+            self.give_up(ctx, id);
+            let error = format!("it did not end within {}", human_duration(limit));
+            self.told(ctx.now, of, purpose, Err(error), inputs);
+        }
+    }
+
+    /// Runs a command once; `Checked` tells its end.
+    pub(super) fn begin_check(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        of: RunId,
+        what: Duty,
+        spec: &ServiceSpec,
+        argv: &[String],
+        limit: Duration,
+    ) -> Result<(), String> {
+        let purpose = Purpose::Check(what);
+        self.command_end(ctx, of, purpose);
+        let id = self.begin(ctx, of, purpose, spec, argv)?;
+        if let Some(command) = self.commands.open.get_mut(&id) {
+            command.limit = Some((limit, ctx.now + limit));
+        }
+        Ok(())
     }
 
     /// Hands the start of a command to the pool.
@@ -120,10 +197,10 @@ impl Children {
         &mut self,
         ctx: &mut Ctx<'_>,
         of: RunId,
-        purpose: &'static str,
+        purpose: Purpose,
         spec: &ServiceSpec,
         argv: &[String],
-    ) -> Result<(), String> {
+    ) -> Result<RunId, String> {
         let Some(service) = self.service_of(of) else { return Err("its service has gone".to_owned()) };
         let null = self.null()?;
         let (read, write) = pipe::output().map_err(|e| plan::reason(&e))?;
@@ -136,11 +213,13 @@ impl Children {
             ctx.table.release(slot);
             plan::reason(&e)
         })?;
-        self.commands.open.insert(id, Command { of, words: Words { read, token, last: Vec::new() } });
+        self.commands
+            .open
+            .insert(id, Command { of, purpose, limit: None, words: Words { read, token, last: Vec::new() } });
         self.runs.insert(id, Run::new(None, Some(slot), Life::Starting));
         let write = Arc::new(write);
         // A service's name never has a dot after a slash.
-        let group_name: Arc<str> = format!("{service}/.{purpose}").into();
+        let group_name: Arc<str> = format!("{service}/.{}", purpose.word()).into();
         let group = self.services.get(&service).and_then(|s| s.beside.get(&group_name)).cloned();
         let spec = Arc::new(self.beside(of, spec, argv));
         let start = Start { run: id, service, spec, notify: false };
@@ -156,7 +235,7 @@ impl Children {
             output: [Arc::clone(&write), write],
             ready: None,
         })));
-        Ok(())
+        Ok(id)
     }
 
     /// What the command is run with: as its service, told the service's main process.
@@ -202,10 +281,7 @@ impl Children {
         let group = self.runs.get(&id).and_then(|r| r.group.clone());
         match group {
             Some(group) if !group.populated().unwrap_or(false) => {}
-            Some(_) | None => {
-                let job = self.kill(ctx.table, id);
-                self.todo.extend(job.map(Todo::Sweep));
-            }
+            Some(_) | None => self.kill_command(ctx, id),
         }
         let result = match end {
             End::Code(0) => Ok(()),
@@ -225,15 +301,21 @@ impl Children {
             None => e,
         });
         command.words.close(ctx);
-        self.told(ctx.now, command.of, result, inputs);
+        self.told(ctx.now, command.of, command.purpose, result, inputs);
     }
 
-    fn told(&mut self, now: Mono, of: RunId, result: Result<(), String>, inputs: &mut Vec<Input>) {
-        if result.is_ok() {
-            self.commands.repeats.remove(&of);
-            inputs.push(Input::ReadySeen { run: of });
-        } else if let Some(repeat) = self.commands.repeats.get_mut(&of) {
-            repeat.due = Some(now + REPEAT);
+    fn told(&mut self, now: Mono, of: RunId, purpose: Purpose, result: Result<(), String>, inputs: &mut Vec<Input>) {
+        match (purpose, result) {
+            (Purpose::Check(what), result) => inputs.push(Input::Checked { run: of, what, result }),
+            (Purpose::Ready, Ok(())) => {
+                self.commands.repeats.remove(&of);
+                inputs.push(Input::ReadySeen { run: of });
+            }
+            (Purpose::Ready, Err(_)) => {
+                if let Some(repeat) = self.commands.repeats.get_mut(&of) {
+                    repeat.due = Some(now + REPEAT);
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod commands;
+mod dial;
 mod envfile;
 mod job;
 mod notify;
@@ -24,13 +25,14 @@ pub use plan::{Setup, home_id};
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
-use crate::config::Ready;
-use crate::core::{Await, End, Input, Start, StartError, Usage};
+use crate::config::{Check, Ready, ServiceSpec};
+use crate::core::{Await, Duty, End, Input, Start, StartError, Usage};
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{Group, Groups, Member};
 use crate::sys::wait;
+use commands::Purpose;
 use core::time::Duration;
 use mio::{Interest, Registry, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +89,7 @@ pub struct Children {
     pipes: pipes::Pipes,
     probes: probe::Probes,
     commands: commands::Commands,
+    dials: dial::Dials,
     /// Work for the pool that nobody asked for from outside.
     todo: Vec<Todo>,
     /// Slots of forgotten runs that the keeper has yet to reap: freed earlier, it could write into the next run's.
@@ -201,6 +204,7 @@ impl Children {
             pipes: pipes::Pipes::default(),
             probes: probe::Probes::default(),
             commands: commands::Commands::default(),
+            dials: dial::Dials::default(),
             todo: Vec::new(),
             unreaped: BTreeSet::new(),
             deaf: BTreeSet::new(),
@@ -385,6 +389,7 @@ impl Children {
     /// The run's end is on record and nothing of it is left.
     pub fn forget(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
         self.await_end(ctx, run);
+        self.checks_end(ctx, run);
         self.deaf.remove(&run);
         if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting) {
             // The pool is about to write into its slot; the core forgets a run only after its start was told.
@@ -464,6 +469,50 @@ impl Children {
         self.repeat_end(ctx, run);
     }
 
+    /// Does something once beside a run; `Checked` tells what came of it.
+    pub fn check(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        run: RunId,
+        what: Duty,
+        spec: &ServiceSpec,
+        limit: Duration,
+        inputs: &mut Vec<Input>,
+    ) {
+        let begun = match (what, spec.health.as_ref().map(|h| &h.check)) {
+            (Duty::Health, None) => Err("the service has no health check".to_owned()),
+            (Duty::Health, Some(Check::Command(argv))) => self.begin_check(ctx, run, what, spec, argv, limit),
+            (Duty::Health, Some(check)) => match self.dials.begin(ctx, run, &self.setup.config_dir, check, limit) {
+                None => Ok(()),
+                Some(result) => {
+                    inputs.push(Input::Checked { run, what, result });
+                    Ok(())
+                }
+            },
+        };
+        if let Err(e) = begun {
+            inputs.push(Input::Checked { run, what, result: Err(e) });
+        }
+    }
+
+    pub fn check_end(&mut self, ctx: &mut Ctx<'_>, run: RunId, what: Duty) {
+        match what {
+            Duty::Health => self.dials.end(ctx, run),
+        }
+        self.command_end(ctx, run, Purpose::Check(what));
+    }
+
+    fn checks_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        self.check_end(ctx, run, Duty::Health);
+    }
+
+    /// The connection of a health check is ready.
+    pub fn dialled(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        if let Some(result) = self.dials.ready(ctx, run) {
+            inputs.push(Input::Checked { run, what: Duty::Health, result });
+        }
+    }
+
     /// Something was written to the ready pipe of a service.
     pub fn ready_written(&mut self, service: &str, inputs: &mut Vec<Input>) {
         if let Some(run) = self.pipes.readable(service) {
@@ -489,13 +538,18 @@ impl Children {
     /// When `tick` is to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        [self.probes.next_deadline(), self.commands.next_deadline(), self.deaf_until].into_iter().flatten().min()
+        let all =
+            [self.probes.next_deadline(), self.commands.next_deadline(), self.dials.next_deadline(), self.deaf_until];
+        all.into_iter().flatten().min()
     }
 
     /// Does what has become due.
     pub fn tick(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
         inputs.extend(self.probes.tick(ctx).into_iter().map(|run| Input::ReadySeen { run }));
         self.commands_due(ctx, inputs);
+        for (run, result) in self.dials.tick(ctx) {
+            inputs.push(Input::Checked { run, what: Duty::Health, result });
+        }
         if self.deaf_until.is_some_and(|at| at <= ctx.now) {
             self.deaf_until = None;
             for run in core::mem::take(&mut self.deaf) {

@@ -1,6 +1,7 @@
 //! Real children with a real table, poll set and control groups; the pool's jobs are run in place, the test process is
 //! keeper and daemon in one.
 
+mod checks;
 mod ready;
 mod takeover;
 mod trees;
@@ -141,6 +142,7 @@ impl Lab {
                 Some(Source::Child(run)) => self.with(|c, ctx, inputs| c.readable(ctx, run, inputs)),
                 Some(Source::Tree(run)) => self.with(|c, ctx, inputs| c.tree_changed(ctx, run, inputs)),
                 Some(Source::Probe(run)) => self.with(|c, ctx, inputs| c.probed(ctx, run, inputs)),
+                Some(Source::Dial(run)) => self.with(|c, ctx, inputs| c.dialled(ctx, run, inputs)),
                 Some(Source::Ready(service)) => self.with(|c, _, inputs| c.ready_written(&service, inputs)),
                 Some(Source::Words(id)) => self.with(|c, _, _| c.said(id)),
                 Some(Source::Notify(service)) => {

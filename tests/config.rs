@@ -139,7 +139,9 @@ const RICH: &str = r#"{
           "requires": [{"name": "c", "condition": "healthy"}]},
     "e": {"command": ["e"], "ready": {"fd": 3}, "health": {"unix": "@e"}},
     "f": {"command": ["f"], "ready": {"socket": "/run/f"}, "health": {"tcp": 9}},
-    "g": {"command": ["g"], "ready": {"command": ["x", "y"]}},
+    "g": {"command": ["g"], "ready": {"command": ["x", "y"]}, "watchdog": "1m30s",
+          "requires": [{"name": "h", "condition": "succeeded"}], "after": [{"name": "d", "condition": "finished"}]},
+    "h": {"command": ["h"], "oneshot": true},
   },
 }"#;
 

@@ -1,7 +1,7 @@
 //! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
 
 use super::error::{Pos, Report, quote};
-use super::spec::{Condition, Config, ServiceSpec};
+use super::spec::{Condition, Config, Restart, ServiceSpec};
 use crate::base::near::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,10 @@ fn unreachable(need: &NeedAt, to: &ServiceSpec) -> Option<String> {
         Condition::Healthy if to.health.is_none() => {
             Some(format!("{} can never be healthy, as it has no \"health\"", quote(&need.to)))
         }
-        Condition::Healthy | Condition::Started | Condition::Ready => None,
+        Condition::Finished | Condition::Succeeded if to.restart == Restart::Always => {
+            Some(format!("{} never ends for good, as its \"restart\" is \"always\"", quote(&need.to)))
+        }
+        Condition::Healthy | Condition::Started | Condition::Ready | Condition::Finished | Condition::Succeeded => None,
     }
 }
 

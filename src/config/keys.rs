@@ -215,6 +215,18 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
          says (every 10s, timeout 2s, 3 retries unless given)",
         r#"{"http": "http://127.0.0.1:8080/health", "every": "10s", "timeout": "2s", "retries": 3}"#,
     ),
+    restarts(
+        "watchdog",
+        Field::OptSpan(at!(watchdog), from(100)),
+        "longest time between two WATCHDOG=1 by sd_notify, from its readiness on; it is restarted when it misses one",
+        r#""30s""#,
+    ),
+    restarts(
+        "oneshot",
+        Field::Flag(at!(oneshot)),
+        "it does its work and ends; it counts as ready once it has ended with exit code 0",
+        "true",
+    ),
     live(
         "requires",
         Field::Needs(at!(requires)),
@@ -273,6 +285,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("completed", "finished"),
+    ("watchdogsec", "watchdog"),
+    ("watchdog_sec", "watchdog"),
     ("healthcheck", "health"),
     ("health_check", "health"),
     ("interval", "every"),
@@ -324,8 +339,13 @@ pub(super) const LEVELS: &[(&str, Level)] = &[
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
 
-pub(super) const CONDITIONS: &[(&str, Condition)] =
-    &[("started", Condition::Started), ("ready", Condition::Ready), ("healthy", Condition::Healthy)];
+pub(super) const CONDITIONS: &[(&str, Condition)] = &[
+    ("started", Condition::Started),
+    ("ready", Condition::Ready),
+    ("healthy", Condition::Healthy),
+    ("finished", Condition::Finished),
+    ("succeeded", Condition::Succeeded),
+];
 
 /// The limits of getrlimit(2) on any system, and whether each is a number of bytes.
 pub(super) const RLIMITS: &[(&str, bool)] = &[

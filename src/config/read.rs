@@ -3,7 +3,7 @@
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
 use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
-use super::spec::{Config, DaemonSpec, ServiceSpec};
+use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, ready, values};
 use crate::base::limits::{NAME_MAX, SERVICES_MAX};
@@ -161,6 +161,9 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     if place("command").is_none() {
         cx.report.add(member.pos, r#"command is missing, as in "command": ["httpd", "-f"]"#);
     }
+    if spec.oneshot {
+        oneshot(&spec, members, cx);
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -176,6 +179,25 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
         });
     }
     spec
+}
+
+/// Keys that make no sense beside `oneshot`.
+fn oneshot(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
+    let place = |name: &str| members.iter().find(|m| m.key == name).map(|m| m.pos);
+    let wrong = [
+        ("ready", spec.ready != Ready::Spawned, "a oneshot is ready once it has ended with exit code 0"),
+        ("health", spec.health.is_some(), "a oneshot that has ended cannot be asked for its health"),
+        ("watchdog", spec.watchdog.is_some(), "a oneshot has no watchdog"),
+    ];
+    for (key, _, why) in wrong.into_iter().filter(|(_, given, _)| *given) {
+        if let Some(pos) = place(key) {
+            cx.in_key(key, |cx| cx.report.add(pos, why));
+        }
+    }
+    if let (Some(pos), Restart::Always) = (place("restart"), spec.restart) {
+        let why = "a oneshot that is always restarted never ends; write \"on-failure\"";
+        cx.in_key("restart", |cx| cx.report.add(pos, why));
+    }
 }
 
 /// Reads the members of an object by its table of keys. Answers the names of those that were wrong.

@@ -79,6 +79,10 @@ pub struct ServiceSpec {
     pub ready: Ready,
     pub ready_timeout: Duration,
     pub health: Option<Health>,
+    /// The longest time between two words that it lives.
+    pub watchdog: Option<Duration>,
+    /// It does its work and ends: it counts as ready once it has ended with 0.
+    pub oneshot: bool,
     pub requires: Vec<Need>,
     pub wants: Vec<Need>,
     pub after: Vec<Need>,
@@ -186,6 +190,10 @@ pub enum Condition {
     Ready,
     /// Ready, and its health check has been passed since.
     Healthy,
+    /// It has ended by itself and is not started again, however it ended.
+    Finished,
+    /// The same, with exit code 0.
+    Succeeded,
 }
 
 /// A signal by its number on this system, with the name it was given by.
@@ -236,6 +244,8 @@ impl Default for ServiceSpec {
             ready: Ready::Spawned,
             ready_timeout: Duration::from_secs(60),
             health: None,
+            watchdog: None,
+            oneshot: false,
             requires: Vec::new(),
             wants: Vec::new(),
             after: Vec::new(),

@@ -73,6 +73,8 @@ fn the_table_knows_every_field_and_documents_it() {
         ready: _,
         ready_timeout: _,
         health: _,
+        watchdog: _,
+        oneshot: _,
         requires: _,
         wants: _,
         after: _,
@@ -82,7 +84,7 @@ fn the_table_knows_every_field_and_documents_it() {
         log: _,
     } = ServiceSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (26, 5));
+    assert_eq!((SERVICE.len(), DAEMON.len()), (28, 5));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
@@ -114,6 +116,8 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""window": "1s""#, "window", true),
         (r#""ready_timeout": "1s""#, "ready_timeout", true),
         (r#""health": {"tcp": 1}"#, "health", true),
+        (r#""watchdog": "1s""#, "watchdog", false),
+        (r#""oneshot": true"#, "oneshot", false),
         (r#""requires": ["db"]"#, "requires", true),
         (r#""wants": ["db"]"#, "wants", true),
         (r#""after": ["db"]"#, "after", true),

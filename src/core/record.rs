@@ -86,6 +86,8 @@ pub struct RunIntent {
     again: bool,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     healthy: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extended: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -203,6 +205,7 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         stop: live.stop.clone(),
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
+        extended: live.extended.map(|at| at.0),
         healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)
@@ -273,6 +276,7 @@ impl RunIntent {
         live.stop.clone_from(&self.stop);
         live.sequence.kill_at = self.kill_at.map(Mono);
         live.again = self.again;
+        live.extended = self.extended.map(Mono);
         live.pulse = self.healthy.then(|| Box::new(Pulse::new(live.begun.mono, true)));
         live
     }

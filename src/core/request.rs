@@ -251,9 +251,7 @@ impl Core {
         }
         let one = |name: &str| match self.table.find(name) {
             Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
-            Some(n) if self.table[n].reached(Condition::Ready) => {
-                format!("{name}, which is running and not healthy yet")
-            }
+            Some(n) if self.table[n].state == State::Running => self.unlike(i, n),
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };
@@ -265,6 +263,20 @@ impl Core {
             all.extend(self.orphans.keys().map(|run| format!("the end of run {run}, which no record knows")));
         }
         all.join(", and for ")
+    }
+}
+
+impl Core {
+    /// What the running service `n` is not, and `i` waits for.
+    fn unlike(&self, i: usize, n: usize) -> String {
+        let name = &self.table[n].name;
+        match self.table[i].needs.iter().find(|e| e.to as usize == n).map(|e| e.condition) {
+            Some(Condition::Healthy) => format!("{name}, which is running and not healthy yet"),
+            Some(Condition::Finished | Condition::Succeeded) => {
+                format!("{name}, which is running and has not finished")
+            }
+            Some(Condition::Started | Condition::Ready) | None => format!("{name}, which is running"),
+        }
     }
 }
 

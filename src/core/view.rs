@@ -100,6 +100,7 @@ impl Core {
         let pulse = live.and_then(|l| l.pulse.as_ref());
         o.opt_str("health", s.spec.health.as_ref().map(|_| pulse.map_or("unknown", |p| p.word())));
         o.opt_str("health_error", pulse.and_then(|p| p.error.as_deref()));
+        o.opt_str("doing", live.and_then(|l| l.doing).map(super::service::Doing::name));
         o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
         o.bool("flapping", s.counters.flapping());
         o.opt_u64("next_restart_in_ms", self.next_in(s));

@@ -51,7 +51,8 @@ impl Daemon {
                 }
             }
             Effect::Check { run, what, spec, limit } => {
-                self.children.check(&mut self.gear.ctx(), run, what, &spec, limit, &mut self.inputs);
+                let asked = super::child::Asked { run, what, limit };
+                self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
             }
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
             Effect::Forget { run } => {
@@ -99,7 +100,8 @@ impl Daemon {
             text.push_str(&format!("{key}={value} "));
         }
         let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
-        let bad = ["failed", "flapping", "unhealthy", "error", "behind"].iter().any(|end| kind.ends_with(end));
+        let bad =
+            ["failed", "flapping", "unhealthy", "watchdog", "error", "behind"].iter().any(|end| kind.ends_with(end));
         self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 

@@ -218,3 +218,69 @@ fn a_check_that_hangs_counts_as_failed_and_leaves_nothing() {
     assert!(error.contains("health check failed 2 times: it did not end within 200 ms"), "{error}");
     wait("nothing is left of the check", || processes(&mark).is_empty());
 }
+
+#[test]
+fn a_missed_watchdog_aborts_and_restarts() {
+    if !has_python() {
+        return skip("python3 is missing: the watchdog is not tried here");
+    }
+    let home = with(|home| {
+        let script = format!(
+            "import os,socket,time\n\
+             assert os.environ['WATCHDOG_PID'] == str(os.getpid())\n\
+             every = int(os.environ['WATCHDOG_USEC']) / 3e6\n\
+             s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
+             say = lambda b: s.sendto(b, os.environ['NOTIFY_SOCKET'])\n\
+             say(b'READY=1\\nSTATUS=at work')\n\
+             while not os.path.exists('{}'): say(b'WATCHDOG=1'); time.sleep(every)\n\
+             time.sleep(1000)",
+            home.path("hang").display()
+        );
+        serde_json::json!({ "s": { "command": ["python3", "-c", script], "ready": "notify", "watchdog": "1s",
+                                   "min_delay": "1ms" } })
+    });
+    home.wait_state("s", "running");
+    let pid = home.pid("s");
+    for _ in 0..3 {
+        let (daemon, _) = home.pids();
+        kill("KILL", daemon);
+        assert_eq!(home.pid("s"), pid);
+    }
+    let events = |kind: &str| home.call("event.history", &format!(r#"{{"kinds": ["{kind}"]}}"#)).to_string();
+    assert!(!events("service.watchdog").contains("service.watchdog"));
+    touch(&home, "hang");
+    wait("it was restarted", || home.pid("s") != pid && home.pid("s") != 0);
+    let history = home.call("service.history", r#"{"name": "s"}"#).to_string();
+    assert!(history.contains("watchdog timeout (killed by SIGABRT)"), "{history}");
+    assert!(events("service.watchdog").contains("service.watchdog"));
+}
+
+#[test]
+fn a_oneshot_is_done_once_over_deaths_of_the_daemon() {
+    let home = with(|home| {
+        let work = format!("echo run; {}; exit 0", until(home, "go"));
+        serde_json::json!({
+            "once": { "command": work, "oneshot": true },
+            "app": { "command": "exec sleep 1000", "requires": ["once"] },
+            "after": { "command": "echo after; exec sleep 1000",
+                       "requires": [{ "name": "once", "condition": "succeeded" }] } })
+    });
+    home.wait_state("once", "starting");
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    assert_eq!((home.state("once").as_str(), home.state("app").as_str()), ("starting", "waiting"));
+    touch(&home, "go");
+    for name in ["app", "after"] {
+        home.wait_state(name, "running");
+    }
+    assert_eq!(home.state("once"), "finished");
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    assert_eq!(home.state("once"), "finished");
+    assert_eq!(home.state("app"), "running");
+    assert_eq!(home.log("once"), "run\n", "it was not run again");
+    let history = home.call("service.history", r#"{"name": "once"}"#);
+    assert_eq!(history["runs"].as_array().unwrap().len(), 1, "{history}");
+    home.ok(&["start", "once"]);
+    wait("a person may run it again", || home.log("once") == "run\nrun\n");
+}

@@ -217,6 +217,10 @@ impl World {
         self.step(Input::Started { run, result: Ok(100) });
     }
 
+    pub(crate) fn say(&mut self, run: RunId, name: &str, value: &str) {
+        self.step(Input::Notify { run, fields: vec![(name.to_owned(), value.to_owned())] });
+    }
+
     pub(crate) fn exited(&mut self, run: RunId, end: End) {
         self.step(Input::Exited { run, end, usage: Usage::default() });
     }

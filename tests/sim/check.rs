@@ -209,6 +209,11 @@ impl Check {
             Input::Boot(boot) => self.booted(now, boot),
             Input::Started { run, result } => self.told_started(now, *run, result),
             Input::Exited { run, end, .. } => self.told_end(now, *run, *end),
+            Input::Notify { run, fields } if fields.iter().any(|(name, _)| name == "WATCHDOG") => {
+                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
+                    run.pinged_at = now;
+                }
+            }
             Input::ReadySeen { run } | Input::Notify { run, .. } => {
                 if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
                     run.ready_at.get_or_insert(now);
@@ -284,7 +289,7 @@ impl Check {
         match result {
             Ok(_) => {
                 run.started = true;
-                if run.spec.ready == Ready::Spawned {
+                if run.spec.ready == Ready::Spawned && !run.spec.oneshot {
                     run.ready_at.get_or_insert(now);
                 }
             }
@@ -346,8 +351,8 @@ impl Check {
     pub fn effect(&mut self, now: u64, effect: &Effect, os: &Os, disk: &Disk) -> Result<(), String> {
         match effect {
             Effect::Start(start) => self.start(now, start, os, disk),
-            Effect::Signal { run, signal, tree } => self.signal(*run, *signal, *tree, os),
-            Effect::Kill { run } => self.signal(*run, 9, true, os),
+            Effect::Signal { run, signal, tree } => self.signal(now, *run, *signal, *tree, os),
+            Effect::Kill { run } => self.signal(now, *run, 9, true, os),
             Effect::Sweep { run } | Effect::Await { run, .. } | Effect::AwaitEnd { run } => self.known(*run, effect),
             Effect::Check { run, what: Duty::Health, .. } => {
                 self.known(*run, effect)?;
@@ -452,6 +457,7 @@ impl Check {
                 ready_at: None,
                 healthy: false,
                 fails: 0,
+                pinged_at: 0,
                 over: false,
                 clean: false,
                 stopped: false,
@@ -464,11 +470,15 @@ impl Check {
         Ok(())
     }
 
-    fn signal(&mut self, run: RunId, signal: i32, tree: bool, os: &Os) -> Result<(), String> {
+    fn signal(&mut self, now: u64, run: RunId, signal: i32, tree: bool, os: &Os) -> Result<(), String> {
         self.known(run, &Effect::Signal { run, signal, tree })?;
         let Some(r) = self.runs.get(&run) else { return Ok(()) };
         let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
-        let ends = matches!(signal, 2 | 9 | 15);
+        let silent = now.saturating_sub(r.pinged_at.max(r.ready_at.unwrap_or(now)));
+        if signal == 6 && u128::from(silent) < r.spec.watchdog.map_or(u128::MAX, |w| w.as_nanos()) {
+            return Err(format!("watchdog: run {run} of {} was silent for {silent} ns only", r.service));
+        }
+        let ends = matches!(signal, 2 | 6 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
             if wanted_down && signal != 9 && !self.blind {

@@ -57,7 +57,11 @@ impl World<'_> {
         let waits = |need: &Need| {
             let state = states.get(&need.name).map_or("", |s| s.0.as_str());
             let spec = self.check.config.services.get(&need.name);
-            let reached = state == "running" || state == "finished" && need.condition <= Condition::Ready;
+            let reached = match need.condition {
+                Condition::Started | Condition::Ready => state == "running" || state == "finished",
+                Condition::Healthy => state == "running",
+                Condition::Finished | Condition::Succeeded => state == "finished",
+            };
             !reached || spec.is_none_or(|s| !works(s) || program(s) == "task")
         };
         let fine = match (desired, state) {
@@ -88,7 +92,7 @@ impl World<'_> {
     fn quiet(&mut self, states: &BTreeMap<String, (String, String)>) {
         let moves = |s: &(String, String)| matches!(s.0.as_str(), "backoff" | "starting" | "stopping" | "running");
         let specs = &self.check.config.services;
-        let asked = |s: &ServiceSpec| s.health.is_some();
+        let asked = |s: &ServiceSpec| s.health.is_some() || s.watchdog.is_some();
         if states.iter().any(|(name, s)| moves(s) && specs.get(name).is_none_or(|s| restless(s) || asked(s))) {
             return;
         }

@@ -21,6 +21,8 @@ pub struct Run {
     /// A health check was passed, and so many failed since the last that was, by this daemon.
     pub healthy: bool,
     pub fails: u32,
+    /// When it said last that it lives.
+    pub pinged_at: u64,
     /// The end of the main process, or of a start that failed.
     pub over: bool,
     pub clean: bool,
@@ -41,6 +43,11 @@ impl Check {
         let Some(run) = latest else { return false };
         let up = run.started && !run.over;
         match condition {
+            Condition::Finished if run.over => {
+                run.clean && self.may_finish.contains(need) || self.may_fail.contains(need)
+            }
+            Condition::Finished => false,
+            Condition::Succeeded => run.over && run.clean && self.may_finish.contains(need),
             _ if run.over && condition <= Condition::Ready => run.clean && self.may_finish.contains(need),
             Condition::Started => up,
             Condition::Ready => up && run.ready_at.is_some(),

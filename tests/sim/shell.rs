@@ -156,6 +156,9 @@ impl World<'_> {
             if let Some(ms) = habits.ready_in {
                 self.at(self.now + ms * MS, None, Event::ProcReady(pid));
             }
+            if start.spec.watchdog.is_some() {
+                self.at(self.now + MS, None, Event::Ping(pid));
+            }
             if let Some((ms, end)) = habits.ends_in {
                 self.at(self.now + ms * MS, None, Event::ProcEnd(pid, end));
             }
@@ -199,6 +202,19 @@ impl World<'_> {
         let sick = self.os.main_of(run).is_none() || self.rng.percent(self.options.sick);
         let result = if sick { Err("sick".to_owned()) } else { Ok(()) };
         self.step(Input::Checked { run, what, result });
+    }
+
+    /// Words to no daemon stay in the socket, where they are worth nothing later: the next one begins to count anew.
+    pub fn ping(&mut self, pid: u32) {
+        let Some(run) = self.os.procs.get(&pid).map(|p| p.run) else { return };
+        if self.rng.percent(self.options.mute / 10) {
+            return self.note(|| format!("  process {pid} falls silent"));
+        }
+        if self.core.is_some() && self.check.started_told(run) <= self.now {
+            let fields = vec![("WATCHDOG".to_owned(), "1".to_owned())];
+            self.soon(2, true, Event::Deliver(Input::Notify { run, fields }));
+        }
+        self.at(self.now + 2000 * MS, None, Event::Ping(pid));
     }
 
     pub fn proc_ready(&mut self, pid: u32) {

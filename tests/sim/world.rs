@@ -38,6 +38,8 @@ pub enum Event {
     Sync(usize),
     ProcReady(u32),
     ProcEnd(u32, End),
+    /// A process says that it lives.
+    Ping(u32),
     /// The keeper waited long enough for a shutdown.
     KeeperLimit(u64),
 }
@@ -257,6 +259,7 @@ impl<'a> World<'a> {
             Event::Checked(run, what, begun) => self.checked(run, what, begun),
             Event::Sync(upto) => self.synced(upto),
             Event::ProcReady(pid) => self.proc_ready(pid),
+            Event::Ping(pid) => self.ping(pid),
             Event::ProcEnd(pid, end) => self.proc_end(pid, end),
             Event::KeeperLimit(keeper) => self.keeper_limit(keeper),
         }
@@ -387,8 +390,16 @@ impl<'a> World<'a> {
         self.calm = true;
         self.kill = None;
         self.frozen_until = 0;
-        self.options =
-            Options { transient: 0, slow: 0, deaf: 0, leftovers: 0, unkillable: 0, sick: 0, ..self.options.clone() };
+        self.options = Options {
+            transient: 0,
+            slow: 0,
+            deaf: 0,
+            leftovers: 0,
+            unkillable: 0,
+            mute: 0,
+            sick: 0,
+            ..self.options.clone()
+        };
         self.journal_behind(false);
         self.journal_full = false;
         self.check.journal_full = false;

@@ -95,6 +95,8 @@ pub enum StopWhy {
         times: u32,
         error: Box<str>,
     },
+    /// It did not say in time that it lives, or said that it does not work, which is a failure of the run.
+    Watchdog,
     /// Nothing wants it up any more.
     Unwanted,
 }
@@ -104,7 +106,7 @@ impl StopWhy {
     #[must_use]
     pub const fn is_fault(&self) -> bool {
         match self {
-            StopWhy::ReadyTimeout | StopWhy::Unhealthy { .. } => true,
+            StopWhy::ReadyTimeout | StopWhy::Unhealthy { .. } | StopWhy::Watchdog => true,
             StopWhy::Client(_)
             | StopWhy::Restart(_)
             | StopWhy::Need { .. }
@@ -129,6 +131,7 @@ impl StopWhy {
             StopWhy::Unhealthy { times, error } => {
                 format!("because its health check failed {}: {error}", counted(*times))
             }
+            StopWhy::Watchdog => "because of its watchdog".to_owned(),
             StopWhy::Unwanted => "because nothing wants it up".to_owned(),
         }
     }
@@ -228,6 +231,7 @@ impl RunRecord {
             (Some(StopWhy::Unhealthy { times, error }), end) => {
                 format!("health check failed {}: {error} ({})", counted(*times), end.text())
             }
+            (Some(StopWhy::Watchdog), end) => format!("watchdog timeout ({})", end.text()),
             (Some(why), end) => format!("stopped {} ({})", why.text(), end.text()),
             (None, end) => end.text(),
         }

@@ -42,10 +42,13 @@ impl Core {
         match s.state {
             State::Running => {
                 let said = live.and_then(|l| l.status_text.as_deref());
+                let doing =
+                    live.and_then(|l| l.doing).map(|d| format!("; it says it is {}", d.name())).unwrap_or_default();
                 let said = said.map(|t| format!("; it says {t:?}")).unwrap_or_default();
                 let health = live.and_then(|l| l.pulse.as_deref()).map(health_text).unwrap_or_default();
-                format!("{name} has been running for {}, {}{health}{said}", self.run_age(live), started(live))
+                format!("{name} has been running for {}, {}{health}{doing}{said}", self.run_age(live), started(live))
             }
+            State::Starting if s.spec.oneshot => format!("{name} has been at work for {}", self.run_age(live)),
             State::Starting => {
                 format!(
                     "{name} was started {} ago and is not ready yet: {}",
@@ -295,6 +298,10 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             "it was not ready within {}: check \"ready\", or raise \"ready_timeout\"",
             human_duration(s.spec.ready_timeout)
         )),
+        (_, Some(StopWhy::Watchdog)) => Some(
+            "it has to send WATCHDOG=1 within each WATCHDOG_USEC of its environment, or needs a longer \"watchdog\""
+                .to_owned(),
+        ),
         (_, Some(StopWhy::Unhealthy { .. })) => {
             Some("run the check of \"health\" by hand, or raise its \"retries\" or \"timeout\"".to_owned())
         }

@@ -251,6 +251,7 @@ impl Core {
             None => {
                 self.adopt_readiness(i, run, out);
                 self.health_begin(i, healthy, out);
+                self.watchdog_begin(i);
             }
         }
     }

@@ -26,7 +26,7 @@ impl Core {
         s.runs = s.runs.saturating_add(1);
         let cause = core::mem::take(&mut s.cause);
         let mut live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
-        live.spawned = s.spec.ready == Ready::Spawned;
+        live.spawned = s.spec.ready == Ready::Spawned && !s.spec.oneshot;
         out.records.push(record::run(s, &live, &self.facts.keeper));
         let mut fields = Obj::new();
         fields.u64("run", run.0).u64("number", s.runs.into()).str("cause", &live.cause.text());
@@ -38,7 +38,7 @@ impl Core {
             run,
             service: Arc::clone(&s.name),
             spec: Arc::clone(&s.spec),
-            notify: s.spec.ready == Ready::Notify,
+            notify: s.spec.ready == Ready::Notify || s.spec.watchdog.is_some(),
         })));
         if let Some(what @ (Await::Log(_) | Await::Fd)) = Await::of(&s.spec) {
             // Its words may come before the answer to the start.
@@ -106,7 +106,7 @@ impl Core {
         if s.state != State::Starting {
             return;
         }
-        let early = live.early || s.spec.ready == Ready::Spawned;
+        let early = live.early || live.spawned;
         match Await::of(&s.spec) {
             _ if early => self.become_ready(i, out),
             Some(Await::Log(_) | Await::Fd) | None => {}
@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// Readiness was seen or said; it may overtake the answer to the start.
-    fn ready_word(&mut self, i: usize, out: &mut Out) {
+    pub(super) fn ready_word(&mut self, i: usize, out: &mut Out) {
         let s = &mut self.table[i];
         match s.state {
             State::Starting => match s.live.as_mut() {
@@ -151,6 +151,7 @@ impl Core {
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
         self.health_begin(i, false, out);
+        self.watchdog_begin(i);
         // Who is ready by being executed is known to be so from the table alone.
         if self.table[i].live.as_ref().is_some_and(|l| !l.spawned) {
             self.save_run(i, out);
@@ -172,22 +173,6 @@ impl Core {
         }
     }
 
-    pub(in crate::core) fn notified(&mut self, run: RunId, fields: &[(String, String)], out: &mut Out) {
-        let Some(i) = self.runs.get(&run).copied() else { return self.late("a notification", run, out) };
-        for (name, value) in fields {
-            match name.as_str() {
-                "STATUS" => {
-                    if let Some(live) = self.table[i].live.as_mut() {
-                        live.status_text = Some(clip(value));
-                    }
-                    self.table.touch(i);
-                }
-                "READY" if value == "1" && self.table[i].spec.ready == Ready::Notify => self.ready_word(i, out),
-                _ => {}
-            }
-        }
-    }
-
     pub(in crate::core) fn exited(&mut self, run: RunId, end: End, usage: Usage, out: &mut Out) {
         self.main_ended(run, end, usage, false, out);
     }
@@ -202,6 +187,9 @@ impl Core {
             return self.late("a second exit", run, out);
         };
         live.ended(end, usage, now);
+        if s.spec.oneshot && end == End::Code(0) {
+            live.ready = Some(now);
+        }
         if live.sequence.phase == Phase::Held {
             // It was to be stopped, but nothing had been sent yet: this end is its own.
             live.stop = None;
@@ -330,6 +318,7 @@ impl Core {
             Some(StopWhy::Reload) if !live.again => s.cause = Cause::Reload,
             Some(
                 StopWhy::ReadyTimeout
+                | StopWhy::Watchdog
                 | StopWhy::Unhealthy { .. }
                 | StopWhy::Need { .. }
                 | StopWhy::Reload

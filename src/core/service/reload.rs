@@ -34,6 +34,8 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("nice", &spec.nice, &plain.nice);
     feed("rlimits", &spec.rlimits, &plain.rlimits);
     feed("ready", &spec.ready, &plain.ready);
+    feed("watchdog", &spec.watchdog, &plain.watchdog);
+    feed("oneshot", &spec.oneshot, &plain.oneshot);
     hash
 }
 

@@ -9,6 +9,9 @@ use crate::core::run::{Cause, StopWhy};
 use crate::core::{Core, Effect, Out};
 use std::sync::Arc;
 
+/// The same number on every system.
+const SIGABRT: i32 = 6;
+
 impl Core {
     /// Moves a service to a state. `fields` go with the event that tells of it.
     pub(in crate::core) fn enter(&mut self, i: usize, state: State, fields: &str, out: &mut Out) {
@@ -200,8 +203,12 @@ impl Core {
         self.health_end(i, out);
         let now = self.now.mono;
         let s = &mut self.table[i];
-        let terms = s.terms();
+        let mut terms = s.terms();
         let Some(live) = s.live.as_mut() else { return };
+        if live.stop == Some(StopWhy::Watchdog) {
+            // Where it hangs is worth a core dump.
+            terms.signal = SIGABRT;
+        }
         if live.pid.is_some() {
             live.sequence.ask(live.run, terms, now, out);
         } else {
@@ -231,6 +238,9 @@ impl Core {
                 if s.reset_at().is_some_and(|at| at <= now) {
                     s.counters.reset();
                     self.table.save(i);
+                }
+                if self.table[i].watchdog_at().is_some_and(|at| at <= now) {
+                    self.watchdog_missed(i, out);
                 }
                 self.health_due(i, out);
             }

@@ -50,6 +50,14 @@ struct Command {
     words: Words,
 }
 
+/// What is to be done beside a run, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub run: RunId,
+    pub what: Duty,
+    pub limit: Duration,
+}
+
 /// What a command is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -177,12 +185,11 @@ impl Children {
     pub(super) fn begin_check(
         &mut self,
         ctx: &mut Ctx<'_>,
-        of: RunId,
-        what: Duty,
+        asked: Asked,
         spec: &ServiceSpec,
         argv: &[String],
-        limit: Duration,
     ) -> Result<(), String> {
+        let Asked { run: of, what, limit } = asked;
         let purpose = Purpose::Check(what);
         self.command_end(ctx, of, purpose);
         let id = self.begin(ctx, of, purpose, spec, argv)?;
@@ -240,7 +247,7 @@ impl Children {
 
     /// What the command is run with: as its service, told the service's main process.
     fn beside(&self, of: RunId, spec: &ServiceSpec, argv: &[String]) -> ServiceSpec {
-        let mut spec = ServiceSpec { command: argv.to_vec(), ready: Ready::Spawned, ..spec.clone() };
+        let mut spec = ServiceSpec { command: argv.to_vec(), ready: Ready::Spawned, watchdog: None, ..spec.clone() };
         if let Some(pid) = self.pid(of) {
             spec.env.insert("MAINPID".to_owned(), pid.to_string());
         }

@@ -17,7 +17,7 @@ mod plan;
 mod probe;
 mod trees;
 
-pub use commands::Todo;
+pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
 pub use notify::label as notify_label;
 pub use pipes::label as ready_label;
@@ -470,18 +470,11 @@ impl Children {
     }
 
     /// Does something once beside a run; `Checked` tells what came of it.
-    pub fn check(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        run: RunId,
-        what: Duty,
-        spec: &ServiceSpec,
-        limit: Duration,
-        inputs: &mut Vec<Input>,
-    ) {
+    pub fn check(&mut self, ctx: &mut Ctx<'_>, asked: Asked, spec: &ServiceSpec, inputs: &mut Vec<Input>) {
+        let Asked { run, what, limit } = asked;
         let begun = match (what, spec.health.as_ref().map(|h| &h.check)) {
             (Duty::Health, None) => Err("the service has no health check".to_owned()),
-            (Duty::Health, Some(Check::Command(argv))) => self.begin_check(ctx, run, what, spec, argv, limit),
+            (Duty::Health, Some(Check::Command(argv))) => self.begin_check(ctx, asked, spec, argv),
             (Duty::Health, Some(check)) => match self.dials.begin(ctx, run, &self.setup.config_dir, check, limit) {
                 None => Ok(()),
                 Some(result) => {

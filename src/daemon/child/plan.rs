@@ -85,6 +85,7 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         programs,
         argv: spec.command.iter().map(|a| text(a.as_bytes(), "`command`")).collect::<Result<_, _>>()?,
         envp: env.iter().map(|(k, v)| assignment(k, v)).collect::<Result<_, _>>()?,
+        pid_variables: spec.watchdog.iter().map(|_| c"WATCHDOG_PID".to_owned()).collect(),
         session: true,
         cwd: Some(text(cwd.as_os_str().as_bytes(), "`cwd`")?),
         umask: spec.umask.or(setup.umask),
@@ -154,6 +155,10 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
     env.insert("HOB_SOCKET".into(), setup.socket.clone().into_os_string());
     env.insert("HOB_RUN".into(), tree::run_variable(setup.home, ask.run).into());
     env.insert("HOB_SERVICE".into(), ask.service.into());
+    if let Some(watchdog) = ask.spec.watchdog {
+        env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
+        env.remove(OsString::from("WATCHDOG_PID").as_os_str());
+    }
     if let Some(address) = ask.notify {
         env.insert("NOTIFY_SOCKET".into(), address.into());
     }

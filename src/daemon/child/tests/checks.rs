@@ -10,7 +10,8 @@ const RUN: RunId = RunId(9);
 
 fn asks(lab: &mut Lab, run: RunId, check: Check, limit: Duration) {
     let spec = ServiceSpec { health: Some(Health::new(check)), ..spec(&["/bin/false"]) };
-    lab.with(|c, ctx, inputs| c.check(ctx, run, Duty::Health, &spec, limit, inputs));
+    let asked = Asked { run, what: Duty::Health, limit };
+    lab.with(|c, ctx, inputs| c.check(ctx, asked, &spec, inputs));
 }
 
 fn answer(lab: &mut Lab) -> Result<(), String> {

@@ -5,6 +5,7 @@
 use super::super::table::StartWords;
 use super::clone::Way;
 use super::{Plan, STEPS};
+use crate::sys::plan::PidVariable;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -32,6 +33,7 @@ pub(super) struct Job<'a> {
     programs: Vec<*const libc::c_char>,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
+    pid_variables: Vec<PidVariable>,
     oom_score_adj: Option<String>,
     /// Where each source of `plan.fds` lies after it was moved out of the way.
     moved: Vec<Cell<RawFd>>,
@@ -53,6 +55,9 @@ impl<'a> Job<'a> {
             let ends = std::iter::once(ptr::null());
             list.iter().map(|c| c.as_ptr()).chain(ends).collect::<Vec<_>>()
         };
+        let pid_variables: Vec<PidVariable> = plan.pid_variables.iter().map(|n| PidVariable::new(n)).collect();
+        let mut envp = pointers(&plan.envp);
+        envp.splice(plan.envp.len()..plan.envp.len(), pid_variables.iter().map(PidVariable::as_ptr));
         let highest = plan.fds.iter().map(|(_, target)| *target).max().unwrap_or(2).max(2);
         Job {
             plan,
@@ -60,7 +65,8 @@ impl<'a> Job<'a> {
             way,
             programs: plan.programs.iter().map(|c| c.as_ptr()).collect(),
             argv: pointers(&plan.argv),
-            envp: pointers(&plan.envp),
+            envp,
+            pid_variables,
             oom_score_adj: plan.oom_score_adj.map(|n| n.to_string()),
             moved: plan.fds.iter().map(|(source, _)| Cell::new(*source)).collect(),
             above: highest.saturating_add(1),
@@ -97,6 +103,10 @@ impl<'a> Job<'a> {
         if let Some(nice) = plan.nice {
             // SAFETY: a plain call; 0 and 0 mean this process.
             step(4, answer(unsafe { libc::syscall(libc::SYS_setpriority, 0, 0, nice) }))?;
+        }
+        for variable in &self.pid_variables {
+            // SAFETY: a plain call that cannot fail.
+            variable.set(u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0));
         }
         let program_fd = self.descriptors()?;
         self.rlimits()?;

@@ -17,7 +17,7 @@ use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
 use crate::sys::wait::{self, Adopted, Reaped, Status};
-use crate::sys::{clock, spawn};
+use crate::sys::{clock, memory, spawn};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -149,6 +149,8 @@ struct Keeper {
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
     done: Option<u8>,
+    /// Everything has come up: what that took can be given back.
+    settle: bool,
 }
 
 impl Keeper {
@@ -168,6 +170,7 @@ impl Keeper {
             stopping: false,
             end_by: None,
             done: None,
+            settle: false,
         }
     }
 
@@ -181,6 +184,9 @@ impl Keeper {
             self.start_if_due(now);
             self.send();
             let deadline = self.deadline(now);
+            if core::mem::take(&mut self.settle) {
+                memory::settle();
+            }
             let ready = self.sleep(now, deadline);
             if ready.channel {
                 self.receive();
@@ -339,7 +345,10 @@ impl Keeper {
                 self.held_count -= self.held.remove(&label).map_or(0, |fds| fds.len());
             }
             ToKeeper::Up => self.up(),
-            ToKeeper::Ready => self.notify_outer("READY=1"),
+            ToKeeper::Ready => {
+                self.notify_outer("READY=1");
+                self.settle = true;
+            }
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);

@@ -26,6 +26,23 @@ pub fn now() -> Now {
     }
 }
 
+/// Seconds that the local time of this process is ahead of UTC at that moment; 0 where that cannot be told.
+#[must_use]
+pub fn local_offset(wall: Wall) -> i64 {
+    // time_t is 32 bits wide on some targets and 64 on others.
+    #[allow(clippy::unnecessary_fallible_conversions)]
+    let secs = libc::time_t::try_from(wall.0.div_euclid(1000)).unwrap_or_default();
+    // SAFETY: tm is plain data, for which zeros (and null for the name of the zone) are a valid value.
+    let mut local: libc::tm = unsafe { core::mem::zeroed() };
+    // SAFETY: both point to live values of the right type for the length of the call.
+    if unsafe { libc::localtime_r(&raw const secs, &raw mut local) }.is_null() {
+        return 0;
+    }
+    // tm_gmtoff is 32 bits wide on some targets and 64 on others.
+    #[allow(clippy::useless_conversion)]
+    i64::from(local.tm_gmtoff)
+}
+
 fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `t` is a valid timespec to write to for the length of the call.

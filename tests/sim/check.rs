@@ -229,8 +229,8 @@ impl Check {
                 self.config = Config::clone(config);
                 self.blind = false;
                 self.policy.forget_all();
-                // One that is not born yet is stopped without a signal.
-                for run in self.runs.values_mut().filter(|r| !r.over && !r.started) {
+                // One that is to get the new config may end by itself, or not be born, before its signal.
+                for run in self.runs.values_mut().filter(|r| !r.over) {
                     run.stopped = true;
                 }
             }
@@ -369,10 +369,12 @@ impl Check {
                 self.known(*run, effect)?;
                 self.forget(*run, os, disk)
             }
-            Effect::Remove { service } => match os.of_service(service).find(|p| !self.leaves(p.run)) {
-                Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
-                None => Ok(()),
-            },
+            Effect::Remove { service } => {
+                match os.of_service(service).find(|p| self.counts(p) && !self.leaves(p.run)) {
+                    Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
+                    None => Ok(()),
+                }
+            }
             Effect::Stopping { limit } => {
                 // The keeper's limit lies 5 s after the daemon's own.
                 let own = limit.saturating_sub(core::time::Duration::from_secs(5));
@@ -457,6 +459,7 @@ impl Check {
                 ready_at: None,
                 healthy: false,
                 fails: 0,
+                faulty: false,
                 pinged_at: 0,
                 over: false,
                 clean: false,
@@ -481,7 +484,11 @@ impl Check {
         let ends = matches!(signal, 2 | 6 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
-            if wanted_down && signal != 9 && !self.blind {
+            // One that is to blame itself goes at once.
+            let late = r.faulty
+                || signal == 6
+                || r.ready_at.is_none() && u128::from(now - r.begun) >= r.spec.ready_timeout.as_nanos();
+            if wanted_down && signal != 9 && !self.blind && !late {
                 self.dependants_gone(&service)?;
             }
         }
@@ -505,7 +512,6 @@ impl Check {
 
     fn forget(&mut self, run: RunId, os: &Os, disk: &Disk) -> Result<(), String> {
         if !self.leaves(run)
-            && self.is_recorded(run)
             && let Some(p) = os.procs.values().find(|p| p.run == run)
         {
             return Err(format!("forget: run {run} still has process {}", p.pid));
@@ -535,7 +541,7 @@ impl Check {
             return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
         }
         match os.of_service(&start.service).next() {
-            Some(p) if self.counts(p) => {
+            Some(p) if !self.leaves(p.run) => {
                 Err(format!("leftovers: {} is started while process {} of run {} lives", start.service, p.pid, p.run))
             }
             _ => Ok(()),

@@ -21,6 +21,8 @@ pub struct Run {
     /// A health check was passed, and so many failed since the last that was, by this daemon.
     pub healthy: bool,
     pub fails: u32,
+    /// It was called unhealthy.
+    pub faulty: bool,
     /// When it said last that it lives.
     pub pinged_at: u64,
     /// The end of the main process, or of a start that failed.
@@ -59,13 +61,16 @@ impl Check {
     }
 
     /// Whoever is called unhealthy has failed often enough in a row.
-    pub fn unhealthy(&self, line: &str) -> Result<(), String> {
+    pub fn unhealthy(&mut self, line: &str) -> Result<(), String> {
         let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-        let run = event["run"].as_u64().and_then(|n| self.runs.get(&RunId(n)));
+        let run = event["run"].as_u64().and_then(|n| self.runs.get_mut(&RunId(n)));
         let Some(run) = run else { return Err(format!("health: of no run: {line}")) };
         let retries = self.config.services.get(&*run.service).and_then(|s| s.health.as_ref()).map(|h| h.retries);
         match retries {
-            Some(retries) if run.fails >= retries => Ok(()),
+            Some(retries) if run.fails >= retries => {
+                run.faulty = true;
+                Ok(())
+            }
             _ => Err(format!("health: {} failed {} times, and {retries:?} are allowed", run.service, run.fails)),
         }
     }

@@ -1,5 +1,6 @@
 //! What a service says of itself by sd_notify(3): ready, alive, busy, and how long something may still take. Pure.
 
+use super::reload::mold;
 use super::stop::Phase;
 use super::{Doing, State};
 use crate::base::ids::RunId;
@@ -53,8 +54,9 @@ impl Core {
     pub(super) fn watchdog_begin(&mut self, i: usize) {
         let now = self.now.mono;
         let s = &mut self.table[i];
+        // A run of an earlier config may know nothing of a watchdog.
         let watched = s.spec.watchdog.is_some() && s.state == State::Running;
-        if let Some(live) = s.live.as_mut().filter(|_| watched) {
+        if let Some(live) = s.live.as_mut().filter(|l| watched && l.mold == mold(&s.spec)) {
             live.pinged = Some(now);
         }
         self.table.touch(i);

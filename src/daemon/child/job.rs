@@ -65,7 +65,6 @@ impl SpawnJob {
     }
 
     fn go(&mut self) -> Result<Spawned, StartError> {
-        spawn::settle();
         let mut plan = self.plan(self.groups.is_none())?;
         let [out, err] = &self.output;
         plan.fds = vec![(self.null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];

@@ -16,6 +16,7 @@ mod pipes;
 mod plan;
 mod probe;
 mod trees;
+mod watch;
 
 pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
@@ -25,14 +26,13 @@ pub use plan::{Setup, home_id};
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
-use crate::config::{Check, Ready, ServiceSpec};
-use crate::core::{Await, Duty, End, Input, Start, StartError, Usage};
+use crate::config::Ready;
+use crate::core::{Duty, End, Input, Start, StartError, Usage};
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{Group, Groups, Member};
 use crate::sys::wait;
-use commands::Purpose;
 use core::time::Duration;
 use mio::{Interest, Registry, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The keeper's hold on descriptors, as far as children need it.
 pub trait Hold {
@@ -100,6 +101,8 @@ pub struct Children {
     /// /dev/null, the standard input of every run, from the first start on.
     null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
+    /// What a dead main process leaves falls to nobody of hob's any more.
+    keeper_gone: bool,
 }
 
 /// How long to wait before descriptors are tried for again.
@@ -210,6 +213,7 @@ impl Children {
             deaf: BTreeSet::new(),
             null: None,
             deaf_until: None,
+            keeper_gone: false,
         }
     }
 
@@ -437,97 +441,6 @@ impl Children {
         }
     }
 
-    /// Watches for readiness by anything but output, until `await_end` or an answer.
-    pub fn await_ready(&mut self, ctx: &mut Ctx<'_>, run: RunId, what: Await, inputs: &mut Vec<Input>) {
-        let there = match what {
-            Await::Log(_) => false,
-            Await::Port(port) => self.probes.begin(ctx, run, probe::Target::Port(port)),
-            Await::Socket(path) => {
-                let place = if path.starts_with('@') { path.into() } else { self.setup.config_dir.join(path) };
-                self.probes.begin(ctx, run, probe::Target::Socket(place))
-            }
-            Await::Fd => self.service_of(run).is_some_and(|service| self.pipes.begin(&service, run)),
-            Await::Command(spec) => {
-                self.repeat(ctx, run, spec, inputs);
-                false
-            }
-        };
-        if there {
-            inputs.push(Input::ReadySeen { run });
-        }
-    }
-
-    fn service_of(&self, run: RunId) -> Option<Arc<str>> {
-        self.runs.get(&run)?.service.clone()
-    }
-
-    pub fn await_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        self.probes.end(ctx, run);
-        if let Some(service) = self.service_of(run) {
-            self.pipes.end(&service, run);
-        }
-        self.repeat_end(ctx, run);
-    }
-
-    /// Does something once beside a run; `Checked` tells what came of it.
-    pub fn check(&mut self, ctx: &mut Ctx<'_>, asked: Asked, spec: &ServiceSpec, inputs: &mut Vec<Input>) {
-        let Asked { run, what, limit } = asked;
-        let begun = match (what, spec.health.as_ref().map(|h| &h.check)) {
-            (Duty::Health, None) => Err("the service has no health check".to_owned()),
-            (Duty::Health, Some(Check::Command(argv))) => self.begin_check(ctx, asked, spec, argv),
-            (Duty::Health, Some(check)) => match self.dials.begin(ctx, run, &self.setup.config_dir, check, limit) {
-                None => Ok(()),
-                Some(result) => {
-                    inputs.push(Input::Checked { run, what, result });
-                    Ok(())
-                }
-            },
-        };
-        if let Err(e) = begun {
-            inputs.push(Input::Checked { run, what, result: Err(e) });
-        }
-    }
-
-    pub fn check_end(&mut self, ctx: &mut Ctx<'_>, run: RunId, what: Duty) {
-        match what {
-            Duty::Health => self.dials.end(ctx, run),
-        }
-        self.command_end(ctx, run, Purpose::Check(what));
-    }
-
-    fn checks_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        self.check_end(ctx, run, Duty::Health);
-    }
-
-    /// The connection of a health check is ready.
-    pub fn dialled(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
-        if let Some(result) = self.dials.ready(ctx, run) {
-            inputs.push(Input::Checked { run, what: Duty::Health, result });
-        }
-    }
-
-    /// Something was written to the ready pipe of a service.
-    pub fn ready_written(&mut self, service: &str, inputs: &mut Vec<Input>) {
-        if let Some(run) = self.pipes.readable(service) {
-            inputs.push(Input::ReadySeen { run });
-        }
-    }
-
-    /// Takes back the ready pipe that the keeper held under `ready_label`.
-    ///
-    /// # Errors
-    /// What the selector answers.
-    pub fn restore_ready(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fds: Vec<OwnedFd>) -> io::Result<()> {
-        self.pipes.restore(ctx, service, fds)
-    }
-
-    /// The descriptor of a connection attempt is ready.
-    pub fn probed(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
-        if self.probes.ready(ctx, run) {
-            inputs.push(Input::ReadySeen { run });
-        }
-    }
-
     /// When `tick` is to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
@@ -581,7 +494,20 @@ fn ended_as(status: wait::Status, usage: wait::Usage) -> (End, Usage) {
         wait::Status::Code(code) => End::Code(code),
         wait::Status::Signal(signal) => End::Signal(signal),
     };
-    (end, Usage { cpu: usage.cpu, memory: usage.max_rss })
+    (end, Usage { cpu: usage.cpu, memory: peak(usage.max_rss) })
+}
+
+/// The peak memory of a run, 0 where it cannot be told. Until it executes its program a child shares the memory of this
+/// process, and the kernel counts that as its own: what lies below is not known.
+fn peak(max_rss: u64) -> u64 {
+    static FLOOR: AtomicU64 = AtomicU64::new(0);
+    let mut floor = FLOOR.load(Ordering::Relaxed);
+    // This process may have grown since it was last asked; far above that it need not be asked.
+    if floor == 0 || (floor < max_rss && max_rss <= floor.saturating_mul(2)) {
+        floor = crate::sys::memory::own_peak();
+        FLOOR.store(floor, Ordering::Relaxed);
+    }
+    if max_rss <= floor { 0 } else { max_rss }
 }
 
 #[cfg(test)]

@@ -141,7 +141,8 @@ const RICH: &str = r#"{
     "f": {"command": ["f"], "ready": {"socket": "/run/f"}, "health": {"tcp": 9}},
     "g": {"command": ["g"], "ready": {"command": ["x", "y"]}, "watchdog": "1m30s",
           "requires": [{"name": "h", "condition": "succeeded"}], "after": [{"name": "d", "condition": "finished"}]},
-    "h": {"command": ["h"], "oneshot": true},
+    "h": {"command": ["h"], "oneshot": true, "ionice": "realtime", "oom_score": 7, "cpus": "5,0-1,2"},
+    "i": {"command": ["i"], "ionice": "idle"},
   },
 }"#;
 
@@ -171,6 +172,7 @@ fn the_effective_config_reads_back_to_itself() {
         r#""health":{"http":"http://localhost:80/up?x=1","every":"1m","timeout":"500ms","retries":7}"#,
         r#""health":{"tcp":"localhost:9","every":"10s","timeout":"2s","retries":3}"#,
         r#""ready":{"fd":3}"#,
+        r#""ionice":"realtime:4","oom_score":7,"cpus":"0-2,5""#,
         r#""max_size":"4KiB""#,
         r#""window":"2d""#,
     ] {

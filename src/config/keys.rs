@@ -2,7 +2,8 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, Condition, DaemonSpec, Grant, Health, Level, Need, Ready, Restart, Rlimit, ServiceSpec, Signal,
+    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, Ready, Restart, Rlimit,
+    ServiceSpec, Signal,
 };
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -37,6 +38,9 @@ pub(super) enum Field<S: 'static> {
     Size(Slot<S, u64>),
     Nice(Slot<S, i32>),
     OptNice(Slot<S, Option<i32>>),
+    OptInt(Slot<S, Option<i32>>, i32, i32),
+    IoNice(Slot<S, Option<IoNice>>),
+    Cpus(Slot<S, Option<Cpus>>),
     Umask(Slot<S, Option<u32>>),
     Rlimits(Slot<S, Vec<Rlimit>>),
     Restart(Slot<S, Restart>),
@@ -151,6 +155,24 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         r#""022""#,
     ),
     restarts("nice", Field::OptNice(at!(nice)), "scheduling priority; unset: hob's own", "10"),
+    restarts(
+        "ionice",
+        Field::IoNice(at!(ionice)),
+        "priority of reads and writes: a class, and a level from 0 (most) to 7; unset: hob's own",
+        r#""best-effort:7""#,
+    ),
+    restarts(
+        "oom_score",
+        Field::OptInt(at!(oom_score), -1_000, 1_000),
+        "how soon the kernel kills it when memory runs out, the highest first; unset: hob's own",
+        "500",
+    ),
+    restarts(
+        "cpus",
+        Field::Cpus(at!(cpus)),
+        "processors that it may run on, by number; unset: hob's own",
+        r#""0-3,5""#,
+    ),
     restarts(
         "rlimits",
         Field::Rlimits(at!(rlimits)),
@@ -285,6 +307,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("cpu_affinity", "cpus"),
+    ("cpuaffinity", "cpus"),
+    ("cpuset", "cpus"),
+    ("oom_score_adj", "oom_score"),
+    ("oomscoreadjust", "oom_score"),
+    ("ioschedulingclass", "ionice"),
     ("completed", "finished"),
     ("watchdogsec", "watchdog"),
     ("watchdog_sec", "watchdog"),
@@ -346,6 +374,9 @@ pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("finished", Condition::Finished),
     ("succeeded", Condition::Succeeded),
 ];
+
+pub(super) const IO_CLASSES: &[(&str, IoClass)] =
+    &[("realtime", IoClass::Realtime), ("best-effort", IoClass::BestEffort), ("idle", IoClass::Idle)];
 
 /// The limits of getrlimit(2) on any system, and whether each is a number of bytes.
 pub(super) const RLIMITS: &[(&str, bool)] = &[

@@ -6,6 +6,7 @@ mod error;
 mod graph;
 mod health;
 mod keys;
+mod machine;
 mod read;
 mod ready;
 mod scan;

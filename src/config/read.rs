@@ -2,10 +2,10 @@
 
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::keys::{ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, health, ready, values};
+use super::{graph, health, machine, ready, values};
 use crate::base::limits::{NAME_MAX, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -235,6 +235,9 @@ impl<S> Field<S> {
             Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
             Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
             Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
+            Field::OptInt(at, min, max) => set(at, spec, optional(node, |n| values::integer(n, *min, *max))?),
+            Field::IoNice(at) => set(at, spec, optional(node, machine::ionice)?),
+            Field::Cpus(at) => set(at, spec, optional(node, |n| machine::cpus(n, cx))?),
             Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
@@ -272,6 +275,9 @@ impl<S> Field<S> {
             Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
             Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
+            Field::OptInt(_, min, max) => limits(i64::from(*min), i64::from(*max)),
+            Field::IoNice(_) => format!("{}, or such a class with a level from 0 to 7", words(IO_CLASSES)),
+            Field::Cpus(_) => "numbers of processors and ranges of them".to_owned(),
             Field::Umask(_) => "three octal digits in quotes".to_owned(),
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),

@@ -1,8 +1,10 @@
 //! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
 //! nothing.
 
-use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, Key, LEVELS, RESTARTS, SERVICE, Slot};
-use super::spec::{Check, Condition, Config, DaemonSpec, Grant, Health, Need, Ready, Rlimit, ServiceSpec, Who};
+use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, IO_CLASSES, Key, LEVELS, RESTARTS, SERVICE, Slot};
+use super::spec::{
+    Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Who,
+};
 use crate::base::signal::common_name;
 use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
@@ -41,6 +43,9 @@ impl<S> Field<S> {
             Field::Size(at) => quoted(&canonical_size(*get(at, spec))),
             Field::Nice(at) => get(at, spec).to_string(),
             Field::OptNice(at) => or_null(*get(at, spec)),
+            Field::OptInt(at, ..) => or_null(*get(at, spec)),
+            Field::IoNice(at) => or_null(get(at, spec).map(ionice)),
+            Field::Cpus(at) => or_null(get(at, spec).as_ref().map(|c| quoted(&c.to_string()))),
             Field::Umask(at) => or_null(get(at, spec).map(|m| format!("\"{m:03o}\""))),
             Field::Rlimits(at) => object(get(at, spec).iter().map(|l| (l.name, rlimit(l)))),
             Field::Restart(at) => word(RESTARTS, get(at, spec)),
@@ -84,6 +89,11 @@ fn rlimit(limit: &Rlimit) -> String {
         return part(limit.soft);
     }
     object([("soft", part(limit.soft)), ("hard", part(limit.hard))].into_iter())
+}
+
+fn ionice(io: IoNice) -> String {
+    let class = IO_CLASSES.iter().find(|(_, c)| *c == io.class).map_or("", |(word, _)| word);
+    quoted(&if io.class == IoClass::Idle { class.to_owned() } else { format!("{class}:{}", io.level) })
 }
 
 fn health(health: &Health) -> String {

@@ -67,6 +67,10 @@ pub struct ServiceSpec {
     pub group: Option<String>,
     pub umask: Option<u32>,
     pub nice: Option<i32>,
+    pub ionice: Option<IoNice>,
+    /// oom_score_adj, -1000 to 1000.
+    pub oom_score: Option<i32>,
+    pub cpus: Option<Cpus>,
     pub rlimits: Vec<Rlimit>,
     pub autostart: bool,
     pub restart: Restart,
@@ -90,6 +94,39 @@ pub struct ServiceSpec {
     pub stop_timeout: Duration,
     pub leave_children: bool,
     pub log: LogSpec,
+}
+
+/// Priority of reads and writes, as ionice(1) has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoNice {
+    pub class: IoClass,
+    /// 0 (most) to 7 (least); of no meaning in the class `Idle`.
+    pub level: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoClass {
+    Realtime,
+    BestEffort,
+    Idle,
+}
+
+/// Processors by number: ranges in their order, with both ends, that do not touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpus(pub Vec<(u16, u16)>);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (first, last)) in self.0.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One resource limit, by its lower-case name without `RLIMIT_` (`nofile`, `core`, ...); `None` is unlimited.
@@ -233,6 +270,9 @@ impl Default for ServiceSpec {
             group: None,
             umask: None,
             nice: None,
+            ionice: None,
+            oom_score: None,
+            cpus: None,
             rlimits: Vec::new(),
             autostart: true,
             restart: Restart::OnFailure,

@@ -169,6 +169,7 @@ impl Core {
 
     fn change(&mut self, asked: &Asked, op: Op, change: &Change, out: &mut Out) {
         let places = match self.places(&change.names) {
+            Ok(_) if change.all => self.table.by_name().collect(),
             Ok(places) if !places.is_empty() => places,
             Ok(_) => {
                 let error = RpcError::new(Code::InvalidParams, "no service is named");

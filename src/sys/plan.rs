@@ -30,6 +30,10 @@ pub struct Plan {
     pub umask: Option<u32>,
     /// -20 to 19; `None`: as here.
     pub nice: Option<i32>,
+    /// Priority of input and output; `None`: as here.
+    pub io_priority: Option<IoPriority>,
+    /// Processors it may run on, by number; empty: as here.
+    pub cpus: Vec<usize>,
     /// (RLIMIT_ number, soft, hard); `u64::MAX` is no limit.
     pub rlimits: Vec<(i32, u64, u64)>,
     pub uid: Option<u32>,
@@ -40,6 +44,14 @@ pub struct Plan {
     pub cgroup: Option<RawFd>,
     /// oom_score_adj of the child, -1000 to 1000; `None`: as here.
     pub oom_score_adj: Option<i32>,
+}
+
+/// The classes of ioprio_set(2), each with a level from 0 (most) to 7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoPriority {
+    Realtime(u8),
+    BestEffort(u8),
+    Idle,
 }
 
 /// `NAME=` with room for a number that only the child knows.
@@ -99,7 +111,7 @@ pub struct SpawnError {
 }
 
 /// Steps of a start by the number that the child reports.
-pub(super) const STEPS: [&str; 12] = [
+pub(super) const STEPS: [&str; 14] = [
     "create a process",
     "set the oom score",
     "join its control group",
@@ -112,6 +124,8 @@ pub(super) const STEPS: [&str; 12] = [
     "set the user",
     "enter the folder",
     "execute",
+    "set the priority of its input and output",
+    "set its processors",
 ];
 
 impl SpawnError {

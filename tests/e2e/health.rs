@@ -284,3 +284,47 @@ fn a_oneshot_is_done_once_over_deaths_of_the_daemon() {
     home.ok(&["start", "once"]);
     wait("a person may run it again", || home.log("once") == "run\nrun\n");
 }
+
+#[test]
+fn the_share_of_the_machine_is_what_the_config_says() {
+    let home = with(|_| {
+        serde_json::json!({
+            "s": { "command": "exec sleep 1000", "oom_score": 777, "cpus": "0", "ionice": "best-effort:6" },
+            "bad": { "command": "exec sleep 1000", "cpus": "1000", "restart": "never" } })
+    });
+    home.wait_state("s", "running");
+    let pid = home.pid("s");
+    let proc = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    assert_eq!(proc("oom_score_adj").trim(), "777");
+    let status = proc("status");
+    let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap();
+    assert_eq!(allowed.trim(), "0");
+    match std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output() {
+        Ok(out) => assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "best-effort: prio 6"),
+        Err(_) => skip("ionice is missing: the priority of input and output is not looked at here"),
+    }
+    home.wait_state("bad", "failed");
+    let error = home.service("bad")["last_error"].as_str().unwrap().to_owned();
+    assert!(error.contains("set its processors") && error.contains("`cpus`"), "{error}");
+}
+
+#[test]
+fn stop_all_stops_every_service_and_leaves_hob() {
+    let home = Home::running(
+        r#"{ "services": { "a": { "command": "exec sleep 1000" },
+                           "b": { "command": "exec sleep 1000", "requires": ["a"] } } }"#,
+    );
+    home.wait_state("b", "running");
+    let (daemon, _) = home.pids();
+    home.ok(&["stop", "--all"]);
+    assert_eq!((home.state("a").as_str(), home.state("b").as_str()), ("stopped", "stopped"));
+    assert_eq!(home.pids().0, daemon, "hob goes on");
+    assert!(home.ok(&["services"]).contains("stopped"));
+    assert_eq!(home.ok(&["services", "--json"]), home.ok(&["service", "list", "--json"]));
+    assert_eq!(home.fails(&["stop", "--all", "a"]).0, 2, "all of them, or some by name");
+    assert_eq!(home.fails(&["call", "service.stop", "{}"]).0, 11);
+    home.ok(&["stop", "--all"]);
+    let why = home.fails(&["start", "b"]).1;
+    assert!(why.contains("a person stopped"), "each was stopped by a person: {why}");
+    home.ok(&["start", "a", "b"]);
+}

@@ -195,7 +195,7 @@ impl World {
 
     pub(crate) fn change(&mut self, make: fn(Change) -> Request, name: &str) {
         self.asked += 1;
-        let change = Change { names: vec![name.to_owned()], wait: true, timeout: None };
+        let change = Change { names: vec![name.to_owned()], all: false, wait: true, timeout: None };
         let input = self.request(self.asked, make(change));
         self.step(input);
     }

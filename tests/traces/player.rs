@@ -167,7 +167,7 @@ impl Player {
         let name = names.first().cloned().unwrap_or_default();
         let wait = !w.iter().any(|o| o == "nowait");
         let timeout = option("timeout").map(|t| parse_duration(&t).unwrap());
-        let change = Change { names: names.clone(), wait, timeout };
+        let change = Change { names: names.clone(), all: false, wait, timeout };
         let request = match verb {
             "start" => Request::ServiceStart(change),
             "stop" => Request::ServiceStop(change),

@@ -32,6 +32,9 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("group", &spec.group, &plain.group);
     feed("umask", &spec.umask, &plain.umask);
     feed("nice", &spec.nice, &plain.nice);
+    feed("ionice", &spec.ionice, &plain.ionice);
+    feed("oom_score", &spec.oom_score, &plain.oom_score);
+    feed("cpus", &spec.cpus, &plain.cpus);
     feed("rlimits", &spec.rlimits, &plain.rlimits);
     feed("ready", &spec.ready, &plain.ready);
     feed("watchdog", &spec.watchdog, &plain.watchdog);

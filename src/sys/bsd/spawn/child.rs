@@ -113,6 +113,12 @@ impl<'a> Job<'a> {
 
     fn steps(&self) -> Step<Infallible> {
         let plan = self.plan;
+        if plan.io_priority.is_some() {
+            return Err(Failed { step: 12, errno: libc::ENOTSUP, which: 0 });
+        }
+        if !plan.cpus.is_empty() {
+            return Err(Failed { step: 13, errno: libc::ENOTSUP, which: 0 });
+        }
         for variable in &self.pid_variables {
             // SAFETY: a plain call that cannot fail.
             variable.set(u32::try_from(unsafe { libc::getpid() }).unwrap_or(0));

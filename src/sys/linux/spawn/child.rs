@@ -4,7 +4,7 @@
 
 use super::super::table::StartWords;
 use super::clone::Way;
-use super::{Plan, STEPS};
+use super::{IoPriority, Plan, STEPS};
 use crate::sys::plan::PidVariable;
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -35,6 +35,8 @@ pub(super) struct Job<'a> {
     envp: Vec<*const libc::c_char>,
     pid_variables: Vec<PidVariable>,
     oom_score_adj: Option<String>,
+    /// The mask of processors, in words as the kernel has it.
+    cpus: Vec<libc::c_ulong>,
     /// Where each source of `plan.fds` lies after it was moved out of the way.
     moved: Vec<Cell<RawFd>>,
     /// Lowest number above all targets.
@@ -68,6 +70,7 @@ impl<'a> Job<'a> {
             envp,
             pid_variables,
             oom_score_adj: plan.oom_score_adj.map(|n| n.to_string()),
+            cpus: mask(&plan.cpus),
             moved: plan.fds.iter().map(|(source, _)| Cell::new(*source)).collect(),
             above: highest.saturating_add(1),
         }
@@ -104,6 +107,7 @@ impl<'a> Job<'a> {
             // SAFETY: a plain call; 0 and 0 mean this process.
             step(4, answer(unsafe { libc::syscall(libc::SYS_setpriority, 0, 0, nice) }))?;
         }
+        self.share_of_machine()?;
         for variable in &self.pid_variables {
             // SAFETY: a plain call that cannot fail.
             variable.set(u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0));
@@ -117,6 +121,25 @@ impl<'a> Job<'a> {
         }
         unblock();
         self.execute(program_fd)
+    }
+
+    fn share_of_machine(&self) -> Step<()> {
+        if let Some(priority) = self.plan.io_priority {
+            let (class, level) = match priority {
+                IoPriority::Realtime(level) => (1, level),
+                IoPriority::BestEffort(level) => (2, level),
+                IoPriority::Idle => (3, 0),
+            };
+            let value = class << 13 | libc::c_int::from(level);
+            // SAFETY: a plain call; 1 and 0 mean this process.
+            step(12, answer(unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, value) }))?;
+        }
+        if !self.cpus.is_empty() {
+            let (bytes, mask) = (size_of_val(self.cpus.as_slice()), self.cpus.as_ptr());
+            // SAFETY: the kernel reads so many bytes of the mask; 0 means this process.
+            step(13, answer(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, mask) }))?;
+        }
+        Ok(())
     }
 
     /// SIGPIPE is ignored in this program but not in its children. Handlers of the parent would run in its memory.
@@ -219,7 +242,19 @@ impl<'a> Job<'a> {
     }
 }
 
-const _: () = assert!(STEPS.len() == 12);
+const _: () = assert!(STEPS.len() == 14);
+
+fn mask(cpus: &[usize]) -> Vec<libc::c_ulong> {
+    const BITS: usize = libc::c_ulong::BITS as usize;
+    let words = cpus.iter().max().map_or(0, |last| last / BITS + 1);
+    let mut mask = vec![0; words];
+    for cpu in cpus {
+        if let Some(word) = mask.get_mut(cpu / BITS) {
+            *word |= 1 << (cpu % BITS);
+        }
+    }
+    mask
+}
 
 /// Lets signals in again, now that no handler of the parent is left.
 fn unblock() {

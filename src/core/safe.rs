@@ -51,6 +51,7 @@ impl Core {
             | Input::Started { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }
+            | Input::Checked { .. }
             | Input::Notify { .. }
             | Input::Output { .. }
             | Input::ConfigRead { .. }
@@ -124,6 +125,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Sweep { .. }
         | Effect::Await { .. }
         | Effect::AwaitEnd { .. }
+        | Effect::Check { .. }
+        | Effect::CheckEnd { .. }
         | Effect::Forget { .. }
         | Effect::Remove { .. }
         | Effect::Event { .. }

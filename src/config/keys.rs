@@ -28,6 +28,7 @@ pub(super) const SPAN_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// The type of a key, with its place in the spec.
 pub(super) enum Field<S: 'static> {
     Command(Slot<S, Vec<String>>),
+    OptCommand(Slot<S, Option<Vec<String>>>),
     Path(Slot<S, Option<String>>),
     Account(Slot<S, Option<String>>),
     Env(Slot<S, BTreeMap<String, String>>),
@@ -49,6 +50,7 @@ pub(super) enum Field<S: 'static> {
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
     Signal(Slot<S, Signal>),
+    OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
     Group(&'static [Key<S>]),
 }
@@ -269,6 +271,13 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     ),
     live("stop_signal", Field::Signal(at!(stop_signal)), "signal that asks the service to end", r#""SIGINT""#),
     live(
+        "stop_command",
+        Field::OptCommand(at!(stop_command)),
+        "run instead of that signal, with its pid in MAINPID; when it fails, or the service has not ended within \
+         stop_timeout, the signal follows",
+        r#"["redis-cli", "shutdown"]"#,
+    ),
+    live(
         "stop_timeout",
         Field::Span(
             at!(stop_timeout),
@@ -276,6 +285,18 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         ),
         "how long it may take to end after that signal; then all its processes are killed",
         r#""10s""#,
+    ),
+    live(
+        "reload_signal",
+        Field::OptSignal(at!(reload_signal)),
+        "signal that makes the service read its own config again, for 'hob service reload'",
+        r#""SIGHUP""#,
+    ),
+    live(
+        "reload_command",
+        Field::OptCommand(at!(reload_command)),
+        "run for that instead, with its pid in MAINPID",
+        r#"["nginx", "-s", "reload"]"#,
     ),
     live(
         "leave_children",
@@ -307,6 +328,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("execstop", "stop_command"),
+    ("execreload", "reload_command"),
     ("cpu_affinity", "cpus"),
     ("cpuaffinity", "cpus"),
     ("cpuset", "cpus"),

@@ -164,6 +164,12 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     if spec.oneshot {
         oneshot(&spec, members, cx);
     }
+    if spec.reload_signal.is_some()
+        && spec.reload_command.is_some()
+        && let Some(pos) = place("reload_command")
+    {
+        cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -225,6 +231,7 @@ impl<S> Field<S> {
     fn read(&'static self, spec: &mut S, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
         match self {
             Field::Command(at) => set(at, spec, values::command(node, cx)?),
+            Field::OptCommand(at) => set(at, spec, optional(node, |n| values::command(n, cx))?),
             Field::Path(at) => set(at, spec, optional(node, |n| values::path(n, cx))?),
             Field::Account(at) => set(at, spec, optional(node, |n| values::account(n, cx))?),
             Field::Env(at) => set(at, spec, values::env(node, cx)?),
@@ -246,6 +253,7 @@ impl<S> Field<S> {
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
+            Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
@@ -263,7 +271,7 @@ impl<S> Field<S> {
     pub(super) fn wants(&self) -> String {
         let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
         match self {
-            Field::Command(_) => "a list of texts, or one text for the shell".to_owned(),
+            Field::Command(_) | Field::OptCommand(_) => "a list of texts, or one text for the shell".to_owned(),
             Field::Path(_) => "a path".to_owned(),
             Field::Account(_) => "a name or a number".to_owned(),
             Field::Env(_) => "an object of texts".to_owned(),
@@ -288,7 +296,7 @@ impl<S> Field<S> {
             }
             Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
-            Field::Signal(_) => "the name or number of a signal".to_owned(),
+            Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Group(_) => "an object".to_owned(),
         }

@@ -91,7 +91,12 @@ pub struct ServiceSpec {
     pub wants: Vec<Need>,
     pub after: Vec<Need>,
     pub stop_signal: Signal,
+    /// Run to make it end, instead of the signal.
+    pub stop_command: Option<Vec<String>>,
     pub stop_timeout: Duration,
+    /// How it is made to read its own config again; at most one of the two.
+    pub reload_signal: Option<Signal>,
+    pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
     pub log: LogSpec,
 }
@@ -290,7 +295,10 @@ impl Default for ServiceSpec {
             wants: Vec::new(),
             after: Vec::new(),
             stop_signal: Signal { number: 15 },
+            stop_command: None,
             stop_timeout: Duration::from_secs(10),
+            reload_signal: None,
+            reload_command: None,
             leave_children: false,
             log: LogSpec { max_size: 10_000_000, max_files: 5 },
         }

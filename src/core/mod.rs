@@ -240,6 +240,10 @@ impl Await {
 pub enum Duty {
     /// One health check.
     Health,
+    /// `reload_command`.
+    Reload,
+    /// `stop_command`.
+    Stop,
 }
 
 /// What makes a start: everything the shell needs, nothing it has to ask the core for.

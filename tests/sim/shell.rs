@@ -199,6 +199,10 @@ impl World<'_> {
             return;
         }
         self.os.checks.remove(&(run, what));
+        if what == Duty::Stop && self.rng.percent(70) {
+            // It does what the signal would do.
+            self.signal(run, 15, false);
+        }
         let sick = self.os.main_of(run).is_none() || self.rng.percent(self.options.sick);
         let result = if sick { Err("sick".to_owned()) } else { Ok(()) };
         self.step(Input::Checked { run, what, result });

@@ -173,6 +173,7 @@ impl Player {
             "stop" => Request::ServiceStop(change),
             "restart" => Request::ServiceRestart(change),
             "reset" => Request::ServiceReset { names },
+            "reload-service" => Request::ServiceReload { names },
             "signal" => Request::ServiceSignal { name, signal: option("n").unwrap().parse().unwrap() },
             "why" => Request::DaemonWhy { name },
             "list" => Request::ServiceList { names },
@@ -403,6 +404,8 @@ impl Player {
 fn duty(word: &str) -> Duty {
     match word {
         "health" => Duty::Health,
+        "reload" => Duty::Reload,
+        "stop" => Duty::Stop,
         other => panic!("no duty: {other}"),
     }
 }

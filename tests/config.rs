@@ -143,7 +143,7 @@ const RICH: &str = r#"{
           "requires": [{"name": "h", "condition": "succeeded"}], "after": [{"name": "d", "condition": "finished"}]},
     "h": {"command": ["h"], "oneshot": true, "ionice": "realtime", "oom_score": 7, "cpus": "5,0-1,2"},
     "i": {"command": ["i"], "ionice": "idle", "stop_command": "x", "reload_signal": "USR1"},
-    "j": {"command": ["j"], "reload_command": ["x", "y"]},
+    "j": {"command": ["j"], "on_daemon_death": "stop", "reload_command": ["x", "y"]},
   },
 }"#;
 

@@ -2,7 +2,7 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, Ready, Restart, Rlimit,
+    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, OnDeath, Ready, Restart, Rlimit,
     ServiceSpec, Signal,
 };
 use core::time::Duration;
@@ -46,6 +46,7 @@ pub(super) enum Field<S: 'static> {
     Rlimits(Slot<S, Vec<Rlimit>>),
     Restart(Slot<S, Restart>),
     Level(Slot<S, Level>),
+    OnDeath(Slot<S, OnDeath>),
     Ready(Slot<S, Ready>),
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
@@ -304,6 +305,12 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "leave processes alone that outlive the main process, instead of stopping them",
         "false",
     ),
+    restarts(
+        "on_daemon_death",
+        Field::OnDeath(at!(on_daemon_death)),
+        "whether it goes on when hob's daemon dies, or is ended and started again by the next one",
+        r#""stop""#,
+    ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
 
@@ -398,6 +405,7 @@ pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("succeeded", Condition::Succeeded),
 ];
 
+pub(super) const ON_DEATHS: &[(&str, OnDeath)] = &[("keep", OnDeath::Keep), ("stop", OnDeath::Stop)];
 pub(super) const IO_CLASSES: &[(&str, IoClass)] =
     &[("realtime", IoClass::Realtime), ("best-effort", IoClass::BestEffort), ("idle", IoClass::Idle)];
 

@@ -2,7 +2,9 @@
 
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::keys::{
+    ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, ON_DEATHS, RESTARTS, SERVICE, Slot, meant,
+};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, machine, ready, values};
@@ -248,6 +250,7 @@ impl<S> Field<S> {
             Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
+            Field::OnDeath(at) => set(at, spec, values::choice(node, ON_DEATHS)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
@@ -289,6 +292,7 @@ impl<S> Field<S> {
             Field::Umask(_) => "three octal digits in quotes".to_owned(),
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),
+            Field::OnDeath(_) => words(ON_DEATHS),
             Field::Level(_) => words(LEVELS),
             Field::Ready(_) => {
                 let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];

@@ -1,7 +1,7 @@
 //! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
 //! nothing.
 
-use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, IO_CLASSES, Key, LEVELS, RESTARTS, SERVICE, Slot};
+use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, Slot};
 use super::spec::{
     Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
 };
@@ -50,6 +50,7 @@ impl<S> Field<S> {
             Field::Umask(at) => or_null(get(at, spec).map(|m| format!("\"{m:03o}\""))),
             Field::Rlimits(at) => object(get(at, spec).iter().map(|l| (l.name, rlimit(l)))),
             Field::Restart(at) => word(RESTARTS, get(at, spec)),
+            Field::OnDeath(at) => word(ON_DEATHS, get(at, spec)),
             Field::Level(at) => word(LEVELS, get(at, spec)),
             Field::Ready(at) => match get(at, spec) {
                 Ready::Spawned => quoted("spawned"),

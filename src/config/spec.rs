@@ -98,6 +98,7 @@ pub struct ServiceSpec {
     pub reload_signal: Option<Signal>,
     pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
+    pub on_daemon_death: OnDeath,
     pub log: LogSpec,
 }
 
@@ -217,6 +218,15 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// What becomes of a service when the daemon dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeath {
+    /// It goes on, and the next daemon takes it over.
+    Keep,
+    /// The keeper ends it, and the next daemon starts it again by its restart policy.
+    Stop,
+}
+
 /// A service that is needed, and in which condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -300,6 +310,7 @@ impl Default for ServiceSpec {
             reload_signal: None,
             reload_command: None,
             leave_children: false,
+            on_daemon_death: OnDeath::Keep,
             log: LogSpec { max_size: 10_000_000, max_files: 5 },
         }
     }

@@ -80,6 +80,8 @@ pub struct TableRun {
     pub exec_error: Option<StartError>,
     /// Set when it was reaped.
     pub ended: Option<(End, Usage)>,
+    /// The keeper has asked it to end, because the daemon before this one died.
+    pub asked: bool,
 }
 
 /// Everything a new daemon knows before its first step.

@@ -149,6 +149,8 @@ struct Keeper {
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
     done: Option<u8>,
+    /// When runs that were asked to end with a daemon are killed, if they still live.
+    doomed: Option<Mono>,
     /// Everything has come up: what that took can be given back.
     settle: bool,
 }
@@ -170,6 +172,7 @@ impl Keeper {
             stopping: false,
             end_by: None,
             done: None,
+            doomed: None,
             settle: false,
         }
     }
@@ -181,6 +184,7 @@ impl Keeper {
             if let Some(code) = self.end(now) {
                 return code;
             }
+            self.kill_doomed(now);
             self.start_if_due(now);
             self.send();
             let deadline = self.deadline(now);
@@ -287,7 +291,7 @@ impl Keeper {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
         let end = self.end_by.map(|at| at.min(now + SLICE));
-        [start, retry, end].into_iter().flatten().min()
+        [start, retry, end, self.doomed].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -447,11 +451,40 @@ impl Keeper {
         let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
         self.start_at = clock::now().mono + wait;
         if self.done.is_none() {
+            self.end_with_daemon(clock::now().mono);
             let how = match status {
                 Status::Code(code) => format!("with code {code}"),
                 Status::Signal(number) => format!("by {}", signals::name_of(number)),
             };
             self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        }
+    }
+
+    /// Ends the runs that are not to outlive a daemon. The next one clears up after them; they are killed all the same
+    /// where none comes up in time.
+    fn end_with_daemon(&mut self, now: Mono) {
+        let table = &self.means.table;
+        for (slot, _) in table.iter().filter(|(_, view)| view.ended.is_none()) {
+            let Some(on_death) = table.on_death(slot) else { continue };
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(table, slot) {
+                table.set_asked(slot);
+                // An error means that it has ended.
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), i32::from(on_death.signal));
+                self.doomed = self.doomed.max(Some(now + on_death.grace));
+            }
+        }
+    }
+
+    fn kill_doomed(&mut self, now: Mono) {
+        if self.doomed.is_none_or(|at| now < at) {
+            return;
+        }
+        self.doomed = None;
+        let table = &self.means.table;
+        for (slot, _) in table.iter().filter(|(slot, view)| view.ended.is_none() && table.asked(*slot)) {
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(table, slot) {
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL);
+            }
         }
     }
 

@@ -383,3 +383,31 @@ fn a_stop_command_outlives_no_daemon_and_is_run_again() {
     home.wait_state("s", "stopped");
     assert!(!alive(pid));
 }
+
+#[test]
+fn what_is_to_end_with_the_daemon_does_and_comes_back() {
+    let home = with(|home| {
+        let trail = home.path("trail").display().to_string();
+        let command =
+            |name: &str| format!("trap 'echo {name} >> {trail}; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+        serde_json::json!({
+            "end": { "command": command("end"), "ready": { "log": "up" }, "on_daemon_death": "stop" },
+            "deaf": { "command": "trap '' TERM; echo up; while :; do sleep 0.01; done", "ready": { "log": "up" },
+                      "on_daemon_death": "stop", "stop_timeout": "200ms" },
+            "keep": { "command": command("keep"), "ready": { "log": "up" } } })
+    });
+    for name in ["end", "deaf", "keep"] {
+        home.wait_state(name, "running");
+    }
+    let pids = ["end", "deaf", "keep"].map(|n| home.pid(n));
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    wait("both are gone", || !alive(pids[0]) && !alive(pids[1]));
+    for (name, old) in ["end", "deaf"].into_iter().zip(pids) {
+        wait("it runs again", || home.state(name) == "running" && home.pid(name) != old);
+        assert_eq!(home.service(name)["restarts"], 1);
+    }
+    assert_eq!(home.pid("keep"), pids[2], "the others were not touched");
+    assert_eq!(home.read("trail"), "end\n");
+    assert!(home.ok(&["why", "end"]).contains("ended with the daemon, exit code 0"), "{}", home.ok(&["why", "end"]));
+}

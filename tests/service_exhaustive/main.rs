@@ -118,7 +118,13 @@ fn reload(w: &mut World, services: Vec<(&str, ServiceSpec)>) {
 
 /// The daemon is killed and the next one adopts what the table shows. Open requests die with it.
 fn crash(w: &mut World, base: &ServiceSpec) {
-    let table = w.runs.iter().map(|(run, (_, pid))| TableRun { run: *run, pid: *pid, exec_error: None, ended: None });
+    let table = w.runs.iter().map(|(run, (_, pid))| TableRun {
+        run: *run,
+        pid: *pid,
+        exec_error: None,
+        ended: None,
+        asked: false,
+    });
     let input = boot(&all(base), 2, w.journal.clone(), table.collect());
     w.core = Core::new();
     w.step(input);

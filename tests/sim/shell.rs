@@ -117,7 +117,7 @@ impl World<'_> {
     fn start(&mut self, start: Box<Start>) {
         self.score.starts += 1;
         let run = start.run;
-        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None });
+        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None, asked: false });
         let truth = crate::os::Truth {
             service: start.service.clone(),
             spec: start.spec.clone(),

@@ -22,6 +22,8 @@ struct Process {
     pid: Option<u32>,
     error: Option<StartError>,
     ended: Option<(End, Usage)>,
+    /// The keeper ends it with the daemon.
+    asked: bool,
 }
 
 struct Player {
@@ -111,6 +113,10 @@ impl Player {
             "freeze" => {
                 self.now.mono = self.now.mono + parse_duration(&arg(1)).unwrap();
                 self.step(Input::Tick, "");
+            }
+            "asked" => {
+                let run = self.run(&arg(1));
+                self.processes.get_mut(&run).expect("a run").asked = true;
             }
             "crash" => self.crash(),
             "reboot" => self.reboot(),
@@ -253,6 +259,7 @@ impl Player {
             pid: p.pid,
             exec_error: p.error.clone(),
             ended: p.ended,
+            asked: p.asked,
         });
         let journal = self.journal.iter().map(|(k, j)| Entity { key: k.clone(), json: Some(j.clone()) });
         let boot = Boot {
@@ -339,7 +346,8 @@ impl Player {
     fn pretend(&mut self, effect: &Effect, inputs: &mut Vec<Input>) {
         match effect {
             Effect::Start(s) => {
-                let process = Process { name: s.service.to_string(), pid: None, error: None, ended: None };
+                let process =
+                    Process { name: s.service.to_string(), pid: None, error: None, ended: None, asked: false };
                 self.processes.insert(s.run, process);
                 self.runs.insert(s.service.to_string(), s.run);
                 if self.auto {

@@ -333,6 +333,7 @@ impl Core {
             Some(
                 StopWhy::ReadyTimeout
                 | StopWhy::Watchdog
+                | StopWhy::DaemonDeath
                 | StopWhy::Unhealthy { .. }
                 | StopWhy::Need { .. }
                 | StopWhy::Reload

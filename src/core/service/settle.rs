@@ -220,6 +220,9 @@ impl Core {
         let s = &mut self.table[i];
         let mut terms = s.terms();
         let Some(live) = s.live.as_mut() else { return };
+        if live.stop == Some(StopWhy::DaemonDeath) {
+            return live.sequence.asked(terms, now);
+        }
         let hangs = live.stop == Some(StopWhy::Watchdog);
         if s.spec.stop_command.is_some() && !hangs {
             live.sequence.ask_by_command(terms, now);

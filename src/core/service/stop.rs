@@ -60,6 +60,12 @@ impl Sequence {
         out.effects.push(Effect::Signal { run, signal: terms.signal, tree: false });
     }
 
+    /// The keeper has asked the main process to end.
+    pub fn asked(&mut self, terms: Terms, now: Mono) {
+        self.phase = Phase::Asked;
+        self.kill_at = self.kill_at.or(Some(now + terms.grace));
+    }
+
     /// The stop command is to be run by the caller. A grace that an earlier daemon began goes on.
     pub fn ask_by_command(&mut self, terms: Terms, now: Mono) {
         self.phase = Phase::Commanded;

@@ -148,6 +148,8 @@ struct Keeper {
     stopping: bool,
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
+    /// When it was last woken.
+    woke: Mono,
     done: Option<u8>,
     /// When runs that were asked to end with a daemon are killed, if they still live.
     doomed: Option<Mono>,
@@ -171,6 +173,7 @@ impl Keeper {
             stop: None,
             stopping: false,
             end_by: None,
+            woke: clock::now().mono,
             done: None,
             doomed: None,
             settle: false,
@@ -181,6 +184,7 @@ impl Keeper {
         self.reap();
         loop {
             let now = clock::now().mono;
+            self.excuse(now.since(self.woke));
             if let Some(code) = self.end(now) {
                 return code;
             }
@@ -303,14 +307,19 @@ impl Keeper {
             std::thread::sleep(RETRY);
             [chan::Ready { readable: true, writable: true }; 2]
         });
+        self.woke = clock::now().mono;
         if let Some(at) = deadline {
-            let late = clock::now().mono.since(at);
-            if late > FROZEN {
-                // Nobody could do anything meanwhile, so the time does not count.
-                self.end_by = self.end_by.map(|end| end + late);
-            }
+            self.excuse(self.woke.since(at));
         }
         Woken { channel: ready[0].readable, signals: ready[1].readable }
+    }
+
+    /// Time in which this process should have run and did not: the machine was frozen, be it in its sleep or at its
+    /// work. Nobody could do anything meanwhile, so it does not count.
+    fn excuse(&mut self, late: Duration) {
+        if late > FROZEN {
+            self.end_by = self.end_by.map(|end| end + late);
+        }
     }
 
     /// Takes all messages of the daemon.

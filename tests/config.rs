@@ -142,7 +142,8 @@ const RICH: &str = r#"{
     "g": {"command": ["g"], "ready": {"command": ["x", "y"]}, "watchdog": "1m30s",
           "requires": [{"name": "h", "condition": "succeeded"}], "after": [{"name": "d", "condition": "finished"}]},
     "h": {"command": ["h"], "oneshot": true, "ionice": "realtime", "oom_score": 7, "cpus": "5,0-1,2"},
-    "i": {"command": ["i"], "ionice": "idle"},
+    "i": {"command": ["i"], "ionice": "idle", "stop_command": "x", "reload_signal": "USR1"},
+    "j": {"command": ["j"], "on_daemon_death": "stop", "reload_command": ["x", "y"]},
   },
 }"#;
 
@@ -166,7 +167,7 @@ fn the_effective_config_reads_back_to_itself() {
         r#""access":[{"user":"alice","level":"read"},{"group":"100","level":"admin"}]"#,
         r#""rlimits":{"as":{"soft":1073741824,"hard":"unlimited"},"core":"unlimited","nofile":1024}"#,
         r#""requires":["a.b",{"name":"c","condition":"started"}],"wants":["c"]"#,
-        r#""stop_signal":"SIGINT","stop_timeout":"1ms""#,
+        r#""stop_signal":"SIGINT","stop_command":null,"stop_timeout":"1ms""#,
         r#""stop_signal":10,"#,
         r#""umask":"027""#,
         r#""health":{"http":"http://localhost:80/up?x=1","every":"1m","timeout":"500ms","retries":7}"#,

@@ -158,6 +158,12 @@ pub const COMMANDS: &[Command] = &[
         ..command("service restart", "Restart services", service::restart)
     },
     Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        details: "By reload_signal or reload_command of its config. 'hob reload' reads the config of hob instead.",
+        ..command("service reload", "Make services read their own config again", service::reload)
+    },
+    Command {
         operands: "SIGNAL NAME...",
         operand: Operand::Signal,
         count: (2, ANY),

@@ -2,7 +2,7 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, Ready, Restart, Rlimit,
+    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, OnDeath, Ready, Restart, Rlimit,
     ServiceSpec, Signal,
 };
 use core::time::Duration;
@@ -28,6 +28,7 @@ pub(super) const SPAN_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// The type of a key, with its place in the spec.
 pub(super) enum Field<S: 'static> {
     Command(Slot<S, Vec<String>>),
+    OptCommand(Slot<S, Option<Vec<String>>>),
     Path(Slot<S, Option<String>>),
     Account(Slot<S, Option<String>>),
     Env(Slot<S, BTreeMap<String, String>>),
@@ -45,10 +46,12 @@ pub(super) enum Field<S: 'static> {
     Rlimits(Slot<S, Vec<Rlimit>>),
     Restart(Slot<S, Restart>),
     Level(Slot<S, Level>),
+    OnDeath(Slot<S, OnDeath>),
     Ready(Slot<S, Ready>),
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
     Signal(Slot<S, Signal>),
+    OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
     Group(&'static [Key<S>]),
 }
@@ -269,6 +272,13 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     ),
     live("stop_signal", Field::Signal(at!(stop_signal)), "signal that asks the service to end", r#""SIGINT""#),
     live(
+        "stop_command",
+        Field::OptCommand(at!(stop_command)),
+        "run instead of that signal, with its pid in MAINPID; when it fails, or the service has not ended within \
+         stop_timeout, the signal follows",
+        r#"["redis-cli", "shutdown"]"#,
+    ),
+    live(
         "stop_timeout",
         Field::Span(
             at!(stop_timeout),
@@ -278,10 +288,28 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         r#""10s""#,
     ),
     live(
+        "reload_signal",
+        Field::OptSignal(at!(reload_signal)),
+        "signal that makes the service read its own config again, for 'hob service reload'",
+        r#""SIGHUP""#,
+    ),
+    live(
+        "reload_command",
+        Field::OptCommand(at!(reload_command)),
+        "run for that instead, with its pid in MAINPID",
+        r#"["nginx", "-s", "reload"]"#,
+    ),
+    live(
         "leave_children",
         Field::Flag(at!(leave_children)),
         "leave processes alone that outlive the main process, instead of stopping them",
         "false",
+    ),
+    restarts(
+        "on_daemon_death",
+        Field::OnDeath(at!(on_daemon_death)),
+        "whether it goes on when hob's daemon dies, or is ended and started again by the next one",
+        r#""stop""#,
     ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
@@ -307,6 +335,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("execstop", "stop_command"),
+    ("execreload", "reload_command"),
     ("cpu_affinity", "cpus"),
     ("cpuaffinity", "cpus"),
     ("cpuset", "cpus"),
@@ -375,6 +405,7 @@ pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("succeeded", Condition::Succeeded),
 ];
 
+pub(super) const ON_DEATHS: &[(&str, OnDeath)] = &[("keep", OnDeath::Keep), ("stop", OnDeath::Stop)];
 pub(super) const IO_CLASSES: &[(&str, IoClass)] =
     &[("realtime", IoClass::Realtime), ("best-effort", IoClass::BestEffort), ("idle", IoClass::Idle)];
 

@@ -2,7 +2,9 @@
 
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::keys::{
+    ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, ON_DEATHS, RESTARTS, SERVICE, Slot, meant,
+};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, machine, ready, values};
@@ -164,6 +166,12 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     if spec.oneshot {
         oneshot(&spec, members, cx);
     }
+    if spec.reload_signal.is_some()
+        && spec.reload_command.is_some()
+        && let Some(pos) = place("reload_command")
+    {
+        cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -225,6 +233,7 @@ impl<S> Field<S> {
     fn read(&'static self, spec: &mut S, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
         match self {
             Field::Command(at) => set(at, spec, values::command(node, cx)?),
+            Field::OptCommand(at) => set(at, spec, optional(node, |n| values::command(n, cx))?),
             Field::Path(at) => set(at, spec, optional(node, |n| values::path(n, cx))?),
             Field::Account(at) => set(at, spec, optional(node, |n| values::account(n, cx))?),
             Field::Env(at) => set(at, spec, values::env(node, cx)?),
@@ -241,11 +250,13 @@ impl<S> Field<S> {
             Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
+            Field::OnDeath(at) => set(at, spec, values::choice(node, ON_DEATHS)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
+            Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
@@ -263,7 +274,7 @@ impl<S> Field<S> {
     pub(super) fn wants(&self) -> String {
         let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
         match self {
-            Field::Command(_) => "a list of texts, or one text for the shell".to_owned(),
+            Field::Command(_) | Field::OptCommand(_) => "a list of texts, or one text for the shell".to_owned(),
             Field::Path(_) => "a path".to_owned(),
             Field::Account(_) => "a name or a number".to_owned(),
             Field::Env(_) => "an object of texts".to_owned(),
@@ -281,6 +292,7 @@ impl<S> Field<S> {
             Field::Umask(_) => "three octal digits in quotes".to_owned(),
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),
+            Field::OnDeath(_) => words(ON_DEATHS),
             Field::Level(_) => words(LEVELS),
             Field::Ready(_) => {
                 let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
@@ -288,7 +300,7 @@ impl<S> Field<S> {
             }
             Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
-            Field::Signal(_) => "the name or number of a signal".to_owned(),
+            Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Group(_) => "an object".to_owned(),
         }

@@ -91,8 +91,14 @@ pub struct ServiceSpec {
     pub wants: Vec<Need>,
     pub after: Vec<Need>,
     pub stop_signal: Signal,
+    /// Run to make it end, instead of the signal.
+    pub stop_command: Option<Vec<String>>,
     pub stop_timeout: Duration,
+    /// How it is made to read its own config again; at most one of the two.
+    pub reload_signal: Option<Signal>,
+    pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
+    pub on_daemon_death: OnDeath,
     pub log: LogSpec,
 }
 
@@ -212,6 +218,15 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// What becomes of a service when the daemon dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeath {
+    /// It goes on, and the next daemon takes it over.
+    Keep,
+    /// The keeper ends it, and the next daemon starts it again by its restart policy.
+    Stop,
+}
+
 /// A service that is needed, and in which condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -290,8 +305,12 @@ impl Default for ServiceSpec {
             wants: Vec::new(),
             after: Vec::new(),
             stop_signal: Signal { number: 15 },
+            stop_command: None,
             stop_timeout: Duration::from_secs(10),
+            reload_signal: None,
+            reload_command: None,
             leave_children: false,
+            on_daemon_death: OnDeath::Keep,
             log: LogSpec { max_size: 10_000_000, max_files: 5 },
         }
     }

@@ -82,12 +82,16 @@ fn the_table_knows_every_field_and_documents_it() {
         wants: _,
         after: _,
         stop_signal: _,
+        stop_command: _,
         stop_timeout: _,
+        reload_signal: _,
+        reload_command: _,
         leave_children: _,
+        on_daemon_death: _,
         log: _,
     } = ServiceSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (31, 5));
+    assert_eq!((SERVICE.len(), DAEMON.len()), (35, 5));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
@@ -129,7 +133,11 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""after": ["db"]"#, "after", true),
         (r#""stop_signal": 9"#, "stop_signal", true),
         (r#""stop_timeout": "1s""#, "stop_timeout", true),
+        (r#""stop_command": "x""#, "stop_command", true),
+        (r#""reload_signal": "HUP""#, "reload_signal", true),
+        (r#""reload_command": "x""#, "reload_command", true),
         (r#""leave_children": true"#, "leave_children", true),
+        (r#""on_daemon_death": "stop""#, "on_daemon_death", false),
         (r#""log": {"max_files": 2}"#, "log", true),
     ] {
         let new = service(&format!(r#""command": "x", {member}"#));

@@ -82,6 +82,8 @@ pub struct TableRun {
     pub exec_error: Option<StartError>,
     /// Set when it was reaped.
     pub ended: Option<(End, Usage)>,
+    /// The keeper has asked it to end, because the daemon before this one died.
+    pub asked: bool,
 }
 
 /// Everything a new daemon knows before its first step.
@@ -244,6 +246,10 @@ impl Await {
 pub enum Duty {
     /// One health check.
     Health,
+    /// `reload_command`.
+    Reload,
+    /// `stop_command`.
+    Stop,
 }
 
 /// What makes a start: everything the shell needs, nothing it has to ask the core for.

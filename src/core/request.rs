@@ -75,6 +75,10 @@ impl Core {
                 let answer = self.reset(asked, &names, out);
                 self.reply(req, answer, true, out);
             }
+            Request::ServiceReload { names } => match self.places(&names) {
+                Ok(places) => self.reload_services(asked, &places, out),
+                Err(e) => self.reply(req, Err(e), false, out),
+            },
             Request::ServiceLogs(query) => self.logs(asked, query, out),
             Request::ServiceHistory { name, limit } => {
                 let answer = self.place(&name).map(|i| self.history(i, limit));
@@ -139,6 +143,7 @@ impl Core {
     pub(super) fn closed(&mut self, conn: ConnId) {
         self.events.closed(conn);
         self.forget_waits(conn);
+        self.forget_reloads(conn);
         self.keys.closed(conn);
     }
 
@@ -313,7 +318,8 @@ fn changes(request: &Request) -> bool {
         | Request::ServiceStop(_)
         | Request::ServiceRestart(_)
         | Request::ServiceSignal { .. }
-        | Request::ServiceReset { .. } => true,
+        | Request::ServiceReset { .. }
+        | Request::ServiceReload { .. } => true,
         Request::Ping
         | Request::DaemonStatus
         | Request::DaemonHealth

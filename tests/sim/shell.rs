@@ -118,7 +118,7 @@ impl World<'_> {
     fn start(&mut self, start: Box<Start>) {
         self.score.starts += 1;
         let run = start.run;
-        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None });
+        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None, asked: false });
         let truth = crate::os::Truth {
             service: start.service.clone(),
             spec: start.spec.clone(),
@@ -200,6 +200,10 @@ impl World<'_> {
             return;
         }
         self.os.checks.remove(&(run, what));
+        if what == Duty::Stop && self.rng.percent(70) {
+            // It does what the signal would do.
+            self.signal(run, 15, false);
+        }
         let sick = self.os.main_of(run).is_none() || self.rng.percent(self.options.sick);
         let result = if sick { Err("sick".to_owned()) } else { Ok(()) };
         self.step(Input::Checked { run, what, result });

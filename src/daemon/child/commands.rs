@@ -71,6 +71,8 @@ impl Purpose {
         match self {
             Purpose::Ready => "ready",
             Purpose::Check(Duty::Health) => "health",
+            Purpose::Check(Duty::Reload) => "reload",
+            Purpose::Check(Duty::Stop) => "stop",
         }
     }
 }

@@ -118,6 +118,10 @@ pub enum Request {
     ServiceReset {
         names: Vec<String>,
     },
+    /// Make it read its own config again.
+    ServiceReload {
+        names: Vec<String>,
+    },
     /// `{name | names, lines = 50, follow = false, from?}`.
     ServiceLogs(LogQuery),
     /// `{name, limit = 10}`.

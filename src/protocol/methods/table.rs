@@ -196,6 +196,16 @@ pub const METHODS: &[Method] = &[
         decode: |p| Ok(Request::ServiceReset { names: p.names("names")? }),
     },
     Method {
+        name: "service.reload",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[SOME_SERVICES],
+        result: r#"{"services": [{"name", "run", "result": "signalled" or "reloaded"}]}"#,
+        doc: "Makes running services read their own config again, by reload_signal or reload_command.",
+        decode: |p| Ok(Request::ServiceReload { names: p.names("names")? }),
+    },
+    Method {
         name: "service.logs",
         aliases: &[],
         access: Access::Read,

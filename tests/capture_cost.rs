@@ -3,7 +3,7 @@
 // Helpers of a test fail as loudly as the test, and its figures are to be seen.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use hob::config::{Level, LogSpec};
+use hob::config::{Level, ServiceSpec};
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job, Turned};
 use hob::daemon::source::{Source, Sources};
@@ -87,7 +87,7 @@ fn daemon() {
     let mut shell = Shell { poll, sources, lane };
     let mut capture = Capture::new(Path::new(dir).join("logs"), Arc::new(Memory::default()), None);
     let _ = capture.adopt("out/web", vec![open(read, false), open(write, true)]);
-    capture.spec("web", &LogSpec { max_size: 10_000_000, max_files: 5 });
+    capture.spec("web", &ServiceSpec::default(), clock::now(), &mut shell);
     capture.start(clock::now(), &mut shell).unwrap();
     let mut events = Events::with_capacity(64);
     loop {

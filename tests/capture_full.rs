@@ -6,7 +6,7 @@
 
 use hob::base::ids::RunId;
 use hob::base::time::{Mono, Now, Wall};
-use hob::config::{Level, LogSpec};
+use hob::config::{Level, LogSpec, ServiceSpec};
 use hob::core::Input;
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::source::hash;
@@ -85,7 +85,10 @@ struct Lab {
     clock: u64,
 }
 
-const SPEC: LogSpec = LogSpec { max_size: 1_000_000, max_files: 2 };
+fn spec(max_size: u64, max_files: u32) -> ServiceSpec {
+    let log = LogSpec { max_size, max_files, ..LogSpec::DEFAULT };
+    ServiceSpec { log, ..ServiceSpec::default() }
+}
 
 impl Lab {
     fn new(dir: &Path) -> Lab {
@@ -101,7 +104,7 @@ impl Lab {
     }
 
     fn service(&mut self, name: &str) -> File {
-        let write = self.capture.ensure(&name.into(), &SPEC, &mut self.shell).unwrap();
+        let [write, _] = self.capture.ensure(&name.into(), &spec(1_000_000, 2), &mut self.shell).unwrap();
         File::from(write.try_clone().unwrap())
     }
 
@@ -217,7 +220,7 @@ fn past_the_limit() {
     lab.capture.pump(lab.now(), &mut lab.shell);
     assert!(matches!(lab.work()[..], [Input::Output { run: RunId(1), .. }]));
     // Files may have 100 KiB. A smaller cap lets it go on in the next one.
-    lab.capture.ensure(&"web".into(), &LogSpec { max_size: 50_000, max_files: 9 }, &mut lab.shell).unwrap();
+    lab.capture.ensure(&"web".into(), &spec(50_000, 9), &mut lab.shell).unwrap();
     lab.readable("web");
     pipe.write_all(b"\nnext\n").unwrap();
     lab.readable("web");
@@ -245,7 +248,10 @@ fn a_pipe_is_made_once_held_and_goes_when_it_is_empty() {
     let mut lab = Lab::new(&temp.path);
     let name: Arc<str> = "web".into();
     lab.shell.refuse = true;
-    assert!(lab.capture.ensure(&name, &SPEC, &mut lab.shell).is_err(), "a start waits until the keeper holds its pipe");
+    assert!(
+        lab.capture.ensure(&name, &spec(1_000_000, 2), &mut lab.shell).is_err(),
+        "a start waits until the keeper holds its pipe"
+    );
     assert_eq!(lab.shell.watched, 0);
     lab.shell.refuse = false;
     let mut pipe = lab.service("web");

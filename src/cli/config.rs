@@ -43,7 +43,7 @@ pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
     }
     let (_, result) = load(args)?;
     match result {
-        Ok(c) => print(&format!("{}\n", config::to_json(&c)))?,
+        Ok(c) => print(&format!("{}\n", config::to_json(&config::masked(&c))))?,
         Err(errors) => {
             let list: String = errors.iter().map(|e| format!("{e}\n")).collect();
             return Err(Failure::new(list.trim_end().to_owned()));

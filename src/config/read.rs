@@ -2,11 +2,13 @@
 
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::keys::{
+    ACCESSES, DAEMON, FORMATS, Field, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, RESTARTS, SERVICE, STREAMS, Slot, meant,
+};
 use super::spec::{Config, DaemonSpec, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, values};
-use crate::base::limits::{NAME_MAX, SERVICES_MAX};
+use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
 use std::collections::BTreeMap;
@@ -161,6 +163,14 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     if place("command").is_none() {
         cx.report.add(member.pos, r#"command is missing, as in "command": ["httpd", "-f"]"#);
     }
+    if let Some(member) = members.iter().find(|m| m.key == "secrets") {
+        for name in spec.secrets.iter().filter(|n| spec.env.get(*n).is_some_and(|v| v.len() < SECRET_MIN)) {
+            cx.in_key("secrets", |cx| {
+                let why = format!("the value of {name} in env is too short to be masked: {SECRET_MIN} bytes at least");
+                cx.report.add(member.node.pos, why);
+            });
+        }
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -211,12 +221,16 @@ impl<S> Field<S> {
             Field::OptSpan(at, span) => set(at, spec, optional(node, |n| values::span(n, *span, cx))?),
             Field::Count(at, min, max) => set(at, spec, values::integer(node, *min, *max)?),
             Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
+            Field::OptRate(at) => set(at, spec, optional(node, |n| values::rate(n, cx))?),
+            Field::Variables(at) => set(at, spec, values::variables(node, cx)?),
             Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
             Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
             Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
+            Field::LogFormat(at) => set(at, spec, values::choice(node, FORMATS)?),
+            Field::Streams(at) => set(at, spec, values::choice(node, STREAMS)?),
             Field::Ready(at) => set(at, spec, values::ready(node, cx)?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
@@ -248,11 +262,15 @@ impl<S> Field<S> {
             },
             Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
+            Field::OptRate(_) => format!("a rate of at least {}/s", canonical_size(LOG_RATE_MIN)),
+            Field::Variables(_) => "a list of names of variables".to_owned(),
             Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
             Field::Umask(_) => "three octal digits in quotes".to_owned(),
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),
             Field::Level(_) => words(LEVELS),
+            Field::LogFormat(_) => words(FORMATS),
+            Field::Streams(_) => words(STREAMS),
             Field::Ready(_) => r#""spawned", "notify", {"port": NUMBER} or {"log": REGEX}"#.to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Signal(_) => "the name or number of a signal".to_owned(),

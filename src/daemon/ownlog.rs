@@ -295,7 +295,7 @@ mod tests {
     use crate::daemon::capture::testing::Dir;
     use std::io::Read;
 
-    const SPEC: DaemonLog = DaemonLog { level: Level::Info, max_size: 1000, max_files: 3 };
+    const SPEC: DaemonLog = DaemonLog { max_size: 1000, max_files: 3, ..DaemonLog::DEFAULT };
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(ms * 1_000_000), wall: Wall(1_795_197_378_000 + i64::try_from(ms).unwrap()) }

@@ -438,6 +438,8 @@ fn show(effect: &Effect) -> String {
         Effect::Ready => "READY".to_owned(),
         Effect::Stopping { limit } => format!("stopping within {} ms", limit.as_millis()),
         Effect::Exit { code } => format!("EXIT {code}"),
-        Effect::Notify { .. } | Effect::Logs { .. } | Effect::CloseStream { .. } => format!("{effect:?}"),
+        Effect::Notify { .. } | Effect::Logs { .. } | Effect::Rotate { .. } | Effect::CloseStream { .. } => {
+            format!("{effect:?}")
+        }
     }
 }

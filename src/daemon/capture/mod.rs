@@ -10,33 +10,41 @@
 pub mod copy;
 pub mod desk;
 pub mod file;
+mod guard;
 pub mod index;
 pub mod lane;
+pub mod lines;
 mod pace;
 mod ready;
 pub mod rotate;
+mod rotation;
 pub mod source;
 pub mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod times;
 
-use crate::base::ids::RunId;
+use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::CAPTURE_TURN;
 use crate::base::time::{Mono, Now};
-use crate::config::spec::{Level, LogSpec};
+use crate::config::spec::{Level, LogSpec, ServiceSpec, Streams};
 use crate::core::Input;
-use crate::sys::pipe;
+use crate::sys::{memfile, pipe};
 use core::time::Duration;
 use desk::{Desk, Words};
 use lane::{Fact, Outcome, Writer};
+use lines::hoard::{Hoard, Page, Safe};
+use lines::shape::Settings;
+use lines::{Lines, Secrets};
 use mio::Token;
 use pace::{DELAY_MIN, PIPE};
 use regex_lite::Regex;
 use rotate::Names;
 use source::{Order, Point, Source};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -75,8 +83,17 @@ pub trait Host {
 
 /// The result of a job.
 #[derive(Debug)]
-pub struct Turned {
-    outcomes: Vec<(Arc<str>, Outcome)>,
+pub struct Turned(Did);
+
+#[derive(Debug)]
+enum Did {
+    Turns(Vec<(Arc<str>, Outcome)>),
+    /// The log of a service that does not run was rotated.
+    Rotated {
+        req: ReqId,
+        name: Arc<str>,
+        result: Result<bool, String>,
+    },
 }
 
 /// What a finished job means for others.
@@ -94,6 +111,10 @@ struct Service {
     write: Arc<OwnedFd>,
     writer: Arc<Mutex<Writer>>,
     token: Option<Token>,
+    /// What processes its lines, where its settings have ever asked for that.
+    by_line: Option<ByLine>,
+    /// Its place among the wakes.
+    wake: Option<Mono>,
     place: Place,
     /// Something new came while a job was at it.
     fresh: bool,
@@ -104,6 +125,40 @@ struct Service {
     capacity: usize,
     /// The service is gone; the pipe goes when it is empty.
     removed: bool,
+}
+
+#[derive(Debug)]
+struct ByLine {
+    hoard: File,
+    secrets: Arc<Secrets>,
+    second: Option<Second>,
+}
+
+/// The pipe for standard error, where it has one of its own.
+#[derive(Debug)]
+struct Second {
+    source: Arc<Source>,
+    write: Arc<OwnedFd>,
+    hoard: File,
+    token: Option<Token>,
+}
+
+impl Service {
+    /// Everything that the keeper is to hold of it.
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let mut fds = vec![self.source.read.as_fd(), self.write.as_fd()];
+        if let Some(by_line) = &self.by_line {
+            fds.push(by_line.hoard.as_fd());
+            if let Some(second) = &by_line.second {
+                fds.extend([second.source.read.as_fd(), second.write.as_fd(), second.hoard.as_fd()]);
+            }
+        }
+        fds
+    }
+
+    fn second(&mut self) -> Option<&mut Second> {
+        self.by_line.as_mut()?.second.as_mut()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +177,9 @@ pub struct Capture {
     shares: BTreeMap<Arc<str>, Arc<Share>>,
     queue: VecDeque<Arc<str>>,
     polls: BTreeSet<(Mono, Arc<str>)>,
+    /// Services that are looked at then although nothing happens.
+    wakes: BTreeSet<(Mono, Arc<str>)>,
+    rotations: BTreeMap<ReqId, rotation::Rows>,
     busy: bool,
     large: usize,
     copied: Option<Arc<str>>,
@@ -148,6 +206,8 @@ impl Capture {
             shares: BTreeMap::new(),
             queue: VecDeque::new(),
             polls: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            rotations: BTreeMap::new(),
             busy: false,
             large: 0,
             copied,
@@ -160,14 +220,38 @@ impl Capture {
         if name.is_none() && label != TRANSFER {
             return false;
         }
-        // A pair that came incomplete is of no use; a new one is made.
-        let Ok([read, write]) = <[OwnedFd; 2]>::try_from(fds) else { return true };
-        match name {
-            // Until its settings are known nothing is rotated, and so nothing removed.
-            Some(name) => self.insert(name.into(), read, write, LogSpec { max_size: u64::MAX, max_files: u32::MAX }),
-            None => self.desk = Some(Arc::new(Mutex::new(Desk::new(read, write, Arc::clone(&self.words))))),
+        let mut fds = fds.into_iter();
+        // What came incomplete is of no use; it is made anew.
+        let (Some(read), Some(write)) = (fds.next(), fds.next()) else { return true };
+        let Some(name) = name else {
+            self.desk = Some(Arc::new(Mutex::new(Desk::new(read, write, Arc::clone(&self.words)))));
+            return true;
+        };
+        let name: Arc<str> = name.into();
+        // Until its settings are known nothing is rotated, and so nothing removed.
+        let spec = LogSpec { max_size: u64::MAX, max_files: u32::MAX, ..LogSpec::DEFAULT };
+        self.insert(Arc::clone(&name), read, write, spec);
+        if let Some(hoard) = fds.next() {
+            self.adopt_lines(&name, File::from(hoard), [fds.next(), fds.next(), fds.next()]);
         }
         true
+    }
+
+    /// The lines of a service, with what an earlier daemon has left of them.
+    fn adopt_lines(&mut self, name: &Arc<str>, hoard: File, second: [Option<OwnedFd>; 3]) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Ok((mut lines, secrets)) = lines_of(&hoard) else { return };
+        let mut by_line = ByLine { hoard, secrets, second: None };
+        if let [Some(read), Some(write), Some(hoard)] = second {
+            let source = Arc::new(Source::new(Arc::clone(name), read));
+            let hoard = File::from(hoard);
+            if let Ok(raw) = hoard.try_clone().and_then(|h| Hoard::new(h.into())) {
+                lines.split(Arc::clone(&source), raw);
+                by_line.second = Some(Second { source, write: Arc::new(write), hoard, token: None });
+            }
+        }
+        lock(&service.writer).process(Arc::new(Mutex::new(lines)));
+        service.by_line = Some(by_line);
     }
 
     /// Begins: after everything held was adopted. What the last daemon left in the transfer pipe goes to its file
@@ -221,6 +305,8 @@ impl Capture {
             write: Arc::new(write),
             writer: Arc::new(Mutex::new(writer)),
             token: None,
+            by_line: None,
+            wake: None,
             place: Place::Idle,
             fresh: false,
             poll: None,
@@ -239,32 +325,88 @@ impl Capture {
         Arc::clone(self.shares.entry(Arc::clone(name)).or_insert_with(new))
     }
 
-    /// The pipe that a run of this service writes to: made with its first start and kept over its runs.
+    /// The pipes that a run of this service writes to, for its standard output and its standard error: made with its
+    /// first start and kept over its runs. Mostly they are one.
     ///
     /// # Errors
     /// EMFILE and ENFILE, ENOSPC when no more can be watched, and what `Host::hold` answers.
-    pub fn ensure(&mut self, name: &Arc<str>, spec: &LogSpec, host: &mut impl Host) -> io::Result<Arc<OwnedFd>> {
-        if let Some(service) = self.services.get_mut(name) {
-            service.removed = false;
-            service.source.order(Order::Spec(spec.clone()));
-            return Ok(Arc::clone(&service.write));
+    pub fn ensure(
+        &mut self,
+        name: &Arc<str>,
+        spec: &ServiceSpec,
+        host: &mut impl Host,
+    ) -> io::Result<[Arc<OwnedFd>; 2]> {
+        if !self.services.contains_key(name) {
+            let (read, write) = pipe::output()?;
+            let token = host.watch(name, read.as_fd())?;
+            if let Err(e) = host.hold(&format!("{OUT}{name}"), &[read.as_fd(), write.as_fd()]) {
+                host.unwatch(read.as_fd(), token);
+                return Err(e);
+            }
+            self.insert(Arc::clone(name), read, write, spec.log.clone());
+            if let Some(service) = self.services.get_mut(name) {
+                service.token = Some(token);
+            }
         }
-        let (read, write) = pipe::output()?;
-        let token = host.watch(name, read.as_fd())?;
-        if let Err(e) = host.hold(&format!("{OUT}{name}"), &[read.as_fd(), write.as_fd()]) {
-            host.unwatch(read.as_fd(), token);
-            return Err(e);
-        }
-        self.insert(Arc::clone(name), read, write, spec.clone());
+        self.equip(name, spec, true, host)?;
         let service = self.services.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-        service.token = Some(token);
-        Ok(Arc::clone(&service.write))
+        service.removed = false;
+        let out = Arc::clone(&service.write);
+        let split = spec.log.streams == Streams::Split;
+        let err = service.second().filter(|_| split).map_or_else(|| Arc::clone(&out), |s| Arc::clone(&s.write));
+        Ok([out, err])
     }
 
-    /// New log settings.
-    pub fn spec(&mut self, name: &str, spec: &LogSpec) {
-        if let Some(service) = self.services.get(name) {
-            service.source.order(Order::Spec(spec.clone()));
+    /// Gives a service what its settings need, and tells them to the lane.
+    fn equip(&mut self, name: &str, spec: &ServiceSpec, start: bool, host: &mut impl Host) -> io::Result<()> {
+        let Some(service) = self.services.get_mut(name) else { return Ok(()) };
+        let by_line = processes_lines(spec);
+        let before = (service.by_line.is_some(), service.second().is_some());
+        if by_line && service.by_line.is_none() {
+            let hoard = memfile::create()?;
+            let settings = Settings { timestamps: spec.log.timestamps, rate: spec.log.rate };
+            Hoard::new(hoard.try_clone()?.into())?.set_page(&Page { settings, fresh: true, ..Page::default() })?;
+            let (_, secrets) = lines_of(&hoard)?;
+            service.by_line = Some(ByLine { hoard, secrets, second: None });
+        }
+        let split = start && spec.log.streams == Streams::Split;
+        if let Some(lines) = service.by_line.as_mut().filter(|l| split && l.second.is_none()) {
+            let (read, write) = pipe::output()?;
+            let source = Arc::new(Source::new(Arc::clone(&service.source.name), read));
+            lines.second = Some(Second { source, write: Arc::new(write), hoard: memfile::create()?, token: None });
+        }
+        if before != (service.by_line.is_some(), service.second().is_some()) {
+            let held = host.hold(&format!("{OUT}{name}"), &service.fds());
+            let done = held.and_then(|()| take_up(service, before, host));
+            if let Err(e) = done {
+                // What the keeper does not hold is not used.
+                if !before.0 {
+                    service.by_line = None;
+                } else if let Some(lines) = service.by_line.as_mut().filter(|_| !before.1) {
+                    lines.second = None;
+                }
+                return Err(e);
+            }
+        }
+        service.source.order(Order::Spec { log: spec.log.clone(), by_line });
+        Ok(())
+    }
+
+    /// Where the secrets of a service are learnt, for a run that is about to be started.
+    #[must_use]
+    pub fn secrets(&self, name: &str) -> Option<Arc<Secrets>> {
+        Some(Arc::clone(&self.services.get(name)?.by_line.as_ref()?.secrets))
+    }
+
+    /// New log settings. Streams are split, or not, with the next start.
+    pub fn spec(&mut self, name: &str, spec: &ServiceSpec, now: Now, host: &mut impl Host) {
+        if let Err(e) = self.equip(name, spec, false, host) {
+            host.log(Level::Error, format!("the new log settings of {name} take effect with its next start: {e}"));
+            return;
+        }
+        if let Some(name) = self.services.get(name).map(|s| Arc::clone(&s.source.name)) {
+            self.enqueue(&name);
+            self.pump(now, host);
         }
     }
 
@@ -283,6 +425,9 @@ impl Capture {
     fn point(&mut self, name: &Arc<str>, point: Point) {
         if let Some(service) = self.services.get(name) {
             service.source.mark(point);
+            if let Some(second) = service.by_line.as_ref().and_then(|l| l.second.as_ref()) {
+                second.source.mark(point);
+            }
             self.enqueue(name);
         }
     }
@@ -321,6 +466,7 @@ impl Capture {
     pub fn forget(&mut self, name: &Arc<str>, now: Now, host: &mut impl Host) {
         if let Some(service) = self.services.get_mut(name) {
             service.removed = true;
+            service.source.order(Order::Finish);
             self.enqueue(name);
             self.pump(now, host);
         }
@@ -338,6 +484,9 @@ impl Capture {
                 service.place = Place::Queued;
                 if let Some(at) = service.poll.take() {
                     self.polls.remove(&(at, Arc::clone(name)));
+                }
+                if let Some(at) = service.wake.take() {
+                    self.wakes.remove(&(at, Arc::clone(name)));
                 }
                 self.queue.push_back(Arc::clone(name));
             }
@@ -359,24 +508,32 @@ impl Capture {
         }
         self.busy = true;
         let desk = Arc::clone(desk);
-        host.files(Box::new(move || Turned {
-            outcomes: writers.into_iter().map(|(name, writer)| (name, turn(&desk, &writer, now))).collect(),
+        host.files(Box::new(move || {
+            Turned(Did::Turns(writers.into_iter().map(|(name, writer)| (name, turn(&desk, &writer, now))).collect()))
         }));
     }
 
     /// Takes the result of a job.
     pub fn done(&mut self, turned: Turned, now: Now, host: &mut impl Host) -> Report {
-        self.busy = false;
         let mut report = Report::default();
-        for (name, outcome) in turned.outcomes {
+        let outcomes = match turned.0 {
+            Did::Turns(outcomes) => outcomes,
+            Did::Rotated { req, name, result } => {
+                report.inputs.extend(self.rotated(req, &name, result));
+                return report;
+            }
+        };
+        self.busy = false;
+        for (name, outcome) in outcomes {
             if outcome.moved > 0 {
                 report.grown.push(Arc::clone(&name));
             }
             self.after(&name, &outcome, now, host);
             for fact in outcome.facts {
-                report.inputs.push(match fact {
-                    Fact::Ready(run) => Input::ReadySeen { run },
-                    Fact::Output { run, bytes, last_lines } => Input::Output { run, bytes, last_lines },
+                report.inputs.extend(match fact {
+                    Fact::Ready(run) => Some(Input::ReadySeen { run }),
+                    Fact::Output { run, bytes, last_lines } => Some(Input::Output { run, bytes, last_lines }),
+                    Fact::Rotated { req, result } => self.rotated(req, &name, result),
                 });
             }
             for note in outcome.notes {
@@ -388,9 +545,10 @@ impl Capture {
     }
 
     fn remove(&mut self, name: &Arc<str>, host: &mut impl Host) {
-        let Some(service) = self.services.remove(name) else { return };
-        if let Some(token) = service.token {
-            host.unwatch(service.source.read.as_fd(), token);
+        let Some(mut service) = self.services.remove(name) else { return };
+        unwatch(&mut service, host);
+        if let Some(at) = service.wake {
+            self.wakes.remove(&(at, Arc::clone(name)));
         }
         if let Some(at) = service.poll {
             self.polls.remove(&(at, Arc::clone(name)));
@@ -419,6 +577,9 @@ impl Capture {
             }
             std::thread::sleep(DELAY_MIN);
         }
+        for service in self.services.values() {
+            service.source.order(Order::Finish);
+        }
         loop {
             let (mut empty, mut moved) = (true, false);
             for service in self.services.values() {
@@ -433,6 +594,51 @@ impl Capture {
                 std::thread::sleep(DELAY_MIN);
             }
         }
+    }
+}
+
+/// Whether the bytes as they come are not enough.
+fn processes_lines(spec: &ServiceSpec) -> bool {
+    let log = &spec.log;
+    log.timestamps || log.rate.is_some() || log.streams == Streams::Split || !spec.secrets.is_empty()
+}
+
+/// Lines over a hoard, with the secrets in it.
+fn lines_of(hoard: &File) -> io::Result<(Lines, Arc<Secrets>)> {
+    let secrets = Arc::new(Secrets::new(Safe::new(hoard.try_clone()?)));
+    let raw = Hoard::new(hoard.try_clone()?.into())?;
+    Ok((Lines::new(raw, Arc::clone(&secrets)), secrets))
+}
+
+/// Puts into use what was made for a service and is held: `before` says whether it had lines and a second stream.
+fn take_up(service: &mut Service, before: (bool, bool), host: &mut impl Host) -> io::Result<()> {
+    let name = Arc::clone(&service.source.name);
+    let Some(by_line) = &mut service.by_line else { return Ok(()) };
+    let mut orders = Vec::new();
+    if !before.0 {
+        let lines = Lines::new(Hoard::new(by_line.hoard.try_clone()?.into())?, Arc::clone(&by_line.secrets));
+        orders.push(Order::Lines(Arc::new(Mutex::new(lines))));
+    }
+    if let Some(second) = by_line.second.as_mut().filter(|_| !before.1) {
+        let hoard = Hoard::new(second.hoard.try_clone()?.into())?;
+        second.token = Some(host.watch(&name, second.source.read.as_fd())?);
+        orders.push(Order::Split { source: Arc::clone(&second.source), hoard });
+    }
+    for order in orders {
+        service.source.order(order);
+    }
+    Ok(())
+}
+
+/// Stops listening to a service's pipes.
+fn unwatch(service: &mut Service, host: &mut impl Host) {
+    if let Some(token) = service.token.take() {
+        host.unwatch(service.source.read.as_fd(), token);
+    }
+    if let Some(second) = service.second()
+        && let Some(token) = second.token.take()
+    {
+        host.unwatch(second.source.read.as_fd(), token);
     }
 }
 

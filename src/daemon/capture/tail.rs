@@ -154,6 +154,11 @@ impl Share {
         self.change(|s| *s = Some(spans));
     }
 
+    /// Somebody else has changed the files: they are looked at anew.
+    pub fn forget(&self) {
+        self.change(|s| *s = None);
+    }
+
     /// The writer tells how far the log reaches now.
     pub fn set_end(&self, end: u64) {
         self.change(|s| s.iter_mut().for_each(|s| s.end = end));

@@ -270,6 +270,7 @@ impl Children {
             group: entry.group.clone(),
             null,
             output,
+            secrets: None,
         })
     }
 

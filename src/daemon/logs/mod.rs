@@ -4,6 +4,7 @@
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::daemon::capture::tail::{Cursor, Part, Share};
+use crate::daemon::capture::times;
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::{Code, RpcError};
 use serde_json::json;
@@ -302,10 +303,21 @@ impl Streams {
 
 /// Where a stream begins: at a position that the client knows, or some lines before the end.
 fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> std::io::Result<Found> {
-    let end = share.spans()?.end;
-    let position = match query.from.iter().find(|(n, _)| **n == **name) {
+    let all = share.spans()?.end;
+    let since = match query.since {
+        Some(since) => times::find(share, 0, |wall| wall >= since)?,
+        None => 0,
+    };
+    let end = match query.until {
+        Some(until) => times::find(share, since, |wall| wall > until)?.min(all),
+        None => all,
+    };
+    // The daemon's own log has no name for those who resume it.
+    let resumed = query.from.iter().find(|(n, _)| **n == **name || n.is_empty());
+    let position = match resumed {
         Some((_, position)) => (*position).min(end),
-        None => share.lines_back(end, query.lines)?,
+        None if query.lines == usize::MAX => since,
+        None => share.lines_back(end, query.lines)?.max(since),
     };
     Ok(Found { name: Arc::clone(name), share: Arc::clone(share), position, end })
 }

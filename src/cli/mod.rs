@@ -11,6 +11,7 @@ mod logs;
 mod render;
 mod service;
 mod status;
+mod when;
 
 pub use flags::{Args, Command, Flag, Operand};
 

@@ -218,6 +218,50 @@ impl Index {
         Ok(())
     }
 
+    /// The records of output that say something about positions from `from` to `to`: the last one up to `from`, and
+    /// those after it.
+    ///
+    /// # Errors
+    /// What read(2) answers.
+    pub fn around(&self, from: u64, to: u64) -> io::Result<Vec<Record>> {
+        // The first record whose position is beyond `from`. One that is damaged is passed over to the left.
+        let (mut low, mut high) = (0, self.bytes / RECORD as u64);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.at(middle)?.is_some_and(|r| r.position <= from) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut found = Vec::new();
+        let mut before = low;
+        while before > 0 && found.is_empty() {
+            before -= 1;
+            found.extend(self.at(before)?.filter(|r| matches!(r.what, What::Output { .. })));
+        }
+        let mut begin = low * RECORD as u64;
+        while begin < self.bytes {
+            let end = self.bytes.min(begin + (BLOCK * RECORD) as u64);
+            for record in self.block(begin, end)? {
+                if record.position >= to {
+                    return Ok(found);
+                }
+                if matches!(record.what, What::Output { .. }) {
+                    found.push(record);
+                }
+            }
+            begin = end;
+        }
+        Ok(found)
+    }
+
+    fn at(&self, number: u64) -> io::Result<Option<Record>> {
+        let mut bytes = [0; RECORD];
+        self.file.read_exact_at(&mut bytes, number * RECORD as u64)?;
+        Ok(Record::decode(&bytes))
+    }
+
     fn block(&self, begin: u64, end: u64) -> io::Result<std::vec::IntoIter<Record>> {
         let mut bytes = vec![0; usize::try_from(end - begin).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, begin)?;

@@ -450,7 +450,7 @@ impl Writer {
 
     /// Goes over to a new file, unless that failed just now. False when the old one goes on.
     pub(super) fn rotate_when_due(&mut self, now: Now, out: &mut Outcome) -> bool {
-        !self.rotate_again.is_some_and(|at| at > now.mono) && self.rotate(now, out)
+        self.rotate_again.is_none_or(|at| at <= now.mono) && self.rotate(now, out)
     }
 
     /// Adds finished lines; `index` says on which stream they came and whether they have time stamps.

@@ -14,6 +14,7 @@ mod guard;
 pub mod index;
 pub mod lane;
 pub mod lines;
+pub mod marks;
 mod pace;
 mod ready;
 pub mod rotate;

@@ -43,7 +43,7 @@ pub fn find(share: &Share, from: u64, wanted: impl Fn(Wall) -> bool) -> io::Resu
 }
 
 /// The index of the file that begins at this position. A rotation may have moved it on since its number was looked up.
-fn index_of(share: &Share, number: usize, base: u64) -> io::Result<Option<Index>> {
+pub(super) fn index_of(share: &Share, number: usize, base: u64) -> io::Result<Option<Index>> {
     let number = u32::try_from(number).unwrap_or(u32::MAX);
     for number in number..number.saturating_add(4) {
         if let Some(index) = Index::read(&share.names().index(number))?.filter(|i| i.first.position == base) {

@@ -136,6 +136,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "NAME...",
         count: (1, ANY),
+        details: "The old ones move on by one, and the oldest goes when there are more than log.max_files.",
         ..command("logs rotate", "Begin new log files for services", logs::rotate)
     },
     Command {

@@ -155,7 +155,13 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
                 }
             }
             Arg::Value(word) => {
-                operands.push(word.into_string().map_err(|w| format!("{}: not valid UTF-8", w.display()))?);
+                let word = word.into_string().map_err(|w| format!("{}: not valid UTF-8", w.display()))?;
+                let is_verb =
+                    |c: &&Command| found.is_some_and(|f| c.name.strip_prefix(f.name) == Some(&format!(" {word}")));
+                match commands.iter().find(is_verb).filter(|_| operands.is_empty() && given.is_empty()) {
+                    Some(c) => found = Some(c),
+                    None => operands.push(word),
+                }
             }
             flag @ (Arg::Long(_) | Arg::Short(_)) => {
                 let f = find_flag(&flag, found)?;

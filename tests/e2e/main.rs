@@ -7,6 +7,7 @@ mod attacks;
 mod config;
 mod deaths;
 mod life;
+mod loglines;
 mod logs;
 mod protocol;
 mod services;

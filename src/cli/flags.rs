@@ -156,9 +156,10 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
             }
             Arg::Value(word) => {
                 let word = word.into_string().map_err(|w| format!("{}: not valid UTF-8", w.display()))?;
-                let is_verb =
-                    |c: &&Command| found.is_some_and(|f| c.name.strip_prefix(f.name) == Some(&format!(" {word}")));
-                match commands.iter().find(is_verb).filter(|_| operands.is_empty() && given.is_empty()) {
+                // Flags of the command itself have settled that its verb is not meant.
+                let open = operands.is_empty() && given.iter().all(|(n, _)| GLOBAL.iter().any(|f| f.long == *n));
+                let name = found.filter(|_| open).map(|f| format!("{} {word}", f.name));
+                match commands.iter().find(|c| Some(c.name) == name.as_deref()) {
                     Some(c) => found = Some(c),
                     None => operands.push(word),
                 }

@@ -55,6 +55,9 @@ impl Host for Shell {
     fn files(&mut self, job: Job) {
         self.jobs.push_back(job);
     }
+    fn bulk(&mut self, job: Job) {
+        self.jobs.push_back(job);
+    }
     fn watch(&mut self, _: &Arc<str>, _: BorrowedFd<'_>) -> io::Result<Token> {
         self.watched += 1;
         Ok(Token(self.watched))

@@ -61,6 +61,9 @@ impl Host for Shell {
     fn files(&mut self, job: Job) {
         self.jobs.push(job);
     }
+    fn bulk(&mut self, job: Job) {
+        self.jobs.push(job);
+    }
     fn watch(&mut self, name: &Arc<str>, pipe: BorrowedFd<'_>) -> io::Result<Token> {
         let source = Source::Output(Arc::clone(name));
         self.sources.add(self.poll.registry(), pipe.as_raw_fd(), Interest::READABLE, source)

@@ -165,6 +165,83 @@ fn logs_are_rotated_on_request() {
 }
 
 #[test]
+fn old_files_are_compressed_and_read_back() {
+    if std::process::Command::new("gzip").arg("--version").output().is_err() {
+        return skip("there is no gzip");
+    }
+    let home = running(json!({ "n": { "command": "seq -f '%06g line of some length' 1 20000; exec sleep 1000",
+        "log": { "max_size": "64KiB", "max_files": 6, "compress": true } } }));
+    let dir = home.path("logs/services");
+    let packed = |k: u32| dir.join(format!("n.log.{k}.gz"));
+    wait("all is written", || home.log("n").ends_with("020000 line of some length\n"));
+    wait("old files are compressed", || {
+        (1..6).all(|k| packed(k).exists() && !dir.join(format!("n.log.{k}")).exists()) && !packed(6).exists()
+    });
+    assert!(!dir.join("n.log.gz.new").exists());
+    let plain: usize = home.log("n").lines().count();
+    let all = home.ok(&["logs", "n", "-n", "1000000"]);
+    let numbers: Vec<u32> = all.lines().map(|l| l.split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(numbers.len() > plain * 4, "{} lines", numbers.len());
+    let first = 20_001 - u32::try_from(numbers.len()).unwrap();
+    assert_eq!(numbers, (first..=20_000).collect::<Vec<_>>());
+    assert_eq!(home.ok(&["logs", "n", "--grep", &format!("^0*{} ", first + 7)]).lines().count(), 1);
+    assert_eq!(
+        home.ok(&["logs", "n", "--since", "1h", "-n", "2"]),
+        "019999 line of some length\n020000 line of some length\n"
+    );
+    // The next daemon finds them, and rotation moves them on.
+    kill("KILL", home.pids().0);
+    assert_eq!(home.ok(&["logs", "n", "-n", "1000000"]), all);
+    home.ok(&["logs", "rotate", "n"]);
+    wait("the last is compressed too", || packed(1).exists() && !dir.join("n.log.1").exists());
+    let kept = home.ok(&["logs", "n", "-n", "1000000"]);
+    assert!(all.ends_with(&kept) && kept.lines().count() > plain * 3);
+}
+
+#[test]
+fn without_gzip_files_stay_as_they_are_and_it_is_said_once() {
+    let empty = std::env::temp_dir();
+    let mut home = Home::with_env("{}", "PATH", empty.to_str().unwrap());
+    let spec = json!({ "command": ["/usr/bin/seq", "1", "20000"], "restart": "never",
+        "log": { "max_size": "16KiB", "max_files": 4, "compress": true } });
+    home.write_config(&json!({ "services": { "n": spec } }).to_string());
+    home.start(&[]);
+    wait("all is written", || home.log("n").ends_with("20000\n"));
+    wait("it is said", || home.read("logs/hob.log").contains("no program gzip"));
+    assert_eq!(home.read("logs/hob.log").matches("no program gzip").count(), 1);
+    assert!(home.path("logs/services/n.log.3").exists());
+}
+
+#[test]
+fn files_go_when_they_are_too_old() {
+    let home = running(json!({ "n": { "command": "echo one; sleep 0.3; echo two; exec sleep 1000",
+        "log": { "max_age": "2s" } } }));
+    wait("both are written", || home.log("n") == "one\ntwo\n");
+    wait("the file is rotated by its age", || home.read("logs/services/n.log.1") == "one\ntwo\n");
+    wait("and removed by its age", || !exists(&home.path("logs/services/n.log.1")));
+    assert!(!exists(&home.path("logs/services/n.log.1.idx")));
+    assert_eq!(home.ok(&["logs", "n"]), "");
+}
+
+#[test]
+fn hobs_own_log_can_be_searched_and_be_objects() {
+    let home = Home::running(
+        r#"{ "daemon": { "log": { "format": "json" } },
+        "services": { "s": { "command": "exit 4", "restart": "never" } } }"#,
+    );
+    home.wait_state("s", "failed");
+    wait("it is told", || home.read("logs/hob.log").contains("service.failed"));
+    let text = home.ok(&["logs", "--since", "1h", "--grep", "service.failed"]);
+    let line: Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!(line["level"], "warn");
+    assert!(line["text"].as_str().unwrap().starts_with("service.failed s"), "{line}");
+    let since = home.ok(&["logs", "--since", line["time"].as_str().unwrap()]);
+    let times: Vec<Value> = since.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["time"].take()).collect();
+    assert!(since.contains(text.trim()) && times.iter().all(|t| t.as_str() >= line["time"].as_str()), "{since}");
+    assert_eq!(home.ok(&["logs", "--until", "1h"]), "");
+}
+
+#[test]
 fn kills_of_the_daemon_double_and_lose_no_line() {
     let kills = std::env::var("HOB_STORM_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(100);
     let count = |log: Value| {

@@ -162,6 +162,15 @@ impl LogFile {
         Ok(())
     }
 
+    /// When the first byte was written, or so.
+    ///
+    /// # Errors
+    /// What reading the index answers.
+    pub fn first_written(&self) -> io::Result<Option<Wall>> {
+        let records = self.index.around(self.base, self.base)?;
+        Ok(records.first().and_then(|r| if let What::Output { wall, .. } = r.what { Some(wall) } else { None }))
+    }
+
     /// Free bytes of the file system, and how large it is.
     ///
     /// # Errors

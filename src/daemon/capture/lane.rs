@@ -1,26 +1,31 @@
 //! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a
 //! time.
 
+use super::age;
 pub use super::desk::{Desk, Words};
 use super::file::LogFile;
 use super::guard::Guard;
-use super::index::{Index, STAMPED};
+use super::index::{Index, STAMPED, remove};
 use super::lines::{Lines, shape};
 use super::ready::{At, Watch};
 use super::source::{Order, Point, Source, Taken};
 use super::tail::{Cursor, Part, Share, Spans};
+use super::zip::{Step, Zip};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::{CAPTURE_TURN, LINE_MAX};
-use crate::base::time::{Mono, Now};
+use crate::base::time::{Mono, Now, Wall};
 use crate::config::spec::LogSpec;
 use crate::sys::pipe;
 use core::fmt;
 use core::time::Duration;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long after a failure a file is opened or rotated again at the earliest.
 const RETRY: Duration = Duration::from_secs(1);
+/// Ages are looked at again after this long at the latest.
+const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// Taken at once while every byte is looked at.
 const MATCH_TURN: usize = 64 * 1024;
 /// Read back at once.
@@ -43,7 +48,7 @@ pub enum Fact {
 }
 
 /// What came of one turn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// Bytes taken from the pipe.
     pub moved: usize,
@@ -55,6 +60,8 @@ pub struct Outcome {
     pub held_back: bool,
     /// When to look again although nothing happens.
     pub wake: Option<Mono>,
+    /// An old file that is to be compressed.
+    pub zip: Option<Zip>,
     pub facts: Vec<Fact>,
     /// Lines for the daemon's own log.
     pub notes: Vec<String>,
@@ -74,12 +81,27 @@ pub struct Writer {
     rotate_again: Option<Mono>,
     dropped: u64,
     guard: Guard,
+    /// Ages are looked at again then; `None`: now.
+    aged: Option<Wall>,
+    zipping: Zipping,
     /// What processes lines, once the config has asked for that, and whether it does so still.
     lines: Option<Arc<Mutex<Lines>>>,
     by_line: bool,
     runs: Vec<(RunId, u64)>,
     watch: Option<Watch>,
     copy: Option<Arc<dyn Words>>,
+}
+
+/// How old files come to be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Zipping {
+    /// There may be one to begin with.
+    Due,
+    Busy,
+    /// After the next rotation.
+    Idle,
+    /// There is no program for it.
+    Impossible,
 }
 
 impl fmt::Debug for Writer {
@@ -107,6 +129,8 @@ impl Writer {
             rotate_again: None,
             dropped: 0,
             guard: Guard::default(),
+            aged: None,
+            zipping: Zipping::Due,
             lines: None,
             by_line: false,
             runs: Vec::new(),
@@ -149,13 +173,98 @@ impl Writer {
             if self.by_line || !lines.is_idle() {
                 lines.turn(self, now, &mut out);
                 self.tell();
+                self.tend(now, &mut out);
                 return out;
             }
             lines.stand_apart();
         }
         self.turn_raw(desk, now, &mut out);
         self.tell();
+        self.tend(now, &mut out);
         out
+    }
+
+    /// Looks after the old files: those that are too old go, others are compressed.
+    fn tend(&mut self, now: Now, out: &mut Outcome) {
+        if self.log.is_none() {
+            return;
+        }
+        if let Some(max_age) = self.spec.max_age {
+            if self.aged.is_none_or(|at| at <= now.wall) {
+                self.aged = Some(self.expire(max_age, now, out));
+            }
+            // The wall clock may step, so that no deadline by it is too far away.
+            let left = self.aged.map_or(LOOK_AGAIN, |at| at.since(now.wall).min(LOOK_AGAIN));
+            out.wake = Some(out.wake.map_or(now.mono + left, |at| at.min(now.mono + left)));
+        }
+        if self.spec.compress && self.zipping == Zipping::Due {
+            match Zip::next(self.share.names(), self.spec.max_files) {
+                Ok(zip) => {
+                    self.zipping = if zip.is_some() { Zipping::Busy } else { Zipping::Idle };
+                    out.zip = zip;
+                }
+                Err(e) => {
+                    self.zipping = Zipping::Idle;
+                    out.notes.push(format!("cannot compress old files of {}: {e}", self.path()));
+                }
+            }
+        }
+    }
+
+    /// Lets go what is too old; answers when to look again.
+    fn expire(&mut self, max_age: Duration, now: Now, out: &mut Outcome) -> Wall {
+        let first = self.log.as_ref().filter(|log| log.size() > 0).and_then(|log| log.first_written().ok().flatten());
+        let mut due = first.map(|wall| age::after(wall, max_age));
+        if due.is_some_and(|at| at <= now.wall) && self.rotate_when_due(now, out) {
+            self.with_lines(Lines::stand_apart);
+            due = None;
+        }
+        match age::remove_old(self.share.names(), max_age, now.wall) {
+            Ok(aged) => {
+                if aged.removed {
+                    self.tell_all(out);
+                }
+                let next = [due, aged.next].into_iter().flatten().min();
+                next.unwrap_or_else(|| age::after(now.wall, max_age)).max(age::after(now.wall, RETRY))
+            }
+            Err(e) => {
+                out.notes.push(format!("cannot remove old files of {}: {e}", self.path()));
+                age::after(now.wall, LOOK_AGAIN)
+            }
+        }
+    }
+
+    /// A copy of an old file is complete: it takes the place of that file, wherever that has moved to.
+    fn zipped(&mut self, step: Step, out: &mut Outcome) {
+        self.zipping = Zipping::Due;
+        let (id, copy) = match step {
+            Step::Done { id, copy } => (id, copy),
+            Step::Goes(_) => return,
+            Step::Missing => {
+                self.zipping = Zipping::Impossible;
+                let name = &self.source.name;
+                out.notes
+                    .push(format!("old logs of {name} stay as they are: there is no program gzip to compress them"));
+                return;
+            }
+            Step::Failed(why) => {
+                self.zipping = Zipping::Idle;
+                out.notes.push(format!("cannot compress an old file of {}: {why}", self.path()));
+                return;
+            }
+        };
+        let names = self.share.names();
+        let is_it = |k: &u32| names.log(*k).symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == id);
+        let replaced = match (1..self.spec.max_files.max(1)).find(is_it) {
+            Some(k) => std::fs::rename(&copy, names.packed(k)).and_then(|()| remove(&names.log(k))),
+            // It was removed meanwhile.
+            None => remove(&copy),
+        };
+        if let Err(e) = replaced {
+            self.zipping = Zipping::Idle;
+            out.notes.push(format!("cannot compress an old file of {}: {e}", self.path()));
+        }
+        self.tell_all(out);
     }
 
     /// The same for bytes as they come.
@@ -228,6 +337,7 @@ impl Writer {
                 Order::Spec { log, by_line } => self.settle(log, by_line),
                 Order::Lines(lines) => self.process(lines),
                 Order::Split { source, hoard } => self.with_lines(|lines| lines.split(source, hoard)),
+                Order::Zipped(step) => self.zipped(step, out),
                 Order::Finish => self.with_lines(Lines::finish),
                 Order::Rotate(req) => {
                     let result = self.rotate_now(now, out);
@@ -266,6 +376,12 @@ impl Writer {
 
     fn settle(&mut self, log: LogSpec, by_line: bool) {
         let settings = shape::Settings { timestamps: log.timestamps, rate: log.rate };
+        if self.spec != log {
+            self.aged = None;
+            if self.zipping != Zipping::Busy {
+                self.zipping = Zipping::Due;
+            }
+        }
         self.spec = log;
         self.by_line = by_line;
         self.with_lines(|lines| lines.set(settings));
@@ -527,6 +643,10 @@ impl Writer {
         match log.rotate(keep, now.wall) {
             Ok(()) => {
                 self.rotate_again = None;
+                self.aged = None;
+                if self.zipping == Zipping::Idle {
+                    self.zipping = Zipping::Due;
+                }
                 match log.identity() {
                     Ok(id) => self.share.push(id, log.base(), keep),
                     Err(_) => self.log = None,

@@ -7,6 +7,7 @@
 //! waits for the disk. A service that writes many small pieces is looked at by the clock instead of by its events for
 //! as long as it does.
 
+mod age;
 pub mod copy;
 pub mod desk;
 pub mod file;
@@ -26,6 +27,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod times;
+mod zip;
 
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::CAPTURE_TURN;
@@ -52,6 +54,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use tail::Share;
+use zip::{Step, Zip};
 
 /// Services whose pipes one job looks at.
 const BATCH: usize = 16;
@@ -66,6 +69,8 @@ pub type Job = Box<dyn FnOnce() -> Turned + Send>;
 pub trait Host {
     /// Runs a job in the lane of files.
     fn files(&mut self, job: Job);
+    /// Runs a job in the lane of bulk work, at low priority.
+    fn bulk(&mut self, job: Job);
     /// Tells the loop of the pipe of this service whenever something new lies in it.
     ///
     /// # Errors
@@ -89,6 +94,8 @@ pub struct Turned(Did);
 #[derive(Debug)]
 enum Did {
     Turns(Vec<(Arc<str>, Outcome)>),
+    /// A file was compressed, or goes on being.
+    Zip(Arc<str>, Step),
     /// The log of a service that does not run was rotated.
     Rotated {
         req: ReqId,
@@ -519,6 +526,14 @@ impl Capture {
         let mut report = Report::default();
         let outcomes = match turned.0 {
             Did::Turns(outcomes) => outcomes,
+            Did::Zip(name, Step::Goes(zip)) => {
+                pack(name, zip, host);
+                return report;
+            }
+            Did::Zip(name, step) => {
+                self.order(&name, Order::Zipped(step), now, host);
+                return report;
+            }
             Did::Rotated { req, name, result } => {
                 report.inputs.extend(self.rotated(req, &name, result));
                 return report;
@@ -530,6 +545,9 @@ impl Capture {
                 report.grown.push(Arc::clone(&name));
             }
             self.after(&name, &outcome, now, host);
+            if let Some(zip) = outcome.zip {
+                pack(Arc::clone(&name), zip, host);
+            }
             for fact in outcome.facts {
                 report.inputs.extend(match fact {
                     Fact::Ready(run) => Some(Input::ReadySeen { run }),
@@ -596,6 +614,11 @@ impl Capture {
             }
         }
     }
+}
+
+/// Lets a file be compressed, or goes on with that.
+fn pack(name: Arc<str>, zip: Zip, host: &mut impl Host) {
+    host.bulk(Box::new(move || Turned(Did::Zip(name, zip.step()))));
 }
 
 /// Whether the bytes as they come are not enough.

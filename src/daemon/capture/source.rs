@@ -6,6 +6,7 @@
 
 use super::lines::Lines;
 use super::lines::hoard::Hoard;
+use super::zip::Step;
 use crate::base::ids::{ReqId, RunId};
 use crate::config::spec::LogSpec;
 use crate::sys::pipe;
@@ -45,6 +46,8 @@ pub enum Order {
         source: Arc<Source>,
         hoard: Hoard,
     },
+    /// The compression of an old file has ended.
+    Zipped(Step),
     /// Nothing more is expected: no line is waited for any more.
     Finish,
     /// Begin a new file, answered by a fact.

@@ -30,7 +30,7 @@
 //!
 //! # Invariants
 //! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread,
-//!   randomness or hash-ordered map: time and text come in as values. `tests/tidy` enforces it, with the layers and sizes.
+//!   randomness or hash-ordered map: time and text come in as values. `tests/tidy` enforces it, with layers and sizes.
 //! - `core.step(now, input, &mut out)` never fails and never blocks. An input that no longer fits is ignored and
 //!   traced.
 //! - A round's records are written to the journal before any of its effects runs, and its events to the ring before

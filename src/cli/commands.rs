@@ -1,7 +1,7 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, events, life, logs, service, status};
+use super::{complete, config, demo, events, life, logs, service, status, story};
 
 const ANY: usize = usize::MAX;
 
@@ -47,7 +47,7 @@ const RUN: &[Flag] = &[
 ];
 const DEMO: &[Flag] = &[
     Flag { long: "for", short: None, value: Some("TIME"), doc: "End by itself after this long (\"10s\")" },
-    Flag { long: "plain", short: None, value: None, doc: "No colours" },
+    Flag { long: "plain", short: None, value: None, doc: "No colours (NO_COLOR=1 does that for every command)" },
 ];
 const EVENTS: &[Flag] = &[
     FOLLOW,
@@ -80,16 +80,17 @@ const fn command(
 pub const COMMANDS: &[Command] = &[
     Command {
         flags: DEMO,
-        details: "Starts a hob of its own in a temporary folder with a few services, tells what happens and why, kills its own\n\
-                  daemon once, and cleans up at Ctrl-C.",
+        details: "Starts a hob of its own in a temporary folder with a few services, tells what happens and why,\n\
+                  kills its own daemon once, and cleans up at Ctrl-C. Without a terminal it ends by itself after 15 s.",
         ..command("demo", "Show what hob does, live, with services made for it", demo::demo)
     },
     Command {
         flags: RUN,
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
-        details: "With a command it is kept up as one service and its output passes through; hob ends with its exit code when it is\n\
-                  not to be restarted: the entry point of a container.",
+        details: "With a command it runs that as its only service, passes its output through and ends with its\n\
+                  exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
+                  folder then, unless --home is given.",
         ..command("run", "Run hob in the foreground", life::run)
     },
     Command {
@@ -103,7 +104,8 @@ pub const COMMANDS: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: &[FORCE, WAIT, TIMEOUT],
-        details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, over restarts too.",
+        details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, also over\n\
+                  restarts of hob.",
         ..command("stop", "Stop hob, or services", life::stop)
     },
     Command {
@@ -116,14 +118,15 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        details: "With one name: everything about that service. Exits with 0 when hob runs and nothing has failed.",
+        details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
+                  failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
     },
     Command {
         operands: "NAME",
         count: (1, 1),
         details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can do.",
-        ..command("why", "Tell the story of a service", status::why)
+        ..command("why", "Tell the story of a service", story::why)
     },
     Command {
         operands: "[NAME...]",
@@ -143,13 +146,17 @@ pub const COMMANDS: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: EVENTS,
+        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
     command("reload", "Read the config again and apply what changed", life::reload),
     command("ping", "Ask whether hob answers", status::ping),
     command("health", "Show how hob itself is", status::health),
     command("config check", "Check the config and list everything that is wrong", config::check),
-    Command { flags: DEFAULTS, ..command("config show", "Show the config that is in effect", config::show) },
+    Command {
+        flags: DEFAULTS,
+        ..command("config show", "Show the config file with every key filled in", config::show)
+    },
     command("config path", "Show where the config is", config::path),
     Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
     Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 pub(crate) fn completions(args: &Args) -> Result<u8, Failure> {
     match args.operands.first().map(String::as_str) {
+        Some("bash") if args.has("json") => print(&format!("{}\n", json!({ "shell": "bash", "script": bash() })))?,
         Some("bash") => print(&bash())?,
         other => {
             let shell = other.unwrap_or("");
@@ -48,7 +49,16 @@ fn bash() -> String {
             Operand::Shell => "bash".to_owned(),
             Operand::File | Operand::Text => String::new(),
         };
-        cases.push_str(&format!("    '{}') flags='{}'; operands=\"{operands}\" ;;\n", c.name, long(c.flags)));
+        // Nothing is offered beyond the last operand that the command takes.
+        let operands = match c.count.1 {
+            most @ 1..10 => format!(
+                "    '{}') flags='{}'; ((given < {most})) && operands=\"{operands}\" ;;\n",
+                c.name,
+                long(c.flags)
+            ),
+            _ => format!("    '{}') flags='{}'; operands=\"{operands}\" ;;\n", c.name, long(c.flags)),
+        };
+        cases.push_str(&operands);
     }
     let mut first: Vec<&str> = COMMANDS.iter().filter(|c| !c.hidden).filter_map(|c| c.name.split(' ').next()).collect();
     first.dedup();
@@ -65,7 +75,8 @@ fn bash() -> String {
         .flat_map(|c| c.flags)
         .chain(GLOBAL)
         .filter(|f| f.value.is_some())
-        .map(|f| format!("--{}", f.long))
+        .flat_map(|f| [Some(format!("--{}", f.long)), f.short.map(|s| format!("-{s}"))])
+        .flatten()
         .collect();
     SCRIPT
         .replace("@FIRST@", &first.join(" "))
@@ -78,7 +89,8 @@ fn bash() -> String {
 const SCRIPT: &str = r#"# bash completion of hob: source <(hob completions bash)
 _hob_ask() { "${COMP_WORDS[0]}" "${globals[@]}" complete "$1" 2>/dev/null; }
 _hob() {
-  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i word noun='' name='' verbs='' flags='' operands=''
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+  local i word noun='' name='' verbs='' flags='' operands='' given=0
   local -a globals=()
   for ((i = 1; i < COMP_CWORD; i++)); do
     word=${COMP_WORDS[i]}
@@ -95,7 +107,7 @@ _hob() {
            esac
            if [[ -n $verbs ]]; then noun=$word; else name=$word; fi
          fi
-       fi ;;
+       else ((given++)); fi ;;
     esac
   done
   case $prev in
@@ -105,7 +117,8 @@ _hob() {
   esac
   if [[ -n $noun ]]; then COMPREPLY=($(compgen -W "$verbs" -- "$cur")); return; fi
   case $name in
-@CASES@    '') operands='@FIRST@' ;;
+@CASES@    help) ((given < 1)) && operands='@FIRST@' ;;
+    '') operands='@FIRST@ help' ;;
   esac
   if [[ $cur == -* ]]; then operands="$flags @GLOBAL@"; fi
   COMPREPLY=($(compgen -W "$operands" -- "$cur"))

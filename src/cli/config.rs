@@ -5,19 +5,37 @@ use super::{Failure, exit, note, paths, print};
 use crate::config::{self, Config, ConfigError};
 use serde_json::json;
 
-fn load(args: &Args) -> Result<(String, Result<Config, Vec<ConfigError>>), Failure> {
+/// The config file: its name, what stands in it, and what that means.
+struct Loaded {
+    name: String,
+    bytes: Vec<u8>,
+    result: Result<Config, Vec<ConfigError>>,
+}
+
+fn load(args: &Args) -> Result<Loaded, Failure> {
     let path = paths(args)?.config;
     let name = path.display().to_string();
     let bytes = std::fs::read(&path).map_err(|e| {
-        Failure::new(format!("cannot read {name}: {e}"))
-            .hint("hob makes it on its first start; --config FILE names another")
+        let f = Failure::new(format!("cannot read {name}: {e}"));
+        match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                f.hint("'hob start' makes it on the first start; --config FILE names another")
+            }
+            _ => f,
+        }
     })?;
     let result = config::parse_bytes(&bytes, &name, crate::sys::signals::platform());
-    Ok((name, result))
+    Ok(Loaded { name, bytes, result })
+}
+
+fn error_json(e: &ConfigError) -> serde_json::Value {
+    json!({
+        "line": e.line, "column": e.column, "path": e.path, "message": e.message, "suggestion": e.suggestion,
+    })
 }
 
 pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
-    let (name, result) = load(args)?;
+    let Loaded { name, bytes, result } = load(args)?;
     match result {
         Ok(c) if args.has("json") => {
             print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?
@@ -25,10 +43,11 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Ok(c) => note(args, &format!("{name}: good, {} services", c.services.len())),
         Err(errors) => {
             if args.has("json") {
-                let list: Vec<_> = errors.iter().map(|e| json!({ "line": e.line, "column": e.column, "path": e.path, "message": e.message, "suggestion": e.suggestion })).collect();
+                let list: Vec<_> = errors.iter().map(error_json).collect();
                 print(&format!("{}\n", json!({ "ok": false, "file": name, "errors": list })))?;
             } else {
-                print(&errors.iter().map(|e| format!("{e}\n")).collect::<String>())?;
+                let text = String::from_utf8_lossy(&bytes);
+                print(&errors.iter().map(|e| format!("{e}\n{}\n", e.excerpt(&text))).collect::<String>())?;
             }
             return Ok(exit::FAILED);
         }
@@ -38,18 +57,35 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
 
 pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
     if args.has("defaults") {
-        print(&config::defaults_text())?;
+        print(&if args.has("json") { format!("{}\n", keys()) } else { config::defaults_text() })?;
         return Ok(exit::OK);
     }
-    let (_, result) = load(args)?;
-    match result {
-        Ok(c) => print(&format!("{}\n", config::to_json(&config::masked(&c))))?,
+    match load(args)?.result.map(|c| config::masked(&c)) {
+        Ok(c) if args.has("json") => print(&format!("{}\n", config::to_json(&c)))?,
+        Ok(c) => {
+            let text = config::to_json(&c);
+            // What is JSON already can only fail to be laid out where memory ends.
+            let pretty = serde_json::from_str::<serde_json::Value>(&text).map_or(text, |v| format!("{v:#}"));
+            print(&format!("{pretty}\n"))?;
+        }
         Err(errors) => {
             let list: String = errors.iter().map(|e| format!("{e}\n")).collect();
             return Err(Failure::new(list.trim_end().to_owned()));
         }
     }
     Ok(exit::OK)
+}
+
+/// Every key of the config for programs.
+fn keys() -> serde_json::Value {
+    let value = |text: &str| serde_json::from_str(text).unwrap_or(serde_json::Value::Null);
+    let key = |k: &config::KeyInfo| {
+        json!({
+            "path": k.path, "type": k.wants, "default": k.default.as_deref().map(value), "doc": k.doc,
+            "example": value(k.example), "live": k.live,
+        })
+    };
+    json!({ "keys": config::keys().iter().map(key).collect::<Vec<_>>() })
 }
 
 pub(crate) fn path(args: &Args) -> Result<u8, Failure> {

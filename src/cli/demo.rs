@@ -4,9 +4,11 @@ use super::flags::Args;
 use super::render::{Paint, colours};
 use super::{Failure, exit, print};
 use crate::base::paths::{PathInput, Paths};
+use crate::base::units::human_duration;
 use crate::client::{Client, Event};
 use core::time::Duration;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -39,6 +41,9 @@ const CONFIG: &str = r#"{
 }
 "#;
 
+/// How long it goes on when standard output is no terminal.
+const UNWATCHED: Duration = Duration::from_secs(15);
+
 /// The demo's own hob: stopped and removed when dropped, whatever happens.
 struct Stage {
     dir: PathBuf,
@@ -68,17 +73,22 @@ enum News {
 }
 
 pub(crate) fn demo(args: &Args) -> Result<u8, Failure> {
-    let limit = args.duration("for")?;
-    let paint = Paint { on: colours() && !args.has("plain") };
+    let json = args.has("json");
+    // Where nobody can press Ctrl-C it ends by itself.
+    let limit = args.duration("for")?.or((!std::io::stdout().is_terminal()).then_some(UNWATCHED));
+    let paint = Paint { on: colours() && !args.has("plain") && !json };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let begin = Instant::now();
+    let voice = Voice { begin, paint, json };
     let stage = set_up()?;
     let paths = demo_paths(&stage.dir)?;
     let mut client = wait_for_answer(&paths)?;
-    introduce(&stage, paint)?;
+    if !json {
+        introduce(&stage, paint, limit)?;
+    }
     let news = listen(&paths)?;
     let kill_at = limit.map_or(Duration::from_secs(7), |l| l * 6 / 10);
     let mut killed = false;
@@ -86,7 +96,7 @@ pub(crate) fn demo(args: &Args) -> Result<u8, Failure> {
         match news.recv_timeout(Duration::from_millis(100)) {
             Ok(News::Event(event)) => {
                 if let Some(line) = narrate(&event, paint) {
-                    say(begin, &line)?;
+                    voice.say(&line)?;
                 }
             }
             Ok(News::Lost(why)) => return Err(Failure::new(format!("the demo's hob is gone: {why}"))),
@@ -95,13 +105,12 @@ pub(crate) fn demo(args: &Args) -> Result<u8, Failure> {
         }
         if !killed && begin.elapsed() >= kill_at {
             killed = true;
-            kill_daemon(&mut client, &paths, begin, paint)?;
+            kill_daemon(&mut client, &paths, &voice)?;
         }
     }
-    say(begin, "stopping everything, dependants first")?;
+    voice.say("stopping everything, dependants first")?;
     drop(stage);
-    say(
-        begin,
+    voice.say(
         "all is gone, the folder too. Next: 'hob start', and 'hob config path' shows where to put services of yours",
     )?;
     Ok(exit::OK)
@@ -144,7 +153,7 @@ fn wait_for_answer(paths: &Paths) -> Result<Client, Failure> {
     }
 }
 
-fn introduce(stage: &Stage, paint: Paint) -> Result<(), Failure> {
+fn introduce(stage: &Stage, paint: Paint, limit: Option<Duration>) -> Result<(), Failure> {
     let program = stage.program.display();
     let hob = if std::env::var_os("PATH")
         .is_some_and(|p| std::env::split_paths(&p).any(|d| d.join("hob") == stage.program))
@@ -160,7 +169,8 @@ fn introduce(stage: &Stage, paint: Paint) -> Result<(), Failure> {
     for rest in ["status", "why flaky", "logs -f clock api", "stop api", "restart database", "events -f"] {
         text.push_str(&format!("  {}\n", paint.colour("1", &format!("{hob} --home {dir} {rest}"))));
     }
-    text.push_str("Ctrl-C ends it and removes everything.\n\n");
+    let by_itself = limit.map_or_else(String::new, |l| format!("It ends by itself after {}; ", human_duration(l)));
+    text.push_str(&format!("{by_itself}Ctrl-C ends it and removes everything.\n\n"));
     print(&text)
 }
 
@@ -184,13 +194,31 @@ fn listen(paths: &Paths) -> Result<Receiver<News>, Failure> {
     Ok(receiver)
 }
 
-fn say(begin: Instant, line: &str) -> Result<(), Failure> {
-    print(&format!("{:6.2} s  {line}\n", begin.elapsed().as_secs_f64()))
+/// Who tells what happens, and since when.
+struct Voice {
+    begin: Instant,
+    paint: Paint,
+    json: bool,
+}
+
+impl Voice {
+    fn say(&self, line: &str) -> Result<(), Failure> {
+        let elapsed = self.begin.elapsed();
+        if self.json {
+            let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            return print(&format!("{}\n", json!({ "after_ms": ms, "text": line })));
+        }
+        print(&format!("{:6.2} s  {line}\n", elapsed.as_secs_f64()))
+    }
+
+    fn shout(&self, line: &str) -> Result<(), Failure> {
+        self.say(&self.paint.colour("1;35", line))
+    }
 }
 
 /// Kills the daemon as the kernel would in need, and shows that the services did not notice.
-fn kill_daemon(client: &mut Client, paths: &Paths, begin: Instant, paint: Paint) -> Result<(), Failure> {
-    let shout = |text: &str| say(begin, &paint.colour("1;35", text));
+fn kill_daemon(client: &mut Client, paths: &Paths, voice: &Voice) -> Result<(), Failure> {
+    let shout = |text: &str| voice.shout(text);
     let before = pids(client)?;
     let daemon = client.call::<Value>("daemon.health", &json!({}))?["pid"].as_u64().unwrap_or(0);
     shout(&format!("now the demo kills hob's own daemon, pid {daemon}, with kill -9 ..."))?;
@@ -237,6 +265,8 @@ fn narrate(event: &Value, paint: Paint) -> Option<String> {
     };
     let line = match event["kind"].as_str()? {
         "service.started" => format!("{name} is started, pid {}", text("pid")),
+        // What has nothing to wait for is ready as soon as it is started, which is no news.
+        "service.ready" if event["after_ms"].as_u64().is_some_and(|ms| ms < 100) => return None,
         "service.ready" => format!("{name} is {}", paint.colour("32", "ready")),
         "service.waiting" => {
             let names = event["waiting_for"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -246,13 +276,12 @@ fn narrate(event: &Value, paint: Paint) -> Option<String> {
         "service.exited" => format!("{name} {} with exit code {}", paint.colour("31", "ended"), text("exit_code")),
         "service.backoff" => {
             let delay = Duration::from_millis(event["delay_ms"].as_u64().unwrap_or(0));
-            let delay = crate::base::units::human_duration(delay);
-            format!("{name} will be restarted in {delay} (restart {}), later each time", text("restart"))
+            format!("{name} will be restarted in {} (restart {})", human_duration(delay), text("restart"))
         }
         "service.stopping" => format!("{name} is being stopped"),
         "service.stopped" => format!("{name} is stopped, and nothing of it is left"),
         "service.failed" => format!("{name} has {}: {}", paint.colour("31;1", "failed"), text("error")),
-        "service.flapping" => format!("{name} is flapping"),
+        "service.flapping" => format!("{name} is flapping: it fails again and again"),
         "service.finished" => format!("{name} has finished its work"),
         _ => return None,
     };

@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours};
-use super::{Failure, connect, exit, print};
+use super::{Failure, connect, exit, print, when};
 use crate::client::Event;
 use serde_json::{Value, json};
 
@@ -54,17 +54,47 @@ pub(crate) fn line(event: &Value, paint: Paint) -> String {
         "failed" | "exited" | "flapping" => "31",
         _ => "33",
     };
+    // The longest kinds of services are this wide; names stand in a column beside them.
+    const KIND: usize = 16;
     let mut out = format!(
-        "{} {} {}",
-        paint.colour("2", text("time")),
-        paint.colour(colour, kind),
-        paint.colour("1", text("name"))
+        "{}  {}  {}",
+        paint.colour("2", &when::moment(text("time"))),
+        paint.colour(colour, &format!("{kind:KIND$}")),
+        paint.colour("1", if text("name").is_empty() { "hob" } else { text("name") })
     );
     for (key, value) in event.as_object().into_iter().flatten() {
-        if !matches!(key.as_str(), "seq" | "time" | "kind" | "name") {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            out.push_str(&format!(" {}={value}", paint.colour("2", key)));
+        if let Some(value) = field(value).filter(|_| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
+            out.push_str(&format!("  {}{value}", paint.colour("2", &format!("{key}="))));
         }
     }
     out
+}
+
+/// A field's value, or nothing where it says nothing.
+fn field(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(s) if s.is_empty() => None,
+        Value::String(s) if s.contains(' ') => Some(format!("\"{}\"", when::moments(s))),
+        Value::String(s) => Some(when::moments(s)),
+        Value::Array(a) if a.is_empty() => None,
+        Value::Array(a) => Some(a.iter().filter_map(field).collect::<Vec<_>>().join(",")),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_what_there_is_and_nothing_else() {
+        let event = json!({
+            "seq": 7, "time": "2001-02-03T04:05:06.789Z", "kind": "daemon.reloaded",
+            "added": ["web", "db"], "removed": [], "error": null, "cause": "by a person",
+        });
+        let text = line(&event, Paint { on: false });
+        assert!(text.starts_with("2001-02-0") && !text.contains('T'), "{text}");
+        assert!(text.ends_with("  daemon.reloaded   hob  added=web,db  cause=\"by a person\""), "{text}");
+    }
 }

@@ -75,6 +75,8 @@ pub(super) enum Parsed {
     Run(Args),
     /// Help for a command, or for all.
     Help(Option<&'static Command>),
+    /// Help for all verbs of a noun.
+    HelpNoun(String),
     Version,
 }
 
@@ -143,6 +145,8 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
         }
         let Some(arg) = parser.next().map_err(|e| e.to_string())? else { break };
         match arg {
+            // `hob help why` is what many type for `hob why --help`.
+            Arg::Value(word) if found.is_none() && noun.is_none() && word == "help" => given.push(("help", None)),
             Arg::Value(word) if found.is_none() => {
                 let word = word.into_string().map_err(|_| "a command's name must be UTF-8".to_owned())?;
                 let name = noun.take().map_or_else(|| word.clone(), |n| format!("{n} {word}"));
@@ -180,13 +184,17 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
     if asked("version") {
         return Ok(Parsed::Version);
     }
-    if asked("help") || (found.is_none() && noun.is_none()) {
-        return Ok(Parsed::Help(found));
-    }
-    let Some(command) = found else {
-        let noun = noun.unwrap_or_default();
-        let verbs: Vec<_> = commands.iter().filter(|c| is_verb_of(c.name, &noun)).map(|c| c.name).collect();
-        return Err(format!("'{noun}' needs a verb: {}", verbs.join(", ")));
+    let command = match (found, noun) {
+        (found, None) if asked("help") || found.is_none() => return Ok(Parsed::Help(found)),
+        (Some(command), _) => command,
+        (None, noun) => {
+            let noun = noun.unwrap_or_default();
+            if asked("help") {
+                return Ok(Parsed::HelpNoun(noun));
+            }
+            let verbs: Vec<_> = verbs_of(&noun, commands).filter_map(|c| c.name.split(' ').nth(1)).collect();
+            return Err(format!("'{noun}' needs a verb: {}; 'hob {noun} --help' explains them", verbs.join(", ")));
+        }
     };
     let args = Args { command, given: args.0, operands: args.1, rest: args.2 };
     check_operands(&args)?;
@@ -196,12 +204,12 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
 fn check_operands(args: &Args) -> Result<(), String> {
     let (c, n) = (args.command, args.operands.len());
     if n < c.count.0 || (n == 0 && c.takes_command && c.count.0 > 0 && args.rest.is_empty()) {
-        return Err(format!("'{}' needs {}; usage: hob {} {}", c.name, c.operands, c.name, c.operands));
+        return Err(format!("'{}' needs {}; usage: {}", c.name, c.operands, usage(c)));
     }
     if n > c.count.1 {
         let extra = args.operands.get(c.count.1).map_or("", String::as_str);
         let hint = if c.takes_command { " (the command to run stands after --)" } else { "" };
-        return Err(format!("'{}' does not take '{extra}'{hint}; usage: hob {} {}", c.name, c.name, c.operands));
+        return Err(format!("'{}' does not take '{extra}'{hint}; usage: {}", c.name, usage(c)));
     }
     if !args.rest.is_empty() && !c.takes_command {
         return Err(format!("'{}' takes nothing after --", c.name));
@@ -210,6 +218,14 @@ fn check_operands(args: &Args) -> Result<(), String> {
         true => Err(format!("'{}': an empty name; was a variable not set?", c.name)),
         false => Ok(()),
     }
+}
+
+fn usage(c: &Command) -> String {
+    format!("hob {} {}", c.name, c.operands).trim_end().to_owned()
+}
+
+fn verbs_of<'c>(noun: &'c str, commands: &'c [Command]) -> impl Iterator<Item = &'c Command> {
+    commands.iter().filter(move |c| is_verb_of(c.name, noun))
 }
 
 fn is_verb_of(name: &str, noun: &str) -> bool {
@@ -233,9 +249,20 @@ fn find_flag(flag: &Arg<'_>, command: Option<&'static Command>) -> Result<&'stat
 }
 
 fn unknown_command(name: &str, commands: &'static [Command]) -> String {
-    let near = crate::base::near::nearest(name, commands.iter().filter(|c| !c.hidden).map(|c| c.name));
-    let near = near.map_or(String::new(), |n| format!("; did you mean 'hob {n}'?"));
-    format!("'{name}' is not a command{near} 'hob --help' lists them")
+    let known = commands.iter().filter(|c| !c.hidden).map(|c| c.name);
+    // A verb is compared with the verbs of its noun: the noun is right already.
+    let (noun, near) = match name.split_once(' ') {
+        Some((noun, verb)) => (
+            format!("{noun} "),
+            crate::base::near::nearest(verb, verbs_of(noun, commands).filter_map(|c| c.name.split(' ').nth(1))),
+        ),
+        None => (String::new(), crate::base::near::nearest(name, known.filter_map(|n| n.split(' ').next()))),
+    };
+    let next = match near {
+        Some(near) => format!("did you mean 'hob {noun}{near}'?"),
+        None => format!("'hob {noun}--help' lists them"),
+    };
+    format!("'{name}' is not a command; {next}")
 }
 
 /// The text of `hob --help`.
@@ -249,14 +276,26 @@ pub(super) fn help_all(commands: &[Command]) -> String {
     }
     t.push_str("\nFlags of every command:\n");
     flag_rows(&mut t, GLOBAL);
-    t.push_str("\n'hob COMMAND --help' tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, others in 'hob call --help'.\n");
+    t.push_str("\n'hob COMMAND --help' tells more. ");
+    t.push_str("Exit codes: 0 done, 1 failed, 2 wrong usage, others in 'hob call --help'.\n");
+    t
+}
+
+/// The text of `hob NOUN --help`.
+#[must_use]
+pub(super) fn help_noun(noun: &str, commands: &[Command]) -> String {
+    let mut t = format!("Usage: hob {noun} VERB [ARGS]\n\nVerbs:\n");
+    for c in verbs_of(noun, commands).filter(|c| !c.hidden) {
+        row(&mut t, &format!("{} {}", c.name, c.operands), c.summary);
+    }
+    t.push_str(&format!("\n'hob {noun} VERB --help' tells more.\n"));
     t
 }
 
 /// The text of `hob COMMAND --help`.
 #[must_use]
 pub(super) fn help_one(c: &Command) -> String {
-    let mut t = format!("{}.\n\nUsage: hob {} {}\n", c.summary, c.name, c.operands);
+    let mut t = format!("{}.\n\nUsage: {}\n", c.summary, usage(c));
     if !c.details.is_empty() {
         t.push('\n');
         t.push_str(c.details);
@@ -329,6 +368,9 @@ mod tests {
             ("status --jsno", "did you mean --json"),
             ("service", "needs a verb"),
             ("service lits", "did you mean 'hob service list'"),
+            ("service xyzzy", "'hob service --help' lists them"),
+            ("services", "did you mean 'hob service'"),
+            ("xyzzy", "is not a command; 'hob --help'"),
             ("why", "needs NAME"),
             ("ping web", "does not take 'web'"),
             ("stop ''", "an empty name"),

@@ -19,6 +19,9 @@ use std::time::Instant;
 /// The first word of the command line with which the keeper executes the daemon.
 pub(crate) const DAEMON_WORD: &str = "@daemon";
 
+/// Tells the daemon that the lock file spoke of no hob that was killed.
+const CLEAN: &str = "before=ended";
+
 /// Set for a hob that nobody watches: its daemon says nothing to standard error.
 const DETACHED: &str = "HOB_DETACHED";
 
@@ -35,7 +38,9 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
         return exit::USAGE;
     };
     let name = argv.iter().find_map(|w| w.to_str()?.strip_prefix("name=").map(str::to_owned));
-    match daemon::run(daemon::Options { quiet: argv.iter().any(|w| w == "stderr=off"), paths, command, name }) {
+    let said = |word: &str| argv.iter().any(|w| w == word);
+    let options = daemon::Options { quiet: said("stderr=off"), clean: said(CLEAN), paths, command, name };
+    match daemon::run(options) {
         Ok(code) => code,
         Err(e) => {
             complain(&format!("the daemon cannot go on: {e}"), None);
@@ -63,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         Ok(()) => become_keeper(args, &own),
         Err(f) => {
             note(args, &format!("hob: {}; going on without journal, logs and socket file", f.message));
-            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?)
+            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?, false)
         }
     };
     // What is left of it is of no use to anybody.
@@ -82,23 +87,23 @@ fn unreachable_listener(paths: &Paths) -> Result<OwnedFd, Failure> {
 /// Takes the lock, opens the socket and stays as the keeper until hob ends.
 fn become_keeper(args: &Args, paths: &Paths) -> Result<u8, Failure> {
     make_folders(paths)?;
-    let lock = take_lock(args, paths)?;
+    let (lock, clean) = take_lock(args, paths)?;
     // The same open file: it can still be cleared when the keeper has ended, and until then it is locked.
     let mut mine = lock::Lock::from(lock.try_clone()?);
     let listener = sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
-    let code = keep(args, paths, lock, listener.into())?;
+    let code = keep(args, paths, lock, listener.into(), clean)?;
     let _ = mine.clear();
     Ok(code)
 }
 
-fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd) -> Result<u8, Failure> {
+fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: bool) -> Result<u8, Failure> {
     let log = paths.log.clone();
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
         program: std::fs::File::open("/proc/self/exe")
             .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
             .into(),
-        args: daemon_words(args, paths)?,
+        args: daemon_words(args, paths, clean)?,
         env: environment(&[])?,
         listener,
         lock,
@@ -110,7 +115,8 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd) -> Result<
     Ok(keeper::run(options))
 }
 
-/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the foreground.
+/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
+/// foreground.
 fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);
@@ -139,13 +145,15 @@ fn c_word(word: OsString) -> Result<CString, Failure> {
     CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
 }
 
-/// Takes the lock. A holder that has died leaves its daemon, which still stops the jobs: that end is waited for.
-fn take_lock(args: &Args, paths: &Paths) -> Result<OwnedFd, Failure> {
+/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which
+/// still stops the jobs: that end is waited for.
+fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
     let begin = Instant::now();
     loop {
         match lock::acquire(&paths.lock).map_err(failed)? {
             lock::Acquired::Ours { mut lock, left } => {
+                let clean = left == lock::Left::Nothing;
                 match left {
                     lock::Left::Nothing => {}
                     lock::Left::Stale(c) => {
@@ -155,7 +163,7 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<OwnedFd, Failure> {
                 }
                 // Without content a full disk only costs others the pid in their message.
                 let _ = lock.write(&lock::Content::of_this_process());
-                return Ok(lock.into_fd());
+                return Ok((lock.into_fd(), clean));
             }
             lock::Acquired::Held(Some(c)) if c.is_alive() => return Err(already_running(paths, Some(c.pid))),
             lock::Acquired::Held(_) if begin.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(10)),
@@ -164,11 +172,14 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<OwnedFd, Failure> {
     }
 }
 
-fn daemon_words(args: &Args, paths: &Paths) -> Result<Vec<CString>, Failure> {
+fn daemon_words(args: &Args, paths: &Paths, clean: bool) -> Result<Vec<CString>, Failure> {
     let mut words = vec![OsString::from("hob"), DAEMON_WORD.into()];
     words.extend(paths.to_words());
     if std::env::var_os(DETACHED).is_some() {
         words.push("stderr=off".into());
+    }
+    if clean {
+        words.push(CLEAN.into());
     }
     if let Some(name) = args.text("name")? {
         words.push(format!("name={name}").into());
@@ -206,7 +217,12 @@ fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
 
 /// The pid of the keeper that holds the lock; `Some(None)` when somebody holds it who cannot be told.
 fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
-    let held = lock::holder(&paths.lock).map_err(|e| at(&e, "cannot read", &paths.lock))?;
+    let held = lock::holder(&paths.lock).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            at(&e, "cannot read", &paths.lock).hint("run this as the user that hob runs as")
+        }
+        _ => at(&e, "cannot read", &paths.lock),
+    })?;
     Ok(held.map(|c| c.filter(lock::Content::is_alive).map(|c| c.pid)))
 }
 
@@ -218,20 +234,34 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     if args.has("foreground") {
         return become_keeper(args, &paths);
     }
-    if let Some(mut client) = answering(&paths) {
+    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
+    if let Some(mut client) = answering(&paths, limit) {
         let health: Value = client.call("daemon.health", &json!({}))?;
+        warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
-    let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     let health = wait_for_answer(&paths, limit)?;
+    if let Some(mut client) = answering(&paths, limit) {
+        warn_of_config(&mut client);
+    }
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
 }
 
-/// A client if a daemon answers a ping.
-fn answering(paths: &Paths) -> Option<Client> {
+/// Says loudly that hob runs without what its config file says; the start itself has succeeded.
+fn warn_of_config(client: &mut Client) {
+    let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
+    if let Some(error) = status["config_error"].as_str() {
+        let message = format!("the config file has errors and is not in effect:\n{}", error.trim_end());
+        complain(&message, Some("mend it, then 'hob reload'"));
+    }
+}
+
+/// A client if a daemon answers a ping within this time. One that hangs still lets clients connect.
+fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
     let mut client = Client::connect(&paths.socket).ok()?;
-    client.call::<Value>("ping", &json!({})).ok()?;
+    client.set_timeout(Some(limit.max(Duration::from_millis(1))));
+    client.call_once::<Value>("ping", &json!({})).ok()?;
     Some(client)
 }
 
@@ -269,7 +299,7 @@ fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(mut client) = answering(paths) {
+        if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }
         if begin.elapsed() > limit {

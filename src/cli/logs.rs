@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
-use super::{Failure, connect, exit, print, when};
+use super::{Failure, connect, exit, print, since};
 use crate::base::limits::LINE_MAX;
 use crate::base::time::Wall;
 use crate::client::{LogAsk, LogChunk, LogStream, Mark, Stream};
@@ -54,9 +54,9 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
     let now = clock::now().wall;
     let time = |flag: &str| -> Result<Option<Wall>, Failure> {
         let Some(text) = args.text(flag)? else { return Ok(None) };
-        when::parse(text, now).map(Some).map_err(|e| Failure::usage(format!("--{flag}: {e}")))
+        since::parse(text, now).map(Some).map_err(|e| Failure::usage(format!("--{flag}: {e}")))
     };
-    let (since, until, follow) = (time("since")?, time("until")?, args.has("follow"));
+    let (from, until, follow) = (time("since")?, time("until")?, args.has("follow"));
     if follow && until.is_some() {
         return Err(Failure::usage("--until has an end and --follow has none: give one of them"));
     }
@@ -73,9 +73,9 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
     let lines = match lines {
         _ if searching => None,
         Some(n) => Some(n as u64),
-        None => since.is_none().then_some(LINES as u64),
+        None => from.is_none().then_some(LINES as u64),
     };
-    Ok(LogAsk { names: args.operands.clone(), lines, follow, since, until, stream, marks: false })
+    Ok(LogAsk { names: args.operands.clone(), lines, follow, since: from, until, stream, marks: false })
 }
 
 /// What lines must match, or with `invert` must not.

@@ -10,7 +10,9 @@ mod life;
 mod logs;
 mod render;
 mod service;
+mod since;
 mod status;
+mod story;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
         Ok(flags::Parsed::Run(args)) => (args.command.run)(&args),
         Ok(flags::Parsed::Help(None)) => print(&flags::help_all(commands::COMMANDS)).map(|()| exit::OK),
         Ok(flags::Parsed::Help(Some(c))) => print(&flags::help_one(c)).map(|()| exit::OK),
+        Ok(flags::Parsed::HelpNoun(noun)) => print(&flags::help_noun(&noun, commands::COMMANDS)).map(|()| exit::OK),
         Ok(flags::Parsed::Version) => print(concat!("hob ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| exit::OK),
         Err(message) => Err(Failure::usage(message)),
     };

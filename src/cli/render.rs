@@ -38,6 +38,40 @@ impl Paint {
         };
         self.colour(code, text)
     }
+
+    /// The same in bold, for what stands alone.
+    pub(crate) fn strong_state(self, state: &str, text: &str) -> String {
+        let code = match state {
+            "running" => "32;1",
+            "failed" | "backoff" => "31;1",
+            "starting" | "stopping" | "waiting" => "33;1",
+            _ => "1",
+        };
+        self.colour(code, text)
+    }
+}
+
+/// A text broken at its spaces into lines of a terminal's width; without one it stays one line. The first line is
+/// indented by `first`, the others by `rest`; a word that is longer than a line stays whole.
+pub(crate) fn wrapped(text: &str, first: usize, rest: usize, columns: Option<usize>) -> String {
+    let mut out = " ".repeat(first);
+    let Some(columns) = columns else { return out + text };
+    let (mut used, mut fresh) = (first, true);
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if !fresh && used + 1 + width > columns {
+            out.push('\n');
+            out.push_str(&" ".repeat(rest));
+            (used, fresh) = (rest, true);
+        }
+        if !fresh {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        (used, fresh) = (used + width, false);
+    }
+    out
 }
 
 /// One of six colours for the names of logs that are shown together, by their place.
@@ -88,19 +122,35 @@ impl Table {
     }
 
     pub(crate) fn print(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |i: usize| self.rows.iter().filter_map(|r| r.get(i)).map(|c| c.text.chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        self.print_within(None)
+    }
+
+    /// Whether rows fit into so many columns, with the last cell cut to what it needs at least.
+    pub(crate) fn fits(&self, columns: usize) -> bool {
+        let widths = self.widths();
+        let last = widths.last().map_or(0, |w| (*w).min(LAST_CELL));
+        self.before_last(&widths) + last <= columns
+    }
+
+    /// The table, its last cells cut where they would run over the terminal's edge.
+    pub(crate) fn print_within(&self, columns: Option<usize>) -> String {
+        let widths = self.widths();
+        let room = columns.map(|c| c.saturating_sub(self.before_last(&widths)).max(LAST_CELL));
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (i, cell) in row.iter().enumerate() {
-                let pad = widths[i].saturating_sub(cell.text.chars().count());
+                let pad = widths.get(i).map_or(0, |w| w.saturating_sub(cell.text.chars().count()));
                 if cell.right {
                     line.extend(core::iter::repeat_n(' ', pad));
                 }
-                line.push_str(&cell.shown);
+                match room {
+                    Some(room) if i + 1 == widths.len() && cell.text.chars().count() > room => {
+                        line.extend(cell.text.chars().take(room.saturating_sub(3)));
+                        line.push_str("...");
+                    }
+                    _ => line.push_str(&cell.shown),
+                }
                 if !cell.right {
                     line.extend(core::iter::repeat_n(' ', pad));
                 }
@@ -111,7 +161,22 @@ impl Table {
         }
         out
     }
+
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |i: usize| self.rows.iter().filter_map(|r| r.get(i)).map(|c| c.text.chars().count()).max().unwrap_or(0);
+        (0..columns).map(width).collect()
+    }
+
+    /// The columns before the last one, with the gaps between them.
+    fn before_last(&self, widths: &[usize]) -> usize {
+        widths.iter().rev().skip(1).map(|w| w + 2).sum()
+    }
 }
+
+/// The least that is left of a last cell that is cut.
+const LAST_CELL: usize = 20;
 
 /// The same, with fractions of a second where they matter.
 pub(crate) fn lasted(seconds: f64) -> String {
@@ -126,6 +191,22 @@ pub(crate) fn ago(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_wrap_at_spaces_under_their_indent() {
+        assert_eq!(wrapped("one two three", 2, 4, Some(10)), "  one two\n    three");
+        assert_eq!(wrapped("one two three", 2, 4, None), "  one two three");
+        assert_eq!(wrapped("unbreakable word", 0, 1, Some(4)), "unbreakable\n word");
+    }
+
+    #[test]
+    fn last_cells_are_cut_on_a_terminal_alone() {
+        let mut t = Table::default();
+        t.row().cell("web").cell("a message that is much longer than the terminal is wide");
+        assert!(t.fits(25) && !t.fits(24));
+        assert_eq!(t.print_within(Some(30)), "web  a message that is much...\n");
+        assert_eq!(t.print().trim_end().len(), 60);
+    }
 
     #[test]
     fn columns_line_up_without_counting_colours() {

@@ -9,11 +9,14 @@ pub(crate) const CALL_DETAILS: &str = "\
 The parameters are one JSON object, or - to read it from standard input. 'hob call rpc.discover' lists all methods.
 
 Exit codes of every command: 0 done, 1 failed, 2 wrong usage, and for an error of the protocol
-  3 -32001 not running, not available, or already running    4 -32004 not found
-  5 -32003 permission denied                                 6 -32005 busy or over a limit
-  7 -32002 file system                                       8 -32007 shutting down
-  9 -32008 conflict                                         10 -32006 sudo denied
- 11 -32602 wrong parameters, -32601 no such method, -32600, -32700 not a request";
+   3 -32001 not running, not available, already running     4 -32004 not found
+   5 -32003 permission denied                               6 -32005 busy or over a limit
+   7 -32008 conflict                                        8 -32002 file system
+   9 -32007 shutting down                                  10 -32006 sudo denied
+  11 -32602 wrong parameters                               12 -32601 no such method
+  13 -32600 not a request                                  14 -32700 not JSON
+  15 -32603 a mistake of hob's own
+Without a protocol error 'hob status' ends with 1 when a service has failed, 'hob health' with 3 when not all is well.";
 
 /// Calls a method that changes services, prints what happened to each.
 fn change(args: &Args, method: &str, doing: &str) -> Result<u8, Failure> {
@@ -73,7 +76,10 @@ pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
 
 pub(crate) fn reset(args: &Args) -> Result<u8, Failure> {
     let result: Value = connect(args)?.call("service.reset", &json!({ "names": args.operands }))?;
-    finish(args, &result, |r| r["services"].as_array().into_iter().flatten().map(outcome).collect())
+    finish(args, &result, |r| {
+        let names = r["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str());
+        names.map(|n| format!("{n}: does again what autostart says\n")).collect()
+    })
 }
 
 pub(crate) fn signal(args: &Args) -> Result<u8, Failure> {
@@ -83,7 +89,7 @@ pub(crate) fn signal(args: &Args) -> Result<u8, Failure> {
     for name in names {
         last = client.call("service.signal", &json!({ "name": name, "signal": signal }))?;
     }
-    finish(args, &last, |_| String::new())
+    finish(args, &last, |_| names.iter().map(|n| format!("{n}: {signal} sent\n")).collect())
 }
 
 pub(crate) fn call(args: &Args) -> Result<u8, Failure> {
@@ -102,4 +108,17 @@ pub(crate) fn call(args: &Args) -> Result<u8, Failure> {
     let text = if args.has("json") { result.to_string() } else { format!("{result:#}") };
     print(&format!("{text}\n"))?;
     Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::rpc::Code;
+
+    #[test]
+    fn help_names_the_exit_code_of_every_error() {
+        for code in Code::all() {
+            let entry = format!(" {} {} ", code.exit_code(), code.number());
+            assert!(super::CALL_DETAILS.contains(&entry), "{code:?}:{entry}");
+        }
+    }
 }

@@ -1,17 +1,23 @@
-//! Commands that only look: status, why, history, ping, health.
+//! Commands that only look: status, history, ping, health.
 
 use super::flags::Args;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
-use super::{Failure, connect, exit, paths, print};
+use super::{Failure, connect, exit, paths, print, story, when};
 use crate::base::units;
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
+use crate::sys::terminal;
+use core::time::Duration;
 use serde_json::{Value, json};
+use std::io::ErrorKind;
+
+/// A daemon that needs longer to tell how it is does not answer at all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     if let [name] = args.operands.as_slice() {
-        return one(args, name);
+        return story::one(args, name);
     }
     let paths = paths(args)?;
     let mut client = match connect(args) {
@@ -22,7 +28,16 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         let result: Value = client.call("service.list", &json!({ "names": args.operands }))?;
         return finish(args, &result, table);
     }
-    let result: Value = client.call("daemon.status", &json!({}))?;
+    client.set_timeout(Some(ANSWER_LIMIT));
+    client.set_patience(ANSWER_LIMIT);
+    let result: Value = match client.call("daemon.status", &json!({})) {
+        Err(ClientError::Io(e)) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+            let at = paths.socket.display();
+            let failure = Failure::code(Code::Unavailable, format!("hob hangs: it does not answer at {at}"));
+            return last_state(args, &paths, failure.hint("'hob stop --force' ends it and all its jobs"));
+        }
+        other => other?,
+    };
     finish(args, &result, |r| format!("{}{}", head(r), table(r)))?;
     let failed = rows(&result).any(|s| s["state"] == "failed");
     Ok(if failed { exit::FAILED } else { exit::OK })
@@ -36,8 +51,8 @@ fn last_state(args: &Args, paths: &crate::base::paths::Paths, failure: Failure) 
         print(&format!("{}\n", json!({ "running": false, "last": state })))?;
         return Ok(failure.exit);
     }
-    let when = state["written"].as_str().unwrap_or("an unknown time");
-    Err(Failure { message: format!("{} (last heartbeat at {when})", failure.message), ..failure })
+    let when = state["written"].as_str().map_or_else(|| "an unknown time".to_owned(), when::moment);
+    Err(Failure { message: format!("{} (it was last seen at {when})", failure.message), ..failure })
 }
 
 fn head(r: &Value) -> String {
@@ -50,7 +65,7 @@ fn head(r: &Value) -> String {
         r["pid"]
     );
     if let Some(e) = r["config_error"].as_str() {
-        line.push_str(&format!("the config file has errors, the one before is in effect:\n{}\n", e.trim_end()));
+        line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
     }
     for problem in r["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !is_shown_elsewhere(r, problem) {
@@ -70,36 +85,53 @@ fn rows(r: &Value) -> impl Iterator<Item = &Value> {
     r["services"].as_array().into_iter().flatten()
 }
 
+/// The columns that a narrow terminal goes without, the first to go first.
+const SPARE: [&str; 4] = ["CPU", "MEMORY", "RESTARTS", "PID"];
+
 fn table(r: &Value) -> String {
     if rows(r).next().is_none() {
         return "no services; 'hob config path' shows where to add some\n".to_owned();
     }
+    let columns = terminal::columns();
+    let mut spared = 0;
+    loop {
+        let t = table_without(r, SPARE.get(..spared).unwrap_or(&SPARE));
+        if spared == SPARE.len() || columns.is_none_or(|c| t.fits(c)) {
+            return t.print_within(columns);
+        }
+        spared += 1;
+    }
+}
+
+fn table_without(r: &Value, spared: &[&str]) -> Table {
     let paint = Paint { on: colours() };
     let mut t = Table::default();
-    t.row()
-        .cell("NAME")
-        .cell("STATE")
-        .number("PID")
-        .number("UPTIME")
-        .number("RESTARTS")
-        .number("MEMORY")
-        .number("CPU")
-        .cell("LAST ERROR");
+    let numbers = ["PID", "UPTIME", "RESTARTS", "MEMORY", "CPU"].into_iter().filter(|c| !spared.contains(c));
+    t.row().cell("NAME").cell("STATE");
+    numbers.clone().for_each(|c| {
+        t.number(c);
+    });
+    t.cell("LAST ERROR");
     for s in rows(r) {
         let state = s["state"].as_str().unwrap_or("?");
         let shown = if s["flapping"] == true { format!("{state} (flapping)") } else { state.to_owned() };
-        let number = |k: &str| s[k].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string());
-        t.row()
-            .cell(s["name"].as_str().unwrap_or("?"))
-            .painted(shown.clone(), paint.state(state, &shown))
-            .number(number("pid"))
-            .number(s["uptime_secs"].as_f64().map_or_else(|| "-".to_owned(), ago))
-            .number(number("restarts"))
-            .number(s["memory"].as_u64().map_or_else(|| "-".to_owned(), units::human_size))
-            .number(s["cpu_secs"].as_f64().map_or_else(|| "-".to_owned(), |c| format!("{c:.2} s")))
-            .cell(note(s));
+        t.row().cell(s["name"].as_str().unwrap_or("?")).painted(shown.clone(), paint.state(state, &shown));
+        numbers.clone().for_each(|c| {
+            t.number(figure(s, c).unwrap_or_else(|| "-".to_owned()));
+        });
+        t.cell(note(s));
     }
-    t.print()
+    t
+}
+
+fn figure(s: &Value, column: &str) -> Option<String> {
+    match column {
+        "PID" => s["pid"].as_u64().map(|n| n.to_string()),
+        "UPTIME" => s["uptime_secs"].as_f64().map(ago),
+        "RESTARTS" => s["restarts"].as_u64().map(|n| n.to_string()),
+        "MEMORY" => s["memory"].as_u64().map(units::human_size),
+        _ => s["cpu_secs"].as_f64().map(|c| format!("{c:.2} s")),
+    }
 }
 
 /// What stands in the last column: what it waits for, else its last error.
@@ -112,60 +144,12 @@ fn note(s: &Value) -> String {
             return format!("{text}{list}");
         }
     }
-    s["last_error"].as_str().unwrap_or("").to_owned()
-}
-
-fn one(args: &Args, name: &str) -> Result<u8, Failure> {
-    let mut client = connect(args)?;
-    let service: Value = client.call("service.get", &json!({ "name": name }))?;
-    if args.has("json") {
-        print(&format!("{service}\n"))?;
-        return Ok(exit::OK);
+    let by_hand = s["overridden"] == true;
+    match (by_hand, s["desired"].as_str(), s["last_error"].as_str()) {
+        (true, Some("down"), _) => "a person stopped it".to_owned(),
+        (true, _, None) => "a person started it".to_owned(),
+        (_, _, error) => error.unwrap_or("").to_owned(),
     }
-    let why: Value = client.call("daemon.why", &json!({ "name": name }))?;
-    let mut text = String::new();
-    let s = service.get("service").unwrap_or(&service);
-    text.push_str(&table(&json!({ "services": [s] })));
-    text.push('\n');
-    text.push_str(&story(&why));
-    print(&text)?;
-    Ok(exit::OK)
-}
-
-pub(crate) fn why(args: &Args) -> Result<u8, Failure> {
-    let name = args.operands.first().map_or("", String::as_str);
-    let result: Value = connect(args)?.call("daemon.why", &json!({ "name": name }))?;
-    finish(args, &result, story)
-}
-
-fn story(r: &Value) -> String {
-    let paint = Paint { on: colours() };
-    let state = r["state"].as_str().unwrap_or("?");
-    let name = r["name"].as_str().unwrap_or("?");
-    let mut t = format!("{} {}\n", paint.colour("1", name), paint.state(state, r["summary"].as_str().unwrap_or(state)));
-    let mut lines = |title: &str, value: &Value| {
-        let list: Vec<&str> = match value {
-            Value::String(s) if !s.is_empty() => vec![s],
-            Value::Array(a) => a.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if !list.is_empty() {
-            t.push_str(&format!("\n{title}\n"));
-            for l in list {
-                t.push_str(&format!("  {l}\n"));
-            }
-        }
-    };
-    lines("What happened", &r["story"]);
-    lines("What comes next", &r["next"]);
-    lines("What you can do", &r["todo"]);
-    if r["runs"].as_array().is_some_and(|a| !a.is_empty()) {
-        t.push_str("\nRuns\n");
-        for line in runs(r).lines() {
-            t.push_str(&format!("  {line}\n"));
-        }
-    }
-    t
 }
 
 pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
@@ -180,8 +164,8 @@ fn runs(r: &Value) -> String {
     t.row().number("RUN").cell("STARTED").number("LASTED").cell("END").number("CPU").number("MEMORY").cell("CAUSE");
     for run in r["runs"].as_array().into_iter().flatten() {
         t.row()
-            .number(run["run"].to_string())
-            .cell(run["started"].as_str().unwrap_or("-"))
+            .number(run["number"].to_string())
+            .cell(run["started"].as_str().map_or_else(|| "-".to_owned(), when::moment))
             .number(run["duration_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| lasted(ms / 1000.0)))
             .cell(run["outcome"].as_str().unwrap_or("runs"))
             .number(run["cpu_secs"].as_f64().map_or_else(|| "-".to_owned(), |c| format!("{c:.2} s")))
@@ -197,7 +181,7 @@ pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
 }
 
 pub(crate) fn get(args: &Args) -> Result<u8, Failure> {
-    one(args, args.operands.first().map_or("", String::as_str))
+    story::one(args, args.operands.first().map_or("", String::as_str))
 }
 
 pub(crate) fn ping(args: &Args) -> Result<u8, Failure> {
@@ -206,7 +190,7 @@ pub(crate) fn ping(args: &Args) -> Result<u8, Failure> {
     let result: Value = client.call("ping", &json!({}))?;
     let took = begin.elapsed();
     finish(args, &result, |r| {
-        format!("hob {} answers in {} us\n", r["version"].as_str().unwrap_or("?"), took.as_micros())
+        format!("hob {} answers in {}\n", r["version"].as_str().unwrap_or("?"), units::human_duration(took))
     })
 }
 

@@ -1,36 +1,74 @@
-//! Times on the command line: how long ago, a local time, or RFC 3339 with a zone.
+//! Moments for people: the protocol's UTC stamps as short local time. Reads the clock and the local time zone.
 
-use crate::base::time::{Civil, Wall};
-use crate::base::units::parse_duration;
+use crate::base::time::Wall;
 use crate::sys::clock;
 
-/// What can be written, for messages.
-const FORMS: &str =
-    "\"10m\" (ago), \"18:09\" (today), \"2026-11-20 18:09:38\" (local time) or \"2026-11-20T18:09:38Z\"";
+/// `2026-11-20T18:09:38.123Z`, the only form in which hob writes a moment.
+const STAMP: &[u8] = b"0000-00-00T00:00:00.000Z";
 
-/// The moment that a text means.
-///
-/// # Errors
-/// A sentence that says what can be written.
-pub(crate) fn parse(text: &str, now: Wall) -> Result<Wall, String> {
-    let text = text.trim();
-    let ago = text.strip_suffix(" ago").unwrap_or(text);
-    if let Ok(before) = parse_duration(ago) {
-        let before = i64::try_from(before.as_millis()).unwrap_or(i64::MAX);
-        return Ok(Wall(now.0.saturating_sub(before)));
+/// A stamp as local time: `19:09:38` today, `2026-11-19 19:09:38` on other days; anything else as it is.
+pub(crate) fn moment(stamp: &str) -> String {
+    parse(stamp).map_or_else(|| stamp.to_owned(), |wall| short(wall, clock::now().wall, clock::local_offset))
+}
+
+/// The same for every stamp in a text.
+pub(crate) fn moments(text: &str) -> String {
+    let now = clock::now().wall;
+    replace(text, |wall| short(wall, now, clock::local_offset))
+}
+
+/// The stamp that a text begins with as local time, and what follows it.
+pub(crate) fn leading(text: &str) -> Option<(String, &str)> {
+    let (stamp, rest) = text.split_at_checked(STAMP.len())?;
+    parse(stamp).map(|wall| (short(wall, clock::now().wall, clock::local_offset), rest))
+}
+
+fn short(wall: Wall, now: Wall, offset: impl Fn(Wall) -> i64) -> String {
+    let local = |w: Wall| Wall(w.0.saturating_add(offset(w).saturating_mul(1000))).utc();
+    let (year, month, day, hour, minute, second, _) = local(wall);
+    let today = local(now);
+    let time = format!("{hour:02}:{minute:02}:{second:02}");
+    if (year, month, day) == (today.0, today.1, today.2) {
+        time
+    } else {
+        format!("{year:04}-{month:02}-{day:02} {time}")
     }
-    if let Some(wall) = Wall::parse(text) {
-        return Ok(wall);
+}
+
+fn replace(text: &str, shown: impl Fn(Wall) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        match rest.split_at_checked(STAMP.len()).and_then(|(stamp, tail)| Some((parse(stamp)?, tail))) {
+            Some((wall, tail)) => {
+                out.push_str(&shown(wall));
+                rest = tail;
+            }
+            None => {
+                out.push(first);
+                rest = rest.get(first.len_utf8()..).unwrap_or("");
+            }
+        }
     }
-    let today = clock::local_date(now).map(|(year, month, day)| format!("{year:04}-{month:02}-{day:02}"));
-    let dated = match (text, &today) {
-        ("now", _) => return Ok(now),
-        ("today", Some(today)) => today.clone(),
-        (time, Some(today)) if time.contains(':') && !time.contains('-') => format!("{today} {time}"),
-        _ => text.to_owned(),
-    };
-    let civil = Civil::read(&dated).filter(|(_, rest)| rest.is_empty()).map(|(civil, _)| civil);
-    civil.and_then(clock::of_local).ok_or_else(|| format!("'{text}' is not a time; write {FORMS}"))
+    out
+}
+
+fn parse(stamp: &str) -> Option<Wall> {
+    let fits = |(b, form): (u8, &u8)| if *form == b'0' { b.is_ascii_digit() } else { b == *form };
+    if stamp.len() != STAMP.len() || !stamp.bytes().zip(STAMP).all(fits) {
+        return None;
+    }
+    let part = |from: usize, to: usize| stamp.get(from..to)?.parse::<i64>().ok();
+    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
+    let (hour, minute, second, ms) = (part(11, 13)?, part(14, 16)?, part(17, 19)?, part(20, 23)?);
+    // Days are counted from 0000-03-01, so that the leap day is the last of its year.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, yoe) = (year.div_euclid(400), year.rem_euclid(400));
+    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+    let wall = Wall((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + ms);
+    // A month 13 or a second 61 would come back as something else.
+    (wall.to_string() == stamp).then_some(wall)
 }
 
 #[cfg(test)]
@@ -38,25 +76,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_ago_and_zones_are_heeded() {
-        let now = Wall(1_795_197_378_123);
-        assert_eq!(parse("10m", now), Ok(Wall(now.0 - 600_000)));
-        assert_eq!(parse("1h30m ago", now), Ok(Wall(now.0 - 5_400_000)));
-        assert_eq!(parse("2026-11-20T17:56:18Z", now), Ok(Wall(1_795_197_378_000)));
-        assert_eq!(parse("now", now), Ok(now));
-        for wrong in ["", "soon", "5", "25:00", "2026-13-01", "2026-11-20 18", "10m later"] {
-            assert!(parse(wrong, now).is_err_and(|e| e.contains("\"10m\" (ago)")), "{wrong}");
+    fn stamps_are_read_back() {
+        for ms in [0, 951_782_400_000, 1_795_197_378_123, 68_169_599_999, 4_107_542_399_999] {
+            assert_eq!(parse(&Wall(ms).to_string()), Some(Wall(ms)));
+        }
+        for bad in ["", "2026-13-20T18:09:38.123Z", "2026-02-30T18:09:38.123Z", "2026-11-20 18:09:38.123Z"] {
+            assert_eq!(parse(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn local_times_are_those_of_the_clock_on_the_wall() {
-        let now = clock::now().wall;
-        let midnight = parse("today", now).unwrap();
-        assert_eq!(parse("00:00", now), Ok(midnight));
-        assert_eq!(parse("00:01:30", now), Ok(Wall(midnight.0 + 90_000)));
-        let (year, month, day) = clock::local_date(now).unwrap();
-        assert_eq!(parse(&format!("{year:04}-{month:02}-{day:02}"), now), Ok(midnight));
-        assert!(midnight <= now && now.0 - midnight.0 < 25 * 3_600_000);
+    fn today_needs_no_date_and_the_day_is_the_local_one() {
+        let at = |s: &str| parse(s).unwrap();
+        let now = at("2026-11-20T22:30:00.000Z");
+        assert_eq!(short(at("2026-11-20T18:09:38.999Z"), now, |_| 0), "18:09:38");
+        assert_eq!(short(at("2026-11-19T18:09:38.000Z"), now, |_| 0), "2026-11-19 18:09:38");
+        assert_eq!(short(at("2026-11-20T22:09:38.000Z"), now, |_| 7200), "00:09:38");
+        assert_eq!(short(at("2026-11-20T21:09:38.000Z"), now, |_| 7200), "2026-11-20 23:09:38");
+        assert_eq!(short(at("2026-11-20T02:00:00.000Z"), now, |_| -5 * 3600), "2026-11-19 21:00:00");
+    }
+
+    #[test]
+    fn stamps_inside_a_text_are_replaced_and_nothing_else() {
+        let text = "\u{fc}ber 2026-11-20T18:09:38.123Z, not 2026-11-20";
+        assert_eq!(replace(text, |_| "T".to_owned()), "\u{fc}ber T, not 2026-11-20");
     }
 }

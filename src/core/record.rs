@@ -90,6 +90,9 @@ pub struct Meta {
     v: u32,
     pub next_run: u64,
     pub keeper: String,
+    /// Runs from this number on were found without a record and are still being cleared away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<u64>,
 }
 
 /// A shutdown that has begun; void under another keeper.
@@ -114,6 +117,23 @@ pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
         Some((RunId(run), Arc::from(named.service)))
     };
     entities.iter().filter_map(one).collect()
+}
+
+/// Whether the journal has runs that an earlier keeper left, or that were found without a record, and that are not
+/// cleared away yet: then their processes have to be looked for again, however many daemons this keeper has had.
+#[must_use]
+pub fn has_left_runs(entities: &[Entity], keeper: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kept {
+        keeper: String,
+        #[serde(default)]
+        unseen: Option<u64>,
+    }
+    entities.iter().any(|e| {
+        let run = e.key.starts_with("run/");
+        let kept = e.json.as_deref().filter(|_| run || e.key == "meta").map(serde_json::from_str::<Kept>);
+        matches!(kept, Some(Ok(kept)) if kept.unseen.is_some() || run && kept.keeper != keeper)
+    })
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -220,8 +240,8 @@ pub fn run_gone(run: RunId) -> Entity {
 }
 
 #[must_use]
-pub fn meta(next_run: u64, keeper: &str) -> Entity {
-    entity("meta".to_owned(), &Meta { v: VERSION, next_run, keeper: keeper.to_owned() })
+pub fn meta(next_run: u64, keeper: &str, unseen: Option<u64>) -> Entity {
+    entity("meta".to_owned(), &Meta { v: VERSION, next_run, keeper: keeper.to_owned(), unseen })
 }
 
 #[must_use]
@@ -348,6 +368,15 @@ mod tests {
         record.restore(&mut back, true);
         assert_eq!((back.choice, back.until, &back.cause), (s.choice, s.until, &s.cause));
         assert_eq!(back.counters, s.counters);
+    }
+
+    #[test]
+    fn runs_that_an_earlier_keeper_left_are_known_until_they_are_gone() {
+        let run = |keeper: &str| kept("run/7", &format!(r#"{{"v":1,"service":"a","keeper":"{keeper}"}}"#));
+        assert!(!has_left_runs(&[meta(8, "old", None), run("new"), kept("service/a", "{}")], "new"));
+        assert!(has_left_runs(&[meta(8, "new", None), run("old")], "new"));
+        assert!(has_left_runs(&[meta(8, "new", Some(7))], "new"));
+        assert!(!has_left_runs(&[kept("run/x", "{"), kept("meta", "")], "new"));
     }
 
     #[test]

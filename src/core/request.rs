@@ -97,7 +97,7 @@ impl Core {
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
         if let Some(key) = &asked.key {
             match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
-                Verdict::New => {}
+                Verdict::New | Verdict::Resume => {}
                 Verdict::Join => return false,
                 Verdict::Replay(result) => {
                     self.reply(asked.req, result, true, out);
@@ -180,6 +180,13 @@ impl Core {
             let text = format!("how to start {} is not known: the config could not be read", self.table[*i].name);
             let error = RpcError::new(Code::Unavailable, text).hint("correct the config, then `hob reload`");
             return self.reply(asked.req, Err(error), false, out);
+        }
+        if op != Op::Stop && self.keys.is_resumed(asked.req) {
+            let items = places.iter().map(|i| Item::begun(*i, &self.table[*i])).collect();
+            return self.wait(asked, Op::Restart, items, Waiting { wait: change.wait, timeout: change.timeout });
+        }
+        if op != Op::Stop && change.wait {
+            self.keys.note(self.now, asked.req, out);
         }
         let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();

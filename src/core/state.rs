@@ -66,6 +66,8 @@ pub struct Core {
     pub(super) wishes: BTreeMap<String, Choice>,
     pub(super) orphans: BTreeMap<RunId, Orphan>,
     pub(super) next_run: u64,
+    /// While there are orphans: the first number of a run that never was on record.
+    pub(super) unseen: Option<u64>,
     pub(super) events: Events,
     pub(super) keys: Keys,
     pub(super) waits: Vec<Wait>,
@@ -95,6 +97,12 @@ impl Core {
         self.settle(out);
     }
 
+    /// Whether there is a service of this name.
+    #[must_use]
+    pub fn knows(&self, service: &str) -> bool {
+        self.table.find(service).is_some()
+    }
+
     /// When `step` has to be called with `Input::Tick` at the latest; `None` when nothing will ever be due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
@@ -119,7 +127,7 @@ impl Core {
                     found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
                 }
                 Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
-                Section::Meta if cursor.is_none() && room > 0 => found.push(record::meta(self.next_run, keeper)),
+                Section::Meta if cursor.is_none() && room > 0 => found.push(self.meta()),
                 Section::Runs => {
                     let after = cursor.and_then(record::run_of).unwrap_or_default();
                     let open = self.runs.range((Excluded(after), Unbounded)).map(|(_, i)| &self.table[*i]);
@@ -284,7 +292,11 @@ impl Core {
     }
 
     pub(super) fn save_meta(&self, out: &mut Out) {
-        out.records.push(record::meta(self.next_run, &self.facts.keeper));
+        out.records.push(self.meta());
+    }
+
+    fn meta(&self) -> Entity {
+        record::meta(self.next_run, &self.facts.keeper, self.unseen)
     }
 
     /// Output of this run is still to come.

@@ -74,6 +74,11 @@ impl Item {
         }
     }
 
+    /// One that a daemon before this one began to start: whatever run there is came from that.
+    pub(super) fn begun(i: usize, s: &Service) -> Item {
+        Item { run: None, ..Item::new(i, s) }
+    }
+
     fn look(&self, op: Op, s: &Service) -> Look {
         match op {
             Op::Stop => self.look_stop(s),

@@ -4,7 +4,7 @@ use super::gear::{Job, Outlet};
 use super::pool::Lane;
 use super::{Daemon, Held, start};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
-use crate::config::{DaemonSpec, Level};
+use crate::config::{Config, DaemonSpec, Level};
 use crate::core::{Await, Effect, Input, Out, Start, StartError};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// How many running jobs are measured by the loop itself; more are left to the pool.
 const MEASURED_INLINE: usize = 32;
 
+/// What the pool calls the reading of the config.
+pub(super) const LOADING: &str = "reading the config";
+
 impl Daemon {
     /// Runs a round's effects in list order; their results are the next round's inputs.
     pub(super) fn run(&mut self, out: &mut Out) {
@@ -24,7 +27,7 @@ impl Daemon {
         }
     }
 
-    fn effect(&mut self, effect: Effect) {
+    pub(super) fn effect(&mut self, effect: Effect) {
         let now = self.gear.now;
         match effect {
             Effect::Start(start) => self.start_child(*start),
@@ -73,7 +76,10 @@ impl Daemon {
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
-            Effect::Ready => self.gear.link.ready(),
+            Effect::Ready => {
+                self.gear.link.ready();
+                self.settle_at = Some(now.mono + super::SETTLE_AFTER);
+            }
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }
@@ -184,10 +190,27 @@ impl Daemon {
         }
     }
 
+    /// One after the other: of two that read at once, the one that read last must not be told first.
     fn load_config(&mut self, req: Option<ReqId>) {
-        let path = self.paths.config.clone();
-        let job = move || Job::Config { req, result: start::read_config(&path).map(Box::new) };
-        self.gear.bulk("reading the config", job);
+        self.loads.push_back(req);
+        if self.loads.len() == 1 {
+            self.load_next();
+        }
+    }
+
+    fn load_next(&mut self) {
+        if !self.loads.is_empty() {
+            let paths = Arc::clone(&self.paths);
+            self.gear.bulk(LOADING, move || Job::Config(start::take_config(&paths).map(Box::new)));
+        }
+    }
+
+    /// The config was read for the first that asked.
+    pub(super) fn loaded(&mut self, result: Result<Box<Config>, String>) {
+        if let Some(req) = self.loads.pop_front() {
+            self.inputs.push(Input::ConfigRead { req, result });
+        }
+        self.load_next();
     }
 
     /// New settings of the daemon itself.

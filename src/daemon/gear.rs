@@ -33,10 +33,7 @@ pub(super) enum Job {
     Logs(logs::Read),
     Journal(journal::Ended),
     /// The config file was read and checked.
-    Config {
-        req: Option<ReqId>,
-        result: Result<Box<Config>, String>,
-    },
+    Config(Result<Box<Config>, String>),
     Usage {
         req: ReqId,
         usage: Vec<(RunId, Usage)>,

@@ -37,6 +37,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+/// How long after everything has come up the memory is given back that this took.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
 /// A reply that waits for a sync of the journal.
 struct Held {
     token: u64,
@@ -61,6 +64,8 @@ struct Daemon {
     paths: Arc<crate::base::paths::Paths>,
     /// Replies in order of the sync they wait for.
     held: VecDeque<Held>,
+    /// Who asked for the config to be read; it is being read for the first of them.
+    loads: VecDeque<Option<ReqId>>,
     /// What the core is told in the next round.
     inputs: Vec<Input>,
     out: Out,
@@ -76,6 +81,8 @@ struct Daemon {
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     exit: Option<u8>,
+    /// When to give back what coming up took.
+    settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
 }
@@ -145,6 +152,7 @@ impl Daemon {
             self.capture.deadline(),
             self.journal.next_deadline(),
             self.accept_at,
+            self.settle_at,
         ];
         let next = next.into_iter().flatten().min()?;
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
@@ -206,6 +214,7 @@ impl Daemon {
         }
         if self.gear.link.gone() && !self.told_gone {
             self.told_gone = true;
+            self.children.keeper_gone();
             self.gear.log(Level::Error, "the keeper has died: stopping all jobs");
             self.inputs.push(Input::KeeperGone);
         }
@@ -251,6 +260,9 @@ impl Daemon {
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
+                    if name == exec::LOADING {
+                        self.loaded(Err(format!("hob failed while it read the config: {message}")));
+                    }
                 }
             }
         }
@@ -272,7 +284,7 @@ impl Daemon {
             Job::Copied => self.capture.caught_up(now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
-            Job::Config { req, result } => self.inputs.push(Input::ConfigRead { req, result }),
+            Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
@@ -302,6 +314,10 @@ impl Daemon {
         }
         if past(self.accept_at) {
             self.accept();
+        }
+        if past(self.settle_at) {
+            self.settle_at = None;
+            sys::memory::settle();
         }
         if past(self.core.next_deadline()) {
             self.inputs.push(Input::Tick);
@@ -333,8 +349,9 @@ impl Daemon {
         self.write_events();
     }
 
-    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of rounds
-    /// without records go with those of the next: what such a round did is found out again by a next daemon, with its events.
+    /// The round's records in one write, and its events in another, before anything of it is done or told. Events of
+    /// rounds without records go with those of the next: what such a round did is found out again by a next daemon,
+    /// with its events.
     fn write_round(&mut self, out: &mut Out) {
         for effect in &out.effects {
             if let crate::core::Effect::Event { line, .. } = effect {

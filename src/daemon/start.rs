@@ -9,18 +9,18 @@ use crate::base::control::ToDaemon;
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, Config, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
-use crate::core::{Boot, Core, Input, Out, record};
+use crate::core::{Boot, Core, Effect, Input, Out, record};
 use crate::sys;
 use crate::sys::table::RunTable;
 use capture::copy::Copy;
 use capture::desk::Words;
 use core::time::Duration;
 use mio::Interest;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
@@ -35,6 +35,8 @@ pub struct Options {
     pub command: Option<Vec<OsString>>,
     /// Say nothing to standard error.
     pub quiet: bool,
+    /// The hob before this one ended properly, or there was none.
+    pub clean: bool,
     /// Its name, where it is not that of its program.
     pub name: Option<String>,
 }
@@ -45,6 +47,7 @@ pub struct Options {
 /// When it was not started by a keeper, or the system refuses what nothing works without.
 pub fn run(options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
+    sys::memory::one_heap();
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
     let mut daemon = Daemon::start(options, link, handover)?;
@@ -56,32 +59,26 @@ pub fn run(options: Options) -> io::Result<u8> {
 impl Daemon {
     fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
         let paths = Arc::new(options.paths);
+        let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
         if main.is_some() {
             // Who runs one command wants to see its words, and of hob's only what is wrong.
             gear.log.limit_stderr(Level::Warn);
         }
-        let mut boot = Boot {
-            keeper_pid: handover.keeper_pid,
-            daemon_pid: std::process::id(),
-            generation: handover.generation,
-            keeper_key: keeper_key(&handover.table),
-            version: env!("CARGO_PKG_VERSION"),
-            keeper_started: handover.table.keeper_start().0,
-            ..Boot::default()
-        };
+        let mut boot = boot_by(&handover);
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
-        let (journal, ring) = restore(&paths, bare, &mut boot, &mut gear);
-        configure(&paths, main.is_some(), &mut boot, &mut gear);
+        let (journal, ring) = restore(&paths, bare, &mut clean, &mut boot, &mut gear);
+        let config_problem = configure(&paths, main.is_some(), &mut boot, &mut gear);
         boot.main = main.map(|(name, spec)| (name, in_container(spec, &mut boot.config.daemon)));
         let words: Arc<dyn Words> = Arc::new(handover.table.clone());
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
-        let services = adopt(handover.held, &mut boot, &mut children, &mut capture, &mut gear);
+        let held = held_for(handover.held.keys());
+        let services = adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear);
         capture.start(gear.now, &mut gear)?;
         let listener = listener(handover.listener, &mut gear)?;
         let copy =
@@ -92,6 +89,7 @@ impl Daemon {
             streams: logs::Streams::default(),
             admission: conn::Admission::default(),
             held: VecDeque::new(),
+            loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),
             accept_at: None,
@@ -100,6 +98,7 @@ impl Daemon {
             reniced: 0,
             bare,
             exit: None,
+            settle_at: None,
             _lock: handover.lock,
             gear,
             children,
@@ -112,16 +111,30 @@ impl Daemon {
             paths,
             services,
         };
-        daemon.settings(boot.config.daemon.clone());
-        daemon.inputs.push(Input::Boot(Box::new(boot)));
-        daemon.early(handover.early);
-        // Clients that have connected meanwhile are answered in the first turn.
-        daemon.rounds();
-        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
-        daemon.journal.want(daemon.journal.sync_token());
+        daemon.begin(boot, config_problem, handover.early);
+        daemon.drop_unknown(held);
         daemon.gear.link.up();
         daemon.accept();
         Ok(daemon)
+    }
+
+    /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
+    fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) {
+        self.settings(boot.config.daemon.clone());
+        self.inputs.push(Input::Boot(Box::new(boot)));
+        self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
+        self.early(early);
+        self.rounds();
+        // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
+        self.journal.want(self.journal.sync_token());
+    }
+
+    /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
+    /// service is nobody.
+    fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
+        for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
+            self.effect(Effect::Remove { service });
+        }
     }
 
     /// What the keeper said while it handed over.
@@ -196,20 +209,42 @@ fn gear(
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
 }
 
+/// What the keeper alone says of this start.
+fn boot_by(handover: &link::Handover) -> Boot {
+    Boot {
+        keeper_pid: handover.keeper_pid,
+        daemon_pid: std::process::id(),
+        generation: handover.generation,
+        keeper_key: keeper_key(&handover.table),
+        version: env!("CARGO_PKG_VERSION"),
+        keeper_started: handover.table.keeper_start().0,
+        ..Boot::default()
+    }
+}
+
 /// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.
 fn keeper_key(table: &RunTable) -> String {
     format!("{:016x}-{}-{}", table.boot_hash(), table.keeper_start().0.0, table.keeper_pid())
 }
 
 /// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
-fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+fn restore(
+    paths: &Paths,
+    bare: bool,
+    clean: &mut bool,
+    boot: &mut Boot,
+    gear: &mut Gear,
+) -> (Journal, events::EventLog) {
     if bare {
+        *clean = false;
         return (Journal::none().journal, events::EventLog::open(&paths.state).log);
     }
     let loaded = Journal::open(&paths.state).unwrap_or_else(|e| {
         gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
+        *clean = false;
         Journal::none()
     });
+    *clean &= loaded.reports.is_empty();
     for report in loaded.reports {
         gear.log(Level::Warn, report);
     }
@@ -223,24 +258,55 @@ fn restore(paths: &Paths, bare: bool, boot: &mut Boot, gear: &mut Gear) -> (Jour
 }
 
 /// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
-/// mended.
-fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) {
+/// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is wrong
+/// with the file.
+fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
+    let copy = config_in_effect(paths);
+    if boot.generation > 1
+        && let Ok(config) = read_config(&copy)
+    {
+        boot.config = config;
+        return read_config(&paths.config).err();
+    }
+    // One of an earlier keeper must not come back.
+    if copy.exists()
+        && let Err(e) = sys::file::remove(&copy)
+    {
+        gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
+    }
     if !paths.config.exists() {
         if has_main {
-            return;
+            return None;
         }
         match write_default(&paths.config) {
             Ok(()) => gear.log(Level::Info, format!("made a config with examples: {}", paths.config.display())),
             Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", paths.config.display())),
         }
     }
-    match read_config(&paths.config) {
+    match take_config(paths) {
         Ok(config) => boot.config = config,
         Err(errors) => {
             gear.log(Level::Error, format!("the config has errors, so no service is started by it:\n{errors}"));
             boot.config_error = Some(errors);
         }
     }
+    None
+}
+
+/// Where the text of the config that is in effect is kept for the next daemon of this keeper.
+fn config_in_effect(paths: &Paths) -> PathBuf {
+    paths.state.join("config.json")
+}
+
+/// Reads and checks the config file, and keeps its text as the one in effect before anything of it is.
+pub(super) fn take_config(paths: &Paths) -> Result<Config, String> {
+    let (config, text) = read_text(&paths.config)?;
+    // Without a copy the next daemon reads the file itself.
+    let copy = config_in_effect(paths);
+    if sys::file::atomic_write(&copy, &text, 0o600, false).is_err() {
+        let _ = sys::file::remove(&copy);
+    }
+    Ok(config)
 }
 
 fn write_default(path: &Path) -> io::Result<()> {
@@ -251,11 +317,16 @@ fn write_default(path: &Path) -> io::Result<()> {
 }
 
 /// Reads and checks a config file; an error is the text of all that is wrong.
-pub(super) fn read_config(path: &Path) -> Result<Config, String> {
+fn read_config(path: &Path) -> Result<Config, String> {
+    read_text(path).map(|(config, _)| config)
+}
+
+fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
-    config::parse_bytes(&bytes, &name, sys::signals::platform())
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok((config, bytes))
 }
 
 /// The numbers of users and groups that are granted access, and those that are not known here.
@@ -279,9 +350,17 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
     (admission, unknown)
 }
 
+/// The services that the keeper holds anything for.
+fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> {
+    let notify = child::notify_label("");
+    let service = |l: &'a String| l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
+    labels.filter_map(service).map(Arc::from).collect()
+}
+
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
 fn adopt(
     held: BTreeMap<String, Vec<OwnedFd>>,
+    clean: bool,
     boot: &mut Boot,
     children: &mut child::Children,
     capture: &mut capture::Capture,
@@ -299,8 +378,11 @@ fn adopt(
     }
     let services = record::services_of_runs(&boot.entities);
     boot.table = children.adopt(&mut gear.ctx(), &|run| services.get(&run).cloned());
-    if boot.generation == 1 {
-        boot.leftovers = children.leftovers(&gear.table);
+    // The first daemon of a keeper may have died before it had cleared away what it found.
+    let left = record::has_left_runs(&boot.entities, &boot.keeper_key);
+    if boot.generation == 1 || left {
+        // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
+        boot.leftovers = children.leftovers(&gear.table, !clean || left || !services.is_empty());
     }
     services
 }

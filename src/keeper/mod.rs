@@ -17,7 +17,7 @@ use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
 use crate::sys::wait::{self, Adopted, Reaped, Status};
-use crate::sys::{clock, spawn};
+use crate::sys::{clock, memory, spawn};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -148,7 +148,11 @@ struct Keeper {
     stopping: bool,
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
+    /// When it was last woken.
+    woke: Mono,
     done: Option<u8>,
+    /// Everything has come up: what that took can be given back.
+    settle: bool,
 }
 
 impl Keeper {
@@ -167,7 +171,9 @@ impl Keeper {
             stop: None,
             stopping: false,
             end_by: None,
+            woke: clock::now().mono,
             done: None,
+            settle: false,
         }
     }
 
@@ -175,12 +181,16 @@ impl Keeper {
         self.reap();
         loop {
             let now = clock::now().mono;
+            self.excuse(now.since(self.woke));
             if let Some(code) = self.end(now) {
                 return code;
             }
             self.start_if_due(now);
             self.send();
             let deadline = self.deadline(now);
+            if core::mem::take(&mut self.settle) {
+                memory::settle();
+            }
             let ready = self.sleep(now, deadline);
             if ready.channel {
                 self.receive();
@@ -293,14 +303,19 @@ impl Keeper {
             std::thread::sleep(RETRY);
             [chan::Ready { readable: true, writable: true }; 2]
         });
+        self.woke = clock::now().mono;
         if let Some(at) = deadline {
-            let late = clock::now().mono.since(at);
-            if late > FROZEN {
-                // Nobody could do anything meanwhile, so the time does not count.
-                self.end_by = self.end_by.map(|end| end + late);
-            }
+            self.excuse(self.woke.since(at));
         }
         Woken { channel: ready[0].readable, signals: ready[1].readable }
+    }
+
+    /// Time in which this process should have run and did not: the machine was frozen, be it in its sleep or at its
+    /// work. Nobody could do anything meanwhile, so it does not count.
+    fn excuse(&mut self, late: Duration) {
+        if late > FROZEN {
+            self.end_by = self.end_by.map(|end| end + late);
+        }
     }
 
     /// Takes all messages of the daemon.
@@ -339,7 +354,10 @@ impl Keeper {
                 self.held_count -= self.held.remove(&label).map_or(0, |fds| fds.len());
             }
             ToKeeper::Up => self.up(),
-            ToKeeper::Ready => self.notify_outer("READY=1"),
+            ToKeeper::Ready => {
+                self.notify_outer("READY=1");
+                self.settle = true;
+            }
             ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);

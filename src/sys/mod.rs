@@ -19,9 +19,12 @@ pub mod clock;
 mod end;
 pub mod file;
 pub mod logfile;
+pub mod mask;
+pub mod memory;
 pub mod net;
 mod plan;
 pub mod table;
+pub mod terminal;
 pub mod user;
 
 #[cfg(target_os = "linux")]

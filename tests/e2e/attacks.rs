@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Stdio;
 
 #[test]
 fn a_proper_end_leaves_nothing_to_report() {
@@ -20,7 +21,7 @@ fn what_the_last_heartbeat_left_tells_its_time() {
     home.ok(&["stop"]);
     home.wait_end();
     let (_, said) = home.fails(&["status"]);
-    assert!(said.contains("last heartbeat at 2") && !said.contains("unknown"), "{said}");
+    assert!(said.contains("it was last seen at ") && !said.contains("unknown"), "{said}");
 }
 
 #[test]
@@ -58,4 +59,116 @@ fn few_descriptors_limit_hob_without_stopping_it() {
     }
     home.ok(&["stop"]);
     assert!(home.wait_end().success());
+}
+
+#[test]
+fn a_restart_asked_for_with_a_key_is_made_once_over_a_death() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "sleep 0.3; echo up; exec sleep 1000", "ready": {"log": "up"} } } }"#,
+    );
+    home.wait_state("s", "running");
+    let total = |home: &Home| home.service("s")["runs_total"].as_u64().unwrap();
+    for round in 0..5 {
+        let before = total(&home);
+        let params = format!(r#"{{"name": "s", "wait": true, "request_key": "k{round}"}}"#);
+        let mut asking = home.command(&["call", "service.restart", &params]).stdout(Stdio::null()).spawn().unwrap();
+        wait("it is being restarted", || total(&home) == before + 1);
+        // The one who asks loses the connection and may ask again by himself; so does this test.
+        kill("KILL", home.pids().0);
+        home.call("service.restart", &params);
+        assert!(asking.wait().unwrap().code().is_some());
+        assert_eq!((home.state("s").as_str(), total(&home)), ("running", before + 1), "round {round}");
+    }
+}
+
+#[test]
+fn nothing_is_held_for_a_service_that_left_the_config_unseen() {
+    let with = r#"{ "services": { "keep": { "command": ["sleep", "1000"] }, "gone": { "command": "true" } } }"#;
+    let home = Home::running(with);
+    home.wait_state("keep", "running");
+    home.wait_state("gone", "finished");
+    let (daemon, keeper) = home.pids();
+    let descriptors = || std::fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+    let before = descriptors();
+    // It is removed while no daemon looks, as by one that dies before it has dropped what it held.
+    home.write_config(r#"{ "services": { "keep": { "command": ["sleep", "1000"] } } }"#);
+    std::fs::remove_file(home.path("state/config.json")).unwrap();
+    kill("KILL", daemon);
+    wait("its pipe is closed", || descriptors() == before - 2);
+}
+
+#[test]
+fn a_death_goes_on_with_the_config_that_was_in_effect() {
+    let config = r#"{ "services": { "s": { "command": ["sleep", "1000"], "min_delay": "0s" } } }"#;
+    let home = Home::running(config);
+    home.wait_state("s", "running");
+    let pid = home.pid("s");
+    for broken in [None, Some(r#"{ "services": { "s": "#), Some("{}")] {
+        match broken {
+            Some(text) => home.write_config(text),
+            None => std::fs::remove_file(home.path("hob.json")).unwrap(),
+        }
+        let (daemon, _) = home.pids();
+        kill("KILL", daemon);
+        assert_eq!((home.state("s").as_str(), home.pid("s")), ("running", pid), "with {broken:?} in the file");
+        let problem = home.call("daemon.status", "{}")["config_error"].as_str().map(str::to_owned);
+        assert_eq!(problem.is_none(), broken == Some("{}"), "{problem:?}");
+    }
+    // It is supervised as before, and a reload takes the file.
+    kill("KILL", pid);
+    wait("it is restarted", || home.state("s") == "running" && home.pid("s") != pid);
+    home.ok(&["reload"]);
+    wait("it goes", || !home.hob(&["status", "s"]).status.success());
+    // And the next death goes on with that.
+    kill("KILL", home.pids().0);
+    assert_eq!(home.call("service.list", "{}")["services"], serde_json::json!([]));
+}
+
+#[test]
+fn a_killed_keeper_leaves_no_tree_behind_without_control_groups() {
+    let mut home = Home::new("{}");
+    let mark = format!("{}/mark", home.dir.display());
+    let inner = format!("trap '' TERM; while :; do sleep 0.05; : {mark}; done");
+    let command = format!("trap '' TERM; setsid sh -c \"{inner}\" & echo up; while :; do sleep 0.05; done");
+    let service = serde_json::json!({ "command": command, "ready": { "log": "up" }, "stop_timeout": "300ms" });
+    home.write_config(&serde_json::json!({ "services": { "s": service } }).to_string());
+    home.start_by(&["env", "HOB_CGROUP=off"]);
+    home.wait_state("s", "running");
+    wait("its child runs", || processes(&mark).len() >= 2);
+    let (daemon, keeper) = home.pids();
+    kill("KILL", keeper);
+    home.reap();
+    wait("the daemon has ended", || !alive(daemon));
+    assert!(processes(&mark).is_empty(), "nothing is left of the tree");
+}
+
+#[test]
+fn status_and_start_do_not_wait_forever_for_a_daemon_that_hangs() {
+    let home = Home::running("{}");
+    wait("a heartbeat", || exists(&home.path("run/state.json")));
+    let (daemon, _) = home.pids();
+    kill("STOP", daemon);
+    let (_, said) = home.fails(&["status"]);
+    assert!(said.contains("last seen at "), "{said}");
+    let (_, said) = home.fails(&["start", "--timeout", "1s"]);
+    assert!(said.contains("did not answer"), "{said}");
+    kill("CONT", daemon);
+    home.ok(&["status"]);
+}
+
+#[test]
+fn a_stop_that_outlives_daemons_is_told_once() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "trap '' TERM; echo up; while :; do sleep 0.05; done",
+                                  "ready": { "log": "up" }, "stop_timeout": "1s" } } }"#,
+    );
+    home.wait_state("s", "running");
+    home.call("service.stop", r#"{"name": "s", "wait": false}"#);
+    for _ in 0..3 {
+        kill("KILL", home.pids().0);
+        home.call("ping", "{}");
+    }
+    home.wait_state("s", "stopped");
+    let events = home.call("event.history", r#"{"kinds": ["service.stopping", "service.exited"]}"#);
+    assert_eq!(events["events"].as_array().unwrap().len(), 2, "{events}");
 }

@@ -98,13 +98,8 @@ fn after_the_death_of_all_the_next_start_needs_nobody() {
     home.write_config(&config.to_string());
     home.start(&[]);
     home.wait_state("s", "running");
-    let (pid, (daemon, keeper)) = (home.pid("s"), home.pids());
-    // The daemon must not see its keeper die, so it is held first.
-    kill("STOP", daemon);
-    kill("KILL", keeper);
-    kill("KILL", daemon);
-    home.reap();
-    wait("both are gone", || !alive(daemon) && !alive(keeper));
+    let pid = home.pid("s");
+    kill_both(&mut home);
     assert!(alive(pid), "the service lived on");
     home.start(&[]);
     home.wait_state("s", "running");
@@ -123,4 +118,35 @@ fn a_stopped_service_stays_stopped_over_a_death() {
     kill("KILL", daemon);
     assert_eq!(home.state("b"), "stopped");
     assert_eq!(home.state("a"), "running");
+}
+
+#[test]
+fn a_death_while_the_leftovers_of_all_are_stopped_doubles_nothing() {
+    for cgroup in ["on", "off"] {
+        let mut home = Home::with_env("{}", "HOB_CGROUP", cgroup);
+        let mark = format!("{}-again", home.dir.display());
+        // It ends only by SIGKILL, so that the first daemon is still waiting for it when it dies.
+        let command = format!("trap '' TERM; while :; do sleep 0.1; : {mark}; done");
+        let config = serde_json::json!({ "services": { "s": { "command": command, "stop_timeout": "1s" } } });
+        home.write_config(&config.to_string());
+        home.start(&[]);
+        home.wait_state("s", "running");
+        let pid = home.pid("s");
+        kill_both(&mut home);
+        home.start(&[]);
+        kill("KILL", home.pids().0);
+        wait("a new one runs", || home.state("s") == "running" && home.pid("s") != pid);
+        assert!(!alive(pid), "the old one was stopped first");
+        wait("one new one runs", || processes(&mark).len() == 1);
+    }
+}
+
+/// Kills keeper and daemon at once. The daemon must not see its keeper die, so it is held first.
+fn kill_both(home: &mut Home) {
+    let (daemon, keeper) = home.pids();
+    kill("STOP", daemon);
+    kill("KILL", keeper);
+    kill("KILL", daemon);
+    home.reap();
+    wait("both are gone", || !alive(daemon) && !alive(keeper));
 }

@@ -31,7 +31,7 @@ fn each_line_begins_with_its_time_and_parts_are_found_by_it() {
     assert_eq!(shown(&["--since", &second]), ["second"]);
     assert_eq!(shown(&["--since", "1h"]), ["first", "unfinished", "second"]);
     assert_eq!(shown(&["--since", "1h", "-n", "1"]), ["second"]);
-    let before = format!("{}.000Z", &second[..19]);
+    let before = format!("{}.000Z", second.split_at(19).0);
     assert_eq!(shown(&["--until", &before]), ["first", "unfinished"]);
     assert_eq!(shown(&["--since", "0s"]), Vec::<String>::new());
     assert_eq!(shown(&["--grep", "^UN", "-i"]), ["unfinished"]);

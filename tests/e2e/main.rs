@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod attacks;
+mod cli;
 mod config;
 mod deaths;
 mod life;

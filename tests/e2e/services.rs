@@ -91,7 +91,8 @@ fn leftovers_end(mut home: Home) {
     home.write_config(&config.to_string());
     home.start(&[]);
     wait("five runs", || home.log("w").matches("run\n").count() >= 5);
-    assert!(processes(&mark).len() <= 3, "leftovers of earlier runs pile up: {:?}", processes(&mark));
+    // Four of earlier runs would be there for good; a shell that is about to start a program is two for a moment.
+    wait("leftovers of earlier runs do not pile up", || processes(&mark).len() <= 3);
     home.ok(&["stop", "w"]);
     assert_eq!(processes(&mark), Vec::<u32>::new());
 }

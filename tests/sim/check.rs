@@ -245,8 +245,8 @@ impl Check {
                 self.config = Config::clone(config);
                 self.blind = false;
                 self.policy.forget_all();
-                // One that is not born yet is stopped without a signal.
-                for run in self.runs.values_mut().filter(|r| !r.over && !r.started) {
+                // One that is to get the new config may end by itself, or not be born, before its signal.
+                for run in self.runs.values_mut().filter(|r| !r.over) {
                     run.stopped = true;
                 }
             }
@@ -366,17 +366,19 @@ impl Check {
     pub fn effect(&mut self, now: u64, effect: &Effect, os: &Os, disk: &Disk) -> Result<(), String> {
         match effect {
             Effect::Start(start) => self.start(now, start, os, disk),
-            Effect::Signal { run, signal, tree } => self.signal(*run, *signal, *tree, os),
-            Effect::Kill { run } => self.signal(*run, 9, true, os),
+            Effect::Signal { run, signal, tree } => self.signal(now, *run, *signal, *tree, os),
+            Effect::Kill { run } => self.signal(now, *run, 9, true, os),
             Effect::Sweep { run } | Effect::Await { run, .. } | Effect::AwaitEnd { run } => self.known(*run, effect),
             Effect::Forget { run } => {
                 self.known(*run, effect)?;
                 self.forget(*run, os, disk)
             }
-            Effect::Remove { service } => match os.of_service(service).find(|p| !self.leaves(p.run)) {
-                Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
-                None => Ok(()),
-            },
+            Effect::Remove { service } => {
+                match os.of_service(service).find(|p| self.counts(p) && !self.leaves(p.run)) {
+                    Some(p) => Err(format!("remove: {service} is removed while process {} lives", p.pid)),
+                    None => Ok(()),
+                }
+            }
             Effect::Stopping { limit } => {
                 // The keeper's limit lies 5 s after the daemon's own.
                 let own = limit.saturating_sub(core::time::Duration::from_secs(5));
@@ -482,14 +484,16 @@ impl Check {
         }
     }
 
-    fn signal(&mut self, run: RunId, signal: i32, tree: bool, os: &Os) -> Result<(), String> {
+    fn signal(&mut self, now: u64, run: RunId, signal: i32, tree: bool, os: &Os) -> Result<(), String> {
         self.known(run, &Effect::Signal { run, signal, tree })?;
         let Some(r) = self.runs.get(&run) else { return Ok(()) };
         let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
         let ends = matches!(signal, 2 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
-            if wanted_down && signal != 9 && !self.blind {
+            // One that was not ready in time goes at once.
+            let late = r.ready_at.is_none() && u128::from(now - r.begun) >= r.spec.ready_timeout.as_nanos();
+            if wanted_down && signal != 9 && !self.blind && !late {
                 self.dependants_gone(&service)?;
             }
         }
@@ -513,7 +517,6 @@ impl Check {
 
     fn forget(&mut self, run: RunId, os: &Os, disk: &Disk) -> Result<(), String> {
         if !self.leaves(run)
-            && self.is_recorded(run)
             && let Some(p) = os.procs.values().find(|p| p.run == run)
         {
             return Err(format!("forget: run {run} still has process {}", p.pid));
@@ -543,7 +546,7 @@ impl Check {
             return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
         }
         match os.of_service(&start.service).next() {
-            Some(p) if self.counts(p) => {
+            Some(p) if !self.leaves(p.run) => {
                 Err(format!("leftovers: {} is started while process {} of run {} lives", start.service, p.pid, p.run))
             }
             _ => Ok(()),

@@ -108,6 +108,13 @@ impl Clients {
         }
     }
 
+    /// From here on the wall clock alone says how old a key is, and it may have been stepped.
+    pub fn new_keeper(&mut self) {
+        for key in self.keys.values_mut() {
+            *key = Key::Unsure;
+        }
+    }
+
     /// Requests that were never answered.
     pub fn unanswered(&self) -> Vec<Ask> {
         self.open.values().map(|o| o.ask.clone()).collect()

@@ -310,17 +310,23 @@ fn ops(r: &mut Rng, configs: &[Config]) -> Vec<Op> {
         }
     }
     at.sort_unstable();
-    at.into_iter()
-        .map(|at| {
-            let mut left = r.below(total);
-            let kind = weights.iter().find(|(_, w)| {
-                let hit = left < *w;
-                left = left.saturating_sub(*w);
-                hit
-            });
-            Op { at, what: action(r, kind.map_or(0, |k| k.0), &names, configs) }
-        })
-        .collect()
+    let mut ops = Vec::new();
+    for at in at {
+        let mut left = r.below(total);
+        let kind = weights.iter().find(|(_, w)| {
+            let hit = left < *w;
+            left = left.saturating_sub(*w);
+            hit
+        });
+        let what = action(r, kind.map_or(0, |k| k.0), &names, configs);
+        // A client that has no answer yet may ask again, with the same key.
+        if matches!(&what, Action::Ask { ask, .. } if ask.key.is_some()) && r.percent(50) {
+            ops.push(Op { at: at + r.below(500), what: what.clone() });
+        }
+        ops.push(Op { at, what });
+    }
+    ops.sort_by_key(|op| op.at);
+    ops
 }
 
 fn action(r: &mut Rng, kind: u64, names: &[String], configs: &[Config]) -> Action {

@@ -478,6 +478,9 @@ impl<'a> World<'a> {
         self.stop_pending = false;
         self.os.keeper_died();
         self.check.new_keeper();
+        if self.wall_shift != 0 {
+            self.clients.new_keeper();
+        }
     }
 
     fn power_loss(&mut self, lost: u64) {

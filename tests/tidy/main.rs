@@ -164,7 +164,7 @@ fn reached(all: &[Source]) -> BTreeSet<(String, bool)> {
     let is_root = |path: &str| match path.split('/').collect::<Vec<_>>().as_slice() {
         ["src", name] => ["lib.rs", "main.rs"].contains(name),
         ["tests", _] => true,
-        ["tests", _, "main.rs"] => true,
+        ["tests", _, "main.rs"] | ["tests", "bench", "bench.rs"] => true,
         _ => false,
     };
     let mut open: Vec<(String, bool)> =

@@ -48,7 +48,7 @@ pub enum Cause {
     Need {
         name: Box<str>,
     },
-    /// Its config changed.
+    /// A reload of the config added or changed it.
     Reload,
     /// It was meant to be up when hob ended; this is a new keeper or a new boot.
     Boot,
@@ -67,7 +67,7 @@ impl Cause {
             Cause::Retry { n } => format!("again because the machine was short of something, try {}", n + 1),
             Cause::Dependency { of } => format!("because {of} needs it"),
             Cause::Need { name } => format!("because {name} is up again"),
-            Cause::Reload => "because its config changed".to_owned(),
+            Cause::Reload => "by a reload of the config".to_owned(),
             Cause::Boot => "because it was up when hob ended".to_owned(),
             Cause::Again => "because the daemon died before its start had happened".to_owned(),
         }
@@ -197,12 +197,12 @@ impl RunRecord {
         self.memory = usage.memory;
     }
 
-    /// One sentence on how it ended: `exit code 1`, `stopped by uid 0 (pid 7): killed by SIGTERM`.
+    /// One sentence on how it ended: `exit code 1`, `stopped by uid 0 (pid 7), killed by SIGTERM`.
     #[must_use]
     pub fn outcome(&self) -> String {
         match (&self.asked, &self.end) {
-            (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time ({})", end.text()),
-            (Some(why), end) => format!("stopped {} ({})", why.text(), end.text()),
+            (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time, {}", end.text()),
+            (Some(why), end) => format!("stopped {}, {}", why.text(), end.text()),
             (None, end) => end.text(),
         }
     }
@@ -224,7 +224,7 @@ impl RunRecord {
         o.bool("failed", self.failed);
         o.opt_str("stopped", self.asked.as_ref().map(StopWhy::text).as_deref());
         o.str("outcome", &self.outcome());
-        o.raw("cpu_secs", &secs(self.cpu_ms)).u64("memory_peak", self.memory);
+        o.raw("cpu_secs", &secs(self.cpu_ms)).opt_u64("memory_peak", Some(self.memory).filter(|m| *m > 0));
         o.opt_u64("output_bytes", self.output);
         o.raw("last_lines", &serde_json::to_string(&self.lines).unwrap_or_default());
         if self.background {

@@ -59,7 +59,7 @@ impl Core {
                     Some(Ended::NotStarted(e) | Ended::Delayed(e)) => {
                         format!("{name} could not be started: {e}; the next try is in {left}")
                     }
-                    _ => format!("{name} is down after {}; it is started again in {left}", last_outcome(s)),
+                    _ => format!("{name} is down: {}; it is started again in {left}", last_outcome(s)),
                 }
             }
             State::Failed => format!("{name} failed and is not started again: {}", last_error(s)),
@@ -98,7 +98,8 @@ impl Core {
         let mut lines = Vec::new();
         let skip = s.history.len().saturating_sub(STORY_RUNS);
         if skip > 0 {
-            lines.push(format!("{} earlier runs", s.runs.saturating_sub(u32::try_from(STORY_RUNS).unwrap_or(0))));
+            let earlier = s.history.get(skip).map_or(0, |r| r.number.saturating_sub(1));
+            lines.push(format!("{earlier} earlier {}", if earlier == 1 { "run" } else { "runs" }));
         }
         for r in s.history.iter().skip(skip) {
             lines.push(run_line(r));
@@ -169,20 +170,20 @@ impl Core {
             State::Running => {}
             State::Starting => all.push(format!("hob logs {name} -f")),
             State::Waiting => all.extend(self.waiting_for(i).iter().map(|n| format!("hob why {n}"))),
-            State::Stopping => all.push(format!("hob service signal {name} KILL")),
+            State::Stopping => all.push(format!("hob service signal KILL {name}")),
             State::Backoff => {
                 all.push(format!("hob logs {name} -n 100"));
-                all.push(format!("hob start {name} (to try at once)"));
+                all.push(format!("hob start {name}  # to try at once"));
             }
             State::Failed => {
                 all.push(format!("hob logs {name} -n 100"));
-                all.push(format!("hob start {name} (to try again)"));
+                all.push(format!("hob start {name}  # to try again"));
             }
-            State::Finished => all.push(format!("hob start {name} (to run it again)")),
+            State::Finished => all.push(format!("hob start {name}  # to run it again")),
             State::Stopped => all.push(format!("hob start {name}")),
         }
         if s.choice != Choice::Auto && s.wanted() != s.spec.autostart {
-            all.push(format!("hob service reset {name} (back to autostart {})", s.spec.autostart));
+            all.push(format!("hob service reset {name}  # back to autostart {}", s.spec.autostart));
         }
         all
     }
@@ -228,24 +229,25 @@ fn stopped_summary(s: &Service) -> String {
     }
 }
 
-/// `2026-11-20T18:09:38.123Z: run 3, started by autostart, ended after 2.5 s: exit code 1`.
+/// `2026-11-20T18:09:38.123Z: run 3 ended after 2.5 s: exit code 1 (started by autostart)`.
 fn run_line(r: &RunRecord) -> String {
     let took = human_duration(tenths(r.ended.since(r.started)));
-    let ready = match (r.ready, &r.end) {
-        (_, Ended::NotStarted(_) | Ended::Delayed(_)) => "could not be started".to_owned(),
-        (Some(_), _) => format!("ended after {took}"),
-        (None, _) => format!("ended after {took} without being ready"),
+    let how = match (r.ready, &r.end, &r.asked) {
+        (_, Ended::NotStarted(_) | Ended::Delayed(_), _) => "could not be started".to_owned(),
+        (Some(_), _, _) | (None, _, Some(StopWhy::ReadyTimeout)) => format!("ended after {took}"),
+        (None, _, _) => format!("ended after {took} without being ready"),
     };
-    format!("{}: run {}, started {}, {ready}: {}", r.ended, r.number, r.cause.text(), r.outcome())
+    format!("{}: run {} {how}: {} (started {})", r.ended, r.number, r.outcome(), r.cause.text())
 }
 
 fn live_line(live: &Live) -> String {
-    let pid = live.pid.map(|p| format!(" as pid {p}")).unwrap_or_default();
-    let ready = match live.ready {
-        Some(at) => format!(", ready after {}", human_duration(tenths(at.mono.since(live.begun.mono)))),
-        None => String::new(),
-    };
-    let mut line = format!("{}: run {}, started {}{pid}{ready}", live.begun.wall, live.number, live.cause.text());
+    let mut line = format!("{}: run {} was started {}", live.begun.wall, live.number, live.cause.text());
+    if let Some(pid) = live.pid {
+        line.push_str(&format!(", pid {pid}"));
+    }
+    if let Some(at) = live.ready {
+        line.push_str(&format!(", ready after {}", human_duration(tenths(at.mono.since(live.begun.mono)))));
+    }
     if let Some((end, at)) = &live.end {
         line.push_str(&format!("; its main process ended at {} with {}", at.wall, end.text()));
     }

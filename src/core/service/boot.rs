@@ -36,7 +36,7 @@ impl Core {
             }
         }
         // A run from here on has never been on record.
-        let unseen = self.next_run;
+        let unseen = stored.meta.as_ref().and_then(|m| m.unseen).unwrap_or(self.next_run);
         for (run, _) in &boot.leftovers {
             self.next_run = self.next_run.max(run.0 + 1);
         }
@@ -52,6 +52,11 @@ impl Core {
         self.table.connect();
         self.save_meta(out);
         let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
+        if !self.orphans.is_empty() {
+            // Should this daemon die before they are gone, the next one has to know them for what they are.
+            self.unseen = Some(unseen);
+            self.save_meta(out);
+        }
         let mut fields = Obj::new();
         fields.u64("generation", self.facts.generation.into()).u64("adopted", adopted);
         self.emit_daemon("daemon.started", fields.members(), out);
@@ -169,7 +174,7 @@ impl Core {
             if self.table[i].live.is_some() {
                 // Two open runs of one service cannot be: the later record goes, its processes are stopped.
                 out.records.push(record::run_gone(run));
-                self.unknown_run(run, slot, left, out);
+                self.unknown_run(run, slot, left, true, out);
                 continue;
             }
             let live = intent.live(run);
@@ -185,22 +190,23 @@ impl Core {
         }
         for (run, slot) in table {
             let left = leftovers.remove(&run).unwrap_or_default();
-            self.unknown_run(run, Some(slot), left, out);
+            self.unknown_run(run, Some(slot), left, run.0 >= unseen, out);
         }
         for (run, left) in leftovers {
             // Runs that were on record and are over left these processes on purpose (`leave_children`).
             if run.0 >= unseen || self.aside.contains_key(&format!("aside/run/{run}")) {
-                self.unknown_run(run, None, left, out);
+                self.unknown_run(run, None, left, true, out);
             }
         }
         adopted
     }
 
-    /// A run without a service: nothing to adopt, only to clear away.
-    fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, out: &mut Out) {
-        // One that has ended was on record, tree and all, and only its slot was not freed any more.
-        let alive = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.ended.is_none() && s.exec_error.is_none());
-        if alive || (slot.is_none() && !left.is_empty()) {
+    /// A run without a service: nothing to adopt, only to clear away. One that was on record and has ended was cleared
+    /// away, tree and all, and only its slot was not freed any more; what is left of it may stay (`leave_children`).
+    fn unknown_run(&mut self, run: RunId, slot: Option<TableRun>, left: Vec<Survivor>, unseen: bool, out: &mut Out) {
+        let ran = slot.as_ref().is_some_and(|s| s.pid.is_some() && s.exec_error.is_none());
+        let alive = ran && slot.as_ref().is_some_and(|s| s.ended.is_none());
+        if alive || (unseen && ran) || (slot.is_none() && !left.is_empty()) {
             self.orphan(run, alive, left, out);
         } else if slot.is_some() {
             out.effects.push(Effect::Forget { run });
@@ -226,7 +232,7 @@ impl Core {
         if slot.exec_error.is_none() && live.spawned {
             live.ready = live.ready.or(Some(live.begun));
         }
-        let since = live.ready.unwrap_or(live.begun);
+        let (since, stopping) = (live.ready.unwrap_or(live.begun), live.stop.is_some());
         let s = &mut self.table[i];
         s.state = if live.ready.is_some() { State::Running } else { State::Starting };
         s.since = since;
@@ -242,24 +248,32 @@ impl Core {
             }
             return self.started(run, Err(error), out);
         }
+        if stopping
+            && self.told("service.stopping", i, run)
+            && let Some(live) = self.table[i].live.as_mut()
+        {
+            live.stop_told = true;
+        }
         match slot.ended {
             Some((end, usage)) => {
-                let told = self.told_exit(i, run);
+                let told = self.told("service.exited", i, run);
                 self.main_ended(run, end, usage, told, out);
             }
             None => self.adopt_readiness(i, run, out),
         }
     }
 
-    /// Whether the events that were kept already tell of this end.
-    fn told_exit(&self, i: usize, run: RunId) -> bool {
+    /// Whether the events that were kept already tell this of the run.
+    fn told(&self, kind: &str, i: usize, run: RunId) -> bool {
         let query = EventQuery {
-            kinds: vec!["service.exited".to_owned()],
+            kinds: vec![kind.to_owned()],
             names: vec![self.table[i].name.to_string()],
             from: None,
             limit: EVENTS_KEPT,
         };
-        self.events.history(&query).is_ok_and(|text| text.contains(&format!("\"run\":{run},")))
+        self.events
+            .history(&query)
+            .is_ok_and(|text| [',', '}'].iter().any(|end| text.contains(&format!("\"run\":{run}{end}"))))
     }
 
     pub(super) fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {

@@ -191,6 +191,8 @@ pub struct Live {
     pub status_text: Option<Box<str>>,
     /// Mark: hob wants it stopped, and why.
     pub stop: Option<StopWhy>,
+    /// A daemon before this one has sent the event of that.
+    pub stop_told: bool,
     /// A person asked for a start while it was stopping.
     pub again: bool,
     /// The main process is gone.
@@ -379,6 +381,7 @@ impl Live {
             awaiting: false,
             status_text: None,
             stop: None,
+            stop_told: false,
             again: false,
             end: None,
             usage: Usage::default(),

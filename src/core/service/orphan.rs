@@ -52,6 +52,9 @@ impl Core {
         if orphan.main_gone && left.is_empty() {
             self.deadlines.set(Due::Orphan(run), None);
             out.effects.push(Effect::Forget { run });
+            if self.orphans.is_empty() && self.unseen.take().is_some() {
+                self.save_meta(out);
+            }
             for i in self.table.by_name().collect::<Vec<_>>() {
                 self.table.look(i);
             }

@@ -23,10 +23,10 @@ impl Core {
         s.since = self.now;
         s.stuck = false;
         s.waiting_told = false;
-        let by_itself = s.live.as_ref().is_some_and(|l| l.stop.is_none());
+        let untold = s.live.as_ref().is_none_or(|l| l.stop.is_some() && !l.stop_told);
         let tell = match state {
             State::Waiting => false,
-            State::Stopping => !by_itself,
+            State::Stopping => untold,
             State::Stopped | State::Starting | State::Running | State::Backoff | State::Failed | State::Finished => {
                 true
             }

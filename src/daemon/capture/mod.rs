@@ -222,6 +222,12 @@ impl Capture {
         }
     }
 
+    /// The service whose pipe the keeper holds under this label.
+    #[must_use]
+    pub fn service_of(label: &str) -> Option<&str> {
+        label.strip_prefix(OUT)
+    }
+
     /// Takes back what the keeper held under a label. False when the label is none of capture's.
     pub fn adopt(&mut self, label: &str, fds: Vec<OwnedFd>) -> bool {
         let name = label.strip_prefix(OUT);

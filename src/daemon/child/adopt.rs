@@ -83,9 +83,11 @@ impl Children {
     /// What a keeper and its daemon that both died left running: found by control group and by HOB_RUN, never by a
     /// stored pid. To be asked after `adopt`, by the first daemon of a keeper. The runs can then be signalled, killed,
     /// swept and forgotten like any other; a group that names no run is killed here.
-    pub fn leftovers(&mut self, table: &RunTable) -> Vec<(RunId, Vec<Survivor>)> {
-        let mains = mains(table);
-        let mut found: BTreeMap<RunId, Vec<Member>> = tree::leftovers(self.family(), mains);
+    ///
+    /// `everywhere`: look at every process of the machine, which takes its time; without it at control groups alone.
+    pub fn leftovers(&mut self, table: &RunTable, everywhere: bool) -> Vec<(RunId, Vec<Survivor>)> {
+        let mut found: BTreeMap<RunId, Vec<Member>> =
+            if everywhere { tree::leftovers(self.family(), mains(table)) } else { BTreeMap::new() };
         let mut groups = BTreeMap::new();
         for (run, group) in self.marked_groups() {
             if self.runs.contains_key(&run) || !group.populated().unwrap_or(false) {

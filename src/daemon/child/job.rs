@@ -65,7 +65,6 @@ impl SpawnJob {
     }
 
     fn go(&mut self) -> Result<Spawned, StartError> {
-        spawn::settle();
         let mut plan = self.plan(self.groups.is_none())?;
         if let Some(secrets) = &self.secrets {
             secrets.learn(&self.start.spec.secrets, &plan.envp).map_err(|e| StartError {

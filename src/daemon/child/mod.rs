@@ -33,6 +33,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The keeper's hold on descriptors, as far as children need it.
 pub trait Hold {
@@ -88,6 +89,8 @@ pub struct Children {
     /// /dev/null, the standard input of every run, from the first start on.
     null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
+    /// What a dead main process leaves falls to nobody of hob's any more.
+    keeper_gone: bool,
 }
 
 /// How long to wait before descriptors are tried for again.
@@ -192,6 +195,7 @@ impl Children {
             deaf: BTreeSet::new(),
             null: None,
             deaf_until: None,
+            keeper_gone: false,
         }
     }
 
@@ -462,7 +466,20 @@ fn ended_as(status: wait::Status, usage: wait::Usage) -> (End, Usage) {
         wait::Status::Code(code) => End::Code(code),
         wait::Status::Signal(signal) => End::Signal(signal),
     };
-    (end, Usage { cpu: usage.cpu, memory: usage.max_rss })
+    (end, Usage { cpu: usage.cpu, memory: peak(usage.max_rss) })
+}
+
+/// The peak memory of a run, 0 where it cannot be told. Until it executes its program a child shares the memory of this
+/// process, and the kernel counts that as its own: what lies below is not known.
+fn peak(max_rss: u64) -> u64 {
+    static FLOOR: AtomicU64 = AtomicU64::new(0);
+    let mut floor = FLOOR.load(Ordering::Relaxed);
+    // This process may have grown since it was last asked; far above that it need not be asked.
+    if floor == 0 || (floor < max_rss && max_rss <= floor.saturating_mul(2)) {
+        floor = crate::sys::memory::own_peak();
+        FLOOR.store(floor, Ordering::Relaxed);
+    }
+    if max_rss <= floor { 0 } else { max_rss }
 }
 
 #[cfg(test)]

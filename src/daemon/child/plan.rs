@@ -217,8 +217,8 @@ fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartErro
     Ok(all.into_iter().map(|(number, (soft, hard))| (number, soft, hard)).collect())
 }
 
-/// The paths to execute, in order. One that was given as a path is not looked at before it has failed (see `refused`); of
-/// the folders of PATH those before the first program are left out.
+/// The paths to execute, in order. One that was given as a path is not looked at before it has failed (see
+/// `refused`); of the folders of PATH those before the first program are left out.
 fn programs(spec: &ServiceSpec, env: &Environment, cwd: &Path) -> Result<Vec<CString>, StartError> {
     let Some(name) = spec.command.first().filter(|n| !n.is_empty()) else {
         return refuse("cannot execute anything: `command` is empty");

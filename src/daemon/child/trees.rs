@@ -75,6 +75,11 @@ impl Children {
         }
     }
 
+    /// The keeper has died: from now on members of a run may be anywhere in the process table.
+    pub fn keeper_gone(&mut self) {
+        self.keeper_gone = true;
+    }
+
     /// A sweep came out of the pool.
     pub fn swept(&mut self, done: SweepDone, inputs: &mut Vec<Input>) {
         let Some(entry) = self.runs.get_mut(&done.run) else { return };
@@ -113,7 +118,7 @@ impl Children {
         let leftover = entry.is_some_and(|r| r.leftover);
         SweepJob {
             run,
-            sweep: self.sweep_of(table, leftover),
+            sweep: self.sweep_of(table, leftover || self.keeper_gone),
             group: entry.and_then(|r| r.group.clone()),
             signal,
             insist: false,

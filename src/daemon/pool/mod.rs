@@ -371,6 +371,9 @@ impl<T: Send + 'static> LaneShared<T> {
         if self.lane == Lane::Bulk {
             sys::thread::background();
         }
+        if self.lane == Lane::Spawn {
+            sys::mask::block_all();
+        }
         while let Some(job) = self.take(me) {
             let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| panic_text(panic.as_ref()));
             self.results.push(job.id, result);

@@ -92,14 +92,14 @@ fn after_the_death_of_both(mut lab: Lab) {
     (setup.keeper, setup.daemon) = (std::process::id(), u32::MAX - 1);
     lab.setup = setup;
     assert!(take_over(&mut lab, None).is_empty());
-    let found = lab.children.leftovers(&lab.table);
+    let found = lab.children.leftovers(&lab.table, true);
     assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [run]);
     assert_eq!(found[0].1.len(), 2, "{found:?}");
     assert_eq!(lab.left(run), found[0].1);
     lab.kill_all(run);
     assert!(wait::reap_own(main.as_fd(), &old, slot).unwrap().is_some());
     lab.forget(run);
-    assert!(lab.children.leftovers(&lab.table).is_empty());
+    assert!(lab.children.leftovers(&lab.table, true).is_empty());
 }
 
 #[test]

@@ -6,7 +6,8 @@
 
 use super::child::Job;
 use super::{Child, SpawnError};
-use std::cell::{Cell, RefCell};
+use crate::sys::mask;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::mem;
@@ -52,7 +53,7 @@ struct CloneArgs {
 /// Clones, lets the child run `job`, and returns once it has executed its program or ended.
 pub(super) fn run(way: Way, job: &Job<'_>, asked: Asked<'_>) -> Result<Child, SpawnError> {
     let failed = |e: &io::Error| SpawnError::plain(e.raw_os_error().unwrap_or(libc::EIO));
-    let many = MANY.get();
+    let many = mask::all_blocked();
     let kept = KEPT.take();
     let stack = kept.map_or_else(Stack::new, Ok).map_err(|e| failed(&e))?;
     let blocked = (!many).then(Blocked::new);
@@ -68,17 +69,9 @@ pub(super) fn run(way: Way, job: &Job<'_>, asked: Asked<'_>) -> Result<Child, Sp
 }
 
 thread_local! {
-    /// This thread starts many children: all its signals are blocked for good.
-    static MANY: Cell<bool> = const { Cell::new(false) };
-    /// The stack of such a thread's children. No two of them use it at once, because the thread waits for each exec.
+    /// The stack of the children of a thread that starts many. No two of them use it at once, because the thread waits
+    /// for each exec.
     static KEPT: RefCell<Option<Stack>> = const { RefCell::new(None) };
-}
-
-/// From now on this thread does nothing but start children: signals stay blocked and the stack is kept.
-pub(super) fn settle() {
-    if !MANY.replace(true) {
-        mem::forget(Blocked::new());
-    }
 }
 
 fn by_clone3(job: &Job<'_>, asked: &Asked<'_>, stack: &Stack) -> io::Result<Child> {

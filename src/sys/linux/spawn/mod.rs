@@ -19,12 +19,6 @@ use clone::{Asked, Way};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
 
-/// Makes the starts of this thread cheaper: all its signals are blocked for good and the stack of its children is kept.
-/// For threads that do little else.
-pub fn settle() {
-    clone::settle();
-}
-
 static CLONE3_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Makes every later `spawn` of this process use the way for systems that refuse clone3, so that it can be tested

@@ -153,12 +153,20 @@ impl Group {
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         let mut found = Vec::new();
-        let mut open = vec![self.path.clone()];
+        let mut open = Vec::new();
+        if self.is_leaf() {
+            let mut text = String::new();
+            let read = self.open_file(c"cgroup.procs").map(|fd| File::from(fd).read_to_string(&mut text));
+            if matches!(read, Ok(Ok(_))) {
+                found.extend(listed(&text));
+            }
+        } else {
+            open.push(self.path.clone());
+        }
         while let Some(path) = open.pop() {
             // A threaded group refuses to list its processes; the one above it lists them.
             let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-            // 0 stands for a process outside of this pid namespace.
-            found.extend(text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|p| *p != 0));
+            found.extend(listed(&text));
             open.extend(subfolders(&path));
         }
         found.sort_unstable();
@@ -248,6 +256,16 @@ impl Group {
         remove_tree(&self.path)
     }
 
+    /// Whether no group is below this one. The kernel keeps the count of links of such a folder at 2 and its
+    /// subfolders.
+    fn is_leaf(&self) -> bool {
+        // SAFETY: all zeros is a valid value to be overwritten.
+        let mut meta: libc::stat = unsafe { core::mem::zeroed() };
+        // SAFETY: the folder is open and `meta` is valid to write to.
+        let result = unsafe { libc::fstat(self.dir.as_raw_fd(), &raw mut meta) };
+        result == 0 && meta.st_nlink == 2
+    }
+
     fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
         open_at(self.dir.as_fd(), name, libc::O_RDONLY)
     }
@@ -258,6 +276,11 @@ impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// The pids in the text of `cgroup.procs`; 0 stands for a process outside of this pid namespace.
+fn listed(text: &str) -> impl Iterator<Item = u32> {
+    text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|p| *p != 0)
 }
 
 fn at(path: PathBuf, service: &str) -> io::Result<Group> {

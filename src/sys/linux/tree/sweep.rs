@@ -275,7 +275,13 @@ fn signal_one(m: &Member, signal: i32) -> io::Result<()> {
 #[must_use]
 pub fn leftovers(family: Family, mains: Vec<Main>) -> BTreeMap<RunId, Vec<Member>> {
     let live: BTreeSet<RunId> = mains.iter().map(|m| m.run).collect();
-    let mut found = Sweep { family, mains, known: Vec::new(), everywhere: true }.look();
+    let sweep = Sweep { family, mains, known: Vec::new(), everywhere: true };
+    let mut found = sweep.look();
+    // One that was forked during the first look may be missing from it.
+    for (run, members) in sweep.look() {
+        let known = found.entry(run).or_default();
+        known.extend(members.into_iter().filter(|m| known.iter().all(|k| k.pid != m.pid)).collect::<Vec<_>>());
+    }
     found.retain(|run, _| !live.contains(run));
     found
 }

@@ -1,0 +1,72 @@
+//! What this process holds of the machine's memory beyond what it works with. Without effect where a system lacks the
+//! means.
+
+/// Lets all threads share one heap: few of them allocate much, and each heap of its own keeps pages. To be called
+/// before threads are started.
+pub fn one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: a plain call; no other thread exists that could be allocating.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives back what was needed to come up and hardly will be again: free pages of the heap, and the program's own
+/// code, which comes back from the file as far as it is executed.
+pub fn settle() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: a plain call.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    #[cfg(target_os = "linux")]
+    // SAFETY: the callback fits the type that the call wants and uses nothing beyond the call.
+    unsafe {
+        libc::dl_iterate_phdr(Some(drop_code), std::ptr::null_mut());
+    }
+}
+
+/// Called with the program itself first, and ends the walk there.
+#[cfg(target_os = "linux")]
+unsafe extern "C" fn drop_code(
+    info: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the C library passes a valid description with as many headers as it says.
+    let (base, headers) = unsafe {
+        let info = &*info;
+        if info.dlpi_phdr.is_null() {
+            return 1;
+        }
+        (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
+    };
+    // Only what nothing has ever written to, so that the file's pages are the same.
+    let code = |h: &&libc::Elf64_Phdr| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0;
+    for header in headers.iter().filter(code) {
+        let page = 4096;
+        let begin = (base + header.p_vaddr) / page * page;
+        let end = base + header.p_vaddr + header.p_memsz;
+        if let (Ok(begin), Ok(length)) = (usize::try_from(begin), usize::try_from(end.saturating_sub(begin))) {
+            // SAFETY: these pages are a private mapping of a file that is never written to: read again, they are the
+            // same.
+            unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(begin), length, libc::MADV_DONTNEED) };
+        }
+    }
+    1
+}
+
+/// The most memory this process has had resident so far, in bytes.
+#[must_use]
+pub fn own_peak() -> u64 {
+    // SAFETY: an all-zero rusage is a valid value, and the call writes to it.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    #[allow(clippy::useless_conversion)] // A long is 32 bits wide on some targets.
+    let peak = u64::try_from(i64::from(usage.ru_maxrss)).unwrap_or(0);
+    // macOS counts bytes, the others KiB.
+    if cfg!(target_os = "macos") { peak } else { peak * 1024 }
+}

@@ -1,0 +1,288 @@
+//! The command line as people and scripts meet it: help, mistakes, exit codes, JSON, times, completions, closed pipes.
+
+use crate::support::*;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const CONFIG: &str = r#"{ "services": {
+    "up": { "command": "echo hello; exec sleep 1000" },
+    "broken": { "command": "echo no luck; exit 9", "max_restarts": 1, "min_delay": "10ms" },
+    "needs": { "command": "exec sleep 1000", "requires": ["up"] }
+} }"#;
+
+/// The names of all commands as help lists them.
+fn commands(home: &Home) -> Vec<String> {
+    let help = home.ok(&["--help"]);
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    let lower = |w: &&str| w.chars().all(|c| c.is_ascii_lowercase());
+    let name = |l: &str| {
+        let left = l.trim_start().split("  ").next().unwrap_or("").to_owned();
+        left.split(' ').take_while(lower).collect::<Vec<_>>().join(" ")
+    };
+    listed.map(name).collect()
+}
+
+fn settled() -> Home {
+    let home = Home::running(CONFIG);
+    home.wait_state("needs", "running");
+    home.wait_state("broken", "failed");
+    home
+}
+
+#[test]
+fn every_command_has_help() {
+    let home = Home::new("{}");
+    let all = commands(&home);
+    assert!(all.len() > 20 && all.contains(&"service history".to_owned()), "{all:?}");
+    for name in &all {
+        let words: Vec<&str> = name.split(' ').collect();
+        let text = home.ok(&[&words[..], &["--help"]].concat());
+        assert!(text.contains(&format!("\nUsage: hob {name}")), "{name}: {text}");
+        assert!(text.lines().all(|l| l.trim_end() == l && l.chars().count() <= 120), "{name}: {text}");
+        assert_eq!(home.ok(&[&["help"], &words[..]].concat()), text, "hob help {name}");
+    }
+    let service = home.ok(&["service", "--help"]);
+    assert!(service.contains("service history NAME") && !service.contains("config check"), "{service}");
+    assert_eq!(home.ok(&["help"]), home.ok(&["--help"]));
+}
+
+#[test]
+fn json_of_every_command_parses() {
+    let home = settled();
+    let mut tried: Vec<&str> = Vec::new();
+    // With the number of JSON texts, or 0 for one or more of them on a line each.
+    for (line, code, texts) in [
+        ("status", 1, 1),
+        ("status up", 0, 1),
+        ("status up needs", 0, 1),
+        ("why broken", 0, 1),
+        ("logs up", 0, 0),
+        ("logs", 0, 0),
+        ("events", 0, 1),
+        ("reload", 0, 1),
+        ("ping", 0, 1),
+        ("health", 3, 1),
+        ("config check", 0, 1),
+        ("config show", 0, 1),
+        ("config show --defaults", 0, 1),
+        ("config path", 0, 1),
+        ("service list", 0, 1),
+        ("service get up", 0, 1),
+        ("service start up", 0, 1),
+        ("service stop needs", 0, 1),
+        ("service restart up", 0, 1),
+        ("service signal CONT up", 0, 1),
+        ("service reset needs", 0, 1),
+        ("service history broken", 0, 1),
+        ("service logs broken", 0, 0),
+        ("start", 0, 1),
+        ("start up", 0, 1),
+        ("restart up", 0, 1),
+        ("stop needs", 0, 1),
+        ("call ping", 0, 1),
+        ("completions bash", 0, 1),
+        ("demo --for 1s", 0, 0),
+        ("stop", 0, 1),
+    ] {
+        tried.push(line);
+        let out = home.hob(&line.split(' ').chain(["--json"]).collect::<Vec<_>>());
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert_eq!(out.status.code(), Some(code), "{line}: {text}{}", String::from_utf8_lossy(&out.stderr));
+        let parsed: Vec<Value> =
+            text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{line}: {e}: {l}"))).collect();
+        assert!(!parsed.is_empty() && (texts == 0 || parsed.len() == texts), "{line}: {text}");
+    }
+    for name in commands(&home) {
+        // One stays in the foreground, the other is stop and start.
+        if name != "run" {
+            assert!(tried.iter().any(|t| *t == name || t.starts_with(&format!("{name} "))), "{name} was not tried");
+        }
+    }
+}
+
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let mut home = Home::new(CONFIG);
+    let code = |home: &Home, line: &str| home.hob(&line.split(' ').collect::<Vec<_>>()).status.code().unwrap();
+    assert_eq!(code(&home, "status"), 3, "not running");
+    assert_eq!(code(&home, "stop"), 0, "to stop what does not run is no error");
+    home.start(&[]);
+    home.wait_state("broken", "failed");
+    for (line, want) in [
+        ("status", 1),
+        ("health", 3),
+        ("ping", 0),
+        ("bogus", 2),
+        ("status --bogus", 2),
+        ("why", 2),
+        ("why nobody", 4),
+        ("run", 3),
+        ("call bogus", 12),
+        ("call service.get", 11),
+        ("service signal BOGUS up", 11),
+        ("config check", 0),
+    ] {
+        assert_eq!(code(&home, line), want, "hob {line}");
+    }
+    home.write_config(r#"{ "services": { "up": {} } }"#);
+    assert_eq!(code(&home, "config check"), 1);
+    assert_eq!(code(&home, "reload"), 11);
+}
+
+#[test]
+fn mistakes_lead_to_what_was_meant() {
+    let home = settled();
+    for (line, want) in [
+        ("stauts", "did you mean 'hob status'?"),
+        ("service strat up", "did you mean 'hob service start'?"),
+        ("service frob", "'hob service --help' lists them"),
+        ("service", "needs a verb: list, get, start"),
+        ("status --jsno", "did you mean --json?"),
+        ("why borken", "did you mean \"broken\"?"),
+        ("call service.lits", "service.list"),
+        ("ping up", "usage: hob ping\n"),
+        ("start --timeout soon up", "--timeout: not a duration"),
+        ("completions tcsh", "there are completions for bash"),
+        ("run", "--home DIR"),
+    ] {
+        let (_, text) = home.fails(&line.split(' ').collect::<Vec<_>>());
+        assert!(text.starts_with("hob: ") && text.contains(want), "hob {line}: {text}");
+    }
+    let away = Home::new("{}");
+    assert!(away.fails(&["status"]).1.contains("'hob start'"));
+    // What was seen last is told with its time.
+    home.ok(&["stop"]);
+    let (_, text) = home.fails(&["status"]);
+    assert!(text.contains("it was last seen at ") && !text.contains("unknown"), "{text}");
+}
+
+#[test]
+fn a_start_with_a_broken_config_says_so() {
+    let home = Home::new(r#"{ "services": { "web": { "command": "true", "restrat": "never" } } }"#);
+    let out = home.hob(&["start"]);
+    let errors = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        out.status.success() && errors.contains("hob.json:1:") && errors.contains("did you mean 'restart'"),
+        "{errors}"
+    );
+    assert!(errors.contains("'hob reload'"), "{errors}");
+    home.write_config("{}");
+    home.ok(&["reload"]);
+    let out = home.hob(&["start"]);
+    assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// The time of day of a stamp, moved by some minutes: `18:09:38`.
+fn moved(stamp: &str, minutes: u32) -> String {
+    let part = |from: usize| stamp.get(from..from + 2).unwrap().parse::<u32>().unwrap();
+    let at = (part(11) * 60 + part(14) + minutes) % (24 * 60);
+    format!("{:02}:{:02}:{:02}", at / 60, at % 60, part(17))
+}
+
+#[test]
+fn people_read_local_times_and_programs_utc() {
+    let home = settled();
+    let local = |args: &[&str]| {
+        let out = home.command(args).env("TZ", "XST-5:30").output().unwrap();
+        assert!(out.status.success());
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let since = home.service("up")["since"].as_str().unwrap().to_owned();
+    assert!(since.ends_with('Z'));
+    let text = local(&["status", "up"]);
+    assert!(text.contains(&format!("since {}", moved(&since, 330))), "{since}: {text}");
+    let run = &home.call("service.history", r#"{"name": "broken"}"#)["runs"][0];
+    let (started, ended) = (run["started"].as_str().unwrap(), run["ended"].as_str().unwrap());
+    assert!(local(&["service", "history", "broken"]).contains(&moved(started, 330)));
+    assert!(local(&["why", "broken"]).contains(&format!("{}  run 1 ended after ", moved(ended, 330))));
+    let event = &home.call("event.history", r#"{"names": ["broken"]}"#)["events"][0];
+    assert!(local(&["events", "broken"]).contains(&moved(event["time"].as_str().unwrap(), 330)));
+    for args in [&["status", "up"][..], &["why", "broken"], &["events"], &["service", "history", "broken"]] {
+        let text = local(args);
+        assert!(!text.contains('\u{1b}') && !text.contains("Z "), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_story_names_its_runs_by_their_own_count_and_commands_that_can_be_copied() {
+    let home = settled();
+    let why = home.ok(&["why", "broken"]);
+    assert!(why.starts_with("broken failed and is not started again: exit code 9"), "{why}");
+    for want in ["What happened\n", "  run 2 ended after ", "| no luck", "What comes next\n", "What you can do\n"] {
+        assert!(why.contains(want), "{want}: {why}");
+    }
+    assert!(why.contains(&format!("\n  hob --home {} start broken  # to try again\n", home.dir.display())), "{why}");
+    let history = home.ok(&["service", "history", "broken"]);
+    let numbers: Vec<&str> = history.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
+    assert_eq!(numbers, ["1", "2"], "{history}");
+    let status = home.ok(&["status", "needs"]);
+    for want in ["needs has been running for ", "  Requires    up\n", "  Command     exec sleep 1000\n"] {
+        assert!(status.contains(want), "{want}: {status}");
+    }
+    home.ok(&["stop", "needs"]);
+    assert!(home.ok(&["service", "list", "needs"]).contains("a person stopped it"));
+    home.ok(&["service", "reset", "needs"]);
+    wait("the wish is forgotten", || !home.ok(&["service", "list", "needs"]).contains("a person"));
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let home = Home::running(r#"{ "services": { "s": { "command": "while :; do echo line; sleep 0.02; done" } } }"#);
+    home.wait_state("s", "running");
+    let folder_of = |line: &str| line.split(' ').find_map(|w| w.strip_suffix('.')).unwrap_or("").to_owned();
+    for args in [&["logs", "-f", "s"][..], &["logs", "-f", "s", "s", "--json"], &["demo"]] {
+        let mut c = home.command(args);
+        let mut child = c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert!(!first.is_empty(), "{args:?}");
+        let mut status = None;
+        wait("it notices", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert!(status.unwrap().success() && errors.is_empty(), "{args:?}: {status:?} {errors}");
+        if args == ["demo"] {
+            let folder = folder_of(&first);
+            assert!(folder.contains("hob-demo-") && !exists(Path::new(&folder)), "{first}");
+        }
+    }
+}
+
+#[test]
+fn completions_work_in_bash() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        return skip("completions: there is no bash here");
+    }
+    let home = settled();
+    let offered = |words: &str| -> Vec<String> {
+        let script = format!(
+            "source <(\"$HOB\" completions bash) && complete -p hob >/dev/null || exit 9\n\
+             COMP_WORDS=({words}); COMP_WORDS[0]=$HOB; COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()\n\
+             _hob; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let mut c = Command::new("bash");
+        let out = c.args(["--norc", "-c", &script]).env("HOB", HOB).env("HOB_HOME", &home.dir).output().unwrap();
+        assert!(out.status.success() && out.stderr.is_empty(), "{words}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()
+    };
+    for (words, want) in [
+        ("hob st", &["start", "stop", "status"][..]),
+        ("hob service re", &["restart", "reset"]),
+        ("hob why ''", &["broken", "needs", "up"]),
+        ("hob why up ''", &[]),
+        ("hob stop up n", &["needs"]),
+        ("hob logs -n ''", &[]),
+        ("hob logs -n 5 b", &["broken"]),
+        ("hob status --js", &["--json"]),
+        ("hob config show --def", &["--defaults"]),
+        ("hob call rpc.", &["rpc.discover"]),
+        ("hob help st", &["start", "stop", "status"]),
+    ] {
+        assert_eq!(offered(words), want, "{words}");
+    }
+}

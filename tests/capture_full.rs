@@ -206,6 +206,51 @@ fn a_full_disk_drops_output_counts_it_and_says_so() {
     assert_eq!(share.end(), Some(text.len() as u64));
 }
 
+#[test]
+fn logs_leave_a_part_of_the_disk_free_and_go_on_by_themselves() {
+    let mut temp = Temp::new();
+    if !temp.mount("size=4m") {
+        println!("SKIPPED: a small file system cannot be mounted here");
+        return;
+    }
+    for stamped in [false, true] {
+        let mut lab = Lab::new(&temp.path);
+        let log = LogSpec { timestamps: stamped, ..LogSpec::DEFAULT };
+        let spec = ServiceSpec { log, ..ServiceSpec::default() };
+        let name: Arc<str> = if stamped { "lines" } else { "raw" }.into();
+        let [write, _] = lab.capture.ensure(&name, &spec, &mut lab.shell).unwrap();
+        let mut pipe = File::from(write.try_clone().unwrap());
+        pipe.write_all(b"first\n").unwrap();
+        lab.readable(&name);
+        let ballast = temp.path.join("ballast");
+        let mut file = File::create(&ballast).unwrap();
+        while logfile_space(&file) > 100_000 {
+            file.write_all(&[0; 4096]).unwrap();
+        }
+        lab.clock += 2000;
+        for _ in 0..50 {
+            pipe.write_all(&b"0123456789abcde\n".repeat(1000)).unwrap();
+            lab.readable(&name);
+        }
+        assert!(logfile_space(&file) > 90_000, "a 32nd of the disk stays free");
+        let said = lab.shell.lines.iter().filter(|(_, l)| l.contains("of the disk are free")).count();
+        assert_eq!(said, 1, "{:?}", lab.shell.lines);
+        drop(file);
+        std::fs::remove_file(&ballast).unwrap();
+        lab.clock += 2000;
+        pipe.write_all(b"there is room again\n").unwrap();
+        lab.readable(&name);
+        let text = lab.log(&name);
+        assert!(text.contains("[hob: 800000 bytes dropped]\n"), "{text}");
+        assert!(text.ends_with("there is room again\n"), "{text}");
+        assert_eq!(text.lines().count(), 3);
+    }
+}
+
+fn logfile_space(file: &File) -> u64 {
+    hob::sys::file::free_bytes(file).unwrap()
+}
+
 /// Not a test: needs a file size limit, which cannot be taken back.
 #[test]
 #[ignore = "the process that a_file_size_limit_is_an_error_and_no_death starts"]

@@ -48,8 +48,8 @@ impl Words for Memory {
 }
 
 fn spec(name: &str) -> ServiceSpec {
-    let mut spec = ServiceSpec::default();
-    spec.log = LogSpec { max_size: MAX_SIZE, max_files: 1000, ..LogSpec::DEFAULT };
+    let log = LogSpec { max_size: MAX_SIZE, max_files: 1000, ..LogSpec::DEFAULT };
+    let mut spec = ServiceSpec { log, ..ServiceSpec::default() };
     match name {
         "stamped" => spec.log.timestamps = true,
         "limited" => (spec.log.rate, spec.log.timestamps) = (Some(150_000), true),
@@ -116,13 +116,13 @@ fn daemon() {
     }
     let mut capture = capture.unwrap();
     let mut shell = Shell { poll: Poll::new().unwrap(), sources: Sources::default(), jobs: Vec::new() };
-    if std::process::id() % 2 == 0 {
+    if std::process::id().is_multiple_of(2) {
         NAMES.iter().for_each(|name| capture.spec(name, &spec(name), clock::now(), &mut shell));
     }
     capture.start(clock::now(), &mut shell).unwrap();
     let mut events = Events::with_capacity(64);
     // Some daemons know the config only after their first job has run.
-    let mut told = std::process::id() % 2 == 0;
+    let mut told = std::process::id().is_multiple_of(2);
     loop {
         while let Some(job) = shell.jobs.pop() {
             let turned = job();
@@ -246,8 +246,8 @@ fn text(dir: &Path, name: &str) -> String {
     all.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
 }
 
-/// Checks that lines are whole and that their numbers are those of so many writers, each from 0 on, with no line missing
-/// unless some were `dropped` on purpose.
+/// Checks that lines are whole and that their numbers are those of so many writers, each from 0 on, with no line
+/// missing unless some were `dropped` on purpose.
 fn check<'a>(name: &str, lines: impl Iterator<Item = &'a str>, written: &[u64], dropped: bool) {
     let mut next = vec![0; written.len()];
     let hidden = if name == "masked" { "***" } else { SECRET };
@@ -320,13 +320,13 @@ fn lines_survive_kills() {
     let all = text(&dir, "stamped");
     let lines = all.lines().map(|l| {
         assert!(Wall::of_line(l.as_bytes()).is_some(), "no stamp: {l:.80?}");
-        &l[Wall::STAMP..]
+        l.split_at(Wall::STAMP).1
     });
     check("stamped", lines, &[written[0].0], false);
     let all = limited();
     assert_eq!(dropped(&all) + kept(&all), written[1].1, "every byte is kept or counted");
     assert!(dropped(&all) > 0 && kept(&all) > 0);
-    let lines = all.lines().map(|l| &l[Wall::STAMP..]).filter(|l| !l.starts_with("[hob: "));
+    let lines = all.lines().map(|l| l.split_at(Wall::STAMP).1).filter(|l| !l.starts_with("[hob: "));
     check("limited", lines, &[written[1].0], true);
     let all = text(&dir, "masked");
     assert!(!all.contains(SECRET) && all.contains("***"));

@@ -132,8 +132,8 @@ pub const COMMANDS: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: LOGS,
-        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob. With --since all\n\
-                  from then on is shown, with --grep all that matches; -n N then shows the last N of it.",
+        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.\n\
+                  With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.",
         ..command("logs", "Show logs of services", logs::logs)
     },
     Command {

@@ -96,8 +96,8 @@ impl OwnLog {
         self.stderr_level = level;
     }
 
-    /// Standard error gets the form that systemd's journal wants, if `stream`, the value of JOURNAL_STREAM, says that it
-    /// is what reads there.
+    /// Standard error gets the form that systemd's journal wants, if `stream`, the value of JOURNAL_STREAM, says that
+    /// the journal reads there.
     pub fn for_journal(&mut self, stream: &str) {
         let meta = self.stderr.as_ref().and_then(|f| f.metadata().ok());
         self.journal = meta.is_some_and(|m| stream == format!("{}:{}", m.dev(), m.ino()));

@@ -82,8 +82,8 @@ fn what_is_too_fast_is_dropped_and_counted_to_the_byte() {
 fn secrets_are_seen_nowhere() {
     let mut home = Home::with_env("{}", "BASE_TOKEN", "from-the-base-42");
     fs::write(home.path("env"), "FILE_TOKEN='from the file 43'\n").unwrap();
-    let command = "echo \"a $BASE_TOKEN b\"; printf 'c from-the-'; sleep 1.4; echo 'base-42'; echo \"$FILE_TOKEN$OWN\"; \
-                   echo done; echo \"bye $OWN\"; exit 3";
+    let command = "echo \"a $BASE_TOKEN b\"; printf 'c from-the-'; sleep 1.4; echo 'base-42'; \
+                   echo \"$FILE_TOKEN$OWN\"; echo done; echo \"bye $OWN\"; exit 3";
     let spec = json!({ "command": command, "env": { "OWN": "in-the-config" }, "env_file": "env", "restart": "never",
         "secrets": ["BASE_TOKEN", "FILE_TOKEN", "OWN", "MISSING"] });
     home.write_config(&json!({ "services": { "s": spec } }).to_string());
@@ -113,7 +113,8 @@ fn secrets_are_seen_nowhere() {
 #[test]
 fn streams_are_told_apart() {
     let home = running(json!({ "n": {
-        "command": "echo out 1; sleep 0.1; echo err 1 >&2; sleep 0.1; echo out 2; sleep 0.1; echo err 2 >&2; exec sleep 1000",
+        "command": "echo out 1; sleep 0.1; echo err 1 >&2; sleep 0.1; echo out 2; sleep 0.1; echo err 2 >&2; \
+                    exec sleep 1000",
         "log": { "streams": "split" } } }));
     wait("all is written", || home.log("n").lines().count() == 4);
     assert_eq!(home.log("n"), "out 1\nerr 1\nout 2\nerr 2\n");

@@ -1,16 +1,16 @@
 //! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a
 //! time.
 
-use super::age;
 pub use super::desk::{Desk, Words};
 use super::file::LogFile;
 use super::guard::Guard;
-use super::index::{Index, STAMPED, remove};
+use super::index::Index;
 use super::lines::{Lines, shape};
 use super::ready::{At, Watch};
 use super::source::{Order, Point, Source, Taken};
 use super::tail::{Cursor, Part, Share, Spans};
-use super::zip::{Step, Zip};
+use super::tend::Zipping;
+use super::zip::Zip;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::{CAPTURE_TURN, LINE_MAX};
 use crate::base::time::{Mono, Now, Wall};
@@ -19,13 +19,10 @@ use crate::sys::pipe;
 use core::fmt;
 use core::time::Duration;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long after a failure a file is opened or rotated again at the earliest.
-const RETRY: Duration = Duration::from_secs(1);
-/// Ages are looked at again after this long at the latest.
-const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Taken at once while every byte is looked at.
 const MATCH_TURN: usize = 64 * 1024;
 /// Read back at once.
@@ -70,38 +67,26 @@ pub struct Outcome {
 /// One service's log as the lane has it.
 pub struct Writer {
     pub(super) source: Arc<Source>,
-    share: Arc<Share>,
-    spec: LogSpec,
+    pub(super) share: Arc<Share>,
+    pub(super) spec: LogSpec,
     pub(super) log: Option<LogFile>,
     /// The position of the next byte, also while the file cannot be opened.
     pub(super) position: u64,
     /// Where the log ended when this daemon first opened it.
     began: Option<u64>,
     open_again: Option<Mono>,
-    rotate_again: Option<Mono>,
+    pub(super) rotate_again: Option<Mono>,
     dropped: u64,
-    guard: Guard,
+    pub(super) guard: Guard,
     /// Ages are looked at again then; `None`: now.
-    aged: Option<Wall>,
-    zipping: Zipping,
+    pub(super) aged: Option<Wall>,
+    pub(super) zipping: Zipping,
     /// What processes lines, once the config has asked for that, and whether it does so still.
     lines: Option<Arc<Mutex<Lines>>>,
     by_line: bool,
     runs: Vec<(RunId, u64)>,
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
     copy: Option<Arc<dyn Words>>,
-}
-
-/// How old files come to be compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Zipping {
-    /// There may be one to begin with.
-    Due,
-    Busy,
-    /// After the next rotation.
-    Idle,
-    /// There is no program for it.
-    Impossible,
 }
 
 impl fmt::Debug for Writer {
@@ -182,89 +167,6 @@ impl Writer {
         self.tell();
         self.tend(now, &mut out);
         out
-    }
-
-    /// Looks after the old files: those that are too old go, others are compressed.
-    fn tend(&mut self, now: Now, out: &mut Outcome) {
-        if self.log.is_none() {
-            return;
-        }
-        if let Some(max_age) = self.spec.max_age {
-            if self.aged.is_none_or(|at| at <= now.wall) {
-                self.aged = Some(self.expire(max_age, now, out));
-            }
-            // The wall clock may step, so that no deadline by it is too far away.
-            let left = self.aged.map_or(LOOK_AGAIN, |at| at.since(now.wall).min(LOOK_AGAIN));
-            out.wake = Some(out.wake.map_or(now.mono + left, |at| at.min(now.mono + left)));
-        }
-        if self.spec.compress && self.zipping == Zipping::Due {
-            match Zip::next(self.share.names(), self.spec.max_files) {
-                Ok(zip) => {
-                    self.zipping = if zip.is_some() { Zipping::Busy } else { Zipping::Idle };
-                    out.zip = zip;
-                }
-                Err(e) => {
-                    self.zipping = Zipping::Idle;
-                    out.notes.push(format!("cannot compress old files of {}: {e}", self.path()));
-                }
-            }
-        }
-    }
-
-    /// Lets go what is too old; answers when to look again.
-    fn expire(&mut self, max_age: Duration, now: Now, out: &mut Outcome) -> Wall {
-        let first = self.log.as_ref().filter(|log| log.size() > 0).and_then(|log| log.first_written().ok().flatten());
-        let mut due = first.map(|wall| age::after(wall, max_age));
-        if due.is_some_and(|at| at <= now.wall) && self.rotate_when_due(now, out) {
-            self.with_lines(Lines::stand_apart);
-            due = None;
-        }
-        match age::remove_old(self.share.names(), max_age, now.wall) {
-            Ok(aged) => {
-                if aged.removed {
-                    self.tell_all(out);
-                }
-                let next = [due, aged.next].into_iter().flatten().min();
-                next.unwrap_or_else(|| age::after(now.wall, max_age)).max(age::after(now.wall, RETRY))
-            }
-            Err(e) => {
-                out.notes.push(format!("cannot remove old files of {}: {e}", self.path()));
-                age::after(now.wall, LOOK_AGAIN)
-            }
-        }
-    }
-
-    /// A copy of an old file is complete: it takes the place of that file, wherever that has moved to.
-    fn zipped(&mut self, step: Step, out: &mut Outcome) {
-        self.zipping = Zipping::Due;
-        let (id, copy) = match step {
-            Step::Done { id, copy } => (id, copy),
-            Step::Goes(_) => return,
-            Step::Missing => {
-                self.zipping = Zipping::Impossible;
-                let name = &self.source.name;
-                out.notes
-                    .push(format!("old logs of {name} stay as they are: there is no program gzip to compress them"));
-                return;
-            }
-            Step::Failed(why) => {
-                self.zipping = Zipping::Idle;
-                out.notes.push(format!("cannot compress an old file of {}: {why}", self.path()));
-                return;
-            }
-        };
-        let names = self.share.names();
-        let is_it = |k: &u32| names.log(*k).symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == id);
-        let replaced = match (1..self.spec.max_files.max(1)).find(is_it) {
-            Some(k) => std::fs::rename(&copy, names.packed(k)).and_then(|()| remove(&names.log(k))),
-            // It was removed meanwhile.
-            None => remove(&copy),
-        };
-        if let Err(e) = replaced {
-            self.zipping = Zipping::Idle;
-            out.notes.push(format!("cannot compress an old file of {}: {e}", self.path()));
-        }
-        self.tell_all(out);
     }
 
     /// The same for bytes as they come.
@@ -387,7 +289,7 @@ impl Writer {
         self.with_lines(|lines| lines.set(settings));
     }
 
-    fn with_lines(&self, change: impl FnOnce(&mut Lines)) {
+    pub(super) fn with_lines(&self, change: impl FnOnce(&mut Lines)) {
         if let Some(lines) = &self.lines {
             change(&mut lines.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -486,12 +388,12 @@ impl Writer {
         self.log.is_some()
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         self.share.names().log(0).display().to_string()
     }
 
     /// Tells readers all files anew.
-    fn tell_all(&mut self, out: &mut Outcome) {
+    pub(super) fn tell_all(&mut self, out: &mut Outcome) {
         let Some(log) = &self.log else { return };
         self.position = log.position();
         match Spans::load(self.share.names()) {
@@ -550,44 +452,6 @@ impl Writer {
         format!("cannot write to {}: {e}; output is dropped until it can be", self.path())
     }
 
-    /// Whether there is enough space on the file system to go on writing.
-    pub(super) fn has_room(&mut self, now: Now, out: &mut Outcome) -> bool {
-        let Some(log) = &self.log else { return true };
-        let note = self.guard.look(now.mono, || log.space());
-        out.notes.extend(note.map(|note| format!("{}: {note}", self.path())));
-        self.guard.open()
-    }
-
-    /// What the present file takes until its cap.
-    pub(super) fn room(&self, batch: usize) -> shape::Room {
-        let size = self.log.as_ref().map_or(0, LogFile::size);
-        shape::Room { left: self.spec.max_size.saturating_sub(size), empty: size == 0, batch }
-    }
-
-    /// Goes over to a new file, unless that failed just now. False when the old one goes on.
-    pub(super) fn rotate_when_due(&mut self, now: Now, out: &mut Outcome) -> bool {
-        self.rotate_again.is_none_or(|at| at <= now.mono) && self.rotate(now, out)
-    }
-
-    /// Adds finished lines; `index` says on which stream they came and whether they have time stamps.
-    pub(super) fn append(&mut self, bytes: &[u8], index: (u32, bool), now: Now) -> io::Result<()> {
-        let Some(log) = &mut self.log else { return Err(io::ErrorKind::NotFound.into()) };
-        log.stamp(now.wall, if index.1 { index.0 | STAMPED } else { index.0 });
-        log.write(bytes)?;
-        self.guard.wrote(bytes.len());
-        self.position = log.position();
-        Ok(())
-    }
-
-    /// Lets readiness see what was processed.
-    pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Outcome) {
-        let Some(watch) = self.watch.as_mut().filter(|w| matches!(w.at, At::Live)) else { return };
-        if watch.feed(bytes) {
-            out.facts.push(Fact::Ready(watch.run));
-            self.watch = None;
-        }
-    }
-
     /// Begins a new file because somebody asked for it; false when the present one is empty.
     fn rotate_now(&mut self, now: Now, out: &mut Outcome) -> Result<bool, String> {
         if !self.ready_file(now, out) {
@@ -637,7 +501,7 @@ impl Writer {
     }
 
     /// Goes over to a new file. False when the old one goes on.
-    fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
+    pub(super) fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
         let keep = self.spec.max_files;
         let Some(log) = &mut self.log else { return true };
         match log.rotate(keep, now.wall) {

@@ -8,8 +8,10 @@
 //! as long as it does.
 
 mod age;
+mod append;
 pub mod copy;
 pub mod desk;
+mod equip;
 pub mod file;
 mod guard;
 pub mod index;
@@ -22,6 +24,7 @@ pub mod rotate;
 mod rotation;
 pub mod source;
 pub mod tail;
+mod tend;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -34,13 +37,11 @@ use crate::base::limits::CAPTURE_TURN;
 use crate::base::time::{Mono, Now};
 use crate::config::spec::{Level, LogSpec, ServiceSpec, Streams};
 use crate::core::Input;
-use crate::sys::{memfile, pipe};
+use crate::sys::pipe;
 use core::time::Duration;
 use desk::{Desk, Words};
+use equip::ByLine;
 use lane::{Fact, Outcome, Writer};
-use lines::hoard::{Hoard, Page, Safe};
-use lines::shape::Settings;
-use lines::{Lines, Secrets};
 use mio::Token;
 use pace::{DELAY_MIN, PIPE};
 use regex_lite::Regex;
@@ -135,40 +136,6 @@ struct Service {
     removed: bool,
 }
 
-#[derive(Debug)]
-struct ByLine {
-    hoard: File,
-    secrets: Arc<Secrets>,
-    second: Option<Second>,
-}
-
-/// The pipe for standard error, where it has one of its own.
-#[derive(Debug)]
-struct Second {
-    source: Arc<Source>,
-    write: Arc<OwnedFd>,
-    hoard: File,
-    token: Option<Token>,
-}
-
-impl Service {
-    /// Everything that the keeper is to hold of it.
-    fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = vec![self.source.read.as_fd(), self.write.as_fd()];
-        if let Some(by_line) = &self.by_line {
-            fds.push(by_line.hoard.as_fd());
-            if let Some(second) = &by_line.second {
-                fds.extend([second.source.read.as_fd(), second.write.as_fd(), second.hoard.as_fd()]);
-            }
-        }
-        fds
-    }
-
-    fn second(&mut self) -> Option<&mut Second> {
-        self.by_line.as_mut()?.second.as_mut()
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Idle,
@@ -249,23 +216,6 @@ impl Capture {
             self.adopt_lines(&name, File::from(hoard), [fds.next(), fds.next(), fds.next()]);
         }
         true
-    }
-
-    /// The lines of a service, with what an earlier daemon has left of them.
-    fn adopt_lines(&mut self, name: &Arc<str>, hoard: File, second: [Option<OwnedFd>; 3]) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        let Ok((mut lines, secrets)) = lines_of(&hoard) else { return };
-        let mut by_line = ByLine { hoard, secrets, second: None };
-        if let [Some(read), Some(write), Some(hoard)] = second {
-            let source = Arc::new(Source::new(Arc::clone(name), read));
-            let hoard = File::from(hoard);
-            if let Ok(raw) = hoard.try_clone().and_then(|h| Hoard::new(h.into())) {
-                lines.split(Arc::clone(&source), raw);
-                by_line.second = Some(Second { source, write: Arc::new(write), hoard, token: None });
-            }
-        }
-        lock(&service.writer).process(Arc::new(Mutex::new(lines)));
-        service.by_line = Some(by_line);
     }
 
     /// Begins: after everything held was adopted. What the last daemon left in the transfer pipe goes to its file
@@ -369,47 +319,6 @@ impl Capture {
         let split = spec.log.streams == Streams::Split;
         let err = service.second().filter(|_| split).map_or_else(|| Arc::clone(&out), |s| Arc::clone(&s.write));
         Ok([out, err])
-    }
-
-    /// Gives a service what its settings need, and tells them to the lane.
-    fn equip(&mut self, name: &str, spec: &ServiceSpec, start: bool, host: &mut impl Host) -> io::Result<()> {
-        let Some(service) = self.services.get_mut(name) else { return Ok(()) };
-        let by_line = processes_lines(spec);
-        let before = (service.by_line.is_some(), service.second().is_some());
-        if by_line && service.by_line.is_none() {
-            let hoard = memfile::create()?;
-            let settings = Settings { timestamps: spec.log.timestamps, rate: spec.log.rate };
-            Hoard::new(hoard.try_clone()?.into())?.set_page(&Page { settings, fresh: true, ..Page::default() })?;
-            let (_, secrets) = lines_of(&hoard)?;
-            service.by_line = Some(ByLine { hoard, secrets, second: None });
-        }
-        let split = start && spec.log.streams == Streams::Split;
-        if let Some(lines) = service.by_line.as_mut().filter(|l| split && l.second.is_none()) {
-            let (read, write) = pipe::output()?;
-            let source = Arc::new(Source::new(Arc::clone(&service.source.name), read));
-            lines.second = Some(Second { source, write: Arc::new(write), hoard: memfile::create()?, token: None });
-        }
-        if before != (service.by_line.is_some(), service.second().is_some()) {
-            let held = host.hold(&format!("{OUT}{name}"), &service.fds());
-            let done = held.and_then(|()| take_up(service, before, host));
-            if let Err(e) = done {
-                // What the keeper does not hold is not used.
-                if !before.0 {
-                    service.by_line = None;
-                } else if let Some(lines) = service.by_line.as_mut().filter(|_| !before.1) {
-                    lines.second = None;
-                }
-                return Err(e);
-            }
-        }
-        service.source.order(Order::Spec { log: spec.log.clone(), by_line });
-        Ok(())
-    }
-
-    /// Where the secrets of a service are learnt, for a run that is about to be started.
-    #[must_use]
-    pub fn secrets(&self, name: &str) -> Option<Arc<Secrets>> {
-        Some(Arc::clone(&self.services.get(name)?.by_line.as_ref()?.secrets))
     }
 
     /// New log settings. Streams are split, or not, with the next start.
@@ -625,39 +534,6 @@ impl Capture {
 /// Lets a file be compressed, or goes on with that.
 fn pack(name: Arc<str>, zip: Zip, host: &mut impl Host) {
     host.bulk(Box::new(move || Turned(Did::Zip(name, zip.step()))));
-}
-
-/// Whether the bytes as they come are not enough.
-fn processes_lines(spec: &ServiceSpec) -> bool {
-    let log = &spec.log;
-    log.timestamps || log.rate.is_some() || log.streams == Streams::Split || !spec.secrets.is_empty()
-}
-
-/// Lines over a hoard, with the secrets in it.
-fn lines_of(hoard: &File) -> io::Result<(Lines, Arc<Secrets>)> {
-    let secrets = Arc::new(Secrets::new(Safe::new(hoard.try_clone()?)));
-    let raw = Hoard::new(hoard.try_clone()?.into())?;
-    Ok((Lines::new(raw, Arc::clone(&secrets)), secrets))
-}
-
-/// Puts into use what was made for a service and is held: `before` says whether it had lines and a second stream.
-fn take_up(service: &mut Service, before: (bool, bool), host: &mut impl Host) -> io::Result<()> {
-    let name = Arc::clone(&service.source.name);
-    let Some(by_line) = &mut service.by_line else { return Ok(()) };
-    let mut orders = Vec::new();
-    if !before.0 {
-        let lines = Lines::new(Hoard::new(by_line.hoard.try_clone()?.into())?, Arc::clone(&by_line.secrets));
-        orders.push(Order::Lines(Arc::new(Mutex::new(lines))));
-    }
-    if let Some(second) = by_line.second.as_mut().filter(|_| !before.1) {
-        let hoard = Hoard::new(second.hoard.try_clone()?.into())?;
-        second.token = Some(host.watch(&name, second.source.read.as_fd())?);
-        orders.push(Order::Split { source: Arc::clone(&second.source), hoard });
-    }
-    for order in orders {
-        service.source.order(order);
-    }
-    Ok(())
 }
 
 /// Stops listening to a service's pipes.

@@ -394,3 +394,6 @@ impl Lines {
         out.wake = held.chain(said).map(|at| at.max(now.mono)).chain(out.wake).min();
     }
 }
+
+#[cfg(test)]
+mod tests;

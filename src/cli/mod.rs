@@ -10,6 +10,7 @@ mod life;
 mod logs;
 mod render;
 mod service;
+mod since;
 mod status;
 mod story;
 mod when;

@@ -2,8 +2,8 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, OnDeath, Ready, Restart, Rlimit,
-    ServiceSpec, Signal,
+    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
+    Restart, Rlimit, ServiceSpec, Signal, Streams,
 };
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -37,6 +37,8 @@ pub(super) enum Field<S: 'static> {
     OptSpan(Slot<S, Option<Duration>>, Span),
     Count(Slot<S, u32>, u32, u32),
     Size(Slot<S, u64>),
+    OptRate(Slot<S, Option<u64>>),
+    Variables(Slot<S, Vec<String>>),
     Nice(Slot<S, i32>),
     OptNice(Slot<S, Option<i32>>),
     OptInt(Slot<S, Option<i32>>, i32, i32),
@@ -47,6 +49,8 @@ pub(super) enum Field<S: 'static> {
     Restart(Slot<S, Restart>),
     Level(Slot<S, Level>),
     OnDeath(Slot<S, OnDeath>),
+    LogFormat(Slot<S, LogFormat>),
+    Streams(Slot<S, Streams>),
     Ready(Slot<S, Ready>),
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
@@ -93,6 +97,8 @@ const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
 /// Smallest size at which a log may be rotated.
 pub(super) const LOG_SIZE_MIN: u64 = 4_096;
 const LOG_FILES_MAX: u32 = 1_000;
+/// Slowest rate of a log, in bytes a second.
+pub(super) const LOG_RATE_MIN: u64 = 1_000;
 const RESTARTS_MAX: u32 = 1_000_000;
 
 pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
@@ -120,6 +126,7 @@ pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
 
 const DAEMON_LOG: &[Key<DaemonSpec>] = &[
     live("level", Field::Level(at!(log.level)), "the least important lines that are written", r#""debug""#),
+    live("format", Field::LogFormat(at!(log.format)), "how its lines are written", r#""json""#),
     live("max_size", Field::Size(at!(log.max_size)), "size at which the file is rotated", r#""50MB""#),
     live("max_files", Field::Count(at!(log.max_files), 1, LOG_FILES_MAX), "files kept, the current one included", "5"),
 ];
@@ -148,6 +155,12 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         Field::Path(at!(env_file)),
         "file with lines NAME=VALUE, relative to the folder of hob.json; read at each start",
         r#""/etc/default/app""#,
+    ),
+    restarts(
+        "secrets",
+        Field::Variables(at!(secrets)),
+        "names of variables whose values are replaced by *** in logs and in what hob shows",
+        r#"["API_TOKEN"]"#,
     ),
     restarts("user", Field::Account(at!(user)), "user to run as, by name or number; unset: hob's own", r#""www""#),
     restarts("group", Field::Account(at!(group)), "group to run as; unset: the user's own", r#""www""#),
@@ -317,6 +330,26 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
 const SERVICE_LOG: &[Key<ServiceSpec>] = &[
     live("max_size", Field::Size(at!(log.max_size)), "size at which the file is rotated", r#""10MB""#),
     live("max_files", Field::Count(at!(log.max_files), 1, LOG_FILES_MAX), "files kept, the current one included", "5"),
+    live(
+        "max_age",
+        Field::OptSpan(at!(log.max_age), from(1_000)),
+        "age at which a file is rotated, and at which an old one is removed; unset: never",
+        r#""30d""#,
+    ),
+    live("compress", Field::Flag(at!(log.compress)), "compress old files by the program gzip", "true"),
+    live("timestamps", Field::Flag(at!(log.timestamps)), "begin each line with its time in UTC", "true"),
+    live(
+        "rate",
+        Field::OptRate(at!(log.rate)),
+        "how much is written in a second at most; the rest is dropped and counted in the log; unset: all",
+        r#""1MB/s""#,
+    ),
+    live(
+        "streams",
+        Field::Streams(at!(log.streams)),
+        "standard output and error in one (exact order) or told apart; takes effect with the next start",
+        r#""split""#,
+    ),
 ];
 
 /// What other tools call it, and the key that is meant.
@@ -384,7 +417,8 @@ pub(super) fn meant<'k>(word: &str, allowed: impl Iterator<Item = &'k str> + Clo
     by_alias.or_else(|| crate::base::near::nearest(word, allowed))
 }
 
-/// Words of `restart`, of `log.level`, of an access level and of a condition, in the order of their types.
+/// Words of `restart`, of `log.level`, `log.format` and `log.streams`, and of an access level, in the order of their
+/// types.
 pub(super) const RESTARTS: &[(&str, Restart)] =
     &[("always", Restart::Always), ("on-failure", Restart::OnFailure), ("never", Restart::Never)];
 pub(super) const LEVELS: &[(&str, Level)] = &[
@@ -394,6 +428,8 @@ pub(super) const LEVELS: &[(&str, Level)] = &[
     ("debug", Level::Debug),
     ("trace", Level::Trace),
 ];
+pub(super) const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const STREAMS: &[(&str, Streams)] = &[("merged", Streams::Merged), ("split", Streams::Split)];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
 

@@ -3,12 +3,13 @@
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
 use super::keys::{
-    ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, ON_DEATHS, RESTARTS, SERVICE, Slot, meant,
+    ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
+    SERVICE, STREAMS, Slot, meant,
 };
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, machine, ready, values};
-use crate::base::limits::{NAME_MAX, SERVICES_MAX};
+use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
 use std::collections::BTreeMap;
@@ -172,6 +173,14 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     {
         cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
     }
+    if let Some(member) = members.iter().find(|m| m.key == "secrets") {
+        for name in spec.secrets.iter().filter(|n| spec.env.get(*n).is_some_and(|v| v.len() < SECRET_MIN)) {
+            cx.in_key("secrets", |cx| {
+                let why = format!("the value of {name} in env is too short to be masked: {SECRET_MIN} bytes at least");
+                cx.report.add(member.node.pos, why);
+            });
+        }
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -242,6 +251,8 @@ impl<S> Field<S> {
             Field::OptSpan(at, span) => set(at, spec, optional(node, |n| values::span(n, *span, cx))?),
             Field::Count(at, min, max) => set(at, spec, values::integer(node, *min, *max)?),
             Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
+            Field::OptRate(at) => set(at, spec, optional(node, |n| values::rate(n, cx))?),
+            Field::Variables(at) => set(at, spec, values::variables(node, cx)?),
             Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
             Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
             Field::OptInt(at, min, max) => set(at, spec, optional(node, |n| values::integer(n, *min, *max))?),
@@ -252,6 +263,8 @@ impl<S> Field<S> {
             Field::Restart(at) => set(at, spec, values::restart(node)?),
             Field::OnDeath(at) => set(at, spec, values::choice(node, ON_DEATHS)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
+            Field::LogFormat(at) => set(at, spec, values::choice(node, FORMATS)?),
+            Field::Streams(at) => set(at, spec, values::choice(node, STREAMS)?),
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
@@ -285,6 +298,8 @@ impl<S> Field<S> {
             },
             Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
+            Field::OptRate(_) => format!("a rate of at least {}/s", canonical_size(LOG_RATE_MIN)),
+            Field::Variables(_) => "a list of names of variables".to_owned(),
             Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
             Field::OptInt(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::IoNice(_) => format!("{}, or such a class with a level from 0 to 7", words(IO_CLASSES)),
@@ -294,6 +309,8 @@ impl<S> Field<S> {
             Field::Restart(_) => words(RESTARTS),
             Field::OnDeath(_) => words(ON_DEATHS),
             Field::Level(_) => words(LEVELS),
+            Field::LogFormat(_) => words(FORMATS),
+            Field::Streams(_) => words(STREAMS),
             Field::Ready(_) => {
                 let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
                 format!("\"spawned\", \"notify\" or one of {}", forms.map(|f| format!("{{\"{f}}}")).join(", "))

@@ -1,7 +1,9 @@
 //! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
 //! nothing.
 
-use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, Slot};
+use super::keys::{
+    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, STREAMS, Slot,
+};
 use super::spec::{
     Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
 };
@@ -17,6 +19,20 @@ pub fn to_json(config: &Config) -> String {
     let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));
     let daemon = keys_json(&config.daemon, DAEMON);
     object([("daemon", daemon), ("services", object(services))].into_iter())
+}
+
+/// The config as it may be shown to whoever may read it: values of secrets are replaced by `***`.
+#[must_use]
+pub fn masked(config: &Config) -> Config {
+    let mut shown = config.clone();
+    for spec in shown.services.values_mut().filter(|s| !s.secrets.is_empty()) {
+        let mut copy = ServiceSpec::clone(spec);
+        for (_, value) in copy.env.iter_mut().filter(|(name, _)| copy.secrets.contains(name)) {
+            "***".clone_into(value);
+        }
+        *spec = copy.into();
+    }
+    shown
 }
 
 /// One service of the effective config, as `to_json` writes it.
@@ -42,6 +58,8 @@ impl<S> Field<S> {
             Field::OptSpan(at, _) => or_null(get(at, spec).map(|d| quoted(&canonical_duration(d)))),
             Field::Count(at, ..) => get(at, spec).to_string(),
             Field::Size(at) => quoted(&canonical_size(*get(at, spec))),
+            Field::OptRate(at) => or_null(get(at, spec).map(|n| quoted(&format!("{}/s", canonical_size(n))))),
+            Field::Variables(at) => list(get(at, spec).iter().map(|s| quoted(s))),
             Field::Nice(at) => get(at, spec).to_string(),
             Field::OptNice(at) => or_null(*get(at, spec)),
             Field::OptInt(at, ..) => or_null(*get(at, spec)),
@@ -52,6 +70,8 @@ impl<S> Field<S> {
             Field::Restart(at) => word(RESTARTS, get(at, spec)),
             Field::OnDeath(at) => word(ON_DEATHS, get(at, spec)),
             Field::Level(at) => word(LEVELS, get(at, spec)),
+            Field::LogFormat(at) => word(FORMATS, get(at, spec)),
+            Field::Streams(at) => word(STREAMS, get(at, spec)),
             Field::Ready(at) => match get(at, spec) {
                 Ready::Spawned => quoted("spawned"),
                 Ready::Notify => quoted("notify"),

@@ -186,6 +186,11 @@ pub enum Input {
         req: ReqId,
         usage: Vec<(RunId, Usage)>,
     },
+    /// Result of `Effect::Rotate`: the reply.
+    Rotated {
+        req: ReqId,
+        result: Result<String, RpcError>,
+    },
     /// Result of `Effect::LoadConfig`: a checked config, or the text of all its errors.
     ConfigRead {
         req: Option<ReqId>,
@@ -339,6 +344,11 @@ pub enum Effect {
         req: ReqId,
         conn: ConnId,
         query: LogQuery,
+    },
+    /// Begin a new log file for each; answered by `Rotated`.
+    Rotate {
+        req: ReqId,
+        names: Vec<(Arc<str>, Arc<ServiceSpec>)>,
     },
     CloseStream {
         req: ReqId,

@@ -29,7 +29,11 @@ impl Core {
     /// A step in safe mode: facts are noted as far as they are to be told, questions are answered.
     pub(super) fn step_safe(&mut self, input: Input, out: &mut Out) {
         match input {
-            Input::Request { .. } | Input::Closed { .. } | Input::Lagged { .. } | Input::Measured { .. } => {
+            Input::Request { .. }
+            | Input::Closed { .. }
+            | Input::Lagged { .. }
+            | Input::Measured { .. }
+            | Input::Rotated { .. } => {
                 self.take(input, out);
             }
             Input::Tick => {
@@ -134,6 +138,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Heartbeat { .. }
         | Effect::Ready
         | Effect::Stopping { .. }
+        | Effect::Rotate { .. }
         | Effect::Exit { .. }
         | Effect::Again { .. } => false,
     }

@@ -192,6 +192,7 @@ impl Core {
             Input::Notify { run, fields } => self.notified(run, &fields, out),
             Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
+            Input::Rotated { req, result } => self.reply(req, result, false, out),
             Input::ConfigRead { req, result } => self.config_read(req, result, out),
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),

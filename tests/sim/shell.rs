@@ -76,6 +76,9 @@ impl World<'_> {
                 }
             }
             Effect::Logs { req, .. } | Effect::CloseStream { req, .. } => self.reply(req, Ok("{}".to_owned()), false),
+            Effect::Rotate { req, .. } => {
+                self.tell_soon(Input::Rotated { req, result: Ok("{}".to_owned()) });
+            }
             Effect::Measure { req, runs } => {
                 let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
                 self.tell_soon(Input::Measured { req, usage });

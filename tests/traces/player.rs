@@ -475,6 +475,8 @@ fn show(effect: &Effect) -> String {
         Effect::Stopping { limit } => format!("stopping within {} ms", limit.as_millis()),
         Effect::Exit { code } => format!("EXIT {code}"),
         Effect::Again { stop } => format!("AGAIN stop {stop}"),
-        Effect::Notify { .. } | Effect::Logs { .. } | Effect::CloseStream { .. } => format!("{effect:?}"),
+        Effect::Notify { .. } | Effect::Logs { .. } | Effect::Rotate { .. } | Effect::CloseStream { .. } => {
+            format!("{effect:?}")
+        }
     }
 }

@@ -243,6 +243,8 @@ impl Children {
             null,
             output: [Arc::clone(&write), write],
             ready: None,
+            // The service learned them when its run began.
+            secrets: None,
         })));
         Ok(id)
     }

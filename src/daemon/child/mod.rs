@@ -295,6 +295,7 @@ impl Children {
             null,
             output,
             ready,
+            secrets: None,
         })
     }
 

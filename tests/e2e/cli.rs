@@ -74,6 +74,8 @@ fn json_of_every_command_parses() {
         ("service stop needs", 0, 1),
         ("service restart up", 0, 1),
         ("service signal CONT up", 0, 1),
+        ("services", 0, 1),
+        ("service reload up", 11, 1),
         ("service reset needs", 0, 1),
         ("service history broken", 0, 1),
         ("service logs broken", 0, 0),
@@ -272,7 +274,7 @@ fn completions_work_in_bash() {
     };
     for (words, want) in [
         ("hob st", &["start", "stop", "status"][..]),
-        ("hob service re", &["restart", "reset"]),
+        ("hob service re", &["restart", "reload", "reset"]),
         ("hob why ''", &["broken", "needs", "up"]),
         ("hob why up ''", &[]),
         ("hob stop up n", &["needs"]),

@@ -60,6 +60,7 @@ fn json_of_every_command_parses() {
         ("why broken", 0, 1),
         ("logs up", 0, 0),
         ("logs", 0, 0),
+        ("logs rotate up", 0, 1),
         ("events", 0, 1),
         ("reload", 0, 1),
         ("ping", 0, 1),

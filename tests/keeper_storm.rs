@@ -14,13 +14,13 @@ mod lab;
 #[path = "keeper_storm/storm.rs"]
 mod storm;
 
-use lab::{Lab, pause, until};
+use lab::{Lab, MOMENT, pause, until};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const TESTS: [(&str, fn()); 14] = [
+const TESTS: [(&str, fn()); 17] = [
     ("storm", storm::by_clone3),
     ("storm_by_clone", storm::by_clone),
     ("an_idle_keeper_sleeps", an_idle_keeper_sleeps),
@@ -39,6 +39,9 @@ const TESTS: [(&str, fn()); 14] = [
     ("many_descriptors_outlive_the_daemon", many_descriptors_outlive_the_daemon),
     ("a_daemon_without_channel_is_replaced", a_daemon_without_channel_is_replaced),
     ("the_service_manager_is_told", the_service_manager_is_told),
+    ("a_daemon_that_does_not_answer_is_replaced", a_daemon_that_does_not_answer_is_replaced),
+    ("a_daemon_that_answers_is_left_alone", a_daemon_that_answers_is_left_alone),
+    ("a_thawed_machine_does_not_look_hung", a_thawed_machine_does_not_look_hung),
 ];
 
 fn main() -> ExitCode {
@@ -225,6 +228,47 @@ fn the_service_manager_is_told() {
     assert_eq!([told(&socket), told(&socket)], ["READY=1", "WATCHDOG=1"]);
     lab.signal("TERM");
     assert_eq!(told(&socket), "STOPPING=1");
+    assert_eq!(lab.exit_code(), 0);
+}
+
+fn a_daemon_that_does_not_answer_is_replaced() {
+    let mut lab = Lab::start("watched");
+    let first = lab.daemon(1);
+    lab.wait_for("serving-1");
+    lab::stop(first);
+    lab.wait_for("serving-2");
+    assert!(lab.read("keeper.log").contains("keeper: daemon 1 does not answer any more, aborting it"));
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
+    lab.nothing_left();
+}
+
+fn a_daemon_that_answers_is_left_alone() {
+    // It beats once, and then only when it is asked.
+    let mut lab = Lab::start("asked");
+    lab.wait_for("serving-1");
+    until("five questions", || lab.read("messages").matches("Ask").count() == 5);
+    assert_eq!(lab.generations(), 1);
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
+}
+
+fn a_thawed_machine_does_not_look_hung() {
+    let mut lab = Lab::start("watched");
+    let first = lab.daemon(1);
+    lab.wait_for("serving-1");
+    for _ in 0..2 {
+        lab::stop(first);
+        lab::stop(lab.keeper_pid());
+        // Longer than all questions and the abort together.
+        pause(15 * MOMENT + Duration::from_secs(1));
+        lab::resume(lab.keeper_pid());
+        lab::resume(first);
+        let seen = std::time::SystemTime::now();
+        until("the daemon's next heartbeats", || seen.elapsed().is_ok_and(|e| e > 5 * MOMENT));
+    }
+    assert_eq!(lab.generations(), 1, "{}", lab.read("keeper.log"));
+    lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);
 }
 

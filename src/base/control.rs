@@ -26,12 +26,15 @@ pub enum ToKeeper {
     Up,
     /// What autostart began has come up: tell the outer init READY=1.
     Ready,
-    /// A heartbeat.
-    Beat,
+    /// The loop turns. The next word of this comes after so long at the latest; 0: none comes unless asked for.
+    Beat { next_ms: u64 },
     /// A shutdown has begun; the keeper kills what is left and ends after this many milliseconds.
     Stopping { limit_ms: u64 },
     /// The shutdown is complete: end with this exit code.
     Done { code: u8 },
+    /// This daemon, in safe mode, ends on purpose: the next one is an ordinary one again. `stop`: hob is to stop, as if
+    /// a signal had asked for it.
+    Again { stop: bool },
 }
 
 /// From the keeper to the daemon.
@@ -50,6 +53,8 @@ pub enum ToDaemon {
     Stop { hurry: bool },
     /// Any other signal that arrived at the keeper (SIGHUP reloads; under `--init` it is forwarded).
     Signal { number: u8 },
+    /// To be answered by `Beat`, from the loop.
+    Ask,
 }
 
 /// What the keeper changed in itself and jobs are to get back, and what it can hold.
@@ -70,6 +75,11 @@ pub const OOM_UNCHANGED: i32 = i32::MIN;
 pub const FLAG_INIT: u32 = 1;
 /// `ToDaemon::Hello.flags`: orphans do not become children of the keeper; jobs would not survive a daemon.
 pub const FLAG_NO_SUBREAPER: u32 = 2;
+/// `ToDaemon::Hello.flags`: daemons died by their own fault, one after the other. This one only looks and answers: it
+/// starts, stops and writes nothing.
+pub const FLAG_SAFE: u32 = 4;
+/// `ToDaemon::Hello.flags`: a reload ended safe mode, so the config is read from its file and not as it was in effect.
+pub const FLAG_RELOAD: u32 = 8;
 /// Length of a label in bytes at most.
 pub const LABEL_MAX: usize = BYTES_MAX - 2;
 /// Labels at most.
@@ -83,9 +93,10 @@ impl ToKeeper {
             ToKeeper::Drop { label } => message(2, label.as_bytes()),
             ToKeeper::Up => message(3, &[]),
             ToKeeper::Ready => message(4, &[]),
-            ToKeeper::Beat => message(5, &[]),
+            ToKeeper::Beat { next_ms } => message(5, &next_ms.to_le_bytes()),
             ToKeeper::Stopping { limit_ms } => message(6, &limit_ms.to_le_bytes()),
             ToKeeper::Done { code } => message(7, &[*code]),
+            ToKeeper::Again { stop } => message(8, &[u8::from(*stop)]),
         }
     }
 
@@ -98,9 +109,10 @@ impl ToKeeper {
             2 => ToKeeper::Drop { label: text(rest)? },
             3 => ToKeeper::Up,
             4 => ToKeeper::Ready,
-            5 => ToKeeper::Beat,
+            5 => ToKeeper::Beat { next_ms: u64::from_le_bytes(rest.try_into().ok()?) },
             6 => ToKeeper::Stopping { limit_ms: u64::from_le_bytes(rest.try_into().ok()?) },
             7 => ToKeeper::Done { code: *rest.first()? },
+            8 => ToKeeper::Again { stop: *rest.first()? != 0 },
             _ => return None,
         })
     }
@@ -124,6 +136,7 @@ impl ToDaemon {
             ToDaemon::Ended { slot } => message(4, &slot.to_le_bytes()),
             ToDaemon::Stop { hurry } => message(5, &[u8::from(*hurry)]),
             ToDaemon::Signal { number } => message(6, &[*number]),
+            ToDaemon::Ask => message(7, &[]),
         }
     }
 
@@ -148,6 +161,7 @@ impl ToDaemon {
             4 => ToDaemon::Ended { slot: word(0)? },
             5 => ToDaemon::Stop { hurry: *rest.first()? != 0 },
             6 => ToDaemon::Signal { number: *rest.first()? },
+            7 => ToDaemon::Ask,
             _ => return None,
         })
     }
@@ -181,9 +195,10 @@ mod tests {
             ToKeeper::Drop { label: String::new() },
             ToKeeper::Up,
             ToKeeper::Ready,
-            ToKeeper::Beat,
+            ToKeeper::Beat { next_ms: 30_000 },
             ToKeeper::Stopping { limit_ms: 25_000 },
             ToKeeper::Done { code: 143 },
+            ToKeeper::Again { stop: true },
         ] {
             assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
         }
@@ -199,6 +214,7 @@ mod tests {
             ToDaemon::Ended { slot: 16_383 },
             ToDaemon::Stop { hurry: true },
             ToDaemon::Signal { number: 1 },
+            ToDaemon::Ask,
         ] {
             assert_eq!(ToDaemon::decode(&m.encode()), Some(m));
         }

@@ -109,6 +109,7 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
         lock,
         pid_file: paths.pid.clone(),
         init: args.has("init") || std::process::id() == 1,
+        patience: keeper::Patience::default(),
         notify_socket: std::env::var_os("NOTIFY_SOCKET"),
         on_message: Box::new(move |text| tell(text, &log, silent)),
     };
@@ -315,7 +316,10 @@ fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
 }
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
-    if !args.operands.is_empty() {
+    if args.has("all") && !args.operands.is_empty() {
+        return Err(Failure::usage("--all stops every service; give it, or names"));
+    }
+    if args.has("all") || !args.operands.is_empty() {
         return service::stop(args);
     }
     let paths = paths(args)?;
@@ -430,8 +434,33 @@ pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
     start(args)
 }
 
+/// A reload has ended safe mode: the next daemon serves, or dies as those before it.
+fn after_safe_mode(args: &Args, result: &Value) -> Result<u8, Failure> {
+    let mut client = super::connect(args)?;
+    // Three deaths in a row take a moment.
+    let begin = Instant::now();
+    let mut same = 0;
+    let mut pid = Value::Null;
+    while same < 10 && begin.elapsed() < START_LIMIT {
+        let health: Value = client.call("daemon.health", &json!({}))?;
+        if health["status"] == "safe mode" && begin.elapsed() > Duration::from_millis(500) {
+            let problems = health["problems"].as_array().cloned().unwrap_or_default();
+            let text: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
+            return Err(Failure::code(Code::Unavailable, format!("still not well: {}", text.join("; ")))
+                .hint("'hob logs' tells how the daemons died"));
+        }
+        same = if health["pid"] == pid && health["status"] != "safe mode" { same + 1 } else { 0 };
+        pid = health["pid"].clone();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    finish(args, result, |_| "safe mode is over, and the config was read again\n".to_owned())
+}
+
 pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
     let result: Value = super::connect(args)?.call("daemon.reload", &json!({}))?;
+    if result["left_safe_mode"] == true {
+        return after_safe_mode(args, &result);
+    }
     if args.has("json") {
         print(&format!("{result}\n"))?;
         return Ok(exit::OK);

@@ -142,6 +142,15 @@ impl Core {
         self.life.changed = true;
     }
 
+    /// A shutdown may take longer by the time in which nobody could do anything. The next daemon is to know it too.
+    pub(super) fn thaw_shutdown(&mut self, gap: Duration, now: Mono, out: &mut Out) {
+        let Some(stopping) = self.life.stopping.as_mut().filter(|s| !s.ended) else { return };
+        stopping.deadline = stopping.deadline + gap;
+        let at = if stopping.killed { now + LAST_WAIT } else { stopping.deadline };
+        self.deadlines.set(Due::Shutdown, Some(at));
+        out.records.push(record::shutdown(&self.facts.keeper, stopping.code, stopping.deadline));
+    }
+
     pub(super) fn shutdown_due(&mut self, out: &mut Out) {
         let Some(stopping) = &mut self.life.stopping else { return };
         if stopping.killed {

@@ -10,15 +10,11 @@ use super::service::orphan::Orphan;
 use super::service::table::Table;
 use super::view::Pending;
 use super::wait::Wait;
-use super::{Boot, Effect, Input, Out};
+use super::{Boot, Duty, Effect, Input, Out};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::time::{Mono, Now};
 use crate::config::{DaemonSpec, Level};
-use core::time::Duration;
 use std::collections::BTreeMap;
-
-/// A deadline that is seen this much late means that the machine stood still.
-const FROZEN: Duration = Duration::from_secs(1);
 
 /// Ended runs whose output is still awaited, at most.
 const RECENT_MAX: usize = 4096;
@@ -74,6 +70,8 @@ pub struct Core {
     pub(super) pending: BTreeMap<ReqId, Pending>,
     pub(super) deadlines: Deadlines,
     pub(super) life: Life,
+    /// In safe mode: what was at fault.
+    pub(super) safe: Option<String>,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
     /// Journal entities that this program does not understand, kept as they are.
@@ -88,13 +86,19 @@ impl Core {
 
     /// Takes one fact or wish, and appends what is to be done about it. Never fails, never blocks.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
-        self.notice_freeze(now);
+        self.notice_freeze(now, out);
         self.now = now;
         if self.has_ended() {
             return self.refuse(&input, out);
         }
+        if self.safe.is_some() {
+            return self.step_safe(input, out);
+        }
         self.take(input, out);
-        self.settle(out);
+        match self.safe {
+            Some(_) => self.begin_safe(out),
+            None => self.settle(out),
+        }
     }
 
     /// Whether there is a service of this name.
@@ -166,7 +170,7 @@ impl Core {
     }
 
     /// The one match over inputs.
-    fn take(&mut self, input: Input, out: &mut Out) {
+    pub(super) fn take(&mut self, input: Input, out: &mut Out) {
         match input {
             Input::Boot(boot) => self.boot(*boot, out),
             Input::Tick => {}
@@ -180,6 +184,7 @@ impl Core {
             Input::Exited { run, end, usage } => self.exited(run, end, usage, out),
             Input::Tree { run, left } => self.tree(run, left, out),
             Input::ReadySeen { run } => self.ready_seen(run, out),
+            Input::Checked { run, what: Duty::Health, result } => self.health_checked(run, result, out),
             Input::Notify { run, fields } => self.notified(run, &fields, out),
             Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
@@ -242,25 +247,6 @@ impl Core {
         }
     }
 
-    /// A machine that stood still gave its programs no time. Nobody knows since when it did, so all the time since the
-    /// last step is added to what the present runs may take.
-    fn notice_freeze(&mut self, now: Now) {
-        if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
-            return;
-        }
-        let gap = now.mono.since(self.now.mono);
-        for i in self.runs.values() {
-            if let Some(live) = self.table[*i].live.as_mut() {
-                live.sequence.thaw(gap);
-                if live.ready.is_none() {
-                    live.begun.mono = live.begun.mono + gap;
-                }
-            }
-            let at = self.table[*i].deadline();
-            self.deadlines.set(Due::Service(*i), at);
-        }
-    }
-
     pub(super) fn take_facts(&mut self, boot: &mut Boot) {
         self.facts = Facts {
             keeper: core::mem::take(&mut boot.keeper_key),
@@ -273,6 +259,7 @@ impl Core {
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();
+        self.safe = boot.safe.take();
         self.events = Events::restore(core::mem::take(&mut boot.events));
     }
 
@@ -287,7 +274,7 @@ impl Core {
 
     pub(super) fn new_run(&mut self) -> RunId {
         let run = RunId(self.next_run.max(1));
-        self.next_run = run.0 + 1;
+        self.next_run = run.next().0;
         run
     }
 
@@ -308,10 +295,16 @@ impl Core {
     }
 
     pub(super) fn emit(&mut self, kind: &'static str, i: usize, fields: &str, out: &mut Out) {
+        if self.safe.is_some() {
+            return;
+        }
         self.events.emit(self.now, kind, Some(&self.table[i].name), fields, out);
     }
 
     pub(super) fn emit_daemon(&mut self, kind: &'static str, fields: &str, out: &mut Out) {
+        if self.safe.is_some() {
+            return;
+        }
         self.events.emit(self.now, kind, None, fields, out);
     }
 

@@ -97,6 +97,10 @@ impl Core {
             None => o.null("cpu_secs"),
         };
         o.bool("ready", s.state == State::Running);
+        let pulse = live.and_then(|l| l.pulse.as_ref());
+        o.opt_str("health", s.spec.health.as_ref().map(|_| pulse.map_or("unknown", |p| p.word())));
+        o.opt_str("health_error", pulse.and_then(|p| p.error.as_deref()));
+        o.opt_str("doing", live.and_then(|l| l.doing).map(super::service::Doing::name));
         o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
         o.bool("flapping", s.counters.flapping());
         o.opt_u64("next_restart_in_ms", self.next_in(s));
@@ -190,6 +194,7 @@ impl Core {
     /// What is not as it should be, most important first.
     fn problems(&self) -> Vec<String> {
         let mut all = Vec::new();
+        all.extend(self.safe.as_ref().map(|fault| format!("hob is in safe mode: {fault}")));
         if let Some(why) = &self.journal_behind {
             all.push(format!("the journal is behind: {why}"));
         }
@@ -205,6 +210,8 @@ impl Core {
                 all.push(format!("{} failed: {}", s.name, s.last_error.as_deref().unwrap_or("unknown")));
             } else if s.counters.flapping() {
                 all.push(format!("{} is flapping", s.name));
+            } else if let Some(error) = s.live.as_ref().and_then(|l| l.pulse.as_ref()).and_then(|p| p.error.as_ref()) {
+                all.push(format!("{} fails its health check: {error}", s.name));
             }
         }
         if !self.orphans.is_empty() {
@@ -222,6 +229,7 @@ impl Core {
     fn health_obj(&self) -> Obj {
         let problems = self.problems();
         let status = match (&self.life.stopping, problems.is_empty()) {
+            _ if self.safe.is_some() => "safe mode",
             (Some(_), _) => "stopping",
             (None, true) => "ok",
             (None, false) => "degraded",
@@ -249,6 +257,7 @@ impl Core {
         o.str(
             "status",
             match (&self.life.stopping, problems.is_empty()) {
+                _ if self.safe.is_some() => "safe mode",
                 (Some(_), _) => "stopping",
                 (None, true) => "ok",
                 (None, false) => "degraded",

@@ -143,6 +143,15 @@ impl Core {
         self.life.changed = true;
     }
 
+    /// What they may take grows by the time in which nobody could do anything.
+    pub(super) fn thaw_waits(&mut self, gap: Duration) {
+        for wait in &mut self.waits {
+            wait.until = wait.until.map(|at| at + gap);
+            let told = wait.items.iter().filter(|i| i.done.is_none()).filter_map(|i| i.told_at);
+            self.deadlines.set(Due::Wait(wait.req), told.chain(wait.until).min());
+        }
+    }
+
     pub(super) fn wait_due(&mut self, _req: ReqId) {
         self.life.changed = true;
     }

@@ -2,13 +2,14 @@
 
 use super::gear::{Job, Outlet};
 use super::pool::Lane;
-use super::{Daemon, Held, start};
+use super::{Daemon, Ending, Held, lifecycle, start};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::config::{Config, DaemonSpec, Level};
 use crate::core::{Await, Effect, Input, Out, Start, StartError};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
 use crate::sys;
+use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -43,16 +44,21 @@ impl Daemon {
                 let job = self.children.sweep(&mut self.gear.ctx(), run, &mut self.inputs);
                 self.gear.sweep(job);
             }
-            Effect::Await { run, what: Await::Port(port), .. } => {
-                self.children.await_port(&mut self.gear.ctx(), run, port);
-            }
             Effect::Await { run, what: Await::Log(pattern), .. } => self.await_log(run, &pattern),
+            Effect::Await { run, what, .. } => {
+                self.children.await_ready(&mut self.gear.ctx(), run, what, &mut self.inputs);
+            }
             Effect::AwaitEnd { run } => {
                 self.children.await_end(&mut self.gear.ctx(), run);
                 if let Some(name) = self.services.get(&run) {
                     self.capture.await_end(run, name, now, &mut self.gear);
                 }
             }
+            Effect::Check { run, what, spec, limit } => {
+                let asked = super::child::Asked { run, what, limit };
+                self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
+            }
+            Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
             Effect::Forget { run } => {
                 self.children.forget(&mut self.gear.ctx(), run);
                 self.services.remove(&run);
@@ -83,7 +89,8 @@ impl Daemon {
             Effect::Stopping { limit } => {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }
-            Effect::Exit { code } => self.exit = Some(code),
+            Effect::Exit { code } => self.life.ending = Some(Ending::Hob(code)),
+            Effect::Again { stop } => self.life.ending = Some(Ending::Again { stop }),
         }
     }
 
@@ -104,7 +111,8 @@ impl Daemon {
             text.push_str(&format!("{key}={value} "));
         }
         let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
-        let bad = ["failed", "flapping", "error", "behind"].iter().any(|end| kind.ends_with(end));
+        let bad =
+            ["failed", "flapping", "unhealthy", "watchdog", "error", "behind"].iter().any(|end| kind.ends_with(end));
         self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 
@@ -137,9 +145,13 @@ impl Daemon {
         let secrets = self.capture.secrets(&start.service).filter(|_| !start.spec.secrets.is_empty());
         if let Some(mut job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
             job.secrets = secrets;
-            let limit = super::child::SpawnJob::DEADLINE;
-            self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
+            self.spawn(job);
         }
+    }
+
+    pub(super) fn spawn(&mut self, job: super::child::SpawnJob) {
+        let limit = super::child::SpawnJob::DEADLINE;
+        self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
     }
 
     fn reply(&mut self, req: ReqId, result: Result<String, RpcError>, durable: bool) {
@@ -201,7 +213,7 @@ impl Daemon {
     fn load_next(&mut self) {
         if !self.loads.is_empty() {
             let paths = Arc::clone(&self.paths);
-            self.gear.bulk(LOADING, move || Job::Config(start::take_config(&paths).map(Box::new)));
+            self.gear.bulk(LOADING, move || Job::Config(lifecycle::read::take_config(&paths).map(Box::new)));
         }
     }
 
@@ -220,6 +232,11 @@ impl Daemon {
             self.gear.log(Level::Warn, format!("daemon.access: {who}"));
         }
         self.admission = admission;
+        if spec.heartbeat.is_zero() && !self.life.heartbeat.is_zero() {
+            // None follows that could be missed.
+            self.gear.link.beat(Duration::ZERO);
+        }
+        self.life.heartbeat = spec.heartbeat;
         let admission = &self.admission;
         self.conns.readmit(&mut |cred, fd| admission.of(cred, fd));
         let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
@@ -247,8 +264,8 @@ impl Daemon {
     }
 
     fn heartbeat(&mut self, state: String) {
-        self.gear.link.beat();
-        if self.bare {
+        self.gear.link.beat(self.life.heartbeat);
+        if self.bare || self.life.safe {
             return;
         }
         let (beat, file, wall) = (self.paths.heartbeat.clone(), self.paths.state_json.clone(), self.gear.now.wall);

@@ -148,9 +148,10 @@ impl Link {
         self.say(&ToKeeper::Ready);
     }
 
-    /// A heartbeat.
-    pub fn beat(&mut self) {
-        self.say(&ToKeeper::Beat);
+    /// A heartbeat, or the answer to a question. The next one comes after `next`; zero: none comes unasked.
+    pub fn beat(&mut self, next: Duration) {
+        let next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
+        self.say(&ToKeeper::Beat { next_ms });
     }
 
     /// A shutdown has begun; the keeper kills what is left and ends after this many milliseconds.
@@ -162,6 +163,11 @@ impl Link {
     /// that.
     pub fn done(&mut self, code: u8) {
         self.say(&ToKeeper::Done { code });
+    }
+
+    /// This daemon, in safe mode, ends for an ordinary one. `stop`: hob is to stop. `flush_within` before the end.
+    pub fn again(&mut self, stop: bool) {
+        self.say(&ToKeeper::Again { stop });
     }
 
     /// The next message, or `None` when there is none now; then `gone` tells whether the keeper still exists.
@@ -238,7 +244,7 @@ impl Link {
     fn say(&mut self, message: &ToKeeper) {
         // Of several heartbeats that wait, one says it all; this also bounds the queue while a keeper is stopped.
         let bytes = message.encode();
-        if *message == ToKeeper::Beat && self.queue.contains(&bytes) {
+        if matches!(message, ToKeeper::Beat { .. }) && self.queue.contains(&bytes) {
             return;
         }
         self.queue.push_back(bytes);
@@ -355,8 +361,8 @@ mod tests {
             link.stopping(sent);
             sent += 1;
         }
-        link.beat();
-        link.beat();
+        link.beat(Duration::from_secs(30));
+        link.beat(Duration::from_secs(30));
         link.drop("a");
         assert_eq!(link.hold("a", &[null.as_fd()]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(!link.flush_within(Duration::from_millis(1)));
@@ -365,7 +371,7 @@ mod tests {
         link.hold("a", &[null.as_fd()]).unwrap();
         all.extend(heard(&keeper));
         let mut expected: Vec<_> = (0..sent).map(|limit_ms| (ToKeeper::Stopping { limit_ms }, 0)).collect();
-        expected.push((ToKeeper::Beat, 0));
+        expected.push((ToKeeper::Beat { next_ms: 30_000 }, 0));
         expected.push((ToKeeper::Drop { label: "a".into() }, 0));
         expected.push((ToKeeper::Hold { label: "a".into() }, 1));
         assert_eq!(all, expected, "in order, none lost, one heartbeat for two that waited");

@@ -10,6 +10,7 @@ pub mod events;
 mod exec;
 mod gear;
 pub mod journal;
+pub mod lifecycle;
 pub mod link;
 pub mod logs;
 pub mod ownlog;
@@ -30,6 +31,7 @@ use crate::sys;
 use conn::{Accepted, Admission, Readiness};
 use core::time::Duration;
 use gear::{Gear, Job, Outlet};
+use lifecycle::Lifecycle;
 use pool::Done;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +41,9 @@ use std::sync::Arc;
 
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
+/// A deadline that is seen this much late means that the machine stood still.
+const FROZEN: Duration = Duration::from_secs(1);
 
 /// A reply that waits for a sync of the journal.
 struct Held {
@@ -80,11 +85,20 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
-    exit: Option<u8>,
+    life: Lifecycle,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
+}
+
+/// How a daemon ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// With hob, which ends with this code.
+    Hob(u8),
+    /// For an ordinary one, after safe mode; `stop`: which is to stop hob.
+    Again { stop: bool },
 }
 
 /// A source that is ready, and how.
@@ -97,9 +111,9 @@ struct Ready {
 fn rank(source: &Source) -> u8 {
     match source {
         Source::Waker => 0,
-        Source::Notify(_) => 1,
+        Source::Notify(_) | Source::Ready(_) | Source::Words(_) => 1,
         Source::Output(_) => 2,
-        Source::Probe(_) => 3,
+        Source::Probe(_) | Source::Dial(_) => 3,
         Source::Child(_) | Source::Tree(_) => 4,
         Source::Keeper | Source::Signals => 5,
         Source::Conn(_) => 6,
@@ -108,15 +122,15 @@ fn rank(source: &Source) -> u8 {
 }
 
 impl Daemon {
-    /// Turns until the core says exit.
-    fn serve(&mut self) -> io::Result<u8> {
+    /// Turns until this daemon is to end.
+    fn serve(&mut self) -> io::Result<Ending> {
         let mut events = mio::Events::with_capacity(256);
         let mut ready: Vec<Ready> = Vec::new();
         loop {
             self.rounds();
             self.end_turn();
-            if let Some(code) = self.exit {
-                return Ok(code);
+            if let Some(ending) = self.life.ending {
+                return Ok(ending);
             }
             let timeout = self.timeout();
             match self.gear.poll.poll(&mut events, timeout) {
@@ -165,6 +179,9 @@ impl Daemon {
             Source::Waker => self.pool_results(),
             Source::Notify(name) => self.notified(&name),
             Source::Output(name) => self.capture.readable(&name),
+            Source::Ready(name) => self.children.ready_written(&name, &mut self.inputs),
+            Source::Words(id) => self.children.said(id),
+            Source::Dial(run) => self.children.dialled(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
                 self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
@@ -200,6 +217,10 @@ impl Daemon {
     /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
     /// its own follows each.
     fn notified(&mut self, service: &str) {
+        if self.life.safe {
+            // It cannot be put on record now, so it stays in the socket for the next daemon.
+            return;
+        }
         while let Some(input) = self.children.notified(&self.gear.table, service) {
             self.inputs.push(input);
             self.rounds();
@@ -225,6 +246,7 @@ impl Daemon {
             ToDaemon::Ended { slot } => self.children.ended(&mut self.gear.ctx(), slot, &mut self.inputs),
             ToDaemon::Stop { hurry } => self.inputs.push(Input::Stop { hurry }),
             ToDaemon::Signal { number } => self.signal(i32::from(number)),
+            ToDaemon::Ask => self.gear.link.beat(self.life.heartbeat),
             ToDaemon::Hello { .. } | ToDaemon::Held { .. } | ToDaemon::HeldEnd => {}
         }
     }
@@ -295,6 +317,9 @@ impl Daemon {
     fn due(&mut self) {
         let now = self.gear.now.mono;
         let past = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        if self.gear.pool.next_deadline().is_some_and(|at| now.since(at) > FROZEN) {
+            self.gear.pool.thaw(now);
+        }
         if past(self.gear.pool.next_deadline()) {
             for late in self.gear.pool.overdue(now) {
                 self.gear.log(Level::Warn, format!("{} has not ended in time; another thread goes on", late.name));
@@ -304,7 +329,7 @@ impl Daemon {
             }
         }
         if past(self.children.next_deadline()) {
-            self.children.tick(&mut self.gear.ctx());
+            self.children.tick(&mut self.gear.ctx(), &mut self.inputs);
         }
         if past(self.capture.deadline()) {
             self.capture.due(self.gear.now, &mut self.gear);
@@ -339,6 +364,7 @@ impl Daemon {
                     // What lies in the pipe now is all that the run wrote.
                     self.capture.run_ended(*run, name);
                 }
+                self.life.marks.input(&input, self.journal.last_record());
                 self.core.step(self.gear.now, input, &mut out);
             }
             self.inputs = inputs;
@@ -383,6 +409,7 @@ impl Daemon {
             self.gear.log(Level::Warn, report);
         }
         self.capture.pump(self.gear.now, &mut self.gear);
+        self.hand_out();
         self.release();
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {
@@ -400,6 +427,16 @@ impl Daemon {
         if self.gear.log.flush(self.gear.now.mono) {
             let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
             self.streams.grown(logs::OWN, &mut outlet);
+        }
+    }
+
+    /// Work of the children's own goes to the pool.
+    fn hand_out(&mut self) {
+        for todo in self.children.todo() {
+            match todo {
+                child::Todo::Spawn(job) => self.spawn(*job),
+                child::Todo::Sweep(job) => self.gear.sweep(Some(job)),
+            }
         }
     }
 

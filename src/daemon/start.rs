@@ -2,13 +2,14 @@
 //! its end.
 
 use super::gear::{Gear, Job};
-use super::journal::Journal;
+use super::lifecycle::mark::{FAULT, Marks, Stage};
+use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
-use super::{Daemon, capture, child, conn, events, link, logs, ownlog, pool};
-use crate::base::control::ToDaemon;
+use super::{Daemon, capture, child, conn, link, logs, ownlog, pool};
+use crate::base::control::{FLAG_SAFE, ToDaemon};
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
-use crate::config::{self, Config, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
+use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
 use crate::core::{Boot, Core, Effect, Input, Out, record};
 use crate::sys;
 use crate::sys::table::RunTable;
@@ -20,12 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-
-/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
-/// each.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What the keeper's command line says.
 #[derive(Debug)]
@@ -51,14 +48,15 @@ pub fn run(options: Options) -> io::Result<u8> {
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
     let mut daemon = Daemon::start(options, link, handover)?;
-    let code = daemon.serve()?;
-    daemon.finish(code);
-    Ok(code)
+    let ending = daemon.serve()?;
+    Ok(daemon.end(ending))
 }
 
 impl Daemon {
     fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
         let paths = Arc::new(options.paths);
+        let marks = Marks::new(handover.table.clone(), handover.flags & FLAG_SAFE != 0, handover.generation);
+        let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
@@ -66,11 +64,12 @@ impl Daemon {
             // Who runs one command wants to see its words, and of hob's only what is wrong.
             gear.log.limit_stderr(Level::Warn);
         }
-        let mut boot = boot_by(&handover);
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
-        let (journal, ring) = restore(&paths, bare, &mut clean, &mut boot, &mut gear);
-        let config_problem = configure(&paths, main.is_some(), &mut boot, &mut gear);
+        marks.left(Stage::Log);
+        let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
+        let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);
+        let config_problem = reading.configure(&mut boot, &mut gear);
         boot.main = main.map(|(name, spec)| (name, in_container(spec, &mut boot.config.daemon)));
         let words: Arc<dyn Words> = Arc::new(handover.table.clone());
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
@@ -78,8 +77,12 @@ impl Daemon {
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
         let held = held_for(handover.held.keys());
-        let services = adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear);
-        capture.start(gear.now, &mut gear)?;
+        let services = if marks.enter(Stage::Jobs) {
+            adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear)?
+        } else {
+            BTreeMap::new()
+        };
+        marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
         let copy =
             copied.filter(|_| !bare).map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
@@ -97,7 +100,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
-            exit: None,
+            life: Lifecycle::new(marks, &boot),
             settle_at: None,
             _lock: handover.lock,
             gear,
@@ -114,6 +117,7 @@ impl Daemon {
         daemon.begin(boot, config_problem, handover.early);
         daemon.drop_unknown(held);
         daemon.gear.link.up();
+        let _ = daemon.life.marks.enter(Stage::Serving);
         daemon.accept();
         Ok(daemon)
     }
@@ -121,17 +125,20 @@ impl Daemon {
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
     fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) {
         self.settings(boot.config.daemon.clone());
+        let boot = if self.life.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
         self.inputs.push(Input::Boot(Box::new(boot)));
         self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
         self.early(early);
         self.rounds();
         // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
         self.journal.want(self.journal.sync_token());
+        self.life.marks.left(Stage::State);
     }
 
     /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
     /// service is nobody.
     fn drop_unknown(&mut self, held: BTreeSet<Arc<str>>) {
+        let held = if self.life.safe { BTreeSet::new() } else { held };
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });
         }
@@ -141,42 +148,6 @@ impl Daemon {
     fn early(&mut self, messages: Vec<ToDaemon>) {
         for message in messages {
             self.keeper_says(message);
-        }
-    }
-
-    /// The end: everything that was accepted is written, told and closed; the lock goes with the process.
-    fn finish(&mut self, code: u8) {
-        if !self.capture.flush(LAST_WORDS, sys::clock::now) {
-            self.gear.log(Level::Warn, "some output of services was still on its way to its file");
-        }
-        if let Some(copy) = &mut self.copy {
-            copy.finish(LAST_WORDS, || sys::clock::now().mono);
-        }
-        self.settle_disk();
-        self.end_turn();
-        self.children.close(&mut self.gear.ctx());
-        for path in [&self.paths.socket, &self.paths.heartbeat] {
-            if let Err(e) = sys::file::remove(path) {
-                self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));
-            }
-        }
-        self.gear.log(Level::Info, "hob has ended");
-        self.gear.log.finish(sys::clock::now().mono);
-        self.gear.pool.quit(LAST_WORDS);
-        self.gear.link.done(code);
-        self.gear.link.flush_within(LAST_WORDS);
-    }
-
-    /// Waits a bounded time until replies that promise durability can go out.
-    fn settle_disk(&mut self) {
-        let until = sys::clock::now().mono + LAST_WORDS;
-        let mut events = mio::Events::with_capacity(8);
-        while !self.held.is_empty() && sys::clock::now().mono < until {
-            self.journal.request_sync(&mut self.gear.pool, self.gear.now.mono, Job::Journal);
-            let _ = self.gear.poll.poll(&mut events, Some(Duration::from_millis(50)));
-            self.gear.now = sys::clock::now();
-            self.pool_results();
-            self.release();
         }
     }
 }
@@ -209,9 +180,12 @@ fn gear(
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
 }
 
-/// What the keeper alone says of this start.
-fn boot_by(handover: &link::Handover) -> Boot {
+/// What the keeper alone says of this start, and the daemon before this one by its marks.
+fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
+    let safe = (handover.flags & FLAG_SAFE != 0).then(|| marks.at_fault(&paths.config));
+    let _ = marks.enter(Stage::Log);
     Boot {
+        safe,
         keeper_pid: handover.keeper_pid,
         daemon_pid: std::process::id(),
         generation: handover.generation,
@@ -225,108 +199,6 @@ fn boot_by(handover: &link::Handover) -> Boot {
 /// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.
 fn keeper_key(table: &RunTable) -> String {
     format!("{:016x}-{}-{}", table.boot_hash(), table.keeper_start().0.0, table.keeper_pid())
-}
-
-/// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
-fn restore(
-    paths: &Paths,
-    bare: bool,
-    clean: &mut bool,
-    boot: &mut Boot,
-    gear: &mut Gear,
-) -> (Journal, events::EventLog) {
-    if bare {
-        *clean = false;
-        return (Journal::none().journal, events::EventLog::open(&paths.state).log);
-    }
-    let loaded = Journal::open(&paths.state).unwrap_or_else(|e| {
-        gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
-        *clean = false;
-        Journal::none()
-    });
-    *clean &= loaded.reports.is_empty();
-    for report in loaded.reports {
-        gear.log(Level::Warn, report);
-    }
-    boot.entities = loaded.entities;
-    let ring = events::EventLog::open(&paths.state);
-    for report in ring.reports {
-        gear.log(Level::Warn, report);
-    }
-    boot.events = ring.events;
-    (loaded.journal, ring.log)
-}
-
-/// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
-/// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is wrong
-/// with the file.
-fn configure(paths: &Paths, has_main: bool, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
-    let copy = config_in_effect(paths);
-    if boot.generation > 1
-        && let Ok(config) = read_config(&copy)
-    {
-        boot.config = config;
-        return read_config(&paths.config).err();
-    }
-    // One of an earlier keeper must not come back.
-    if copy.exists()
-        && let Err(e) = sys::file::remove(&copy)
-    {
-        gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
-    }
-    if !paths.config.exists() {
-        if has_main {
-            return None;
-        }
-        match write_default(&paths.config) {
-            Ok(()) => gear.log(Level::Info, format!("made a config with examples: {}", paths.config.display())),
-            Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", paths.config.display())),
-        }
-    }
-    match take_config(paths) {
-        Ok(config) => boot.config = config,
-        Err(errors) => {
-            gear.log(Level::Error, format!("the config has errors, so no service is started by it:\n{errors}"));
-            boot.config_error = Some(errors);
-        }
-    }
-    None
-}
-
-/// Where the text of the config that is in effect is kept for the next daemon of this keeper.
-fn config_in_effect(paths: &Paths) -> PathBuf {
-    paths.state.join("config.json")
-}
-
-/// Reads and checks the config file, and keeps its text as the one in effect before anything of it is.
-pub(super) fn take_config(paths: &Paths) -> Result<Config, String> {
-    let (config, text) = read_text(&paths.config)?;
-    // Without a copy the next daemon reads the file itself.
-    let copy = config_in_effect(paths);
-    if sys::file::atomic_write(&copy, &text, 0o600, false).is_err() {
-        let _ = sys::file::remove(&copy);
-    }
-    Ok(config)
-}
-
-fn write_default(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        sys::file::create_dir_all(folder, 0o700)?;
-    }
-    sys::file::atomic_write(path, config::DEFAULT.as_bytes(), 0o600, true)
-}
-
-/// Reads and checks a config file; an error is the text of all that is wrong.
-fn read_config(path: &Path) -> Result<Config, String> {
-    read_text(path).map(|(config, _)| config)
-}
-
-fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
-    let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
-    let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    Ok((config, bytes))
 }
 
 /// The numbers of users and groups that are granted access, and those that are not known here.
@@ -365,14 +237,18 @@ fn adopt(
     children: &mut child::Children,
     capture: &mut capture::Capture,
     gear: &mut Gear,
-) -> BTreeMap<RunId, Arc<str>> {
+) -> io::Result<BTreeMap<RunId, Arc<str>>> {
     for (label, mut fds) in held {
         if let Some(service) = label.strip_prefix(child::notify_label("").as_str()) {
             let restored = fds.pop().map(|fd| children.restore_notify(&mut gear.ctx(), &Arc::from(service), fd));
             if let Some(Err(e)) = restored {
                 gear.log(Level::Error, format!("cannot listen to the notifications of {service}: {e}"));
             }
-        } else if !capture.adopt(&label, fds) {
+        } else if let Some(service) = label.strip_prefix(child::ready_label("").as_str()) {
+            if let Err(e) = children.restore_ready(&mut gear.ctx(), &Arc::from(service), fds) {
+                gear.log(Level::Error, format!("cannot listen to the ready pipe of {service}: {e}"));
+            }
+        } else if !capture.adopt(&label, fds) && boot.safe.is_none() {
             gear.link.drop(&label);
         }
     }
@@ -384,7 +260,8 @@ fn adopt(
         // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
         boot.leftovers = children.leftovers(&gear.table, !clean || left || !services.is_empty());
     }
-    services
+    capture.start(gear.now, gear)?;
+    Ok(services)
 }
 
 fn listener(fd: OwnedFd, gear: &mut Gear) -> io::Result<mio::net::UnixListener> {
@@ -405,7 +282,7 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         socket: paths.socket.clone(),
         notify_dir: paths.run.join("notify"),
         etc: "/etc".into(),
-        env: std::env::vars_os().collect(),
+        env: std::env::vars_os().filter(|(name, _)| name != FAULT).collect(),
         // Where there was nothing to raise, jobs inherit the right one.
         nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)).filter(|(s, h)| s != h),
         umask: None,

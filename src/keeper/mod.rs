@@ -4,20 +4,24 @@
 //! earlier daemons left here, reaps every orphan into the run table, turns signals into messages, and ends when the
 //! daemon says so. It never looks into what it holds. With nothing to do it sleeps without a deadline.
 
+mod crash;
+mod end;
 mod pidfile;
+mod watch;
 mod worker;
 
 use crate::base::control::{
-    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, Inherited, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper,
+    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, FLAG_RELOAD, FLAG_SAFE, Inherited, LABELS_MAX, OOM_UNCHANGED,
+    ToDaemon, ToKeeper,
 };
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
-use crate::sys::file::lock::Lock;
 use crate::sys::signals::{self, Signals};
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
-use crate::sys::wait::{self, Adopted, Reaped, Status};
+use crate::sys::wait::{self, Reaped, Status};
 use crate::sys::{clock, memory, spawn};
+use crash::{Crashes, Death};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -25,6 +29,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
+use watch::Concern;
+pub use watch::Patience;
 use worker::{Blocked, Worker};
 
 /// Exit code when the keeper could not start, or had to end by itself.
@@ -68,6 +74,9 @@ pub struct Options {
     pub pid_file: PathBuf,
     /// Act as PID 1 of a container.
     pub init: bool,
+    /// With a daemon that is not heard of; the default unless tests are in a hurry.
+    #[doc(hidden)]
+    pub patience: Patience,
     /// NOTIFY_SOCKET of an outer service manager.
     pub notify_socket: Option<OsString>,
     /// Where the keeper says what happened: one line, no line feed.
@@ -139,6 +148,9 @@ struct Keeper {
     /// When the next daemon is started, while there is none.
     start_at: Mono,
     backoff: Duration,
+    crashes: Crashes,
+    /// Flags for the next daemons until one serves.
+    once: u32,
     generation: u32,
     pid_written: bool,
     /// Bit n: signal n + 1 waits to be told.
@@ -165,6 +177,8 @@ impl Keeper {
             worker: None,
             start_at: Mono(0),
             backoff: BACKOFF_FIRST,
+            crashes: Crashes::default(),
+            once: 0,
             generation: 0,
             pid_written: false,
             pending_signals: 0,
@@ -186,6 +200,7 @@ impl Keeper {
                 return code;
             }
             self.start_if_due(now);
+            self.watch(now);
             self.send();
             let deadline = self.deadline(now);
             if core::mem::take(&mut self.settle) {
@@ -198,40 +213,6 @@ impl Keeper {
             if ready.signals {
                 self.take_signals();
             }
-        }
-    }
-
-    /// The exit code, once there is nothing more to do.
-    fn end(&mut self, now: Mono) -> Option<u8> {
-        let code = match (&self.worker, self.done) {
-            (None, Some(code)) => {
-                self.clear_lock();
-                code
-            }
-            _ if self.end_by.is_none_or(|at| now < at) => return None,
-            (_, Some(code)) => {
-                self.say("keeper: the daemon has not ended by itself, killing it");
-                self.kill_daemon();
-                self.kill_all();
-                code
-            }
-            (_, None) => {
-                self.say("keeper: the shutdown has not ended in time, killing what is left");
-                self.kill_all();
-                EXIT_FAILED
-            }
-        };
-        if self.pid_written {
-            pidfile::remove(&self.options.pid_file);
-        }
-        Some(code)
-    }
-
-    /// All went well, so the next hob has nothing to report. The lock itself goes with this process.
-    fn clear_lock(&self) {
-        if let Ok(lock) = self.options.lock.try_clone() {
-            // At worst the next hob reports that this one was killed.
-            let _ = Lock::from(lock).clear();
         }
     }
 
@@ -252,6 +233,22 @@ impl Keeper {
         }
     }
 
+    /// Asks a daemon whose heartbeat is missing, and ends one that does not answer.
+    fn watch(&mut self, now: Mono) {
+        let Some(worker) = &mut self.worker else { return };
+        match worker.watch.due(now) {
+            Concern::None => {}
+            Concern::Ask => worker.ask(),
+            Concern::Abort => {
+                // It has not been reaped, so an error means that it has ended.
+                let _ = worker.signal(signals::SIGABRT);
+                let text = format!("keeper: daemon {} does not answer any more, aborting it", self.generation);
+                self.say(&text);
+            }
+            Concern::Kill => self.kill_daemon(),
+        }
+    }
+
     fn start(&self) -> io::Result<Worker> {
         let (ours, theirs) = Chan::pair()?;
         let plan = spawn::Plan {
@@ -263,7 +260,7 @@ impl Keeper {
             ..spawn::Plan::default()
         };
         let child = spawn::spawn(&plan, None).map_err(io::Error::other)?;
-        Ok(Worker::new(child, ours))
+        Ok(Worker::new(child, ours, self.options.patience))
     }
 
     fn next_backoff(&mut self) -> Duration {
@@ -278,7 +275,7 @@ impl Keeper {
         let hello = ToDaemon::Hello {
             keeper_pid: std::process::id(),
             generation: self.generation,
-            flags: self.means.flags,
+            flags: self.means.flags | self.once | if self.crashes.safe() { FLAG_SAFE } else { 0 },
             inherited: self.means.inherited,
         };
         let o = &self.options;
@@ -290,8 +287,9 @@ impl Keeper {
     fn deadline(&self, now: Mono) -> Option<Mono> {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
+        let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
         let end = self.end_by.map(|at| at.min(now + SLICE));
-        [start, retry, end].into_iter().flatten().min()
+        [start, retry, watch, end].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -315,6 +313,9 @@ impl Keeper {
     fn excuse(&mut self, late: Duration) {
         if late > FROZEN {
             self.end_by = self.end_by.map(|end| end + late);
+            if let Some(worker) = &mut self.worker {
+                worker.watch.thaw(clock::now().mono);
+            }
         }
     }
 
@@ -358,7 +359,12 @@ impl Keeper {
                 self.notify_outer("READY=1");
                 self.settle = true;
             }
-            ToKeeper::Beat => self.notify_outer("WATCHDOG=1"),
+            ToKeeper::Beat { next_ms } => {
+                if let Some(worker) = &mut self.worker {
+                    worker.watch.beat(now, Duration::from_millis(next_ms));
+                }
+                self.notify_outer("WATCHDOG=1");
+            }
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
                 // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has
@@ -370,6 +376,19 @@ impl Keeper {
             ToKeeper::Done { code } => {
                 self.done = Some(code);
                 self.end_by = Some(now + DONE_LIMIT);
+            }
+            ToKeeper::Again { stop } => {
+                self.crashes.forget();
+                self.backoff = BACKOFF_FIRST;
+                if let Some(worker) = &mut self.worker {
+                    worker.set_leaving();
+                }
+                if stop {
+                    self.request_stop();
+                } else {
+                    self.once = FLAG_RELOAD;
+                    self.pending_signals |= bit(signals::SIGHUP);
+                }
             }
         }
     }
@@ -391,6 +410,7 @@ impl Keeper {
             worker.set_up();
         }
         self.backoff = BACKOFF_FIRST;
+        self.once = 0;
         if !self.pid_written {
             match pidfile::write(&self.options.pid_file) {
                 Ok(()) => self.pid_written = true,
@@ -453,38 +473,19 @@ impl Keeper {
         // What it had said before its death still counts, above all what is to be held.
         self.receive();
         let Some(worker) = self.worker.take() else { return };
+        let now = clock::now().mono;
         let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
-        self.start_at = clock::now().mono + wait;
-        if self.done.is_none() {
-            let how = match status {
-                Status::Code(code) => format!("with code {code}"),
-                Status::Signal(number) => format!("by {}", signals::name_of(number)),
-            };
-            self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        self.start_at = now + wait;
+        if self.done.is_some() || worker.is_leaving() {
+            return;
         }
-    }
-
-    fn kill_daemon(&self) {
-        // It is this process's child, not yet reaped: an error means that it has ended.
-        let _ = self.worker.as_ref().map(|w| w.kill());
-    }
-
-    /// Kills the daemon and every job, and reaps until nothing is left or the time is up.
-    fn kill_all(&mut self) {
-        for (slot, _) in self.means.table.iter().filter(|(_, view)| view.ended.is_none()) {
-            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(&self.means.table, slot) {
-                let _ = wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL);
-            }
-        }
-        self.kill_daemon();
-        let end = clock::now().mono + KILL_LIMIT;
-        // Killed parents leave their children to this process, so every round reaches one generation further.
-        while self.reap() && clock::now().mono < end {
-            if let Err(e) = wait::signal_children(signals::SIGKILL) {
-                self.say(&format!("keeper: cannot list the processes that are left: {e}"));
-            }
-            let _ = chan::wait([(Some(self.means.signals.as_fd()), false)], Some(RETRY));
-            while let Ok(Some(_)) = self.means.signals.next() {}
+        let how = match status {
+            Status::Code(code) => format!("with code {code}"),
+            Status::Signal(number) => format!("by {}", signals::name_of(number)),
+        };
+        self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        if self.crashes.died(now, Death { status, up: worker.is_up(), hung: worker.watch.hung() }) {
+            self.say("keeper: daemons have died one after the other; the next one is in safe mode until a reload");
         }
     }
 

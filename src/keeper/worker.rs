@@ -4,10 +4,10 @@
 //! for each slot, signals a bit for each number. So a daemon that does not read costs nothing, and a full channel
 //! loses nothing.
 
+use super::watch::{Patience, Watch};
 use crate::base::control::ToDaemon;
 use crate::base::limits::RUN_SLOTS;
 use crate::sys::chan::Chan;
-use crate::sys::signals;
 use crate::sys::spawn::Child;
 use crate::sys::table::Slot;
 use crate::sys::wait;
@@ -53,6 +53,7 @@ enum Next<'a> {
     Held(&'a String, &'a Vec<OwnedFd>),
     HeldEnd,
     Stop(bool),
+    Ask,
     Ended(u32),
     Signal(u32),
 }
@@ -62,6 +63,11 @@ pub(super) struct Worker {
     child: Child,
     chan: Option<Chan>,
     up: bool,
+    /// It has said that it ends, and that this is as it should be.
+    leaving: bool,
+    pub(super) watch: Watch,
+    /// A question that was not sent yet.
+    ask: bool,
     stage: Stage,
     stop_told: Option<bool>,
     /// Bit n of word w: slot 64 w + n has ended and is to be told.
@@ -70,11 +76,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(child: Child, chan: Chan) -> Worker {
+    pub(super) fn new(child: Child, chan: Chan, patience: Patience) -> Worker {
         Worker {
             child,
             chan: Some(chan),
             up: false,
+            leaving: false,
+            watch: Watch::new(patience),
+            ask: false,
             stage: Stage::Hello,
             stop_told: None,
             ended: Box::new([0; WORDS]),
@@ -94,6 +103,14 @@ impl Worker {
         self.up = true;
     }
 
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    pub(super) fn set_leaving(&mut self) {
+        self.leaving = true;
+    }
+
     pub(super) fn blocked(&self) -> Blocked {
         self.blocked
     }
@@ -108,11 +125,16 @@ impl Worker {
         self.blocked = Blocked::No;
     }
 
-    pub(super) fn kill(&self) -> io::Result<()> {
+    pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
         match &self.child.pidfd {
-            Some(pidfd) => wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL),
-            None => wait::pidfd_send_signal(wait::pidfd_open(self.child.pid)?.as_fd(), signals::SIGKILL),
+            Some(pidfd) => wait::pidfd_send_signal(pidfd.as_fd(), signal),
+            None => wait::pidfd_send_signal(wait::pidfd_open(self.child.pid)?.as_fd(), signal),
         }
+    }
+
+    /// Asks whether it is there.
+    pub(super) fn ask(&mut self) {
+        self.ask = true;
     }
 
     /// The process of this slot was reaped by the keeper; the daemon is to look at it.
@@ -160,6 +182,9 @@ impl Worker {
         if let Some(hurry) = news.stop.filter(|hurry| self.stop_told.is_none_or(|told| !told && *hurry)) {
             return Some(Next::Stop(hurry));
         }
+        if self.ask {
+            return Some(Next::Ask);
+        }
         if signals != 0 {
             return Some(Next::Signal(signals.trailing_zeros()));
         }
@@ -173,6 +198,7 @@ impl Worker {
             Next::Held(label, _) => self.stage = Stage::Held(Some((*label).clone())),
             Next::HeldEnd => self.stage = Stage::Complete,
             Next::Stop(hurry) => self.stop_told = Some(*hurry),
+            Next::Ask => self.ask = false,
             Next::Signal(at) => *signals &= !(1 << at),
             Next::Ended(slot) => {
                 if let Some(word) = self.ended.get_mut(*slot as usize / 64) {
@@ -192,6 +218,7 @@ fn send_one(chan: &Chan, next: &Next<'_>, news: &News<'_>) -> io::Result<()> {
         }
         Next::HeldEnd => chan.send(&ToDaemon::HeldEnd.encode(), &[]),
         Next::Stop(hurry) => chan.send(&ToDaemon::Stop { hurry: *hurry }.encode(), &[]),
+        Next::Ask => chan.send(&ToDaemon::Ask.encode(), &[]),
         Next::Ended(slot) => chan.send(&ToDaemon::Ended { slot: *slot }.encode(), &[]),
         Next::Signal(at) => {
             let number = u8::try_from(at + 1).unwrap_or(0);
@@ -208,7 +235,7 @@ mod tests {
 
     fn worker() -> (Worker, Chan) {
         let (ours, theirs) = Chan::pair().unwrap();
-        (Worker::new(Child { pid: 1, pidfd: None }, ours), theirs)
+        (Worker::new(Child { pid: 1, pidfd: None }, ours, Patience::default()), theirs)
     }
 
     fn heard(chan: &Chan) -> Option<(ToDaemon, usize)> {

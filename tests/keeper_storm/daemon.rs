@@ -1,6 +1,6 @@
 //! A small daemon on link, table and spawn, in several moods, and the children that it starts.
 
-use crate::lab::{pause, until};
+use crate::lab::{MOMENT, pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
 use hob::base::control::ToDaemon;
 use hob::base::ids::RunId;
@@ -84,13 +84,20 @@ fn append(path: &Path, line: &str) {
 fn serve(dir: &Path, mode: &str, mut link: Link, handover: Handover) {
     link.up();
     link.ready();
-    link.beat();
+    link.beat(if matches!(mode, "watched" | "asked") { MOMENT } else { Duration::ZERO });
     fs::write(dir.join(format!("serving-{}", handover.generation)), "").unwrap();
     loop {
-        chan::wait([(Some(link.as_fd()), link.wants_write())], None).unwrap();
+        let limit = (mode == "watched").then_some(MOMENT / 4);
+        chan::wait([(Some(link.as_fd()), link.wants_write())], limit).unwrap();
+        if mode == "watched" {
+            link.beat(MOMENT);
+        }
         link.flush();
         while let Some(message) = link.recv() {
             append(&dir.join("messages"), &format!("{message:?}\n"));
+            if message == ToDaemon::Ask {
+                link.beat(MOMENT);
+            }
             let ToDaemon::Stop { hurry } = message else { continue };
             if mode == "stuck" {
                 let limit = fs::read_to_string(dir.join("limit")).unwrap_or_default();

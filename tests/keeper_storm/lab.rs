@@ -13,6 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// The patience of a keeper whose daemon is expected to beat.
+pub(crate) const MOMENT: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Every process of a lab has this in its environment, with the lab's folder.
 const MARK: &str = "HOB_KEEPER_LAB";
@@ -183,6 +185,21 @@ pub(crate) fn kill(pid: u32) {
     }
 }
 
+/// Stops a process as a debugger or a freezer does, and waits until it is.
+pub(crate) fn stop(pid: u32) {
+    send(pid, "STOP");
+    until("a stopped process", || state(pid) == Some('T'));
+}
+
+pub(crate) fn resume(pid: u32) {
+    send(pid, "CONT");
+}
+
+fn send(pid: u32, name: &str) {
+    let pidfd = wait::pidfd_open(pid).unwrap();
+    wait::pidfd_send_signal(pidfd.as_fd(), signals::number_of(name).unwrap()).unwrap();
+}
+
 /// Times that a process has gone to sleep.
 pub(crate) fn switches(pid: u32) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -228,6 +245,10 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
         lock: fs::File::create(dir.join("lock")).unwrap().into(),
         pid_file: dir.join("hob.pid"),
         init: std::process::id() == 1,
+        patience: match mode {
+            "watched" | "asked" => hob::keeper::Patience { slack: MOMENT, answer: 3 * MOMENT },
+            _ => hob::keeper::Patience::default(),
+        },
         notify_socket: notify.exists().then(|| notify.into_os_string()),
         on_message: Box::new(move |line| log.write_all(format!("{line}\n").as_bytes()).unwrap()),
     })

@@ -23,6 +23,7 @@ const SLEEPERS: &[(&str, &str, &str)] = &[
     ("tests/capture_storm.rs", "write_lines", "writes in random bursts"),
     ("tests/keeper_storm.rs", "an_idle_keeper_sleeps", "a second without a system call has to pass"),
     ("tests/keeper_storm.rs", "signals_become_messages", "a second request counts only after a second"),
+    ("tests/keeper_storm.rs", "a_thawed_machine_does_not_look_hung", "the time of a freeze has to pass"),
     ("tests/keeper_storm.rs", "a_hasty_stop_needs_no_daemon", "a second request counts only after a second"),
     ("tests/keeper_storm/daemon.rs", "child", "a program under test that lives for a while"),
     ("tests/keeper_storm/storm.rs", "storm", "kills at random moments"),

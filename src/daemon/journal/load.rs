@@ -3,6 +3,7 @@
 
 use super::record::{self, END_KEY, Record, end_count};
 use crate::core::record::Entity;
+use crate::daemon::lifecycle::mark::Marks;
 use crate::sys::file::{self, How};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
@@ -84,6 +85,8 @@ pub(super) struct Found {
     pub(super) unreadable: Vec<u64>,
     /// Lowest number in use.
     pub(super) base: u64,
+    /// Where the record that is being read is marked.
+    marks: Option<Marks>,
 }
 
 #[derive(Debug)]
@@ -96,8 +99,8 @@ struct Live {
 
 impl Found {
     /// Reads everything in `dir`, of which `list` is the listing.
-    pub(super) fn read(dir: &Path, list: &Listing) -> Found {
-        let mut found = Found::pick_snapshot(dir, list);
+    pub(super) fn read(dir: &Path, list: &Listing, marks: Option<&Marks>) -> Found {
+        let mut found = Found { marks: marks.cloned(), ..Found::pick_snapshot(dir, list) };
         let journals: Vec<u64> = list.journals.iter().copied().filter(|n| *n >= found.base).collect();
         if list.snapshots.contains(&found.base) && journals.first() != Some(&found.base) {
             found.report(format!("journal-{}.log is missing: its records are lost", found.base));
@@ -163,6 +166,9 @@ impl Found {
                 return;
             }
             good_end = offset + line.len() as u64 + 1;
+            if let Some(marks) = &self.marks {
+                marks.record(self.last + 1);
+            }
             match record::decode(line) {
                 Ok(r) if r.key == END_KEY => self.set_aside(name, offset, line, "out of place"),
                 Ok(r) if r.n <= self.last => self.set_aside(name, offset, line, "older than the one before it"),

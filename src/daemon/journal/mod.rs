@@ -26,6 +26,7 @@ pub use sync::{Ended, Job};
 use crate::base::time::Mono;
 use crate::core::Input;
 use crate::core::record::Entity;
+use crate::daemon::lifecycle::mark::Marks;
 use crate::daemon::pool::{Lane, Pool};
 use core::time::Duration;
 use load::{Found, Listing};
@@ -73,8 +74,16 @@ impl Journal {
     /// # Errors
     /// When the folder cannot be read or no journal can be opened in it. A full disk is no error if a journal exists.
     pub fn open(dir: &Path) -> io::Result<Loaded> {
+        Journal::open_marked(dir, None)
+    }
+
+    /// The same, with a mark of the record that is being read.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_marked(dir: &Path, marks: Option<&Marks>) -> io::Result<Loaded> {
         let list = Listing::read(dir)?;
-        let mut found = Found::read(dir, &list);
+        let mut found = Found::read(dir, &list, marks);
         let store = Store::open(dir, &list, &mut found)?;
         Ok(Loaded {
             journal: Journal { tickets: store.written, store: Some(Box::new(store)), facts: Vec::new() },
@@ -89,12 +98,25 @@ impl Journal {
     #[must_use]
     pub fn none() -> Loaded {
         let why = "no folder for state can be written: nothing is remembered after the daemon ends".to_owned();
+        let facts = vec![Input::JournalBehind { why: Some(why) }];
         Loaded {
-            journal: Journal { store: None, tickets: 0, facts: vec![Input::JournalBehind { why: Some(why) }] },
+            journal: Journal { facts, ..Journal::closed() },
             entities: Vec::new(),
             reports: Vec::new(),
             gap: false,
         }
+    }
+
+    /// For a daemon that is to write nothing: keeps nothing, which is as it should be.
+    #[must_use]
+    pub fn closed() -> Journal {
+        Journal { store: None, tickets: 0, facts: Vec::new() }
+    }
+
+    /// The number of the last record that was written, 0 without a journal.
+    #[must_use]
+    pub fn last_record(&self) -> u64 {
+        self.store.as_ref().map_or(0, |s| s.next_seq.saturating_sub(1))
     }
 
     /// Reads what is in the folder and changes nothing.
@@ -102,7 +124,7 @@ impl Journal {
     /// # Errors
     /// When the folder cannot be read.
     pub fn check(dir: &Path) -> io::Result<Checked> {
-        let mut found = Found::read(dir, &Listing::read(dir)?);
+        let mut found = Found::read(dir, &Listing::read(dir)?, None);
         let reports = core::mem::take(&mut found.reports);
         Ok(Checked { reports, gap: found.gap, entities: found.into_entities() })
     }

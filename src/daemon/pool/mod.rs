@@ -270,6 +270,21 @@ impl<T: Send + 'static> Pool<T> {
         [due, self.retry].into_iter().flatten().min()
     }
 
+    /// The machine stood still: whatever is at work may take its time anew.
+    pub fn thaw(&mut self, now: Mono) {
+        for shared in &self.lanes {
+            for (_, since) in lock(&shared.state).workers.iter_mut().filter_map(|w| w.running.as_mut()) {
+                *since = now;
+            }
+        }
+        self.due.clear();
+        for (id, open) in self.open.iter_mut().filter(|(_, open)| open.due.is_some()) {
+            let due = now + open.limit;
+            open.due = Some(due);
+            self.due.insert((due, *id));
+        }
+    }
+
     /// Names each job that has run past its deadline, once, and gives its lane a new thread. Also starts threads that
     /// were refused before. Costs nothing before `next_deadline`.
     pub fn overdue(&mut self, now: Mono) -> Vec<Overdue> {

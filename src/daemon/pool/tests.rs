@@ -147,3 +147,24 @@ fn a_job_that_waits_its_turn_is_not_overdue() {
     go.send(()).unwrap();
     assert_eq!(b.wait(2), [Done::Finished(1), Done::Finished(2)]);
 }
+
+#[test]
+fn a_machine_that_stood_still_makes_no_job_overdue() {
+    let mut b = Bench::new();
+    let now = sys::clock::now().mono;
+    let (go, gate) = mpsc::channel::<()>();
+    let (in_, inside) = mpsc::channel();
+    let limit = Duration::from_secs(5);
+    b.pool.run(Lane::Sync, "slow", now, limit, move || {
+        in_.send(()).unwrap();
+        u32::from(gate.recv().is_ok())
+    });
+    inside.recv_timeout(LONG).unwrap();
+    let thawed = now + LONG;
+    b.pool.thaw(thawed);
+    assert!(b.pool.overdue(thawed).is_empty());
+    assert_eq!(b.pool.next_deadline(), Some(thawed + limit));
+    assert_eq!(b.pool.overdue(thawed + limit).len(), 1);
+    go.send(()).unwrap();
+    assert_eq!(b.wait(1), [Done::Late { name: "slow", result: 1 }]);
+}

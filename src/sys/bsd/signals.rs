@@ -53,6 +53,7 @@ pub fn platform() -> &'static crate::base::signal::Platform {
 /// Highest signal number that hob knows; what some of these systems have beyond is for threads and real time.
 pub const HIGHEST: i32 = 31;
 
+pub const SIGABRT: i32 = libc::SIGABRT;
 pub const SIGCHLD: i32 = libc::SIGCHLD;
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;

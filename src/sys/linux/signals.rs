@@ -51,6 +51,7 @@ pub fn platform() -> &'static crate::base::signal::Platform {
 
 pub const HIGHEST: i32 = 64;
 
+pub const SIGABRT: i32 = libc::SIGABRT;
 pub const SIGCHLD: i32 = libc::SIGCHLD;
 pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;

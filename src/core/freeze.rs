@@ -1,0 +1,42 @@
+//! A machine that stood still (suspended, paused, its power cut to one core for too long) gave its programs no time, so
+//! the time does not count against them. Pure.
+
+use super::due::Due;
+use super::{Core, Out};
+use crate::base::time::Now;
+use core::time::Duration;
+
+/// A deadline that is seen this much late means that the machine stood still.
+const FROZEN: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Nobody knows since when the machine stood still, so all the time since the last step is added to everything that
+    /// may take only so long: becoming ready, stopping, a shutdown, a request that waits.
+    pub(super) fn notice_freeze(&mut self, now: Now, out: &mut Out) {
+        if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
+            return;
+        }
+        let gap = now.mono.since(self.now.mono);
+        for i in self.runs.values() {
+            if let Some(live) = self.table[*i].live.as_mut() {
+                live.sequence.thaw(gap);
+                if live.ready.is_none() {
+                    live.begun.mono = live.begun.mono + gap;
+                }
+                live.pinged = live.pinged.map(|at| at + gap);
+                live.extended = live.extended.map(|at| at + gap);
+                if let Some(pulse) = live.pulse.as_mut() {
+                    pulse.thaw(gap);
+                }
+            }
+            let at = self.table[*i].deadline();
+            self.deadlines.set(Due::Service(*i), at);
+        }
+        for (run, orphan) in &mut self.orphans {
+            orphan.sequence.thaw(gap);
+            self.deadlines.set(Due::Orphan(*run), orphan.sequence.deadline());
+        }
+        self.thaw_waits(gap);
+        self.thaw_shutdown(gap, now.mono, out);
+    }
+}

@@ -1,0 +1,145 @@
+//! Safe mode: after deaths of daemons in a row the core only tells what it knows. Runs go on as they are; nothing is
+//! started, stopped or recorded. Pure.
+
+use super::due::{Deadlines, Due};
+use super::service::State;
+use super::{Core, Effect, End, Input, Out, Usage};
+use crate::base::ids::{ReqId, RunId};
+use crate::base::json::Obj;
+use crate::config::Level;
+use crate::protocol::methods::Request;
+use crate::protocol::rpc::{Code, RpcError};
+use core::time::Duration;
+
+/// How long the keeper gives a stop until a daemon takes it, for the reply.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+impl Core {
+    /// The boot has found out how all is; what it wanted done about it is left to the next ordinary daemon.
+    pub(super) fn begin_safe(&mut self, out: &mut Out) {
+        out.records.clear();
+        out.effects.retain(harmless);
+        self.deadlines = Deadlines::default();
+        let fault = self.safe.as_deref().unwrap_or_default();
+        let text = format!("safe mode: {fault}; jobs go on, nothing is started or stopped until `hob reload`");
+        out.effects.push(Effect::Log { level: Level::Error, text });
+        self.first_beat(out);
+    }
+
+    /// A step in safe mode: facts are noted as far as they are to be told, questions are answered.
+    pub(super) fn step_safe(&mut self, input: Input, out: &mut Out) {
+        match input {
+            Input::Request { .. }
+            | Input::Closed { .. }
+            | Input::Lagged { .. }
+            | Input::Measured { .. }
+            | Input::Rotated { .. } => {
+                self.take(input, out);
+            }
+            Input::Tick => {
+                while let Some(due) = self.deadlines.expired(self.now.mono) {
+                    if due == Due::Heartbeat {
+                        self.beat(out);
+                    }
+                }
+            }
+            Input::Exited { run, end, usage } => self.note_end(run, end, usage),
+            Input::Reload => out.effects.push(Effect::Again { stop: false }),
+            // The keeper keeps the request for the next daemon.
+            Input::Stop { .. } => out.effects.push(Effect::Again { stop: true }),
+            // Without its keeper no daemon comes after this one.
+            Input::KeeperGone => out.effects.push(Effect::Exit { code: 1 }),
+            Input::JournalBehind { why } => self.journal_behind = why,
+            Input::JournalFull { full } => self.journal_full = full,
+            Input::Boot(_)
+            | Input::Started { .. }
+            | Input::Tree { .. }
+            | Input::ReadySeen { .. }
+            | Input::Checked { .. }
+            | Input::Notify { .. }
+            | Input::Output { .. }
+            | Input::ConfigRead { .. }
+            | Input::Forward { .. } => {}
+        }
+    }
+
+    /// The end is in the run table, where the next ordinary daemon finds it and draws the consequences.
+    fn note_end(&mut self, run: RunId, end: End, usage: Usage) {
+        let now = self.now;
+        let Some(s) = self.runs.get(&run).map(|i| &mut self.table[*i]) else { return };
+        if let Some(live) = s.live.as_mut().filter(|l| l.end.is_none()) {
+            live.ended(end, usage, now);
+            s.state = State::Stopping;
+            s.since = now;
+        }
+    }
+
+    /// A request that would change something.
+    pub(super) fn refuse_safely(&mut self, req: ReqId, request: &Request, out: &mut Out) {
+        let fault = self.safe.as_deref().unwrap_or_default();
+        let mut o = Obj::new();
+        match request {
+            Request::DaemonReload => {
+                o.bool("left_safe_mode", true).str("fault", fault);
+                for name in ["added", "removed", "restarted", "updated", "unchanged"] {
+                    o.raw(name, "[]");
+                }
+                self.reply(req, Ok(o.finish()), false, out);
+                out.effects.push(Effect::Again { stop: false });
+            }
+            Request::DaemonShutdown { .. } => {
+                o.bool("stopping", true).u64("limit_ms", super::run::millis(STOP_LIMIT));
+                o.u64("running", u64::try_from(self.runs.len()).unwrap_or(u64::MAX));
+                self.reply(req, Ok(o.finish()), false, out);
+                out.effects.push(Effect::Again { stop: true });
+            }
+            _ => {
+                let error = RpcError::new(Code::Unavailable, format!("hob is in safe mode: {fault}"));
+                let hint = Core::ways_out_of_safe_mode().join("; ");
+                self.reply(req, Err(error.hint(hint)), false, out);
+            }
+        }
+    }
+
+    /// What a person can do.
+    pub(super) fn ways_out_of_safe_mode() -> Vec<String> {
+        let ways = [
+            "`hob logs` tells how the daemons died",
+            "mend what is at fault, then `hob reload`",
+            "`hob restart` begins anew",
+        ];
+        ways.map(str::to_owned).into()
+    }
+}
+
+/// Effects that neither start nor stop nor write anything.
+fn harmless(effect: &Effect) -> bool {
+    match effect {
+        Effect::Reply { .. }
+        | Effect::Notify { .. }
+        | Effect::LogSpec { .. }
+        | Effect::Logs { .. }
+        | Effect::CloseStream { .. }
+        | Effect::Measure { .. }
+        | Effect::Daemon { .. }
+        | Effect::Log { .. } => true,
+        Effect::Start(_)
+        | Effect::Signal { .. }
+        | Effect::Kill { .. }
+        | Effect::Sweep { .. }
+        | Effect::Await { .. }
+        | Effect::AwaitEnd { .. }
+        | Effect::Check { .. }
+        | Effect::CheckEnd { .. }
+        | Effect::Forget { .. }
+        | Effect::Remove { .. }
+        | Effect::Event { .. }
+        | Effect::Rotate { .. }
+        | Effect::LoadConfig { .. }
+        | Effect::Heartbeat { .. }
+        | Effect::Ready
+        | Effect::Stopping { .. }
+        | Effect::Exit { .. }
+        | Effect::Again { .. } => false,
+    }
+}

@@ -1,0 +1,75 @@
+//! The end of a daemon: with hob, or for the next one. Writes what is still to be written, and tells the keeper.
+
+use crate::config::Level;
+use crate::daemon::gear::Job;
+use crate::daemon::link::Link;
+use crate::daemon::{Daemon, Ending};
+use crate::sys;
+use core::time::Duration;
+
+/// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
+/// each.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    /// Does what an ending asks for; answers the exit code of this process.
+    pub(in crate::daemon) fn end(&mut self, ending: Ending) -> u8 {
+        match ending {
+            Ending::Hob(code) => {
+                self.finish(code);
+                code
+            }
+            Ending::Again { stop } => {
+                self.leave(|link| link.again(stop));
+                0
+            }
+        }
+    }
+
+    /// The end of this daemon alone: everything that was accepted is written and told, and the keeper hears how to go
+    /// on. Jobs, pipes and the socket are left to the next one.
+    fn leave(&mut self, tell: impl FnOnce(&mut Link)) {
+        self.settle_disk();
+        self.end_turn();
+        self.gear.log.finish(sys::clock::now().mono);
+        self.gear.pool.quit(LAST_WORDS);
+        tell(&mut self.gear.link);
+        self.gear.link.flush_within(LAST_WORDS);
+    }
+
+    /// The end: everything that was accepted is written, told and closed; the lock goes with the process.
+    fn finish(&mut self, code: u8) {
+        if !self.capture.flush(LAST_WORDS, sys::clock::now) {
+            self.gear.log(Level::Warn, "some output of services was still on its way to its file");
+        }
+        if let Some(copy) = &mut self.copy {
+            copy.finish(LAST_WORDS, || sys::clock::now().mono);
+        }
+        self.settle_disk();
+        self.end_turn();
+        self.children.close(&mut self.gear.ctx());
+        for path in [&self.paths.socket, &self.paths.heartbeat] {
+            if let Err(e) = sys::file::remove(path) {
+                self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));
+            }
+        }
+        self.gear.log(Level::Info, "hob has ended");
+        self.gear.log.finish(sys::clock::now().mono);
+        self.gear.pool.quit(LAST_WORDS);
+        self.gear.link.done(code);
+        self.gear.link.flush_within(LAST_WORDS);
+    }
+
+    /// Waits a bounded time until replies that promise durability can go out.
+    fn settle_disk(&mut self) {
+        let until = sys::clock::now().mono + LAST_WORDS;
+        let mut events = mio::Events::with_capacity(8);
+        while !self.held.is_empty() && sys::clock::now().mono < until {
+            self.journal.request_sync(&mut self.gear.pool, self.gear.now.mono, Job::Journal);
+            let _ = self.gear.poll.poll(&mut events, Some(Duration::from_millis(50)));
+            self.gear.now = sys::clock::now();
+            self.pool_results();
+            self.release();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a daemon reads when it comes up: journal, event ring and config. Touches these files; in safe mode it only
+//! reads them.
+
+use super::mark::{Marks, Stage};
+use crate::base::control::FLAG_RELOAD;
+use crate::base::paths::Paths;
+use crate::config::{self, Config, Level};
+use crate::core::Boot;
+use crate::daemon::events;
+use crate::daemon::gear::Gear;
+use crate::daemon::journal::Journal;
+use crate::sys;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How it is read.
+pub(in crate::daemon) struct Reading<'a> {
+    pub(in crate::daemon) paths: &'a Paths,
+    pub(in crate::daemon) marks: &'a Marks,
+    /// Nothing is writable.
+    pub(in crate::daemon) bare: bool,
+    /// hob runs for one command.
+    pub(in crate::daemon) main: bool,
+    /// Of the keeper's first message.
+    pub(in crate::daemon) flags: u32,
+}
+
+impl Reading<'_> {
+    /// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
+    pub(in crate::daemon) fn restore(
+        &self,
+        clean: &mut bool,
+        boot: &mut Boot,
+        gear: &mut Gear,
+    ) -> (Journal, events::EventLog) {
+        if boot.safe.is_some() {
+            return self.look(boot, gear);
+        }
+        let _ = self.marks.enter(Stage::Journal);
+        if self.bare {
+            *clean = false;
+            return (Journal::none().journal, events::EventLog::open(&self.paths.state).log);
+        }
+        let loaded = Journal::open_marked(&self.paths.state, Some(self.marks)).unwrap_or_else(|e| {
+            gear.log(Level::Error, format!("cannot open the journal in {}: {e}", self.paths.state.display()));
+            *clean = false;
+            Journal::none()
+        });
+        *clean &= loaded.reports.is_empty();
+        for report in loaded.reports {
+            gear.log(Level::Warn, report);
+        }
+        boot.entities = loaded.entities;
+        let ring = events::EventLog::open(&self.paths.state);
+        for report in ring.reports {
+            gear.log(Level::Warn, report);
+        }
+        boot.events = ring.events;
+        (loaded.journal, ring.log)
+    }
+
+    /// The same for a daemon that writes to neither.
+    fn look(&self, boot: &mut Boot, gear: &mut Gear) -> (Journal, events::EventLog) {
+        let state = &self.paths.state;
+        if self.marks.enter(Stage::Journal) {
+            match Journal::check(state) {
+                Ok(checked) => {
+                    boot.entities = checked.entities;
+                    checked.reports.iter().for_each(|report| gear.log(Level::Warn, report));
+                }
+                Err(e) => gear.log(Level::Error, format!("cannot read the journal in {}: {e}", state.display())),
+            }
+        }
+        self.marks.left(Stage::Journal);
+        let ring = events::EventLog::open(state);
+        boot.events = ring.events;
+        (Journal::closed(), ring.log)
+    }
+
+    /// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
+    /// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is
+    /// wrong with the file.
+    pub(in crate::daemon) fn configure(&self, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
+        if !self.marks.enter(Stage::Config) {
+            boot.config_error = Some("the config was left out, because daemons died of reading it".to_owned());
+            return None;
+        }
+        let copy = config_in_effect(self.paths);
+        if boot.generation > 1 {
+            let asked = self.flags & FLAG_RELOAD != 0;
+            let wrong = read_config(&self.paths.config).err();
+            if (!asked || wrong.is_some())
+                && let Ok(config) = read_config(&copy)
+            {
+                boot.config = config;
+                self.marks.left(Stage::Config);
+                return wrong;
+            }
+        }
+        let config = if boot.safe.is_some() { read_config(&self.paths.config) } else { self.first(&copy, gear) };
+        match config {
+            Ok(config) => boot.config = config,
+            Err(errors) => {
+                gear.log(Level::Error, format!("the config has errors, so no service is started by it:\n{errors}"));
+                boot.config_error = Some(errors);
+            }
+        }
+        self.marks.left(Stage::Config);
+        None
+    }
+
+    /// The config of a new keeper.
+    fn first(&self, copy: &Path, gear: &mut Gear) -> Result<Config, String> {
+        // One of an earlier keeper must not come back.
+        if copy.exists()
+            && let Err(e) = sys::file::remove(copy)
+        {
+            gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
+        }
+        if !self.paths.config.exists() {
+            if self.main {
+                return Ok(Config::default());
+            }
+            match write_default(&self.paths.config) {
+                Ok(()) => {
+                    gear.log(Level::Info, format!("made a config with examples: {}", self.paths.config.display()))
+                }
+                Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", self.paths.config.display())),
+            }
+        }
+        take_config(self.paths)
+    }
+}
+
+/// Where the text of the config that is in effect is kept for the next daemon of this keeper.
+fn config_in_effect(paths: &Paths) -> PathBuf {
+    paths.state.join("config.json")
+}
+
+/// Reads and checks the config file, and keeps its text as the one in effect before anything of it is.
+pub(in crate::daemon) fn take_config(paths: &Paths) -> Result<Config, String> {
+    let (config, text) = read_text(&paths.config)?;
+    // Without a copy the next daemon reads the file itself.
+    let copy = config_in_effect(paths);
+    if sys::file::atomic_write(&copy, &text, 0o600, false).is_err() {
+        let _ = sys::file::remove(&copy);
+    }
+    Ok(config)
+}
+
+fn write_default(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        sys::file::create_dir_all(folder, 0o700)?;
+    }
+    sys::file::atomic_write(path, config::DEFAULT.as_bytes(), 0o600, true)
+}
+
+/// Reads and checks a config file; an error is the text of all that is wrong.
+fn read_config(path: &Path) -> Result<Config, String> {
+    read_text(path).map(|(config, _)| config)
+}
+
+fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok((config, bytes))
+}

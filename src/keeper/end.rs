@@ -1,0 +1,68 @@
+//! The end of hob: by the daemon's word, or by force where that does not come.
+
+use super::{EXIT_FAILED, KILL_LIMIT, Keeper, RETRY, pidfile};
+use crate::base::time::Mono;
+use crate::sys::file::lock::Lock;
+use crate::sys::wait::{self, Adopted};
+use crate::sys::{chan, clock, signals};
+use std::os::fd::AsFd;
+
+impl Keeper {
+    /// The exit code, once there is nothing more to do.
+    pub(super) fn end(&mut self, now: Mono) -> Option<u8> {
+        let code = match (&self.worker, self.done) {
+            (None, Some(code)) => {
+                self.clear_lock();
+                code
+            }
+            _ if self.end_by.is_none_or(|at| now < at) => return None,
+            (_, Some(code)) => {
+                self.say("keeper: the daemon has not ended by itself, killing it");
+                self.kill_daemon();
+                self.kill_all();
+                code
+            }
+            (_, None) => {
+                self.say("keeper: the shutdown has not ended in time, killing what is left");
+                self.kill_all();
+                EXIT_FAILED
+            }
+        };
+        if self.pid_written {
+            pidfile::remove(&self.options.pid_file);
+        }
+        Some(code)
+    }
+
+    /// All went well, so the next hob has nothing to report. The lock itself goes with this process.
+    fn clear_lock(&self) {
+        if let Ok(lock) = self.options.lock.try_clone() {
+            // At worst the next hob reports that this one was killed.
+            let _ = Lock::from(lock).clear();
+        }
+    }
+
+    pub(super) fn kill_daemon(&self) {
+        // It is this process's child, not yet reaped: an error means that it has ended.
+        let _ = self.worker.as_ref().map(|w| w.signal(signals::SIGKILL));
+    }
+
+    /// Kills the daemon and every job, and reaps until nothing is left or the time is up.
+    fn kill_all(&mut self) {
+        for (slot, _) in self.means.table.iter().filter(|(_, view)| view.ended.is_none()) {
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(&self.means.table, slot) {
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL);
+            }
+        }
+        self.kill_daemon();
+        let end = clock::now().mono + KILL_LIMIT;
+        // Killed parents leave their children to this process, so every round reaches one generation further.
+        while self.reap() && clock::now().mono < end {
+            if let Err(e) = wait::signal_children(signals::SIGKILL) {
+                self.say(&format!("keeper: cannot list the processes that are left: {e}"));
+            }
+            let _ = chan::wait([(Some(self.means.signals.as_fd()), false)], Some(RETRY));
+            while let Ok(Some(_)) = self.means.signals.next() {}
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Deaths of the daemon by its own fault: three in a row bring safe mode, which harms nobody and can be left.
+
+use crate::support::*;
+use std::time::{Duration, Instant};
+
+const SERVICES: &str = r#"{ "services": { "n": { "command": "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done" },
+                                          "idle": { "command": "exec sleep 1000", "autostart": false } } }"#;
+
+fn status(home: &Home) -> String {
+    home.call("daemon.health", "{}")["status"].as_str().unwrap().to_owned()
+}
+
+/// The first daemon is well, later ones up to this number die at this stage.
+fn crashing(stage: &str, last: u32) -> Home {
+    let mut home = Home::with_env(SERVICES, "HOB_FAULT", &format!("{stage}:2-{last}"));
+    home.start(&[]);
+    home.wait_state("n", "running");
+    home
+}
+
+/// Numbers that the service has logged without a gap.
+fn counted(home: &Home) -> u64 {
+    let log = home.log("n");
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let numbers: Vec<u64> = whole.lines().map(|l| l.parse().unwrap()).collect();
+    assert!(numbers.iter().zip(1..).all(|(n, wanted)| *n == wanted), "a line is lost or doubled: {numbers:?}");
+    numbers.len() as u64
+}
+
+#[test]
+fn safe_mode_keeps_what_runs_answers_and_changes_nothing() {
+    let home = crashing("journal", 4);
+    let (pid, (daemon, keeper)) = (home.pid("n"), home.pids());
+    kill("KILL", daemon);
+    wait("safe mode", || status(&home) == "safe mode");
+    assert_eq!((home.pid("n"), home.state("n").as_str(), home.pids().1), (pid, "running", keeper));
+    let problems = home.call("daemon.health", "{}")["problems"].to_string();
+    assert!(problems.contains("it died while opening the journal"), "{problems}");
+    assert!(home.read("logs/hob.log").contains("safe mode: it died while opening the journal"));
+    assert!(home.ok(&["why", "n"]).contains("safe mode"));
+    let seen = counted(&home);
+    wait("its output goes on", || counted(&home) > seen + 50);
+    assert!(home.ok(&["logs", "n", "-n", "1"]).trim().parse::<u64>().is_ok());
+    let journal = home.read("state/journal-1.log");
+    for args in [&["start", "idle"][..], &["stop", "n"], &["service", "signal", "TERM", "n"]] {
+        let (code, text) = home.fails(args);
+        assert!(code != 0 && text.contains("safe mode") && text.contains("hob reload"), "{args:?}: {code} {text}");
+    }
+    assert_eq!(home.read("state/journal-1.log"), journal, "nothing was written");
+    // A daemon in safe mode that is killed is followed by another one.
+    kill("KILL", home.pids().0);
+    assert_eq!(status(&home), "safe mode");
+    kill("KILL", pid);
+    wait("the end is told", || home.ok(&["why", "n"]).contains("SIGKILL"));
+    assert_eq!(home.state("n"), "stopping");
+    home.write_config(&SERVICES.replace("\"autostart\": false", "\"autostart\": true"));
+    assert!(home.ok(&["reload"]).contains("safe mode is over"));
+    assert_ne!(status(&home), "safe mode");
+    home.wait_state("idle", "running");
+    home.wait_state("n", "running");
+    assert_ne!(home.pid("n"), pid);
+    let runs = home.call("service.history", r#"{"name": "n"}"#);
+    assert_eq!(runs["runs"][0]["signal"], 9, "{runs}");
+}
+
+#[test]
+fn a_reload_that_does_not_help_says_so_and_a_stop_works() {
+    let mut home = crashing("config", 100);
+    let pid = home.pid("n");
+    kill("KILL", home.pids().0);
+    wait("safe mode", || status(&home) == "safe mode");
+    let (_, text) = home.fails(&["reload"]);
+    assert!(text.contains("it died while reading the config"), "{text}");
+    assert_eq!(home.pid("n"), pid);
+    // Nobody can stop it in order, so a second request makes the keeper do it by force.
+    home.hob(&["stop", "--no-wait"]);
+    let begin = Instant::now();
+    wait("a second, after which another request counts", || begin.elapsed() > Duration::from_millis(1100));
+    kill("TERM", home.keeper());
+    home.wait_end();
+    assert!(!alive(pid));
+}
+
+#[test]
+fn safe_mode_leaves_out_what_it_dies_of_itself() {
+    for stage in ["journal", "config", "jobs", "state"] {
+        let mut home = Home::with_env(SERVICES, "HOB_FAULT", &format!("{stage}:2-100,safe-{stage}:2-100"));
+        home.start(&[]);
+        home.wait_state("n", "running");
+        let pid = home.pid("n");
+        kill("KILL", home.pids().0);
+        wait("safe mode", || status(&home) == "safe mode");
+        assert!(alive(pid), "{stage}");
+        assert_eq!(home.call("ping", "{}")["pong"], true);
+    }
+}

@@ -1,4 +1,5 @@
-//! What capture costs beside `cat > file`, with big writes and with one write a line. A measurement, not a check.
+//! What capture costs beside `cat > file`, as it comes and with time stamps, with big writes and with one write a line.
+//! A measurement, not a check.
 
 // Helpers of a test fail as loudly as the test, and its figures are to be seen.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -7,7 +8,7 @@ use hob::config::{Level, ServiceSpec};
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job, Turned};
 use hob::daemon::source::{Source, Sources};
-use hob::sys::{clock, pipe};
+use hob::sys::{clock, memfile, pipe};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::fs::File;
 use std::io::{self, Write};
@@ -72,7 +73,7 @@ impl Host for Shell {
 #[ignore = "the process that capture_beside_cat starts"]
 fn daemon() {
     let Ok(plan) = std::env::var("HOB_TEST_COST") else { return };
-    let [dir, read, write] = plan.split(' ').collect::<Vec<_>>()[..] else { panic!("plan") };
+    let [dir, read, write, hoard @ ..] = &plan.split(' ').collect::<Vec<_>>()[..] else { panic!("plan") };
     let open = |path: &str, write: bool| -> OwnedFd {
         File::options().read(!write).write(write).custom_flags(libc::O_NONBLOCK).open(path).unwrap().into()
     };
@@ -89,8 +90,14 @@ fn daemon() {
     });
     let mut shell = Shell { poll, sources, lane };
     let mut capture = Capture::new(Path::new(dir).join("logs"), Arc::new(Memory::default()), None);
-    let _ = capture.adopt("out/web", vec![open(read, false), open(write, true)]);
-    capture.spec("web", &ServiceSpec::default(), clock::now(), &mut shell);
+    let mut fds = vec![open(read, false), open(write, true)];
+    let mut spec = ServiceSpec::default();
+    for path in hoard {
+        fds.push(File::options().read(true).write(true).open(path).unwrap().into());
+        spec.log.timestamps = true;
+    }
+    let _ = capture.adopt("out/web", fds);
+    capture.spec("web", &spec, clock::now(), &mut shell);
     capture.start(clock::now(), &mut shell).unwrap();
     let mut events = Events::with_capacity(64);
     loop {
@@ -170,16 +177,23 @@ fn capture_beside_cat() {
             .unwrap();
         measure("cat > file", cat, &ends);
         std::fs::remove_file(dir.join("cat")).unwrap();
-        let ends = pipe::output().unwrap();
-        let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
-        let hob = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "daemon", "--nocapture", "--test-threads=1"])
-            .env("HOB_TEST_COST", format!("{} {} {}", dir.display(), path(&ends.0), path(&ends.1)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        measure("capture", hob, &ends);
+        for what in ["capture", "stamped"] {
+            let ends = pipe::output().unwrap();
+            let hoard = OwnedFd::from(memfile::create().unwrap());
+            let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+            let mut plan = format!("{} {} {}", dir.display(), path(&ends.0), path(&ends.1));
+            if what == "stamped" {
+                plan.push_str(&format!(" {}", path(&hoard)));
+            }
+            let hob = Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "daemon", "--nocapture", "--test-threads=1"])
+                .env("HOB_TEST_COST", plan)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            measure(what, hob, &ends);
+        }
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }

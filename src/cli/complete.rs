@@ -49,6 +49,9 @@ fn bash() -> String {
             Operand::Shell => "bash".to_owned(),
             Operand::File | Operand::Text => String::new(),
         };
+        // A command's own verbs stand where its first operand would.
+        let own = COMMANDS.iter().filter_map(|v| v.name.split_once(' ').filter(|(noun, _)| *noun == c.name));
+        let operands = own.fold(operands, |all, (_, verb)| format!("{all} {verb}"));
         // Nothing is offered beyond the last operand that the command takes.
         let operands = match c.count.1 {
             most @ 1..10 => format!(

@@ -217,6 +217,17 @@ fn oneshot(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
     }
 }
 
+/// What is too short would be found everywhere, or nowhere.
+fn short_secrets(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
+    let Some(member) = members.iter().find(|m| m.key == "secrets") else { return };
+    for name in spec.secrets.iter().filter(|n| spec.env.get(*n).is_some_and(|v| v.len() < SECRET_MIN)) {
+        cx.in_key("secrets", |cx| {
+            let why = format!("the value of {name} in env is too short to be masked: {SECRET_MIN} bytes at least");
+            cx.report.add(member.node.pos, why);
+        });
+    }
+}
+
 /// Reads the members of an object by its table of keys. Answers the names of those that were wrong.
 fn object<S>(spec: &mut S, keys: &'static [Key<S>], members: &[Member], cx: &mut Cx<'_, '_>) -> Vec<&'static str> {
     let mut failed = Vec::new();

@@ -134,6 +134,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Forget { .. }
         | Effect::Remove { .. }
         | Effect::Event { .. }
+        | Effect::Rotate { .. }
         | Effect::LoadConfig { .. }
         | Effect::Heartbeat { .. }
         | Effect::Ready

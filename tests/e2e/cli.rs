@@ -282,6 +282,8 @@ fn completions_work_in_bash() {
         ("hob stop up n", &["needs"]),
         ("hob logs -n ''", &[]),
         ("hob logs -n 5 b", &["broken"]),
+        ("hob logs ro", &["rotate"]),
+        ("hob logs rotate b", &["broken"]),
         ("hob status --js", &["--json"]),
         ("hob config show --def", &["--defaults"]),
         ("hob call rpc.", &["rpc.discover"]),

@@ -173,14 +173,7 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     {
         cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
     }
-    if let Some(member) = members.iter().find(|m| m.key == "secrets") {
-        for name in spec.secrets.iter().filter(|n| spec.env.get(*n).is_some_and(|v| v.len() < SECRET_MIN)) {
-            cx.in_key("secrets", |cx| {
-                let why = format!("the value of {name} in env is too short to be masked: {SECRET_MIN} bytes at least");
-                cx.report.add(member.node.pos, why);
-            });
-        }
-    }
+    short_secrets(&spec, members, cx);
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)

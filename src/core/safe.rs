@@ -139,7 +139,6 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Heartbeat { .. }
         | Effect::Ready
         | Effect::Stopping { .. }
-        | Effect::Rotate { .. }
         | Effect::Exit { .. }
         | Effect::Again { .. } => false,
     }

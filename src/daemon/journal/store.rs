@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Allocated beyond the reserve each time, so that not every round asks for more.
 const ALLOCATE_STEP: u64 = 256 * 1024;
+/// Within a page of the file a write is done whole or not at all, as far as kills go.
+const PAGE: usize = 4096;
 /// A buffer larger than this is given back after use.
 const BUFFER_KEPT: usize = 256 * 1024;
 /// Bytes of `journal-bad.log` at which nothing more is set aside.
@@ -231,6 +233,7 @@ impl Store {
             record::encode(&mut self.buffer, n, &record.key, record.json.as_deref());
             self.ends.push(self.buffer.len());
         }
+        self.stretch(records);
         let (bytes, result) = write_at(&self.file, &self.buffer, self.size);
         let whole = self.ends.partition_point(|end| *end <= bytes);
         let good = if whole == 0 { 0 } else { self.ends[whole - 1] };
@@ -247,6 +250,26 @@ impl Store {
             self.buffer = Vec::new();
         }
         (whole, result)
+    }
+
+    /// A process that is killed in a write may leave what lies before a page boundary, and a round must not be half
+    /// there. So its first line is stretched by spaces until the boundary falls within that: what is torn there is no
+    /// record, and no other of the round comes before it.
+    fn stretch(&mut self, records: &[Entity]) {
+        let (Some(first), Some(end)) = (records.first(), self.ends.first().copied()) else { return };
+        let boundary = PAGE - usize::try_from(self.size % PAGE as u64).unwrap_or(0);
+        if self.buffer.len() > PAGE || self.buffer.len() <= boundary || end > boundary {
+            return;
+        }
+        let spaces = " ".repeat(boundary - end + 1);
+        let stretched = format!("{}{spaces}", first.json.as_deref().unwrap_or("null"));
+        self.buffer.clear();
+        self.ends.clear();
+        for (i, (n, record)) in (self.next_seq..).zip(records).enumerate() {
+            let json = if i == 0 { Some(stretched.as_str()) } else { record.json.as_deref() };
+            record::encode(&mut self.buffer, n, &record.key, json);
+            self.ends.push(self.buffer.len());
+        }
     }
 
     /// Draws the consequences of a write.

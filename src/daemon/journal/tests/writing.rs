@@ -273,3 +273,28 @@ fn without_a_folder_everything_is_durable_at_once_and_that_is_said() {
     assert!(journal.durable(journal.sync_token()));
     assert!(journal.job().is_none() && journal.next_deadline().is_none() && journal.poll_facts().is_empty());
 }
+
+#[test]
+fn a_round_torn_at_a_page_is_gone_whole() {
+    let root = std::env::temp_dir().join(format!("hob-journal-page-{}", std::process::id()));
+    let (whole, cut) = (root.join("whole"), root.join("cut"));
+    std::fs::create_dir_all(&whole).unwrap();
+    std::fs::create_dir_all(&cut).unwrap();
+    let mut journal = Journal::open(&whole).unwrap().journal;
+    let entity =
+        |key: &str, i: usize| Entity { key: key.into(), json: Some(format!("[{i},\"{}\"]", "x".repeat(i % 97))) };
+    for i in 0..400 {
+        journal.append(Mono(0), &[entity("a", i), entity("b", i), entity("c", i)]);
+    }
+    let bytes = std::fs::read(whole.join("journal-1.log")).unwrap();
+    let mut cuts = 0;
+    for end in (4096..bytes.len()).step_by(4096) {
+        std::fs::write(cut.join("journal-1.log"), &bytes[..end]).unwrap();
+        let found = Journal::check(&cut).unwrap().entities;
+        let states: Vec<_> = found.iter().map(|e| e.json.clone()).collect();
+        assert!(states.len() == 3 && states.iter().all(|s| *s == states[0]), "cut at {end}: {found:?}");
+        cuts += 1;
+    }
+    assert!(cuts > 10);
+    std::fs::remove_dir_all(&root).unwrap();
+}

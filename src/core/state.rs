@@ -72,6 +72,8 @@ pub struct Core {
     pub(super) life: Life,
     /// In safe mode: what was at fault.
     pub(super) safe: Option<String>,
+    /// An upgrade is under way.
+    pub(super) upgrading: bool,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
     /// Journal entities that this program does not understand, kept as they are.
@@ -191,6 +193,10 @@ impl Core {
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),
             Input::Forward { signal } => self.forward(signal, out),
+            Input::Renew { signal } if self.life.main.is_some() => self.forward(signal, out),
+            Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
+            Input::UpgradeEnded { req, result } => self.upgrade_ended(req, result, out),
+            Input::Upgraded { ticket, result } => self.upgraded(ticket, result, out),
             Input::KeeperGone => self.shutdown(0, None, false, out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,

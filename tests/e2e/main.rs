@@ -15,3 +15,4 @@ mod safe;
 mod services;
 mod storm;
 mod support;
+mod upgrade;

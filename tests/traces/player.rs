@@ -446,6 +446,7 @@ fn show(effect: &Effect) -> String {
         Effect::Ready => "READY".to_owned(),
         Effect::Stopping { limit } => format!("stopping within {} ms", limit.as_millis()),
         Effect::Exit { code } => format!("EXIT {code}"),
+        Effect::Upgrade { req, binary, ticket } => format!("UPGRADE {req:?} {binary:?} {ticket:?}"),
         Effect::Again { stop } => format!("AGAIN stop {stop}"),
         Effect::Notify { .. } | Effect::Logs { .. } | Effect::CloseStream { .. } => format!("{effect:?}"),
     }

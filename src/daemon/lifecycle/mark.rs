@@ -28,11 +28,21 @@ pub enum Stage {
     Jobs = 4,
     State = 5,
     Serving = 6,
+    /// It is of a new program, and about to say that it serves.
+    Trial = 7,
 }
 
 impl Stage {
-    const ALL: [Stage; 7] =
-        [Stage::Begin, Stage::Log, Stage::Journal, Stage::Config, Stage::Jobs, Stage::State, Stage::Serving];
+    const ALL: [Stage; 8] = [
+        Stage::Begin,
+        Stage::Log,
+        Stage::Journal,
+        Stage::Config,
+        Stage::Jobs,
+        Stage::State,
+        Stage::Serving,
+        Stage::Trial,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -43,6 +53,7 @@ impl Stage {
             Stage::Jobs => "jobs",
             Stage::State => "state",
             Stage::Serving => "serving",
+            Stage::Trial => "trial",
         }
     }
 }
@@ -117,6 +128,7 @@ impl Marks {
             if records == 0 { String::new() } else { format!(", with record {records} of the journal the last") };
         match stage {
             Stage::Begin => "it died before it had begun with anything".to_owned(),
+            Stage::Trial => "it died when it was tried".to_owned(),
             Stage::Log => "it died while opening its log".to_owned(),
             Stage::Journal if records == 0 => "it died while opening the journal".to_owned(),
             Stage::Journal => format!("it died while reading record {records} of the journal"),
@@ -177,7 +189,14 @@ const KINDS: [&str; 10] = [
 
 fn kind(input: &Input) -> u8 {
     match input {
-        Input::Boot(_) | Input::Stop { .. } | Input::Reload | Input::Forward { .. } | Input::KeeperGone => 0,
+        Input::Boot(_)
+        | Input::Stop { .. }
+        | Input::Reload
+        | Input::Renew { .. }
+        | Input::UpgradeEnded { .. }
+        | Input::Upgraded { .. }
+        | Input::Forward { .. }
+        | Input::KeeperGone => 0,
         Input::Tick => 1,
         Input::Request { .. } | Input::Measured { .. } => 2,
         Input::Closed { .. } | Input::Lagged { .. } => 3,

@@ -127,9 +127,9 @@ pub const COMMANDS: &[Command] = &[
     command("reload", "Read the config again and apply what changed", life::reload),
     Command {
         flags: UPGRADE,
-        details: "Asks the new program first whether it can take over; then daemon and keeper become it. Services, sockets and the\n\
-                  pid of hob stay. What runs goes on if the new program does not come up. The default is the file that hob was\n\
-                  started from, if it was replaced.",
+        details: "Asks the new program first whether it can take over; then daemon and keeper become it. Services, sockets\n\
+                  and the pid of hob stay. What runs goes on if the new program does not come up. The default is the file\n\
+                  that hob was started from, if it was replaced.",
         ..command("upgrade", "Let hob run on as another program", renew::upgrade)
     },
     command("ping", "Ask whether hob answers", status::ping),

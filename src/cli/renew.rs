@@ -1,5 +1,5 @@
-//! `hob upgrade`, and the two ways in which a new program is executed on its behalf: to look at what it would take over,
-//! and as the keeper that the one before becomes.
+//! `hob upgrade`, and the two ways in which a new program is executed on its behalf: to look at what it would take
+//! over, and as the keeper that the one before becomes.
 
 use super::flags::Args;
 use super::service::finish;

@@ -1,4 +1,5 @@
-//! An upgrade as the core sees it: asked for, refused or under way, and, for the daemon after it, how it came out. Pure.
+//! An upgrade as the core sees it: asked for, refused or under way, and, for the daemon after it, how it came out.
+//! Pure.
 
 use super::keys::Verdict;
 use super::{Core, Effect, Out};

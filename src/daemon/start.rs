@@ -78,10 +78,10 @@ impl Daemon {
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
         let held = held_for(handover.held.keys());
-        let trial = handover.flags & FLAG_TRIAL != 0;
+        let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
         let services = if marks.enter(Stage::Jobs) {
-            adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear, trial)?
+            adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
         } else {
             BTreeMap::new()
         };
@@ -261,15 +261,23 @@ fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> 
     labels.filter_map(service).map(Arc::from).collect()
 }
 
+/// How jobs are taken over.
+#[derive(Clone, Copy)]
+struct Takeover {
+    /// Nothing says that an earlier hob was killed.
+    clean: bool,
+    /// By a program that is tried, which lets go of nothing and writes nothing.
+    trial: bool,
+}
+
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
 fn adopt(
     held: BTreeMap<String, Vec<OwnedFd>>,
-    clean: bool,
+    how: Takeover,
     boot: &mut Boot,
     children: &mut child::Children,
     capture: &mut capture::Capture,
     gear: &mut Gear,
-    trial: bool,
 ) -> io::Result<BTreeMap<RunId, Arc<str>>> {
     for (label, mut fds) in held {
         if let Some(service) = label.strip_prefix(child::notify_label("").as_str()) {
@@ -277,7 +285,7 @@ fn adopt(
             if let Some(Err(e)) = restored {
                 gear.log(Level::Error, format!("cannot listen to the notifications of {service}: {e}"));
             }
-        } else if !capture.adopt(&label, fds) && boot.safe.is_none() && !trial {
+        } else if !capture.adopt(&label, fds) && boot.safe.is_none() && !how.trial {
             gear.link.drop(&label);
         }
     }
@@ -287,9 +295,9 @@ fn adopt(
     let left = record::has_left_runs(&boot.entities, &boot.keeper_key);
     if boot.safe.is_none() && (boot.generation == 1 || left) {
         // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
-        boot.leftovers = children.leftovers(&gear.table, !clean || left || !services.is_empty());
+        boot.leftovers = children.leftovers(&gear.table, !how.clean || left || !services.is_empty());
     }
-    if !trial {
+    if !how.trial {
         capture.start(gear.now, gear)?;
     }
     Ok(services)

@@ -1,5 +1,5 @@
-//! Check mode: a new program looks at everything that it would take over, writes nothing, and says what it thinks of it.
-//! Reads the run table, the labels of what is held, journal and config.
+//! Check mode: a new program looks at everything that it would take over, writes nothing, and says what it thinks of
+//! it. Reads the run table, the labels of what is held, journal and config.
 
 use super::read::{config_in_effect, read_config};
 use crate::base::control::{MANIFEST_VERSION, VERSION};

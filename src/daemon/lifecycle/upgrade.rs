@@ -1,5 +1,5 @@
-//! An upgrade in the daemon: the new program is found and asked for its opinion, the keeper gets it, and the daemon after
-//! that tells how it came out. Runs the new program in check mode, reads files, holds a note with the keeper.
+//! An upgrade in the daemon: the new program is found and asked for its opinion, the keeper gets it, and the daemon
+//! after that tells how it came out. Runs the new program in check mode, reads files, holds a note with the keeper.
 //!
 //! The note lies with the keeper while no daemon has told the caller how it came out, so that a death in between loses
 //! neither the reply nor who asked for it.

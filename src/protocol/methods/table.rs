@@ -98,7 +98,7 @@ pub const METHODS: &[Method] = &[
         access: Access::Admin,
         mutating: true,
         params: &[param("binary", Kind::Text, "path of the new program (default: where the present one was executed)")],
-        result: r#"{"upgraded", "keeper_renewed", "from": {"version", "build", "path"}, "to": {...}, "pid", "generation"}"#,
+        result: r#"{"upgraded", "keeper_renewed", "from": {"version", "build", "path"}, "to": {...}, "pid"}"#,
         doc: "Replaces daemon and keeper by another program, without touching a job; answered by the new daemon.",
         decode: |p| Ok(Request::DaemonUpgrade { binary: p.optional_text("binary")? }),
     },

@@ -13,6 +13,7 @@ const TIMEOUT: Flag = Flag {
     doc: "Wait this long at most (\"30s\"); the change goes on",
 };
 const CHANGE: &[Flag] = &[WAIT, TIMEOUT];
+const ALL: Flag = Flag { long: "all", short: None, value: None, doc: "All services; hob goes on" };
 const FORCE: Flag =
     Flag { long: "force", short: None, value: None, doc: "Without the socket: TERM, then KILL hob and all its jobs" };
 const FOREGROUND: Flag =
@@ -85,7 +86,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: &[FORCE, WAIT, TIMEOUT],
+        flags: &[ALL, FORCE, WAIT, TIMEOUT],
         details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, also over\n\
                   restarts of hob.",
         ..command("stop", "Stop hob, or services", life::stop)
@@ -103,6 +104,11 @@ pub const COMMANDS: &[Command] = &[
         details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
                   failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
+    },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        ..command("services", "List services, as 'service list' does", status::list)
     },
     Command {
         operands: "NAME",
@@ -127,9 +133,9 @@ pub const COMMANDS: &[Command] = &[
     command("reload", "Read the config again and apply what changed", life::reload),
     Command {
         flags: UPGRADE,
-        details: "Asks the new program first whether it can take over; then daemon and keeper become it. Services, sockets\n\
-                  and the pid of hob stay. What runs goes on if the new program does not come up. The default is the file\n\
-                  that hob was started from, if it was replaced.",
+        details: "Asks the new program first whether it can take over; then daemon and keeper become it. Services,\n\
+                  sockets and the pid of hob stay. What runs goes on if the new program does not come up. The default\n\
+                  is the file that hob was started from, if it was replaced.",
         ..command("upgrade", "Let hob run on as another program", renew::upgrade)
     },
     command("ping", "Ask whether hob answers", status::ping),

@@ -362,7 +362,7 @@ mod tests {
             ("service", "needs a verb"),
             ("service lits", "did you mean 'hob service list'"),
             ("service xyzzy", "'hob service --help' lists them"),
-            ("services", "did you mean 'hob service'"),
+            ("servics", "did you mean 'hob service"),
             ("xyzzy", "is not a command; 'hob --help'"),
             ("why", "needs NAME"),
             ("ping web", "does not take 'web'"),

@@ -325,7 +325,10 @@ fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
 }
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
-    if !args.operands.is_empty() {
+    if args.has("all") && !args.operands.is_empty() {
+        return Err(Failure::usage("--all stops every service; give it, or names"));
+    }
+    if args.has("all") || !args.operands.is_empty() {
         return service::stop(args);
     }
     let paths = paths(args)?;

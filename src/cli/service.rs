@@ -20,13 +20,19 @@ Without a protocol error 'hob status' ends with 1 when a service has failed, 'ho
 
 /// Calls a method that changes services, prints what happened to each.
 fn change(args: &Args, method: &str, doing: &str) -> Result<u8, Failure> {
-    let mut params = json!({ "names": args.operands, "wait": !args.has("no-wait") });
+    let all = args.operands.is_empty();
+    let mut params = json!({ "wait": !args.has("no-wait") });
+    if all {
+        params["all"] = json!(true);
+    } else {
+        params["names"] = json!(args.operands);
+    }
     if let Some(limit) = args.duration("timeout")? {
         params["timeout"] = json!(limit.as_secs_f64());
     }
     let mut client = connect(args)?;
     if render::on_terminal_err() && !args.has("json") && !args.has("no-wait") {
-        note(args, &format!("{doing} {} ...", args.operands.join(", ")));
+        note(args, &format!("{doing} {} ...", if all { "all services".to_owned() } else { args.operands.join(", ") }));
     }
     let result: Value = client.call(method, &params)?;
     finish(args, &result, |r| {

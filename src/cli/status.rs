@@ -77,7 +77,11 @@ fn head(r: &Value) -> String {
 
 /// The config's errors stand in lines of their own, those of services in the table.
 fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
-    let of = |name: &str| problem.strip_prefix(name).is_some_and(|p| p.starts_with(" failed: ") || p == " is flapping");
+    let of = |name: &str| {
+        problem.strip_prefix(name).is_some_and(|p| {
+            p.starts_with(" failed: ") || p.starts_with(" fails its health check: ") || p == " is flapping"
+        })
+    };
     problem.starts_with("the config file has an error: ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
 }
 
@@ -114,7 +118,11 @@ fn table_without(r: &Value, spared: &[&str]) -> Table {
     t.cell("LAST ERROR");
     for s in rows(r) {
         let state = s["state"].as_str().unwrap_or("?");
-        let shown = if s["flapping"] == true { format!("{state} (flapping)") } else { state.to_owned() };
+        let shown = match (s["flapping"] == true, s["health"] == "failing") {
+            (true, _) => format!("{state} (flapping)"),
+            (false, true) => format!("{state} (unhealthy)"),
+            (false, false) => state.to_owned(),
+        };
         t.row().cell(s["name"].as_str().unwrap_or("?")).painted(shown.clone(), paint.state(state, &shown));
         numbers.clone().for_each(|c| {
             t.number(figure(s, c).unwrap_or_else(|| "-".to_owned()));
@@ -143,6 +151,9 @@ fn note(s: &Value) -> String {
         if !list.is_empty() {
             return format!("{text}{list}");
         }
+    }
+    if let Some(error) = s["health_error"].as_str() {
+        return error.to_owned();
     }
     let by_hand = s["overridden"] == true;
     match (by_hand, s["desired"].as_str(), s["last_error"].as_str()) {

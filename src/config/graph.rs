@@ -1,7 +1,7 @@
 //! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
 
 use super::error::{Pos, Report, quote};
-use super::spec::Config;
+use super::spec::{Condition, Config, Restart, ServiceSpec};
 use crate::base::near::nearest;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ pub(super) struct NeedAt {
     pub(super) pos: Pos,
     pub(super) from: String,
     pub(super) to: String,
+    pub(super) condition: Condition,
 }
 
 /// Reports needs that do not exist, services that need themselves, and every group of services that wait for each
@@ -22,7 +23,10 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
     for need in needs {
         if need.from == need.to {
             report.add_at(need.path.clone(), need.pos, "a service cannot need itself", None);
-        } else if config.services.contains_key(&need.to) {
+        } else if let Some(to) = config.services.get(&need.to) {
+            if let Some(message) = unreachable(need, to) {
+                report.add_at(need.path.clone(), need.pos, message, None);
+            }
             edges.entry(&need.from).or_default().push(need);
         } else {
             let names = config.services.keys().map(String::as_str).filter(|name| *name != need.from);
@@ -35,6 +39,19 @@ pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) 
     let mut search = Search { edges: &edges, done: BTreeSet::new(), knotted: BTreeSet::new() };
     for start in edges.keys() {
         search.walk(start, report);
+    }
+}
+
+/// Why a service can never be in the condition that is needed.
+fn unreachable(need: &NeedAt, to: &ServiceSpec) -> Option<String> {
+    match need.condition {
+        Condition::Healthy if to.health.is_none() => {
+            Some(format!("{} can never be healthy, as it has no \"health\"", quote(&need.to)))
+        }
+        Condition::Finished | Condition::Succeeded if to.restart == Restart::Always => {
+            Some(format!("{} never ends for good, as its \"restart\" is \"always\"", quote(&need.to)))
+        }
+        Condition::Healthy | Condition::Started | Condition::Ready | Condition::Finished | Condition::Succeeded => None,
     }
 }
 

@@ -1,7 +1,10 @@
 //! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
-use super::spec::{Access, DaemonSpec, Grant, Level, Need, Ready, Restart, Rlimit, ServiceSpec, Signal};
+use super::spec::{
+    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, Ready, Restart, Rlimit,
+    ServiceSpec, Signal,
+};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -35,11 +38,15 @@ pub(super) enum Field<S: 'static> {
     Size(Slot<S, u64>),
     Nice(Slot<S, i32>),
     OptNice(Slot<S, Option<i32>>),
+    OptInt(Slot<S, Option<i32>>, i32, i32),
+    IoNice(Slot<S, Option<IoNice>>),
+    Cpus(Slot<S, Option<Cpus>>),
     Umask(Slot<S, Option<u32>>),
     Rlimits(Slot<S, Vec<Rlimit>>),
     Restart(Slot<S, Restart>),
     Level(Slot<S, Level>),
     Ready(Slot<S, Ready>),
+    Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
     Signal(Slot<S, Signal>),
     Grants(Slot<S, Vec<Grant>>),
@@ -149,6 +156,24 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     ),
     restarts("nice", Field::OptNice(at!(nice)), "scheduling priority; unset: hob's own", "10"),
     restarts(
+        "ionice",
+        Field::IoNice(at!(ionice)),
+        "priority of reads and writes: a class, and a level from 0 (most) to 7; unset: hob's own",
+        r#""best-effort:7""#,
+    ),
+    restarts(
+        "oom_score",
+        Field::OptInt(at!(oom_score), -1_000, 1_000),
+        "how soon the kernel kills it when memory runs out, the highest first; unset: hob's own",
+        "500",
+    ),
+    restarts(
+        "cpus",
+        Field::Cpus(at!(cpus)),
+        "processors that it may run on, by number; unset: hob's own",
+        r#""0-3,5""#,
+    ),
+    restarts(
         "rlimits",
         Field::Rlimits(at!(rlimits)),
         "resource limits by the names of getrlimit(2) in lower case; a value is both the soft and the hard limit",
@@ -195,7 +220,8 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     restarts(
         "ready",
         Field::Ready(at!(ready)),
-        "when the service counts as ready: once executed, by sd_notify, when a port answers, by a line of output",
+        "when the service counts as ready: once executed, by sd_notify, when a port or a socket answers, by a line of \
+         output or on a descriptor, when a command ends with 0",
         r#"{"port": 8080}"#,
     ),
     live(
@@ -203,6 +229,25 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         Field::Span(at!(ready_timeout), from(1)),
         "how long it may take to become ready; a longer start is a failed one",
         r#""1m""#,
+    ),
+    live(
+        "health",
+        Field::Health(at!(health)),
+        "what a ready service is asked again and again; it is restarted when that fails as often in a row as retries \
+         says (every 10s, timeout 2s, 3 retries unless given)",
+        r#"{"http": "http://127.0.0.1:8080/health", "every": "10s", "timeout": "2s", "retries": 3}"#,
+    ),
+    restarts(
+        "watchdog",
+        Field::OptSpan(at!(watchdog), from(100)),
+        "longest time between two WATCHDOG=1 by sd_notify, from its readiness on; it is restarted when it misses one",
+        r#""30s""#,
+    ),
+    restarts(
+        "oneshot",
+        Field::Flag(at!(oneshot)),
+        "it does its work and ends; it counts as ready once it has ended with exit code 0",
+        "true",
     ),
     live(
         "requires",
@@ -262,6 +307,19 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("cpu_affinity", "cpus"),
+    ("cpuaffinity", "cpus"),
+    ("cpuset", "cpus"),
+    ("oom_score_adj", "oom_score"),
+    ("oomscoreadjust", "oom_score"),
+    ("ioschedulingclass", "ionice"),
+    ("completed", "finished"),
+    ("watchdogsec", "watchdog"),
+    ("watchdog_sec", "watchdog"),
+    ("healthcheck", "health"),
+    ("health_check", "health"),
+    ("interval", "every"),
+    ("period", "every"),
     ("uid", "user"),
     ("gid", "group"),
     ("limits", "rlimits"),
@@ -308,6 +366,17 @@ pub(super) const LEVELS: &[(&str, Level)] = &[
 ];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
+
+pub(super) const CONDITIONS: &[(&str, Condition)] = &[
+    ("started", Condition::Started),
+    ("ready", Condition::Ready),
+    ("healthy", Condition::Healthy),
+    ("finished", Condition::Finished),
+    ("succeeded", Condition::Succeeded),
+];
+
+pub(super) const IO_CLASSES: &[(&str, IoClass)] =
+    &[("realtime", IoClass::Realtime), ("best-effort", IoClass::BestEffort), ("idle", IoClass::Idle)];
 
 /// The limits of getrlimit(2) on any system, and whether each is a number of bytes.
 pub(super) const RLIMITS: &[(&str, bool)] = &[

@@ -2,10 +2,10 @@
 
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
-use super::spec::{Config, DaemonSpec, ServiceSpec};
+use super::keys::{ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, values};
+use super::{graph, health, machine, ready, values};
 use crate::base::limits::{NAME_MAX, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -161,6 +161,9 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     if place("command").is_none() {
         cx.report.add(member.pos, r#"command is missing, as in "command": ["httpd", "-f"]"#);
     }
+    if spec.oneshot {
+        oneshot(&spec, members, cx);
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -176,6 +179,25 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
         });
     }
     spec
+}
+
+/// Keys that make no sense beside `oneshot`.
+fn oneshot(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
+    let place = |name: &str| members.iter().find(|m| m.key == name).map(|m| m.pos);
+    let wrong = [
+        ("ready", spec.ready != Ready::Spawned, "a oneshot is ready once it has ended with exit code 0"),
+        ("health", spec.health.is_some(), "a oneshot that has ended cannot be asked for its health"),
+        ("watchdog", spec.watchdog.is_some(), "a oneshot has no watchdog"),
+    ];
+    for (key, _, why) in wrong.into_iter().filter(|(_, given, _)| *given) {
+        if let Some(pos) = place(key) {
+            cx.in_key(key, |cx| cx.report.add(pos, why));
+        }
+    }
+    if let (Some(pos), Restart::Always) = (place("restart"), spec.restart) {
+        let why = "a oneshot that is always restarted never ends; write \"on-failure\"";
+        cx.in_key("restart", |cx| cx.report.add(pos, why));
+    }
 }
 
 /// Reads the members of an object by its table of keys. Answers the names of those that were wrong.
@@ -213,11 +235,15 @@ impl<S> Field<S> {
             Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
             Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
             Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
+            Field::OptInt(at, min, max) => set(at, spec, optional(node, |n| values::integer(n, *min, *max))?),
+            Field::IoNice(at) => set(at, spec, optional(node, machine::ionice)?),
+            Field::Cpus(at) => set(at, spec, optional(node, |n| machine::cpus(n, cx))?),
             Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
-            Field::Ready(at) => set(at, spec, values::ready(node, cx)?),
+            Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
+            Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
@@ -249,11 +275,18 @@ impl<S> Field<S> {
             Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
             Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
+            Field::OptInt(_, min, max) => limits(i64::from(*min), i64::from(*max)),
+            Field::IoNice(_) => format!("{}, or such a class with a level from 0 to 7", words(IO_CLASSES)),
+            Field::Cpus(_) => "numbers of processors and ranges of them".to_owned(),
             Field::Umask(_) => "three octal digits in quotes".to_owned(),
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),
             Field::Level(_) => words(LEVELS),
-            Field::Ready(_) => r#""spawned", "notify", {"port": NUMBER} or {"log": REGEX}"#.to_owned(),
+            Field::Ready(_) => {
+                let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
+                format!("\"spawned\", \"notify\" or one of {}", forms.map(|f| format!("{{\"{f}}}")).join(", "))
+            }
+            Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Signal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),

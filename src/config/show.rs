@@ -1,8 +1,10 @@
 //! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
 //! nothing.
 
-use super::keys::{ACCESSES, DAEMON, Field, Key, LEVELS, RESTARTS, SERVICE, Slot};
-use super::spec::{Condition, Config, DaemonSpec, Grant, Need, Ready, Rlimit, ServiceSpec, Who};
+use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, IO_CLASSES, Key, LEVELS, RESTARTS, SERVICE, Slot};
+use super::spec::{
+    Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Who,
+};
 use crate::base::signal::common_name;
 use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
@@ -41,6 +43,9 @@ impl<S> Field<S> {
             Field::Size(at) => quoted(&canonical_size(*get(at, spec))),
             Field::Nice(at) => get(at, spec).to_string(),
             Field::OptNice(at) => or_null(*get(at, spec)),
+            Field::OptInt(at, ..) => or_null(*get(at, spec)),
+            Field::IoNice(at) => or_null(get(at, spec).map(ionice)),
+            Field::Cpus(at) => or_null(get(at, spec).as_ref().map(|c| quoted(&c.to_string()))),
             Field::Umask(at) => or_null(get(at, spec).map(|m| format!("\"{m:03o}\""))),
             Field::Rlimits(at) => object(get(at, spec).iter().map(|l| (l.name, rlimit(l)))),
             Field::Restart(at) => word(RESTARTS, get(at, spec)),
@@ -50,7 +55,11 @@ impl<S> Field<S> {
                 Ready::Notify => quoted("notify"),
                 Ready::Port(port) => format!("{{\"port\":{port}}}"),
                 Ready::Log(regex) => format!("{{\"log\":{}}}", quoted(regex)),
+                Ready::Fd(fd) => format!("{{\"fd\":{fd}}}"),
+                Ready::Socket(path) => format!("{{\"socket\":{}}}", quoted(path)),
+                Ready::Command(argv) => format!("{{\"command\":{}}}", list(argv.iter().map(|s| quoted(s)))),
             },
+            Field::Health(at) => or_null(get(at, spec).as_ref().map(health)),
             Field::Needs(at) => list(get(at, spec).iter().map(need)),
             Field::Signal(at) => {
                 let number = get(at, spec).number;
@@ -82,10 +91,28 @@ fn rlimit(limit: &Rlimit) -> String {
     object([("soft", part(limit.soft)), ("hard", part(limit.hard))].into_iter())
 }
 
+fn ionice(io: IoNice) -> String {
+    let class = IO_CLASSES.iter().find(|(_, c)| *c == io.class).map_or("", |(word, _)| word);
+    quoted(&if io.class == IoClass::Idle { class.to_owned() } else { format!("{class}:{}", io.level) })
+}
+
+fn health(health: &Health) -> String {
+    let check = match &health.check {
+        Check::Command(argv) => ("command", list(argv.iter().map(|s| quoted(s)))),
+        Check::Tcp(at) => ("tcp", quoted(&at.to_string())),
+        Check::Http { at, path } => ("http", quoted(&format!("http://{at}{path}"))),
+        Check::Unix(path) => ("unix", quoted(path)),
+    };
+    let span = |d| quoted(&canonical_duration(d));
+    let rest =
+        [("every", span(health.every)), ("timeout", span(health.timeout)), ("retries", health.retries.to_string())];
+    object([check].into_iter().chain(rest))
+}
+
 fn need(need: &Need) -> String {
     match need.condition {
         Condition::Ready => quoted(&need.name),
-        Condition::Started => object([("name", quoted(&need.name)), ("condition", quoted("started"))].into_iter()),
+        condition => object([("name", quoted(&need.name)), ("condition", word(CONDITIONS, &condition))].into_iter()),
     }
 }
 

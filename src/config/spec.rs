@@ -1,6 +1,8 @@
 //! The checked config as plain values: what the rest of hob sees of a `hob.json`.
 
 pub use crate::base::access::Access;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -65,6 +67,10 @@ pub struct ServiceSpec {
     pub group: Option<String>,
     pub umask: Option<u32>,
     pub nice: Option<i32>,
+    pub ionice: Option<IoNice>,
+    /// oom_score_adj, -1000 to 1000.
+    pub oom_score: Option<i32>,
+    pub cpus: Option<Cpus>,
     pub rlimits: Vec<Rlimit>,
     pub autostart: bool,
     pub restart: Restart,
@@ -76,6 +82,11 @@ pub struct ServiceSpec {
     pub window: Option<Duration>,
     pub ready: Ready,
     pub ready_timeout: Duration,
+    pub health: Option<Health>,
+    /// The longest time between two words that it lives.
+    pub watchdog: Option<Duration>,
+    /// It does its work and ends: it counts as ready once it has ended with 0.
+    pub oneshot: bool,
     pub requires: Vec<Need>,
     pub wants: Vec<Need>,
     pub after: Vec<Need>,
@@ -83,6 +94,39 @@ pub struct ServiceSpec {
     pub stop_timeout: Duration,
     pub leave_children: bool,
     pub log: LogSpec,
+}
+
+/// Priority of reads and writes, as ionice(1) has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoNice {
+    pub class: IoClass,
+    /// 0 (most) to 7 (least); of no meaning in the class `Idle`.
+    pub level: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoClass {
+    Realtime,
+    BestEffort,
+    Idle,
+}
+
+/// Processors by number: ranges in their order, with both ends, that do not touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpus(pub Vec<(u16, u16)>);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (first, last)) in self.0.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One resource limit, by its lower-case name without `RLIMIT_` (`nofile`, `core`, ...); `None` is unlimited.
@@ -111,6 +155,61 @@ pub enum Ready {
     Port(u16),
     /// A line of output matches this pattern (syntax of the `regex-lite` crate), which was checked to compile.
     Log(String),
+    /// The program writes a line to this descriptor, from 3 on, as s6 has it.
+    Fd(i32),
+    /// A Unix socket accepts a connection: a path, or `@name` for an abstract one.
+    Socket(String),
+    /// This command ends with 0; it is run again and again until it does.
+    Command(Vec<String>),
+}
+
+/// What is asked of a ready service again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub check: Check,
+    /// From the beginning of one check to that of the next.
+    pub every: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row after which the service is unhealthy, from 1 on.
+    pub retries: u32,
+}
+
+impl Health {
+    /// A check as often as the defaults say.
+    #[must_use]
+    pub fn new(check: Check) -> Health {
+        Health { check, every: Duration::from_secs(10), timeout: Duration::from_secs(2), retries: 3 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It ends with 0.
+    Command(Vec<String>),
+    /// A connection is accepted.
+    Tcp(Endpoint),
+    /// GET of this path is answered with 200 to 399.
+    Http { at: Endpoint, path: String },
+    /// A Unix socket accepts a connection: a path, or `@name`.
+    Unix(String),
+}
+
+/// A host that needs no name service, and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `None`: localhost, by IPv4 or IPv6.
+    pub ip: Option<IpAddr>,
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            None => write!(f, "localhost:{}", self.port),
+            Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
+        }
+    }
 }
 
 /// A service that is needed, and in which condition.
@@ -120,11 +219,18 @@ pub struct Need {
     pub condition: Condition,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// In order of strictness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     Started,
     Ready,
+    /// Ready, and its health check has been passed since.
+    Healthy,
+    /// It has ended by itself and is not started again, however it ended.
+    Finished,
+    /// The same, with exit code 0.
+    Succeeded,
 }
 
 /// A signal by its number on this system, with the name it was given by.
@@ -164,6 +270,9 @@ impl Default for ServiceSpec {
             group: None,
             umask: None,
             nice: None,
+            ionice: None,
+            oom_score: None,
+            cpus: None,
             rlimits: Vec::new(),
             autostart: true,
             restart: Restart::OnFailure,
@@ -174,6 +283,9 @@ impl Default for ServiceSpec {
             window: None,
             ready: Ready::Spawned,
             ready_timeout: Duration::from_secs(60),
+            health: None,
+            watchdog: None,
+            oneshot: false,
             requires: Vec::new(),
             wants: Vec::new(),
             after: Vec::new(),

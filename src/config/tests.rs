@@ -62,6 +62,9 @@ fn the_table_knows_every_field_and_documents_it() {
         group: _,
         umask: _,
         nice: _,
+        ionice: _,
+        oom_score: _,
+        cpus: _,
         rlimits: _,
         autostart: _,
         restart: _,
@@ -72,6 +75,9 @@ fn the_table_knows_every_field_and_documents_it() {
         window: _,
         ready: _,
         ready_timeout: _,
+        health: _,
+        watchdog: _,
+        oneshot: _,
         requires: _,
         wants: _,
         after: _,
@@ -81,7 +87,7 @@ fn the_table_knows_every_field_and_documents_it() {
         log: _,
     } = ServiceSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (25, 5));
+    assert_eq!((SERVICE.len(), DAEMON.len()), (31, 5));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
@@ -102,6 +108,9 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""group": "g""#, "group", false),
         (r#""umask": "000""#, "umask", false),
         (r#""nice": 0"#, "nice", false),
+        (r#""ionice": "idle""#, "ionice", false),
+        (r#""oom_score": 0"#, "oom_score", false),
+        (r#""cpus": "0""#, "cpus", false),
         (r#""rlimits": {"core": 0}"#, "rlimits", false),
         (r#""ready": "notify""#, "ready", false),
         (r#""autostart": false"#, "autostart", true),
@@ -112,6 +121,9 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""max_restarts": 1"#, "max_restarts", true),
         (r#""window": "1s""#, "window", true),
         (r#""ready_timeout": "1s""#, "ready_timeout", true),
+        (r#""health": {"tcp": 1}"#, "health", true),
+        (r#""watchdog": "1s""#, "watchdog", false),
+        (r#""oneshot": true"#, "oneshot", false),
         (r#""requires": ["db"]"#, "requires", true),
         (r#""wants": ["db"]"#, "wants", true),
         (r#""after": ["db"]"#, "after", true),

@@ -2,19 +2,16 @@
 
 use super::error::quote;
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
+use super::keys::{ACCESSES, CONDITIONS, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
 use super::read::{Bad, Cx, words};
-use super::spec::{Condition, Grant, Need, Ready, Restart, Rlimit, Signal, Who};
+use super::spec::{Condition, Grant, Need, Restart, Rlimit, Signal, Who};
 use super::tree::{Member, Node, Value};
 use crate::base::near::nearest;
 use crate::base::signal::SIGNAL_MAX;
 use crate::base::units::{canonical_duration, canonical_size, parse_duration, parse_size};
 use core::time::Duration;
-use regex_lite::RegexBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Memory of one compiled pattern, in bytes.
-const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Variables that hob sets itself, whatever a config says.
 const RESERVED_ENV: [&str; 4] = ["HOB_RUN", "HOB_SERVICE", "HOB_SOCKET", "HOB_FD"];
 
@@ -294,49 +291,13 @@ fn limit_value(node: &Node, bytes: bool, cx: &mut Cx<'_, '_>) -> Result<Option<u
 }
 
 /// Reports every member that is not one of these.
-fn known_members(members: &[Member], allowed: &[&str], cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
+pub(super) fn known_members(members: &[Member], allowed: &[&str], cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
     let mut unknown = false;
     for m in members.iter().filter(|m| !allowed.contains(&m.key.as_str())) {
         cx.unknown_key(m, allowed.iter().copied());
         unknown = true;
     }
     if unknown { Err(Bad::Said) } else { Ok(()) }
-}
-
-pub(super) fn ready(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
-    let members = match &node.value {
-        Value::Text(t) if t == "spawned" => return Ok(Ready::Spawned),
-        Value::Text(t) if t == "notify" => return Ok(Ready::Notify),
-        Value::Text(t) => return Err(Bad::Kind(nearest(t, ["spawned", "notify"]).map(quote))),
-        Value::Object(members) => members,
-        _ => return Err(Bad::Kind(None)),
-    };
-    known_members(members, &["port", "log"], cx)?;
-    let [member] = members.as_slice() else {
-        return Err(cx.say(node.pos, r#"wants exactly one of port and log, as in {"port": 8080}"#));
-    };
-    cx.in_key(&member.key, |cx| match member.key.as_str() {
-        "port" => port(&member.node, cx),
-        _ => pattern(&member.node, cx),
-    })
-}
-
-fn port(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
-    integer(node, 1, u16::MAX).map(Ready::Port).map_err(|bad| match bad {
-        Bad::Kind(meant) => cx.kind(node, "a port from 1 to 65535", "8080", meant),
-        Bad::Said => Bad::Said,
-    })
-}
-
-fn pattern(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
-    match &node.value {
-        Value::Text(t) if t.is_empty() => Err(cx.say(node.pos, "an empty pattern fits any line; write \".\" for that")),
-        Value::Text(t) => match RegexBuilder::new(t).size_limit(PATTERN_SIZE_MAX).build() {
-            Ok(_) => Ok(Ready::Log(t.clone())),
-            Err(why) => Err(cx.say(node.pos, format!("not a regular expression: {why}"))),
-        },
-        _ => Err(cx.kind(node, "a regular expression", r#""listening on""#, None)),
-    }
 }
 
 pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> {
@@ -360,6 +321,7 @@ pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> 
                 pos: name_node.pos,
                 from: cx.service.clone(),
                 to: name.clone(),
+                condition,
             });
             Ok(Need { name: name.clone(), condition })
         })
@@ -368,7 +330,6 @@ pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> 
 
 /// A name alone means that the service is ready.
 fn need_parts<'n>(item: &'n Node, cx: &mut Cx<'_, '_>) -> Result<(&'n Node, Condition), Bad> {
-    const CONDITIONS: &[(&str, Condition)] = &[("started", Condition::Started), ("ready", Condition::Ready)];
     let example = r#"{"name": "db", "condition": "started"}"#;
     match &item.value {
         Value::Text(_) => Ok((item, Condition::Ready)),

@@ -23,6 +23,11 @@ impl Core {
                 if live.ready.is_none() {
                     live.begun.mono = live.begun.mono + gap;
                 }
+                live.pinged = live.pinged.map(|at| at + gap);
+                live.extended = live.extended.map(|at| at + gap);
+                if let Some(pulse) = live.pulse.as_mut() {
+                    pulse.thaw(gap);
+                }
             }
             let at = self.table[*i].deadline();
             self.deadlines.set(Due::Service(*i), at);

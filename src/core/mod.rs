@@ -25,7 +25,7 @@ pub use state::Core;
 
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Mono;
-use crate::config::{Access, Config, ServiceSpec};
+use crate::config::{Access, Config, Ready, ServiceSpec};
 use crate::protocol::methods::{LogQuery, Request};
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
@@ -159,9 +159,15 @@ pub enum Input {
         run: RunId,
         left: Vec<Survivor>,
     },
-    /// What `Effect::Await` waited for has come: port answered, log line seen.
+    /// What `Effect::Await` waited for has come: somebody answered, a line was seen.
     ReadySeen {
         run: RunId,
+    },
+    /// Result of `Effect::Check`; why it failed, as a clause.
+    Checked {
+        run: RunId,
+        what: Duty,
+        result: Result<(), String>,
     },
     /// One datagram of sd_notify(3), already checked to come from the run: its assignments.
     Notify {
@@ -221,10 +227,38 @@ pub enum Input {
 }
 
 /// How readiness is found out, where it is not the program's own word.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Await {
     Port(u16),
     Log(String),
+    /// A line in the service's ready pipe.
+    Fd,
+    /// A connection to this socket.
+    Socket(String),
+    /// `ready.command` of this spec ends with 0.
+    Command(Arc<ServiceSpec>),
+}
+
+impl Await {
+    /// What has to be watched for; `None` where the program itself says it, or its execution does.
+    #[must_use]
+    pub fn of(spec: &Arc<ServiceSpec>) -> Option<Await> {
+        match &spec.ready {
+            Ready::Spawned | Ready::Notify => None,
+            Ready::Port(port) => Some(Await::Port(*port)),
+            Ready::Log(pattern) => Some(Await::Log(pattern.clone())),
+            Ready::Fd(_) => Some(Await::Fd),
+            Ready::Socket(path) => Some(Await::Socket(path.clone())),
+            Ready::Command(_) => Some(Await::Command(Arc::clone(spec))),
+        }
+    }
+}
+
+/// What is done beside a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Duty {
+    /// One health check.
+    Health,
 }
 
 /// What makes a start: everything the shell needs, nothing it has to ask the core for.
@@ -265,6 +299,18 @@ pub enum Effect {
     },
     AwaitEnd {
         run: RunId,
+    },
+    /// Do this once, in so much time; answered by `Checked` unless `CheckEnd` comes first.
+    Check {
+        run: RunId,
+        what: Duty,
+        spec: Arc<ServiceSpec>,
+        limit: Duration,
+    },
+    /// Nobody waits for it any more: end what is left of it.
+    CheckEnd {
+        run: RunId,
+        what: Duty,
     },
     /// The run's end is on record and its tree is gone: free its slot, pidfd and other means.
     Forget {

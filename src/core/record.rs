@@ -7,6 +7,7 @@
 use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
+use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
@@ -83,6 +84,10 @@ pub struct RunIntent {
     kill_at: Option<u64>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     again: bool,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    healthy: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extended: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -220,6 +225,8 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         stop: live.stop.clone(),
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
+        extended: live.extended.map(|at| at.0),
+        healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)
 }
@@ -289,6 +296,8 @@ impl RunIntent {
         live.stop.clone_from(&self.stop);
         live.sequence.kill_at = self.kill_at.map(Mono);
         live.again = self.again;
+        live.extended = self.extended.map(Mono);
+        live.pulse = self.healthy.then(|| Box::new(Pulse::new(live.begun.mono, true)));
         live
     }
 }

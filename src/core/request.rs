@@ -10,6 +10,7 @@ use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
 use crate::base::near::nearest;
+use crate::config::Condition;
 use crate::protocol::methods::{Change, LogQuery, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -178,6 +179,7 @@ impl Core {
 
     fn change(&mut self, asked: &Asked, op: Op, change: &Change, out: &mut Out) {
         let places = match self.places(&change.names) {
+            Ok(_) if change.all => self.table.by_name().collect(),
             Ok(places) if !places.is_empty() => places,
             Ok(_) => {
                 let error = RpcError::new(Code::InvalidParams, "no service is named");
@@ -267,6 +269,7 @@ impl Core {
         }
         let one = |name: &str| match self.table.find(name) {
             Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
+            Some(n) if self.table[n].state == State::Running => self.unlike(i, n),
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
             None => name.to_owned(),
         };
@@ -278,6 +281,20 @@ impl Core {
             all.extend(self.orphans.keys().map(|run| format!("the end of run {run}, which no record knows")));
         }
         all.join(", and for ")
+    }
+}
+
+impl Core {
+    /// What the running service `n` is not, and `i` waits for.
+    fn unlike(&self, i: usize, n: usize) -> String {
+        let name = &self.table[n].name;
+        match self.table[i].needs.iter().find(|e| e.to as usize == n).map(|e| e.condition) {
+            Some(Condition::Healthy) => format!("{name}, which is running and not healthy yet"),
+            Some(Condition::Finished | Condition::Succeeded) => {
+                format!("{name}, which is running and has not finished")
+            }
+            Some(Condition::Started | Condition::Ready) | None => format!("{name}, which is running"),
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl Core {
             | Input::Started { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }
+            | Input::Checked { .. }
             | Input::Notify { .. }
             | Input::Output { .. }
             | Input::ConfigRead { .. }
@@ -135,6 +136,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Sweep { .. }
         | Effect::Await { .. }
         | Effect::AwaitEnd { .. }
+        | Effect::Check { .. }
+        | Effect::CheckEnd { .. }
         | Effect::Forget { .. }
         | Effect::Remove { .. }
         | Effect::Event { .. }

@@ -10,7 +10,7 @@ use super::service::orphan::Orphan;
 use super::service::table::Table;
 use super::view::Pending;
 use super::wait::Wait;
-use super::{Boot, Effect, Input, Out};
+use super::{Boot, Duty, Effect, Input, Out};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::time::{Mono, Now};
 use crate::config::{DaemonSpec, Level};
@@ -186,6 +186,7 @@ impl Core {
             Input::Exited { run, end, usage } => self.exited(run, end, usage, out),
             Input::Tree { run, left } => self.tree(run, left, out),
             Input::ReadySeen { run } => self.ready_seen(run, out),
+            Input::Checked { run, what: Duty::Health, result } => self.health_checked(run, result, out),
             Input::Notify { run, fields } => self.notified(run, &fields, out),
             Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
@@ -278,7 +279,7 @@ impl Core {
 
     pub(super) fn new_run(&mut self) -> RunId {
         let run = RunId(self.next_run.max(1));
-        self.next_run = run.0 + 1;
+        self.next_run = run.next().0;
         run
     }
 

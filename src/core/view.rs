@@ -97,6 +97,10 @@ impl Core {
             None => o.null("cpu_secs"),
         };
         o.bool("ready", s.state == State::Running);
+        let pulse = live.and_then(|l| l.pulse.as_ref());
+        o.opt_str("health", s.spec.health.as_ref().map(|_| pulse.map_or("unknown", |p| p.word())));
+        o.opt_str("health_error", pulse.and_then(|p| p.error.as_deref()));
+        o.opt_str("doing", live.and_then(|l| l.doing).map(super::service::Doing::name));
         o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
         o.bool("flapping", s.counters.flapping());
         o.opt_u64("next_restart_in_ms", self.next_in(s));
@@ -206,6 +210,8 @@ impl Core {
                 all.push(format!("{} failed: {}", s.name, s.last_error.as_deref().unwrap_or("unknown")));
             } else if s.counters.flapping() {
                 all.push(format!("{} is flapping", s.name));
+            } else if let Some(error) = s.live.as_ref().and_then(|l| l.pulse.as_ref()).and_then(|p| p.error.as_ref()) {
+                all.push(format!("{} fails its health check: {error}", s.name));
             }
         }
         if !self.orphans.is_empty() {

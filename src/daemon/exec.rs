@@ -44,16 +44,21 @@ impl Daemon {
                 let job = self.children.sweep(&mut self.gear.ctx(), run, &mut self.inputs);
                 self.gear.sweep(job);
             }
-            Effect::Await { run, what: Await::Port(port), .. } => {
-                self.children.await_port(&mut self.gear.ctx(), run, port);
-            }
             Effect::Await { run, what: Await::Log(pattern), .. } => self.await_log(run, &pattern),
+            Effect::Await { run, what, .. } => {
+                self.children.await_ready(&mut self.gear.ctx(), run, what, &mut self.inputs);
+            }
             Effect::AwaitEnd { run } => {
                 self.children.await_end(&mut self.gear.ctx(), run);
                 if let Some(name) = self.services.get(&run) {
                     self.capture.await_end(run, name, now, &mut self.gear);
                 }
             }
+            Effect::Check { run, what, spec, limit } => {
+                let asked = super::child::Asked { run, what, limit };
+                self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
+            }
+            Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
             Effect::Forget { run } => {
                 self.children.forget(&mut self.gear.ctx(), run);
                 self.services.remove(&run);
@@ -104,7 +109,8 @@ impl Daemon {
             text.push_str(&format!("{key}={value} "));
         }
         let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
-        let bad = ["failed", "flapping", "error", "behind"].iter().any(|end| kind.ends_with(end));
+        let bad =
+            ["failed", "flapping", "unhealthy", "watchdog", "error", "behind"].iter().any(|end| kind.ends_with(end));
         self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 
@@ -135,9 +141,13 @@ impl Daemon {
 
     fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
         if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
-            let limit = super::child::SpawnJob::DEADLINE;
-            self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
+            self.spawn(job);
         }
+    }
+
+    pub(super) fn spawn(&mut self, job: super::child::SpawnJob) {
+        let limit = super::child::SpawnJob::DEADLINE;
+        self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
     }
 
     fn reply(&mut self, req: ReqId, result: Result<String, RpcError>, durable: bool) {

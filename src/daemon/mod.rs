@@ -121,9 +121,9 @@ struct Ready {
 fn rank(source: &Source) -> u8 {
     match source {
         Source::Waker => 0,
-        Source::Notify(_) => 1,
+        Source::Notify(_) | Source::Ready(_) | Source::Words(_) => 1,
         Source::Output(_) => 2,
-        Source::Probe(_) => 3,
+        Source::Probe(_) | Source::Dial(_) => 3,
         Source::Child(_) | Source::Tree(_) => 4,
         Source::Keeper | Source::Signals => 5,
         Source::Conn(_) => 6,
@@ -189,6 +189,9 @@ impl Daemon {
             Source::Waker => self.pool_results(),
             Source::Notify(name) => self.notified(&name),
             Source::Output(name) => self.capture.readable(&name),
+            Source::Ready(name) => self.children.ready_written(&name, &mut self.inputs),
+            Source::Words(id) => self.children.said(id),
+            Source::Dial(run) => self.children.dialled(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
                 self.children.readable(&mut self.gear.ctx(), run, &mut self.inputs);
@@ -344,7 +347,7 @@ impl Daemon {
             }
         }
         if past(self.children.next_deadline()) {
-            self.children.tick(&mut self.gear.ctx());
+            self.children.tick(&mut self.gear.ctx(), &mut self.inputs);
         }
         if past(self.capture.deadline()) {
             self.capture.due(self.gear.now, &mut self.gear);
@@ -424,6 +427,7 @@ impl Daemon {
             self.gear.log(Level::Warn, report);
         }
         self.capture.pump(self.gear.now, &mut self.gear);
+        self.hand_out();
         self.release();
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {
@@ -441,6 +445,16 @@ impl Daemon {
         if self.gear.log.flush(self.gear.now.mono) {
             let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
             self.streams.grown(logs::OWN, &mut outlet);
+        }
+    }
+
+    /// Work of the children's own goes to the pool.
+    fn hand_out(&mut self) {
+        for todo in self.children.todo() {
+            match todo {
+                child::Todo::Spawn(job) => self.spawn(*job),
+                child::Todo::Sweep(job) => self.gear.sweep(Some(job)),
+            }
         }
     }
 

@@ -24,10 +24,16 @@ pub enum Source {
     Tree(RunId),
     /// A connection attempt of a readiness check.
     Probe(RunId),
+    /// A connection of a health check.
+    Dial(RunId),
     /// The output pipe of a service.
     Output(Arc<str>),
     /// The sd_notify socket of a service.
     Notify(Arc<str>),
+    /// The ready pipe of a service.
+    Ready(Arc<str>),
+    /// What a command beside a run prints.
+    Words(RunId),
 }
 
 /// The token table: a slab whose entries carry a generation.

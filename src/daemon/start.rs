@@ -285,6 +285,10 @@ fn adopt(
             if let Some(Err(e)) = restored {
                 gear.log(Level::Error, format!("cannot listen to the notifications of {service}: {e}"));
             }
+        } else if let Some(service) = label.strip_prefix(child::ready_label("").as_str()) {
+            if let Err(e) = children.restore_ready(&mut gear.ctx(), &Arc::from(service), fds) {
+                gear.log(Level::Error, format!("cannot listen to the ready pipe of {service}: {e}"));
+            }
         } else if !capture.adopt(&label, fds) && boot.safe.is_none() && !how.trial {
             gear.link.drop(&label);
         }

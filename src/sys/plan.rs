@@ -1,6 +1,7 @@
 //! What is to be started and why it could not be: plain values, the same on every system. `spawn` does it.
 
 use super::table::{RunTable, Slot};
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
@@ -17,6 +18,8 @@ pub struct Plan {
     pub program_fd: Option<RawFd>,
     pub argv: Vec<CString>,
     pub envp: Vec<CString>,
+    /// Variables that are set to the child's own pid.
+    pub pid_variables: Vec<CString>,
     /// Descriptors of the child: (number here, number there). Everything else of this process is expected to be
     /// close-on-exec; numbers may overlap in any way.
     pub fds: Vec<(RawFd, RawFd)>,
@@ -27,6 +30,10 @@ pub struct Plan {
     pub umask: Option<u32>,
     /// -20 to 19; `None`: as here.
     pub nice: Option<i32>,
+    /// Priority of input and output; `None`: as here.
+    pub io_priority: Option<IoPriority>,
+    /// Processors it may run on, by number; empty: as here.
+    pub cpus: Vec<usize>,
     /// (RLIMIT_ number, soft, hard); `u64::MAX` is no limit.
     pub rlimits: Vec<(i32, u64, u64)>,
     pub uid: Option<u32>,
@@ -37,6 +44,51 @@ pub struct Plan {
     pub cgroup: Option<RawFd>,
     /// oom_score_adj of the child, -1000 to 1000; `None`: as here.
     pub oom_score_adj: Option<i32>,
+}
+
+/// The classes of ioprio_set(2), each with a level from 0 (most) to 7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoPriority {
+    Realtime(u8),
+    BestEffort(u8),
+    Idle,
+}
+
+/// `NAME=` with room for a number that only the child knows.
+#[derive(Debug)]
+pub(super) struct PidVariable {
+    text: Box<[Cell<u8>]>,
+    digits: usize,
+}
+
+impl PidVariable {
+    const DIGITS: usize = 10;
+
+    pub(super) fn new(name: &CStr) -> PidVariable {
+        let name = name.to_bytes();
+        let room = core::iter::repeat_n(0, PidVariable::DIGITS + 1);
+        let text = name.iter().copied().chain([b'=']).chain(room).map(Cell::new).collect();
+        PidVariable { text, digits: name.len() + 1 }
+    }
+
+    /// As an entry of an environment. It can be written as long as this exists.
+    pub(super) fn as_ptr(&self) -> *const libc::c_char {
+        self.text.as_ptr().cast()
+    }
+
+    /// Puts the number in. Allocates nothing.
+    pub(super) fn set(&self, pid: u32) {
+        let (mut rest, mut count) = (pid, 1);
+        while rest >= 10 {
+            rest /= 10;
+            count += 1;
+        }
+        rest = pid;
+        for cell in self.text.iter().skip(self.digits).take(count).rev() {
+            cell.set(b'0' + u8::try_from(rest % 10).unwrap_or(0));
+            rest /= 10;
+        }
+    }
 }
 
 /// A started child of this process.
@@ -59,7 +111,7 @@ pub struct SpawnError {
 }
 
 /// Steps of a start by the number that the child reports.
-pub(super) const STEPS: [&str; 12] = [
+pub(super) const STEPS: [&str; 14] = [
     "create a process",
     "set the oom score",
     "join its control group",
@@ -72,6 +124,8 @@ pub(super) const STEPS: [&str; 12] = [
     "set the user",
     "enter the folder",
     "execute",
+    "set the priority of its input and output",
+    "set its processors",
 ];
 
 impl SpawnError {
@@ -149,4 +203,20 @@ pub fn candidates(name: &CStr, path: &[u8]) -> Vec<CString> {
         CString::new([folder, b"/", name_bytes].concat()).ok()
     };
     path.split(|b| *b == b':').filter_map(in_folder).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_is_written_into_its_variable() {
+        for pid in [0, 7, 10, 4_194_304, u32::MAX] {
+            let variable = PidVariable::new(c"X");
+            variable.set(pid);
+            // SAFETY: the text has a zero after the longest number and lives as long as `variable`.
+            let text = unsafe { CStr::from_ptr(variable.as_ptr()) };
+            assert_eq!(text.to_str().unwrap(), format!("X={pid}"));
+        }
+    }
 }

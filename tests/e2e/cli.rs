@@ -68,6 +68,7 @@ fn json_of_every_command_parses() {
         ("config show", 0, 1),
         ("config show --defaults", 0, 1),
         ("config path", 0, 1),
+        ("services", 0, 1),
         ("service list", 0, 1),
         ("service get up", 0, 1),
         ("service start up", 0, 1),

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod deaths;
 mod freeze;
+mod health;
 mod life;
 mod logs;
 mod protocol;

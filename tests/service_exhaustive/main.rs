@@ -6,9 +6,9 @@ mod graphs;
 mod world;
 
 use hob::base::ids::RunId;
-use hob::config::{Condition, Config, DaemonSpec, Need, Ready, Restart, ServiceSpec};
+use hob::config::{Check, Condition, Config, DaemonSpec, Health, Need, Ready, Restart, ServiceSpec};
 use hob::core::service::State;
-use hob::core::{Core, End, Input, StartError, Survivor, TableRun};
+use hob::core::{Core, Duty, End, Input, StartError, Survivor, TableRun};
 use hob::protocol::methods::Request;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use world::{World, boot, spec};
 
 /// What may happen to the one service `s` (a second one, `need`, is required by it where the case says so).
-const ACTS: [&str; 21] = [
+const ACTS: [&str; 26] = [
     "start",
     "stop",
     "restart",
@@ -32,6 +32,11 @@ const ACTS: [&str; 21] = [
     "tree-empty",
     "tree-left",
     "output",
+    "alive",
+    "trigger",
+    "extend",
+    "passed",
+    "not-passed",
     "time",
     "long-time",
     "reload-same",
@@ -64,6 +69,13 @@ fn act(w: &mut World, act: &str, base: &ServiceSpec) {
         "tree-empty" => w.step(Input::Tree { run, left: Vec::new() }),
         "tree-left" => w.step(Input::Tree { run, left: vec![Survivor { pid: 7, name: "cat".to_owned() }] }),
         "output" => w.step(Input::Output { run, bytes: 5, last_lines: vec!["x".to_owned()] }),
+        "alive" => w.say(run, "WATCHDOG", "1"),
+        "trigger" => w.say(run, "WATCHDOG", "trigger"),
+        "extend" => w.say(run, "EXTEND_TIMEOUT_USEC", "60000000"),
+        "passed" => w.step(Input::Checked { run, what: Duty::Health, result: Ok(()) }),
+        "not-passed" => {
+            w.step(Input::Checked { run, what: Duty::Health, result: Err("no".to_owned()) });
+        }
         "time" => w.pass(Duration::from_millis(120)),
         "long-time" => {
             let next = w.core.next_deadline().map_or(Duration::from_secs(1), |at| at.since(w.now.mono));
@@ -105,7 +117,19 @@ fn every_input_in_every_state() {
     let kinds = [
         ServiceSpec { autostart: true, ..spec() },
         ServiceSpec { ready: Ready::Notify, restart: Restart::Always, ..spec() },
-        ServiceSpec { restart: Restart::Never, stop_timeout: Duration::from_millis(100), ..spec() },
+        ServiceSpec {
+            health: Some(asked(2)),
+            watchdog: Some(Duration::from_millis(150)),
+            ready: Ready::Notify,
+            ..spec()
+        },
+        ServiceSpec {
+            restart: Restart::Never,
+            health: Some(asked(1)),
+            stop_timeout: Duration::from_millis(100),
+            ..spec()
+        },
+        ServiceSpec { oneshot: true, ..spec() },
         ServiceSpec { leave_children: true, max_restarts: 1, ready: Ready::Port(80), ..spec() },
         ServiceSpec { requires: vec![Need { name: "need".to_owned(), condition: Condition::Ready }], ..spec() },
     ];
@@ -134,6 +158,12 @@ fn every_input_in_every_state() {
             assert!(met.contains_key(&(state, first)), "{first} was never tried in {state}");
         }
     }
+}
+
+/// A health check that may fail so often but once.
+fn asked(retries: u32) -> Health {
+    let check = Check::Command(vec!["check".to_owned()]);
+    Health { every: Duration::from_millis(100), retries, ..Health::new(check) }
 }
 
 /// Ways into every state.

@@ -4,9 +4,9 @@ use hob::base::ids::{ConnId, ReqId, RunId};
 use hob::base::time::{Mono, Now, Wall};
 use hob::config::{Access, Config, DaemonSpec, ServiceSpec};
 use hob::core::service::State;
-use hob::core::{Boot, Core, Effect, End, Entity, Input, Out, Peer, TableRun, Usage};
+use hob::core::{Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, TableRun, Usage};
 use hob::protocol::methods::{Change, Request};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub(crate) struct World {
     pub(crate) now: Now,
     /// Runs ordered and not forgotten: name and pid.
     pub(crate) runs: BTreeMap<RunId, (String, Option<u32>)>,
+    /// What is under way beside runs.
+    pub(crate) checks: BTreeSet<(RunId, Duty)>,
     pub(crate) journal: BTreeMap<String, String>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) states: BTreeMap<String, State>,
@@ -34,6 +36,7 @@ impl World {
             core: Core::new(),
             now: Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000) },
             runs: BTreeMap::new(),
+            checks: BTreeSet::new(),
             journal: BTreeMap::new(),
             effects: Vec::new(),
             states: services.iter().map(|(n, _)| ((*n).to_owned(), State::Stopped)).collect(),
@@ -54,6 +57,13 @@ impl World {
             Input::Request { request, .. } => format!("{request:?}"),
             other => format!("{other:?}"),
         });
+        match &input {
+            Input::Checked { run, what, .. } => {
+                self.checks.remove(&(*run, *what));
+            }
+            Input::Boot(_) => self.checks.clear(),
+            _ => {}
+        }
         let mut out = Out::default();
         self.core.step(self.now, input, &mut out);
         for Entity { key, json } in out.records {
@@ -90,8 +100,18 @@ impl World {
                 self.runs.insert(s.run, (s.service.to_string(), None));
             }
             Effect::Forget { run } => {
+                assert!(!self.checks.iter().any(|(r, _)| r == run), "a check of run {run} goes on: {:#?}", self.trail);
                 assert!(self.runs.remove(run).is_some(), "run {run} is forgotten twice: {:#?}", self.trail);
                 assert!(!self.journal.contains_key(&format!("run/{run}")), "still open: {:#?}", self.trail);
+            }
+            Effect::Check { run, what, .. } => {
+                assert!(self.runs.contains_key(run), "a check of run {run}, which is over: {:#?}", self.trail);
+                let first = self.checks.insert((*run, *what));
+                assert!(first, "a second {what:?} of run {run} while one is under way: {:#?}", self.trail);
+            }
+            Effect::CheckEnd { run, what } => {
+                let open = self.checks.remove(&(*run, *what));
+                assert!(open, "no {what:?} of run {run} is under way: {:#?}", self.trail);
             }
             Effect::Signal { run, .. } | Effect::Kill { run } | Effect::Sweep { run } => {
                 assert!(self.runs.contains_key(run), "an order for run {run}, which is over: {:#?}", self.trail);
@@ -175,7 +195,7 @@ impl World {
 
     pub(crate) fn change(&mut self, make: fn(Change) -> Request, name: &str) {
         self.asked += 1;
-        let change = Change { names: vec![name.to_owned()], wait: true, timeout: None };
+        let change = Change { names: vec![name.to_owned()], all: false, wait: true, timeout: None };
         let input = self.request(self.asked, make(change));
         self.step(input);
     }
@@ -195,6 +215,10 @@ impl World {
             *pid = Some(100);
         }
         self.step(Input::Started { run, result: Ok(100) });
+    }
+
+    pub(crate) fn say(&mut self, run: RunId, name: &str, value: &str) {
+        self.step(Input::Notify { run, fields: vec![(name.to_owned(), value.to_owned())] });
     }
 
     pub(crate) fn exited(&mut self, run: RunId, end: End) {

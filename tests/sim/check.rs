@@ -2,15 +2,15 @@
 //! against it.
 
 use crate::disk::Disk;
+use crate::needs::Run;
 use crate::os::{Os, Proc};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use hob::base::ids::RunId;
-use hob::config::{Condition, Config, Ready, Restart, ServiceSpec};
+use hob::config::{Config, Ready, Restart, ServiceSpec};
 use hob::core::record::Entity;
-use hob::core::{Boot, Effect, End, Input, Start, StartError};
+use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// What a person wants, as the core must remember it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,38 +22,11 @@ pub enum Wish {
     Either,
 }
 
-/// What a core has been told about a run.
-#[derive(Clone, Debug)]
-struct Run {
-    service: Arc<str>,
-    spec: Arc<ServiceSpec>,
-    /// The daemon that ordered the start, and the how manieth start of all it was.
-    epoch: u64,
-    order: u64,
-    begun: u64,
-    /// When `Started` is delivered.
-    told_at: u64,
-    started: bool,
-    ready_at: Option<u64>,
-    /// The end of the main process, or of a start that failed.
-    over: bool,
-    clean: bool,
-    /// hob sent it a signal to end.
-    stopped: bool,
-    forgotten: bool,
-    /// Of an earlier keeper.
-    orphan: bool,
-    /// Its record was lost, so that nobody can know whose it is.
-    unrecorded: bool,
-    /// Records were lost after it was over, so its number may be given again.
-    reusable: bool,
-}
-
 #[derive(Debug)]
 pub struct Check {
     /// By service: where the records of the wish begin and end in the journal.
     wishes: BTreeMap<String, Vec<(usize, usize, Wish)>>,
-    runs: BTreeMap<RunId, Run>,
+    pub runs: BTreeMap<RunId, Run>,
     policy: Policy,
     pub config: Config,
     epoch: u64,
@@ -236,9 +209,20 @@ impl Check {
             Input::Boot(boot) => self.booted(now, boot),
             Input::Started { run, result } => self.told_started(now, *run, result),
             Input::Exited { run, end, .. } => self.told_end(now, *run, *end),
+            Input::Notify { run, fields } if fields.iter().any(|(name, _)| name == "WATCHDOG") => {
+                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
+                    run.pinged_at = now;
+                }
+            }
             Input::ReadySeen { run } | Input::Notify { run, .. } => {
                 if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
                     run.ready_at.get_or_insert(now);
+                }
+            }
+            Input::Checked { run, what: Duty::Health, result } => {
+                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
+                    run.fails = if result.is_ok() { 0 } else { run.fails + 1 };
+                    run.healthy |= result.is_ok();
                 }
             }
             Input::ConfigRead { result: Ok(config), .. } => {
@@ -271,6 +255,7 @@ impl Check {
             self.policy.forget_all();
         }
         for (run, known) in &mut self.runs {
+            known.fails = 0;
             known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
         }
         for (run, _) in &boot.leftovers {
@@ -304,7 +289,7 @@ impl Check {
         match result {
             Ok(_) => {
                 run.started = true;
-                if run.spec.ready == Ready::Spawned {
+                if run.spec.ready == Ready::Spawned && !run.spec.oneshot {
                     run.ready_at.get_or_insert(now);
                 }
             }
@@ -369,6 +354,17 @@ impl Check {
             Effect::Signal { run, signal, tree } => self.signal(now, *run, *signal, *tree, os),
             Effect::Kill { run } => self.signal(now, *run, 9, true, os),
             Effect::Sweep { run } | Effect::Await { run, .. } | Effect::AwaitEnd { run } => self.known(*run, effect),
+            Effect::Check { run, what: Duty::Health, .. } => {
+                self.known(*run, effect)?;
+                match self.runs.get(run) {
+                    Some(r) if r.over || r.ready_at.is_none() && !r.unrecorded => {
+                        Err(format!("health: {} is asked in run {run}, which is not ready", r.service))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Effect::Event { line, .. } if line.contains("\"service.unhealthy\"") => self.unhealthy(line),
+            Effect::CheckEnd { run, .. } => self.known(*run, effect),
             Effect::Forget { run } => {
                 self.known(*run, effect)?;
                 self.forget(*run, os, disk)
@@ -461,6 +457,10 @@ impl Check {
                 told_at: 0,
                 started: false,
                 ready_at: None,
+                healthy: false,
+                fails: 0,
+                faulty: false,
+                pinged_at: 0,
                 over: false,
                 clean: false,
                 stopped: false,
@@ -473,26 +473,21 @@ impl Check {
         Ok(())
     }
 
-    fn reached(&self, need: &str, condition: Condition) -> bool {
-        let latest = self.runs.values().filter(|r| *r.service == *need).max_by_key(|r| r.order);
-        let Some(run) = latest else { return false };
-        let up = run.started && !run.over;
-        match condition {
-            _ if run.over => run.clean && self.may_finish.contains(need),
-            Condition::Started => up,
-            Condition::Ready => up && run.ready_at.is_some(),
-        }
-    }
-
     fn signal(&mut self, now: u64, run: RunId, signal: i32, tree: bool, os: &Os) -> Result<(), String> {
         self.known(run, &Effect::Signal { run, signal, tree })?;
         let Some(r) = self.runs.get(&run) else { return Ok(()) };
         let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
-        let ends = matches!(signal, 2 | 9 | 15);
+        let silent = now.saturating_sub(r.pinged_at.max(r.ready_at.unwrap_or(now)));
+        if signal == 6 && u128::from(silent) < r.spec.watchdog.map_or(u128::MAX, |w| w.as_nanos()) {
+            return Err(format!("watchdog: run {run} of {} was silent for {silent} ns only", r.service));
+        }
+        let ends = matches!(signal, 2 | 6 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
             let wanted_down = self.wish(&service) == Wish::Down || self.stopping.is_some() && !self.disturbed;
-            // One that was not ready in time goes at once.
-            let late = r.ready_at.is_none() && u128::from(now - r.begun) >= r.spec.ready_timeout.as_nanos();
+            // One that is to blame itself goes at once.
+            let late = r.faulty
+                || signal == 6
+                || r.ready_at.is_none() && u128::from(now - r.begun) >= r.spec.ready_timeout.as_nanos();
             if wanted_down && signal != 9 && !self.blind && !late {
                 self.dependants_gone(&service)?;
             }

@@ -134,6 +134,7 @@ fn request(ask: &Ask, from: Option<u64>) -> Request {
     let name = ask.names.first().cloned().unwrap_or_default();
     let change = || Change {
         names: ask.names.clone(),
+        all: false,
         wait: ask.wait,
         timeout: ask.timeout.map(core::time::Duration::from_millis),
     };

@@ -3,7 +3,7 @@
 use crate::check::Wish;
 use crate::plan::{Verb, program, works};
 use crate::world::World;
-use hob::config::{Restart, ServiceSpec};
+use hob::config::{Condition, Need, Restart, ServiceSpec};
 use hob::core::{Effect, Input, Out};
 use std::collections::BTreeMap;
 
@@ -54,10 +54,15 @@ impl World<'_> {
     ) -> Result<(), String> {
         let alive = self.os.of_service(name).any(|p| p.main);
         let restless = restless(spec);
-        let waits = |need: &str| {
-            let state = states.get(need).map_or("", |s| s.0.as_str());
-            let spec = self.check.config.services.get(need);
-            !matches!(state, "running" | "finished") || spec.is_none_or(|s| !works(s) || program(s) == "task")
+        let waits = |need: &Need| {
+            let state = states.get(&need.name).map_or("", |s| s.0.as_str());
+            let spec = self.check.config.services.get(&need.name);
+            let reached = match need.condition {
+                Condition::Started | Condition::Ready => state == "running" || state == "finished",
+                Condition::Healthy => state == "running",
+                Condition::Finished | Condition::Succeeded => state == "finished",
+            };
+            !reached || spec.is_none_or(|s| !works(s) || program(s) == "task")
         };
         let fine = match (desired, state) {
             ("down", "stopped") => !alive,
@@ -66,9 +71,7 @@ impl World<'_> {
             ("up", "finished") => self.check.may_finish.contains(name),
             ("up", "failed") => self.check.may_fail.contains(name),
             ("up", "backoff" | "starting" | "stopping") => restless,
-            ("up", "waiting") => {
-                spec.requires.iter().chain(&spec.wants).chain(&spec.after).any(|n| waits(&n.name)) || restless
-            }
+            ("up", "waiting") => spec.requires.iter().chain(&spec.wants).chain(&spec.after).any(waits) || restless,
             _ => false,
         };
         let must = match self.check.wish(name) {
@@ -89,7 +92,8 @@ impl World<'_> {
     fn quiet(&mut self, states: &BTreeMap<String, (String, String)>) {
         let moves = |s: &(String, String)| matches!(s.0.as_str(), "backoff" | "starting" | "stopping" | "running");
         let specs = &self.check.config.services;
-        if states.iter().any(|(name, s)| moves(s) && specs.get(name).is_none_or(|s| restless(s))) {
+        let asked = |s: &ServiceSpec| s.health.is_some() || s.watchdog.is_some();
+        if states.iter().any(|(name, s)| moves(s) && specs.get(name).is_none_or(|s| restless(s) || asked(s))) {
             return;
         }
         for _ in 0..3 {

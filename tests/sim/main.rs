@@ -11,6 +11,7 @@ mod check;
 mod clients;
 mod disk;
 mod end;
+mod needs;
 mod os;
 mod plan;
 mod policy;

@@ -5,7 +5,7 @@ use crate::plan::{Options, program};
 use crate::rng::Rng;
 use hob::base::ids::RunId;
 use hob::config::{Ready, ServiceSpec};
-use hob::core::{End, StartError, Survivor, TableRun, Usage};
+use hob::core::{Duty, End, StartError, Survivor, TableRun, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -62,6 +62,9 @@ pub struct Os {
     pub awaited: BTreeSet<RunId>,
     /// READY=1 lies in the socket and no daemon has read it.
     pub datagrams: BTreeSet<RunId>,
+    /// What the present daemon does beside runs, and as the how manieth it was begun.
+    pub checks: BTreeMap<(RunId, Duty), u64>,
+    pub checks_begun: u64,
     last_pid: u32,
 }
 
@@ -156,6 +159,7 @@ impl Os {
     pub fn daemon_died(&mut self) {
         self.watched.clear();
         self.awaited.clear();
+        self.checks.clear();
     }
 
     pub fn keeper_died(&mut self) {
@@ -184,6 +188,6 @@ pub fn shortage() -> StartError {
 pub fn notifies(spec: &ServiceSpec) -> bool {
     match spec.ready {
         Ready::Notify => true,
-        Ready::Spawned | Ready::Port(_) | Ready::Log(_) => false,
+        Ready::Spawned | Ready::Port(_) | Ready::Log(_) | Ready::Fd(_) | Ready::Socket(_) | Ready::Command(_) => false,
     }
 }

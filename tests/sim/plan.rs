@@ -2,7 +2,7 @@
 
 use crate::rng::Rng;
 use core::time::Duration;
-use hob::config::{Condition, Config, Need, Ready, Restart, ServiceSpec, Signal};
+use hob::config::{Check, Condition, Config, Health, Need, Ready, Restart, ServiceSpec, Signal};
 use std::sync::Arc;
 
 /// Length of the phase with faults, in milliseconds of virtual time.
@@ -25,6 +25,10 @@ pub struct Options {
     pub unkillable: u64,
     /// Control groups tell of their own when they become empty, even before the exit is seen.
     pub tells_empty: bool,
+    /// Percent of processes that stop to say that they live.
+    pub mute: u64,
+    /// Percent of health checks that fail.
+    pub sick: u64,
     /// Percent of ends whose output is reported.
     pub output: u64,
 }
@@ -187,6 +191,8 @@ fn options(r: &mut Rng) -> Options {
         leftovers: some(60, &[10, 50]),
         unkillable: some(30, &[50, 4000]),
         tells_empty: some(50, &[1]) == 1,
+        mute: some(40, &[10, 50]),
+        sick: some(50, &[5, 30, 80]),
         output: 100 - some(50, &[30, 100]),
     }
 }
@@ -241,20 +247,34 @@ fn changed(r: &mut Rng, from: &Config, all: &[String]) -> Config {
     config
 }
 
+const CONDITIONS: [Condition; 7] = [
+    Condition::Started,
+    Condition::Started,
+    Condition::Ready,
+    Condition::Ready,
+    Condition::Healthy,
+    Condition::Finished,
+    Condition::Succeeded,
+];
+
 /// The programs that the fake system knows.
 const PROGRAMS: [&str; 9] = ["good", "good", "good", "crashy", "crashy", "task", "late", "doomed", "noexec"];
 
 fn service(r: &mut Rng, earlier: &[String]) -> ServiceSpec {
     let mut spec = ServiceSpec { command: vec!["sim".into(), (*r.pick(&PROGRAMS)).into()], ..ServiceSpec::default() };
-    spec.ready = match r.below(5) {
+    spec.ready = match r.below(7) {
         0 => Ready::Notify,
         1 => Ready::Port(80),
         2 => Ready::Log("up".into()),
+        3 => Ready::Fd(3),
+        4 => Ready::Command(vec!["true".into()]),
         _ => Ready::Spawned,
     };
+    spec.oneshot = program(&spec) == "task" && r.percent(50);
+    spec.watchdog = r.percent(30).then_some(Duration::from_secs(5));
     policy(r, &mut spec);
     for name in earlier {
-        let condition = if r.percent(50) { Condition::Started } else { Condition::Ready };
+        let condition = *r.pick(&CONDITIONS);
         let need = Need { name: name.clone(), condition };
         match r.below(10) {
             0..3 => spec.requires.push(need),
@@ -282,6 +302,18 @@ fn policy(r: &mut Rng, spec: &mut ServiceSpec) {
     spec.stop_timeout = Duration::from_millis(*r.pick(&[500, 3000, 10_000]));
     spec.stop_signal = Signal { number: *r.pick(&[15, 2]) };
     spec.leave_children = r.percent(15);
+    spec.health = r.percent(35).then(|| Health {
+        every: Duration::from_millis(*r.pick(&[500, 3000, 10_000])),
+        retries: u32::try_from(r.range(1, 4)).unwrap_or(1),
+        ..Health::new(Check::Command(vec!["check".into()]))
+    });
+    if spec.oneshot {
+        // Otherwise it is a config error, and never reaches the core.
+        (spec.ready, spec.health, spec.watchdog) = (Ready::Spawned, None, None);
+        if spec.restart == Restart::Always {
+            spec.restart = Restart::OnFailure;
+        }
+    }
 }
 
 fn ops(r: &mut Rng, configs: &[Config]) -> Vec<Op> {

@@ -6,7 +6,7 @@ use crate::world::{Event, World};
 use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
-use hob::core::{Effect, End, Input, Start, TableRun, Usage};
+use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage};
 use hob::protocol::rpc::{Code, RpcError};
 
 pub fn ready_datagram(run: RunId) -> Input {
@@ -48,6 +48,16 @@ impl World<'_> {
             }
             Effect::AwaitEnd { run } => {
                 self.os.awaited.remove(&run);
+            }
+            Effect::Check { run, what, limit, .. } => {
+                self.os.checks_begun += 1;
+                let begun = self.os.checks_begun;
+                self.os.checks.insert((run, what), begun);
+                let ms = self.delay().min(u64::try_from(limit.as_millis()).unwrap_or(0));
+                self.soon(ms, true, Event::Checked(run, what, begun));
+            }
+            Effect::CheckEnd { run, what } => {
+                self.os.checks.remove(&(run, what));
             }
             Effect::Forget { run } => self.forget(run),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
@@ -148,6 +158,9 @@ impl World<'_> {
             if let Some(ms) = habits.ready_in {
                 self.at(self.now + ms * MS, None, Event::ProcReady(pid));
             }
+            if start.spec.watchdog.is_some() {
+                self.at(self.now + MS, None, Event::Ping(pid));
+            }
             if let Some((ms, end)) = habits.ends_in {
                 self.at(self.now + ms * MS, None, Event::ProcEnd(pid, end));
             }
@@ -181,6 +194,29 @@ impl World<'_> {
         let left = self.os.tree(run);
         let ms = self.delay();
         self.tell_of_run(run, ms, Input::Tree { run, left });
+    }
+
+    pub fn checked(&mut self, run: RunId, what: Duty, begun: u64) {
+        if self.os.checks.get(&(run, what)) != Some(&begun) {
+            return;
+        }
+        self.os.checks.remove(&(run, what));
+        let sick = self.os.main_of(run).is_none() || self.rng.percent(self.options.sick);
+        let result = if sick { Err("sick".to_owned()) } else { Ok(()) };
+        self.step(Input::Checked { run, what, result });
+    }
+
+    /// Words to no daemon stay in the socket, where they are worth nothing later: the next one begins to count anew.
+    pub fn ping(&mut self, pid: u32) {
+        let Some(run) = self.os.procs.get(&pid).map(|p| p.run) else { return };
+        if self.rng.percent(self.options.mute / 10) {
+            return self.note(|| format!("  process {pid} falls silent"));
+        }
+        if self.core.is_some() && self.check.started_told(run) <= self.now {
+            let fields = vec![("WATCHDOG".to_owned(), "1".to_owned())];
+            self.soon(2, true, Event::Deliver(Input::Notify { run, fields }));
+        }
+        self.at(self.now + 2000 * MS, None, Event::Ping(pid));
     }
 
     pub fn proc_ready(&mut self, pid: u32) {

@@ -9,7 +9,7 @@ use crate::rng::Rng;
 use hob::base::ids::RunId;
 use hob::base::time::{Mono, Now, Wall};
 use hob::config::Config;
-use hob::core::{Boot, Core, End, Input, Out, Start};
+use hob::core::{Boot, Core, Duty, End, Input, Out, Start};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
@@ -33,9 +33,13 @@ pub enum Event {
     Deliver(Input),
     /// A thread of the daemon's pool looks who is left.
     Scan(RunId),
+    /// A check that was begun as the how manieth comes to its end.
+    Checked(RunId, Duty, u64),
     Sync(usize),
     ProcReady(u32),
     ProcEnd(u32, End),
+    /// A process says that it lives.
+    Ping(u32),
     /// The keeper waited long enough for a shutdown.
     KeeperLimit(u64),
 }
@@ -252,8 +256,10 @@ impl<'a> World<'a> {
             Event::Spawn(start) => self.spawn(&start),
             Event::Deliver(input) => self.step(input),
             Event::Scan(run) => self.scan(run),
+            Event::Checked(run, what, begun) => self.checked(run, what, begun),
             Event::Sync(upto) => self.synced(upto),
             Event::ProcReady(pid) => self.proc_ready(pid),
+            Event::Ping(pid) => self.ping(pid),
             Event::ProcEnd(pid, end) => self.proc_end(pid, end),
             Event::KeeperLimit(keeper) => self.keeper_limit(keeper),
         }
@@ -384,7 +390,16 @@ impl<'a> World<'a> {
         self.calm = true;
         self.kill = None;
         self.frozen_until = 0;
-        self.options = Options { transient: 0, slow: 0, deaf: 0, leftovers: 0, unkillable: 0, ..self.options.clone() };
+        self.options = Options {
+            transient: 0,
+            slow: 0,
+            deaf: 0,
+            leftovers: 0,
+            unkillable: 0,
+            mute: 0,
+            sick: 0,
+            ..self.options.clone()
+        };
         self.journal_behind(false);
         self.journal_full = false;
         self.check.journal_full = false;

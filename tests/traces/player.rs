@@ -10,7 +10,9 @@ use hob::base::ids::{ConnId, ReqId, RunId};
 use hob::base::time::{Mono, Now, Wall};
 use hob::base::units::parse_duration;
 use hob::config::{Access, Config, Platform, parse};
-use hob::core::{Await, Boot, Core, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage};
+use hob::core::{
+    Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
+};
 use hob::protocol::methods::{Change, Request};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -142,6 +144,8 @@ impl Player {
             "exited" => self.exited(&arg(1), &arg(2)),
             "tree" => Input::Tree { run: self.run(&arg(1)), left: survivors(&w[2..]) },
             "ready-seen" => Input::ReadySeen { run: self.run(&arg(1)) },
+            "passed" => Input::Checked { run: self.run(&arg(1)), what: duty(&arg(2)), result: Ok(()) },
+            "not-passed" => Input::Checked { run: self.run(&arg(1)), what: duty(&arg(2)), result: Err(arg(3)) },
             "notify" => {
                 let fields = w[2..].iter().map(|f| f.split_once('=').unwrap());
                 let fields = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
@@ -170,7 +174,7 @@ impl Player {
         let name = names.first().cloned().unwrap_or_default();
         let wait = !w.iter().any(|o| o == "nowait");
         let timeout = option("timeout").map(|t| parse_duration(&t).unwrap());
-        let change = Change { names: names.clone(), wait, timeout };
+        let change = Change { names: names.clone(), all: false, wait, timeout };
         let request = match verb {
             "start" => Request::ServiceStart(change),
             "stop" => Request::ServiceStop(change),
@@ -232,7 +236,8 @@ impl Player {
             .map(|(name, json)| {
                 let more = json.trim().strip_prefix('{').and_then(|j| j.strip_suffix('}')).unwrap().trim();
                 let comma = if more.is_empty() { "" } else { "," };
-                let command = if more.contains("\"command\"") {
+                let given: serde_json::Value = serde_json::from_str(json).expect("a service is JSON");
+                let command = if given.get("command").is_some() {
                     String::new()
                 } else {
                     format!("\"command\":[\"/bin/{name}\"]{comma}")
@@ -403,6 +408,13 @@ impl Player {
     }
 }
 
+fn duty(word: &str) -> Duty {
+    match word {
+        "health" => Duty::Health,
+        other => panic!("no duty: {other}"),
+    }
+}
+
 fn survivors(words: &[String]) -> Vec<Survivor> {
     let one = |w: &String| w.split_once(':').map(|(n, p)| Survivor { name: n.to_owned(), pid: p.parse().unwrap() });
     words.iter().filter_map(one).collect()
@@ -420,10 +432,15 @@ fn show(effect: &Effect) -> String {
             let what = match what {
                 Await::Port(p) => format!("port {p}"),
                 Await::Log(p) => format!("log {p}"),
+                Await::Fd => "its ready pipe".to_owned(),
+                Await::Socket(p) => format!("socket {p}"),
+                Await::Command(_) => "its command".to_owned(),
             };
             format!("await {what} of run {run}{}", if *from_start { " from its start" } else { "" })
         }
         Effect::AwaitEnd { run } => format!("await-end run {run}"),
+        Effect::Check { run, what, limit, .. } => format!("check {what:?} of run {run} within {limit:?}"),
+        Effect::CheckEnd { run, what } => format!("check-end {what:?} of run {run}"),
         Effect::Forget { run } => format!("forget run {run}"),
         Effect::Remove { service } => format!("remove {service}"),
         Effect::LogSpec { service, spec } => format!("log-spec {service} {}x{}", spec.log.max_size, spec.log.max_files),

@@ -90,11 +90,33 @@ pub enum StopWhy {
     Shutdown,
     /// It was not ready in time, which is a failure of the run.
     ReadyTimeout,
+    /// Its health check failed so many times in a row, which is a failure of the run.
+    Unhealthy {
+        times: u32,
+        error: Box<str>,
+    },
+    /// It did not say in time that it lives, or said that it does not work, which is a failure of the run.
+    Watchdog,
     /// Nothing wants it up any more.
     Unwanted,
 }
 
 impl StopWhy {
+    /// Whether the run itself is to blame: it has failed, and the restart policy decides what follows.
+    #[must_use]
+    pub const fn is_fault(&self) -> bool {
+        match self {
+            StopWhy::ReadyTimeout | StopWhy::Unhealthy { .. } | StopWhy::Watchdog => true,
+            StopWhy::Client(_)
+            | StopWhy::Restart(_)
+            | StopWhy::Need { .. }
+            | StopWhy::Reload
+            | StopWhy::Removed
+            | StopWhy::Shutdown
+            | StopWhy::Unwanted => false,
+        }
+    }
+
     /// A clause that follows "stopped".
     #[must_use]
     pub fn text(&self) -> String {
@@ -106,6 +128,10 @@ impl StopWhy {
             StopWhy::Removed => "because it is not in the config any more".to_owned(),
             StopWhy::Shutdown => "because hob was shutting down".to_owned(),
             StopWhy::ReadyTimeout => "because it was not ready in time".to_owned(),
+            StopWhy::Unhealthy { times, error } => {
+                format!("because its health check failed {}: {error}", counted(*times))
+            }
+            StopWhy::Watchdog => "because of its watchdog".to_owned(),
             StopWhy::Unwanted => "because nothing wants it up".to_owned(),
         }
     }
@@ -202,6 +228,10 @@ impl RunRecord {
     pub fn outcome(&self) -> String {
         match (&self.asked, &self.end) {
             (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time, {}", end.text()),
+            (Some(StopWhy::Unhealthy { times, error }), end) => {
+                format!("health check failed {}: {error}, {}", counted(*times), end.text())
+            }
+            (Some(StopWhy::Watchdog), end) => format!("watchdog timeout, {}", end.text()),
             (Some(why), end) => format!("stopped {}, {}", why.text(), end.text()),
             (None, end) => end.text(),
         }
@@ -232,6 +262,11 @@ impl RunRecord {
         }
         o.finish()
     }
+}
+
+/// `once`, `3 times`.
+pub(super) fn counted(times: u32) -> String {
+    if times == 1 { "once".to_owned() } else { format!("{times} times") }
 }
 
 /// Milliseconds as seconds with three decimals.

@@ -1,12 +1,13 @@
 //! Why a service is as it is: the present state, what led to it, what comes next and what a person can do, for people.
 //! Pure.
 
-use super::{Cause, Ended, RunRecord, StopWhy, millis};
+use super::{Cause, Ended, RunRecord, StopWhy, counted, millis};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::{Ready, Restart};
 use crate::core::Core;
 use crate::core::service::backoff::preview;
+use crate::core::service::health::Pulse;
 use crate::core::service::stop::Phase;
 use crate::core::service::{Choice, Live, Service, State};
 use crate::core::view::desired;
@@ -41,9 +42,13 @@ impl Core {
         match s.state {
             State::Running => {
                 let said = live.and_then(|l| l.status_text.as_deref());
+                let doing =
+                    live.and_then(|l| l.doing).map(|d| format!("; it says it is {}", d.name())).unwrap_or_default();
                 let said = said.map(|t| format!("; it says {t:?}")).unwrap_or_default();
-                format!("{name} has been running for {}, {}{said}", self.run_age(live), started(live))
+                let health = live.and_then(|l| l.pulse.as_deref()).map(health_text).unwrap_or_default();
+                format!("{name} has been running for {}, {}{health}{doing}{said}", self.run_age(live), started(live))
             }
+            State::Starting if s.spec.oneshot => format!("{name} has been at work for {}", self.run_age(live)),
             State::Starting => {
                 format!(
                     "{name} was started {} ago and is not ready yet: {}",
@@ -199,12 +204,23 @@ fn started(live: Option<&Live>) -> String {
     live.map_or_else(|| "started".to_owned(), |l| format!("started {}", l.cause.text()))
 }
 
+fn health_text(pulse: &Pulse) -> String {
+    match (&pulse.error, pulse.ok) {
+        (Some(error), _) => format!(", and failed its health check {}: {error}", counted(pulse.fails)),
+        (None, true) => " and is healthy".to_owned(),
+        (None, false) => " and has not passed its health check yet".to_owned(),
+    }
+}
+
 fn awaited(ready: &Ready) -> String {
     match ready {
         Ready::Spawned => "its program is about to be executed".to_owned(),
         Ready::Notify => "it has not said READY=1".to_owned(),
         Ready::Port(port) => format!("port {port} does not answer"),
         Ready::Log(pattern) => format!("no line of output matches {pattern:?}"),
+        Ready::Fd(fd) => format!("it has not written a line to descriptor {fd}"),
+        Ready::Socket(path) => format!("the socket {path} does not answer"),
+        Ready::Command(argv) => format!("{} has not ended with 0", argv.join(" ")),
     }
 }
 
@@ -290,6 +306,13 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             "it was not ready within {}: check \"ready\", or raise \"ready_timeout\"",
             human_duration(s.spec.ready_timeout)
         )),
+        (_, Some(StopWhy::Watchdog)) => Some(
+            "it has to send WATCHDOG=1 within each WATCHDOG_USEC of its environment, or needs a longer \"watchdog\""
+                .to_owned(),
+        ),
+        (_, Some(StopWhy::Unhealthy { .. })) => {
+            Some("run the check of \"health\" by hand, or raise its \"retries\" or \"timeout\"".to_owned())
+        }
         (Ended::NotStarted(_), _) => Some("check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned()),
         (Ended::Delayed(_), _) => Some("free memory, processes or descriptors on this machine".to_owned()),
         (Ended::Code(127), None) => Some("code 127 often means that a command was not found".to_owned()),

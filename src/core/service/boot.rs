@@ -5,7 +5,7 @@ use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
-use crate::config::{Level, Ready, Restart};
+use crate::config::{Level, Restart};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
@@ -236,6 +236,7 @@ impl Core {
             live.ready = live.ready.or(Some(live.begun));
         }
         let (since, stopping) = (live.ready.unwrap_or(live.begun), live.stop.is_some());
+        let healthy = live.pulse.take().is_some_and(|p| p.ok);
         let s = &mut self.table[i];
         s.state = if live.ready.is_some() { State::Running } else { State::Starting };
         s.since = since;
@@ -262,7 +263,11 @@ impl Core {
                 let told = self.told("service.exited", i, run);
                 self.main_ended(run, end, usage, told, out);
             }
-            None => self.adopt_readiness(i, run, out),
+            None => {
+                self.adopt_readiness(i, run, out);
+                self.health_begin(i, healthy, out);
+                self.watchdog_begin(i);
+            }
         }
     }
 
@@ -284,11 +289,7 @@ impl Core {
         if s.state != State::Starting || s.blind {
             return;
         }
-        let what = match &s.spec.ready {
-            Ready::Spawned | Ready::Notify => return,
-            Ready::Port(port) => Await::Port(*port),
-            Ready::Log(pattern) => Await::Log(pattern.clone()),
-        };
+        let Some(what) = Await::of(&s.spec) else { return };
         if let Some(live) = s.live.as_mut() {
             live.awaiting = true;
         }

@@ -29,8 +29,7 @@ pub fn edges(spec: &ServiceSpec, own: usize, find: impl Fn(&str) -> Option<usize
             continue;
         };
         match edges.iter_mut().find(|e| e.to == to) {
-            Some(e) if need.condition == Condition::Ready => e.condition = Condition::Ready,
-            Some(_) => {}
+            Some(e) => e.condition = e.condition.max(need.condition),
             None => edges.push(Edge { to, kind, condition: need.condition }),
         }
     }

@@ -26,7 +26,7 @@ impl Core {
         s.runs = s.runs.saturating_add(1);
         let cause = core::mem::take(&mut s.cause);
         let mut live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
-        live.spawned = s.spec.ready == Ready::Spawned;
+        live.spawned = s.spec.ready == Ready::Spawned && !s.spec.oneshot;
         out.records.push(record::run(s, &live, &self.facts.keeper));
         let mut fields = Obj::new();
         fields.u64("run", run.0).u64("number", s.runs.into()).str("cause", &live.cause.text());
@@ -38,10 +38,11 @@ impl Core {
             run,
             service: Arc::clone(&s.name),
             spec: Arc::clone(&s.spec),
-            notify: s.spec.ready == Ready::Notify,
+            notify: s.spec.ready == Ready::Notify || s.spec.watchdog.is_some(),
         })));
-        if let Ready::Log(pattern) = &s.spec.ready {
-            out.effects.push(Effect::Await { run, what: Await::Log(pattern.clone()), from_start: false });
+        if let Some(what @ (Await::Log(_) | Await::Fd)) = Await::of(&s.spec) {
+            // Its words may come before the answer to the start.
+            out.effects.push(Effect::Await { run, what, from_start: false });
             self.set_awaiting(i);
         }
         self.enter(i, State::Starting, fields.members(), out);
@@ -105,14 +106,14 @@ impl Core {
         if s.state != State::Starting {
             return;
         }
-        match &s.spec.ready {
-            Ready::Spawned => self.become_ready(i, out),
-            Ready::Port(port) => {
-                out.effects.push(Effect::Await { run, what: Await::Port(*port), from_start: false });
+        let early = live.early || live.spawned;
+        match Await::of(&s.spec) {
+            _ if early => self.become_ready(i, out),
+            Some(Await::Log(_) | Await::Fd) | None => {}
+            Some(what @ (Await::Port(_) | Await::Socket(_) | Await::Command(_))) => {
+                out.effects.push(Effect::Await { run, what, from_start: false });
                 self.set_awaiting(i);
             }
-            Ready::Notify | Ready::Log(_) if live.early => self.become_ready(i, out),
-            Ready::Notify | Ready::Log(_) => {}
         }
     }
 
@@ -122,7 +123,7 @@ impl Core {
     }
 
     /// Readiness was seen or said; it may overtake the answer to the start.
-    fn ready_word(&mut self, i: usize, out: &mut Out) {
+    pub(super) fn ready_word(&mut self, i: usize, out: &mut Out) {
         let s = &mut self.table[i];
         match s.state {
             State::Starting => match s.live.as_mut() {
@@ -149,13 +150,15 @@ impl Core {
         fields.u64("after_ms", millis(now.mono.since(live.begun.mono)));
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
+        self.health_begin(i, false, out);
+        self.watchdog_begin(i);
         // Who is ready by being executed is known to be so from the table alone.
         if self.table[i].live.as_ref().is_some_and(|l| !l.spawned) {
             self.save_run(i, out);
         }
     }
 
-    fn await_end(&mut self, i: usize, out: &mut Out) {
+    pub(super) fn await_end(&mut self, i: usize, out: &mut Out) {
         if let Some(live) = self.table[i].live.as_mut()
             && core::mem::replace(&mut live.awaiting, false)
         {
@@ -167,22 +170,6 @@ impl Core {
         let s = &self.table[i];
         if let Some(live) = &s.live {
             out.records.push(record::run(s, live, &self.facts.keeper));
-        }
-    }
-
-    pub(in crate::core) fn notified(&mut self, run: RunId, fields: &[(String, String)], out: &mut Out) {
-        let Some(i) = self.runs.get(&run).copied() else { return self.late("a notification", run, out) };
-        for (name, value) in fields {
-            match name.as_str() {
-                "STATUS" => {
-                    if let Some(live) = self.table[i].live.as_mut() {
-                        live.status_text = Some(clip(value));
-                    }
-                    self.table.touch(i);
-                }
-                "READY" if value == "1" && self.table[i].spec.ready == Ready::Notify => self.ready_word(i, out),
-                _ => {}
-            }
         }
     }
 
@@ -200,6 +187,9 @@ impl Core {
             return self.late("a second exit", run, out);
         };
         live.ended(end, usage, now);
+        if s.spec.oneshot && end == End::Code(0) {
+            live.ready = Some(now);
+        }
         if live.sequence.phase == Phase::Held {
             // It was to be stopped, but nothing had been sent yet: this end is its own.
             live.stop = None;
@@ -212,6 +202,7 @@ impl Core {
             End::Unknown => fields.bool("unknown", true),
         };
         self.await_end(i, out);
+        self.health_end(i, out);
         if !told {
             self.emit("service.exited", i, fields.members(), out);
         }
@@ -313,25 +304,30 @@ impl Core {
         if !up {
             return self.enter(i, State::Stopped, "", out);
         }
+        let own = live.stop.as_ref().is_none_or(StopWhy::is_fault);
         match &live.stop {
-            Some(StopWhy::ReadyTimeout) | None if live.again => {
+            _ if own && live.again => {
                 // The start that a person asked for comes at once; the policy only counts it.
                 let spec = Arc::clone(&s.spec);
                 let _ = s.counters.verdict(&spec, outcome, self.now.mono);
             }
-            Some(StopWhy::ReadyTimeout) | None if !unseen => return self.apply_policy(i, outcome, out),
-            Some(StopWhy::ReadyTimeout) | None => s.cause = Cause::Boot,
+            _ if own && !unseen => return self.apply_policy(i, outcome, out),
+            _ if own => s.cause = Cause::Boot,
             Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),
             Some(StopWhy::Need { name }) if !live.again => s.cause = Cause::Need { name: name.clone() },
             Some(StopWhy::Reload) if !live.again => s.cause = Cause::Reload,
             Some(
-                StopWhy::Need { .. }
+                StopWhy::ReadyTimeout
+                | StopWhy::Watchdog
+                | StopWhy::Unhealthy { .. }
+                | StopWhy::Need { .. }
                 | StopWhy::Reload
                 | StopWhy::Client(_)
                 | StopWhy::Removed
                 | StopWhy::Shutdown
                 | StopWhy::Unwanted,
-            ) => {}
+            )
+            | None => {}
         }
         self.enter(i, State::Waiting, "", out);
     }

@@ -43,6 +43,7 @@
 pub mod backoff;
 pub mod boot;
 pub mod graph;
+pub mod health;
 pub mod live;
 pub mod orphan;
 pub mod reload;
@@ -50,6 +51,7 @@ pub mod settle;
 pub mod stop;
 pub mod table;
 pub mod wish;
+pub mod words;
 
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
@@ -59,6 +61,7 @@ use crate::core::{End, Usage};
 use backoff::Counters;
 use core::fmt;
 use graph::Edge;
+use health::Pulse;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use stop::{Phase, Sequence, Terms};
@@ -168,6 +171,23 @@ pub enum Choice {
     Down,
 }
 
+/// What a service has said of itself by sd_notify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    Reloading,
+    Stopping,
+}
+
+impl Doing {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Doing::Reloading => "reloading",
+            Doing::Stopping => "stopping",
+        }
+    }
+}
+
 /// The one run of a service that exists now.
 #[derive(Clone, Debug)]
 pub struct Live {
@@ -188,6 +208,14 @@ pub struct Live {
     pub known: bool,
     /// The shell was asked to watch for readiness.
     pub awaiting: bool,
+    /// While it is ready and has a health check, and after that.
+    pub pulse: Option<Box<Pulse>>,
+    /// When it said last that it lives, if it has a watchdog and is ready.
+    pub pinged: Option<Mono>,
+    /// What it asked its start to last until, at the most.
+    pub extended: Option<Mono>,
+    /// What it says it is doing, beside its work.
+    pub doing: Option<Doing>,
     pub status_text: Option<Box<str>>,
     /// Mark: hob wants it stopped, and why.
     pub stop: Option<StopWhy>,
@@ -310,25 +338,40 @@ impl Service {
     #[must_use]
     pub fn reached(&self, condition: Condition) -> bool {
         match self.state {
-            State::Running => self.stop_mark().is_none(),
+            State::Running => {
+                let healthy = || self.live.as_ref().and_then(|l| l.pulse.as_ref()).is_none_or(|p| p.ok);
+                let reached = match condition {
+                    Condition::Started | Condition::Ready => true,
+                    Condition::Healthy => healthy(),
+                    Condition::Finished | Condition::Succeeded => false,
+                };
+                reached && self.stop_mark().is_none()
+            }
             State::Starting => {
                 condition == Condition::Started
                     && self.stop_mark().is_none()
                     && self.live.as_ref().is_some_and(|l| l.pid.is_some())
             }
-            State::Finished => true,
-            State::Stopped | State::Waiting | State::Stopping | State::Backoff | State::Failed => false,
+            State::Finished => condition != Condition::Healthy,
+            State::Failed => condition == Condition::Finished && self.has_ended(),
+            State::Stopped | State::Waiting | State::Stopping | State::Backoff => false,
         }
     }
 
-    /// Whether it may reach a condition without anything else happening first.
+    /// Whether its last run came to be and ended by itself.
+    fn has_ended(&self) -> bool {
+        self.last().is_some_and(|r| matches!(r.end, Ended::Code(_) | Ended::Signal(_)))
+    }
+
+    /// Whether it may reach a condition, which it has not, without anything else happening first.
     #[must_use]
-    pub fn on_its_way(&self) -> bool {
+    pub fn on_its_way(&self, condition: Condition) -> bool {
         match self.state {
             State::Starting => true,
+            State::Running => condition > Condition::Ready && self.stop_mark().is_none(),
             State::Waiting => !self.stuck,
             State::Stopping => self.wanted(),
-            State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
+            State::Stopped | State::Backoff | State::Failed | State::Finished => false,
         }
     }
 
@@ -341,21 +384,41 @@ impl Service {
             State::Backoff => Some(self.until),
             State::Starting => live.and_then(|l| self.ready_limit(l)),
             State::Running => {
-                let ready = live.and_then(|l| l.ready)?;
-                self.counters.any().then(|| ready.mono + self.spec.reset_after)
+                let check = live.and_then(|l| l.pulse.as_ref()).and_then(|p| p.due());
+                [self.reset_at(), check, self.watchdog_at()].into_iter().flatten().min()
             }
             // Until the start is answered there is nobody to signal or to look for.
             State::Stopping => live.filter(|l| l.pid.is_some() || l.end.is_some()).and_then(|l| l.sequence.deadline()),
         }
     }
 
+    /// When it has to have said that it lives.
+    #[must_use]
+    pub fn watchdog_at(&self) -> Option<Mono> {
+        Some(self.live.as_ref()?.pinged? + self.spec.watchdog?)
+    }
+
+    /// When it has been in good health for long enough to have a clean slate, if there is anything on it.
+    #[must_use]
+    pub fn reset_at(&self) -> Option<Mono> {
+        let live = self.live.as_ref()?;
+        let well = match &live.pulse {
+            Some(pulse) => pulse.well_since()?,
+            None => live.ready?.mono,
+        };
+        self.counters.any().then(|| well + self.spec.reset_after)
+    }
+
     /// A program that is ready by being executed has no limit, and zero is none.
     fn ready_limit(&self, live: &Live) -> Option<Mono> {
         let limited = match self.spec.ready {
             Ready::Spawned => false,
-            Ready::Notify | Ready::Port(_) | Ready::Log(_) => !self.spec.ready_timeout.is_zero(),
+            Ready::Notify | Ready::Port(_) | Ready::Log(_) | Ready::Fd(_) | Ready::Socket(_) | Ready::Command(_) => {
+                !self.spec.ready_timeout.is_zero()
+            }
         };
-        (limited && live.pid.is_some()).then(|| live.begun.mono + self.spec.ready_timeout)
+        let at = live.begun.mono + self.spec.ready_timeout;
+        (limited && live.pid.is_some()).then(|| live.extended.map_or(at, |more| more.max(at)))
     }
 
     #[must_use]
@@ -379,6 +442,10 @@ impl Live {
             early: false,
             known: true,
             awaiting: false,
+            pulse: None,
+            pinged: None,
+            extended: None,
+            doing: None,
             status_text: None,
             stop: None,
             stop_told: false,
@@ -418,12 +485,10 @@ impl Live {
     }
 
     /// A run fails by a nonzero code, a signal that was not hob's stop, a program that cannot be executed, or by not
-    /// being ready in time. An end that nobody saw is no proof of a failure.
+    /// being ready in time, healthy or heard of. An end that nobody saw is no proof of a failure.
     fn failed(&self, end: &Ended) -> bool {
-        match &self.stop {
-            Some(StopWhy::ReadyTimeout) => return true,
-            Some(_) => return false,
-            None => {}
+        if let Some(why) = &self.stop {
+            return why.is_fault();
         }
         match end {
             Ended::Code(c) => *c != 0,

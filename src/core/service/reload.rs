@@ -32,8 +32,13 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("group", &spec.group, &plain.group);
     feed("umask", &spec.umask, &plain.umask);
     feed("nice", &spec.nice, &plain.nice);
+    feed("ionice", &spec.ionice, &plain.ionice);
+    feed("oom_score", &spec.oom_score, &plain.oom_score);
+    feed("cpus", &spec.cpus, &plain.cpus);
     feed("rlimits", &spec.rlimits, &plain.rlimits);
     feed("ready", &spec.ready, &plain.ready);
+    feed("watchdog", &spec.watchdog, &plain.watchdog);
+    feed("oneshot", &spec.oneshot, &plain.oneshot);
     hash
 }
 
@@ -172,7 +177,7 @@ impl Core {
         let log = s.spec.log != spec.log && s.log_told;
         let policy =
             (s.spec.restart, s.spec.max_restarts, s.spec.window) != (spec.restart, spec.max_restarts, spec.window);
-        let was_blind = s.blind;
+        let (was_blind, asked_anew) = (s.blind, s.spec.health != spec.health);
         let (molded, policy) = (molded && !was_blind, policy && !was_blind);
         s.spec = spec;
         s.removed = false;
@@ -189,6 +194,10 @@ impl Core {
         report.updated.push(name);
         if let Some(run) = self.table[i].live.as_ref().map(|l| l.run).filter(|_| was_blind) {
             self.adopt_readiness(i, run, out);
+        }
+        if asked_anew || was_blind {
+            let healthy = self.table[i].live.as_ref().and_then(|l| l.pulse.as_ref()).is_some_and(|p| p.ok);
+            self.health_begin(i, healthy, out);
         }
         let s = &mut self.table[i];
         let again = match s.state {

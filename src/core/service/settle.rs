@@ -1,13 +1,16 @@
 //! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
 //! Pure.
 
-use super::graph::Kind;
+use super::graph::{Edge, Kind};
 use super::stop::Phase;
 use super::{Service, State};
 use crate::base::json::Obj;
 use crate::core::run::{Cause, StopWhy};
 use crate::core::{Core, Effect, Out};
 use std::sync::Arc;
+
+/// The same number on every system.
+const SIGABRT: i32 = 6;
 
 impl Core {
     /// Moves a service to a state. `fields` go with the event that tells of it.
@@ -107,7 +110,7 @@ impl Core {
             if need.reached(e.condition) {
                 continue;
             }
-            let coming = need.on_its_way();
+            let coming = need.on_its_way(e.condition);
             match e.kind {
                 Kind::Requires => {
                     blocked = true;
@@ -139,13 +142,13 @@ impl Core {
     #[must_use]
     pub(in crate::core) fn waiting_for(&self, i: usize) -> Vec<&str> {
         let s = &self.table[i];
-        let held_by = |kind: Kind, need: &Service| kind == Kind::Requires || need.on_its_way();
+        let held_by = |e: &Edge, need: &Service| e.kind == Kind::Requires || need.on_its_way(e.condition);
         match s.state {
             State::Waiting => s
                 .needs
                 .iter()
                 .map(|e| (e, &self.table[e.to as usize]))
-                .filter(|(e, need)| !need.reached(e.condition) && held_by(e.kind, need))
+                .filter(|(e, need)| !need.reached(e.condition) && held_by(e, need))
                 .map(|(_, need)| &*need.name)
                 .collect(),
             State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
@@ -169,7 +172,7 @@ impl Core {
 
     fn try_stop(&mut self, i: usize, out: &mut Out) {
         let Some(why) = self.table[i].stop_mark() else { return };
-        let urgent = *why == StopWhy::ReadyTimeout;
+        let urgent = why.is_fault();
         let mut fields = Obj::new();
         fields.str("why", &why.text());
         if let Some(live) = self.table[i].live.as_mut() {
@@ -196,13 +199,15 @@ impl Core {
     }
 
     fn stop_now(&mut self, i: usize, out: &mut Out) {
+        self.await_end(i, out);
+        self.health_end(i, out);
         let now = self.now.mono;
         let s = &mut self.table[i];
-        let terms = s.terms();
+        let mut terms = s.terms();
         let Some(live) = s.live.as_mut() else { return };
-        if live.awaiting {
-            live.awaiting = false;
-            out.effects.push(Effect::AwaitEnd { run: live.run });
+        if live.stop == Some(StopWhy::Watchdog) {
+            // Where it hangs is worth a core dump.
+            terms.signal = SIGABRT;
         }
         if live.pid.is_some() {
             live.sequence.ask(live.run, terms, now, out);
@@ -230,10 +235,14 @@ impl Core {
                 }
             }
             State::Running => {
-                if s.deadline().is_some_and(|at| at <= now) {
+                if s.reset_at().is_some_and(|at| at <= now) {
                     s.counters.reset();
                     self.table.save(i);
                 }
+                if self.table[i].watchdog_at().is_some_and(|at| at <= now) {
+                    self.watchdog_missed(i, out);
+                }
+                self.health_due(i, out);
             }
             State::Stopping => {
                 let terms = s.terms();

@@ -136,6 +136,11 @@ impl Sequence {
         }
     }
 
+    /// The grace lasts until then at least.
+    pub fn extend(&mut self, until: Mono) {
+        self.kill_at = self.kill_at.map(|at| at.max(until));
+    }
+
     /// The machine stood still for this long: the grace is prolonged.
     pub fn thaw(&mut self, gap: Duration) {
         self.kill_at = self.kill_at.map(|at| at + gap);

@@ -154,7 +154,7 @@ impl Core {
 
     /// Marks its run to be stopped and, unless it is only late, first those of everything running that requires it.
     pub(in crate::core) fn mark_stop(&mut self, first: usize, why: &StopWhy) {
-        let spreads = *why != StopWhy::ReadyTimeout;
+        let spreads = !why.is_fault();
         let (mut stack, mut seen) = (vec![(first, why.clone())], BTreeSet::from([first]));
         while let Some((i, why)) = stack.pop() {
             let s = &mut self.table[i];

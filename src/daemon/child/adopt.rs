@@ -1,6 +1,7 @@
 //! Taking over: runs in the keeper's table, notify sockets it held, and what a keeper that died left on the machine.
 
-use super::{Children, Ctx, Life, Run, ended_as, plan};
+use super::trees::SIGKILL;
+use super::{Children, Ctx, Life, Run, Todo, ended_as, plan};
 use crate::base::ids::RunId;
 use crate::core::{End, Survivor, TableRun, Usage};
 use crate::sys::spawn;
@@ -25,6 +26,10 @@ impl Children {
         let mut found = Vec::with_capacity(slots.len());
         for (slot, view) in slots {
             let group = groups.remove(&view.run);
+            if view.run.is_command() {
+                self.end_adopted_command(ctx, slot, view, group);
+                continue;
+            }
             let service = service_of(view.run).or_else(|| group.as_ref().map(|g| Arc::from(g.service())));
             let mut run = Run::new(service.clone(), Some(slot), Life::Ended);
             run.pid = view.pid;
@@ -37,7 +42,23 @@ impl Children {
             found.push(self.take(ctx.table, slot, view, &mut run));
             self.runs.insert(view.run, run);
         }
+        for group in groups.into_iter().filter(|(run, _)| run.is_command()).map(|(_, group)| group) {
+            group.kill();
+        }
         found
+    }
+
+    /// A command that the daemon before this one had begun: nobody waits for it any more.
+    fn end_adopted_command(&mut self, ctx: &mut Ctx<'_>, slot: Slot, view: SlotView, group: Option<Arc<Group>>) {
+        let mut run = Run::new(None, Some(slot), Life::Ended);
+        run.group = group;
+        let told = self.take(ctx.table, slot, view, &mut run);
+        run.pid = told.pid;
+        self.runs.insert(view.run, run);
+        if let Some(job) = self.kill(ctx.table, view.run) {
+            self.todo.push(Todo::Sweep(job));
+        }
+        self.forget(ctx, view.run);
     }
 
     fn take(&self, table: &RunTable, slot: Slot, view: SlotView, run: &mut Run) -> TableRun {
@@ -101,6 +122,11 @@ impl Children {
         for (run, mut members) in found {
             members.sort_by_key(|m| m.pid);
             members.dedup_by_key(|m| m.pid);
+            if run.is_command() {
+                groups.remove(&run).iter().for_each(|g: &Arc<Group>| g.kill());
+                tree::signal_members(&members, SIGKILL);
+                continue;
+            }
             told.push((run, members.iter().map(|m| Survivor { pid: m.pid, name: m.name.clone() }).collect()));
             let group = groups.remove(&run);
             let service = group.as_ref().map(|g: &Arc<Group>| Arc::from(g.service()));

@@ -23,12 +23,15 @@ pub struct SpawnJob {
     pub(super) table: RunTable,
     pub(super) slot: Slot,
     pub(super) groups: Option<Groups>,
-    /// The service's group, where an earlier start has opened it.
+    /// The name of its group, and the group where an earlier start has opened it.
+    pub(super) group_name: Arc<str>,
     pub(super) group: Option<Arc<Group>>,
     /// Standard input.
     pub(super) null: Arc<OwnedFd>,
     /// Standard output and error.
     pub(super) output: [Arc<OwnedFd>; 2],
+    /// The write end of the ready pipe, and its number there.
+    pub(super) ready: Option<(Arc<OwnedFd>, i32)>,
 }
 
 /// What came of a start.
@@ -65,6 +68,7 @@ impl SpawnJob {
         let mut plan = self.plan(self.groups.is_none())?;
         let [out, err] = &self.output;
         plan.fds = vec![(self.null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
+        plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
         let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());
         let mut result = self.clone(&plan);
@@ -114,9 +118,9 @@ impl SpawnJob {
         if let Some(group) = self.group.take().filter(|g| g.mark(run).is_ok()) {
             return Ok(Some(group));
         }
-        let group = groups.open(&self.start.service).and_then(|g| g.mark(run).map(|()| g));
+        let group = groups.open(&self.group_name).and_then(|g| g.mark(run).map(|()| g));
         group.map(|g| Some(Arc::new(g))).map_err(|e| StartError {
-            message: format!("cannot make the control group of {}: {}", self.start.service, plan::reason(&e)),
+            message: format!("cannot make the control group of {}: {}", self.group_name, plan::reason(&e)),
             transient: true,
         })
     }

@@ -7,20 +7,27 @@
 //! keeper.
 
 mod adopt;
+mod commands;
+mod dial;
 mod envfile;
 mod job;
 mod notify;
+mod pipes;
 mod plan;
 mod probe;
 mod trees;
+mod watch;
 
+pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
 pub use notify::label as notify_label;
+pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id};
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
-use crate::core::{End, Input, Start, StartError, Usage};
+use crate::config::Ready;
+use crate::core::{Duty, End, Input, Start, StartError, Usage};
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
 use crate::sys::table::{RunTable, Slot};
@@ -80,7 +87,12 @@ pub struct Children {
     services: BTreeMap<Arc<str>, Service>,
     runs: BTreeMap<RunId, Run>,
     sockets: notify::Sockets,
+    pipes: pipes::Pipes,
     probes: probe::Probes,
+    commands: commands::Commands,
+    dials: dial::Dials,
+    /// Work for the pool that nobody asked for from outside.
+    todo: Vec<Todo>,
     /// Slots of forgotten runs that the keeper has yet to reap: freed earlier, it could write into the next run's.
     unreaped: BTreeSet<Slot>,
     /// Own children whose end cannot be listened for, because descriptors or watches ran out, and when it is tried
@@ -100,6 +112,8 @@ const DEAF: Duration = Duration::from_secs(1);
 struct Service {
     /// Opened by the first start and kept over runs.
     group: Option<Arc<Group>>,
+    /// Groups of its commands.
+    beside: BTreeMap<Arc<str>, Arc<Group>>,
     current: Option<RunId>,
 }
 
@@ -190,7 +204,11 @@ impl Children {
             services: BTreeMap::new(),
             runs: BTreeMap::new(),
             sockets: notify::Sockets::default(),
+            pipes: pipes::Pipes::default(),
             probes: probe::Probes::default(),
+            commands: commands::Commands::default(),
+            dials: dial::Dials::default(),
+            todo: Vec::new(),
             unreaped: BTreeSet::new(),
             deaf: BTreeSet::new(),
             null: None,
@@ -252,34 +270,49 @@ impl Children {
             made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
             self.sockets.drain(&service);
         }
-        let null = match &self.null {
-            Some(null) => Arc::clone(null),
-            None => {
-                let file = std::fs::File::open("/dev/null");
-                let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
-                Arc::clone(self.null.insert(Arc::new(file.into())))
+        let null = self.null()?;
+        let ready = match start.spec.ready {
+            Ready::Fd(number) => {
+                let pipe = self.pipes.ensure(ctx, &service);
+                let why = |e| format!("cannot make the ready pipe of {service}: {}", plan::reason(&e));
+                Some((pipe.map_err(why)?, number))
             }
+            _ => None,
         };
         let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
         let slot = ctx.table.take(start.run).ok_or_else(full)?;
         let entry = self.services.entry(Arc::clone(&service)).or_default();
         entry.current = Some(start.run);
-        self.runs.insert(start.run, Run::new(Some(service), Some(slot), Life::Starting));
+        self.runs.insert(start.run, Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting));
         Ok(SpawnJob {
             setup: Arc::clone(&self.setup),
             start,
             table: ctx.table.clone(),
             slot,
             groups: self.groups.as_ref().ok().cloned(),
+            group_name: service,
             group: entry.group.clone(),
             null,
             output,
+            ready,
         })
+    }
+
+    fn null(&mut self) -> Result<Arc<OwnedFd>, String> {
+        if let Some(null) = &self.null {
+            return Ok(Arc::clone(null));
+        }
+        let file = std::fs::File::open("/dev/null");
+        let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
+        Ok(Arc::clone(self.null.insert(Arc::new(file.into()))))
     }
 
     /// A start came out of the pool.
     pub fn spawned(&mut self, ctx: &mut Ctx<'_>, done: SpawnDone, inputs: &mut Vec<Input>) {
         let run = done.run;
+        if run.is_command() {
+            return self.command_spawned(ctx, done, inputs);
+        }
         let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
         let result = match done.result {
             Ok(child) => {
@@ -329,6 +362,9 @@ impl Children {
             Err(_) => ctx.table.slot(slot).ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u)),
         };
         entry.end(ctx);
+        if run.is_command() {
+            return self.command_ended(ctx, run, end, inputs);
+        }
         inputs.push(Input::Exited { run, end, usage });
     }
 
@@ -356,7 +392,8 @@ impl Children {
 
     /// The run's end is on record and nothing of it is left.
     pub fn forget(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        self.probes.end(ctx, run);
+        self.await_end(ctx, run);
+        self.checks_end(ctx, run);
         self.deaf.remove(&run);
         if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting) {
             // The pool is about to write into its slot; the core forgets a run only after its start was told.
@@ -371,6 +408,7 @@ impl Children {
         {
             s.current = None;
             self.sockets.drain(service);
+            self.pipes.drain(service);
         }
         let Some(slot) = entry.slot else { return };
         let adopted = matches!(entry.life, Life::Adopted | Life::Failing);
@@ -384,8 +422,9 @@ impl Children {
     /// A service was removed from the config and is down.
     pub fn remove(&mut self, ctx: &mut Ctx<'_>, service: &str) {
         self.sockets.remove(ctx, &self.setup, service);
+        self.pipes.remove(ctx, service);
         let Some(entry) = self.services.remove(service) else { return };
-        if let Some(group) = entry.group {
+        for group in entry.group.into_iter().chain(entry.beside.into_values()) {
             // Children that were left on purpose keep their group.
             let _ = group.remove();
         }
@@ -402,31 +441,21 @@ impl Children {
         }
     }
 
-    /// Watches for readiness by port, until `await_end` or an answer, which `probed` tells.
-    pub fn await_port(&mut self, ctx: &mut Ctx<'_>, run: RunId, port: u16) {
-        self.probes.begin(ctx, run, port);
-    }
-
-    pub fn await_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        self.probes.end(ctx, run);
-    }
-
-    /// The descriptor of a connection attempt is ready.
-    pub fn probed(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
-        if self.probes.ready(ctx, run) {
-            inputs.push(Input::ReadySeen { run });
-        }
-    }
-
     /// When `tick` is to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        [self.probes.next_deadline(), self.deaf_until].into_iter().flatten().min()
+        let all =
+            [self.probes.next_deadline(), self.commands.next_deadline(), self.dials.next_deadline(), self.deaf_until];
+        all.into_iter().flatten().min()
     }
 
     /// Does what has become due.
-    pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
-        self.probes.tick(ctx);
+    pub fn tick(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
+        inputs.extend(self.probes.tick(ctx).into_iter().map(|run| Input::ReadySeen { run }));
+        self.commands_due(ctx, inputs);
+        for (run, result) in self.dials.tick(ctx) {
+            inputs.push(Input::Checked { run, what: Duty::Health, result });
+        }
         if self.deaf_until.is_some_and(|at| at <= ctx.now) {
             self.deaf_until = None;
             for run in core::mem::take(&mut self.deaf) {

@@ -3,9 +3,9 @@
 
 use super::envfile;
 use crate::base::ids::RunId;
-use crate::config::ServiceSpec;
+use crate::config::{IoClass, IoNice, ServiceSpec};
 use crate::core::StartError;
-use crate::sys::spawn::{Plan, SpawnError};
+use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
 use crate::sys::{rlimit, spawn, tree, user};
 use std::collections::BTreeMap;
@@ -85,6 +85,7 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         programs,
         argv: spec.command.iter().map(|a| text(a.as_bytes(), "`command`")).collect::<Result<_, _>>()?,
         envp: env.iter().map(|(k, v)| assignment(k, v)).collect::<Result<_, _>>()?,
+        pid_variables: spec.watchdog.iter().map(|_| c"WATCHDOG_PID".to_owned()).collect(),
         session: true,
         cwd: Some(text(cwd.as_os_str().as_bytes(), "`cwd`")?),
         umask: spec.umask.or(setup.umask),
@@ -93,9 +94,19 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         uid: change.map(|u| u.uid),
         gid: change.map(|u| u.gid),
         groups: change.map(|u| u.groups.clone()),
-        oom_score_adj: setup.oom_score_adj,
+        io_priority: spec.ionice.map(io_priority),
+        cpus: spec.cpus.iter().flat_map(|c| &c.0).flat_map(|(a, b)| usize::from(*a)..=usize::from(*b)).collect(),
+        oom_score_adj: spec.oom_score.or(setup.oom_score_adj),
         ..Plan::default()
     })
+}
+
+fn io_priority(io: IoNice) -> IoPriority {
+    match io.class {
+        IoClass::Realtime => IoPriority::Realtime(io.level),
+        IoClass::BestEffort => IoPriority::BestEffort(io.level),
+        IoClass::Idle => IoPriority::Idle,
+    }
 }
 
 fn refuse<T>(message: impl Into<String>) -> Result<T, StartError> {
@@ -154,6 +165,10 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
     env.insert("HOB_SOCKET".into(), setup.socket.clone().into_os_string());
     env.insert("HOB_RUN".into(), tree::run_variable(setup.home, ask.run).into());
     env.insert("HOB_SERVICE".into(), ask.service.into());
+    if let Some(watchdog) = ask.spec.watchdog {
+        env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
+        env.remove(OsString::from("WATCHDOG_PID").as_os_str());
+    }
     if let Some(address) = ask.notify {
         env.insert("NOTIFY_SOCKET".into(), address.into());
     }
@@ -302,6 +317,11 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
             message.push_str("; a script needs a first line such as #!/bin/sh");
         }
         ("set a resource limit", _) => message.push_str("; check `rlimits`: only root may raise a hard limit"),
+        ("set the oom score", _) => message.push_str("; only root may set an `oom_score` below that of hob"),
+        ("set the priority of its input and output", _) => {
+            message.push_str("; check `ionice`: only root may use \"realtime\"");
+        }
+        ("set its processors", _) => message.push_str("; check `cpus`: this machine may lack them"),
         ("set the niceness", _) => message.push_str("; only root may set a lower `nice`"),
         ("enter the folder" | "execute", _) if denied && spec.is_some_and(|s| s.user.is_some()) => {
             message.push_str("; `user` lacks the permission for it");

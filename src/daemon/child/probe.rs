@@ -1,16 +1,18 @@
-//! Readiness by port: connects to localhost until somebody answers. No thread and no tick: an attempt is a descriptor
-//! in the poll set, a pause a deadline.
+//! Readiness by port or socket: connects until somebody answers. No thread and no tick: an attempt is a descriptor in
+//! the poll set, a pause a deadline. A Unix socket answers at once or not at all.
 
 use super::Ctx;
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
 use crate::daemon::source::Source;
+use crate::sys::net;
 use core::time::Duration;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 /// The pause after a round of failed attempts, and what it doubles up to.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -24,9 +26,18 @@ pub(super) struct Probes {
     open: BTreeMap<RunId, Probe>,
 }
 
+/// Who is to answer.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// At localhost.
+    Port(u16),
+    /// A path, or `@name`.
+    Socket(PathBuf),
+}
+
 #[derive(Debug)]
 struct Probe {
-    port: u16,
+    target: Target,
     /// Which of the addresses comes next in this round.
     next: usize,
     attempt: Option<(TcpStream, Token)>,
@@ -36,11 +47,15 @@ struct Probe {
 }
 
 impl Probes {
-    pub(super) fn begin(&mut self, ctx: &mut Ctx<'_>, run: RunId, port: u16) {
+    /// Answers whether it is there already; then nothing has begun.
+    pub(super) fn begin(&mut self, ctx: &mut Ctx<'_>, run: RunId, target: Target) -> bool {
         self.end(ctx, run);
-        let mut probe = Probe { port, next: 0, attempt: None, pause: PAUSE_FIRST, due: ctx.now };
-        probe.go_on(ctx, run);
-        self.open.insert(run, probe);
+        let mut probe = Probe { target, next: 0, attempt: None, pause: PAUSE_FIRST, due: ctx.now };
+        let there = probe.go_on(ctx, run);
+        if !there {
+            self.open.insert(run, probe);
+        }
+        there
     }
 
     pub(super) fn end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
@@ -60,18 +75,25 @@ impl Probes {
                 return true;
             }
             (Ok(None), Err(e), _) if e.kind() == std::io::ErrorKind::NotConnected => {}
-            _ => probe.go_on(ctx, run),
+            _ => {
+                probe.go_on(ctx, run);
+            }
         }
         false
     }
 
-    /// Goes on where a pause has ended or an attempt took too long.
-    pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+    /// Goes on where a pause has ended or an attempt took too long. Answers the runs whose target has answered.
+    pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) -> Vec<RunId> {
+        let mut there = Vec::new();
         for (run, probe) in &mut self.open {
-            if probe.due <= ctx.now {
-                probe.go_on(ctx, *run);
+            if probe.due <= ctx.now && probe.go_on(ctx, *run) {
+                there.push(*run);
             }
         }
+        for run in &there {
+            self.end(ctx, *run);
+        }
+        there
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
@@ -80,22 +102,28 @@ impl Probes {
 }
 
 impl Probe {
-    /// Starts the next attempt of the round, or the pause after it.
-    fn go_on(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+    /// Starts the next attempt of the round, or the pause after it. Answers whether somebody is there already.
+    fn go_on(&mut self, ctx: &mut Ctx<'_>, run: RunId) -> bool {
         self.close(ctx);
-        while let Some(ip) = ADDRESSES.get(self.next) {
+        let port = match &self.target {
+            Target::Socket(path) if net::reach(path).is_ok() => return true,
+            Target::Socket(_) => None,
+            Target::Port(port) => Some(*port),
+        };
+        while let (Some(port), Some(ip)) = (port, ADDRESSES.get(self.next)) {
             self.next += 1;
-            let Ok(stream) = TcpStream::connect(SocketAddr::new(*ip, self.port)) else { continue };
+            let Ok(stream) = TcpStream::connect(SocketAddr::new(*ip, port)) else { continue };
             let added = ctx.sources.add(ctx.registry, stream.as_raw_fd(), Interest::WRITABLE, Source::Probe(run));
             if let Ok(token) = added {
                 self.attempt = Some((stream, token));
                 self.due = ctx.now + ATTEMPT;
-                return;
+                return false;
             }
         }
         self.next = 0;
         self.due = ctx.now + self.pause;
         self.pause = (self.pause * 2).min(PAUSE_LAST);
+        false
     }
 
     fn close(&mut self, ctx: &mut Ctx<'_>) {

@@ -12,7 +12,7 @@ use crate::sys::wait::{self, Adopted};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 
 impl Children {
     /// Sends a signal to the main process, or to every process of the run. A job, where there is one, belongs into the

@@ -69,6 +69,7 @@ fn unknown(labels: &[u8]) -> Vec<String> {
 /// Whether this program knows what to do with descriptors of this label.
 pub(in crate::daemon) fn knows(label: &str) -> bool {
     label.starts_with(child::notify_label("").as_str())
+        || label.starts_with(child::ready_label("").as_str())
         || capture::Capture::knows(label)
         || label == super::upgrade::LABEL
 }
@@ -92,7 +93,12 @@ mod tests {
 
     #[test]
     fn only_labels_that_nobody_knows_are_a_problem() {
-        assert!(knows("notify/web") && knows("upgrade") && !knows("session/9/terminal"));
+        assert!(
+            knows("notify/web")
+                && knows(&child::ready_label("web"))
+                && knows("upgrade")
+                && !knows("session/9/terminal")
+        );
         assert_eq!(unknown(b"notify/web\0session/9\0").len(), 1);
         let fd = labels(["notify/a", "x/y"].into_iter()).unwrap();
         assert_eq!(unknown(&memory::content(&fd).unwrap()), ["it does not know what is held as x/y"]);

@@ -202,7 +202,7 @@ fn kind(input: &Input) -> u8 {
         Input::Closed { .. } | Input::Lagged { .. } => 3,
         Input::Started { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,
-        Input::ReadySeen { .. } | Input::Notify { .. } => 6,
+        Input::ReadySeen { .. } | Input::Checked { .. } | Input::Notify { .. } => 6,
         Input::Output { .. } => 7,
         Input::ConfigRead { .. } => 8,
         Input::JournalBehind { .. } | Input::JournalFull { .. } => 9,

@@ -146,6 +146,8 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub names: Vec<String>,
+    /// Every service there is; then no names are given.
+    pub all: bool,
     /// Reply only when the end state is reached.
     pub wait: bool,
     /// How long to wait at most; the change goes on after that.

@@ -2,7 +2,7 @@
 
 use super::{Change, EventQuery, Kind, LogQuery, Method, Param, Params, Request};
 use crate::base::access::Access;
-use crate::protocol::rpc::RpcError;
+use crate::protocol::rpc::{Code, RpcError};
 
 const fn param(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, alias: None, kind, required: false, doc }
@@ -22,9 +22,12 @@ const SOME_SERVICES: Param = Param {
 };
 const SERVICES: Param =
     Param { required: false, doc: "the services: a list, or one name; all when absent", ..SOME_SERVICES };
+const THESE: Param = Param { required: false, ..SOME_SERVICES };
 const WAIT: Param = param("wait", Kind::Flag, "answer when the end state is reached, not at once (default true)");
 const TIMEOUT: Param = param("timeout", Kind::Duration, "how long to wait at most; the change goes on after that");
 const CHANGE: &[Param] = &[SOME_SERVICES, WAIT, TIMEOUT];
+const STOP: &[Param] =
+    &[THESE, WAIT, TIMEOUT, param("all", Kind::Flag, "every service, instead of names (default false)")];
 const LINES: Param = param("lines", Kind::Count, "how many of the last lines (default 50)");
 const FOLLOW: Param = param("follow", Kind::Flag, "go on with what is written from now on (default false)");
 const KINDS: Param =
@@ -167,10 +170,10 @@ pub const METHODS: &[Method] = &[
         aliases: &[],
         access: Access::Operate,
         mutating: true,
-        params: CHANGE,
+        params: STOP,
         result: CHANGED,
         doc: "Stops services, and what requires them first.",
-        decode: |p| Ok(Request::ServiceStop(change(p)?)),
+        decode: stop,
     },
     Method {
         name: "service.restart",
@@ -289,7 +292,20 @@ pub const METHODS: &[Method] = &[
 ];
 
 fn change(p: &Params<'_>) -> Result<Change, RpcError> {
-    Ok(Change { names: p.names("names")?, wait: p.flag("wait", true)?, timeout: p.duration("timeout")? })
+    Ok(Change { names: p.names("names")?, all: false, wait: p.flag("wait", true)?, timeout: p.duration("timeout")? })
+}
+
+/// Some by name or all of them, but never all because a name was forgotten.
+fn stop(p: &Params<'_>) -> Result<Request, RpcError> {
+    let change = Change { all: p.flag("all", false)?, ..change(p)? };
+    match (change.all, change.names.is_empty()) {
+        (true, true) | (false, false) => Ok(Request::ServiceStop(change)),
+        (true, false) => Err(RpcError::new(Code::InvalidParams, "service.stop takes names or all, not both")),
+        (false, true) => {
+            Err(RpcError::new(Code::InvalidParams, "service.stop needs names")
+                .hint("or \"all\": true for every service"))
+        }
+    }
 }
 
 fn service_logs(p: &Params<'_>) -> Result<Request, RpcError> {

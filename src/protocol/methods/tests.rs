@@ -65,6 +65,7 @@ fn calls_without_params() {
 fn params_by_name_and_by_position() {
     let want = Request::ServiceStart(Change {
         names: vec!["web".into()],
+        all: false,
         wait: false,
         timeout: Some(Duration::from_millis(1500)),
     });
@@ -77,7 +78,8 @@ fn params_by_name_and_by_position() {
     ] {
         assert_eq!(call("service.start", params).request, want, "{params}");
     }
-    let whole = Request::ServiceStop(Change { names: vec!["a".into(), "b".into()], wait: true, timeout: None });
+    let whole =
+        Request::ServiceStop(Change { names: vec!["a".into(), "b".into()], all: false, wait: true, timeout: None });
     assert_eq!(call("service.stop", r#"{"names":["a","b"],"wait":null}"#).request, whole);
     let logs = LogQuery { names: vec!["a".into()], lines: 50, follow: true, from: vec![("a".into(), 77)] };
     let params = r#"{"names":"a","follow":true,"from":{"a":77}}"#;
@@ -118,7 +120,8 @@ fn what_does_not_fit_is_explained() {
         ("service.get", r#"{"name":7}"#, "name of service.get is a text that is not empty, not 7 | "),
         ("service.get", r#"{"nmae":"web"}"#, r#"service.get has no param "nmae" | did you mean name?"#),
         ("service.get", r#"["a","b"]"#, "service.get takes 1 params at most | "),
-        ("service.stop", r#"{"names":[]}"#, "service.stop needs names | names: the services: a list, or one name"),
+        ("service.stop", r#"{"names":[]}"#, r#"service.stop needs names | or "all": true for every service"#),
+        ("service.stop", r#"{"all":true,"names":["a"]}"#, "service.stop takes names or all, not both | "),
         ("service.stop", r#"[""]"#, r#"names of service.stop is a name or a list of names, not "" | "#),
         ("service.stop", r#"[[1]]"#, "names of service.stop is a name or a list of names, not [1] | "),
         ("service.stop", r#"[{"a":1}]"#, r#"names of service.stop is a name or a list of names, not {"a":1} | "#),

@@ -95,6 +95,18 @@ pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
+/// Whether somebody listens at `path` (`@name`: an abstract one) and takes connections now. Does not wait.
+///
+/// # Errors
+/// `WouldBlock` when the listener's queue is full; else as [`connect`].
+pub fn reach(path: &Path) -> io::Result<()> {
+    let addr = if is_abstract(path) { Addr::abstract_name(path)? } else { Addr::to_connect(path)? };
+    let stream = UnixStream::from(socket()?);
+    stream.set_nonblocking(true)?;
+    // SAFETY: the address is valid for its length during the call; the descriptor is open.
+    check(unsafe { libc::connect(stream.as_raw_fd(), addr.as_ptr(), addr.len()) }).map(drop)
+}
+
 /// Accepts one connection; the stream does not block and is closed on exec.
 ///
 /// # Errors

@@ -1,13 +1,15 @@
 //! Real children with a real table, poll set and control groups; the pool's jobs are run in place, the test process is
 //! keeper and daemon in one.
 
+mod checks;
+mod ready;
 mod takeover;
 mod trees;
 mod words;
 
 use super::*;
 use crate::config::{Ready, ServiceSpec};
-use crate::core::Survivor;
+use crate::core::{Await, Survivor};
 use crate::sys::clock;
 use mio::{Events, Poll};
 use std::io::Read;
@@ -140,6 +142,9 @@ impl Lab {
                 Some(Source::Child(run)) => self.with(|c, ctx, inputs| c.readable(ctx, run, inputs)),
                 Some(Source::Tree(run)) => self.with(|c, ctx, inputs| c.tree_changed(ctx, run, inputs)),
                 Some(Source::Probe(run)) => self.with(|c, ctx, inputs| c.probed(ctx, run, inputs)),
+                Some(Source::Dial(run)) => self.with(|c, ctx, inputs| c.dialled(ctx, run, inputs)),
+                Some(Source::Ready(service)) => self.with(|c, _, inputs| c.ready_written(&service, inputs)),
+                Some(Source::Words(id)) => self.with(|c, _, _| c.said(id)),
                 Some(Source::Notify(service)) => {
                     while let Some(input) = self.children.notified(&self.table, &service) {
                         self.inputs.push(input);
@@ -149,7 +154,25 @@ impl Lab {
                 _ => {}
             }
         }
-        self.with(|c, ctx, _| c.tick(ctx));
+        self.with(|c, ctx, inputs| c.tick(ctx, inputs));
+        self.todo();
+    }
+
+    /// What the pool would do.
+    fn todo(&mut self) {
+        for todo in self.children.todo() {
+            match todo {
+                Todo::Spawn(job) => {
+                    let done = job.run();
+                    self.with(|c, ctx, inputs| c.spawned(ctx, done, inputs));
+                }
+                Todo::Sweep(job) => self.pool(Some(job)),
+            }
+        }
+    }
+
+    fn await_ready(&mut self, run: RunId, what: Await) {
+        self.with(|c, ctx, inputs| c.await_ready(ctx, run, what, inputs));
     }
 
     /// Turns until an input answers, taking those before it out.
@@ -341,7 +364,7 @@ fn a_port_is_ready_when_somebody_answers() {
     let address = free.local_addr().unwrap();
     drop(free);
     let run = RunId(9);
-    lab.with(|c, ctx, _| c.await_port(ctx, run, address.port()));
+    lab.await_ready(run, Await::Port(address.port()));
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(200) {
         lab.turn();
@@ -353,9 +376,9 @@ fn a_port_is_ready_when_somebody_answers() {
     drop(listener);
     let Ok(six) = std::net::TcpListener::bind("[::1]:0") else { return };
     let port = six.local_addr().unwrap().port();
-    lab.with(|c, ctx, _| c.await_port(ctx, run, port));
+    lab.await_ready(run, Await::Port(port));
     lab.until(|i| matches!(i, Input::ReadySeen { .. }).then_some(()));
-    lab.with(|c, ctx, _| c.await_port(ctx, run, 1));
+    lab.await_ready(run, Await::Port(1));
     lab.with(|c, ctx, _| c.await_end(ctx, run));
     assert_eq!(lab.children.next_deadline(), None);
 }

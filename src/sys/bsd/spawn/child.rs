@@ -4,6 +4,7 @@
 use super::super::table::StartWords;
 use super::super::{rlimit, signals};
 use super::{Plan, move_up, own};
+use crate::sys::plan::PidVariable;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -29,6 +30,7 @@ pub(super) struct Job<'a> {
     program: Option<(OwnedFd, CString)>,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
+    pid_variables: Vec<PidVariable>,
     limits: Vec<(libc::c_int, libc::rlimit)>,
     groups: Option<(libc::c_int, Vec<libc::gid_t>)>,
     /// Where each source of `plan.fds` lies after it was moved out of the way.
@@ -52,6 +54,9 @@ impl<'a> Job<'a> {
             let ends = std::iter::once(ptr::null());
             list.iter().map(|c| c.as_ptr()).chain(ends).collect::<Vec<_>>()
         };
+        let pid_variables: Vec<PidVariable> = plan.pid_variables.iter().map(|n| PidVariable::new(n)).collect();
+        let mut envp = pointers(&plan.envp);
+        envp.splice(plan.envp.len()..plan.envp.len(), pid_variables.iter().map(PidVariable::as_ptr));
         let highest = plan.fds.iter().map(|(_, target)| *target).max().unwrap_or(2).max(2);
         let above = highest.saturating_add(1);
         let program = plan.program_fd.map(|fd| Ok::<_, io::Error>((move_up(fd, above)?, own::program_path(fd)?)));
@@ -64,7 +69,8 @@ impl<'a> Job<'a> {
             programs: plan.programs.iter().map(|c| c.as_ptr()).collect(),
             program: program.transpose()?,
             argv: pointers(&plan.argv),
-            envp: pointers(&plan.envp),
+            envp,
+            pid_variables,
             limits: plan.rlimits.iter().map(limit).collect(),
             groups: plan.groups.as_ref().map(|list| group_list(list, plan.gid)),
             moved: plan.fds.iter().map(|(source, _)| Cell::new(*source)).collect(),
@@ -107,6 +113,16 @@ impl<'a> Job<'a> {
 
     fn steps(&self) -> Step<Infallible> {
         let plan = self.plan;
+        if plan.io_priority.is_some() {
+            return Err(Failed { step: 12, errno: libc::ENOTSUP, which: 0 });
+        }
+        if !plan.cpus.is_empty() {
+            return Err(Failed { step: 13, errno: libc::ENOTSUP, which: 0 });
+        }
+        for variable in &self.pid_variables {
+            // SAFETY: a plain call that cannot fail.
+            variable.set(u32::try_from(unsafe { libc::getpid() }).unwrap_or(0));
+        }
         if plan.oom_score_adj.is_some() {
             step(1, Err::<(), _>(libc::ENOTSUP))?;
         }

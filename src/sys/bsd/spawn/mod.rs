@@ -8,7 +8,7 @@
 mod child;
 pub mod own;
 
-pub use crate::sys::plan::{Child, Plan, SpawnError, candidates, error_in};
+pub use crate::sys::plan::{Child, IoPriority, Plan, SpawnError, candidates, error_in};
 
 use super::table::{RunTable, Slot, StartWords};
 use super::wait;

@@ -4,7 +4,8 @@
 
 use super::super::table::StartWords;
 use super::clone::Way;
-use super::{Plan, STEPS};
+use super::{IoPriority, Plan, STEPS};
+use crate::sys::plan::PidVariable;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -32,7 +33,10 @@ pub(super) struct Job<'a> {
     programs: Vec<*const libc::c_char>,
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
+    pid_variables: Vec<PidVariable>,
     oom_score_adj: Option<String>,
+    /// The mask of processors, in words as the kernel has it.
+    cpus: Vec<libc::c_ulong>,
     /// Where each source of `plan.fds` lies after it was moved out of the way.
     moved: Vec<Cell<RawFd>>,
     /// Lowest number above all targets.
@@ -53,6 +57,9 @@ impl<'a> Job<'a> {
             let ends = std::iter::once(ptr::null());
             list.iter().map(|c| c.as_ptr()).chain(ends).collect::<Vec<_>>()
         };
+        let pid_variables: Vec<PidVariable> = plan.pid_variables.iter().map(|n| PidVariable::new(n)).collect();
+        let mut envp = pointers(&plan.envp);
+        envp.splice(plan.envp.len()..plan.envp.len(), pid_variables.iter().map(PidVariable::as_ptr));
         let highest = plan.fds.iter().map(|(_, target)| *target).max().unwrap_or(2).max(2);
         Job {
             plan,
@@ -60,8 +67,10 @@ impl<'a> Job<'a> {
             way,
             programs: plan.programs.iter().map(|c| c.as_ptr()).collect(),
             argv: pointers(&plan.argv),
-            envp: pointers(&plan.envp),
+            envp,
+            pid_variables,
             oom_score_adj: plan.oom_score_adj.map(|n| n.to_string()),
+            cpus: mask(&plan.cpus),
             moved: plan.fds.iter().map(|(source, _)| Cell::new(*source)).collect(),
             above: highest.saturating_add(1),
         }
@@ -98,6 +107,11 @@ impl<'a> Job<'a> {
             // SAFETY: a plain call; 0 and 0 mean this process.
             step(4, answer(unsafe { libc::syscall(libc::SYS_setpriority, 0, 0, nice) }))?;
         }
+        self.share_of_machine()?;
+        for variable in &self.pid_variables {
+            // SAFETY: a plain call that cannot fail.
+            variable.set(u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0));
+        }
         let program_fd = self.descriptors()?;
         self.rlimits()?;
         self.ids()?;
@@ -107,6 +121,25 @@ impl<'a> Job<'a> {
         }
         unblock();
         self.execute(program_fd)
+    }
+
+    fn share_of_machine(&self) -> Step<()> {
+        if let Some(priority) = self.plan.io_priority {
+            let (class, level) = match priority {
+                IoPriority::Realtime(level) => (1, level),
+                IoPriority::BestEffort(level) => (2, level),
+                IoPriority::Idle => (3, 0),
+            };
+            let value = class << 13 | libc::c_int::from(level);
+            // SAFETY: a plain call; 1 and 0 mean this process.
+            step(12, answer(unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, value) }))?;
+        }
+        if !self.cpus.is_empty() {
+            let (bytes, mask) = (size_of_val(self.cpus.as_slice()), self.cpus.as_ptr());
+            // SAFETY: the kernel reads so many bytes of the mask; 0 means this process.
+            step(13, answer(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, mask) }))?;
+        }
+        Ok(())
     }
 
     /// SIGPIPE is ignored in this program but not in its children. Handlers of the parent would run in its memory.
@@ -209,7 +242,19 @@ impl<'a> Job<'a> {
     }
 }
 
-const _: () = assert!(STEPS.len() == 12);
+const _: () = assert!(STEPS.len() == 14);
+
+fn mask(cpus: &[usize]) -> Vec<libc::c_ulong> {
+    const BITS: usize = libc::c_ulong::BITS as usize;
+    let words = cpus.iter().max().map_or(0, |last| last / BITS + 1);
+    let mut mask = vec![0; words];
+    for cpu in cpus {
+        if let Some(word) = mask.get_mut(cpu / BITS) {
+            *word |= 1 << (cpu % BITS);
+        }
+    }
+    mask
+}
 
 /// Lets signals in again, now that no handler of the parent is left.
 fn unblock() {

@@ -1,0 +1,77 @@
+//! What is known about a run, and what that means for those that need it.
+
+use crate::check::Check;
+use hob::base::ids::RunId;
+use hob::config::{Condition, ServiceSpec};
+use std::sync::Arc;
+
+/// What a core has been told about a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub service: Arc<str>,
+    pub spec: Arc<ServiceSpec>,
+    /// The daemon that ordered the start, and the how manieth start of all it was.
+    pub epoch: u64,
+    pub order: u64,
+    pub begun: u64,
+    /// When `Started` is delivered.
+    pub told_at: u64,
+    pub started: bool,
+    pub ready_at: Option<u64>,
+    /// A health check was passed, and so many failed since the last that was, by this daemon.
+    pub healthy: bool,
+    pub fails: u32,
+    /// It was called unhealthy.
+    pub faulty: bool,
+    /// When it said last that it lives.
+    pub pinged_at: u64,
+    /// The end of the main process, or of a start that failed.
+    pub over: bool,
+    pub clean: bool,
+    /// hob sent it a signal to end.
+    pub stopped: bool,
+    pub forgotten: bool,
+    /// Of an earlier keeper.
+    pub orphan: bool,
+    /// Its record was lost, so that nobody can know whose it is.
+    pub unrecorded: bool,
+    /// Records were lost after it was over, so its number may be given again.
+    pub reusable: bool,
+}
+
+impl Check {
+    pub fn reached(&self, need: &str, condition: Condition) -> bool {
+        let latest = self.runs.values().filter(|r| *r.service == *need).max_by_key(|r| r.order);
+        let Some(run) = latest else { return false };
+        let up = run.started && !run.over;
+        match condition {
+            Condition::Finished if run.over => {
+                run.clean && self.may_finish.contains(need) || self.may_fail.contains(need)
+            }
+            Condition::Finished => false,
+            Condition::Succeeded => run.over && run.clean && self.may_finish.contains(need),
+            _ if run.over && condition <= Condition::Ready => run.clean && self.may_finish.contains(need),
+            Condition::Started => up,
+            Condition::Ready => up && run.ready_at.is_some(),
+            Condition::Healthy => {
+                let asked = self.config.services.get(need).is_some_and(|s| s.health.is_some());
+                up && run.ready_at.is_some() && (run.healthy || !asked)
+            }
+        }
+    }
+
+    /// Whoever is called unhealthy has failed often enough in a row.
+    pub fn unhealthy(&mut self, line: &str) -> Result<(), String> {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let run = event["run"].as_u64().and_then(|n| self.runs.get_mut(&RunId(n)));
+        let Some(run) = run else { return Err(format!("health: of no run: {line}")) };
+        let retries = self.config.services.get(&*run.service).and_then(|s| s.health.as_ref()).map(|h| h.retries);
+        match retries {
+            Some(retries) if run.fails >= retries => {
+                run.faulty = true;
+                Ok(())
+            }
+            _ => Err(format!("health: {} failed {} times, and {retries:?} are allowed", run.service, run.fails)),
+        }
+    }
+}

@@ -104,6 +104,8 @@ pub struct Boot {
     pub daemon_pid: u32,
     /// Counts the daemons of this keeper from 1.
     pub generation: u32,
+    /// How many of those before have died.
+    pub deaths: u32,
     /// Identity of keeper and boot: a shutdown record of another keeper is void.
     pub keeper_key: String,
     pub version: &'static str,

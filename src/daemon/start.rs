@@ -221,6 +221,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         keeper_pid: handover.keeper_pid,
         daemon_pid: std::process::id(),
         generation: handover.generation,
+        deaths: marks.deaths(handover.generation),
         keeper_key: keeper_key(&handover.table),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,

@@ -42,6 +42,7 @@ impl Daemon {
         self.end_turn();
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
+        self.life.marks.leave();
         tell(&mut self.gear.link);
         self.gear.link.flush_within(LAST_WORDS);
     }

@@ -10,9 +10,11 @@ use crate::sys::table::RunTable;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-/// Spare words of the header: what the daemon is at, and the stages that daemons in safe mode died in.
+/// Spare words of the header: what the daemon is at, the stages that daemons in safe mode died in, and the next.
 const AT: usize = 0;
 const DIED_IN: usize = 1;
+/// How many daemons of this keeper have ended on purpose.
+const LEFT: usize = 2;
 
 /// The variable that makes daemons abort.
 pub const FAULT: &str = "HOB_FAULT";
@@ -102,6 +104,17 @@ impl Marks {
         if self.safe {
             self.store(DIED_IN, self.load(DIED_IN) & !bit(stage));
         }
+    }
+
+    /// This daemon ends for another one, as it should.
+    pub fn leave(&self) {
+        self.store(LEFT, self.load(LEFT) + 1);
+    }
+
+    /// How many of the daemons before this one, of `generation`, have died.
+    #[must_use]
+    pub fn deaths(&self, generation: u32) -> u32 {
+        generation.saturating_sub(1).saturating_sub(u32::try_from(self.load(LEFT)).unwrap_or(u32::MAX))
     }
 
     /// A record of the journal is read.
@@ -252,6 +265,9 @@ mod tests {
         assert!(!second.enter(Stage::Config), "the first one never left it");
         let _ = Marks::new(table.clone(), false, 9);
         assert!(marks(&table, true).enter(Stage::Config), "an ordinary daemon forgets it");
+        assert_eq!(second.deaths(3), 2);
+        second.leave();
+        assert_eq!(first.deaths(4), 2, "one of three has ended on purpose");
     }
 
     #[test]

@@ -148,6 +148,31 @@ fn a_broken_program_leaves_the_old_one_running() {
 }
 
 #[test]
+fn the_command_that_hob_is_run_for_goes_on_and_is_heard_whole() {
+    let home = Home::new("{}");
+    let (socket, out) = (home.path("sock"), home.path("out"));
+    let script = "i=0; until test -e $0; do i=$((i+1)); echo $i; sleep 0.005; done; exit 7";
+    let go = home.path("go");
+    let mut run = home.bare_command(&["run", "--socket"]);
+    run.arg(&socket).args(["--", "sh", "-c", script]).arg(&go);
+    run.stdin(Stdio::null()).stdout(fs::File::create(&out).unwrap());
+    run.stderr(fs::File::create(home.path("stderr")).unwrap());
+    let mut run = run.spawn().unwrap();
+    wait("hob answers", || home.bare_command(&["ping", "--socket"]).arg(&socket).output().unwrap().status.success());
+    for name in ["one", "two", "three"] {
+        let program = copy(&home, name);
+        let told = home.bare_command(&["upgrade", "--socket"]).arg(&socket).arg("--binary").arg(&program).output();
+        assert!(told.unwrap().status.success(), "{}", home.read("stderr"));
+        assert_eq!(exe(run.id()), program);
+    }
+    fs::write(&go, "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(7), "its code is hob's");
+    let heard = home.read("out");
+    assert!(heard.lines().zip(1..).all(|(line, n)| line.parse() == Ok(n)), "a line is lost or doubled");
+    assert!(!home.read("stderr").contains("the config has errors"), "{}", home.read("stderr"));
+}
+
+#[test]
 fn a_replaced_file_is_taken_by_a_signal_and_kills_in_the_middle_lose_nothing() {
     let mut home = Home::new(&counting());
     let own = copy(&home, "hob");

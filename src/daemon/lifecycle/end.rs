@@ -42,6 +42,10 @@ impl Daemon {
         self.end_turn();
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
+        if let Some(copy) = &mut self.copy {
+            // The log grows no more, so that this ends, and nothing is heard twice.
+            copy.finish(LAST_WORDS, || sys::clock::now().mono);
+        }
         self.life.marks.leave();
         tell(&mut self.gear.link);
         self.gear.link.flush_within(LAST_WORDS);

@@ -101,8 +101,11 @@ impl Reading<'_> {
                 return wrong;
             }
         }
-        let config =
-            if boot.safe.is_some() || self.trial() { read_config(&self.paths.config) } else { self.first(&copy, gear) };
+        let config = match boot.safe.is_some() || self.trial() {
+            true if self.main && !self.paths.config.exists() => Ok(Config::default()),
+            true => read_config(&self.paths.config),
+            false => self.first(&copy, gear),
+        };
         match config {
             Ok(config) => boot.config = config,
             Err(errors) => {

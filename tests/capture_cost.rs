@@ -3,7 +3,7 @@
 // Helpers of a test fail as loudly as the test, and its figures are to be seen.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use hob::config::{Level, LogSpec};
+use hob::config::{Level, ServiceSpec};
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job, Turned};
 use hob::daemon::source::{Source, Sources};
@@ -48,6 +48,9 @@ impl Host for Shell {
     fn files(&mut self, job: Job) {
         self.lane.send(job).unwrap();
     }
+    fn bulk(&mut self, job: Job) {
+        self.lane.send(job).unwrap();
+    }
     fn watch(&mut self, name: &Arc<str>, pipe: BorrowedFd<'_>) -> io::Result<Token> {
         let source = Source::Output(Arc::clone(name));
         self.sources.add(self.poll.registry(), pipe.as_raw_fd(), Interest::READABLE, source)
@@ -87,7 +90,7 @@ fn daemon() {
     let mut shell = Shell { poll, sources, lane };
     let mut capture = Capture::new(Path::new(dir).join("logs"), Arc::new(Memory::default()), None);
     let _ = capture.adopt("out/web", vec![open(read, false), open(write, true)]);
-    capture.spec("web", &LogSpec { max_size: 10_000_000, max_files: 5 });
+    capture.spec("web", &ServiceSpec::default(), clock::now(), &mut shell);
     capture.start(clock::now(), &mut shell).unwrap();
     let mut events = Events::with_capacity(64);
     loop {

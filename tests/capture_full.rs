@@ -6,7 +6,7 @@
 
 use hob::base::ids::RunId;
 use hob::base::time::{Mono, Now, Wall};
-use hob::config::{Level, LogSpec};
+use hob::config::{Level, LogSpec, ServiceSpec};
 use hob::core::Input;
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::source::hash;
@@ -55,6 +55,9 @@ impl Host for Shell {
     fn files(&mut self, job: Job) {
         self.jobs.push_back(job);
     }
+    fn bulk(&mut self, job: Job) {
+        self.jobs.push_back(job);
+    }
     fn watch(&mut self, _: &Arc<str>, _: BorrowedFd<'_>) -> io::Result<Token> {
         self.watched += 1;
         Ok(Token(self.watched))
@@ -85,7 +88,10 @@ struct Lab {
     clock: u64,
 }
 
-const SPEC: LogSpec = LogSpec { max_size: 1_000_000, max_files: 2 };
+fn spec(max_size: u64, max_files: u32) -> ServiceSpec {
+    let log = LogSpec { max_size, max_files, ..LogSpec::DEFAULT };
+    ServiceSpec { log, ..ServiceSpec::default() }
+}
 
 impl Lab {
     fn new(dir: &Path) -> Lab {
@@ -101,7 +107,7 @@ impl Lab {
     }
 
     fn service(&mut self, name: &str) -> File {
-        let write = self.capture.ensure(&name.into(), &SPEC, &mut self.shell).unwrap();
+        let [write, _] = self.capture.ensure(&name.into(), &spec(1_000_000, 2), &mut self.shell).unwrap();
         File::from(write.try_clone().unwrap())
     }
 
@@ -200,6 +206,51 @@ fn a_full_disk_drops_output_counts_it_and_says_so() {
     assert_eq!(share.end(), Some(text.len() as u64));
 }
 
+#[test]
+fn logs_leave_a_part_of_the_disk_free_and_go_on_by_themselves() {
+    let mut temp = Temp::new();
+    if !temp.mount("size=4m") {
+        println!("SKIPPED: a small file system cannot be mounted here");
+        return;
+    }
+    for stamped in [false, true] {
+        let mut lab = Lab::new(&temp.path);
+        let log = LogSpec { timestamps: stamped, ..LogSpec::DEFAULT };
+        let spec = ServiceSpec { log, ..ServiceSpec::default() };
+        let name: Arc<str> = if stamped { "lines" } else { "raw" }.into();
+        let [write, _] = lab.capture.ensure(&name, &spec, &mut lab.shell).unwrap();
+        let mut pipe = File::from(write.try_clone().unwrap());
+        pipe.write_all(b"first\n").unwrap();
+        lab.readable(&name);
+        let ballast = temp.path.join("ballast");
+        let mut file = File::create(&ballast).unwrap();
+        while logfile_space(&file) > 100_000 {
+            file.write_all(&[0; 4096]).unwrap();
+        }
+        lab.clock += 2000;
+        for _ in 0..50 {
+            pipe.write_all(&b"0123456789abcde\n".repeat(1000)).unwrap();
+            lab.readable(&name);
+        }
+        assert!(logfile_space(&file) > 90_000, "a 32nd of the disk stays free");
+        let said = lab.shell.lines.iter().filter(|(_, l)| l.contains("of the disk are free")).count();
+        assert_eq!(said, 1, "{:?}", lab.shell.lines);
+        drop(file);
+        std::fs::remove_file(&ballast).unwrap();
+        lab.clock += 2000;
+        pipe.write_all(b"there is room again\n").unwrap();
+        lab.readable(&name);
+        let text = lab.log(&name);
+        assert!(text.contains("[hob: 800000 bytes dropped]\n"), "{text}");
+        assert!(text.ends_with("there is room again\n"), "{text}");
+        assert_eq!(text.lines().count(), 3);
+    }
+}
+
+fn logfile_space(file: &File) -> u64 {
+    hob::sys::file::free_bytes(file).unwrap()
+}
+
 /// Not a test: needs a file size limit, which cannot be taken back.
 #[test]
 #[ignore = "the process that a_file_size_limit_is_an_error_and_no_death starts"]
@@ -217,7 +268,7 @@ fn past_the_limit() {
     lab.capture.pump(lab.now(), &mut lab.shell);
     assert!(matches!(lab.work()[..], [Input::Output { run: RunId(1), .. }]));
     // Files may have 100 KiB. A smaller cap lets it go on in the next one.
-    lab.capture.ensure(&"web".into(), &LogSpec { max_size: 50_000, max_files: 9 }, &mut lab.shell).unwrap();
+    lab.capture.ensure(&"web".into(), &spec(50_000, 9), &mut lab.shell).unwrap();
     lab.readable("web");
     pipe.write_all(b"\nnext\n").unwrap();
     lab.readable("web");
@@ -245,7 +296,10 @@ fn a_pipe_is_made_once_held_and_goes_when_it_is_empty() {
     let mut lab = Lab::new(&temp.path);
     let name: Arc<str> = "web".into();
     lab.shell.refuse = true;
-    assert!(lab.capture.ensure(&name, &SPEC, &mut lab.shell).is_err(), "a start waits until the keeper holds its pipe");
+    assert!(
+        lab.capture.ensure(&name, &spec(1_000_000, 2), &mut lab.shell).is_err(),
+        "a start waits until the keeper holds its pipe"
+    );
     assert_eq!(lab.shell.watched, 0);
     lab.shell.refuse = false;
     let mut pipe = lab.service("web");

@@ -5,7 +5,7 @@
 
 use hob::base::ids::RunId;
 use hob::base::time::Now;
-use hob::config::{Level, LogSpec};
+use hob::config::{Level, LogSpec, ServiceSpec};
 use hob::daemon::capture::desk::Words;
 use hob::daemon::capture::{Capture, Host, Job};
 use hob::daemon::source::{Source, Sources};
@@ -61,6 +61,9 @@ impl Host for Shell {
     fn files(&mut self, job: Job) {
         self.jobs.push(job);
     }
+    fn bulk(&mut self, job: Job) {
+        self.jobs.push(job);
+    }
     fn watch(&mut self, name: &Arc<str>, pipe: BorrowedFd<'_>) -> io::Result<Token> {
         let source = Source::Output(Arc::clone(name));
         self.sources.add(self.poll.registry(), pipe.as_raw_fd(), Interest::READABLE, source)
@@ -103,7 +106,8 @@ fn daemon() {
     }
     let mut shell = Shell { poll: Poll::new().unwrap(), sources: Sources::default(), jobs: Vec::new() };
     for i in 0..SERVICES {
-        capture.spec(&name(i), &LogSpec { max_size: MAX_SIZE as u64, max_files: 2000 });
+        let log = LogSpec { max_size: MAX_SIZE as u64, max_files: 2000, ..LogSpec::DEFAULT };
+        capture.spec(&name(i), &ServiceSpec { log, ..ServiceSpec::default() }, clock::now(), &mut shell);
     }
     capture.start(clock::now(), &mut shell).unwrap();
     let mut events = Events::with_capacity(64);

@@ -118,7 +118,7 @@ fn ten_thousand_services_in_a_row_are_a_config_and_in_a_ring_an_error() {
 const RICH: &str = r#"{
   "daemon": {
     "heartbeat": "0s", "shutdown_timeout": "1m30s", "nice": -5,
-    "log": {"level": "trace", "max_size": "1MiB", "max_files": 2},
+    "log": {"level": "trace", "format": "json", "max_size": "1MiB", "max_files": 2},
     "access": [{"user": "alice", "level": "read"}, {"group": 100, "level": "admin"}],
   },
   "services": {
@@ -132,7 +132,9 @@ const RICH: &str = r#"{
       "health": {"http": "http://localhost/up?x=1", "every": "1m", "timeout": "500ms", "retries": 7},
       "requires": ["a.b", {"name": "c", "condition": "started"}], "wants": [{"name": "c", "condition": "ready"}],
       "after": ["c"], "stop_signal": "sigint", "stop_timeout": "1ms", "leave_children": true,
-      "log": {"max_size": "4.096kB", "max_files": 1},
+      "log": {"max_size": "4.096kB", "max_files": 1, "max_age": "30d", "compress": true, "timestamps": true,
+              "rate": "1500kB/s", "streams": "split"},
+      "secrets": ["B2", "TOKEN"],
     },
     "c": {"command": ["c"], "ready": {"port": 1}, "stop_signal": "USR1", "health": {"tcp": "[::1]:80"}},
     "d": {"command": ["d"], "ready": "notify", "restart": "never", "stop_signal": 40, "health": {"command": "true"},
@@ -142,7 +144,8 @@ const RICH: &str = r#"{
     "g": {"command": ["g"], "ready": {"command": ["x", "y"]}, "watchdog": "1m30s",
           "requires": [{"name": "h", "condition": "succeeded"}], "after": [{"name": "d", "condition": "finished"}]},
     "h": {"command": ["h"], "oneshot": true, "ionice": "realtime", "oom_score": 7, "cpus": "5,0-1,2"},
-    "i": {"command": ["i"], "ionice": "idle"},
+    "i": {"command": ["i"], "ionice": "idle", "stop_command": "x", "reload_signal": "USR1"},
+    "j": {"command": ["j"], "on_daemon_death": "stop", "reload_command": ["x", "y"]},
   },
 }"#;
 
@@ -166,7 +169,7 @@ fn the_effective_config_reads_back_to_itself() {
         r#""access":[{"user":"alice","level":"read"},{"group":"100","level":"admin"}]"#,
         r#""rlimits":{"as":{"soft":1073741824,"hard":"unlimited"},"core":"unlimited","nofile":1024}"#,
         r#""requires":["a.b",{"name":"c","condition":"started"}],"wants":["c"]"#,
-        r#""stop_signal":"SIGINT","stop_timeout":"1ms""#,
+        r#""stop_signal":"SIGINT","stop_command":null,"stop_timeout":"1ms""#,
         r#""stop_signal":10,"#,
         r#""umask":"027""#,
         r#""health":{"http":"http://localhost:80/up?x=1","every":"1m","timeout":"500ms","retries":7}"#,
@@ -175,6 +178,8 @@ fn the_effective_config_reads_back_to_itself() {
         r#""ionice":"realtime:4","oom_score":7,"cpus":"0-2,5""#,
         r#""max_size":"4KiB""#,
         r#""window":"2d""#,
+        r#""rate":"1500kB/s""#,
+        r#""secrets":["B2","TOKEN"]"#,
     ] {
         assert!(json.contains(part), "{part} in {json}");
     }

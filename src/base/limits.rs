@@ -39,6 +39,16 @@ pub const EVENT_FILTERS_MAX: usize = 256;
 pub const CAPTURE_TURN: usize = 1024 * 1024;
 /// A line longer than this may be cut at a rotation.
 pub const LINE_MAX: usize = 64 * 1024;
+/// A longer line, or one that is unfinished for so long, is taken as it is where lines are processed, and continued.
+pub const LINE_HELD_MAX: usize = 8 * 1024;
+pub const LINE_HELD: Duration = Duration::from_secs(1);
+/// Secrets of one service, and bytes of a value: a shorter one cannot be masked, a longer one is masked up to here.
+pub const SECRETS_MAX: usize = 64;
+pub const SECRET_MIN: usize = 2;
+pub const SECRET_MAX: usize = 4096;
+/// Free space that logs leave on their file system, or this part of it where it is small.
+pub const LOG_DISK_FREE_MIN: u64 = 32 * 1024 * 1024;
+pub const LOG_DISK_FREE_PART: u64 = 32;
 /// Last output lines kept in a failed run's record, and bytes of each.
 pub const LAST_LINES: usize = 5;
 pub const LAST_LINE_BYTES: usize = 200;

@@ -20,6 +20,26 @@ const FOREGROUND: Flag =
     Flag { long: "foreground", short: None, value: None, doc: "Stay in the foreground, as 'hob run'" };
 const LINES: Flag = Flag { long: "lines", short: Some('n'), value: Some("N"), doc: "Begin with the last N lines [50]" };
 const FOLLOW: Flag = Flag { long: "follow", short: Some('f'), value: None, doc: "Go on as it grows" };
+const LOGS: &[Flag] = &[
+    LINES,
+    FOLLOW,
+    Flag {
+        long: "since",
+        short: None,
+        value: Some("TIME"),
+        doc: "From then on: \"10m\" ago, \"18:09\", a date and time",
+    },
+    Flag { long: "until", short: None, value: Some("TIME"), doc: "Until then" },
+    Flag { long: "grep", short: Some('g'), value: Some("REGEX"), doc: "Only lines that match" },
+    Flag { long: "ignore-case", short: Some('i'), value: None, doc: "Letters match in both cases" },
+    Flag { long: "invert", short: Some('v'), value: None, doc: "Only lines that do not match" },
+    Flag {
+        long: "stream",
+        short: None,
+        value: Some("out|err"),
+        doc: "Only this stream, where log.streams is \"split\"",
+    },
+];
 const DEFAULTS: &[Flag] =
     &[Flag { long: "defaults", short: None, value: None, doc: "Show every key with its default" }];
 const RUN: &[Flag] = &[
@@ -119,9 +139,16 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: &[LINES, FOLLOW],
-        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.",
+        flags: LOGS,
+        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.\n\
+                  With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.",
         ..command("logs", "Show logs of services", logs::logs)
+    },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        details: "The old ones move on by one, and the oldest goes when there are more than log.max_files.",
+        ..command("logs rotate", "Begin new log files for services", logs::rotate)
     },
     Command {
         operands: "[NAME...]",
@@ -167,6 +194,12 @@ pub const COMMANDS: &[Command] = &[
         ..command("service restart", "Restart services", service::restart)
     },
     Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        details: "By reload_signal or reload_command of its config. 'hob reload' reads the config of hob instead.",
+        ..command("service reload", "Make services read their own config again", service::reload)
+    },
+    Command {
         operands: "SIGNAL NAME...",
         operand: Operand::Signal,
         count: (2, ANY),
@@ -187,7 +220,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "NAME...",
         count: (1, ANY),
-        flags: &[LINES, FOLLOW],
+        flags: LOGS,
         ..command("service logs", "Show logs of services", logs::logs)
     },
     Command {

@@ -66,7 +66,8 @@ fn bash() -> String {
     for noun in &first {
         let verbs: Vec<&str> =
             COMMANDS.iter().filter_map(|c| c.name.split_once(' ')).filter(|(n, _)| n == noun).map(|(_, v)| v).collect();
-        if !verbs.is_empty() {
+        // A noun that is a command itself takes names, and its verb is one word among them.
+        if !verbs.is_empty() && COMMANDS.iter().all(|c| c.name != *noun) {
             nouns.push_str(&format!("    '{noun}') verbs='{}' ;;\n", verbs.join(" ")));
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
         print(&if args.has("json") { format!("{}\n", keys()) } else { config::defaults_text() })?;
         return Ok(exit::OK);
     }
-    match load(args)?.result {
+    match load(args)?.result.map(|c| config::masked(&c)) {
         Ok(c) if args.has("json") => print(&format!("{}\n", config::to_json(&c)))?,
         Ok(c) => {
             let text = config::to_json(&c);

@@ -159,7 +159,11 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
                 }
             }
             Arg::Value(word) => {
-                operands.push(word.into_string().map_err(|w| format!("{}: not valid UTF-8", w.display()))?);
+                let word = word.into_string().map_err(|w| format!("{}: not valid UTF-8", w.display()))?;
+                match found.filter(|_| operands.is_empty()).and_then(|f| verb(f, &word, given, commands)) {
+                    Some(c) => found = Some(c),
+                    None => operands.push(word),
+                }
             }
             flag @ (Arg::Long(_) | Arg::Short(_)) => {
                 let f = find_flag(&flag, found)?;
@@ -219,6 +223,17 @@ fn usage(c: &Command) -> String {
 
 fn verbs_of<'c>(noun: &'c str, commands: &'c [Command]) -> impl Iterator<Item = &'c Command> {
     commands.iter().filter(move |c| is_verb_of(c.name, noun))
+}
+
+/// The longer command that a word makes of one that was given already, unless flags have settled that it is not meant.
+fn verb(
+    found: &Command,
+    word: &str,
+    given: &[(&'static str, Option<OsString>)],
+    commands: &'static [Command],
+) -> Option<&'static Command> {
+    let open = given.iter().all(|(n, _)| GLOBAL.iter().any(|f| f.long == *n));
+    commands.iter().find(|c| open && is_verb_of(c.name, found.name) && c.name.ends_with(&format!(" {word}")))
 }
 
 fn is_verb_of(name: &str, noun: &str) -> bool {

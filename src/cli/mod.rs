@@ -11,6 +11,7 @@ mod logs;
 mod render;
 mod renew;
 mod service;
+mod since;
 mod status;
 mod story;
 mod when;

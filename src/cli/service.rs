@@ -88,6 +88,11 @@ pub(crate) fn reset(args: &Args) -> Result<u8, Failure> {
     })
 }
 
+pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
+    let result: Value = connect(args)?.call("service.reload", &json!({ "names": args.operands }))?;
+    finish(args, &result, |r| r["services"].as_array().into_iter().flatten().map(outcome).collect())
+}
+
 pub(crate) fn signal(args: &Args) -> Result<u8, Failure> {
     let (signal, names) = args.operands.split_first().ok_or_else(|| Failure::usage("which signal?"))?;
     let mut client = connect(args)?;

@@ -3,7 +3,8 @@
 use super::wire::Received;
 use super::{ClientError, Line};
 use crate::base::ids::StreamId;
-use crate::protocol::methods::notes;
+use crate::base::time::Wall;
+use crate::protocol::methods::{Stream, notes};
 use crate::protocol::rpc::{self, Code, FromServer, RpcError};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -12,20 +13,46 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogChunk {
     /// Bytes as the service wrote them, and the position of the first one, counted over all of its log's life. A chunk
-    /// may end within a line.
-    Data { name: String, position: u64, bytes: Vec<u8> },
+    /// may end within a line. `mark` says when and on which stream they were written, where that was asked for.
+    Data { name: String, position: u64, bytes: Vec<u8>, mark: Mark },
     /// So many bytes were rotated away before they were read.
     Gap { name: String, dropped: u64 },
 }
+
+/// When bytes were written, or up to a second later, and on which of split streams; `None` where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub time: Option<Wall>,
+    pub stream: Option<Stream>,
+}
+
+/// Which part of which logs is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct LogAsk {
+    /// Empty for the daemon's own log.
+    pub names: Vec<String>,
+    /// The last so many lines; `None` for all.
+    pub lines: Option<u64>,
+    pub follow: bool,
+    pub since: Option<Wall>,
+    pub until: Option<Wall>,
+    pub stream: Option<Stream>,
+    /// Tell times and streams.
+    pub marks: bool,
+}
+
+/// Stands for all lines there are.
+const LINES_ALL: u64 = u32::MAX as u64;
 
 /// Chunks of logs, in the order in which they come. Ends when all that was asked for has been read, with `follow`
 /// never. After an error it ends.
 #[derive(Debug)]
 pub struct LogStream {
     line: Line,
-    lines: u64,
-    follow: bool,
-    own: bool,
+    ask: LogAsk,
+    /// Ends of the logs when they were opened.
+    ends: BTreeMap<String, u64>,
+    marks: BTreeMap<String, Mark>,
     /// What is not at its end: names asked for, and where to go on once that is known.
     open: BTreeMap<String, Option<u64>>,
     /// Streams of this connection.
@@ -37,13 +64,13 @@ pub struct LogStream {
 }
 
 impl LogStream {
-    pub(super) fn open(line: Line, names: &[String], lines: u64, follow: bool) -> Result<LogStream, ClientError> {
+    pub(super) fn open(line: Line, ask: LogAsk) -> Result<LogStream, ClientError> {
         let mut stream = LogStream {
             line,
-            lines,
-            follow,
-            own: names.is_empty(),
-            open: names.iter().map(|n| (n.clone(), None)).collect(),
+            open: ask.names.iter().map(|n| (n.clone(), None)).collect(),
+            ask,
+            ends: BTreeMap::new(),
+            marks: BTreeMap::new(),
             streams: BTreeMap::new(),
             requests: 0,
             ready: VecDeque::new(),
@@ -61,16 +88,34 @@ impl LogStream {
         self.open.iter().filter_map(|(name, at)| Some((name.as_str(), (*at)?)))
     }
 
+    /// Where a log ended when it was opened: what comes before is the past.
+    #[must_use]
+    pub fn end(&self, name: &str) -> Option<u64> {
+        self.ends.get(name).copied()
+    }
+
     fn request(&mut self) -> Result<(), ClientError> {
         self.requests += 1;
-        let mut params = json!({ "lines": self.lines, "follow": self.follow });
-        let method = if self.own {
+        let ask = &self.ask;
+        let mut params = json!({ "lines": ask.lines.unwrap_or(LINES_ALL), "follow": ask.follow });
+        for (name, time) in [("since", ask.since), ("until", ask.until)] {
+            if let Some(time) = time {
+                params[name] = json!(time.0);
+            }
+        }
+        let method = if ask.names.is_empty() {
             params["from"] = json!(self.open.values().next().copied().flatten());
             "daemon.logs"
         } else {
             let from: BTreeMap<_, _> = self.positions().collect();
             params["from"] = json!(from);
             params["names"] = json!(self.open.keys().collect::<Vec<_>>());
+            if let Some(stream) = ask.stream {
+                params["stream"] = json!(stream.name());
+            }
+            if ask.marks {
+                params["marks"] = json!(true);
+            }
             "service.logs"
         };
         let text = rpc::request_text(self.requests, method, Some(&params.to_string()));
@@ -85,6 +130,9 @@ impl LogStream {
             };
             self.streams.insert(StreamId(id), name.to_owned());
             self.open.insert(name.to_owned(), Some(position));
+            if let Some(end) = stream.get("end").and_then(Value::as_u64) {
+                self.ends.entry(name.to_owned()).or_insert(end);
+            }
         }
         self.connected = true;
         Ok(())
@@ -129,7 +177,8 @@ impl LogStream {
         {
             let position = *at;
             *at += bytes.len() as u64;
-            self.ready.push_back(LogChunk::Data { name: name.clone(), position, bytes });
+            let mark = self.marks.get(name).copied().unwrap_or_default();
+            self.ready.push_back(LogChunk::Data { name: name.clone(), position, bytes, mark });
         }
     }
 
@@ -142,6 +191,13 @@ impl LogStream {
         {
             self.open.insert(name.clone(), Some(position));
             self.ready.push_back(LogChunk::Gap { name: name.clone(), dropped: dropped.unwrap_or(0) });
+        } else if method == notes::STREAM_MARK
+            && let (Some(name), Some(position)) = (self.streams.get(&id), number("position"))
+        {
+            let text = |name: &str| params.get(name).and_then(Value::as_str);
+            let stream = [Stream::Out, Stream::Err].into_iter().find(|s| text("stream") == Some(s.name()));
+            self.open.insert(name.clone(), Some(position));
+            self.marks.insert(name.clone(), Mark { time: text("time").and_then(Wall::parse), stream });
         } else if method == notes::STREAM_END
             && let Some(name) = self.streams.remove(&id)
         {

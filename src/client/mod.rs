@@ -39,8 +39,9 @@ mod start;
 mod tests;
 mod wire;
 
+pub use crate::protocol::methods::Stream;
 pub use events::{Event, Subscription};
-pub use logs::{LogChunk, LogStream};
+pub use logs::{LogAsk, LogChunk, LogStream, Mark};
 pub use start::{Start, ensure_running};
 pub use wire::{Raw, Received};
 
@@ -284,7 +285,15 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub fn logs(&self, names: &[String], lines: u64, follow: bool) -> Result<LogStream, ClientError> {
-        LogStream::open(Line::new(self.line.target.clone()), names, lines, follow)
+        self.logs_of(LogAsk { names: names.to_vec(), lines: Some(lines), follow, ..LogAsk::default() })
+    }
+
+    /// The same for any part of logs.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn logs_of(&self, ask: LogAsk) -> Result<LogStream, ClientError> {
+        LogStream::open(Line::new(self.line.target.clone()), ask)
     }
 
     /// Gives up the comfort for the bare connection: whole messages in both directions, in the native framing.

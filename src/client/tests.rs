@@ -333,8 +333,12 @@ fn logs_go_on_at_their_positions() {
     let mut logs = client.logs(&["a".to_owned(), "b".to_owned()], 5, true).unwrap();
     drop(client);
     let all: Vec<LogChunk> = logs.by_ref().map(Result::unwrap).collect();
-    let chunk =
-        |name: &str, position, bytes: &[u8]| LogChunk::Data { name: name.into(), position, bytes: bytes.into() };
+    let chunk = |name: &str, position, bytes: &[u8]| LogChunk::Data {
+        name: name.into(),
+        position,
+        bytes: bytes.into(),
+        mark: Mark::default(),
+    };
     let gap = LogChunk::Gap { name: "a".into(), dropped: 100 };
     assert_eq!(all, [chunk("a", 100, b"one\n"), chunk("b", 0, b"\xff"), gap, chunk("a", 204, b"two")]);
     drop(logs);

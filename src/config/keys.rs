@@ -2,8 +2,8 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, Need, Ready, Restart, Rlimit,
-    ServiceSpec, Signal,
+    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
+    Restart, Rlimit, ServiceSpec, Signal, Streams,
 };
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ pub(super) const SPAN_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// The type of a key, with its place in the spec.
 pub(super) enum Field<S: 'static> {
     Command(Slot<S, Vec<String>>),
+    OptCommand(Slot<S, Option<Vec<String>>>),
     Path(Slot<S, Option<String>>),
     Account(Slot<S, Option<String>>),
     Env(Slot<S, BTreeMap<String, String>>),
@@ -36,6 +37,8 @@ pub(super) enum Field<S: 'static> {
     OptSpan(Slot<S, Option<Duration>>, Span),
     Count(Slot<S, u32>, u32, u32),
     Size(Slot<S, u64>),
+    OptRate(Slot<S, Option<u64>>),
+    Variables(Slot<S, Vec<String>>),
     Nice(Slot<S, i32>),
     OptNice(Slot<S, Option<i32>>),
     OptInt(Slot<S, Option<i32>>, i32, i32),
@@ -45,10 +48,14 @@ pub(super) enum Field<S: 'static> {
     Rlimits(Slot<S, Vec<Rlimit>>),
     Restart(Slot<S, Restart>),
     Level(Slot<S, Level>),
+    OnDeath(Slot<S, OnDeath>),
+    LogFormat(Slot<S, LogFormat>),
+    Streams(Slot<S, Streams>),
     Ready(Slot<S, Ready>),
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
     Signal(Slot<S, Signal>),
+    OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
     Group(&'static [Key<S>]),
 }
@@ -90,6 +97,8 @@ const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
 /// Smallest size at which a log may be rotated.
 pub(super) const LOG_SIZE_MIN: u64 = 4_096;
 const LOG_FILES_MAX: u32 = 1_000;
+/// Slowest rate of a log, in bytes a second.
+pub(super) const LOG_RATE_MIN: u64 = 1_000;
 const RESTARTS_MAX: u32 = 1_000_000;
 
 pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
@@ -117,6 +126,7 @@ pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
 
 const DAEMON_LOG: &[Key<DaemonSpec>] = &[
     live("level", Field::Level(at!(log.level)), "the least important lines that are written", r#""debug""#),
+    live("format", Field::LogFormat(at!(log.format)), "how its lines are written", r#""json""#),
     live("max_size", Field::Size(at!(log.max_size)), "size at which the file is rotated", r#""50MB""#),
     live("max_files", Field::Count(at!(log.max_files), 1, LOG_FILES_MAX), "files kept, the current one included", "5"),
 ];
@@ -145,6 +155,12 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         Field::Path(at!(env_file)),
         "file with lines NAME=VALUE, relative to the folder of hob.json; read at each start",
         r#""/etc/default/app""#,
+    ),
+    restarts(
+        "secrets",
+        Field::Variables(at!(secrets)),
+        "names of variables whose values are replaced by *** in logs and in what hob shows",
+        r#"["API_TOKEN"]"#,
     ),
     restarts("user", Field::Account(at!(user)), "user to run as, by name or number; unset: hob's own", r#""www""#),
     restarts("group", Field::Account(at!(group)), "group to run as; unset: the user's own", r#""www""#),
@@ -269,6 +285,13 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     ),
     live("stop_signal", Field::Signal(at!(stop_signal)), "signal that asks the service to end", r#""SIGINT""#),
     live(
+        "stop_command",
+        Field::OptCommand(at!(stop_command)),
+        "run instead of that signal, with its pid in MAINPID; when it fails, or the service has not ended within \
+         stop_timeout, the signal follows",
+        r#"["redis-cli", "shutdown"]"#,
+    ),
+    live(
         "stop_timeout",
         Field::Span(
             at!(stop_timeout),
@@ -278,10 +301,28 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         r#""10s""#,
     ),
     live(
+        "reload_signal",
+        Field::OptSignal(at!(reload_signal)),
+        "signal that makes the service read its own config again, for 'hob service reload'",
+        r#""SIGHUP""#,
+    ),
+    live(
+        "reload_command",
+        Field::OptCommand(at!(reload_command)),
+        "run for that instead, with its pid in MAINPID",
+        r#"["nginx", "-s", "reload"]"#,
+    ),
+    live(
         "leave_children",
         Field::Flag(at!(leave_children)),
         "leave processes alone that outlive the main process, instead of stopping them",
         "false",
+    ),
+    restarts(
+        "on_daemon_death",
+        Field::OnDeath(at!(on_daemon_death)),
+        "whether it goes on when hob's daemon dies, or is ended and started again by the next one",
+        r#""stop""#,
     ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
@@ -289,6 +330,26 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
 const SERVICE_LOG: &[Key<ServiceSpec>] = &[
     live("max_size", Field::Size(at!(log.max_size)), "size at which the file is rotated", r#""10MB""#),
     live("max_files", Field::Count(at!(log.max_files), 1, LOG_FILES_MAX), "files kept, the current one included", "5"),
+    live(
+        "max_age",
+        Field::OptSpan(at!(log.max_age), from(1_000)),
+        "age at which a file is rotated, and at which an old one is removed; unset: never",
+        r#""30d""#,
+    ),
+    live("compress", Field::Flag(at!(log.compress)), "compress old files by the program gzip", "true"),
+    live("timestamps", Field::Flag(at!(log.timestamps)), "begin each line with its time in UTC", "true"),
+    live(
+        "rate",
+        Field::OptRate(at!(log.rate)),
+        "how much is written in a second at most; the rest is dropped and counted in the log; unset: all",
+        r#""1MB/s""#,
+    ),
+    live(
+        "streams",
+        Field::Streams(at!(log.streams)),
+        "standard output and error in one (exact order) or told apart; takes effect with the next start",
+        r#""split""#,
+    ),
 ];
 
 /// What other tools call it, and the key that is meant.
@@ -307,6 +368,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("environment", "env"),
     ("environment_file", "env_file"),
     ("environmentfile", "env_file"),
+    ("execstop", "stop_command"),
+    ("execreload", "reload_command"),
     ("cpu_affinity", "cpus"),
     ("cpuaffinity", "cpus"),
     ("cpuset", "cpus"),
@@ -354,7 +417,8 @@ pub(super) fn meant<'k>(word: &str, allowed: impl Iterator<Item = &'k str> + Clo
     by_alias.or_else(|| crate::base::near::nearest(word, allowed))
 }
 
-/// Words of `restart`, of `log.level`, of an access level and of a condition, in the order of their types.
+/// Words of `restart`, of `log.level`, `log.format` and `log.streams`, and of an access level, in the order of their
+/// types.
 pub(super) const RESTARTS: &[(&str, Restart)] =
     &[("always", Restart::Always), ("on-failure", Restart::OnFailure), ("never", Restart::Never)];
 pub(super) const LEVELS: &[(&str, Level)] = &[
@@ -364,6 +428,8 @@ pub(super) const LEVELS: &[(&str, Level)] = &[
     ("debug", Level::Debug),
     ("trace", Level::Trace),
 ];
+pub(super) const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const STREAMS: &[(&str, Streams)] = &[("merged", Streams::Merged), ("split", Streams::Split)];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
 
@@ -375,6 +441,7 @@ pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("succeeded", Condition::Succeeded),
 ];
 
+pub(super) const ON_DEATHS: &[(&str, OnDeath)] = &[("keep", OnDeath::Keep), ("stop", OnDeath::Stop)];
 pub(super) const IO_CLASSES: &[(&str, IoClass)] =
     &[("realtime", IoClass::Realtime), ("best-effort", IoClass::BestEffort), ("idle", IoClass::Idle)];
 

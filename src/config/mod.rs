@@ -21,7 +21,7 @@ pub use crate::base::signal::Platform;
 pub use change::{Change, changes};
 pub use default::DEFAULT;
 pub use error::ConfigError;
-pub use show::{KeyInfo, defaults_text, keys, service_json, to_json};
+pub use show::{KeyInfo, defaults_text, keys, masked, service_json, to_json};
 pub use spec::*;
 
 use crate::base::limits::CONFIG_MAX;

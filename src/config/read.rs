@@ -2,11 +2,14 @@
 
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, DAEMON, Field, IO_CLASSES, Key, LEVELS, LOG_SIZE_MIN, RESTARTS, SERVICE, Slot, meant};
+use super::keys::{
+    ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
+    SERVICE, STREAMS, Slot, meant,
+};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, machine, ready, values};
-use crate::base::limits::{NAME_MAX, SERVICES_MAX};
+use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
 use std::collections::BTreeMap;
@@ -164,6 +167,20 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     if spec.oneshot {
         oneshot(&spec, members, cx);
     }
+    if spec.reload_signal.is_some()
+        && spec.reload_command.is_some()
+        && let Some(pos) = place("reload_command")
+    {
+        cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
+    }
+    if let Some(member) = members.iter().find(|m| m.key == "secrets") {
+        for name in spec.secrets.iter().filter(|n| spec.env.get(*n).is_some_and(|v| v.len() < SECRET_MIN)) {
+            cx.in_key("secrets", |cx| {
+                let why = format!("the value of {name} in env is too short to be masked: {SECRET_MIN} bytes at least");
+                cx.report.add(member.node.pos, why);
+            });
+        }
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -225,6 +242,7 @@ impl<S> Field<S> {
     fn read(&'static self, spec: &mut S, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
         match self {
             Field::Command(at) => set(at, spec, values::command(node, cx)?),
+            Field::OptCommand(at) => set(at, spec, optional(node, |n| values::command(n, cx))?),
             Field::Path(at) => set(at, spec, optional(node, |n| values::path(n, cx))?),
             Field::Account(at) => set(at, spec, optional(node, |n| values::account(n, cx))?),
             Field::Env(at) => set(at, spec, values::env(node, cx)?),
@@ -233,6 +251,8 @@ impl<S> Field<S> {
             Field::OptSpan(at, span) => set(at, spec, optional(node, |n| values::span(n, *span, cx))?),
             Field::Count(at, min, max) => set(at, spec, values::integer(node, *min, *max)?),
             Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
+            Field::OptRate(at) => set(at, spec, optional(node, |n| values::rate(n, cx))?),
+            Field::Variables(at) => set(at, spec, values::variables(node, cx)?),
             Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
             Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
             Field::OptInt(at, min, max) => set(at, spec, optional(node, |n| values::integer(n, *min, *max))?),
@@ -241,11 +261,15 @@ impl<S> Field<S> {
             Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
             Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
             Field::Restart(at) => set(at, spec, values::restart(node)?),
+            Field::OnDeath(at) => set(at, spec, values::choice(node, ON_DEATHS)?),
             Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
+            Field::LogFormat(at) => set(at, spec, values::choice(node, FORMATS)?),
+            Field::Streams(at) => set(at, spec, values::choice(node, STREAMS)?),
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
+            Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
@@ -263,7 +287,7 @@ impl<S> Field<S> {
     pub(super) fn wants(&self) -> String {
         let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
         match self {
-            Field::Command(_) => "a list of texts, or one text for the shell".to_owned(),
+            Field::Command(_) | Field::OptCommand(_) => "a list of texts, or one text for the shell".to_owned(),
             Field::Path(_) => "a path".to_owned(),
             Field::Account(_) => "a name or a number".to_owned(),
             Field::Env(_) => "an object of texts".to_owned(),
@@ -274,6 +298,8 @@ impl<S> Field<S> {
             },
             Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
+            Field::OptRate(_) => format!("a rate of at least {}/s", canonical_size(LOG_RATE_MIN)),
+            Field::Variables(_) => "a list of names of variables".to_owned(),
             Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
             Field::OptInt(_, min, max) => limits(i64::from(*min), i64::from(*max)),
             Field::IoNice(_) => format!("{}, or such a class with a level from 0 to 7", words(IO_CLASSES)),
@@ -281,14 +307,17 @@ impl<S> Field<S> {
             Field::Umask(_) => "three octal digits in quotes".to_owned(),
             Field::Rlimits(_) => "an object of limits".to_owned(),
             Field::Restart(_) => words(RESTARTS),
+            Field::OnDeath(_) => words(ON_DEATHS),
             Field::Level(_) => words(LEVELS),
+            Field::LogFormat(_) => words(FORMATS),
+            Field::Streams(_) => words(STREAMS),
             Field::Ready(_) => {
                 let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
                 format!("\"spawned\", \"notify\" or one of {}", forms.map(|f| format!("{{\"{f}}}")).join(", "))
             }
             Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
-            Field::Signal(_) => "the name or number of a signal".to_owned(),
+            Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Group(_) => "an object".to_owned(),
         }

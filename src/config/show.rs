@@ -1,9 +1,11 @@
 //! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
 //! nothing.
 
-use super::keys::{ACCESSES, CONDITIONS, DAEMON, Field, IO_CLASSES, Key, LEVELS, RESTARTS, SERVICE, Slot};
+use super::keys::{
+    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, STREAMS, Slot,
+};
 use super::spec::{
-    Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Who,
+    Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
 };
 use crate::base::signal::common_name;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -17,6 +19,20 @@ pub fn to_json(config: &Config) -> String {
     let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));
     let daemon = keys_json(&config.daemon, DAEMON);
     object([("daemon", daemon), ("services", object(services))].into_iter())
+}
+
+/// The config as it may be shown to whoever may read it: values of secrets are replaced by `***`.
+#[must_use]
+pub fn masked(config: &Config) -> Config {
+    let mut shown = config.clone();
+    for spec in shown.services.values_mut().filter(|s| !s.secrets.is_empty()) {
+        let mut copy = ServiceSpec::clone(spec);
+        for (_, value) in copy.env.iter_mut().filter(|(name, _)| copy.secrets.contains(name)) {
+            "***".clone_into(value);
+        }
+        *spec = copy.into();
+    }
+    shown
 }
 
 /// One service of the effective config, as `to_json` writes it.
@@ -34,6 +50,7 @@ impl<S> Field<S> {
     pub(super) fn json(&self, spec: &S) -> String {
         match self {
             Field::Command(at) => list(get(at, spec).iter().map(|s| quoted(s))),
+            Field::OptCommand(at) => or_null(get(at, spec).as_ref().map(|c| list(c.iter().map(|s| quoted(s))))),
             Field::Path(at) | Field::Account(at) => or_null(get(at, spec).as_ref().map(|s| quoted(s))),
             Field::Env(at) => object(get(at, spec).iter().map(|(k, v)| (k.as_str(), quoted(v)))),
             Field::Flag(at) => get(at, spec).to_string(),
@@ -41,6 +58,8 @@ impl<S> Field<S> {
             Field::OptSpan(at, _) => or_null(get(at, spec).map(|d| quoted(&canonical_duration(d)))),
             Field::Count(at, ..) => get(at, spec).to_string(),
             Field::Size(at) => quoted(&canonical_size(*get(at, spec))),
+            Field::OptRate(at) => or_null(get(at, spec).map(|n| quoted(&format!("{}/s", canonical_size(n))))),
+            Field::Variables(at) => list(get(at, spec).iter().map(|s| quoted(s))),
             Field::Nice(at) => get(at, spec).to_string(),
             Field::OptNice(at) => or_null(*get(at, spec)),
             Field::OptInt(at, ..) => or_null(*get(at, spec)),
@@ -49,7 +68,10 @@ impl<S> Field<S> {
             Field::Umask(at) => or_null(get(at, spec).map(|m| format!("\"{m:03o}\""))),
             Field::Rlimits(at) => object(get(at, spec).iter().map(|l| (l.name, rlimit(l)))),
             Field::Restart(at) => word(RESTARTS, get(at, spec)),
+            Field::OnDeath(at) => word(ON_DEATHS, get(at, spec)),
             Field::Level(at) => word(LEVELS, get(at, spec)),
+            Field::LogFormat(at) => word(FORMATS, get(at, spec)),
+            Field::Streams(at) => word(STREAMS, get(at, spec)),
             Field::Ready(at) => match get(at, spec) {
                 Ready::Spawned => quoted("spawned"),
                 Ready::Notify => quoted("notify"),
@@ -61,10 +83,8 @@ impl<S> Field<S> {
             },
             Field::Health(at) => or_null(get(at, spec).as_ref().map(health)),
             Field::Needs(at) => list(get(at, spec).iter().map(need)),
-            Field::Signal(at) => {
-                let number = get(at, spec).number;
-                common_name(number).map_or_else(|| number.to_string(), |name| quoted(&name))
-            }
+            Field::Signal(at) => signal(*get(at, spec)),
+            Field::OptSignal(at) => or_null(get(at, spec).map(signal)),
             Field::Grants(at) => list(get(at, spec).iter().map(grant)),
             Field::Group(keys) => keys_json(spec, keys),
         }
@@ -89,6 +109,10 @@ fn rlimit(limit: &Rlimit) -> String {
         return part(limit.soft);
     }
     object([("soft", part(limit.soft)), ("hard", part(limit.hard))].into_iter())
+}
+
+fn signal(signal: Signal) -> String {
+    common_name(signal.number).map_or_else(|| signal.number.to_string(), |name| quoted(&name))
 }
 
 fn ionice(io: IoNice) -> String {

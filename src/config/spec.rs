@@ -28,8 +28,18 @@ pub struct DaemonSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonLog {
     pub level: Level,
+    pub format: LogFormat,
     pub max_size: u64,
     pub max_files: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `TIME LEVEL TEXT`.
+    Text,
+    /// One object a line: `time`, `level`, `text`.
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -63,6 +73,8 @@ pub struct ServiceSpec {
     pub cwd: Option<String>,
     pub env: BTreeMap<String, String>,
     pub env_file: Option<String>,
+    /// Names of variables whose values are masked in logs and views.
+    pub secrets: Vec<String>,
     pub user: Option<String>,
     pub group: Option<String>,
     pub umask: Option<u32>,
@@ -91,8 +103,14 @@ pub struct ServiceSpec {
     pub wants: Vec<Need>,
     pub after: Vec<Need>,
     pub stop_signal: Signal,
+    /// Run to make it end, instead of the signal.
+    pub stop_command: Option<Vec<String>>,
     pub stop_timeout: Duration,
+    /// How it is made to read its own config again; at most one of the two.
+    pub reload_signal: Option<Signal>,
+    pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
+    pub on_daemon_death: OnDeath,
     pub log: LogSpec,
 }
 
@@ -212,6 +230,15 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// What becomes of a service when the daemon dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeath {
+    /// It goes on, and the next daemon takes it over.
+    Keep,
+    /// The keeper ends it, and the next daemon starts it again by its restart policy.
+    Stop,
+}
+
 /// A service that is needed, and in which condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -245,6 +272,42 @@ pub struct LogSpec {
     pub max_size: u64,
     /// Files kept, the current one included.
     pub max_files: u32,
+    /// Age at which files are removed.
+    pub max_age: Option<Duration>,
+    /// Old files are compressed by gzip(1).
+    pub compress: bool,
+    /// Each line begins with its time.
+    pub timestamps: bool,
+    /// Bytes a second; what comes faster is dropped.
+    pub rate: Option<u64>,
+    pub streams: Streams,
+}
+
+/// How standard output and standard error of a service come to its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Streams {
+    /// Through one pipe, in exactly the order in which they were written.
+    Merged,
+    /// Through two, so that they can be told apart.
+    Split,
+}
+
+impl LogSpec {
+    pub const DEFAULT: LogSpec = LogSpec {
+        max_size: 10_000_000,
+        max_files: 5,
+        max_age: None,
+        compress: false,
+        timestamps: false,
+        rate: None,
+        streams: Streams::Merged,
+    };
+}
+
+impl DaemonLog {
+    pub const DEFAULT: DaemonLog =
+        DaemonLog { level: Level::Info, format: LogFormat::Text, max_size: 50_000_000, max_files: 5 };
 }
 
 impl Default for DaemonSpec {
@@ -253,7 +316,7 @@ impl Default for DaemonSpec {
             heartbeat: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(20),
             nice: 0,
-            log: DaemonLog { level: Level::Info, max_size: 50_000_000, max_files: 5 },
+            log: DaemonLog::DEFAULT,
             access: Vec::new(),
         }
     }
@@ -266,6 +329,7 @@ impl Default for ServiceSpec {
             cwd: None,
             env: BTreeMap::new(),
             env_file: None,
+            secrets: Vec::new(),
             user: None,
             group: None,
             umask: None,
@@ -290,9 +354,13 @@ impl Default for ServiceSpec {
             wants: Vec::new(),
             after: Vec::new(),
             stop_signal: Signal { number: 15 },
+            stop_command: None,
             stop_timeout: Duration::from_secs(10),
+            reload_signal: None,
+            reload_command: None,
             leave_children: false,
-            log: LogSpec { max_size: 10_000_000, max_files: 5 },
+            on_daemon_death: OnDeath::Keep,
+            log: LogSpec::DEFAULT,
         }
     }
 }

@@ -58,6 +58,7 @@ fn the_table_knows_every_field_and_documents_it() {
         cwd: _,
         env: _,
         env_file: _,
+        secrets: _,
         user: _,
         group: _,
         umask: _,
@@ -82,12 +83,16 @@ fn the_table_knows_every_field_and_documents_it() {
         wants: _,
         after: _,
         stop_signal: _,
+        stop_command: _,
         stop_timeout: _,
+        reload_signal: _,
+        reload_command: _,
         leave_children: _,
+        on_daemon_death: _,
         log: _,
     } = ServiceSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (31, 5));
+    assert_eq!((SERVICE.len(), DAEMON.len()), (36, 5));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
@@ -104,6 +109,7 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""cwd": "/""#, "cwd", false),
         (r#""env": {"A": ""}"#, "env", false),
         (r#""env_file": "/e""#, "env_file", false),
+        (r#""secrets": ["A"]"#, "secrets", false),
         (r#""user": "u""#, "user", false),
         (r#""group": "g""#, "group", false),
         (r#""umask": "000""#, "umask", false),
@@ -129,8 +135,17 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""after": ["db"]"#, "after", true),
         (r#""stop_signal": 9"#, "stop_signal", true),
         (r#""stop_timeout": "1s""#, "stop_timeout", true),
+        (r#""stop_command": "x""#, "stop_command", true),
+        (r#""reload_signal": "HUP""#, "reload_signal", true),
+        (r#""reload_command": "x""#, "reload_command", true),
         (r#""leave_children": true"#, "leave_children", true),
+        (r#""on_daemon_death": "stop""#, "on_daemon_death", false),
         (r#""log": {"max_files": 2}"#, "log", true),
+        (r#""log": {"timestamps": true}"#, "log", true),
+        (r#""log": {"rate": "1MB/s"}"#, "log", true),
+        (r#""log": {"streams": "split"}"#, "log", true),
+        (r#""log": {"max_age": "1d"}"#, "log", true),
+        (r#""log": {"compress": true}"#, "log", true),
     ] {
         let new = service(&format!(r#""command": "x", {member}"#));
         let want = if live { Change::Live(vec![key]) } else { Change::Restart(vec![key]) };

@@ -2,16 +2,19 @@
 
 use super::error::quote;
 use super::graph::NeedAt;
-use super::keys::{ACCESSES, CONDITIONS, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
+use super::keys::{ACCESSES, CONDITIONS, LOG_RATE_MIN, LOG_SIZE_MIN, RESTARTS, RLIMITS, SPAN_MAX, Span};
 use super::read::{Bad, Cx, words};
 use super::spec::{Condition, Grant, Need, Restart, Rlimit, Signal, Who};
 use super::tree::{Member, Node, Value};
+use crate::base::limits::SECRETS_MAX;
 use crate::base::near::nearest;
 use crate::base::signal::SIGNAL_MAX;
 use crate::base::units::{canonical_duration, canonical_size, parse_duration, parse_size};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Fastest rate of a log, in bytes a second.
+const LOG_RATE_MAX: u64 = 1_000_000_000_000;
 /// Variables that hob sets itself, whatever a config says.
 const RESERVED_ENV: [&str; 4] = ["HOB_RUN", "HOB_SERVICE", "HOB_SOCKET", "HOB_FD"];
 
@@ -186,6 +189,47 @@ pub(super) fn log_size(node: &Node, cx: &mut Cx<'_, '_>) -> Result<u64, Bad> {
         return Err(cx.say(node.pos, "larger than any file can be"));
     }
     Ok(size)
+}
+
+/// `"1MB/s"`: bytes a second.
+pub(super) fn rate(node: &Node, cx: &mut Cx<'_, '_>) -> Result<u64, Bad> {
+    let Value::Text(t) = &node.value else { return Err(Bad::Kind(None)) };
+    let Some(size) = t.strip_suffix("/s") else {
+        return Err(Bad::Kind(parse_size(t).is_ok().then(|| quote(&format!("{t}/s")))));
+    };
+    let rate = parse_size(size).map_err(|why| cx.say(node.pos, format!("{}: {why}", quote(size))))?;
+    if rate < LOG_RATE_MIN {
+        return Err(cx.say(node.pos, format!("{}/s is the slowest rate", canonical_size(LOG_RATE_MIN))));
+    }
+    if rate > LOG_RATE_MAX {
+        return Err(cx.say(node.pos, "no log is written that fast; leave the key out to keep everything"));
+    }
+    Ok(rate)
+}
+
+/// Names of variables, each once.
+pub(super) fn variables(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<String>, Bad> {
+    let items = match &node.value {
+        Value::List(items) => items,
+        Value::Text(t) => return Err(Bad::Kind(Some(format!("[{}]", quote(t))))),
+        _ => return Err(Bad::Kind(None)),
+    };
+    let mut seen = BTreeSet::new();
+    all(items.iter().enumerate(), |(i, item)| {
+        cx.in_index(i, |cx| {
+            let name = text(item, cx)?;
+            if name.is_empty() || name.contains('=') {
+                return Err(cx.say(item.pos, "the name of a variable is not empty and has no '=' in it"));
+            }
+            if !seen.insert(name.clone()) {
+                return Err(cx.say(item.pos, format!("{} is in this list twice", quote(&name))));
+            }
+            if seen.len() > SECRETS_MAX {
+                return Err(cx.say(item.pos, format!("{SECRETS_MAX} secrets are the most")));
+            }
+            Ok(name)
+        })
+    })
 }
 
 pub(super) fn umask(node: &Node) -> Result<u32, Bad> {

@@ -83,6 +83,8 @@ pub struct TableRun {
     pub exec_error: Option<StartError>,
     /// Set when it was reaped.
     pub ended: Option<(End, Usage)>,
+    /// The keeper has asked it to end, because the daemon before this one died.
+    pub asked: bool,
 }
 
 /// Everything a new daemon knows before its first step.
@@ -187,6 +189,11 @@ pub enum Input {
         req: ReqId,
         usage: Vec<(RunId, Usage)>,
     },
+    /// Result of `Effect::Rotate`: the reply.
+    Rotated {
+        req: ReqId,
+        result: Result<String, RpcError>,
+    },
     /// Result of `Effect::LoadConfig`: a checked config, or the text of all its errors.
     ConfigRead {
         req: Option<ReqId>,
@@ -261,6 +268,10 @@ impl Await {
 pub enum Duty {
     /// One health check.
     Health,
+    /// `reload_command`.
+    Reload,
+    /// `stop_command`.
+    Stop,
 }
 
 /// What makes a start: everything the shell needs, nothing it has to ask the core for.
@@ -350,6 +361,11 @@ pub enum Effect {
         req: ReqId,
         conn: ConnId,
         query: LogQuery,
+    },
+    /// Begin a new log file for each; answered by `Rotated`.
+    Rotate {
+        req: ReqId,
+        names: Vec<(Arc<str>, Arc<ServiceSpec>)>,
     },
     CloseStream {
         req: ReqId,

@@ -82,7 +82,12 @@ impl Core {
                 let answer = self.reset(asked, &names, out);
                 self.reply(req, answer, true, out);
             }
+            Request::ServiceReload { names } => match self.places(&names) {
+                Ok(places) => self.reload_services(asked, &places, out),
+                Err(e) => self.reply(req, Err(e), false, out),
+            },
             Request::ServiceLogs(query) => self.logs(asked, query, out),
+            Request::ServiceRotate { names } => self.rotate(asked, names, out),
             Request::ServiceHistory { name, limit } => {
                 let answer = self.place(&name).map(|i| self.history(i, limit));
                 self.reply(req, answer, false, out);
@@ -146,6 +151,7 @@ impl Core {
     pub(super) fn closed(&mut self, conn: ConnId) {
         self.events.closed(conn);
         self.forget_waits(conn);
+        self.forget_reloads(conn);
         self.keys.closed(conn);
     }
 
@@ -248,6 +254,21 @@ impl Core {
         }
     }
 
+    fn rotate(&mut self, asked: &Asked, names: Vec<String>, out: &mut Out) {
+        match self.places(&names) {
+            Ok(all) if all.is_empty() => {
+                let error = RpcError::new(Code::InvalidParams, "no service is named");
+                self.reply(asked.req, Err(error.hint("give a name, or several")), false, out);
+            }
+            Ok(all) => {
+                let names: Vec<_> =
+                    all.iter().map(|i| (self.table[*i].name.clone(), self.table[*i].spec.clone())).collect();
+                out.effects.push(Effect::Rotate { req: asked.req, names });
+            }
+            Err(e) => self.reply(asked.req, Err(e), false, out),
+        }
+    }
+
     fn ask_shutdown(&mut self, asked: &Asked, graceful: bool, grace: Option<core::time::Duration>, out: &mut Out) {
         let running = self.runs.len();
         self.shutdown(0, grace, !graceful, out);
@@ -321,7 +342,9 @@ fn changes(request: &Request) -> bool {
         | Request::ServiceStop(_)
         | Request::ServiceRestart(_)
         | Request::ServiceSignal { .. }
-        | Request::ServiceReset { .. } => true,
+        | Request::ServiceRotate { .. }
+        | Request::ServiceReset { .. }
+        | Request::ServiceReload { .. } => true,
         Request::Ping
         | Request::DaemonStatus
         | Request::DaemonHealth

@@ -34,6 +34,7 @@ impl Core {
             | Input::Closed { .. }
             | Input::Lagged { .. }
             | Input::Measured { .. }
+            | Input::Rotated { .. }
             | Input::Renew { .. }
             | Input::UpgradeEnded { .. }
             | Input::Upgraded { .. } => {
@@ -145,6 +146,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Heartbeat { .. }
         | Effect::Ready
         | Effect::Stopping { .. }
+        | Effect::Rotate { .. }
         | Effect::Exit { .. }
         | Effect::Upgrade { .. }
         | Effect::Again { .. } => false,

@@ -7,6 +7,7 @@ use super::life::Life;
 use super::record::{self, Entity};
 use super::service::Choice;
 use super::service::orphan::Orphan;
+use super::service::reloading::Reloads;
 use super::service::table::Table;
 use super::view::Pending;
 use super::wait::Wait;
@@ -68,6 +69,7 @@ pub struct Core {
     pub(super) events: Events,
     pub(super) keys: Keys,
     pub(super) waits: Vec<Wait>,
+    pub(super) reloads: Vec<Reloads>,
     pub(super) pending: BTreeMap<ReqId, Pending>,
     pub(super) deadlines: Deadlines,
     pub(super) life: Life,
@@ -188,9 +190,12 @@ impl Core {
             Input::Tree { run, left } => self.tree(run, left, out),
             Input::ReadySeen { run } => self.ready_seen(run, out),
             Input::Checked { run, what: Duty::Health, result } => self.health_checked(run, result, out),
+            Input::Checked { run, what: Duty::Reload, result } => self.reload_ended(run, &result, out),
+            Input::Checked { run, what: Duty::Stop, result } => self.stop_command_ended(run, result, out),
             Input::Notify { run, fields } => self.notified(run, &fields, out),
             Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
+            Input::Rotated { req, result } => self.reply(req, result, false, out),
             Input::ConfigRead { req, result } => self.config_read(req, result, out),
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),

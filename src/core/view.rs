@@ -5,7 +5,7 @@ use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
-use crate::config::{Config, to_json};
+use crate::config::{Config, masked, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -286,7 +286,7 @@ impl Core {
 
     pub(super) fn config_json(&self) -> String {
         let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
-        to_json(&Config { daemon: self.config.clone(), services: services.collect() })
+        to_json(&masked(&Config { daemon: self.config.clone(), services: services.collect() }))
     }
 
     /// What `state.json` says while nobody can be asked.

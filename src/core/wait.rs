@@ -284,6 +284,7 @@ impl Core {
             self.deadlines.set(Due::Wait(wait.req), None);
             self.reply(wait.req, Err(Core::shutting_down()), false, out);
         }
+        self.fail_open_reloads(out);
         for (req, _) in core::mem::take(&mut self.pending) {
             self.reply(req, Err(Core::shutting_down()), false, out);
         }

@@ -67,12 +67,15 @@ impl Daemon {
                 self.children.remove(&mut self.gear.ctx(), &service);
                 self.capture.forget(&service, now, &mut self.gear);
             }
-            Effect::LogSpec { service, spec } => self.capture.spec(&service, &spec.log),
+            Effect::LogSpec { service, spec } => self.capture.spec(&service, &spec, now, &mut self.gear),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.conns.notify(conn, stream, method, &params),
             // Written to the ring before the round's effects began.
             Effect::Event { line, .. } => self.tell(&line),
             Effect::Logs { req, conn, query } => self.open_logs(req, conn, query),
+            Effect::Rotate { req, names } => {
+                self.inputs.extend(self.capture.rotate(req, names, now, &mut self.gear));
+            }
             Effect::CloseStream { req, conn, id } => self.close_stream(req, conn, id),
             Effect::Measure { req, runs } => self.measure(req, &runs),
             Effect::LoadConfig { req } => self.load_config(req),
@@ -126,10 +129,10 @@ impl Daemon {
                 Err(e) => self.put_off(run, format!("cannot pass the output of hob to {service}: {e}")),
             };
         }
-        match self.capture.ensure(&service, &start.spec.log, &mut self.gear) {
-            Ok(pipe) => {
+        match self.capture.ensure(&service, &start.spec, &mut self.gear) {
+            Ok([out, err]) => {
                 self.capture.run_started(run, &service);
-                self.clone_child(start, [Arc::clone(&pipe), pipe]);
+                self.clone_child(start, [out, err]);
             }
             Err(e) => self.put_off(run, format!("cannot make the output pipe of {service}: {e}")),
         }
@@ -140,7 +143,9 @@ impl Daemon {
     }
 
     fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
-        if let Some(job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
+        let secrets = self.capture.secrets(&start.service).filter(|_| !start.spec.secrets.is_empty());
+        if let Some(mut job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
+            job.secrets = secrets;
             self.spawn(job);
         }
     }

@@ -92,6 +92,10 @@ impl capture::Host for Gear {
         self.pool.run(Lane::Files, "log files", self.now.mono, FILE_LIMIT, move || Job::Capture(job()));
     }
 
+    fn bulk(&mut self, job: capture::Job) {
+        Gear::bulk(self, "compressing logs", move || Job::Capture(job()));
+    }
+
     fn watch(&mut self, name: &Arc<str>, pipe: BorrowedFd<'_>) -> io::Result<Token> {
         self.sources.add(self.poll.registry(), pipe.as_raw_fd(), Interest::READABLE, Source::Output(Arc::clone(name)))
     }

@@ -1,9 +1,11 @@
 //! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info text`, gathered during a turn of the loop
-//! and written at its end in one call. In the foreground they go to stderr as well, as far as that takes them without
-//! waiting.
+//! and written at its end in one call; or, where the config asks for it, objects `{"time", "level", "text"}`. In the
+//! foreground they go to stderr as well, as far as that takes them without waiting, and with the level as systemd's
+//! journal wants it where that reads them.
 
+use crate::base::json::Obj;
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::{DaemonLog, Level};
+use crate::config::{DaemonLog, Level, LogFormat};
 use crate::daemon::capture::index::remove;
 use crate::daemon::capture::rotate::{Names, shift};
 use crate::daemon::capture::tail::{Share, Spans};
@@ -37,6 +39,8 @@ pub struct OwnLog {
     plain: bool,
     /// The lines that go there: those of this level and more serious ones.
     stderr_level: Level,
+    /// Standard error is read by systemd's journal, which knows the time itself and the level by a prefix `<N>`.
+    journal: bool,
     errors: String,
     last: Option<Last>,
     /// Lines that could not be written, and why.
@@ -71,6 +75,7 @@ impl OwnLog {
             stderr,
             plain,
             stderr_level: Level::Trace,
+            journal: false,
             errors: String::new(),
             last: None,
             lost: 0,
@@ -89,6 +94,13 @@ impl OwnLog {
     /// Standard error gets lines of this level and more serious ones; all that are logged unless this is called.
     pub fn limit_stderr(&mut self, level: Level) {
         self.stderr_level = level;
+    }
+
+    /// Standard error gets the form that systemd's journal wants, if `stream`, the value of JOURNAL_STREAM, says that
+    /// the journal reads there.
+    pub fn for_journal(&mut self, stream: &str) {
+        let meta = self.stderr.as_ref().and_then(|f| f.metadata().ok());
+        self.journal = meta.is_some_and(|m| stream == format!("{}:{}", m.dev(), m.ino()));
     }
 
     /// New settings.
@@ -141,21 +153,20 @@ impl OwnLog {
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {
         let start = self.lines.len();
-        let name = match level {
-            Level::Error => "error",
-            Level::Warn => "warn ",
-            Level::Info => "info ",
-            Level::Debug => "debug",
-            Level::Trace => "trace",
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(self.lines, "{wall} {name} ");
-        for (i, part) in text.trim_end().split('\n').enumerate() {
-            self.lines.push_str(if i > 0 { "\n    " } else { "" });
-            self.lines.extend(part.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }));
+        match self.spec.format {
+            LogFormat::Text => text_line(&mut self.lines, level, text, wall),
+            LogFormat::Json => json_line(&mut self.lines, level, text, wall),
         }
-        self.lines.push('\n');
-        if self.stderr.is_some() && level <= self.stderr_level {
+        if self.stderr.is_none() || level > self.stderr_level {
+            return;
+        }
+        if self.journal {
+            for part in text.trim_end().split('\n') {
+                self.errors.push_str(prefix(level));
+                self.errors.extend(part.chars().map(visible));
+                self.errors.push('\n');
+            }
+        } else {
             self.errors.push_str(self.lines.get(start..).unwrap_or_default());
         }
     }
@@ -280,6 +291,49 @@ impl OwnLog {
     }
 }
 
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// The level as in sd-daemon(3): the numbers of syslog(3).
+fn prefix(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+fn visible(c: char) -> char {
+    if c.is_control() && c != '\t' { ' ' } else { c }
+}
+
+/// Line breaks become indented lines.
+fn text_line(out: &mut String, level: Level, text: &str, wall: Wall) {
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{wall} {:<5} ", name(level));
+    for (i, part) in text.trim_end().split('\n').enumerate() {
+        out.push_str(if i > 0 { "\n    " } else { "" });
+        out.extend(part.chars().map(visible));
+    }
+    out.push('\n');
+}
+
+/// The time comes first, so that a search by time finds it without reading the rest.
+fn json_line(out: &mut String, level: Level, text: &str, wall: Wall) {
+    let mut o = Obj::new();
+    o.str("time", &wall.to_string()).str("level", name(level)).str("text", text.trim_end());
+    out.push_str(&o.finish());
+    out.push('\n');
+}
+
 /// Appends all or nothing.
 fn append(file: &mut File, size: u64, text: &str) -> io::Result<u64> {
     if let Err(e) = file.write_all(text.as_bytes()) {
@@ -295,7 +349,7 @@ mod tests {
     use crate::daemon::capture::testing::Dir;
     use std::io::Read;
 
-    const SPEC: DaemonLog = DaemonLog { level: Level::Info, max_size: 1000, max_files: 3 };
+    const SPEC: DaemonLog = DaemonLog { max_size: 1000, max_files: 3, ..DaemonLog::DEFAULT };
 
     fn at(ms: u64) -> Now {
         Now { mono: Mono(ms * 1_000_000), wall: Wall(1_795_197_378_000 + i64::try_from(ms).unwrap()) }
@@ -319,6 +373,46 @@ mod tests {
                     2026-11-20T17:56:18.125Z error two\n    lines [0m\n";
         assert_eq!(text(&dir, "a/hob.log"), want);
         assert_eq!(log.share().end(), Some(want.len() as u64));
+    }
+
+    #[test]
+    fn lines_can_be_objects() {
+        let dir = Dir::new();
+        let spec = DaemonLog { format: LogFormat::Json, ..SPEC };
+        let mut log = OwnLog::open(dir.path("hob.log"), spec, None);
+        log.log(Level::Warn, "two\n\"lines\"\x1b", at(123));
+        log.flush(at(126).mono);
+        let text = text(&dir, "hob.log");
+        let object: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let want =
+            serde_json::json!({"time": "2026-11-20T17:56:18.123Z", "level": "warn", "text": "two\n\"lines\"\u{1b}"});
+        assert_eq!(object, want);
+        assert!(text.starts_with("{\"time\":\"2026-11-20T17:56:18.123Z\"") && text.lines().count() == 1);
+    }
+
+    #[test]
+    fn the_journal_gets_levels_instead_of_times() {
+        let dir = Dir::new();
+        let (read, write) = crate::sys::pipe::output().unwrap();
+        let meta = File::from(write.try_clone().unwrap()).metadata().unwrap();
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, Some(write));
+        for (stream, want) in [
+            ("1:2".to_owned(), "2026-11-20T17:56:18.001Z error a\n    b\n"),
+            (format!("{}:{}", meta.dev(), meta.ino()), "<3>a\n<3>b\n"),
+        ] {
+            log.for_journal(&stream);
+            log.log(Level::Error, "a\nb", at(1));
+            log.log(Level::Error, "-", at(1));
+            log.flush(at(2).mono);
+            let mut bytes = [0; 1000];
+            let n = File::from(read.try_clone().unwrap()).read(&mut bytes).unwrap();
+            assert!(
+                String::from_utf8_lossy(&bytes[..n]).starts_with(want),
+                "{:?}",
+                String::from_utf8_lossy(&bytes[..n])
+            );
+        }
+        assert!(text(&dir, "hob.log").starts_with("2026-11-20T17:56:18.001Z error a\n    b\n"));
     }
 
     #[test]

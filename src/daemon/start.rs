@@ -203,11 +203,10 @@ fn gear(
         Source::Keeper,
     )?;
     let stderr = io::stderr().as_fd().try_clone_to_owned().ok().filter(|_| !quiet);
-    let log = ownlog::OwnLog::open(
-        paths.log.clone(),
-        DaemonLog { level: Level::Info, max_size: 50_000_000, max_files: 5 },
-        stderr,
-    );
+    let mut log = ownlog::OwnLog::open(paths.log.clone(), DaemonLog::DEFAULT, stderr);
+    if let Ok(stream) = std::env::var("JOURNAL_STREAM") {
+        log.for_journal(&stream);
+    }
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
 }

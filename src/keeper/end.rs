@@ -8,6 +8,34 @@ use crate::sys::{chan, clock, signals};
 use std::os::fd::AsFd;
 
 impl Keeper {
+    /// Ends the runs that are not to outlive a daemon. The next one clears up after them; they are killed all the same
+    /// where none comes up in time.
+    pub(super) fn end_with_daemon(&mut self, now: Mono) {
+        let table = &self.means.table;
+        for (slot, _) in table.iter().filter(|(_, view)| view.ended.is_none()) {
+            let Some(on_death) = table.on_death(slot) else { continue };
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(table, slot) {
+                table.set_asked(slot);
+                // An error means that it has ended.
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), i32::from(on_death.signal));
+                self.doomed = self.doomed.max(Some(now + on_death.grace));
+            }
+        }
+    }
+
+    pub(super) fn kill_doomed(&mut self, now: Mono) {
+        if self.doomed.is_none_or(|at| now < at) {
+            return;
+        }
+        self.doomed = None;
+        let table = &self.means.table;
+        for (slot, _) in table.iter().filter(|(slot, view)| view.ended.is_none() && table.asked(*slot)) {
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(table, slot) {
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), signals::SIGKILL);
+            }
+        }
+    }
+
     /// The exit code, once there is nothing more to do.
     pub(super) fn end(&mut self, now: Mono) -> Option<u8> {
         let code = match (&self.worker, self.done) {

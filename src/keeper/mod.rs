@@ -176,6 +176,8 @@ struct Keeper {
     /// When it was last woken.
     woke: Mono,
     done: Option<u8>,
+    /// When runs that were asked to end with a daemon are killed, if they still live.
+    doomed: Option<Mono>,
     /// Everything has come up: what that took can be given back.
     settle: bool,
 }
@@ -203,6 +205,7 @@ impl Keeper {
             end_by: None,
             woke: clock::now().mono,
             done: None,
+            doomed: None,
             settle: false,
         }
     }
@@ -215,6 +218,7 @@ impl Keeper {
             if let Some(code) = self.end(now) {
                 return code;
             }
+            self.kill_doomed(now);
             self.start_if_due(now);
             self.watch(now);
             self.end_slow_trial(now);
@@ -328,7 +332,7 @@ impl Keeper {
         let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
         let end = self.end_by.map(|at| at.min(now + SLICE));
-        [start, retry, watch, trial, end].into_iter().flatten().min()
+        [start, retry, watch, trial, end, self.doomed].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -534,6 +538,7 @@ impl Keeper {
         if self.done.is_some() || worker.is_leaving() {
             return;
         }
+        self.end_with_daemon(now);
         let how = match status {
             Status::Code(code) => format!("with code {code}"),
             Status::Signal(number) => format!("by {}", signals::name_of(number)),

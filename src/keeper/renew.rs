@@ -94,7 +94,8 @@ impl Keeper {
 
     fn execute(&mut self) -> io::Result<()> {
         // Nothing is begun that the next program would have to know of; what comes now waits in the signals.
-        let busy = self.stop.is_some() || self.stopping || self.end_by.is_some() || self.done.is_some();
+        let ends = self.stop.is_some() || self.stopping || self.end_by.is_some() || self.done.is_some();
+        let busy = ends || self.doomed.is_some();
         let manifest = self.manifest().filter(|_| !busy).ok_or(io::ErrorKind::ResourceBusy)?;
         let bytes = manifest.encode();
         let paper = memory::sealed(c"hob-keeper", &bytes)?;

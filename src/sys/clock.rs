@@ -1,4 +1,4 @@
-//! The clocks, read in one place.
+//! The clocks, read in one place, and local time.
 
 use crate::base::time::{Mono, Now, Wall};
 

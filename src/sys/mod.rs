@@ -7,6 +7,7 @@
 //! - `signals`: signals of the process itself as a readable descriptor
 //! - `identity`: what tells one process and one boot from another
 //! - `thread`: priority of one thread
+//! - `memfile`: a file in memory
 //! - `pipe`: pipes and moving their content without copying it
 //! - `notify`: datagrams of sd_notify(3) with their sender
 //! - `rlimit`: resource limits by name
@@ -48,7 +49,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{SYSTEM_RUN, identity, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
+pub use os::{SYSTEM_RUN, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
 
 use std::io;
 

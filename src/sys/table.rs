@@ -43,7 +43,32 @@ struct Cells {
     /// Which step of the start failed, and which candidate of the program, for the text of the error.
     exec_step: AtomicU32,
     exec_which: AtomicU32,
-    spare: [AtomicU64; 2],
+    /// What the keeper does when the daemon dies: nothing (0), or an `OnDeath` and whether it was done.
+    on_death: AtomicU64,
+    spare: AtomicU64,
+}
+
+/// What the keeper does to a run when the daemon dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDeath {
+    /// The signal that asks its main process to end.
+    pub signal: u8,
+    /// How long it may take to do so, if no daemon comes up that takes care of it; at most 49 days.
+    pub grace: Duration,
+}
+
+impl OnDeath {
+    const ASKED: u64 = 1 << 8;
+
+    fn word(self) -> u64 {
+        let grace = u32::try_from(self.grace.as_millis()).unwrap_or(u32::MAX);
+        u64::from(grace) << 32 | u64::from(self.signal)
+    }
+
+    fn of(word: u64) -> Option<OnDeath> {
+        let signal = u8::try_from(word & 0xff).ok().filter(|s| *s != 0)?;
+        Some(OnDeath { signal, grace: Duration::from_millis(word >> 32) })
+    }
 }
 
 #[repr(C)]
@@ -188,6 +213,12 @@ impl RunTable {
     /// Takes the lowest free slot for a run, or `None` when the table is full. For the daemon alone.
     #[must_use]
     pub fn take(&self, run: RunId) -> Option<Slot> {
+        self.take_for(run, None)
+    }
+
+    /// The same for a run that the keeper is to end when the daemon dies.
+    #[must_use]
+    pub fn take_for(&self, run: RunId, on_death: Option<OnDeath>) -> Option<Slot> {
         let mut lowest = self.inner.lowest_free.lock().unwrap_or_else(PoisonError::into_inner);
         let free =
             (*lowest..u32::try_from(RUN_SLOTS).ok()?).map(Slot).find(|s| self.cells(*s).run.load(Acquire) == 0)?;
@@ -198,6 +229,7 @@ impl RunTable {
         c.exec_errno.store(0, Relaxed);
         c.exec_step.store(0, Relaxed);
         c.exec_which.store(0, Relaxed);
+        c.on_death.store(on_death.map_or(0, OnDeath::word), Relaxed);
         self.header().high_water.fetch_max(free.0 + 1, Release);
         c.run.store(run.0, Release);
         *lowest = free.0 + 1;
@@ -237,6 +269,23 @@ impl RunTable {
         c.cpu_nanos.store(u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         c.max_rss.store(usage.max_rss, Relaxed);
         c.ended.store(kind, Release);
+    }
+
+    /// What the keeper is to do to the run of a slot when the daemon dies.
+    #[must_use]
+    pub fn on_death(&self, slot: Slot) -> Option<OnDeath> {
+        OnDeath::of(self.cells(slot).on_death.load(Acquire))
+    }
+
+    /// The keeper does it. To be called before.
+    pub fn set_asked(&self, slot: Slot) {
+        self.cells(slot).on_death.fetch_or(OnDeath::ASKED, Release);
+    }
+
+    /// Whether the keeper has done it.
+    #[must_use]
+    pub fn asked(&self, slot: Slot) -> bool {
+        self.cells(slot).on_death.load(Acquire) & OnDeath::ASKED != 0
     }
 
     /// The slot of a process that has not ended.
@@ -405,6 +454,19 @@ mod tests {
         assert_eq!(t.iter().count(), 0);
         assert_eq!(t.take(RunId(2)), Some(s));
         assert_eq!(t.slot(s), SlotView { run: RunId(2), pid: None, exec_errno: 0, ended: None });
+    }
+
+    #[test]
+    fn what_happens_at_a_death_is_known_and_a_used_slot_forgets_it() {
+        let t = RunTable::create().unwrap();
+        let on_death = OnDeath { signal: 15, grace: Duration::from_millis(1_500) };
+        let s = t.take_for(RunId(1), Some(on_death)).unwrap();
+        assert_eq!((t.on_death(s), t.asked(s)), (Some(on_death), false));
+        t.set_asked(s);
+        assert_eq!((t.on_death(s), t.asked(s)), (Some(on_death), true));
+        t.release(s);
+        assert_eq!(t.take(RunId(2)), Some(s));
+        assert_eq!((t.on_death(s), t.asked(s)), (None, false));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const CONFIG: &str = r#"{ "services": {
-    "up": { "command": "echo hello; exec sleep 1000" },
+    "up": { "command": "echo hello; exec sleep 1000", "reload_signal": "CONT" },
     "broken": { "command": "echo no luck; exit 9", "max_restarts": 1, "min_delay": "10ms" },
     "needs": { "command": "exec sleep 1000", "requires": ["up"] }
 } }"#;
@@ -60,6 +60,7 @@ fn json_of_every_command_parses() {
         ("why broken", 0, 1),
         ("logs up", 0, 0),
         ("logs", 0, 0),
+        ("logs rotate up", 0, 1),
         ("events", 0, 1),
         ("reload", 0, 1),
         ("upgrade", 0, 1),
@@ -76,6 +77,8 @@ fn json_of_every_command_parses() {
         ("service stop needs", 0, 1),
         ("service restart up", 0, 1),
         ("service signal CONT up", 0, 1),
+        ("services", 0, 1),
+        ("service reload up", 0, 1),
         ("service reset needs", 0, 1),
         ("service history broken", 0, 1),
         ("service logs broken", 0, 0),
@@ -274,7 +277,7 @@ fn completions_work_in_bash() {
     };
     for (words, want) in [
         ("hob st", &["start", "stop", "status"][..]),
-        ("hob service re", &["restart", "reset"]),
+        ("hob service re", &["restart", "reload", "reset"]),
         ("hob why ''", &["broken", "needs", "up"]),
         ("hob why up ''", &[]),
         ("hob stop up n", &["needs"]),

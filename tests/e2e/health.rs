@@ -328,3 +328,86 @@ fn stop_all_stops_every_service_and_leaves_hob() {
     assert!(why.contains("a person stopped"), "each was stopped by a person: {why}");
     home.ok(&["start", "a", "b"]);
 }
+
+#[test]
+fn a_stop_command_ends_the_service_and_a_reload_reaches_it() {
+    let home = with(|home| {
+        let trail = home.path("trail").display().to_string();
+        let serve = format!(
+            "trap 'echo hup >> {trail}' HUP; trap 'echo term >> {trail}; exit 0' TERM; \
+             trap 'echo usr1 >> {trail}; exit 0' USR1; echo up; while :; do sleep 0.01; done"
+        );
+        serde_json::json!({
+            "cmd": { "command": serve, "ready": { "log": "up" },
+                     "stop_command": format!("kill -USR1 $MAINPID; echo asked >> {trail}"),
+                     "reload_command": format!("kill -HUP $MAINPID && echo told >> {trail}") },
+            "sig": { "command": serve, "ready": { "log": "up" }, "reload_signal": "HUP",
+                     "stop_command": "exit 1", "stop_timeout": "20s" },
+            "bad": { "command": "exec sleep 1000", "reload_command": "echo no such file; exit 3" } })
+    });
+    for name in ["cmd", "sig", "bad"] {
+        home.wait_state(name, "running");
+    }
+    let trail = |line: &str| home.read("trail").lines().filter(|l| *l == line).count();
+    assert!(home.ok(&["service", "reload", "cmd"]).contains("reloaded"));
+    assert_eq!(trail("told"), 1);
+    wait("it got the signal", || trail("hup") == 1);
+    assert!(home.ok(&["service", "reload", "sig"]).contains("signalled"));
+    wait("it got the signal too", || trail("hup") == 2);
+    let why = home.fails(&["service", "reload", "bad"]).1;
+    assert!(why.contains("bad: exit code 3: no such file"), "{why}");
+    home.ok(&["stop", "cmd"]);
+    assert_eq!((trail("usr1"), trail("asked"), trail("term")), (1, 1, 0), "{}", home.read("trail"));
+    home.ok(&["stop", "sig"]);
+    assert_eq!(trail("term"), 1, "after a command that fails the signal follows at once");
+}
+
+#[test]
+fn a_stop_command_outlives_no_daemon_and_is_run_again() {
+    let home = with(|home| {
+        let stop = format!("echo begun >> {}; {}; kill $MAINPID", home.path("trail").display(), until(home, "go"));
+        serde_json::json!({ "s": { "command": "exec sleep 1000", "stop_command": stop, "stop_timeout": "60s" } })
+    });
+    home.wait_state("s", "running");
+    let pid = home.pid("s");
+    home.ok(&["stop", "s", "--no-wait"]);
+    let begun = || home.read("trail").lines().count();
+    wait("it runs", || begun() == 1);
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    wait("the next daemon runs it again", || begun() == 2);
+    assert!(alive(pid));
+    let mark = home.path("go").display().to_string();
+    wait("only that one is left", || processes(&mark).len() == 1);
+    touch(&home, "go");
+    home.wait_state("s", "stopped");
+    assert!(!alive(pid));
+}
+
+#[test]
+fn what_is_to_end_with_the_daemon_does_and_comes_back() {
+    let home = with(|home| {
+        let trail = home.path("trail").display().to_string();
+        let command =
+            |name: &str| format!("trap 'echo {name} >> {trail}; exit 0' TERM; echo up; while :; do sleep 0.01; done");
+        serde_json::json!({
+            "end": { "command": command("end"), "ready": { "log": "up" }, "on_daemon_death": "stop" },
+            "deaf": { "command": "trap '' TERM; echo up; while :; do sleep 0.01; done", "ready": { "log": "up" },
+                      "on_daemon_death": "stop", "stop_timeout": "200ms" },
+            "keep": { "command": command("keep"), "ready": { "log": "up" } } })
+    });
+    for name in ["end", "deaf", "keep"] {
+        home.wait_state(name, "running");
+    }
+    let pids = ["end", "deaf", "keep"].map(|n| home.pid(n));
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    wait("both are gone", || !alive(pids[0]) && !alive(pids[1]));
+    for (name, old) in ["end", "deaf"].into_iter().zip(pids) {
+        wait("it runs again", || home.state(name) == "running" && home.pid(name) != old);
+        assert_eq!(home.service(name)["restarts"], 1);
+    }
+    assert_eq!(home.pid("keep"), pids[2], "the others were not touched");
+    assert_eq!(home.read("trail"), "end\n");
+    assert!(home.ok(&["why", "end"]).contains("ended with the daemon, exit code 0"), "{}", home.ok(&["why", "end"]));
+}

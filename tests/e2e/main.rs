@@ -10,6 +10,7 @@ mod deaths;
 mod freeze;
 mod health;
 mod life;
+mod loglines;
 mod logs;
 mod protocol;
 mod safe;

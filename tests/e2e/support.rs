@@ -230,6 +230,19 @@ pub(crate) fn wait(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until something succeeds; its last error is shown otherwise.
+#[track_caller]
+pub(crate) fn wait_or<T, E: std::fmt::Debug>(what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(e) => assert!(begin.elapsed() < LIMIT, "waited {LIMIT:?} until {what}: {e:?}"),
+        }
+        pause();
+    }
+}
+
 /// The one sleep of the scenarios: between two looks at a condition.
 fn pause() {
     std::thread::sleep(Duration::from_millis(5));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use world::{World, boot, spec};
 
 /// What may happen to the one service `s` (a second one, `need`, is required by it where the case says so).
-const ACTS: [&str; 26] = [
+const ACTS: [&str; 29] = [
     "start",
     "stop",
     "restart",
@@ -32,6 +32,9 @@ const ACTS: [&str; 26] = [
     "tree-empty",
     "tree-left",
     "output",
+    "reload-service",
+    "done",
+    "not-done",
     "alive",
     "trigger",
     "extend",
@@ -69,6 +72,17 @@ fn act(w: &mut World, act: &str, base: &ServiceSpec) {
         "tree-empty" => w.step(Input::Tree { run, left: Vec::new() }),
         "tree-left" => w.step(Input::Tree { run, left: vec![Survivor { pid: 7, name: "cat".to_owned() }] }),
         "output" => w.step(Input::Output { run, bytes: 5, last_lines: vec!["x".to_owned()] }),
+        "reload-service" => {
+            w.asked += 1;
+            let input = w.request(w.asked, Request::ServiceReload { names: vec!["s".to_owned()] });
+            w.step(input);
+        }
+        "done" | "not-done" => {
+            for what in [Duty::Reload, Duty::Stop] {
+                let result = if act == "done" { Ok(()) } else { Err("no".to_owned()) };
+                w.step(Input::Checked { run, what, result });
+            }
+        }
         "alive" => w.say(run, "WATCHDOG", "1"),
         "trigger" => w.say(run, "WATCHDOG", "trigger"),
         "extend" => w.say(run, "EXTEND_TIMEOUT_USEC", "60000000"),
@@ -104,7 +118,13 @@ fn reload(w: &mut World, services: Vec<(&str, ServiceSpec)>) {
 
 /// The daemon is killed and the next one adopts what the table shows. Open requests die with it.
 fn crash(w: &mut World, base: &ServiceSpec) {
-    let table = w.runs.iter().map(|(run, (_, pid))| TableRun { run: *run, pid: *pid, exec_error: None, ended: None });
+    let table = w.runs.iter().map(|(run, (_, pid))| TableRun {
+        run: *run,
+        pid: *pid,
+        exec_error: None,
+        ended: None,
+        asked: false,
+    });
     let input = boot(&all(base), 2, w.journal.clone(), table.collect());
     w.core = Core::new();
     w.step(input);
@@ -129,8 +149,15 @@ fn every_input_in_every_state() {
             stop_timeout: Duration::from_millis(100),
             ..spec()
         },
-        ServiceSpec { oneshot: true, ..spec() },
-        ServiceSpec { leave_children: true, max_restarts: 1, ready: Ready::Port(80), ..spec() },
+        ServiceSpec { oneshot: true, stop_command: command(), ..spec() },
+        ServiceSpec {
+            stop_command: command(),
+            reload_command: command(),
+            leave_children: true,
+            max_restarts: 1,
+            ready: Ready::Port(80),
+            ..spec()
+        },
         ServiceSpec { requires: vec![Need { name: "need".to_owned(), condition: Condition::Ready }], ..spec() },
     ];
     let mut met = BTreeMap::new();
@@ -158,6 +185,10 @@ fn every_input_in_every_state() {
             assert!(met.contains_key(&(state, first)), "{first} was never tried in {state}");
         }
     }
+}
+
+fn command() -> Option<Vec<String>> {
+    Some(vec!["do".to_owned()])
 }
 
 /// A health check that may fail so often but once.
@@ -191,6 +222,9 @@ fn wind_down(w: &mut World) {
             w.started(run);
         }
         w.exited(run, End::Signal(15));
+        if w.checks.contains(&(run, Duty::Stop)) {
+            w.step(Input::Checked { run, what: Duty::Stop, result: Ok(()) });
+        }
         w.step(Input::Tree { run, left: Vec::new() });
     }
     assert!(w.runs.is_empty(), "something still runs: {:#?}", w.trail);

@@ -364,6 +364,12 @@ impl Check {
                 }
             }
             Effect::Event { line, .. } if line.contains("\"service.unhealthy\"") => self.unhealthy(line),
+            Effect::Check { run, what: Duty::Stop | Duty::Reload, .. } => {
+                if let Some(r) = self.runs.get_mut(run) {
+                    r.stopped = true;
+                }
+                self.known(*run, effect)
+            }
             Effect::CheckEnd { run, .. } => self.known(*run, effect),
             Effect::Forget { run } => {
                 self.known(*run, effect)?;

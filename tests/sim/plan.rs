@@ -307,6 +307,7 @@ fn policy(r: &mut Rng, spec: &mut ServiceSpec) {
         retries: u32::try_from(r.range(1, 4)).unwrap_or(1),
         ..Health::new(Check::Command(vec!["check".into()]))
     });
+    spec.stop_command = r.percent(25).then(|| vec!["stop".into()]);
     if spec.oneshot {
         // Otherwise it is a config error, and never reaches the core.
         (spec.ready, spec.health, spec.watchdog) = (Ready::Spawned, None, None);

@@ -76,6 +76,9 @@ impl World<'_> {
                 }
             }
             Effect::Logs { req, .. } | Effect::CloseStream { req, .. } => self.reply(req, Ok("{}".to_owned()), false),
+            Effect::Rotate { req, .. } => {
+                self.tell_soon(Input::Rotated { req, result: Ok("{}".to_owned()) });
+            }
             Effect::Measure { req, runs } => {
                 let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
                 self.tell_soon(Input::Measured { req, usage });
@@ -119,7 +122,7 @@ impl World<'_> {
     fn start(&mut self, start: Box<Start>) {
         self.score.starts += 1;
         let run = start.run;
-        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None });
+        self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None, asked: false });
         let truth = crate::os::Truth {
             service: start.service.clone(),
             spec: start.spec.clone(),
@@ -201,6 +204,10 @@ impl World<'_> {
             return;
         }
         self.os.checks.remove(&(run, what));
+        if what == Duty::Stop && self.rng.percent(70) {
+            // It does what the signal would do.
+            self.signal(run, 15, false);
+        }
         let sick = self.os.main_of(run).is_none() || self.rng.percent(self.options.sick);
         let result = if sick { Err("sick".to_owned()) } else { Ok(()) };
         self.step(Input::Checked { run, what, result });

@@ -24,6 +24,8 @@ struct Process {
     pid: Option<u32>,
     error: Option<StartError>,
     ended: Option<(End, Usage)>,
+    /// The keeper ends it with the daemon.
+    asked: bool,
 }
 
 struct Player {
@@ -121,6 +123,10 @@ impl Player {
                 self.now.mono = self.now.mono + parse_duration(&arg(1)).unwrap();
                 self.step(Input::Tick, "");
             }
+            "asked" => {
+                let run = self.run(&arg(1));
+                self.processes.get_mut(&run).expect("a run").asked = true;
+            }
             "crash" => self.crash(),
             "reboot" => self.reboot(),
             "left" => self.left.push((self.run(&arg(1)), survivors(&w[2..]))),
@@ -191,6 +197,7 @@ impl Player {
             "stop" => Request::ServiceStop(change),
             "restart" => Request::ServiceRestart(change),
             "reset" => Request::ServiceReset { names },
+            "reload-service" => Request::ServiceReload { names },
             "signal" => Request::ServiceSignal { name, signal: option("n").unwrap().parse().unwrap() },
             "why" => Request::DaemonWhy { name },
             "list" => Request::ServiceList { names },
@@ -271,6 +278,7 @@ impl Player {
             pid: p.pid,
             exec_error: p.error.clone(),
             ended: p.ended,
+            asked: p.asked,
         });
         let journal = self.journal.iter().map(|(k, j)| Entity { key: k.clone(), json: Some(j.clone()) });
         let boot = Boot {
@@ -359,7 +367,8 @@ impl Player {
     fn pretend(&mut self, effect: &Effect, inputs: &mut Vec<Input>) {
         match effect {
             Effect::Start(s) => {
-                let process = Process { name: s.service.to_string(), pid: None, error: None, ended: None };
+                let process =
+                    Process { name: s.service.to_string(), pid: None, error: None, ended: None, asked: false };
                 self.processes.insert(s.run, process);
                 self.runs.insert(s.service.to_string(), s.run);
                 if self.auto {
@@ -424,6 +433,8 @@ impl Player {
 fn duty(word: &str) -> Duty {
     match word {
         "health" => Duty::Health,
+        "reload" => Duty::Reload,
+        "stop" => Duty::Stop,
         other => panic!("no duty: {other}"),
     }
 }
@@ -478,6 +489,8 @@ fn show(effect: &Effect) -> String {
         Effect::Exit { code } => format!("EXIT {code}"),
         Effect::Upgrade { req, binary, ticket } => format!("UPGRADE {req:?} {binary:?} {ticket:?}"),
         Effect::Again { stop } => format!("AGAIN stop {stop}"),
-        Effect::Notify { .. } | Effect::Logs { .. } | Effect::CloseStream { .. } => format!("{effect:?}"),
+        Effect::Notify { .. } | Effect::Logs { .. } | Effect::Rotate { .. } | Effect::CloseStream { .. } => {
+            format!("{effect:?}")
+        }
     }
 }

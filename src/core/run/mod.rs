@@ -97,6 +97,8 @@ pub enum StopWhy {
     },
     /// It did not say in time that it lives, or said that it does not work, which is a failure of the run.
     Watchdog,
+    /// The daemon died, and its config says that it is to end then; the policy decides what follows.
+    DaemonDeath,
     /// Nothing wants it up any more.
     Unwanted,
 }
@@ -106,7 +108,7 @@ impl StopWhy {
     #[must_use]
     pub const fn is_fault(&self) -> bool {
         match self {
-            StopWhy::ReadyTimeout | StopWhy::Unhealthy { .. } | StopWhy::Watchdog => true,
+            StopWhy::ReadyTimeout | StopWhy::Unhealthy { .. } | StopWhy::Watchdog | StopWhy::DaemonDeath => true,
             StopWhy::Client(_)
             | StopWhy::Restart(_)
             | StopWhy::Need { .. }
@@ -132,6 +134,7 @@ impl StopWhy {
                 format!("because its health check failed {}: {error}", counted(*times))
             }
             StopWhy::Watchdog => "because of its watchdog".to_owned(),
+            StopWhy::DaemonDeath => "because the daemon died".to_owned(),
             StopWhy::Unwanted => "because nothing wants it up".to_owned(),
         }
     }
@@ -232,6 +235,7 @@ impl RunRecord {
                 format!("health check failed {}: {error}, {}", counted(*times), end.text())
             }
             (Some(StopWhy::Watchdog), end) => format!("watchdog timeout, {}", end.text()),
+            (Some(StopWhy::DaemonDeath), end) => format!("ended with the daemon, {}", end.text()),
             (Some(why), end) => format!("stopped {}, {}", why.text(), end.text()),
             (None, end) => end.text(),
         }

@@ -85,14 +85,18 @@ impl Core {
             (None, Some((end, _))) => format!("ended with {}", end.text()),
             (None, None) => "is stopping".to_owned(),
         };
-        let whom = non_empty(self.waiting_text(i), "its main process");
+        let unknown = if live.end.is_some() && live.sequence.command { "its stop command" } else { "its main process" };
+        let whom = non_empty(self.waiting_text(i), unknown);
         let grace = live.sequence.kill_at.map(|at| human_duration(tenths(at.since(self.now.mono))));
         let state = match (live.sequence.phase, grace) {
             (Phase::Killed, _) => format!("everything of it was killed, and still there is {whom}"),
             (Phase::Asked | Phase::Leftovers, Some(grace)) => format!("waiting for {whom}, to be killed in {grace}"),
             (Phase::Held, _) => format!("first {whom}"),
+            (Phase::Commanded, Some(grace)) => format!("its stop command was run; the signal follows in {grace}"),
             (Phase::Unborn, _) => "its start is still under way".to_owned(),
-            (Phase::Idle | Phase::Asked | Phase::Looking | Phase::Leftovers, _) => format!("waiting for {whom}"),
+            (Phase::Idle | Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers, _) => {
+                format!("waiting for {whom}")
+            }
         };
         format!("{} {why}: {state}", s.name)
     }

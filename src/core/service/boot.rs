@@ -231,6 +231,9 @@ impl Core {
     /// Takes a run over from the daemon before.
     fn adopt(&mut self, i: usize, mut live: Live, slot: TableRun, out: &mut Out) {
         let run = live.run;
+        if slot.asked {
+            live.stop.get_or_insert(StopWhy::DaemonDeath);
+        }
         live.pid = slot.pid;
         if slot.exec_error.is_none() && live.spawned {
             live.ready = live.ready.or(Some(live.begun));

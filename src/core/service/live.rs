@@ -99,9 +99,12 @@ impl Core {
         let terms = s.terms();
         let Some(live) = s.live.as_mut() else { return };
         match live.sequence.phase {
-            Phase::Unborn => live.sequence.ask(run, terms, now.mono, out),
+            Phase::Unborn => {
+                self.ask_to_end(i, out);
+                return;
+            }
             Phase::Killed => live.sequence.kill(run, terms, now.mono, out),
-            Phase::Idle | Phase::Held | Phase::Asked | Phase::Looking | Phase::Leftovers => {}
+            Phase::Idle | Phase::Held | Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers => {}
         }
         if s.state != State::Starting {
             return;
@@ -203,6 +206,7 @@ impl Core {
         };
         self.await_end(i, out);
         self.health_end(i, out);
+        self.reload_cut_short(i, out);
         if !told {
             self.emit("service.exited", i, fields.members(), out);
         }
@@ -210,12 +214,17 @@ impl Core {
             self.enter(i, State::Stopping, "", out);
         }
         self.table.touch(i);
-        if leave {
+        if leave && !self.commanded(i) {
             return self.over(i, Ended::from(end), now, out);
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);
         }
+    }
+
+    /// Whether its stop command runs.
+    fn commanded(&self, i: usize) -> bool {
+        self.table[i].live.as_ref().is_some_and(|l| l.sequence.command)
     }
 
     pub(in crate::core) fn tree(&mut self, run: RunId, left: Vec<Survivor>, out: &mut Out) {
@@ -233,6 +242,11 @@ impl Core {
             return;
         };
         if left.is_empty() || terms.leave_children {
+            if live.sequence.command {
+                // It may clear up after the main process; the next run must not meet it.
+                live.sequence.left = Vec::new();
+                return self.table.touch(i);
+            }
             return self.over(i, end, ended, out);
         }
         if live.stop.is_none() && end == Ended::Code(0) && ended.mono.since(live.begun.mono) < BACKGROUND {
@@ -319,6 +333,7 @@ impl Core {
             Some(
                 StopWhy::ReadyTimeout
                 | StopWhy::Watchdog
+                | StopWhy::DaemonDeath
                 | StopWhy::Unhealthy { .. }
                 | StopWhy::Need { .. }
                 | StopWhy::Reload

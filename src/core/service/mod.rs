@@ -47,6 +47,7 @@ pub mod health;
 pub mod live;
 pub mod orphan;
 pub mod reload;
+pub mod reloading;
 pub mod settle;
 pub mod stop;
 pub mod table;
@@ -216,6 +217,8 @@ pub struct Live {
     pub extended: Option<Mono>,
     /// What it says it is doing, beside its work.
     pub doing: Option<Doing>,
+    /// Its reload command runs.
+    pub reloading: bool,
     pub status_text: Option<Box<str>>,
     /// Mark: hob wants it stopped, and why.
     pub stop: Option<StopWhy>,
@@ -446,6 +449,7 @@ impl Live {
             pinged: None,
             extended: None,
             doing: None,
+            reloading: false,
             status_text: None,
             stop: None,
             stop_told: false,
@@ -502,7 +506,7 @@ impl Live {
     pub fn stop_begun(&self) -> bool {
         match self.sequence.phase {
             Phase::Idle | Phase::Held => false,
-            Phase::Unborn | Phase::Asked | Phase::Looking | Phase::Leftovers | Phase::Killed => true,
+            Phase::Unborn | Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers | Phase::Killed => true,
         }
     }
 

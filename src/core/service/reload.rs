@@ -35,6 +35,7 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("ionice", &spec.ionice, &plain.ionice);
     feed("oom_score", &spec.oom_score, &plain.oom_score);
     feed("cpus", &spec.cpus, &plain.cpus);
+    feed("on_daemon_death", &spec.on_daemon_death, &plain.on_daemon_death);
     feed("rlimits", &spec.rlimits, &plain.rlimits);
     feed("ready", &spec.ready, &plain.ready);
     feed("watchdog", &spec.watchdog, &plain.watchdog);

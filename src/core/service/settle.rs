@@ -4,9 +4,10 @@
 use super::graph::{Edge, Kind};
 use super::stop::Phase;
 use super::{Service, State};
+use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::core::run::{Cause, StopWhy};
-use crate::core::{Core, Effect, Out};
+use crate::core::{Core, Duty, Effect, Out};
 use std::sync::Arc;
 
 /// The same number on every system.
@@ -201,18 +202,54 @@ impl Core {
     fn stop_now(&mut self, i: usize, out: &mut Out) {
         self.await_end(i, out);
         self.health_end(i, out);
+        self.reload_cut_short(i, out);
+        let s = &mut self.table[i];
+        let Some(live) = s.live.as_mut() else { return };
+        if live.pid.is_some() {
+            self.ask_to_end(i, out);
+        } else {
+            live.sequence.phase = Phase::Unborn;
+        }
+        self.table.touch(i);
+        self.save_run(i, out);
+    }
+
+    /// The first step of the stop sequence: the command where there is one, or the signal.
+    pub(super) fn ask_to_end(&mut self, i: usize, out: &mut Out) {
         let now = self.now.mono;
         let s = &mut self.table[i];
         let mut terms = s.terms();
         let Some(live) = s.live.as_mut() else { return };
-        if live.stop == Some(StopWhy::Watchdog) {
+        if live.stop == Some(StopWhy::DaemonDeath) {
+            return live.sequence.asked(terms, now);
+        }
+        let hangs = live.stop == Some(StopWhy::Watchdog);
+        if s.spec.stop_command.is_some() && !hangs {
+            live.sequence.ask_by_command(terms, now);
+            let (run, spec, limit) = (live.run, Arc::clone(&s.spec), s.spec.stop_timeout);
+            out.effects.push(Effect::Check { run, what: Duty::Stop, spec, limit });
+            return;
+        }
+        if hangs {
             // Where it hangs is worth a core dump.
             terms.signal = SIGABRT;
         }
-        if live.pid.is_some() {
-            live.sequence.ask(live.run, terms, now, out);
-        } else {
-            live.sequence.phase = Phase::Unborn;
+        live.sequence.ask(live.run, terms, now, out);
+    }
+
+    pub(in crate::core) fn stop_command_ended(&mut self, run: RunId, result: Result<(), String>, out: &mut Out) {
+        let Some(i) = self.runs.get(&run).copied() else { return self.late("a stop command", run, out) };
+        let now = self.now.mono;
+        let s = &mut self.table[i];
+        let terms = s.terms();
+        let Some(live) = s.live.as_mut().filter(|l| l.sequence.command) else {
+            return self.late("a stop command", run, out);
+        };
+        live.sequence.command_ended(run, result.is_ok(), terms, now, out);
+        if let Err(error) = result {
+            let mut fields = Obj::new();
+            fields.u64("run", run.0).str("error", &error);
+            self.emit("service.stop_command_failed", i, fields.members(), out);
         }
         self.table.touch(i);
         self.save_run(i, out);

@@ -3,7 +3,7 @@
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
-use crate::core::{Effect, Out, Survivor};
+use crate::core::{Duty, Effect, Out, Survivor};
 use core::time::Duration;
 
 /// How long to wait before the first and between later looks at who is left.
@@ -19,6 +19,8 @@ pub enum Phase {
     Held,
     /// To be stopped, once it is known whether it was started at all.
     Unborn,
+    /// Its stop command was run instead of the signal.
+    Commanded,
     /// The main process has its signal.
     Asked,
     /// The main process is gone; who is left is being found out.
@@ -32,6 +34,8 @@ pub enum Phase {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
     pub phase: Phase,
+    /// The stop command runs.
+    pub command: bool,
     /// When the grace ends.
     pub kill_at: Option<Mono>,
     look_at: Mono,
@@ -56,8 +60,45 @@ impl Sequence {
         out.effects.push(Effect::Signal { run, signal: terms.signal, tree: false });
     }
 
+    /// The keeper has asked the main process to end.
+    pub fn asked(&mut self, terms: Terms, now: Mono) {
+        self.phase = Phase::Asked;
+        self.kill_at = self.kill_at.or(Some(now + terms.grace));
+    }
+
+    /// The stop command is to be run by the caller. A grace that an earlier daemon began goes on.
+    pub fn ask_by_command(&mut self, terms: Terms, now: Mono) {
+        self.phase = Phase::Commanded;
+        self.command = true;
+        self.kill_at = self.kill_at.or(Some(now + terms.grace));
+    }
+
+    /// The stop command has ended. One that did well has done its part, and what it asked for has what is left of the
+    /// grace; after one that failed the signal has to do.
+    pub fn command_ended(&mut self, run: RunId, well: bool, terms: Terms, now: Mono, out: &mut Out) {
+        if !core::mem::take(&mut self.command) {
+            return;
+        }
+        match self.phase {
+            Phase::Commanded if !well => {
+                self.kill_at = None;
+                self.ask(run, terms, now, out);
+            }
+            // The end was waiting for it.
+            Phase::Looking | Phase::Leftovers | Phase::Killed => self.look(run, now, out),
+            Phase::Commanded | Phase::Idle | Phase::Held | Phase::Unborn | Phase::Asked => {}
+        }
+    }
+
+    fn end_command(&mut self, run: RunId, out: &mut Out) {
+        if core::mem::take(&mut self.command) {
+            out.effects.push(Effect::CheckEnd { run, what: Duty::Stop });
+        }
+    }
+
     /// Kills everything now.
     pub fn kill(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
+        self.end_command(run, out);
         self.phase = Phase::Killed;
         self.kill_at = None;
         self.strike(run, terms, out);
@@ -82,7 +123,9 @@ impl Sequence {
     /// The main process is gone.
     pub fn main_ended(&mut self, run: RunId, now: Mono, out: &mut Out) {
         match self.phase {
-            Phase::Idle | Phase::Held | Phase::Unborn | Phase::Asked | Phase::Looking => self.phase = Phase::Looking,
+            Phase::Idle | Phase::Held | Phase::Unborn | Phase::Commanded | Phase::Asked | Phase::Looking => {
+                self.phase = Phase::Looking
+            }
             Phase::Leftovers | Phase::Killed => {}
         }
         self.look(run, now, out);
@@ -92,7 +135,7 @@ impl Sequence {
     pub fn leftovers(&mut self, run: RunId, terms: Terms, left: Vec<Survivor>, now: Mono, out: &mut Out) {
         self.left = left;
         match self.phase {
-            Phase::Idle | Phase::Held | Phase::Unborn | Phase::Asked | Phase::Looking => {
+            Phase::Idle | Phase::Held | Phase::Unborn | Phase::Commanded | Phase::Asked | Phase::Looking => {
                 self.phase = Phase::Leftovers;
                 self.kill_at = self.kill_at.or(Some(now + terms.grace));
                 out.effects.push(Effect::Signal { run, signal: terms.signal, tree: true });
@@ -105,6 +148,13 @@ impl Sequence {
     pub fn tick(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
         match self.phase {
             Phase::Idle | Phase::Held | Phase::Unborn => {}
+            Phase::Commanded => {
+                if self.kill_at.is_some_and(|at| at <= now) {
+                    self.end_command(run, out);
+                    self.kill_at = None;
+                    self.ask(run, terms, now, out);
+                }
+            }
             Phase::Asked | Phase::Looking | Phase::Leftovers if self.kill_at.is_some_and(|at| at <= now) => {
                 self.kill(run, terms, now, out);
             }
@@ -130,7 +180,7 @@ impl Sequence {
     pub fn deadline(&self) -> Option<Mono> {
         match self.phase {
             Phase::Idle | Phase::Held | Phase::Unborn => None,
-            Phase::Asked => self.kill_at,
+            Phase::Commanded | Phase::Asked => self.kill_at,
             Phase::Looking | Phase::Leftovers => Some(self.kill_at.map_or(self.look_at, |at| at.min(self.look_at))),
             Phase::Killed => Some(self.look_at),
         }

@@ -89,7 +89,7 @@ impl Core {
         match state {
             State::Starting => live.extended = live.extended.max(Some(until)),
             State::Stopping => match live.sequence.phase {
-                Phase::Asked | Phase::Looking | Phase::Leftovers => live.sequence.extend(until),
+                Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers => live.sequence.extend(until),
                 Phase::Idle | Phase::Held | Phase::Unborn | Phase::Killed => return,
             },
             State::Running | State::Stopped | State::Waiting | State::Backoff | State::Failed | State::Finished => {

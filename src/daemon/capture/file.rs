@@ -25,7 +25,8 @@ pub struct LogFile {
     /// Cumulative position of the first byte.
     base: u64,
     size: u64,
-    stamped: Option<Wall>,
+    /// The time and the stream of the last record.
+    stamped: Option<(Wall, u32)>,
     /// The file has left its name and its successor could not be completed: it is to be opened anew.
     pub lost: bool,
 }
@@ -82,7 +83,7 @@ impl LogFile {
         let file = LogFile::fresh(names)?;
         std::fs::rename(names.fresh(), names.log(0))?;
         let index = Index::replace(&names.index(0), Record::output(wall, base), None)?;
-        Ok(LogFile { names: names.clone(), file, index, base, size: 0, stamped: Some(wall), lost: false })
+        Ok(LogFile { names: names.clone(), file, index, base, size: 0, stamped: Some((wall, 0)), lost: false })
     }
 
     fn fresh(names: &Names) -> io::Result<File> {
@@ -132,19 +133,50 @@ impl LogFile {
             let base = Record { position: end - meta.len(), what: self.index.first.what };
             self.index = Index::replace(&self.names.index(0), base, Some(Record::output(wall, end)))?;
             self.base = base.position;
-            self.stamped = Some(wall);
+            self.stamped = Some((wall, 0));
         }
         self.size = meta.len();
         Ok(cut)
     }
 
-    /// Notes the time in the index, unless it was done within the last second. A failure costs nothing but the time of
-    /// some lines, and is made good by the next record.
-    pub fn stamp(&mut self, wall: Wall) {
-        let recent = self.stamped.is_some_and(|at| (0..STAMP_MS).contains(&wall.0.saturating_sub(at.0)));
-        if !recent && self.index.append(Record::output(wall, self.position())).is_ok() {
-            self.stamped = Some(wall);
+    /// Notes the time and the stream in the index, unless the same stream was noted within the last second. A failure
+    /// costs nothing but the time of some lines, and is made good by the next record.
+    pub fn stamp(&mut self, wall: Wall, stream: u32) {
+        let recent =
+            self.stamped.is_some_and(|(at, s)| s == stream && (0..STAMP_MS).contains(&wall.0.saturating_sub(at.0)));
+        let record = Record { position: self.position(), what: What::Output { wall, stream } };
+        if !recent && self.index.append(record).is_ok() {
+            self.stamped = Some((wall, stream));
         }
+    }
+
+    /// Cuts the file back to this position, if it lies in the file.
+    ///
+    /// # Errors
+    /// What ftruncate(2) answers.
+    pub fn cut(&mut self, position: u64) -> io::Result<()> {
+        if (self.base..self.position()).contains(&position) {
+            self.file.set_len(position - self.base)?;
+            self.size = position - self.base;
+        }
+        Ok(())
+    }
+
+    /// When the first byte was written, or so.
+    ///
+    /// # Errors
+    /// What reading the index answers.
+    pub fn first_written(&self) -> io::Result<Option<Wall>> {
+        let records = self.index.around(self.base, self.base)?;
+        Ok(records.first().and_then(|r| if let What::Output { wall, .. } = r.what { Some(wall) } else { None }))
+    }
+
+    /// Free bytes of the file system, and how large it is.
+    ///
+    /// # Errors
+    /// What fstatvfs(3) answers.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        crate::sys::file::space(&self.file)
     }
 
     /// Notes that the output of a run begins here.
@@ -212,7 +244,7 @@ impl LogFile {
         self.file = file;
         self.base = end;
         self.size = 0;
-        self.stamped = Some(wall);
+        self.stamped = Some((wall, 0));
         self.lost = false;
         Ok(())
     }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub const RECORD: usize = 24;
 /// Records looked at together.
 const BLOCK: usize = 512;
+/// Set beside a stream: each line begins with its time.
+pub const STAMPED: u32 = 0x100;
 /// Kinds below this are streams of output: 0 both in one, 1 and 2 stdout and stderr.
 const END: u32 = 0xffff_fffe;
 const RUN: u32 = 0xffff_ffff;
@@ -200,22 +202,64 @@ impl Index {
         Ok(None)
     }
 
-    /// Where the first output begins that was written at this time or later. The records are looked at in order of
-    /// their positions, so that a clock that stepped back hides nothing.
+    /// Shows the records in order of their positions, as long as `look` wants more.
     ///
     /// # Errors
     /// What read(2) answers.
-    pub fn since(&self, wall: Wall) -> io::Result<Option<u64>> {
+    pub fn each(&self, mut look: impl FnMut(Record) -> bool) -> io::Result<()> {
         let mut begin = 0;
         while begin < self.bytes {
             let end = self.bytes.min(begin + (BLOCK * RECORD) as u64);
-            let found = self.block(begin, end)?.find(|r| matches!(r.what, What::Output { wall: w, .. } if w >= wall));
-            if let Some(record) = found {
-                return Ok(Some(record.position));
+            if !self.block(begin, end)?.all(&mut look) {
+                return Ok(());
             }
             begin = end;
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// The records of output that say something about positions from `from` to `to`: the last one up to `from`, and
+    /// those after it.
+    ///
+    /// # Errors
+    /// What read(2) answers.
+    pub fn around(&self, from: u64, to: u64) -> io::Result<Vec<Record>> {
+        // The first record whose position is beyond `from`. One that is damaged is passed over to the left.
+        let (mut low, mut high) = (0, self.bytes / RECORD as u64);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.at(middle)?.is_some_and(|r| r.position <= from) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut found = Vec::new();
+        let mut before = low;
+        while before > 0 && found.is_empty() {
+            before -= 1;
+            found.extend(self.at(before)?.filter(|r| matches!(r.what, What::Output { .. })));
+        }
+        let mut begin = low * RECORD as u64;
+        while begin < self.bytes {
+            let end = self.bytes.min(begin + (BLOCK * RECORD) as u64);
+            for record in self.block(begin, end)? {
+                if record.position >= to {
+                    return Ok(found);
+                }
+                if matches!(record.what, What::Output { .. }) {
+                    found.push(record);
+                }
+            }
+            begin = end;
+        }
+        Ok(found)
+    }
+
+    fn at(&self, number: u64) -> io::Result<Option<Record>> {
+        let mut bytes = [0; RECORD];
+        self.file.read_exact_at(&mut bytes, number * RECORD as u64)?;
+        Ok(Record::decode(&bytes))
     }
 
     fn block(&self, begin: u64, end: u64) -> io::Result<std::vec::IntoIter<Record>> {
@@ -285,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_searched_by_position_and_the_first_match_wins() {
+    fn records_are_shown_in_order_and_runs_found_from_the_end() {
         let dir = Dir::new();
         let mut index = Index::replace(&dir.path("a.idx"), Record::output(Wall(1000), 0), None).unwrap();
         let walls = [2000, 9000, 3000, 4000, 5000];
@@ -297,11 +341,10 @@ mod tests {
             index.append(Record::output(Wall(10_000), i * 10)).unwrap();
         }
         index.append(Record { position: 30_000, what: What::Run(RunId(99)) }).unwrap();
-        assert_eq!(index.since(Wall(0)).unwrap(), Some(0));
-        assert_eq!(index.since(Wall(1001)).unwrap(), Some(10));
-        assert_eq!(index.since(Wall(3500)).unwrap(), Some(20), "the clock stepped back after this one");
-        assert_eq!(index.since(Wall(9001)).unwrap(), Some(60));
-        assert_eq!(index.since(Wall(10_001)).unwrap(), None);
+        let mut seen = Vec::new();
+        index.each(|r| seen.len() < 1500 && (seen.push(r.position), true).1).unwrap();
+        assert_eq!((seen.len(), seen[0], seen[1], seen[2]), (1500, 0, 10, 10));
+        assert!(seen.is_sorted());
         assert_eq!(index.run_start(RunId(2)).unwrap(), Some(20), "far from the end");
         assert_eq!(index.run_start(RunId(99)).unwrap(), Some(30_000));
         assert_eq!(index.run_start(RunId(7)).unwrap(), None);
@@ -322,7 +365,6 @@ mod tests {
         let index = Index::open(&path).unwrap().unwrap();
         assert_eq!(index.first, Record::output(Wall(1), 100));
         assert_eq!((index.run_start(RunId(999)).unwrap(), index.run_start(RunId(998)).unwrap()), (Some(100), None));
-        assert_eq!(index.since(Wall(2)).unwrap(), Some(100));
     }
 
     #[test]

@@ -3,22 +3,26 @@
 
 pub use super::desk::{Desk, Words};
 use super::file::LogFile;
+use super::guard::Guard;
 use super::index::Index;
+use super::lines::{Lines, shape};
 use super::ready::{At, Watch};
 use super::source::{Order, Point, Source, Taken};
 use super::tail::{Cursor, Part, Share, Spans};
-use crate::base::ids::RunId;
+use super::tend::Zipping;
+use super::zip::Zip;
+use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::{CAPTURE_TURN, LINE_MAX};
-use crate::base::time::{Mono, Now};
+use crate::base::time::{Mono, Now, Wall};
 use crate::config::spec::LogSpec;
 use crate::sys::pipe;
 use core::fmt;
 use core::time::Duration;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long after a failure a file is opened or rotated again at the earliest.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Taken at once while every byte is looked at.
 const MATCH_TURN: usize = 64 * 1024;
 /// Read back at once.
@@ -28,11 +32,20 @@ const BACK: usize = 256 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     Ready(RunId),
-    Output { run: RunId, bytes: u64, last_lines: Vec<String> },
+    Output {
+        run: RunId,
+        bytes: u64,
+        last_lines: Vec<String>,
+    },
+    /// A new file was begun because somebody asked for it, or why not.
+    Rotated {
+        req: ReqId,
+        result: Result<bool, String>,
+    },
 }
 
 /// What came of one turn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// Bytes taken from the pipe.
     pub moved: usize,
@@ -42,6 +55,10 @@ pub struct Outcome {
     pub again: bool,
     /// The copy to hob's own stdout is too far behind to take more.
     pub held_back: bool,
+    /// When to look again although nothing happens.
+    pub wake: Option<Mono>,
+    /// An old file that is to be compressed.
+    pub zip: Option<Zip>,
     pub facts: Vec<Fact>,
     /// Lines for the daemon's own log.
     pub notes: Vec<String>,
@@ -49,19 +66,26 @@ pub struct Outcome {
 
 /// One service's log as the lane has it.
 pub struct Writer {
-    source: Arc<Source>,
-    share: Arc<Share>,
-    spec: LogSpec,
-    log: Option<LogFile>,
+    pub(super) source: Arc<Source>,
+    pub(super) share: Arc<Share>,
+    pub(super) spec: LogSpec,
+    pub(super) log: Option<LogFile>,
     /// The position of the next byte, also while the file cannot be opened.
-    position: u64,
+    pub(super) position: u64,
     /// Where the log ended when this daemon first opened it.
     began: Option<u64>,
     open_again: Option<Mono>,
-    rotate_again: Option<Mono>,
+    pub(super) rotate_again: Option<Mono>,
     dropped: u64,
+    pub(super) guard: Guard,
+    /// Ages are looked at again then; `None`: now.
+    pub(super) aged: Option<Wall>,
+    pub(super) zipping: Zipping,
+    /// What processes lines, once the config has asked for that, and whether it does so still.
+    lines: Option<Arc<Mutex<Lines>>>,
+    by_line: bool,
     runs: Vec<(RunId, u64)>,
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
     copy: Option<Arc<dyn Words>>,
 }
 
@@ -89,6 +113,11 @@ impl Writer {
             open_again: None,
             rotate_again: None,
             dropped: 0,
+            guard: Guard::default(),
+            aged: None,
+            zipping: Zipping::Due,
+            lines: None,
+            by_line: false,
             runs: Vec::new(),
             watch: None,
             copy,
@@ -99,6 +128,15 @@ impl Writer {
     pub(crate) fn restore(&mut self) {
         self.log = None;
         self.open_again = None;
+        if let Some(lines) = &self.lines {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).begin_again();
+        }
+    }
+
+    /// Output is to be processed by line from now on, beginning with what an earlier daemon left.
+    pub fn process(&mut self, lines: Arc<Mutex<Lines>>) {
+        self.lines = Some(lines);
+        self.by_line = true;
     }
 
     /// Moves what lies in the pipe to the file, at most `CAPTURE_TURN` bytes of it.
@@ -106,7 +144,7 @@ impl Writer {
         let mut out = Outcome::default();
         let orders = self.source.orders();
         self.ready_file(now, &mut out);
-        self.take(orders);
+        self.take(orders, now, &mut out);
         if desk.unfinished {
             let (owner, bytes) = desk.content();
             if bytes > 0 && owner != self.source.hash {
@@ -115,30 +153,39 @@ impl Writer {
             self.store(desk, bytes, now, &mut out);
             desk.unfinished = false;
         }
+        if let Some(lines) = self.lines.clone() {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.by_line || !lines.is_idle() {
+                lines.turn(self, now, &mut out);
+                self.tell();
+                self.tend(now, &mut out);
+                return out;
+            }
+            lines.stand_apart();
+        }
+        self.turn_raw(desk, now, &mut out);
+        self.tell();
+        self.tend(now, &mut out);
+        out
+    }
+
+    /// The same for bytes as they come.
+    fn turn_raw(&mut self, desk: &mut Desk, now: Now, out: &mut Outcome) {
         let mut short = false;
         loop {
-            self.pass_points(now, &mut out);
-            if !self.match_back(&mut out) {
+            self.pass_points(now, out);
+            if !self.match_back(out) {
                 out.again = true;
                 break;
             }
             if short {
                 break;
             }
-            let mut limit = self.limit(out.moved);
-            if limit == 0 && out.moved < CAPTURE_TURN {
-                self.share.hold_back();
-                limit = self.limit(out.moved);
-            }
-            if limit == 0 {
-                out.again = out.moved >= CAPTURE_TURN;
-                out.held_back = !out.again;
-                break;
-            }
+            let Some(limit) = self.limit_or_hold(out) else { break };
             match desk.take(&self.source, limit) {
                 Ok(Taken::Some { bytes, all }) => {
                     out.moved += bytes;
-                    self.store(desk, bytes, now, &mut out);
+                    self.store(desk, bytes, now, out);
                     short = all;
                     // A short move may also have ended because a small transfer pipe was full of small pieces.
                     out.drained = all && pipe::waiting(&self.source.read).is_ok_and(|n| n == 0);
@@ -154,8 +201,21 @@ impl Writer {
                 }
             }
         }
-        self.tell();
-        out
+    }
+
+    /// How much may be taken now; `None` when this turn is at its end.
+    pub(super) fn limit_or_hold(&self, out: &mut Outcome) -> Option<usize> {
+        let mut limit = self.limit(out.moved);
+        if limit == 0 && out.moved < CAPTURE_TURN {
+            self.share.hold_back();
+            limit = self.limit(out.moved);
+        }
+        if limit == 0 {
+            out.again = out.moved >= CAPTURE_TURN;
+            out.held_back = !out.again;
+            return None;
+        }
+        Some(limit)
     }
 
     /// How much may be taken after `moved` bytes of this turn.
@@ -173,10 +233,18 @@ impl Writer {
         limit
     }
 
-    fn take(&mut self, orders: Vec<Order>) {
+    fn take(&mut self, orders: Vec<Order>, now: Now, out: &mut Outcome) {
         for order in orders {
             match order {
-                Order::Spec(spec) => self.spec = spec,
+                Order::Spec { log, by_line } => self.settle(log, by_line),
+                Order::Lines(lines) => self.process(lines),
+                Order::Split { source, hoard } => self.with_lines(|lines| lines.split(source, hoard)),
+                Order::Zipped(step) => self.zipped(step, out),
+                Order::Finish => self.with_lines(Lines::finish),
+                Order::Rotate(req) => {
+                    let result = self.rotate_now(now, out);
+                    out.facts.push(Fact::Rotated { req, result });
+                }
                 Order::AwaitEnd(run) => {
                     self.watch.take_if(|w| w.run == run);
                 }
@@ -208,38 +276,61 @@ impl Writer {
         })
     }
 
+    fn settle(&mut self, log: LogSpec, by_line: bool) {
+        let settings = shape::Settings { timestamps: log.timestamps, rate: log.rate };
+        if self.spec != log {
+            self.aged = None;
+            if self.zipping != Zipping::Busy {
+                self.zipping = Zipping::Due;
+            }
+        }
+        self.spec = log;
+        self.by_line = by_line;
+        self.with_lines(|lines| lines.set(settings));
+    }
+
+    pub(super) fn with_lines(&self, change: impl FnOnce(&mut Lines)) {
+        if let Some(lines) = &self.lines {
+            change(&mut lines.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
     fn pass_points(&mut self, now: Now, out: &mut Outcome) {
         while let Some(point) = self.source.passed() {
-            match point {
-                Point::Start(run) => {
-                    if let Some(log) = &mut self.log
-                        && let Err(e) = log.begin_run(run)
-                    {
-                        out.notes.push(format!("cannot note the start of run {run} in the index: {e}"));
-                    }
-                    self.runs.push((run, self.position));
-                    if let Some(watch) = self.watch.as_mut().filter(|w| w.run == run) {
-                        watch.at = At::Live;
-                    }
+            self.pass_point(point, now, out);
+        }
+    }
+
+    pub(super) fn pass_point(&mut self, point: Point, now: Now, out: &mut Outcome) {
+        match point {
+            Point::Start(run) => {
+                if let Some(log) = &mut self.log
+                    && let Err(e) = log.begin_run(run)
+                {
+                    out.notes.push(format!("cannot note the start of run {run} in the index: {e}"));
                 }
-                Point::End(run) => {
-                    if self.dropped > 0 && self.ready_file(now, out) {
-                        self.tell_dropped(now, out);
-                    }
-                    self.tell();
-                    let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
-                    let last_lines = self.share.last_lines(begin, self.position).unwrap_or_default();
-                    let bytes = self.position.saturating_sub(begin);
-                    out.facts.push(Fact::Output { run, bytes, last_lines });
-                    self.runs.retain(|(r, _)| *r != run);
-                    self.watch.take_if(|w| w.run == run);
+                self.runs.push((run, self.position));
+                if let Some(watch) = self.watch.as_mut().filter(|w| w.run == run) {
+                    watch.at = At::Live;
                 }
+            }
+            Point::End(run) => {
+                if self.dropped > 0 && self.ready_file(now, out) {
+                    self.tell_dropped(now, out);
+                }
+                self.tell();
+                let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
+                let last_lines = self.share.last_lines(begin, self.position).unwrap_or_default();
+                let bytes = self.position.saturating_sub(begin);
+                out.facts.push(Fact::Output { run, bytes, last_lines });
+                self.runs.retain(|(r, _)| *r != run);
+                self.watch.take_if(|w| w.run == run);
             }
         }
     }
 
     /// Matches output that is on file already. False while more of it is to be read.
-    fn match_back(&mut self, out: &mut Outcome) -> bool {
+    pub(super) fn match_back(&mut self, out: &mut Outcome) -> bool {
         let Some(watch) = &mut self.watch else { return true };
         let run = watch.run;
         for _ in 0..CAPTURE_TURN / BACK {
@@ -261,7 +352,7 @@ impl Writer {
     }
 
     /// Has the file open and looks what others did to it. False when there is none to write to now.
-    fn ready_file(&mut self, now: Now, out: &mut Outcome) -> bool {
+    pub(super) fn ready_file(&mut self, now: Now, out: &mut Outcome) -> bool {
         if let Some(log) = &mut self.log {
             match log.check(now.wall) {
                 Ok(false) => {}
@@ -297,12 +388,12 @@ impl Writer {
         self.log.is_some()
     }
 
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         self.share.names().log(0).display().to_string()
     }
 
     /// Tells readers all files anew.
-    fn tell_all(&mut self, out: &mut Outcome) {
+    pub(super) fn tell_all(&mut self, out: &mut Outcome) {
         let Some(log) = &self.log else { return };
         self.position = log.position();
         match Spans::load(self.share.names()) {
@@ -328,24 +419,25 @@ impl Writer {
     fn store(&mut self, desk: &mut Desk, len: usize, now: Now, out: &mut Outcome) {
         self.match_live(desk, len, out);
         let mut left = len;
-        while left > 0 {
+        while left > 0 && self.has_room(now, out) {
             if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(now, out))
             {
                 break;
             }
             let Some(take) = self.fit(desk, left, now, out) else { continue };
             let Some(log) = &mut self.log else { continue };
-            log.stamp(now.wall);
+            log.stamp(now.wall, 0);
             match log.store(desk.content_pipe(), take) {
                 Ok(0) => break,
                 Ok(n) => {
                     left -= n;
+                    self.guard.wrote(n);
                     self.position = log.position();
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) => {
-                    out.notes.push(format!("cannot write to {}: {e}; output is dropped until it can be", self.path()));
+                    out.notes.push(self.cannot_write(&e));
                     break;
                 }
             }
@@ -354,6 +446,26 @@ impl Writer {
             desk.discard(left);
             self.dropped += left as u64;
         }
+    }
+
+    pub(super) fn cannot_write(&self, e: &io::Error) -> String {
+        format!("cannot write to {}: {e}; output is dropped until it can be", self.path())
+    }
+
+    /// Begins a new file because somebody asked for it; false when the present one is empty.
+    fn rotate_now(&mut self, now: Now, out: &mut Outcome) -> Result<bool, String> {
+        if !self.ready_file(now, out) {
+            return Err(format!("{} cannot be opened", self.path()));
+        }
+        if self.log.as_ref().is_none_or(|log| log.size() == 0) {
+            return Ok(false);
+        }
+        let said = out.notes.len();
+        if self.rotate(now, out) {
+            self.with_lines(Lines::stand_apart);
+            return Ok(true);
+        }
+        Err(out.notes.drain(said..).collect::<Vec<_>>().join("; "))
     }
 
     fn match_live(&mut self, desk: &mut Desk, len: usize, out: &mut Outcome) {
@@ -389,12 +501,16 @@ impl Writer {
     }
 
     /// Goes over to a new file. False when the old one goes on.
-    fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
+    pub(super) fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
         let keep = self.spec.max_files;
         let Some(log) = &mut self.log else { return true };
         match log.rotate(keep, now.wall) {
             Ok(()) => {
                 self.rotate_again = None;
+                self.aged = None;
+                if self.zipping == Zipping::Idle {
+                    self.zipping = Zipping::Due;
+                }
                 match log.identity() {
                     Ok(id) => self.share.push(id, log.base(), keep),
                     Err(_) => self.log = None,

@@ -7,29 +7,40 @@
 //! waits for the disk. A service that writes many small pieces is looked at by the clock instead of by its events for
 //! as long as it does.
 
+mod age;
+mod append;
 pub mod copy;
 pub mod desk;
+mod equip;
 pub mod file;
+mod guard;
 pub mod index;
 pub mod lane;
+pub mod lines;
+pub mod marks;
 mod pace;
 mod ready;
 pub mod rotate;
+mod rotation;
 pub mod source;
 pub mod tail;
+mod tend;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod times;
+mod zip;
 
-use crate::base::ids::RunId;
+use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::CAPTURE_TURN;
 use crate::base::time::{Mono, Now};
-use crate::config::spec::{Level, LogSpec};
+use crate::config::spec::{Level, LogSpec, ServiceSpec, Streams};
 use crate::core::Input;
 use crate::sys::pipe;
 use core::time::Duration;
 use desk::{Desk, Words};
+use equip::ByLine;
 use lane::{Fact, Outcome, Writer};
 use mio::Token;
 use pace::{DELAY_MIN, PIPE};
@@ -37,12 +48,14 @@ use regex_lite::Regex;
 use rotate::Names;
 use source::{Order, Point, Source};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use tail::Share;
+use zip::{Step, Zip};
 
 /// Services whose pipes one job looks at.
 const BATCH: usize = 16;
@@ -57,6 +70,8 @@ pub type Job = Box<dyn FnOnce() -> Turned + Send>;
 pub trait Host {
     /// Runs a job in the lane of files.
     fn files(&mut self, job: Job);
+    /// Runs a job in the lane of bulk work, at low priority.
+    fn bulk(&mut self, job: Job);
     /// Tells the loop of the pipe of this service whenever something new lies in it.
     ///
     /// # Errors
@@ -75,8 +90,19 @@ pub trait Host {
 
 /// The result of a job.
 #[derive(Debug)]
-pub struct Turned {
-    outcomes: Vec<(Arc<str>, Outcome)>,
+pub struct Turned(Did);
+
+#[derive(Debug)]
+enum Did {
+    Turns(Vec<(Arc<str>, Outcome)>),
+    /// A file was compressed, or goes on being.
+    Zip(Arc<str>, Step),
+    /// The log of a service that does not run was rotated.
+    Rotated {
+        req: ReqId,
+        name: Arc<str>,
+        result: Result<bool, String>,
+    },
 }
 
 /// What a finished job means for others.
@@ -94,6 +120,10 @@ struct Service {
     write: Arc<OwnedFd>,
     writer: Arc<Mutex<Writer>>,
     token: Option<Token>,
+    /// What processes its lines, where its settings have ever asked for that.
+    by_line: Option<ByLine>,
+    /// Its place among the wakes.
+    wake: Option<Mono>,
     place: Place,
     /// Something new came while a job was at it.
     fresh: bool,
@@ -122,6 +152,9 @@ pub struct Capture {
     shares: BTreeMap<Arc<str>, Arc<Share>>,
     queue: VecDeque<Arc<str>>,
     polls: BTreeSet<(Mono, Arc<str>)>,
+    /// Services that are looked at then although nothing happens.
+    wakes: BTreeSet<(Mono, Arc<str>)>,
+    rotations: BTreeMap<ReqId, rotation::Rows>,
     busy: bool,
     large: usize,
     copied: Option<Arc<str>>,
@@ -148,6 +181,8 @@ impl Capture {
             shares: BTreeMap::new(),
             queue: VecDeque::new(),
             polls: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            rotations: BTreeMap::new(),
             busy: false,
             large: 0,
             copied,
@@ -172,12 +207,19 @@ impl Capture {
         if name.is_none() && label != TRANSFER {
             return false;
         }
-        // A pair that came incomplete is of no use; a new one is made.
-        let Ok([read, write]) = <[OwnedFd; 2]>::try_from(fds) else { return true };
-        match name {
-            // Until its settings are known nothing is rotated, and so nothing removed.
-            Some(name) => self.insert(name.into(), read, write, LogSpec { max_size: u64::MAX, max_files: u32::MAX }),
-            None => self.desk = Some(Arc::new(Mutex::new(Desk::new(read, write, Arc::clone(&self.words))))),
+        let mut fds = fds.into_iter();
+        // What came incomplete is of no use; it is made anew.
+        let (Some(read), Some(write)) = (fds.next(), fds.next()) else { return true };
+        let Some(name) = name else {
+            self.desk = Some(Arc::new(Mutex::new(Desk::new(read, write, Arc::clone(&self.words)))));
+            return true;
+        };
+        let name: Arc<str> = name.into();
+        // Until its settings are known nothing is rotated, and so nothing removed.
+        let spec = LogSpec { max_size: u64::MAX, max_files: u32::MAX, ..LogSpec::DEFAULT };
+        self.insert(Arc::clone(&name), read, write, spec);
+        if let Some(hoard) = fds.next() {
+            self.adopt_lines(&name, File::from(hoard), [fds.next(), fds.next(), fds.next()]);
         }
         true
     }
@@ -233,6 +275,8 @@ impl Capture {
             write: Arc::new(write),
             writer: Arc::new(Mutex::new(writer)),
             token: None,
+            by_line: None,
+            wake: None,
             place: Place::Idle,
             fresh: false,
             poll: None,
@@ -251,32 +295,47 @@ impl Capture {
         Arc::clone(self.shares.entry(Arc::clone(name)).or_insert_with(new))
     }
 
-    /// The pipe that a run of this service writes to: made with its first start and kept over its runs.
+    /// The pipes that a run of this service writes to, for its standard output and its standard error: made with its
+    /// first start and kept over its runs. Mostly they are one.
     ///
     /// # Errors
     /// EMFILE and ENFILE, ENOSPC when no more can be watched, and what `Host::hold` answers.
-    pub fn ensure(&mut self, name: &Arc<str>, spec: &LogSpec, host: &mut impl Host) -> io::Result<Arc<OwnedFd>> {
-        if let Some(service) = self.services.get_mut(name) {
-            service.removed = false;
-            service.source.order(Order::Spec(spec.clone()));
-            return Ok(Arc::clone(&service.write));
+    pub fn ensure(
+        &mut self,
+        name: &Arc<str>,
+        spec: &ServiceSpec,
+        host: &mut impl Host,
+    ) -> io::Result<[Arc<OwnedFd>; 2]> {
+        if !self.services.contains_key(name) {
+            let (read, write) = pipe::output()?;
+            let token = host.watch(name, read.as_fd())?;
+            if let Err(e) = host.hold(&format!("{OUT}{name}"), &[read.as_fd(), write.as_fd()]) {
+                host.unwatch(read.as_fd(), token);
+                return Err(e);
+            }
+            self.insert(Arc::clone(name), read, write, spec.log.clone());
+            if let Some(service) = self.services.get_mut(name) {
+                service.token = Some(token);
+            }
         }
-        let (read, write) = pipe::output()?;
-        let token = host.watch(name, read.as_fd())?;
-        if let Err(e) = host.hold(&format!("{OUT}{name}"), &[read.as_fd(), write.as_fd()]) {
-            host.unwatch(read.as_fd(), token);
-            return Err(e);
-        }
-        self.insert(Arc::clone(name), read, write, spec.clone());
+        self.equip(name, spec, true, host)?;
         let service = self.services.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-        service.token = Some(token);
-        Ok(Arc::clone(&service.write))
+        service.removed = false;
+        let out = Arc::clone(&service.write);
+        let split = spec.log.streams == Streams::Split;
+        let err = service.second().filter(|_| split).map_or_else(|| Arc::clone(&out), |s| Arc::clone(&s.write));
+        Ok([out, err])
     }
 
-    /// New log settings.
-    pub fn spec(&mut self, name: &str, spec: &LogSpec) {
-        if let Some(service) = self.services.get(name) {
-            service.source.order(Order::Spec(spec.clone()));
+    /// New log settings. Streams are split, or not, with the next start.
+    pub fn spec(&mut self, name: &str, spec: &ServiceSpec, now: Now, host: &mut impl Host) {
+        if let Err(e) = self.equip(name, spec, false, host) {
+            host.log(Level::Error, format!("the new log settings of {name} take effect with its next start: {e}"));
+            return;
+        }
+        if let Some(name) = self.services.get(name).map(|s| Arc::clone(&s.source.name)) {
+            self.enqueue(&name);
+            self.pump(now, host);
         }
     }
 
@@ -295,6 +354,9 @@ impl Capture {
     fn point(&mut self, name: &Arc<str>, point: Point) {
         if let Some(service) = self.services.get(name) {
             service.source.mark(point);
+            if let Some(second) = service.by_line.as_ref().and_then(|l| l.second.as_ref()) {
+                second.source.mark(point);
+            }
             self.enqueue(name);
         }
     }
@@ -333,6 +395,7 @@ impl Capture {
     pub fn forget(&mut self, name: &Arc<str>, now: Now, host: &mut impl Host) {
         if let Some(service) = self.services.get_mut(name) {
             service.removed = true;
+            service.source.order(Order::Finish);
             self.enqueue(name);
             self.pump(now, host);
         }
@@ -350,6 +413,9 @@ impl Capture {
                 service.place = Place::Queued;
                 if let Some(at) = service.poll.take() {
                     self.polls.remove(&(at, Arc::clone(name)));
+                }
+                if let Some(at) = service.wake.take() {
+                    self.wakes.remove(&(at, Arc::clone(name)));
                 }
                 self.queue.push_back(Arc::clone(name));
             }
@@ -371,24 +437,43 @@ impl Capture {
         }
         self.busy = true;
         let desk = Arc::clone(desk);
-        host.files(Box::new(move || Turned {
-            outcomes: writers.into_iter().map(|(name, writer)| (name, turn(&desk, &writer, now))).collect(),
+        host.files(Box::new(move || {
+            Turned(Did::Turns(writers.into_iter().map(|(name, writer)| (name, turn(&desk, &writer, now))).collect()))
         }));
     }
 
     /// Takes the result of a job.
     pub fn done(&mut self, turned: Turned, now: Now, host: &mut impl Host) -> Report {
-        self.busy = false;
         let mut report = Report::default();
-        for (name, outcome) in turned.outcomes {
+        let outcomes = match turned.0 {
+            Did::Turns(outcomes) => outcomes,
+            Did::Zip(name, Step::Goes(zip)) => {
+                pack(name, zip, host);
+                return report;
+            }
+            Did::Zip(name, step) => {
+                self.order(&name, Order::Zipped(step), now, host);
+                return report;
+            }
+            Did::Rotated { req, name, result } => {
+                report.inputs.extend(self.rotated(req, &name, result));
+                return report;
+            }
+        };
+        self.busy = false;
+        for (name, outcome) in outcomes {
             if outcome.moved > 0 {
                 report.grown.push(Arc::clone(&name));
             }
             self.after(&name, &outcome, now, host);
+            if let Some(zip) = outcome.zip {
+                pack(Arc::clone(&name), zip, host);
+            }
             for fact in outcome.facts {
-                report.inputs.push(match fact {
-                    Fact::Ready(run) => Input::ReadySeen { run },
-                    Fact::Output { run, bytes, last_lines } => Input::Output { run, bytes, last_lines },
+                report.inputs.extend(match fact {
+                    Fact::Ready(run) => Some(Input::ReadySeen { run }),
+                    Fact::Output { run, bytes, last_lines } => Some(Input::Output { run, bytes, last_lines }),
+                    Fact::Rotated { req, result } => self.rotated(req, &name, result),
                 });
             }
             for note in outcome.notes {
@@ -400,9 +485,10 @@ impl Capture {
     }
 
     fn remove(&mut self, name: &Arc<str>, host: &mut impl Host) {
-        let Some(service) = self.services.remove(name) else { return };
-        if let Some(token) = service.token {
-            host.unwatch(service.source.read.as_fd(), token);
+        let Some(mut service) = self.services.remove(name) else { return };
+        unwatch(&mut service, host);
+        if let Some(at) = service.wake {
+            self.wakes.remove(&(at, Arc::clone(name)));
         }
         if let Some(at) = service.poll {
             self.polls.remove(&(at, Arc::clone(name)));
@@ -431,6 +517,9 @@ impl Capture {
             }
             std::thread::sleep(DELAY_MIN);
         }
+        for service in self.services.values() {
+            service.source.order(Order::Finish);
+        }
         loop {
             let (mut empty, mut moved) = (true, false);
             for service in self.services.values() {
@@ -445,6 +534,23 @@ impl Capture {
                 std::thread::sleep(DELAY_MIN);
             }
         }
+    }
+}
+
+/// Lets a file be compressed, or goes on with that.
+fn pack(name: Arc<str>, zip: Zip, host: &mut impl Host) {
+    host.bulk(Box::new(move || Turned(Did::Zip(name, zip.step()))));
+}
+
+/// Stops listening to a service's pipes.
+fn unwatch(service: &mut Service, host: &mut impl Host) {
+    if let Some(token) = service.token.take() {
+        host.unwatch(service.source.read.as_fd(), token);
+    }
+    if let Some(second) = service.second()
+        && let Some(token) = second.token.take()
+    {
+        host.unwatch(second.source.read.as_fd(), token);
     }
 }
 

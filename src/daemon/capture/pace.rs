@@ -27,6 +27,10 @@ impl Capture {
         let fresh = core::mem::take(&mut service.fresh);
         let busy = service.token.is_none() || now.mono.since(service.last) < BUSY;
         service.last = now.mono;
+        if let Some(at) = outcome.wake {
+            service.wake = Some(at);
+            self.wakes.insert((at, Arc::clone(name)));
+        }
         if outcome.again || (fresh && service.source.wanted()) {
             self.enqueue(name);
         } else if outcome.held_back {
@@ -51,9 +55,7 @@ impl Capture {
     /// From now on the clock says when to look.
     fn poll(&mut self, name: &Arc<str>, moved: usize, now: Now, host: &mut impl Host) {
         let Some(service) = self.services.get_mut(name) else { return };
-        if let Some(token) = service.token.take() {
-            host.unwatch(service.source.read.as_fd(), token);
-        }
+        super::unwatch(service, host);
         let at = now.mono + service.delay;
         service.poll = Some(at);
         let less = moved >= service.capacity / 8;
@@ -88,11 +90,16 @@ impl Capture {
     /// From now on the selector says when to look; it also tells of what lies there already.
     pub(super) fn watch(&mut self, name: &Arc<str>, host: &mut impl Host) {
         let Some(service) = self.services.get_mut(name) else { return };
-        if service.token.is_some() {
-            return;
+        let mut watched = Ok(());
+        if let Some(second) = service.second().filter(|s| s.token.is_none()) {
+            watched = host.watch(name, second.source.read.as_fd()).map(|token| second.token = Some(token));
         }
-        match host.watch(name, service.source.read.as_fd()) {
-            Ok(token) => service.token = Some(token),
+        if service.token.is_none() {
+            let first = host.watch(name, service.source.read.as_fd()).map(|token| service.token = Some(token));
+            watched = first.and(watched);
+        }
+        match watched {
+            Ok(()) => {}
             Err(e) => {
                 host.log(Level::Error, format!("cannot watch the output of {name}, looking at it by the clock: {e}"));
                 let at = service.last + Duration::from_secs(1);
@@ -105,7 +112,8 @@ impl Capture {
     /// When `due` is to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
-        self.polls.first().map(|(at, _)| *at)
+        let first = [self.polls.first(), self.wakes.first()];
+        first.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     /// Looks at the pipes whose time has come.
@@ -114,6 +122,13 @@ impl Capture {
             self.polls.remove(&(at, Arc::clone(&name)));
             if let Some(service) = self.services.get_mut(&name) {
                 service.poll = None;
+            }
+            self.enqueue(&name);
+        }
+        while let Some((at, name)) = self.wakes.first().filter(|(at, _)| *at <= now.mono).cloned() {
+            self.wakes.remove(&(at, Arc::clone(&name)));
+            if let Some(service) = self.services.get_mut(&name) {
+                service.wake = None;
             }
             self.enqueue(&name);
         }

@@ -2,6 +2,7 @@
 
 use super::tail::Cursor;
 use crate::base::ids::RunId;
+use crate::base::time::Wall;
 use regex_lite::Regex;
 
 /// Bytes of a line that are matched; the rest of a longer one is passed over.
@@ -40,6 +41,9 @@ impl Watch {
             self.line.extend_from_slice(text.get(..free).unwrap_or(text));
             if ends {
                 let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+                // What is read back may have got a time stamp, which the program did not write.
+                let stamped = matches!(self.at, At::Back(_)) && Wall::of_line(line).is_some();
+                let line = line.get(Wall::STAMP..).filter(|_| stamped).unwrap_or(line);
                 let seen = self.pattern.is_match(&String::from_utf8_lossy(line));
                 self.line.clear();
                 if seen {

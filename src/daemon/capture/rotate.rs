@@ -9,6 +9,8 @@
 //! - no current file: the shift is complete, the new file is missing
 
 use super::index::{Index, What, remove};
+use super::zip;
+use crate::sys::logfile::{self, Mode};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +33,30 @@ impl Names {
     #[must_use]
     pub fn log(&self, number: u32) -> PathBuf {
         if number == 0 { self.current.clone() } else { with(&self.current, &format!(".{number}")) }
+    }
+
+    /// An old file in compressed form.
+    #[must_use]
+    pub fn packed(&self, number: u32) -> PathBuf {
+        with(&self.log(number), ".gz")
+    }
+
+    /// The file of this number in the form in which it exists.
+    #[must_use]
+    pub fn present(&self, number: u32) -> Option<PathBuf> {
+        [self.log(number), self.packed(number)].into_iter().find(|path| exists(path))
+    }
+
+    /// What becomes a compressed file when it is complete.
+    #[must_use]
+    pub fn copy(&self) -> PathBuf {
+        with(&self.current, ".gz.new")
+    }
+
+    /// Where a compressed file is read back.
+    #[must_use]
+    pub fn read_back(&self, pid: u32, number: u32) -> PathBuf {
+        with(&self.current, &format!(".read.{pid}.{number}"))
     }
 
     #[must_use]
@@ -68,26 +94,32 @@ fn exists(path: &Path) -> bool {
 pub fn shift(names: &Names, keep: u32) -> io::Result<()> {
     let oldest = keep.max(1) - 1;
     for k in oldest + 1..oldest.saturating_add(BEYOND) {
-        let (log, index) = (names.log(k), names.index(k));
-        if !exists(&log) && !exists(&index) {
+        if names.present(k).is_none() && !exists(&names.index(k)) {
             break;
         }
-        remove(&index)?;
-        remove(&log)?;
+        drop_number(names, k)?;
     }
     if oldest == 0 {
         return Ok(());
     }
-    let hole = (1..=oldest).find(|k| !exists(&names.log(*k)));
+    let hole = (1..=oldest).find(|k| names.present(*k).is_none());
     if hole.is_none() {
-        remove(&names.index(oldest))?;
-        remove(&names.log(oldest))?;
+        drop_number(names, oldest)?;
     }
     for k in (0..hole.unwrap_or(oldest)).rev() {
         rename(&names.index(k), &names.index(k + 1))?;
         rename(&names.log(k), &names.log(k + 1))?;
+        if k > 0 {
+            rename(&names.packed(k), &names.packed(k + 1))?;
+        }
     }
     Ok(())
+}
+
+fn drop_number(names: &Names, number: u32) -> io::Result<()> {
+    remove(&names.index(number))?;
+    remove(&names.log(number))?;
+    remove(&names.packed(number))
 }
 
 /// A name that is missing was moved before.
@@ -109,7 +141,19 @@ pub fn interrupted(names: &Names, current: Option<&Index>, size: u64) -> io::Res
     if let Some(index) = current {
         return Ok(ends_here(index));
     }
-    Ok(!exists(&names.log(1)) && Index::read(&names.index(1))?.is_some_and(|index| ends_here(&index)))
+    Ok(names.present(1).is_none() && Index::read(&names.index(1))?.is_some_and(|index| ends_here(&index)))
+}
+
+/// How many bytes of output a file holds, in whatever form; `None` without one.
+fn size(names: &Names, number: u32) -> io::Result<Option<u64>> {
+    if let Ok(meta) = names.log(number).symlink_metadata() {
+        return Ok(Some(meta.len()));
+    }
+    match logfile::open(&names.packed(number), Mode::Read) {
+        Ok(file) => zip::size(&file).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// The position after the last byte of the newest old file, from `number` on; zero without one.
@@ -119,16 +163,13 @@ pub fn interrupted(names: &Names, current: Option<&Index>, size: u64) -> io::Res
 pub fn end_of_old(names: &Names, number: u32) -> io::Result<u64> {
     let mut sizes = 0u64;
     for k in number..number.saturating_add(BEYOND) {
-        let log = names.log(k).symlink_metadata();
+        let size = size(names, k)?;
         let index = Index::read(&names.index(k))?;
-        let size = log.as_ref().map_or(0, std::fs::Metadata::len);
         if let Some(index) = index {
-            let end = index.last.position.max(index.first.position.saturating_add(size));
+            let end = index.last.position.max(index.first.position.saturating_add(size.unwrap_or(0)));
             return Ok(end.saturating_add(sizes));
         }
-        if log.is_err() {
-            break;
-        }
+        let Some(size) = size else { break };
         sizes = sizes.saturating_add(size);
     }
     Ok(sizes)

@@ -4,13 +4,16 @@
 //! daemon has it. The count and the pipe change together under one lock, which is held for no longer than a move from
 //! pipe to pipe.
 
-use crate::base::ids::RunId;
+use super::lines::Lines;
+use super::lines::hoard::Hoard;
+use super::zip::Step;
+use crate::base::ids::{ReqId, RunId};
 use crate::config::spec::LogSpec;
 use crate::sys::pipe;
 use regex_lite::Regex;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A place in the stream that means something.
@@ -31,7 +34,24 @@ pub enum Order {
         pattern: Regex,
     },
     AwaitEnd(RunId),
-    Spec(LogSpec),
+    /// New settings, and whether they need lines to be processed.
+    Spec {
+        log: LogSpec,
+        by_line: bool,
+    },
+    /// Process lines.
+    Lines(Arc<Mutex<Lines>>),
+    /// Process a second stream as well.
+    Split {
+        source: Arc<Source>,
+        hoard: Hoard,
+    },
+    /// The compression of an old file has ended.
+    Zipped(Step),
+    /// Nothing more is expected: no line is waited for any more.
+    Finish,
+    /// Begin a new file, answered by a fact.
+    Rotate(ReqId),
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +101,13 @@ impl Source {
         flow.points.push_back((at, point));
     }
 
+    /// Whether a point has been passed.
+    #[must_use]
+    pub fn due(&self) -> bool {
+        let flow = self.lock();
+        flow.points.front().is_some_and(|(at, _)| *at <= flow.taken)
+    }
+
     /// The next point that has been passed.
     #[must_use]
     pub fn passed(&self) -> Option<Point> {
@@ -120,10 +147,25 @@ impl Source {
     /// # Errors
     /// What splice(2) answers, other than that there is nothing.
     pub fn take(&self, to: &OwnedFd, limit: usize) -> io::Result<Taken> {
+        self.take_by(limit, |from, limit| pipe::shift(from, to, limit))
+    }
+
+    /// The same to a file, at this offset.
+    ///
+    /// # Errors
+    /// As for `take`.
+    pub fn take_into(&self, file: BorrowedFd<'_>, offset: u64, limit: usize) -> io::Result<Taken> {
+        self.take_by(limit, |from, limit| pipe::store(from, file, offset, limit))
+    }
+
+    fn take_by(&self, limit: usize, take: impl FnOnce(&OwnedFd, usize) -> io::Result<usize>) -> io::Result<Taken> {
         let mut flow = self.lock();
         let free = flow.points.front().map(|(at, _)| usize::try_from(at - flow.taken).unwrap_or(usize::MAX));
         let limit = free.map_or(limit, |free| free.min(limit));
-        match pipe::shift(&self.read, to, limit) {
+        if limit == 0 {
+            return Ok(Taken::Nothing);
+        }
+        match take(&self.read, limit) {
             Ok(0) => Ok(Taken::Nothing),
             Ok(bytes) => {
                 flow.taken += bytes as u64;

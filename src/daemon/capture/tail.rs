@@ -5,6 +5,7 @@
 
 use super::index::Index;
 use super::rotate::{Names, end_of_old};
+use super::zip;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
 use crate::sys::logfile::{self, Mode};
 use core::time::Duration;
@@ -47,25 +48,23 @@ impl Spans {
         let mut spans = Spans::default();
         let (mut number, mut missing) = (0, 0);
         while missing < MISSING_MAX {
-            let meta = match logfile::open(&names.log(number), Mode::Read) {
-                Ok(file) => file.metadata()?,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    missing += 1;
-                    number += 1;
-                    continue;
-                }
-                Err(e) => return Err(e),
+            let Some((file, packed)) = open_number(names, number)? else {
+                missing += 1;
+                number += 1;
+                continue;
             };
+            let meta = file.metadata()?;
+            let size = if packed { zip::size(&file)? } else { meta.len() };
             let stated = Index::read(&names.index(number))?.map(|i| i.first.position);
             let newer = spans.files.last().map(|s| s.base);
             let base = match (stated, newer) {
                 (Some(base), None) => base,
                 (None, None) => end_of_old(names, number + 1)?,
                 (Some(base), Some(newer)) if base <= newer => base,
-                (_, Some(newer)) => newer.saturating_sub(meta.len()),
+                (_, Some(newer)) => newer.saturating_sub(size),
             };
             if spans.files.is_empty() {
-                spans.end = base.saturating_add(meta.len());
+                spans.end = base.saturating_add(size);
             }
             spans.files.push(Span { id: (meta.dev(), meta.ino()), base });
             missing = 0;
@@ -152,6 +151,11 @@ impl Share {
     /// The writer tells what there is now. Each change wakes those who wait.
     pub fn set(&self, spans: Spans) {
         self.change(|s| *s = Some(spans));
+    }
+
+    /// Somebody else has changed the files: they are looked at anew.
+    pub fn forget(&self) {
+        self.change(|s| *s = None);
     }
 
     /// The writer tells how far the log reaches now.
@@ -255,27 +259,22 @@ impl Share {
     fn open(&self, at: usize, span: Span) -> io::Result<Option<File>> {
         let at = u32::try_from(at).unwrap_or(u32::MAX);
         for number in at..at.saturating_add(4) {
-            match logfile::open(&self.names.log(number), Mode::Read) {
-                Ok(file) => {
-                    let meta = file.metadata()?;
-                    if (meta.dev(), meta.ino()) == span.id {
-                        return Ok(Some(file));
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+            let Some((file, packed)) = open_number(&self.names, number)? else { continue };
+            let meta = file.metadata()?;
+            if (meta.dev(), meta.ino()) == span.id {
+                return if packed { zip::open(file, &self.names).map(Some) } else { Ok(Some(file)) };
             }
         }
         Ok(None)
     }
 
     /// All that is there of a range, without gaps before it: the position it begins at, and its bytes.
-    fn range(&self, from: u64, to: u64) -> io::Result<(u64, Vec<u8>)> {
-        let mut cursor = Cursor::new(from);
+    fn range(&self, cursor: &mut Cursor, from: u64, to: u64) -> io::Result<(u64, Vec<u8>)> {
+        cursor.position = from;
         let (mut begin, mut all) = (from, Vec::new());
         loop {
             let left = usize::try_from(to.saturating_sub(cursor.position)).unwrap_or(usize::MAX);
-            match self.read(&mut cursor, to, left)? {
+            match self.read(cursor, to, left)? {
                 Part::Bytes(bytes) => all.extend_from_slice(&bytes),
                 Part::Gap(_) => {
                     all.clear();
@@ -293,13 +292,15 @@ impl Share {
     pub fn lines_back(&self, to: u64, lines: usize) -> io::Result<u64> {
         let oldest = self.spans()?.files.last().map_or(to, |s| s.base);
         let floor = oldest.max(to.saturating_sub(SCAN_MAX));
+        // One for all parts, so that a compressed file is opened once.
+        let mut cursor = Cursor::new(to);
         let (mut end, mut left) = (to, lines);
         if lines == 0 {
             return Ok(to);
         }
         while end > floor {
             let from = end.saturating_sub(SCAN_BLOCK).max(floor);
-            let (begin, bytes) = self.range(from, end)?;
+            let (begin, bytes) = self.range(&mut cursor, from, end)?;
             for (i, byte) in bytes.iter().enumerate().rev() {
                 let position = begin + i as u64;
                 // The newline at the very end closes the last line and begins none.
@@ -323,12 +324,25 @@ impl Share {
     /// # Errors
     /// As for `read`.
     pub fn last_lines(&self, from: u64, to: u64) -> io::Result<Vec<String>> {
-        let (_, bytes) = self.range(from.max(to.saturating_sub(SCAN_BLOCK)), to)?;
+        let (_, bytes) = self.range(&mut Cursor::new(from), from.max(to.saturating_sub(SCAN_BLOCK)), to)?;
         let lines = bytes.rsplit(|b| *b == b'\n').map(short).filter(|line| !line.is_empty());
         let mut lines: Vec<String> = lines.take(LAST_LINES).collect();
         lines.reverse();
         Ok(lines)
     }
+}
+
+/// The file of this number, and whether it is compressed.
+fn open_number(names: &Names, number: u32) -> io::Result<Option<(File, bool)>> {
+    for packed in [false, true] {
+        let path = if packed { names.packed(number) } else { names.log(number) };
+        match logfile::open(&path, Mode::Read) {
+            Ok(file) => return Ok(Some((file, packed))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
 }
 
 /// The beginning of a line as text of bounded length.

@@ -35,7 +35,7 @@ impl Rig {
         let (tr, tw) = pipe::inner(1 << 20).unwrap();
         let words = Arc::new(Memory::default());
         let names = Names::new(dir.path("logs/web.log"));
-        let spec = LogSpec { max_size, max_files };
+        let spec = LogSpec { max_size, max_files, ..LogSpec::DEFAULT };
         let ends = [read, write, tr, tw];
         let (source, share, writer, desk) = daemon(&ends, &names, &spec, &words, false);
         let pipe = File::from(ends[1].try_clone().unwrap());
@@ -188,7 +188,7 @@ fn rotation_keeps_the_newest_files_whole_lines_and_positions() {
     let (bytes, gap) = rig.read_from(5);
     assert_eq!(gap + 5 + bytes.len() as u64, 30_000);
     // Fewer files from now on.
-    rig.source.order(Order::Spec(LogSpec { max_size: 100, max_files: 1 }));
+    rig.source.order(Order::Spec { log: LogSpec { max_size: 100, max_files: 1, ..LogSpec::DEFAULT }, by_line: false });
     rig.write(&b"123456789\n".repeat(20));
     assert!(!rig.names.log(1).exists() && !rig.names.index(1).exists());
     assert_eq!(rig.log(0).len(), 100);

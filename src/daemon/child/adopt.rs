@@ -64,7 +64,7 @@ impl Children {
     fn take(&self, table: &RunTable, slot: Slot, view: SlotView, run: &mut Run) -> TableRun {
         let adopted = wait::adopt(table, slot);
         let exec_error = spawn::error_in(table, slot).map(|e| plan::explain(&e, None));
-        let mut told = TableRun { run: view.run, pid: view.pid, exec_error, ended: None };
+        let mut told = TableRun { run: view.run, pid: view.pid, exec_error, ended: None, asked: table.asked(slot) };
         match adopted {
             Ok(Adopted::Ended(status, usage)) => told.ended = Some(ended_as(status, usage)),
             Ok(Adopted::Alive(pidfd)) => {

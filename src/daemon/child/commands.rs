@@ -71,6 +71,8 @@ impl Purpose {
         match self {
             Purpose::Ready => "ready",
             Purpose::Check(Duty::Health) => "health",
+            Purpose::Check(Duty::Reload) => "reload",
+            Purpose::Check(Duty::Stop) => "stop",
         }
     }
 }
@@ -241,6 +243,8 @@ impl Children {
             null,
             output: [Arc::clone(&write), write],
             ready: None,
+            // The service learned them when its run began.
+            secrets: None,
         })));
         Ok(id)
     }

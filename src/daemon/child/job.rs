@@ -5,6 +5,7 @@ use super::notify;
 use super::plan::{self, Ask, Setup};
 use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Survivor, Usage};
+use crate::daemon::capture::lines::Secrets;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{self, Group, Groups, Member, Sweep};
@@ -32,6 +33,8 @@ pub struct SpawnJob {
     pub(super) output: [Arc<OwnedFd>; 2],
     /// The write end of the ready pipe, and its number there.
     pub(super) ready: Option<(Arc<OwnedFd>, i32)>,
+    /// Where capture learns the values of the service's secrets before the program can print them.
+    pub secrets: Option<Arc<Secrets>>,
 }
 
 /// What came of a start.
@@ -66,6 +69,12 @@ impl SpawnJob {
 
     fn go(&mut self) -> Result<Spawned, StartError> {
         let mut plan = self.plan(self.groups.is_none())?;
+        if let Some(secrets) = &self.secrets {
+            secrets.learn(&self.start.spec.secrets, &plan.envp).map_err(|e| StartError {
+                message: format!("cannot keep the secrets of {} to mask them: {e}", self.start.service),
+                transient: true,
+            })?;
+        }
         let [out, err] = &self.output;
         plan.fds = vec![(self.null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));

@@ -26,11 +26,11 @@ pub use plan::{Setup, home_id};
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
-use crate::config::Ready;
+use crate::config::{self, Ready, ServiceSpec};
 use crate::core::{Duty, End, Input, Start, StartError, Usage};
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
-use crate::sys::table::{RunTable, Slot};
+use crate::sys::table::{OnDeath, RunTable, Slot};
 use crate::sys::tree::{Group, Groups, Member};
 use crate::sys::wait;
 use core::time::Duration;
@@ -280,7 +280,7 @@ impl Children {
             _ => None,
         };
         let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
-        let slot = ctx.table.take(start.run).ok_or_else(full)?;
+        let slot = ctx.table.take_for(start.run, on_death(&start.spec)).ok_or_else(full)?;
         let entry = self.services.entry(Arc::clone(&service)).or_default();
         entry.current = Some(start.run);
         self.runs.insert(start.run, Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting));
@@ -295,6 +295,7 @@ impl Children {
             null,
             output,
             ready,
+            secrets: None,
         })
     }
 
@@ -487,6 +488,12 @@ impl Children {
     pub fn notify_taken(&mut self, service: &str) {
         self.sockets.take(service);
     }
+}
+
+/// What the keeper is told of a service, for the case that this daemon dies.
+fn on_death(spec: &ServiceSpec) -> Option<OnDeath> {
+    let signal = u8::try_from(spec.stop_signal.number).ok()?;
+    (spec.on_daemon_death == config::OnDeath::Stop).then_some(OnDeath { signal, grace: spec.stop_timeout })
 }
 
 fn ended_as(status: wait::Status, usage: wait::Usage) -> (End, Usage) {

@@ -45,16 +45,20 @@ impl Children {
     /// Does something once beside a run; `Checked` tells what came of it.
     pub fn check(&mut self, ctx: &mut Ctx<'_>, asked: Asked, spec: &ServiceSpec, inputs: &mut Vec<Input>) {
         let Asked { run, what, limit } = asked;
-        let begun = match (what, spec.health.as_ref().map(|h| &h.check)) {
-            (Duty::Health, None) => Err("the service has no health check".to_owned()),
-            (Duty::Health, Some(Check::Command(argv))) => self.begin_check(ctx, asked, spec, argv),
-            (Duty::Health, Some(check)) => match self.dials.begin(ctx, run, &self.setup.config_dir, check, limit) {
-                None => Ok(()),
-                Some(result) => {
+        let argv = match what {
+            Duty::Health => None,
+            Duty::Reload => Some(&spec.reload_command),
+            Duty::Stop => Some(&spec.stop_command),
+        };
+        let begun = match (argv, spec.health.as_ref().map(|h| &h.check)) {
+            (Some(Some(argv)), _) | (None, Some(Check::Command(argv))) => self.begin_check(ctx, asked, spec, argv),
+            (Some(None), _) | (None, None) => Err("the config names nothing to do".to_owned()),
+            (None, Some(check)) => {
+                if let Some(result) = self.dials.begin(ctx, run, &self.setup.config_dir, check, limit) {
                     inputs.push(Input::Checked { run, what, result });
-                    Ok(())
                 }
-            },
+                Ok(())
+            }
         };
         if let Err(e) = begun {
             inputs.push(Input::Checked { run, what, result: Err(e) });
@@ -62,14 +66,16 @@ impl Children {
     }
 
     pub fn check_end(&mut self, ctx: &mut Ctx<'_>, run: RunId, what: Duty) {
-        match what {
-            Duty::Health => self.dials.end(ctx, run),
+        if what == Duty::Health {
+            self.dials.end(ctx, run);
         }
         self.command_end(ctx, run, Purpose::Check(what));
     }
 
     pub(super) fn checks_end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        self.check_end(ctx, run, Duty::Health);
+        for what in [Duty::Health, Duty::Reload, Duty::Stop] {
+            self.check_end(ctx, run, what);
+        }
     }
 
     /// The connection of a health check is ready.

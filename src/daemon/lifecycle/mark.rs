@@ -216,7 +216,7 @@ fn kind(input: &Input) -> u8 {
         Input::Started { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,
         Input::ReadySeen { .. } | Input::Checked { .. } | Input::Notify { .. } => 6,
-        Input::Output { .. } => 7,
+        Input::Output { .. } | Input::Rotated { .. } => 7,
         Input::ConfigRead { .. } => 8,
         Input::JournalBehind { .. } | Input::JournalFull { .. } => 9,
     }

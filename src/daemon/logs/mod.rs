@@ -3,8 +3,11 @@
 //! anything.
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
+use crate::base::time::Wall;
+use crate::daemon::capture::marks::{self, Piece};
 use crate::daemon::capture::tail::{Cursor, Part, Share};
-use crate::protocol::methods::LogQuery;
+use crate::daemon::capture::times;
+use crate::protocol::methods::{self as query, LogQuery, notes};
 use crate::protocol::rpc::{Code, RpcError};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +21,8 @@ const CHUNK: usize = 256 * 1024;
 const UNSENT_LOW: usize = 256 * 1024;
 /// Chunks in memory at the same time, of all streams together.
 const READS_MAX: usize = 4;
+/// So many lines are all there are.
+const LINES_ALL: usize = u32::MAX as usize;
 /// Ids of log streams begin here; those of event subscriptions are below.
 const FIRST_ID: u32 = 0x8000_0000;
 /// The name under which the daemon's own log is streamed.
@@ -47,8 +52,14 @@ pub trait Sink {
 pub struct Read(Done);
 
 enum Done {
-    Found { req: ReqId, conn: ConnId, follow: bool, found: Result<Vec<Found>, String> },
-    Part { id: StreamId, cursor: Cursor, part: Result<Part, String> },
+    Found { req: ReqId, conn: ConnId, query: LogQuery, found: Result<Vec<Found>, String> },
+    Part { id: StreamId, cursor: Cursor, part: Result<What, String> },
+}
+
+/// What was read.
+enum What {
+    Plain(Part),
+    Pieces(Vec<Piece>),
 }
 
 impl fmt::Debug for Done {
@@ -75,8 +86,21 @@ struct Stream {
     state: State,
     /// Its end, unless it follows.
     until: u64,
+    view: View,
     /// The log has grown while it was read.
     grown: bool,
+}
+
+/// What a client wants to see of a log beside its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct View {
+    marks: bool,
+    /// 1 or 2: this stream alone.
+    stream: Option<u32>,
+    /// What was told last.
+    told: Option<(Option<Wall>, u32)>,
+    /// Bytes were left out since.
+    skipped: bool,
 }
 
 #[derive(Debug)]
@@ -125,21 +149,20 @@ impl Streams {
         sink: &mut impl Sink,
     ) {
         self.opening.insert(req, conn);
-        let follow = query.follow;
         sink.bulk(Box::new(move || {
             let found = guarded(|| logs.iter().map(|(name, share)| find(&query, name, share)).collect());
-            Read(Done::Found { req, conn, follow, found })
+            Read(Done::Found { req, conn, query, found })
         }));
     }
 
     /// Takes the result of a job.
     pub fn done(&mut self, read: Read, sink: &mut impl Sink) {
         match read.0 {
-            Done::Found { req, conn, follow, found } => {
+            Done::Found { req, conn, query, found } => {
                 if self.opening.remove(&req).is_some() {
                     let result = found
                         .map_err(|e| RpcError::new(Code::FileSystem, format!("cannot read the log: {e}")))
-                        .and_then(|found| self.begin(conn, follow, found, sink));
+                        .and_then(|found| self.begin(conn, &query, found, sink));
                     sink.reply(req, &result);
                 }
             }
@@ -155,7 +178,7 @@ impl Streams {
     fn begin(
         &mut self,
         conn: ConnId,
-        follow: bool,
+        query: &LogQuery,
         found: Vec<Found>,
         sink: &mut impl Sink,
     ) -> Result<String, RpcError> {
@@ -171,13 +194,15 @@ impl Streams {
                 return Err(e);
             }
             self.next = self.next.checked_add(1).unwrap_or(FIRST_ID);
-            shown.push(json!({"id": id, "name": &*name, "position": position}));
-            let until = if follow { u64::MAX } else { end };
-            if follow {
+            shown.push(json!({"id": id, "name": &*name, "position": position, "end": end}));
+            let until = if query.follow { u64::MAX } else { end };
+            let stream = query.stream.map(|s| if s == query::Stream::Out { 1 } else { 2 });
+            let view = View { marks: query.marks, stream, ..View::default() };
+            if query.follow {
                 self.followers.entry(Arc::clone(&name)).or_default().insert(id);
             }
             let state = State::Queued(Cursor::new(position));
-            self.streams.insert(id, Stream { conn, name, share, state, until, grown: false });
+            self.streams.insert(id, Stream { conn, name, share, state, until, view, grown: false });
             begun.push(id);
         }
         self.queue.extend(begun);
@@ -185,22 +210,27 @@ impl Streams {
     }
 
     /// Sends what was read.
-    fn pass(&mut self, id: StreamId, cursor: Cursor, part: Result<Part, String>, sink: &mut impl Sink) {
+    fn pass(&mut self, id: StreamId, cursor: Cursor, part: Result<What, String>, sink: &mut impl Sink) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let conn = stream.conn;
         let grown = std::mem::take(&mut stream.grown);
         match part {
-            Ok(Part::Bytes(bytes)) => sink.stream_data(conn, id, &bytes),
-            Ok(Part::Gap(dropped)) => {
-                let params = json!({"id": id, "position": cursor.position, "dropped": dropped});
-                sink.notify(conn, id, "stream.gap", &params.to_string());
+            Ok(What::Plain(Part::Bytes(bytes))) => sink.stream_data(conn, id, &bytes),
+            Ok(What::Pieces(pieces)) => {
+                for piece in pieces {
+                    stream.view.send(conn, id, &piece, sink);
+                }
             }
-            Ok(Part::End) if stream.until == u64::MAX && grown => {}
-            Ok(Part::End) if stream.until == u64::MAX => {
+            Ok(What::Plain(Part::Gap(dropped))) => {
+                let params = json!({"id": id, "position": cursor.position, "dropped": dropped});
+                sink.notify(conn, id, notes::STREAM_GAP, &params.to_string());
+            }
+            Ok(What::Plain(Part::End)) if stream.until == u64::MAX && grown => {}
+            Ok(What::Plain(Part::End)) if stream.until == u64::MAX => {
                 stream.state = State::Idle(cursor);
                 return;
             }
-            Ok(Part::End) => {
+            Ok(What::Plain(Part::End)) => {
                 self.forget(id);
                 sink.stream_end(conn, id, "eof");
                 return;
@@ -226,9 +256,9 @@ impl Streams {
                 continue;
             }
             self.reading += 1;
-            let (share, until) = (Arc::clone(&stream.share), stream.until);
+            let (share, until, plain) = (Arc::clone(&stream.share), stream.until, stream.view.is_plain());
             sink.bulk(Box::new(move || {
-                let part = guarded(|| share.read(&mut cursor, until, CHUNK));
+                let part = guarded(|| read(&share, &mut cursor, until, plain));
                 Read(Done::Part { id, cursor, part })
             }));
         }
@@ -300,12 +330,63 @@ impl Streams {
     }
 }
 
+impl View {
+    fn is_plain(&self) -> bool {
+        !self.marks && self.stream.is_none()
+    }
+
+    /// Sends a piece, with what there is to say about it.
+    fn send(&mut self, conn: ConnId, id: StreamId, piece: &Piece, sink: &mut impl Sink) {
+        // Where streams are not told apart, whatever came may be meant.
+        if self.stream.is_some_and(|s| piece.stream != 0 && piece.stream != s) {
+            self.skipped = true;
+            return;
+        }
+        let what = Some((piece.wall, piece.stream));
+        if std::mem::take(&mut self.skipped) || (self.marks && self.told != what) {
+            self.told = what;
+            let stream = match piece.stream {
+                1 => Some(query::Stream::Out.name()),
+                2 => Some(query::Stream::Err.name()),
+                _ => None,
+            };
+            let time = piece.wall.map(|w| w.to_string());
+            let params = json!({"id": id, "position": piece.position, "time": time, "stream": stream});
+            sink.notify(conn, id, notes::STREAM_MARK, &params.to_string());
+        }
+        sink.stream_data(conn, id, &piece.bytes);
+    }
+}
+
+/// Reads the next part of a log, with what its index says when that is wanted.
+fn read(share: &Share, cursor: &mut Cursor, until: u64, plain: bool) -> std::io::Result<What> {
+    match share.read(cursor, until, CHUNK)? {
+        Part::Bytes(bytes) if !plain => {
+            let position = cursor.position - bytes.len() as u64;
+            marks::cut(share, position, bytes).map(What::Pieces)
+        }
+        part => Ok(What::Plain(part)),
+    }
+}
+
 /// Where a stream begins: at a position that the client knows, or some lines before the end.
 fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> std::io::Result<Found> {
-    let end = share.spans()?.end;
-    let position = match query.from.iter().find(|(n, _)| **n == **name) {
+    let spans = share.spans()?;
+    let all = spans.end;
+    let since = match query.since {
+        Some(since) => times::find(share, 0, |wall| wall >= since)?,
+        None => spans.files.last().map_or(all, |oldest| oldest.base),
+    };
+    let end = match query.until {
+        Some(until) => times::find(share, since, |wall| wall > until)?.min(all),
+        None => all,
+    };
+    // The daemon's own log has no name for those who resume it.
+    let resumed = query.from.iter().find(|(n, _)| **n == **name || n.is_empty());
+    let position = match resumed {
         Some((_, position)) => (*position).min(end),
-        None => share.lines_back(end, query.lines)?,
+        None if query.lines >= LINES_ALL => since,
+        None => share.lines_back(end, query.lines)?.max(since),
     };
     Ok(Found { name: Arc::clone(name), share: Arc::clone(share), position, end })
 }

@@ -76,7 +76,7 @@ impl Log {
         let words: Arc<dyn Words> = Arc::new(Memory::default());
         let share = Arc::new(Share::new(Names::new(dir.path("web.log"))));
         let source = Arc::new(Source::new("web".into(), read));
-        let writer = Writer::new(source, Arc::clone(&share), LogSpec { max_size, max_files }, None);
+        let writer = Writer::new(source, Arc::clone(&share), LogSpec { max_size, max_files, ..LogSpec::DEFAULT }, None);
         Log { _dir: dir, share, writer, desk: Desk::new(tr, tw, words), pipe: File::from(write), wall: 0 }
     }
 
@@ -95,7 +95,16 @@ impl Log {
 }
 
 fn query(lines: usize, follow: bool) -> LogQuery {
-    LogQuery { names: vec!["web".into()], lines, follow, from: Vec::new() }
+    LogQuery {
+        names: vec!["web".into()],
+        lines,
+        follow,
+        from: Vec::new(),
+        since: None,
+        until: None,
+        stream: None,
+        marks: false,
+    }
 }
 
 fn work(streams: &mut Streams, client: &mut Client) {

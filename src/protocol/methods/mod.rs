@@ -14,6 +14,7 @@ pub use params::Params;
 pub use table::METHODS;
 
 use crate::base::access::Access;
+use crate::base::time::Wall;
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
 
@@ -62,6 +63,10 @@ pub enum Kind {
     Signal,
     /// An object of names and log positions.
     Positions,
+    /// RFC 3339 text with a zone, or a number of milliseconds since 1970.
+    Time,
+    /// `out` or `err`.
+    Stream,
 }
 
 /// Methods of notifications that a server sends.
@@ -74,6 +79,9 @@ pub mod notes {
     pub const STREAM_DATA: &str = "stream.data";
     /// `{id, reason}`.
     pub const STREAM_END: &str = "stream.end";
+    /// `{id, position, time, stream}`: bytes from this position on were written at this time, or up to a second later,
+    /// on this stream: `out`, `err`, or `null` where both come as one.
+    pub const STREAM_MARK: &str = "stream.mark";
     /// `{id, position, dropped}`: bytes before this position are gone.
     pub const STREAM_GAP: &str = "stream.gap";
 }
@@ -122,8 +130,16 @@ pub enum Request {
     ServiceReset {
         names: Vec<String>,
     },
+    /// Make it read its own config again.
+    ServiceReload {
+        names: Vec<String>,
+    },
     /// `{name | names, lines = 50, follow = false, from?}`.
     ServiceLogs(LogQuery),
+    /// `{name | names}`: begin a new file.
+    ServiceRotate {
+        names: Vec<String>,
+    },
     /// `{name, limit = 10}`.
     ServiceHistory {
         name: String,
@@ -162,6 +178,31 @@ pub struct LogQuery {
     pub follow: bool,
     /// Positions to resume from, by name; they replace `lines` for that name.
     pub from: Vec<(String, u64)>,
+    /// Only what was written from then on, and until then.
+    pub since: Option<Wall>,
+    pub until: Option<Wall>,
+    /// Only what came on this one of split streams.
+    pub stream: Option<Stream>,
+    /// Tell times and streams of what is sent, by `stream.mark`.
+    pub marks: bool,
+}
+
+/// One of a service's two streams of output, where its config splits them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    Out,
+    Err,
+}
+
+impl Stream {
+    /// Its name in the protocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::Out => "out",
+            Stream::Err => "err",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

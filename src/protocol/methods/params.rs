@@ -1,8 +1,9 @@
 //! The params of one call, matched with a method's table and read by kind. Pure.
 
-use super::{Kind, Method, Signals};
+use super::{Kind, Method, Signals, Stream};
 use crate::base::limits::SERVICES_MAX;
 use crate::base::signal::Platform;
+use crate::base::time::Wall;
 use crate::base::units::parse_duration;
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt;
@@ -131,6 +132,27 @@ impl<'a> Params<'a> {
         self.needed(name, value)
     }
 
+    /// # Errors
+    /// When it is something else.
+    pub fn time(&self, name: &str) -> Answer<Option<Wall>> {
+        self.read(name, |json| {
+            if json.starts_with('"') {
+                return Wall::parse(&serde_json::from_str::<String>(json).ok()?);
+            }
+            serde_json::from_str(json).ok().map(Wall)
+        })
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn stream(&self, name: &str) -> Answer<Option<Stream>> {
+        self.read(name, |json| match json {
+            "\"out\"" => Some(Stream::Out),
+            "\"err\"" => Some(Stream::Err),
+            _ => None,
+        })
+    }
+
     /// Log positions by name; none when absent.
     ///
     /// # Errors
@@ -157,6 +179,8 @@ impl Kind {
             Kind::Duration => "a duration such as \"10s\", or a number of seconds",
             Kind::Signal => "a signal such as \"TERM\" or 15",
             Kind::Positions => "an object of names and positions",
+            Kind::Time => "a time such as \"2026-11-20T18:09:38Z\", or milliseconds since 1970",
+            Kind::Stream => "\"out\" or \"err\"",
         }
     }
 
@@ -171,6 +195,8 @@ impl Kind {
             Kind::Duration => r#"{"oneOf":[{"type":"string"},{"type":"number","minimum":0}]}"#,
             Kind::Signal => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":1}]}"#,
             Kind::Positions => r#"{"type":"object","additionalProperties":{"type":"integer","minimum":0}}"#,
+            Kind::Time => r#"{"oneOf":[{"type":"string","format":"date-time"},{"type":"integer"}]}"#,
+            Kind::Stream => r#"{"enum":["out","err"]}"#,
         }
     }
 }

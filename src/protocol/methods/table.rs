@@ -30,6 +30,11 @@ const STOP: &[Param] =
     &[THESE, WAIT, TIMEOUT, param("all", Kind::Flag, "every service, instead of names (default false)")];
 const LINES: Param = param("lines", Kind::Count, "how many of the last lines (default 50)");
 const FOLLOW: Param = param("follow", Kind::Flag, "go on with what is written from now on (default false)");
+const SINCE: Param =
+    param("since", Kind::Time, "only what was written from then on; all of it unless `lines` is given");
+const UNTIL: Param = param("until", Kind::Time, "only what was written until then");
+const MARKS: Param =
+    param("marks", Kind::Flag, "tell when and on which stream it was written, by `stream.mark` (default false)");
 const KINDS: Param =
     param("kinds", Kind::Names, "kinds of events, `*` stands for anything: service.*; all when absent");
 const EVENTS_OF: Param = param("names", Kind::Names, "events of these alone; of all when absent");
@@ -110,7 +115,13 @@ pub const METHODS: &[Method] = &[
         aliases: &[],
         access: Access::Read,
         mutating: false,
-        params: &[LINES, FOLLOW, param("from", Kind::Count, "the position to go on from, instead of `lines`")],
+        params: &[
+            LINES,
+            FOLLOW,
+            param("from", Kind::Count, "the position to go on from, instead of `lines`"),
+            SINCE,
+            UNTIL,
+        ],
         result: STREAMS,
         doc: "The daemon's own log.",
         decode: daemon_logs,
@@ -206,6 +217,16 @@ pub const METHODS: &[Method] = &[
         decode: |p| Ok(Request::ServiceReset { names: p.names("names")? }),
     },
     Method {
+        name: "service.reload",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[SOME_SERVICES],
+        result: r#"{"services": [{"name", "run", "result": "signalled" or "reloaded"}]}"#,
+        doc: "Makes running services read their own config again, by reload_signal or reload_command.",
+        decode: |p| Ok(Request::ServiceReload { names: p.names("names")? }),
+    },
+    Method {
         name: "service.logs",
         aliases: &[],
         access: Access::Read,
@@ -215,10 +236,24 @@ pub const METHODS: &[Method] = &[
             LINES,
             FOLLOW,
             param("from", Kind::Positions, "positions to go on from, by name, instead of `lines`"),
+            SINCE,
+            UNTIL,
+            param("stream", Kind::Stream, "only this one of the streams, where the service's log tells them apart"),
+            MARKS,
         ],
         result: STREAMS,
         doc: "What services wrote.",
         decode: service_logs,
+    },
+    Method {
+        name: "service.rotate",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[SOME_SERVICES],
+        result: r#"{"services": [{"name", "rotated", "message"}]}"#,
+        doc: "Begins a new log file for services; the old ones move on by one.",
+        decode: |p| Ok(Request::ServiceRotate { names: p.names("names")? }),
     },
     Method {
         name: "service.history",
@@ -309,21 +344,23 @@ fn stop(p: &Params<'_>) -> Result<Request, RpcError> {
 }
 
 fn service_logs(p: &Params<'_>) -> Result<Request, RpcError> {
-    Ok(Request::ServiceLogs(LogQuery {
-        names: p.names("names")?,
-        lines: p.count("lines", 50)?,
-        follow: p.flag("follow", false)?,
-        from: p.positions("from")?,
-    }))
+    let from = p.positions("from")?;
+    let query = log_query(p, p.names("names")?, from)?;
+    Ok(Request::ServiceLogs(LogQuery { stream: p.stream("stream")?, marks: p.flag("marks", false)?, ..query }))
 }
 
 fn daemon_logs(p: &Params<'_>) -> Result<Request, RpcError> {
-    Ok(Request::DaemonLogs(LogQuery {
-        names: Vec::new(),
-        lines: p.count("lines", 50)?,
-        follow: p.flag("follow", false)?,
-        from: p.position("from")?.map(|at| (String::new(), at)).into_iter().collect(),
-    }))
+    let from = p.position("from")?.map(|at| (String::new(), at)).into_iter().collect();
+    Ok(Request::DaemonLogs(log_query(p, Vec::new(), from)?))
+}
+
+fn log_query(p: &Params<'_>, names: Vec<String>, from: Vec<(String, u64)>) -> Result<LogQuery, RpcError> {
+    let (since, until, follow) = (p.time("since")?, p.time("until")?, p.flag("follow", false)?);
+    if follow && until.is_some() {
+        return Err(RpcError::new(Code::InvalidParams, "until has an end and follow has none: give one of them"));
+    }
+    let lines = p.count("lines", if since.is_some() { usize::MAX } else { 50 })?;
+    Ok(LogQuery { names, lines, follow, from, since, until, stream: None, marks: false })
 }
 
 fn events(p: &Params<'_>, limit: usize) -> Result<EventQuery, RpcError> {

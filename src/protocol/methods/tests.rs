@@ -81,10 +81,19 @@ fn params_by_name_and_by_position() {
     let whole =
         Request::ServiceStop(Change { names: vec!["a".into(), "b".into()], all: false, wait: true, timeout: None });
     assert_eq!(call("service.stop", r#"{"names":["a","b"],"wait":null}"#).request, whole);
-    let logs = LogQuery { names: vec!["a".into()], lines: 50, follow: true, from: vec![("a".into(), 77)] };
+    let logs = LogQuery {
+        names: vec!["a".into()],
+        lines: 50,
+        follow: true,
+        from: vec![("a".into(), 77)],
+        since: None,
+        until: None,
+        stream: None,
+        marks: false,
+    };
     let params = r#"{"names":"a","follow":true,"from":{"a":77}}"#;
-    assert_eq!(call("service.logs", params).request, Request::ServiceLogs(logs));
-    let own = LogQuery { names: vec![], lines: 0, follow: false, from: vec![(String::new(), 9)] };
+    assert_eq!(call("service.logs", params).request, Request::ServiceLogs(logs.clone()));
+    let own = LogQuery { names: vec![], lines: 0, follow: false, from: vec![(String::new(), 9)], ..logs.clone() };
     assert_eq!(call("daemon.logs", r#"{"lines":0,"from":9}"#).request, Request::DaemonLogs(own));
     let events = EventQuery { kinds: vec!["service.*".into()], names: vec![], from: Some(3), limit: 100 };
     assert_eq!(call("event.history", r#"["service.*",null,3]"#).request, Request::EventHistory(events));

@@ -10,6 +10,7 @@ pub const SYSTEM_RUN: &str = "/var/run";
 const SUBREAPER: bool = cfg!(any(target_os = "freebsd", target_os = "dragonfly"));
 
 pub mod identity;
+pub mod memfile;
 pub(super) mod memory;
 pub mod notify;
 pub mod pipe;

@@ -177,6 +177,22 @@ pub fn free_bytes(file: impl AsFd) -> io::Result<u64> {
     Ok(available(&unsafe { s.assume_init() }))
 }
 
+/// The same, and how large that file system is in all.
+///
+/// # Errors
+/// What fstatvfs(3) answers.
+pub fn space(file: impl AsFd) -> io::Result<(u64, u64)> {
+    let mut s = core::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `s` is valid to write a statvfs to, and the descriptor is open.
+    check(unsafe { libc::fstatvfs(file.as_fd().as_raw_fd(), s.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded and filled it.
+    let s = unsafe { s.assume_init() };
+    // The fields are 32 bits wide on some targets and 64 on others.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    let all = u64::from(s.f_blocks).saturating_mul(u64::from(s.f_frsize));
+    Ok((available(&s), all))
+}
+
 /// The same by path.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 pub const SYSTEM_RUN: &str = "/run";
 
 pub mod identity;
+pub mod memfile;
 pub(super) mod memory;
 pub mod notify;
 pub mod pipe;

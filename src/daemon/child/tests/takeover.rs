@@ -26,7 +26,7 @@ fn outlives_its_daemon(mut lab: Lab) {
     let pid = lab.started().unwrap();
     let before = lab.left_named(run, "sleep", 2);
     let told = take_over(&mut lab, Some("web"));
-    assert_eq!(told, [TableRun { run, pid: Some(pid), exec_error: None, ended: None }]);
+    assert_eq!(told, [TableRun { run, pid: Some(pid), exec_error: None, ended: None, asked: false }]);
     assert_eq!(lab.left_named(run, "sleep", 2), before);
     lab.signal(run, 15, false);
     let slot = reap_as_keeper(&lab, run);
@@ -74,7 +74,7 @@ fn ends_and_intents_of_a_dead_daemon_are_told() {
     lab.table.take(intent).unwrap();
     let mut told = take_over(&mut lab, None);
     told.sort_by_key(|t| t.run);
-    assert_eq!(told[0], TableRun { run: intent, pid: None, exec_error: None, ended: None });
+    assert_eq!(told[0], TableRun { run: intent, pid: None, exec_error: None, ended: None, asked: false });
     assert_eq!((told[1].run, told[1].ended.unwrap().0), (ended, End::Code(4)));
     lab.forget(intent);
     lab.forget(ended);

@@ -1,0 +1,149 @@
+//! Old files of a log in compressed form. The work is done by the program gzip, as a child of the lane for bulk work
+//! that is looked after a little at a time, so that other work of that lane goes on.
+
+use super::rotate::Names;
+use super::tail::FileId;
+use crate::sys::logfile::{self, Mode};
+use core::time::Duration;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How long one job of the lane stays with a child, and between two looks.
+const STAY: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A file that is to be compressed, or is being.
+#[derive(Debug)]
+pub struct Zip {
+    id: FileId,
+    from: File,
+    to: PathBuf,
+    child: Option<Child>,
+}
+
+/// What came of looking after a child for a while.
+#[derive(Debug)]
+pub enum Step {
+    Goes(Zip),
+    /// The compressed copy of the file of this identity, complete on disk.
+    Done {
+        id: FileId,
+        copy: PathBuf,
+    },
+    /// There is no program gzip.
+    Missing,
+    Failed(String),
+}
+
+impl Zip {
+    /// The newest old file that is not compressed.
+    ///
+    /// # Errors
+    /// What open(2) answers.
+    pub fn next(names: &Names, files: u32) -> io::Result<Option<Zip>> {
+        for number in 1..files {
+            match logfile::open(&names.log(number), Mode::Read) {
+                Ok(from) => {
+                    let meta = from.metadata()?;
+                    return Ok(Some(Zip { id: (meta.dev(), meta.ino()), from, to: names.copy(), child: None }));
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on for a while.
+    #[must_use]
+    pub fn step(mut self) -> Step {
+        let child = match self.child.take() {
+            Some(child) => Ok(child),
+            None => self.start(),
+        };
+        let mut child = match child {
+            Ok(child) => child,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Step::Missing,
+            Err(e) => return Step::Failed(e.to_string()),
+        };
+        let mut stayed = Duration::ZERO;
+        loop {
+            match child.try_wait() {
+                Ok(None) if stayed < STAY => {
+                    std::thread::sleep(LOOK);
+                    stayed += LOOK;
+                }
+                Ok(None) => {
+                    self.child = Some(child);
+                    return Step::Goes(self);
+                }
+                Ok(Some(status)) if status.success() => return self.finish(),
+                Ok(Some(status)) => return Step::Failed(format!("gzip ended with {status}")),
+                Err(e) => return Step::Failed(e.to_string()),
+            }
+        }
+    }
+
+    fn start(&mut self) -> io::Result<Child> {
+        let to = self.make()?;
+        self.from.seek(SeekFrom::Start(0))?;
+        let from = self.from.try_clone()?;
+        Command::new("gzip").arg("-c").stdin(from).stdout(to).stderr(Stdio::null()).spawn()
+    }
+
+    /// An earlier daemon's child may still write to a copy of this name, which then is another file.
+    fn make(&self) -> io::Result<File> {
+        super::index::remove(&self.to)?;
+        // That the folder is gone must not look like a missing program.
+        logfile::open(&self.to, Mode::New).map_err(|e| io::Error::other(e.to_string()))
+    }
+
+    /// The copy must be on disk before the original goes.
+    fn finish(self) -> Step {
+        let synced = logfile::open(&self.to, Mode::Update).and_then(|f| f.sync_all());
+        match synced {
+            Ok(()) => Step::Done { id: self.id, copy: self.to },
+            Err(e) => Step::Failed(e.to_string()),
+        }
+    }
+}
+
+/// How many bytes a compressed file holds when it is read back, up to 4 GiB: its last four bytes say it.
+///
+/// # Errors
+/// What reading it answers.
+pub(super) fn size(file: &File) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let mut bytes = [0; 4];
+    file.read_exact_at(&mut bytes, length.checked_sub(4).ok_or(io::ErrorKind::UnexpectedEof)?)?;
+    Ok(u32::from_le_bytes(bytes).into())
+}
+
+/// The content of a compressed file as one that can be read anywhere; it takes space on disk until it is closed.
+///
+/// # Errors
+/// When gzip is missing or fails, or there is no space.
+pub(super) fn open(file: File, names: &Names) -> io::Result<File> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let path = names.read_back(std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    super::index::remove(&path)?;
+    let to = logfile::open(&path, Mode::New)?;
+    super::index::remove(&path)?;
+    let mut child =
+        Command::new("gzip").arg("-dc").stdin(file).stdout(to.try_clone()?).stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    if let Some(stderr) = &mut child.stderr {
+        // What it says is only worth showing when it fails.
+        let _ = stderr.take(1000).read_to_string(&mut said);
+    }
+    let status = child.wait()?;
+    if status.success() {
+        Ok(to)
+    } else {
+        Err(io::Error::other(format!("gzip -dc ended with {status}: {}", said.trim())))
+    }
+}

@@ -4,8 +4,12 @@
 //! First byte: version of the channel. Second byte: kind. Numbers are little endian. A receiver that does not know a
 //! kind ignores the message and closes its descriptors, so that an older keeper can hold for a newer daemon.
 
+use core::fmt;
+
 /// Version of this channel.
 pub const VERSION: u8 = 1;
+/// Version of what a keeper leaves in writing for the program that it becomes.
+pub const MANIFEST_VERSION: u32 = 1;
 /// Descriptors in one message at most (Linux refuses more than 253 in one SCM_RIGHTS).
 pub const FDS_MAX: usize = 64;
 /// Bytes of one message at most.
@@ -35,6 +39,8 @@ pub enum ToKeeper {
     /// This daemon, in safe mode, ends on purpose: the next one is an ordinary one again. `stop`: hob is to stop, as if
     /// a signal had asked for it.
     Again { stop: bool },
+    /// This daemon ends for one from the program whose file is attached.
+    Upgrade,
 }
 
 /// From the keeper to the daemon.
@@ -55,6 +61,61 @@ pub enum ToDaemon {
     Signal { number: u8 },
     /// To be answered by `Beat`, from the loop.
     Ask,
+    /// How an upgrade came out. Follows the handover to a daemon with `FLAG_UPGRADE`.
+    Upgraded { verdict: Verdict },
+}
+
+/// How an upgrade came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Keeper and daemon are of the new program.
+    Renewed,
+    /// The daemon is; the keeper could not execute it (errno, 0 when it had other things to do) and stays as it was.
+    KeeperStays(i32),
+    /// Nothing was changed: the new daemon could not be executed (errno), ended with a code, was ended by a signal, or
+    /// did not serve in time.
+    NotExecuted(i32),
+    Ended(i32),
+    Killed(i32),
+    Slow,
+}
+
+impl Verdict {
+    fn numbers(self) -> (u8, i32) {
+        match self {
+            Verdict::Renewed => (0, 0),
+            Verdict::KeeperStays(errno) => (1, errno),
+            Verdict::NotExecuted(errno) => (2, errno),
+            Verdict::Ended(code) => (3, code),
+            Verdict::Killed(signal) => (4, signal),
+            Verdict::Slow => (5, 0),
+        }
+    }
+
+    fn of(kind: u8, number: i32) -> Option<Verdict> {
+        Some(match kind {
+            0 => Verdict::Renewed,
+            1 => Verdict::KeeperStays(number),
+            2 => Verdict::NotExecuted(number),
+            3 => Verdict::Ended(number),
+            4 => Verdict::Killed(number),
+            5 => Verdict::Slow,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Renewed => f.write_str("keeper and daemon are new"),
+            Verdict::KeeperStays(_) => f.write_str("the daemon is new, the keeper could not be renewed"),
+            Verdict::NotExecuted(errno) => write!(f, "the new program cannot be executed, error {errno}"),
+            Verdict::Ended(code) => write!(f, "the new daemon ended with code {code} before it served"),
+            Verdict::Killed(signal) => write!(f, "the new daemon was ended by signal {signal} before it served"),
+            Verdict::Slow => f.write_str("the new daemon did not serve in time"),
+        }
+    }
 }
 
 /// What the keeper changed in itself and jobs are to get back, and what it can hold.
@@ -80,6 +141,11 @@ pub const FLAG_NO_SUBREAPER: u32 = 2;
 pub const FLAG_SAFE: u32 = 4;
 /// `ToDaemon::Hello.flags`: a reload ended safe mode, so the config is read from its file and not as it was in effect.
 pub const FLAG_RELOAD: u32 = 8;
+/// `ToDaemon::Hello.flags`: this daemon is of a program that is tried. It writes nothing before it has said `Up`.
+pub const FLAG_TRIAL: u32 = 16;
+/// `ToDaemon::Hello.flags`: how an upgrade came out is told after the handover, or after `Up`; no client is to be
+/// answered before.
+pub const FLAG_UPGRADE: u32 = 32;
 /// Length of a label in bytes at most.
 pub const LABEL_MAX: usize = BYTES_MAX - 2;
 /// Labels at most.
@@ -97,6 +163,7 @@ impl ToKeeper {
             ToKeeper::Stopping { limit_ms } => message(6, &limit_ms.to_le_bytes()),
             ToKeeper::Done { code } => message(7, &[*code]),
             ToKeeper::Again { stop } => message(8, &[u8::from(*stop)]),
+            ToKeeper::Upgrade => message(9, &[]),
         }
     }
 
@@ -113,6 +180,7 @@ impl ToKeeper {
             6 => ToKeeper::Stopping { limit_ms: u64::from_le_bytes(rest.try_into().ok()?) },
             7 => ToKeeper::Done { code: *rest.first()? },
             8 => ToKeeper::Again { stop: *rest.first()? != 0 },
+            9 => ToKeeper::Upgrade,
             _ => return None,
         })
     }
@@ -137,6 +205,12 @@ impl ToDaemon {
             ToDaemon::Stop { hurry } => message(5, &[u8::from(*hurry)]),
             ToDaemon::Signal { number } => message(6, &[*number]),
             ToDaemon::Ask => message(7, &[]),
+            ToDaemon::Upgraded { verdict } => {
+                let (kind, number) = verdict.numbers();
+                let mut b = message(8, &[kind]);
+                b.extend_from_slice(&number.to_le_bytes());
+                b
+            }
         }
     }
 
@@ -162,6 +236,10 @@ impl ToDaemon {
             5 => ToDaemon::Stop { hurry: *rest.first()? != 0 },
             6 => ToDaemon::Signal { number: *rest.first()? },
             7 => ToDaemon::Ask,
+            8 => {
+                let number = i32::from_le_bytes(rest.get(1..5)?.try_into().ok()?);
+                ToDaemon::Upgraded { verdict: Verdict::of(*rest.first()?, number)? }
+            }
             _ => return None,
         })
     }
@@ -199,6 +277,7 @@ mod tests {
             ToKeeper::Stopping { limit_ms: 25_000 },
             ToKeeper::Done { code: 143 },
             ToKeeper::Again { stop: true },
+            ToKeeper::Upgrade,
         ] {
             assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
         }
@@ -215,6 +294,12 @@ mod tests {
             ToDaemon::Stop { hurry: true },
             ToDaemon::Signal { number: 1 },
             ToDaemon::Ask,
+            ToDaemon::Upgraded { verdict: Verdict::Renewed },
+            ToDaemon::Upgraded { verdict: Verdict::KeeperStays(2) },
+            ToDaemon::Upgraded { verdict: Verdict::NotExecuted(8) },
+            ToDaemon::Upgraded { verdict: Verdict::Ended(-1) },
+            ToDaemon::Upgraded { verdict: Verdict::Killed(9) },
+            ToDaemon::Upgraded { verdict: Verdict::Slow },
         ] {
             assert_eq!(ToDaemon::decode(&m.encode()), Some(m));
         }

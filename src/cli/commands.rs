@@ -1,7 +1,7 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, events, life, logs, service, status, story};
+use super::{complete, config, demo, events, life, logs, renew, service, status, story};
 
 const ANY: usize = usize::MAX;
 
@@ -56,6 +56,8 @@ const EVENTS: &[Flag] = &[
     Flag { long: "kind", short: Some('k'), value: Some("GLOB"), doc: "Only these kinds, such as 'service.*'" },
     Flag { long: "from", short: None, value: Some("SEQ"), doc: "Begin with this sequence number" },
 ];
+const UPGRADE: &[Flag] =
+    &[Flag { long: "binary", short: None, value: Some("PATH"), doc: "The new program [what hob was started from]" }];
 const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
 
 const fn command(
@@ -156,6 +158,13 @@ pub const COMMANDS: &[Command] = &[
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
     command("reload", "Read the config again and apply what changed", life::reload),
+    Command {
+        flags: UPGRADE,
+        details: "Asks the new program first whether it can take over; then daemon and keeper become it. Services,\n\
+                  sockets and the pid of hob stay. What runs goes on if the new program does not come up. The default\n\
+                  is the file that hob was started from, if it was replaced.",
+        ..command("upgrade", "Let hob run on as another program", renew::upgrade)
+    },
     command("ping", "Ask whether hob answers", status::ping),
     command("health", "Show how hob itself is", status::health),
     command("config check", "Check the config and list everything that is wrong", config::check),

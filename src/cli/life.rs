@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, note, paths, print, service};
+use super::{Failure, complain, exit, note, paths, print, renew, service};
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -14,6 +14,7 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// The first word of the command line with which the keeper executes the daemon.
@@ -26,7 +27,7 @@ const CLEAN: &str = "before=ended";
 const DETACHED: &str = "HOB_DETACHED";
 
 /// How long a start waits for the first answer, and a stop for the end beyond the time that the services were given.
-const START_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_SLACK: Duration = Duration::from_secs(10);
 
 /// The daemon, executed by the keeper: `@daemon key=value... [-- COMMAND ARG...]`.
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let paths = paths(args)?;
     let named = args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty());
     if args.rest.is_empty() || named {
-        return become_keeper(args, &paths);
+        return become_keeper(args, &paths, None);
     }
     // A command that is run for itself has nothing to do with the hob of this user or machine.
     let home = paths.run.join(format!("run-{}", std::process::id()));
@@ -65,10 +66,10 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     });
     let own = own.map_err(Failure::usage)?;
     let code = match make_folders(&own) {
-        Ok(()) => become_keeper(args, &own),
+        Ok(()) => become_keeper(args, &own, Some(&home)),
         Err(f) => {
             note(args, &format!("hob: {}; going on without journal, logs and socket file", f.message));
-            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?, false)
+            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?, false, Some(&home))
         }
     };
     // What is left of it is of no use to anybody.
@@ -85,18 +86,25 @@ fn unreachable_listener(paths: &Paths) -> Result<OwnedFd, Failure> {
 }
 
 /// Takes the lock, opens the socket and stays as the keeper until hob ends.
-fn become_keeper(args: &Args, paths: &Paths) -> Result<u8, Failure> {
+fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result<u8, Failure> {
     make_folders(paths)?;
     let (lock, clean) = take_lock(args, paths)?;
     // The same open file: it can still be cleared when the keeper has ended, and until then it is locked.
     let mut mine = lock::Lock::from(lock.try_clone()?);
     let listener = sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
-    let code = keep(args, paths, lock, listener.into(), clean)?;
+    let code = keep(args, paths, lock, listener.into(), clean, remove)?;
     let _ = mine.clear();
     Ok(code)
 }
 
-fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: bool) -> Result<u8, Failure> {
+fn keep(
+    args: &Args,
+    paths: &Paths,
+    lock: OwnedFd,
+    listener: OwnedFd,
+    clean: bool,
+    remove: Option<&PathBuf>,
+) -> Result<u8, Failure> {
     let log = paths.log.clone();
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
@@ -110,6 +118,7 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
         pid_file: paths.pid.clone(),
         init: args.has("init") || std::process::id() == 1,
         patience: keeper::Patience::default(),
+        words: renew::keeper_words(paths, silent, remove)?,
         notify_socket: std::env::var_os("NOTIFY_SOCKET"),
         on_message: Box::new(move |text| tell(text, &log, silent)),
     };
@@ -118,7 +127,7 @@ fn keep(args: &Args, paths: &Paths, lock: OwnedFd, listener: OwnedFd, clean: boo
 
 /// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
 /// foreground.
-fn tell(text: &str, log: &std::path::Path, silent: bool) {
+pub(super) fn tell(text: &str, log: &std::path::Path, silent: bool) {
     use std::io::Write;
     let line = format!("{} info  {text}\n", sys::clock::now().wall);
     // With neither of them there is nobody to tell.
@@ -131,7 +140,7 @@ fn tell(text: &str, log: &std::path::Path, silent: bool) {
 }
 
 /// This process's environment with some variables replaced, as `NAME=value`.
-fn environment(with: &[(&str, &std::ffi::OsStr)]) -> Result<Vec<CString>, Failure> {
+pub(super) fn environment(with: &[(&str, &std::ffi::OsStr)]) -> Result<Vec<CString>, Failure> {
     let kept = std::env::vars_os().filter(|(name, _)| with.iter().all(|(n, _)| *n != name));
     let all = kept.chain(with.iter().map(|(n, v)| (OsString::from(n), v.to_os_string())));
     let word = |(mut name, value): (OsString, OsString)| {
@@ -142,7 +151,7 @@ fn environment(with: &[(&str, &std::ffi::OsStr)]) -> Result<Vec<CString>, Failur
     all.map(word).collect()
 }
 
-fn c_word(word: OsString) -> Result<CString, Failure> {
+pub(super) fn c_word(word: OsString) -> Result<CString, Failure> {
     CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
 }
 
@@ -233,7 +242,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     }
     let paths = paths(args)?;
     if args.has("foreground") {
-        return become_keeper(args, &paths);
+        return become_keeper(args, &paths, None);
     }
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     if let Some(mut client) = answering(&paths, limit) {
@@ -292,7 +301,7 @@ fn detach(paths: &Paths) -> Result<(), Failure> {
     Ok(())
 }
 
-fn errors_file(paths: &Paths) -> std::path::PathBuf {
+fn errors_file(paths: &Paths) -> PathBuf {
     paths.logs.join("start.log")
 }
 

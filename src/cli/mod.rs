@@ -9,6 +9,7 @@ mod flags;
 mod life;
 mod logs;
 mod render;
+mod renew;
 mod service;
 mod since;
 mod status;
@@ -89,6 +90,12 @@ pub fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().skip(1).collect();
     if argv.first().is_some_and(|w| w == life::DAEMON_WORD) {
         return ExitCode::from(life::daemon(argv));
+    }
+    if argv.first().is_some_and(|w| w == renew::KEEPER_WORD) {
+        return ExitCode::from(renew::keeper(&argv));
+    }
+    if argv.first().is_some_and(|w| w == crate::daemon::CHECK_WORD) {
+        return ExitCode::from(renew::check(&argv));
     }
     let result = match flags::parse(argv, commands::COMMANDS) {
         Ok(flags::Parsed::Run(args)) => (args.command.run)(&args),

@@ -16,6 +16,7 @@ pub mod run;
 mod safe;
 pub mod service;
 mod state;
+pub mod upgrade;
 pub mod view;
 pub mod wait;
 
@@ -105,6 +106,8 @@ pub struct Boot {
     pub daemon_pid: u32,
     /// Counts the daemons of this keeper from 1.
     pub generation: u32,
+    /// How many of those before have died.
+    pub deaths: u32,
     /// Identity of keeper and boot: a shutdown record of another keeper is void.
     pub keeper_key: String,
     pub version: &'static str,
@@ -202,6 +205,20 @@ pub enum Input {
     },
     /// SIGHUP.
     Reload,
+    /// SIGUSR2, which asks for an upgrade; the main service gets it where there is one.
+    Renew {
+        signal: i32,
+    },
+    /// Nothing came of `Effect::Upgrade`: this daemon goes on.
+    UpgradeEnded {
+        req: Option<ReqId>,
+        result: Result<String, RpcError>,
+    },
+    /// How an upgrade came out that a daemon before this one began.
+    Upgraded {
+        ticket: Option<upgrade::Ticket>,
+        result: Result<String, RpcError>,
+    },
     /// Any other signal under `--init`, to be forwarded to the main service.
     Forward {
         signal: i32,
@@ -386,6 +403,12 @@ pub enum Effect {
     /// The shutdown is complete: flush, then end hob with this code.
     Exit {
         code: u8,
+    },
+    /// Look at another program and, if it is fit, end for a daemon of it. Answered by `UpgradeEnded` otherwise.
+    Upgrade {
+        req: Option<ReqId>,
+        binary: Option<String>,
+        ticket: Option<upgrade::Ticket>,
     },
     /// Safe mode is over: flush, then end this daemon for an ordinary one. `stop`: which is to stop hob.
     Again {

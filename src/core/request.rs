@@ -3,6 +3,7 @@
 use super::keys::Verdict;
 use super::run::Client;
 use super::service::{Choice, State};
+use super::upgrade::Ticket;
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
@@ -24,6 +25,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// By which another daemon knows it again.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        Some(Ticket { uid: self.peer.uid, key: self.key.clone()?, hash: self.params_hash })
+    }
+
     fn client(&self) -> Client {
         Client::new(&self.peer, self.conn)
     }
@@ -36,7 +42,7 @@ impl Core {
     pub(super) fn request(&mut self, asked: &Asked, request: Request, out: &mut Out) {
         let req = asked.req;
         if self.safe.is_some() && changes(&request) {
-            return self.refuse_safely(req, &request, out);
+            return self.refuse_safely(asked, request, out);
         }
         if changes(&request) && !self.admit(asked, &request, out) {
             return;
@@ -50,6 +56,7 @@ impl Core {
                 self.pending.insert(req, Pending::Reload);
                 out.effects.push(Effect::LoadConfig { req: Some(req) });
             }
+            Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
             Request::DaemonWhy { name } => {
@@ -330,6 +337,7 @@ fn changes(request: &Request) -> bool {
     match request {
         Request::DaemonShutdown { .. }
         | Request::DaemonReload
+        | Request::DaemonUpgrade { .. }
         | Request::ServiceStart(_)
         | Request::ServiceStop(_)
         | Request::ServiceRestart(_)

@@ -2,9 +2,10 @@
 //! started, stopped or recorded. Pure.
 
 use super::due::{Deadlines, Due};
+use super::request::Asked;
 use super::service::State;
 use super::{Core, Effect, End, Input, Out, Usage};
-use crate::base::ids::{ReqId, RunId};
+use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::config::Level;
 use crate::protocol::methods::Request;
@@ -33,8 +34,12 @@ impl Core {
             | Input::Closed { .. }
             | Input::Lagged { .. }
             | Input::Measured { .. }
-            | Input::Rotated { .. } => {
+            | Input::Rotated { .. }
+            | Input::Renew { .. }
+            | Input::UpgradeEnded { .. }
+            | Input::Upgraded { .. } => {
                 self.take(input, out);
+                out.records.clear();
             }
             Input::Tick => {
                 while let Some(due) = self.deadlines.expired(self.now.mono) {
@@ -75,7 +80,8 @@ impl Core {
     }
 
     /// A request that would change something.
-    pub(super) fn refuse_safely(&mut self, req: ReqId, request: &Request, out: &mut Out) {
+    pub(super) fn refuse_safely(&mut self, asked: &Asked, request: Request, out: &mut Out) {
+        let req = asked.req;
         let fault = self.safe.as_deref().unwrap_or_default();
         let mut o = Obj::new();
         match request {
@@ -93,6 +99,7 @@ impl Core {
                 self.reply(req, Ok(o.finish()), false, out);
                 out.effects.push(Effect::Again { stop: true });
             }
+            Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             _ => {
                 let error = RpcError::new(Code::Unavailable, format!("hob is in safe mode: {fault}"));
                 let hint = Core::ways_out_of_safe_mode().join("; ");
@@ -106,6 +113,7 @@ impl Core {
         let ways = [
             "`hob logs` tells how the daemons died",
             "mend what is at fault, then `hob reload`",
+            "`hob upgrade` takes another program",
             "`hob restart` begins anew",
         ];
         ways.map(str::to_owned).into()
@@ -140,6 +148,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Ready
         | Effect::Stopping { .. }
         | Effect::Exit { .. }
+        | Effect::Upgrade { .. }
         | Effect::Again { .. } => false,
     }
 }

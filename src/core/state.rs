@@ -27,6 +27,7 @@ pub(super) struct Facts {
     pub(super) keeper_pid: u32,
     pub(super) daemon_pid: u32,
     pub(super) generation: u32,
+    pub(super) deaths: u32,
     pub(super) version: &'static str,
     pub(super) keeper_started: Mono,
     pub(super) platform: String,
@@ -74,6 +75,8 @@ pub struct Core {
     pub(super) life: Life,
     /// In safe mode: what was at fault.
     pub(super) safe: Option<String>,
+    /// An upgrade is under way.
+    pub(super) upgrading: bool,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
     /// Journal entities that this program does not understand, kept as they are.
@@ -197,6 +200,10 @@ impl Core {
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),
             Input::Forward { signal } => self.forward(signal, out),
+            Input::Renew { signal } if self.life.main.is_some() => self.forward(signal, out),
+            Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
+            Input::UpgradeEnded { req, result } => self.upgrade_ended(req, result, out),
+            Input::Upgraded { ticket, result } => self.upgraded(ticket, result, out),
             Input::KeeperGone => self.shutdown(0, None, false, out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
@@ -257,6 +264,7 @@ impl Core {
             keeper_pid: boot.keeper_pid,
             daemon_pid: boot.daemon_pid,
             generation: boot.generation,
+            deaths: boot.deaths,
             version: boot.version,
             keeper_started: boot.keeper_started,
             platform: core::mem::take(&mut boot.platform),

@@ -265,7 +265,7 @@ impl Core {
         );
         o.raw("problems", &serde_json::to_string(&problems).unwrap_or_default());
         o.u64("generation", self.facts.generation.into());
-        o.u64("daemon_deaths", self.facts.generation.saturating_sub(1).into());
+        o.u64("daemon_deaths", self.facts.deaths.into());
         o.raw("counts", &self.counts()).raw("services", &self.rows(self.table.by_name(), usages));
         o.opt_str("config_error", self.config_error.as_deref());
         let mut journal = Obj::new();

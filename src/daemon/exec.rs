@@ -90,6 +90,7 @@ impl Daemon {
                 self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
             }
             Effect::Exit { code } => self.life.ending = Some(Ending::Hob(code)),
+            Effect::Upgrade { req, binary, ticket } => self.begin_upgrade(req, binary, ticket),
             Effect::Again { stop } => self.life.ending = Some(Ending::Again { stop }),
         }
     }

@@ -38,6 +38,11 @@ pub(super) enum Job {
         req: ReqId,
         usage: Vec<(RunId, Usage)>,
     },
+    /// A program was looked at that may take over.
+    Upgrade {
+        req: Option<ReqId>,
+        found: super::lifecycle::upgrade::Found,
+    },
     /// Something that nobody waits for; a failure is worth a line in the log.
     Quiet(Result<(), String>),
 }

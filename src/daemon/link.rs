@@ -170,6 +170,23 @@ impl Link {
         self.say(&ToKeeper::Again { stop });
     }
 
+    /// This daemon ends for one from this program. `Ok`: the keeper has it.
+    ///
+    /// # Errors
+    /// What `hold` answers.
+    pub fn upgrade(&mut self, program: BorrowedFd<'_>) -> io::Result<()> {
+        self.flush();
+        if !self.queue.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.chan.send(&ToKeeper::Upgrade.encode(), &[program])
+    }
+
+    /// Everything that the keeper holds, by its label.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.held.keys().map(String::as_str)
+    }
+
     /// The next message, or `None` when there is none now; then `gone` tells whether the keeper still exists.
     ///
     /// `Ended { slot }` is a hint to look at that slot: it may come twice, or late, when the slot is already in use

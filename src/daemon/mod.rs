@@ -18,7 +18,15 @@ pub mod pool;
 pub mod source;
 mod start;
 
+pub use lifecycle::check::{Report, check};
+pub use lifecycle::upgrade::CHECK_WORD;
 pub use start::{Options, run};
+
+/// Tells builds of one version apart, where whoever built this one said so.
+pub const BUILD: &str = match option_env!("HOB_BUILD") {
+    Some(build) => build,
+    None => "",
+};
 
 use crate::base::control::ToDaemon;
 use crate::base::ids::{ReqId, RunId};
@@ -93,12 +101,14 @@ struct Daemon {
 }
 
 /// How a daemon ends by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Ending {
     /// With hob, which ends with this code.
     Hob(u8),
     /// For an ordinary one, after safe mode; `stop`: which is to stop hob.
     Again { stop: bool },
+    /// For one from this program.
+    Upgrade(std::os::fd::OwnedFd),
 }
 
 /// A source that is ready, and how.
@@ -129,7 +139,7 @@ impl Daemon {
         loop {
             self.rounds();
             self.end_turn();
-            if let Some(ending) = self.life.ending {
+            if let Some(ending) = self.life.ending.take() {
                 return Ok(ending);
             }
             let timeout = self.timeout();
@@ -195,6 +205,11 @@ impl Daemon {
     }
 
     fn accept(&mut self) {
+        if self.life.word_by.is_some_and(|at| self.gear.now.mono < at) {
+            // First it has to be known how an upgrade came out.
+            self.accept_at = self.life.word_by;
+            return;
+        }
         let admission = &self.admission;
         let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
         let accepted =
@@ -246,6 +261,7 @@ impl Daemon {
             ToDaemon::Ended { slot } => self.children.ended(&mut self.gear.ctx(), slot, &mut self.inputs),
             ToDaemon::Stop { hurry } => self.inputs.push(Input::Stop { hurry }),
             ToDaemon::Signal { number } => self.signal(i32::from(number)),
+            ToDaemon::Upgraded { verdict } => self.upgrade_verdict(verdict),
             ToDaemon::Ask => self.gear.link.beat(self.life.heartbeat),
             ToDaemon::Hello { .. } | ToDaemon::Held { .. } | ToDaemon::HeldEnd => {}
         }
@@ -263,6 +279,7 @@ impl Daemon {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         match signal {
             SIGHUP => self.inputs.push(Input::Reload),
+            sys::signals::SIGUSR2 => self.inputs.push(Input::Renew { signal }),
             SIGTERM | SIGINT => self.inputs.push(Input::Stop { hurry: false }),
             _ => self.inputs.push(Input::Forward { signal }),
         }
@@ -308,6 +325,7 @@ impl Daemon {
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
             Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
+            Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
         }

@@ -3,10 +3,11 @@
 
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
+use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, link, logs, ownlog, pool};
-use crate::base::control::{FLAG_SAFE, ToDaemon};
+use crate::base::control::{FLAG_SAFE, FLAG_TRIAL, ToDaemon};
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
@@ -53,7 +54,7 @@ pub fn run(options: Options) -> io::Result<u8> {
 }
 
 impl Daemon {
-    fn start(options: Options, link: link::Link, handover: link::Handover) -> io::Result<Daemon> {
+    fn start(options: Options, link: link::Link, mut handover: link::Handover) -> io::Result<Daemon> {
         let paths = Arc::new(options.paths);
         let marks = Marks::new(handover.table.clone(), handover.flags & FLAG_SAFE != 0, handover.generation);
         let mut boot = boot_by(&handover, &marks, &paths);
@@ -77,8 +78,10 @@ impl Daemon {
         let mut children = child::Children::new(setup(&paths, &handover));
         boot.platform = platform(&children, &handover, &paths);
         let held = held_for(handover.held.keys());
+        let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
+        let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
         let services = if marks.enter(Stage::Jobs) {
-            adopt(handover.held, clean, &mut boot, &mut children, &mut capture, &mut gear)?
+            adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
         } else {
             BTreeMap::new()
         };
@@ -100,7 +103,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
-            life: Lifecycle::new(marks, &boot),
+            life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             settle_at: None,
             _lock: handover.lock,
             gear,
@@ -114,7 +117,7 @@ impl Daemon {
             paths,
             services,
         };
-        daemon.begin(boot, config_problem, handover.early);
+        daemon.begin(boot, config_problem, handover.early)?;
         daemon.drop_unknown(held);
         daemon.gear.link.up();
         let _ = daemon.life.marks.enter(Stage::Serving);
@@ -123,16 +126,44 @@ impl Daemon {
     }
 
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
-    fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) {
+    fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) -> io::Result<()> {
         self.settings(boot.config.daemon.clone());
         let boot = if self.life.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
-        self.inputs.push(Input::Boot(Box::new(boot)));
+        if self.life.trial {
+            self.prove(boot)?;
+        } else {
+            self.inputs.push(Input::Boot(Box::new(boot)));
+        }
         self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
         self.early(early);
         self.rounds();
         // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.
         self.journal.want(self.journal.sync_token());
         self.life.marks.left(Stage::State);
+        if self.life.word_by.is_none() {
+            self.upgrade_untold();
+            self.rounds();
+        }
+        Ok(())
+    }
+
+    /// A daemon of a program that is tried has taken over everything in its memory; only when the keeper knows that is
+    /// anything written.
+    fn prove(&mut self, boot: Boot) -> io::Result<()> {
+        let mut out = core::mem::take(&mut self.out);
+        self.core.step(self.gear.now, Input::Boot(Box::new(boot)), &mut out);
+        let _ = self.life.marks.enter(Stage::Trial);
+        self.gear.link.up();
+        self.life.trial = false;
+        if !self.gear.link.flush_within(upgrade::WORD_LIMIT) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the keeper does not listen"));
+        }
+        self.journal = lifecycle::read::journal(&self.paths, &mut self.gear);
+        self.capture.start(self.gear.now, &mut self.gear)?;
+        self.write_round(&mut out);
+        self.run(&mut out);
+        self.out = out;
+        Ok(())
     }
 
     /// A daemon that dies right after a service was removed leaves its pipe and socket to the next ones, to whom that
@@ -189,6 +220,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         keeper_pid: handover.keeper_pid,
         daemon_pid: std::process::id(),
         generation: handover.generation,
+        deaths: marks.deaths(handover.generation),
         keeper_key: keeper_key(&handover.table),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
@@ -229,10 +261,19 @@ fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> 
     labels.filter_map(service).map(Arc::from).collect()
 }
 
+/// How jobs are taken over.
+#[derive(Clone, Copy)]
+struct Takeover {
+    /// Nothing says that an earlier hob was killed.
+    clean: bool,
+    /// By a program that is tried, which lets go of nothing and writes nothing.
+    trial: bool,
+}
+
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
 fn adopt(
     held: BTreeMap<String, Vec<OwnedFd>>,
-    clean: bool,
+    how: Takeover,
     boot: &mut Boot,
     children: &mut child::Children,
     capture: &mut capture::Capture,
@@ -248,7 +289,7 @@ fn adopt(
             if let Err(e) = children.restore_ready(&mut gear.ctx(), &Arc::from(service), fds) {
                 gear.log(Level::Error, format!("cannot listen to the ready pipe of {service}: {e}"));
             }
-        } else if !capture.adopt(&label, fds) && boot.safe.is_none() {
+        } else if !capture.adopt(&label, fds) && boot.safe.is_none() && !how.trial {
             gear.link.drop(&label);
         }
     }
@@ -256,11 +297,13 @@ fn adopt(
     boot.table = children.adopt(&mut gear.ctx(), &|run| services.get(&run).cloned());
     // The first daemon of a keeper may have died before it had cleared away what it found.
     let left = record::has_left_runs(&boot.entities, &boot.keeper_key);
-    if boot.generation == 1 || left {
+    if boot.safe.is_none() && (boot.generation == 1 || left) {
         // Where lock, journal and control groups agree that nothing was left, not every process of the machine is read.
-        boot.leftovers = children.leftovers(&gear.table, !clean || left || !services.is_empty());
+        boot.leftovers = children.leftovers(&gear.table, !how.clean || left || !services.is_empty());
     }
-    capture.start(gear.now, gear)?;
+    if !how.trial {
+        capture.start(gear.now, gear)?;
+    }
     Ok(services)
 }
 

@@ -6,22 +6,27 @@
 
 mod crash;
 mod end;
+mod manifest;
 mod pidfile;
+mod renew;
 mod watch;
 mod worker;
 
 use crate::base::control::{
-    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, FLAG_RELOAD, FLAG_SAFE, Inherited, LABELS_MAX, OOM_UNCHANGED,
-    ToDaemon, ToKeeper,
+    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, Inherited,
+    LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, Verdict,
 };
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
 use crate::sys::signals::{self, Signals};
+use crate::sys::spawn::SpawnError;
 use crate::sys::spawn::own;
 use crate::sys::table::RunTable;
 use crate::sys::wait::{self, Reaped, Status};
 use crate::sys::{clock, memory, spawn};
 use crash::{Crashes, Death};
+use renew::Trial;
+pub use renew::{Resume, Resumed};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fmt;
@@ -79,6 +84,8 @@ pub struct Options {
     pub patience: Patience,
     /// NOTIFY_SOCKET of an outer service manager.
     pub notify_socket: Option<OsString>,
+    /// argv with which this process executes another program when it becomes that, without the last word.
+    pub words: Vec<CString>,
     /// Where the keeper says what happened: one line, no line feed.
     pub on_message: Box<dyn FnMut(&str)>,
 }
@@ -152,6 +159,12 @@ struct Keeper {
     /// Flags for the next daemons until one serves.
     once: u32,
     generation: u32,
+    /// A program that is tried in place of the present one.
+    trial: Option<Trial>,
+    /// The daemon that was tried had to be killed.
+    slow: bool,
+    /// How the last upgrade failed, until a daemon serves that was told.
+    verdict: Option<Verdict>,
     pid_written: bool,
     /// Bit n: signal n + 1 waits to be told.
     pending_signals: u64,
@@ -182,6 +195,9 @@ impl Keeper {
             crashes: Crashes::default(),
             once: 0,
             generation: 0,
+            trial: None,
+            slow: false,
+            verdict: None,
             pid_written: false,
             pending_signals: 0,
             stop: None,
@@ -205,6 +221,7 @@ impl Keeper {
             self.kill_doomed(now);
             self.start_if_due(now);
             self.watch(now);
+            self.end_slow_trial(now);
             self.send();
             let deadline = self.deadline(now);
             if core::mem::take(&mut self.settle) {
@@ -225,15 +242,32 @@ impl Keeper {
             return;
         }
         self.generation += 1;
+        let trial = self.begin_trial(now);
         match self.start() {
-            Ok(worker) => {
+            Ok(mut worker) => {
+                worker.trial = trial;
+                if let Some(verdict) = self.verdict {
+                    worker.tell_verdict(verdict);
+                }
                 self.say(&format!("keeper: started daemon {} with pid {}", self.generation, worker.pid()));
                 self.worker = Some(worker);
             }
+            Err(e) if trial => self.trial_failed(Verdict::NotExecuted(e.errno)),
             Err(e) => {
                 self.say(&format!("keeper: {e}"));
                 self.start_at = now + self.next_backoff();
             }
+        }
+    }
+
+    /// What a daemon is told of how it came to be started.
+    fn state_flags(&self, trial: bool) -> u32 {
+        match (trial, self.verdict, self.crashes.safe()) {
+            (true, _, _) => FLAG_TRIAL | FLAG_UPGRADE,
+            (false, Some(_), true) => FLAG_UPGRADE | FLAG_SAFE,
+            (false, Some(_), false) => FLAG_UPGRADE,
+            (false, None, true) => FLAG_SAFE,
+            (false, None, false) => 0,
         }
     }
 
@@ -253,17 +287,18 @@ impl Keeper {
         }
     }
 
-    fn start(&self) -> io::Result<Worker> {
-        let (ours, theirs) = Chan::pair()?;
+    fn start(&self) -> Result<Worker, SpawnError> {
+        let (ours, theirs) = Chan::pair().map_err(|e| SpawnError::of(&e))?;
+        let program = self.trial.as_ref().map_or(&self.options.program, |t| &t.program);
         let plan = spawn::Plan {
-            program_fd: Some(self.options.program.as_raw_fd()),
+            program_fd: Some(program.as_raw_fd()),
             argv: self.options.args.clone(),
             envp: self.options.env.clone(),
             fds: vec![(theirs.as_raw_fd(), control::DAEMON_FD)],
             session: true,
             ..spawn::Plan::default()
         };
-        let child = spawn::spawn(&plan, None).map_err(io::Error::other)?;
+        let child = spawn::spawn(&plan, None)?;
         Ok(Worker::new(child, ours, self.options.patience))
     }
 
@@ -275,15 +310,18 @@ impl Keeper {
 
     /// Tells the daemon whatever it has not been told, until the channel takes no more.
     fn send(&mut self) {
+        let Some(trial) = self.worker.as_ref().map(|w| w.trial) else { return };
+        let flags = self.state_flags(trial);
         let Some(worker) = &mut self.worker else { return };
         let hello = ToDaemon::Hello {
             keeper_pid: std::process::id(),
             generation: self.generation,
-            flags: self.means.flags | self.once | if self.crashes.safe() { FLAG_SAFE } else { 0 },
+            flags: self.means.flags | self.once | flags,
             inherited: self.means.inherited,
         };
         let o = &self.options;
-        let fds = [self.means.table.fd(), o.lock.as_fd(), o.listener.as_fd(), o.program.as_fd()];
+        let program = self.trial.as_ref().filter(|_| trial).map_or(&o.program, |t| &t.program);
+        let fds = [self.means.table.fd(), o.lock.as_fd(), o.listener.as_fd(), program.as_fd()];
         let stop = self.stop.as_ref().map(|s| s.hurry);
         worker.send(&worker::News { hello, fds, held: &self.held, stop }, &mut self.pending_signals);
     }
@@ -292,8 +330,9 @@ impl Keeper {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
         let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
+        let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
         let end = self.end_by.map(|at| at.min(now + SLICE));
-        [start, retry, watch, end, self.doomed].into_iter().flatten().min()
+        [start, retry, watch, trial, end, self.doomed].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -319,6 +358,9 @@ impl Keeper {
             self.end_by = self.end_by.map(|end| end + late);
             if let Some(worker) = &mut self.worker {
                 worker.watch.thaw(clock::now().mono);
+            }
+            if let Some(trial) = &mut self.trial {
+                trial.limit = trial.limit + late;
             }
         }
     }
@@ -381,6 +423,11 @@ impl Keeper {
                 self.done = Some(code);
                 self.end_by = Some(now + DONE_LIMIT);
             }
+            ToKeeper::Upgrade => {
+                if let Some(program) = fds.into_iter().next() {
+                    self.upgrade(program);
+                }
+            }
             ToKeeper::Again { stop } => {
                 self.crashes.forget();
                 self.backoff = BACKOFF_FIRST;
@@ -415,11 +462,16 @@ impl Keeper {
         }
         self.backoff = BACKOFF_FIRST;
         self.once = 0;
+        self.verdict = None;
         if !self.pid_written {
             match pidfile::write(&self.options.pid_file) {
                 Ok(()) => self.pid_written = true,
                 Err(e) => self.say(&format!("keeper: cannot write {}: {e}", self.options.pid_file.display())),
             }
+        }
+        let tried = self.worker.as_mut().is_some_and(|w| core::mem::take(&mut w.trial));
+        if let Some(trial) = self.trial.take_if(|_| tried) {
+            self.renew(trial.program);
         }
     }
 
@@ -478,6 +530,9 @@ impl Keeper {
         self.receive();
         let Some(worker) = self.worker.take() else { return };
         let now = clock::now().mono;
+        if worker.trial && !worker.is_up() && self.done.is_none() {
+            return self.trial_failed(Keeper::verdict_of(status));
+        }
         let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
         self.start_at = now + wait;
         if self.done.is_some() || worker.is_leaving() {

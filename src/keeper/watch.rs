@@ -69,6 +69,11 @@ impl Watch {
         self.next = (!self.every.is_zero()).then(|| now + self.every + self.patience.slack);
     }
 
+    /// From one heartbeat to the next; zero: there are none.
+    pub(super) fn every(&self) -> Duration {
+        self.every
+    }
+
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.next
     }

@@ -5,7 +5,7 @@
 //! loses nothing.
 
 use super::watch::{Patience, Watch};
-use crate::base::control::ToDaemon;
+use crate::base::control::{ToDaemon, Verdict};
 use crate::base::limits::RUN_SLOTS;
 use crate::sys::chan::Chan;
 use crate::sys::spawn::Child;
@@ -52,6 +52,7 @@ enum Next<'a> {
     Hello,
     Held(&'a String, &'a Vec<OwnedFd>),
     HeldEnd,
+    Verdict(Verdict),
     Stop(bool),
     Ask,
     Ended(u32),
@@ -68,6 +69,10 @@ pub(super) struct Worker {
     pub(super) watch: Watch,
     /// A question that was not sent yet.
     ask: bool,
+    /// How an upgrade came out, while it is not told.
+    verdict: Option<Verdict>,
+    /// It is of a program that is tried.
+    pub(super) trial: bool,
     stage: Stage,
     stop_told: Option<bool>,
     /// Bit n of word w: slot 64 w + n has ended and is to be told.
@@ -84,6 +89,8 @@ impl Worker {
             leaving: false,
             watch: Watch::new(patience),
             ask: false,
+            verdict: None,
+            trial: false,
             stage: Stage::Hello,
             stop_told: None,
             ended: Box::new([0; WORDS]),
@@ -109,6 +116,25 @@ impl Worker {
 
     pub(super) fn set_leaving(&mut self) {
         self.leaving = true;
+    }
+
+    pub(super) fn tell_verdict(&mut self, verdict: Verdict) {
+        self.verdict = Some(verdict);
+    }
+
+    /// Slots whose end it has not been told.
+    pub(super) fn ended(&self) -> impl Iterator<Item = Slot> + '_ {
+        let bits = |(at, word): (usize, &u64)| {
+            let (base, word) = (u32::try_from(at * 64).unwrap_or(u32::MAX), *word);
+            (0..64).filter(move |bit| word & (1 << bit) != 0).filter_map(move |bit| Slot::from_index(base + bit))
+        };
+        self.ended.iter().enumerate().flat_map(bits)
+    }
+
+    /// It served under the program before this one, and has not been told of these ends.
+    pub(super) fn resume(&mut self, ended: Vec<u32>) {
+        (self.up, self.stage) = (true, Stage::Complete);
+        ended.into_iter().filter_map(Slot::from_index).for_each(|slot| self.note_ended(slot));
     }
 
     pub(super) fn blocked(&self) -> Blocked {
@@ -179,6 +205,9 @@ impl Worker {
     }
 
     fn next_news<'a>(&self, news: &News<'a>, signals: u64) -> Option<Next<'a>> {
+        if let Some(verdict) = self.verdict {
+            return Some(Next::Verdict(verdict));
+        }
         if let Some(hurry) = news.stop.filter(|hurry| self.stop_told.is_none_or(|told| !told && *hurry)) {
             return Some(Next::Stop(hurry));
         }
@@ -198,6 +227,7 @@ impl Worker {
             Next::Held(label, _) => self.stage = Stage::Held(Some((*label).clone())),
             Next::HeldEnd => self.stage = Stage::Complete,
             Next::Stop(hurry) => self.stop_told = Some(*hurry),
+            Next::Verdict(_) => self.verdict = None,
             Next::Ask => self.ask = false,
             Next::Signal(at) => *signals &= !(1 << at),
             Next::Ended(slot) => {
@@ -218,6 +248,7 @@ fn send_one(chan: &Chan, next: &Next<'_>, news: &News<'_>) -> io::Result<()> {
         }
         Next::HeldEnd => chan.send(&ToDaemon::HeldEnd.encode(), &[]),
         Next::Stop(hurry) => chan.send(&ToDaemon::Stop { hurry: *hurry }.encode(), &[]),
+        Next::Verdict(verdict) => chan.send(&ToDaemon::Upgraded { verdict: *verdict }.encode(), &[]),
         Next::Ask => chan.send(&ToDaemon::Ask.encode(), &[]),
         Next::Ended(slot) => chan.send(&ToDaemon::Ended { slot: *slot }.encode(), &[]),
         Next::Signal(at) => {

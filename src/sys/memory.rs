@@ -1,6 +1,38 @@
 //! What this process holds of the machine's memory beyond what it works with. Without effect where a system lacks the
 //! means.
 
+use super::os::memory;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+/// Puts text into memory that can be handed on as a descriptor, closed on exec. The name is for people.
+///
+/// # Errors
+/// ENOMEM, EMFILE and the like, and where a system's shared memory cannot be written to like a file.
+pub fn sealed(name: &CStr, text: &[u8]) -> io::Result<OwnedFd> {
+    let fd = memory::create(name, text.len())?;
+    let file = File::from(fd);
+    file.write_all_at(text, 0)?;
+    Ok(file.into())
+}
+
+/// The text in such memory, or in a short file.
+///
+/// # Errors
+/// What reading answers; `InvalidData` for more than 64 MiB.
+pub fn content(fd: &OwnedFd) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 64 * 1024 * 1024;
+    let file = File::from(fd.try_clone()?);
+    let size = file.metadata()?.len();
+    let size = usize::try_from(size).ok().filter(|_| size <= MOST).ok_or(io::ErrorKind::InvalidData)?;
+    let mut text = vec![0; size];
+    file.read_exact_at(&mut text, 0)?;
+    Ok(text)
+}
+
 /// Lets all threads share one heap: few of them allocate much, and each heap of its own keeps pages. To be called
 /// before threads are started.
 pub fn one_heap() {

@@ -140,6 +140,12 @@ impl SpawnError {
         }
     }
 
+    /// What was needed before a process could be made at all.
+    #[must_use]
+    pub fn of(e: &io::Error) -> SpawnError {
+        SpawnError::plain(e.raw_os_error().unwrap_or(libc::EIO))
+    }
+
     pub(super) fn plain(errno: i32) -> SpawnError {
         SpawnError { errno, step: STEPS[0], path: None }
     }

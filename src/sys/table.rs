@@ -151,7 +151,7 @@ impl RunTable {
     /// # Errors
     /// ENOMEM, EMFILE and the like.
     pub fn create() -> io::Result<RunTable> {
-        let table = RunTable::map(memory::create(c"hob-runs", BYTES)?)?;
+        let table = RunTable::map(memory::create(c"hob-runs", BYTES)?, libc::PROT_READ | libc::PROT_WRITE)?;
         let (h, now) = (table.header(), clock::now());
         h.version.store(VERSION, Relaxed);
         h.slots.store(u32::try_from(RUN_SLOTS).unwrap_or(0), Relaxed);
@@ -168,9 +168,13 @@ impl RunTable {
     /// # Errors
     /// `InvalidData` when the descriptor is not such a table (size, kind, magic number or version), ENOMEM.
     pub fn open(fd: OwnedFd) -> io::Result<RunTable> {
+        RunTable::opened(fd, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn opened(fd: OwnedFd, access: libc::c_int) -> io::Result<RunTable> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not a run table: {what}"));
         memory::verify(fd.as_fd(), BYTES).map_err(bad)?;
-        let table = RunTable::map(fd)?;
+        let table = RunTable::map(fd, access)?;
         let h = table.header();
         if h.magic.load(Acquire) != MAGIC || h.slots.load(Relaxed) as usize != RUN_SLOTS {
             return Err(bad("wrong content"));
@@ -181,8 +185,16 @@ impl RunTable {
         }
     }
 
-    fn map(fd: OwnedFd) -> io::Result<RunTable> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
+    /// Whether a descriptor, which may be one to read from alone, is a table that this program can work with. Answers
+    /// how many slots are taken.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn look(fd: OwnedFd) -> io::Result<usize> {
+        RunTable::opened(fd, libc::PROT_READ).map(|table| table.iter().count())
+    }
+
+    fn map(fd: OwnedFd, access: libc::c_int) -> io::Result<RunTable> {
         // SAFETY: a new mapping at an address of the kernel's choice; the result is checked. What `memory` makes
         // cannot shrink under it, or is shrunk by nobody who has it.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };

@@ -63,6 +63,7 @@ fn json_of_every_command_parses() {
         ("logs rotate up", 0, 1),
         ("events", 0, 1),
         ("reload", 0, 1),
+        ("upgrade", 0, 1),
         ("ping", 0, 1),
         ("health", 3, 1),
         ("config check", 0, 1),

@@ -17,3 +17,4 @@ mod safe;
 mod services;
 mod storm;
 mod support;
+mod upgrade;

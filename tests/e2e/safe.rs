@@ -82,6 +82,21 @@ fn a_reload_that_does_not_help_says_so_and_a_stop_works() {
 }
 
 #[test]
+fn an_upgrade_ends_safe_mode() {
+    let home = crashing("journal", 4);
+    let pid = home.pid("n");
+    kill("KILL", home.pids().0);
+    wait("safe mode", || status(&home) == "safe mode");
+    let other = home.path("other");
+    std::fs::copy(HOB, &other).unwrap();
+    home.ok(&["upgrade", "--binary", other.to_str().unwrap()]);
+    assert_eq!(status(&home), "ok");
+    assert_eq!((home.pid("n"), home.call("daemon.status", "{}")["daemon_deaths"].as_u64()), (pid, Some(4)));
+    home.ok(&["start", "idle"]);
+    assert!(counted(&home) > 0);
+}
+
+#[test]
 fn safe_mode_leaves_out_what_it_dies_of_itself() {
     for stage in ["journal", "config", "jobs", "state"] {
         let mut home = Home::with_env(SERVICES, "HOB_FAULT", &format!("{stage}:2-100,safe-{stage}:2-100"));

@@ -51,6 +51,20 @@ impl Home {
         self.start_as(c);
     }
 
+    /// The same from another file.
+    pub(crate) fn start_program(&mut self, program: &Path) {
+        let hob = self.command(&["run"]);
+        let mut c = Command::new(program);
+        c.args(hob.get_args());
+        for (name, value) in hob.get_envs() {
+            match value {
+                Some(value) => c.env(name, value),
+                None => c.env_remove(name),
+            };
+        }
+        self.start_as(c);
+    }
+
     /// The same by a program that executes the rest of its arguments.
     pub(crate) fn start_by(&mut self, by: &[&str]) {
         let hob = self.command(&["run"]);

@@ -245,6 +245,7 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
         lock: fs::File::create(dir.join("lock")).unwrap().into(),
         pid_file: dir.join("hob.pid"),
         init: std::process::id() == 1,
+        words: Vec::new(),
         patience: match mode {
             "watched" | "asked" => hob::keeper::Patience { slack: MOMENT, answer: 3 * MOMENT },
             _ => hob::keeper::Patience::default(),

@@ -101,6 +101,7 @@ impl World<'_> {
             | Effect::Heartbeat { .. }
             | Effect::Log { .. }
             | Effect::Again { .. }
+            | Effect::Upgrade { .. }
             | Effect::Ready => {}
         }
     }

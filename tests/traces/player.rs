@@ -10,10 +10,12 @@ use hob::base::ids::{ConnId, ReqId, RunId};
 use hob::base::time::{Mono, Now, Wall};
 use hob::base::units::parse_duration;
 use hob::config::{Access, Config, Platform, parse};
+use hob::core::upgrade::Ticket;
 use hob::core::{
     Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
 };
 use hob::protocol::methods::{Change, Request};
+use hob::protocol::rpc::{Code, RpcError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -169,6 +171,15 @@ impl Player {
             "journal-behind" => Input::JournalBehind { why: Some(arg(1)) },
             "journal-full" => Input::JournalFull { full: arg(1) == "yes" },
             "sighup" => Input::Reload,
+            "sigusr2" => Input::Renew { signal: 12 },
+            "upgrade-ended" => {
+                let error = RpcError::new(Code::Unavailable, arg(2));
+                Input::UpgradeEnded { req: Some(ReqId(arg(1).parse().unwrap())), result: Err(error) }
+            }
+            "upgraded" => {
+                let ticket = Ticket { uid: 1000, key: arg(1), hash: arg(2).parse().unwrap() };
+                Input::Upgraded { ticket: Some(ticket), result: Ok(format!("{{\"upgraded\":\"{}\"}}", arg(3))) }
+            }
             "tick" => Input::Tick,
             _ => self.request(verb, &w[1..]),
         }
@@ -197,6 +208,7 @@ impl Player {
             "ping" => Request::Ping,
             "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
             "ask-reload" => Request::DaemonReload,
+            "upgrade" => Request::DaemonUpgrade { binary: None },
             other => panic!("unknown line: {other}"),
         };
         self.next_req += 1;
@@ -279,6 +291,7 @@ impl Player {
             keeper_pid: 10,
             daemon_pid: 11,
             generation: self.generation,
+            deaths: self.generation - 1,
             keeper_key: format!("keeper{}", self.keeper),
             version: "0.1.0",
             main,
@@ -474,6 +487,7 @@ fn show(effect: &Effect) -> String {
         Effect::Ready => "READY".to_owned(),
         Effect::Stopping { limit } => format!("stopping within {} ms", limit.as_millis()),
         Effect::Exit { code } => format!("EXIT {code}"),
+        Effect::Upgrade { req, binary, ticket } => format!("UPGRADE {req:?} {binary:?} {ticket:?}"),
         Effect::Again { stop } => format!("AGAIN stop {stop}"),
         Effect::Notify { .. } | Effect::Logs { .. } | Effect::Rotate { .. } | Effect::CloseStream { .. } => {
             format!("{effect:?}")

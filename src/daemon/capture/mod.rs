@@ -195,6 +195,12 @@ impl Capture {
         label.strip_prefix(OUT)
     }
 
+    /// Whether what is held under this label is capture's.
+    #[must_use]
+    pub fn knows(label: &str) -> bool {
+        label == TRANSFER || label.starts_with(OUT)
+    }
+
     /// Takes back what the keeper held under a label. False when the label is none of capture's.
     pub fn adopt(&mut self, label: &str, fds: Vec<OwnedFd>) -> bool {
         let name = label.strip_prefix(OUT);

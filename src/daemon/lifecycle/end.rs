@@ -6,6 +6,7 @@ use crate::daemon::link::Link;
 use crate::daemon::{Daemon, Ending};
 use crate::sys;
 use core::time::Duration;
+use std::os::fd::AsFd;
 
 /// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
 /// each.
@@ -18,6 +19,14 @@ impl Daemon {
             Ending::Hob(code) => {
                 self.finish(code);
                 code
+            }
+            Ending::Upgrade(program) => {
+                self.leave(|link| {
+                    link.flush_within(LAST_WORDS);
+                    // When even that fails, the next daemon is one of this program, and the request is made anew.
+                    let _ = link.upgrade(program.as_fd());
+                });
+                0
             }
             Ending::Again { stop } => {
                 self.leave(|link| link.again(stop));
@@ -33,6 +42,11 @@ impl Daemon {
         self.end_turn();
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
+        if let Some(copy) = &mut self.copy {
+            // The log grows no more, so that this ends, and nothing is heard twice.
+            copy.finish(LAST_WORDS, || sys::clock::now().mono);
+        }
+        self.life.marks.leave();
         tell(&mut self.gear.link);
         self.gear.link.flush_within(LAST_WORDS);
     }

@@ -10,9 +10,11 @@ use crate::sys::table::RunTable;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-/// Spare words of the header: what the daemon is at, and the stages that daemons in safe mode died in.
+/// Spare words of the header: what the daemon is at, the stages that daemons in safe mode died in, and the next.
 const AT: usize = 0;
 const DIED_IN: usize = 1;
+/// How many daemons of this keeper have ended on purpose.
+const LEFT: usize = 2;
 
 /// The variable that makes daemons abort.
 pub const FAULT: &str = "HOB_FAULT";
@@ -28,11 +30,21 @@ pub enum Stage {
     Jobs = 4,
     State = 5,
     Serving = 6,
+    /// It is of a new program, and about to say that it serves.
+    Trial = 7,
 }
 
 impl Stage {
-    const ALL: [Stage; 7] =
-        [Stage::Begin, Stage::Log, Stage::Journal, Stage::Config, Stage::Jobs, Stage::State, Stage::Serving];
+    const ALL: [Stage; 8] = [
+        Stage::Begin,
+        Stage::Log,
+        Stage::Journal,
+        Stage::Config,
+        Stage::Jobs,
+        Stage::State,
+        Stage::Serving,
+        Stage::Trial,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -43,6 +55,7 @@ impl Stage {
             Stage::Jobs => "jobs",
             Stage::State => "state",
             Stage::Serving => "serving",
+            Stage::Trial => "trial",
         }
     }
 }
@@ -93,6 +106,17 @@ impl Marks {
         }
     }
 
+    /// This daemon ends for another one, as it should.
+    pub fn leave(&self) {
+        self.store(LEFT, self.load(LEFT) + 1);
+    }
+
+    /// How many of the daemons before this one, of `generation`, have died.
+    #[must_use]
+    pub fn deaths(&self, generation: u32) -> u32 {
+        generation.saturating_sub(1).saturating_sub(u32::try_from(self.load(LEFT)).unwrap_or(u32::MAX))
+    }
+
     /// A record of the journal is read.
     pub fn record(&self, number: u64) {
         if !self.safe {
@@ -117,6 +141,7 @@ impl Marks {
             if records == 0 { String::new() } else { format!(", with record {records} of the journal the last") };
         match stage {
             Stage::Begin => "it died before it had begun with anything".to_owned(),
+            Stage::Trial => "it died when it was tried".to_owned(),
             Stage::Log => "it died while opening its log".to_owned(),
             Stage::Journal if records == 0 => "it died while opening the journal".to_owned(),
             Stage::Journal => format!("it died while reading record {records} of the journal"),
@@ -177,7 +202,14 @@ const KINDS: [&str; 10] = [
 
 fn kind(input: &Input) -> u8 {
     match input {
-        Input::Boot(_) | Input::Stop { .. } | Input::Reload | Input::Forward { .. } | Input::KeeperGone => 0,
+        Input::Boot(_)
+        | Input::Stop { .. }
+        | Input::Reload
+        | Input::Renew { .. }
+        | Input::UpgradeEnded { .. }
+        | Input::Upgraded { .. }
+        | Input::Forward { .. }
+        | Input::KeeperGone => 0,
         Input::Tick => 1,
         Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } => 2,
         Input::Closed { .. } | Input::Lagged { .. } => 3,
@@ -233,6 +265,9 @@ mod tests {
         assert!(!second.enter(Stage::Config), "the first one never left it");
         let _ = Marks::new(table.clone(), false, 9);
         assert!(marks(&table, true).enter(Stage::Config), "an ordinary daemon forgets it");
+        assert_eq!(second.deaths(3), 2);
+        second.leave();
+        assert_eq!(first.deaths(4), 2, "one of three has ended on purpose");
     }
 
     #[test]

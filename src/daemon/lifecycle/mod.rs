@@ -1,15 +1,21 @@
 //! A daemon between others: what it reads when it comes up, how it ends, and the marks that it leaves for the one after
 //! a crash.
 
+pub mod check;
 pub(super) mod end;
 pub mod mark;
 pub(super) mod read;
+pub mod upgrade;
 
 use super::Ending;
+use crate::base::control::{FLAG_TRIAL, FLAG_UPGRADE};
+use crate::base::time::Mono;
 use crate::config::Config;
 use crate::core::Boot;
 use core::time::Duration;
 use mark::Marks;
+use std::os::fd::OwnedFd;
+use upgrade::Note;
 
 /// What a daemon knows of its own life.
 pub(super) struct Lifecycle {
@@ -20,11 +26,38 @@ pub(super) struct Lifecycle {
     pub(super) heartbeat: Duration,
     /// How it is to end, once that is decided.
     pub(super) ending: Option<Ending>,
+    /// It is of a program that is tried, and has not said `Up`.
+    pub(super) trial: bool,
+    /// The file that it runs from.
+    pub(super) program: OwnedFd,
+    pub(super) generation: u32,
+    /// Of an upgrade whose caller has not been told how it came out.
+    pub(super) note: Option<Note>,
+    /// No client is answered before the keeper has said how an upgrade came out, or this time.
+    pub(super) word_by: Option<Mono>,
 }
 
 impl Lifecycle {
-    pub(super) fn new(marks: Marks, boot: &Boot) -> Lifecycle {
-        Lifecycle { marks, safe: boot.safe.is_some(), heartbeat: Duration::ZERO, ending: None }
+    /// `flags` of the keeper's first message; `held` is what it held as a note of an upgrade.
+    pub(super) fn new(
+        marks: Marks,
+        boot: &Boot,
+        flags: u32,
+        program: OwnedFd,
+        note: Option<Note>,
+        now: Mono,
+    ) -> Lifecycle {
+        Lifecycle {
+            marks,
+            safe: boot.safe.is_some(),
+            heartbeat: Duration::ZERO,
+            ending: None,
+            trial: flags & FLAG_TRIAL != 0,
+            program,
+            generation: boot.generation,
+            note,
+            word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
+        }
     }
 }
 

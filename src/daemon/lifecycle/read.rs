@@ -2,7 +2,7 @@
 //! reads them.
 
 use super::mark::{Marks, Stage};
-use crate::base::control::FLAG_RELOAD;
+use crate::base::control::{FLAG_RELOAD, FLAG_TRIAL};
 use crate::base::paths::Paths;
 use crate::config::{self, Config, Level};
 use crate::core::Boot;
@@ -26,6 +26,10 @@ pub(in crate::daemon) struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    fn trial(&self) -> bool {
+        self.flags & FLAG_TRIAL != 0
+    }
+
     /// Journal and event ring. Where no journal can be opened hob goes on from memory and says so.
     pub(in crate::daemon) fn restore(
         &self,
@@ -33,7 +37,7 @@ impl Reading<'_> {
         boot: &mut Boot,
         gear: &mut Gear,
     ) -> (Journal, events::EventLog) {
-        if boot.safe.is_some() {
+        if boot.safe.is_some() || self.trial() {
             return self.look(boot, gear);
         }
         let _ = self.marks.enter(Stage::Journal);
@@ -97,7 +101,11 @@ impl Reading<'_> {
                 return wrong;
             }
         }
-        let config = if boot.safe.is_some() { read_config(&self.paths.config) } else { self.first(&copy, gear) };
+        let config = match boot.safe.is_some() || self.trial() {
+            true if self.main && !self.paths.config.exists() => Ok(Config::default()),
+            true => read_config(&self.paths.config),
+            false => self.first(&copy, gear),
+        };
         match config {
             Ok(config) => boot.config = config,
             Err(errors) => {
@@ -132,8 +140,22 @@ impl Reading<'_> {
     }
 }
 
+/// The journal, opened for writing by a daemon that has read it before.
+pub(in crate::daemon) fn journal(paths: &Paths, gear: &mut Gear) -> Journal {
+    match Journal::open(&paths.state) {
+        Ok(loaded) => {
+            loaded.reports.iter().for_each(|report| gear.log(Level::Warn, report));
+            loaded.journal
+        }
+        Err(e) => {
+            gear.log(Level::Error, format!("cannot open the journal in {}: {e}", paths.state.display()));
+            Journal::none().journal
+        }
+    }
+}
+
 /// Where the text of the config that is in effect is kept for the next daemon of this keeper.
-fn config_in_effect(paths: &Paths) -> PathBuf {
+pub(super) fn config_in_effect(paths: &Paths) -> PathBuf {
     paths.state.join("config.json")
 }
 
@@ -156,7 +178,7 @@ fn write_default(path: &Path) -> io::Result<()> {
 }
 
 /// Reads and checks a config file; an error is the text of all that is wrong.
-fn read_config(path: &Path) -> Result<Config, String> {
+pub(super) fn read_config(path: &Path) -> Result<Config, String> {
     read_text(path).map(|(config, _)| config)
 }
 

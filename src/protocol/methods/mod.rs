@@ -99,6 +99,10 @@ pub enum Request {
         grace: Option<Duration>,
     },
     DaemonReload,
+    /// `{binary?}`: a path; by default what lies now where the present program was executed from.
+    DaemonUpgrade {
+        binary: Option<String>,
+    },
     /// The daemon's own log: `{lines = 50, follow = false}`.
     DaemonLogs(LogQuery),
     DaemonConfig,

@@ -56,6 +56,14 @@ impl<'a> Params<'a> {
         self.needed(name, value)
     }
 
+    /// Text that is not empty, where it is given.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn optional_text(&self, name: &str) -> Answer<Option<String>> {
+        self.read(name, |json| serde_json::from_str(json).ok().filter(|t: &String| !t.is_empty()))
+    }
+
     /// Names, none of them empty; none at all when absent.
     ///
     /// # Errors

@@ -101,6 +101,16 @@ pub const METHODS: &[Method] = &[
         decode: |_| Ok(Request::DaemonReload),
     },
     Method {
+        name: "daemon.upgrade",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: true,
+        params: &[param("binary", Kind::Text, "path of the new program (default: where the present one was executed)")],
+        result: r#"{"upgraded", "keeper_renewed", "from": {"version", "build", "path"}, "to": {...}, "pid"}"#,
+        doc: "Replaces daemon and keeper by another program, without touching a job; answered by the new daemon.",
+        decode: |p| Ok(Request::DaemonUpgrade { binary: p.optional_text("binary")? }),
+    },
+    Method {
         name: "daemon.logs",
         aliases: &[],
         access: Access::Read,

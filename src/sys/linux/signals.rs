@@ -57,6 +57,7 @@ pub const SIGHUP: i32 = libc::SIGHUP;
 pub const SIGINT: i32 = libc::SIGINT;
 pub const SIGKILL: i32 = libc::SIGKILL;
 pub const SIGPIPE: i32 = libc::SIGPIPE;
+pub const SIGUSR2: i32 = libc::SIGUSR2;
 pub const SIGTERM: i32 = libc::SIGTERM;
 pub const SIGTTIN: i32 = libc::SIGTTIN;
 pub const SIGTTOU: i32 = libc::SIGTTOU;

@@ -1,10 +1,10 @@
 //! What a process sets for itself and its children inherit, or must not.
 
 use crate::sys::check;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// From now on descendants whose parent died become children of this process. `false` where the system refuses.
 #[must_use]
@@ -78,4 +78,43 @@ pub fn inherit_nothing() -> io::Result<()> {
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// Takes over a descriptor that this process was started with, once; it is closed on exec from now on.
+///
+/// # Errors
+/// EBADF when the number is not open.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: a plain call; the result is checked.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: the number is open, and by contract nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Becomes another program, which keeps pid, children, blocked signals and these descriptors. Returns only when that
+/// failed, with everything as before.
+#[must_use]
+pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep: &[RawFd]) -> io::Error {
+    let pointers = |list: &[CString]| {
+        let ends = std::iter::once(std::ptr::null());
+        list.iter().map(|c| c.as_ptr()).chain(ends).collect::<Vec<_>>()
+    };
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    for fd in keep {
+        // SAFETY: clears a flag of an open descriptor.
+        unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) };
+    }
+    let e = {
+        let (fd, empty, flags) = (program.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+        // SAFETY: both lists end with a null pointer, and their texts live longer than the call.
+        unsafe { libc::syscall(libc::SYS_execveat, fd, empty, argv.as_ptr(), envp.as_ptr(), flags) };
+        io::Error::last_os_error()
+    };
+    if let Err(e) = inherit_nothing() {
+        return e;
+    }
+    e
 }

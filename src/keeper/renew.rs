@@ -1,0 +1,227 @@
+//! Another program: first a daemon from it, and when that serves, the keeper itself becomes it, without letting go of
+//! anything.
+//!
+//! Whatever fails on the way, what ran before goes on: a daemon that does not come up is followed by one from the old
+//! program, and a keeper that cannot execute the new one stays what it is.
+
+use super::manifest::Manifest;
+use super::worker::Worker;
+use super::{Keeper, Means, Options, Patience};
+use crate::base::control::Verdict;
+use crate::base::time::Mono;
+use crate::sys::chan::Chan;
+use crate::sys::signals::{self, Signals};
+use crate::sys::spawn::{Child, own};
+use crate::sys::table::{RunTable, Slot};
+use crate::sys::wait::{self, Status};
+use crate::sys::{clock, memory};
+use std::ffi::{CString, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// How long the daemon before may take to end once it has said that it does, and the new one to serve.
+const LEAVE_LIMIT: Duration = Duration::from_secs(20);
+const TRIAL_LIMIT: Duration = Duration::from_secs(60);
+
+/// A program that is tried.
+#[derive(Debug)]
+pub(super) struct Trial {
+    pub(super) program: OwnedFd,
+    /// When the daemon at hand has had its time.
+    pub(super) limit: Mono,
+}
+
+impl Keeper {
+    /// The daemon at hand ends for one from this program.
+    pub(super) fn upgrade(&mut self, program: OwnedFd) {
+        let Some(worker) = &mut self.worker else { return };
+        worker.set_leaving();
+        self.trial = Some(Trial { program, limit: clock::now().mono + LEAVE_LIMIT });
+    }
+
+    /// A daemon that has used up its time in an upgrade.
+    pub(super) fn end_slow_trial(&mut self, now: Mono) {
+        if self.worker.is_none() || self.trial.as_ref().is_none_or(|t| now < t.limit) {
+            return;
+        }
+        if let Some(trial) = &mut self.trial {
+            // Killed only once; its end follows.
+            trial.limit = now + TRIAL_LIMIT;
+        }
+        self.slow = true;
+        self.say("keeper: the upgrade takes too long, killing the daemon at hand");
+        self.kill_daemon();
+    }
+
+    /// A daemon is about to be started: from the program that is tried, if there is one.
+    pub(super) fn begin_trial(&mut self, now: Mono) -> bool {
+        let Some(trial) = &mut self.trial else { return false };
+        trial.limit = now + TRIAL_LIMIT;
+        self.slow = false;
+        true
+    }
+
+    /// The daemon from the new program could not be started, or ended before it served.
+    pub(super) fn trial_failed(&mut self, verdict: Verdict) {
+        let verdict = if core::mem::take(&mut self.slow) { Verdict::Slow } else { verdict };
+        self.trial = None;
+        self.verdict = Some(verdict);
+        self.start_at = Mono(0);
+        self.say(&format!("keeper: the upgrade has failed ({verdict}); going on with the program before"));
+    }
+
+    pub(super) fn verdict_of(status: Status) -> Verdict {
+        match status {
+            Status::Code(code) => Verdict::Ended(code),
+            Status::Signal(number) => Verdict::Killed(number),
+        }
+    }
+
+    /// The daemon from the new program serves: this process becomes that program too.
+    pub(super) fn renew(&mut self, program: OwnedFd) {
+        self.options.program = program;
+        self.crashes.forget();
+        let result = self.execute();
+        // Still here: the daemon goes on with the keeper that it has.
+        let errno = result.err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+        if let Some(worker) = &mut self.worker {
+            worker.tell_verdict(Verdict::KeeperStays(errno));
+        }
+        self.say("keeper: cannot become the new program; the daemon is renewed, the keeper goes on as it is");
+    }
+
+    fn execute(&mut self) -> io::Result<()> {
+        // Nothing is begun that the next program would have to know of; what comes now waits in the signals.
+        let ends = self.stop.is_some() || self.stopping || self.end_by.is_some() || self.done.is_some();
+        let busy = ends || self.doomed.is_some();
+        let manifest = self.manifest().filter(|_| !busy).ok_or(io::ErrorKind::ResourceBusy)?;
+        let bytes = manifest.encode();
+        let paper = memory::sealed(c"hob-keeper", &bytes)?;
+        let mut argv = self.options.words.clone();
+        argv.push(CString::new(format!("fd={}", paper.as_raw_fd()))?);
+        let mut keep = manifest.descriptors();
+        keep.push(paper.as_raw_fd());
+        Err(own::execute(self.options.program.as_fd(), &argv, &self.options.env, &keep))
+    }
+
+    fn manifest(&self) -> Option<Manifest> {
+        let worker = self.worker.as_ref()?;
+        let raw = |fd: &OwnedFd| fd.as_raw_fd();
+        Some(Manifest {
+            pid: std::process::id(),
+            table: self.means.table.fd().as_raw_fd(),
+            lock: raw(&self.options.lock),
+            listener: raw(&self.options.listener),
+            program: raw(&self.options.program),
+            daemon: worker.pid(),
+            channel: worker.channel()?.as_fd().as_raw_fd(),
+            generation: self.generation,
+            heartbeat_ms: u64::try_from(worker.watch.every().as_millis()).unwrap_or(0),
+            pid_file: self.options.pid_file.clone(),
+            pid_written: self.pid_written,
+            flags: self.means.flags,
+            inherited: self.means.inherited,
+            notify_socket: self.options.notify_socket.clone(),
+            pending_signals: self.pending_signals,
+            ended: worker.ended().map(Slot::index).collect(),
+            args: self.options.args.clone(),
+            held: self.held.iter().map(|(label, fds)| (label.clone(), fds.iter().map(raw).collect())).collect(),
+        })
+    }
+
+    /// The program that an upgrade brings was executed: everything is as the one before left it.
+    fn resume(manifest: Manifest, how: Resume) -> io::Result<Keeper> {
+        let take = |fd: RawFd| own::inherited(fd);
+        let table = RunTable::open(take(manifest.table)?)?;
+        let channel = Chan::from_fd(take(manifest.channel)?)?;
+        let options = Options {
+            program: take(manifest.program)?,
+            args: manifest.args,
+            env: how.env,
+            listener: take(manifest.listener)?,
+            lock: take(manifest.lock)?,
+            pid_file: manifest.pid_file,
+            init: false,
+            patience: Patience::default(),
+            notify_socket: manifest.notify_socket,
+            words: how.words,
+            on_message: how.on_message,
+        };
+        let signals = Signals::open()?;
+        let means = Means { table, signals, inherited: manifest.inherited, flags: manifest.flags };
+        let mut keeper = Keeper::new(options, means);
+        for (label, fds) in manifest.held {
+            let fds = fds.into_iter().map(take).collect::<io::Result<Vec<OwnedFd>>>()?;
+            keeper.held_count += fds.len();
+            keeper.held.insert(label, fds);
+        }
+        keeper.generation = manifest.generation;
+        keeper.pid_written = manifest.pid_written;
+        keeper.pending_signals = manifest.pending_signals;
+        let child = Child { pid: manifest.daemon, pidfd: wait::pidfd_open(manifest.daemon).ok() };
+        let mut worker = Worker::new(child, channel, Patience::default());
+        worker.resume(manifest.ended);
+        worker.watch.beat(clock::now().mono, Duration::from_millis(manifest.heartbeat_ms));
+        worker.tell_verdict(Verdict::Renewed);
+        keeper.worker = Some(worker);
+        Ok(keeper)
+    }
+}
+
+/// What the program of an upgrade adds to what it was left.
+pub struct Resume {
+    /// Environment of daemons.
+    pub env: Vec<CString>,
+    /// As `Options::words`.
+    pub words: Vec<CString>,
+    /// As `Options::on_message`.
+    pub on_message: Box<dyn FnMut(&str)>,
+}
+
+impl fmt::Debug for Resume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resume").field("words", &self.words).finish_non_exhaustive()
+    }
+}
+
+/// A keeper that has just become this program.
+pub struct Resumed {
+    keeper: Keeper,
+}
+
+impl fmt::Debug for Resumed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resumed").field("options", &self.keeper.options).finish_non_exhaustive()
+    }
+}
+
+impl Resumed {
+    /// Takes over from the descriptor that `fd=NUMBER` names. To be called once, first of all.
+    ///
+    /// # Errors
+    /// When this process is not a keeper that was just renewed.
+    pub fn new(word: &OsString, how: Resume) -> io::Result<Resumed> {
+        own::inherit_nothing()?;
+        own::set_name(c"hob-keeper");
+        signals::reset_ignored();
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "nothing was left for a keeper");
+        let number = word.to_str().and_then(|w| w.strip_prefix("fd=")?.parse().ok()).ok_or_else(invalid)?;
+        let bytes = memory::content(&own::inherited(number)?)?;
+        let manifest = Manifest::decode(&bytes).filter(|m| m.pid == std::process::id()).ok_or_else(invalid)?;
+        Ok(Resumed { keeper: Keeper::resume(manifest, how)? })
+    }
+
+    /// The lock file, locked.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.keeper.options.lock.as_fd()
+    }
+
+    /// Goes on until hob ends; answers its exit code.
+    #[must_use]
+    pub fn run(self) -> u8 {
+        self.keeper.run()
+    }
+}

@@ -84,6 +84,16 @@ fn damaged_files_of_version_1_load_for_ever() {
 }
 
 #[test]
+fn a_round_of_version_1_that_has_no_end_counts_as_not_written_for_ever() {
+    let expected = [
+        entity("service/web", r#"{"choice":"up"}"#),
+        entity("run/1", r#"{"number":1}"#),
+        entity("meta", r#"{"next_run":2}"#),
+    ];
+    load_frozen("v1-rounds", &expected, 1, false);
+}
+
+#[test]
 fn a_thousand_waiting_rounds_need_few_syncs() {
     let t = Temp::new();
     let mut poll = mio::Poll::new().unwrap();

@@ -74,6 +74,8 @@ pub(super) struct Found {
     pub(super) reports: Vec<String>,
     unreported: usize,
     pub(super) gap: bool,
+    /// Records of a round whose end has not been read yet.
+    round: Vec<Kept>,
     /// Bad lines since the last good record; it is not known what they were.
     bad_since: u64,
     bad_lines: u64,
@@ -89,12 +91,27 @@ pub(super) struct Found {
     marks: Option<Marks>,
 }
 
+/// A record of a round that is not whole yet.
+#[derive(Debug)]
+struct Kept {
+    n: u64,
+    key: String,
+    json: Option<String>,
+    line_bytes: u64,
+}
+
 #[derive(Debug)]
 struct Live {
     n: u64,
     order: u64,
     json: String,
     line_bytes: u64,
+}
+
+impl Kept {
+    fn new(r: &Record<'_>, line_bytes: u64) -> Kept {
+        Kept { n: r.n, key: r.key.as_ref().to_owned(), json: r.json.map(str::to_owned), line_bytes }
+    }
 }
 
 impl Found {
@@ -153,36 +170,55 @@ impl Found {
         found
     }
 
-    /// Reads one journal; `last` is the one that was written to at the end, so that an unfinished line there is nothing
-    /// unusual.
+    /// Reads one journal; `last` is the one that was written to at the end, so that an unfinished line or round there
+    /// is nothing unusual: nothing was done yet of what it says.
     pub(super) fn journal(&mut self, reader: impl BufRead, name: &str, last: bool) -> io::Result<()> {
-        let mut good_end = 0;
+        let (mut good_end, mut torn) = (0, 0);
         let result = lines(reader, |offset, line, whole| {
-            self.journal_bytes += line.len() as u64 + u64::from(whole);
+            let line_bytes = line.len() as u64 + u64::from(whole);
+            self.journal_bytes += line_bytes;
             if !whole && last {
-                self.cut = Some(good_end);
-                self.report(format!("{name}: cut an unfinished record of {} bytes at its end", line.len()));
-                self.keep_bad(line);
-                return;
+                torn = line.len();
+                return self.keep_bad(line);
             }
-            good_end = offset + line.len() as u64 + 1;
+            let newest = self.round.last().map_or(self.last, |r| r.n);
             if let Some(marks) = &self.marks {
-                marks.record(self.last + 1);
+                marks.record(newest + 1);
             }
-            match record::decode(line) {
-                Ok(r) if r.key == END_KEY => self.set_aside(name, offset, line, "out of place"),
-                Ok(r) if r.n <= self.last => self.set_aside(name, offset, line, "older than the one before it"),
+            let why = match record::decode(line) {
+                Ok(r) if r.key == END_KEY => "out of place",
+                Ok(r) if r.n <= newest => "older than the one before it",
+                Ok(r) if r.more => return self.round.push(Kept::new(&r, line_bytes)),
                 Ok(r) => {
+                    self.whole_round(name);
                     self.follow(name, r.n);
-                    self.apply(&r, line.len() as u64 + 1);
+                    self.apply(r.n, &r.key, r.json, line_bytes);
+                    good_end = offset + line_bytes;
+                    return;
                 }
-                Err(why) => self.set_aside(name, offset, line, why),
-            }
+                Err(why) => why,
+            };
+            // Damage in the middle: what can be read of the round counts.
+            self.whole_round(name);
+            self.set_aside(name, offset, line, why);
+            good_end = offset + line_bytes;
         });
-        if result.is_err() {
-            self.cut = None;
+        if result.is_err() || !last {
+            self.whole_round(name);
+        } else if torn > 0 || !self.round.is_empty() {
+            let whole = core::mem::take(&mut self.round).len();
+            self.report(format!("{name}: cut an unfinished round of {whole} records and {torn} bytes at its end"));
+            self.cut = Some(good_end);
         }
         result
+    }
+
+    /// Takes up the round that was read so far.
+    fn whole_round(&mut self, name: &str) {
+        for r in core::mem::take(&mut self.round) {
+            self.follow(name, r.n);
+            self.apply(r.n, &r.key, r.json.as_deref(), r.line_bytes);
+        }
     }
 
     /// Takes up a sequence number and tells whether all before it were seen.
@@ -207,7 +243,7 @@ impl Found {
             Ok(r) if whole && end.is_none() => {
                 count += 1;
                 self.last = self.last.max(r.n);
-                self.apply(&r, line.len() as u64 + 1);
+                self.apply(r.n, &r.key, r.json, line.len() as u64 + 1);
             }
             other => {
                 bad = true;
@@ -218,15 +254,15 @@ impl Found {
         Ok(!bad && end == Some(count))
     }
 
-    fn apply(&mut self, r: &Record<'_>, line_bytes: u64) {
+    fn apply(&mut self, n: u64, key: &str, json: Option<&str>, line_bytes: u64) {
         self.order += 1;
-        let old = match r.json {
+        let old = match json {
             Some(json) => {
                 self.live_bytes += line_bytes;
-                let live = Live { n: r.n, order: self.order, json: json.to_owned(), line_bytes };
-                self.entities.insert(r.key.as_ref().to_owned(), live)
+                let live = Live { n, order: self.order, json: json.to_owned(), line_bytes };
+                self.entities.insert(key.to_owned(), live)
             }
-            None => self.entities.remove(r.key.as_ref()),
+            None => self.entities.remove(key),
         };
         self.live_bytes -= old.map_or(0, |o| o.line_bytes);
     }

@@ -244,7 +244,7 @@ pub fn fuzz(bytes: &[u8]) {
     let (_, first) = load(bytes);
     let mut saved = Vec::new();
     for (n, entity) in (1..).zip(&first) {
-        record::encode(&mut saved, n, &entity.key, entity.json.as_deref());
+        record::encode(&mut saved, n, &entity.key, entity.json.as_deref(), false);
     }
     let (gap, second) = load(&saved);
     assert!(!gap && first == second, "saved and loaded again, it is not the same");

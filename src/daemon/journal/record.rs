@@ -1,7 +1,8 @@
 //! One line of the journal: `crc32 SP json LF`, the checksum in eight lower-case hex digits over the JSON. Pure.
 //!
-//! The JSON is `{"v":1,"n":SEQUENCE,"k":KEY,"s":STATE}` with `null` for an entity that is gone. Readers skip fields
-//! they do not know. The empty key is not an entity's: it ends a snapshot and its state is `{"count":RECORDS}`.
+//! The JSON is `{"v":1,"n":SEQUENCE,"k":KEY,"s":STATE}` with `null` for an entity that is gone, and `"m":true` before
+//! the state where more records of the same round follow. Readers skip fields they do not know. The empty key is not an
+//! entity's: it ends a snapshot and its state is `{"count":RECORDS}`.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -22,6 +23,8 @@ pub(super) struct Record<'a> {
     pub(super) n: u64,
     pub(super) key: Cow<'a, str>,
     pub(super) json: Option<&'a str>,
+    /// The next record belongs to the same round.
+    pub(super) more: bool,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +33,8 @@ struct Line<'a> {
     n: u64,
     #[serde(borrow)]
     k: Cow<'a, str>,
+    #[serde(default)]
+    m: bool,
     // An Option would otherwise take a missing field for null, which means that the entity is gone.
     #[serde(borrow, deserialize_with = "present")]
     s: Option<&'a RawValue>,
@@ -44,14 +49,14 @@ struct End {
     count: u64,
 }
 
-/// Appends one line.
-pub(super) fn encode(out: &mut Vec<u8>, n: u64, key: &str, json: Option<&str>) {
+/// Appends one line. `more`: the next line belongs to the same round.
+pub(super) fn encode(out: &mut Vec<u8>, n: u64, key: &str, json: Option<&str>, more: bool) {
     let start = out.len();
     out.extend_from_slice(&[b' '; HEAD]);
     // Writing to a Vec and serializing a str cannot fail.
     let _ = write!(out, "{{\"v\":{VERSION},\"n\":{n},\"k\":");
     let _ = serde_json::to_writer(&mut *out, key);
-    out.extend_from_slice(b",\"s\":");
+    out.extend_from_slice(if more { b",\"m\":true,\"s\":".as_slice() } else { b",\"s\":" });
     let state = out.len();
     out.extend_from_slice(json.unwrap_or("null").as_bytes());
     // Between the tokens of JSON a line end is a space; within them there is none.
@@ -64,7 +69,7 @@ pub(super) fn encode(out: &mut Vec<u8>, n: u64, key: &str, json: Option<&str>) {
 
 /// Appends the record that ends a snapshot of `count` records.
 pub(super) fn encode_end(out: &mut Vec<u8>, n: u64, count: u64) {
-    encode(out, n, END_KEY, Some(&format!("{{\"count\":{count}}}")));
+    encode(out, n, END_KEY, Some(&format!("{{\"count\":{count}}}")), false);
 }
 
 /// Reads one line, given without its LF.
@@ -84,7 +89,7 @@ pub(super) fn decode(line: &[u8]) -> Result<Record<'_>, &'static str> {
     if line.n >= SEQUENCE_END {
         return Err("of an impossible number");
     }
-    Ok(Record { n: line.n, key: line.k, json: line.s.map(RawValue::get) })
+    Ok(Record { n: line.n, key: line.k, json: line.s.map(RawValue::get), more: line.m })
 }
 
 /// The count in the record that ends a snapshot.
@@ -107,7 +112,7 @@ mod tests {
 
     fn line(n: u64, key: &str, json: Option<&str>) -> Vec<u8> {
         let mut out = b"before".to_vec();
-        encode(&mut out, n, key, json);
+        encode(&mut out, n, key, json, false);
         assert_eq!(out.pop(), Some(b'\n'));
         out.split_off(6)
     }
@@ -125,8 +130,17 @@ mod tests {
         ] {
             let bytes = line(n, key, json);
             let json = json.map(|j| j.replace('\n', " "));
-            assert_eq!(decode(&bytes), Ok(Record { n, key: key.into(), json: json.as_deref() }));
+            assert_eq!(decode(&bytes), Ok(Record { n, key: key.into(), json: json.as_deref(), more: false }));
         }
+    }
+
+    #[test]
+    fn a_line_says_that_its_round_goes_on() {
+        let mut out = Vec::new();
+        encode(&mut out, 7, "a", Some("1"), true);
+        assert_eq!(out.pop(), Some(b'\n'));
+        assert!(out.ends_with(br#"{"v":1,"n":7,"k":"a","m":true,"s":1}"#));
+        assert_eq!(decode(&out), Ok(Record { n: 7, key: "a".into(), json: Some("1"), more: true }));
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Writing {
         let entities = slice(self.cursor.as_deref(), SNAPSHOT_SLICE);
         let mut text = Vec::new();
         for entity in &entities {
-            record::encode(&mut text, self.base, &entity.key, entity.json.as_deref());
+            record::encode(&mut text, self.base, &entity.key, entity.json.as_deref(), false);
         }
         self.count += entities.len() as u64;
         let last = entities.len() < SNAPSHOT_SLICE;

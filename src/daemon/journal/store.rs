@@ -19,8 +19,6 @@ use std::sync::Arc;
 
 /// Allocated beyond the reserve each time, so that not every round asks for more.
 const ALLOCATE_STEP: u64 = 256 * 1024;
-/// Within a page of the file a write is done whole or not at all, as far as kills go.
-const PAGE: usize = 4096;
 /// A buffer larger than this is given back after use.
 const BUFFER_KEPT: usize = 256 * 1024;
 /// Bytes of `journal-bad.log` at which nothing more is set aside.
@@ -76,14 +74,6 @@ impl Pending {
         self.by_order.insert(self.next, entity);
     }
 
-    fn drop_first(&mut self, n: usize) {
-        for _ in 0..n {
-            if let Some((_, entity)) = self.by_order.pop_first() {
-                self.by_key.remove(&entity.key);
-            }
-        }
-    }
-
     fn is_empty(&self) -> bool {
         self.by_order.is_empty()
     }
@@ -112,7 +102,6 @@ pub(super) struct Store {
     pub(super) wanted: u64,
     pending: Pending,
     buffer: Vec<u8>,
-    ends: Vec<usize>,
     why: Option<String>,
     told: Option<String>,
     pub(super) retry: Backoff,
@@ -178,7 +167,6 @@ impl Store {
             wanted: 0,
             pending: Pending::default(),
             buffer: Vec::new(),
-            ends: Vec::new(),
             why: None,
             told: None,
             retry: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
@@ -206,8 +194,10 @@ impl Store {
         }
         self.accepted = accepted;
         if self.pending.is_empty() {
-            let (written, result) = self.write(records);
-            records[written..].iter().for_each(|r| self.pending.push(r.clone()));
+            let result = self.write(records);
+            if result.is_err() {
+                records.iter().for_each(|r| self.pending.push(r.clone()));
+            }
             self.wrote(now, result);
         } else {
             records.iter().for_each(|r| self.pending.push(r.clone()));
@@ -219,57 +209,37 @@ impl Store {
 
     fn write_pending(&mut self, now: Mono) {
         let records: Vec<Entity> = self.pending.by_order.values().cloned().collect();
-        let (written, result) = self.write(&records);
-        self.pending.drop_first(written);
+        let result = self.write(&records);
+        if result.is_ok() {
+            self.pending = Pending::default();
+        }
         self.wrote(now, result);
     }
 
-    /// Writes records with as few calls as the system needs for it, which is one. Returns how many lines are whole in
-    /// the file.
-    fn write(&mut self, records: &[Entity]) -> (usize, io::Result<()>) {
+    /// Writes records with as few calls as the system needs for it, which is one. They are one round: a process that is
+    /// killed in a write leaves what lies before a page boundary, and a round must not be half there. So each record
+    /// but the last says that more follow, and a round whose end is missing counts as not written. A round that cannot
+    /// be written whole is taken back.
+    fn write(&mut self, records: &[Entity]) -> io::Result<()> {
         self.buffer.clear();
-        self.ends.clear();
-        for (n, record) in (self.next_seq..).zip(records) {
-            record::encode(&mut self.buffer, n, &record.key, record.json.as_deref());
-            self.ends.push(self.buffer.len());
+        for (i, (n, record)) in (self.next_seq..).zip(records).enumerate() {
+            let more = i + 1 < records.len();
+            record::encode(&mut self.buffer, n, &record.key, record.json.as_deref(), more);
         }
-        self.stretch(records);
         let (bytes, result) = write_at(&self.file, &self.buffer, self.size);
-        let whole = self.ends.partition_point(|end| *end <= bytes);
-        let good = if whole == 0 { 0 } else { self.ends[whole - 1] };
-        self.size += good as u64;
-        self.since += good as u64;
-        self.next_seq += whole as u64;
-        if good < bytes {
-            // The next write begins at the last good end whether this succeeds or not; a rest of the line behind that
-            // one has no line end and is cut by the next load.
+        if result.is_ok() {
+            self.size += bytes as u64;
+            self.since += bytes as u64;
+            self.next_seq += records.len() as u64;
+        } else if bytes > 0 {
+            // The next write begins at the same place whether this succeeds or not.
             let _ = self.file.set_len(self.size);
             self.allocated = self.size;
         }
         if self.buffer.capacity() > BUFFER_KEPT {
             self.buffer = Vec::new();
         }
-        (whole, result)
-    }
-
-    /// A process that is killed in a write may leave what lies before a page boundary, and a round must not be half
-    /// there. So its first line is stretched by spaces until the boundary falls within that: what is torn there is no
-    /// record, and no other of the round comes before it.
-    fn stretch(&mut self, records: &[Entity]) {
-        let (Some(first), Some(end)) = (records.first(), self.ends.first().copied()) else { return };
-        let boundary = PAGE - usize::try_from(self.size % PAGE as u64).unwrap_or(0);
-        if self.buffer.len() > PAGE || self.buffer.len() <= boundary || end > boundary {
-            return;
-        }
-        let spaces = " ".repeat(boundary - end + 1);
-        let stretched = format!("{}{spaces}", first.json.as_deref().unwrap_or("null"));
-        self.buffer.clear();
-        self.ends.clear();
-        for (i, (n, record)) in (self.next_seq..).zip(records).enumerate() {
-            let json = if i == 0 { Some(stretched.as_str()) } else { record.json.as_deref() };
-            record::encode(&mut self.buffer, n, &record.key, json);
-            self.ends.push(self.buffer.len());
-        }
+        result
     }
 
     /// Draws the consequences of a write.

@@ -275,26 +275,35 @@ fn without_a_folder_everything_is_durable_at_once_and_that_is_said() {
 }
 
 #[test]
-fn a_round_torn_at_a_page_is_gone_whole() {
-    let root = std::env::temp_dir().join(format!("hob-journal-page-{}", std::process::id()));
-    let (whole, cut) = (root.join("whole"), root.join("cut"));
-    std::fs::create_dir_all(&whole).unwrap();
-    std::fs::create_dir_all(&cut).unwrap();
-    let mut journal = Journal::open(&whole).unwrap().journal;
-    let entity =
-        |key: &str, i: usize| Entity { key: key.into(), json: Some(format!("[{i},\"{}\"]", "x".repeat(i % 97))) };
-    for i in 0..400 {
-        journal.append(Mono(0), &[entity("a", i), entity("b", i), entity("c", i)]);
+fn a_round_torn_anywhere_is_gone_whole() {
+    let (whole, cut) = (Temp::new(), Temp::new());
+    let mut journal = Journal::open(&whole.0).unwrap().journal;
+    let entity = |key: &str, i: usize| entity(key, &format!("[{i},\"{}\"]", "x".repeat(i % 97)));
+    let mut ends = vec![0];
+    let file = whole.0.join("journal-1.log");
+    for i in 0..15 {
+        // Some rounds are longer than a page.
+        let more: Vec<Entity> = (0..i % 7 * 20).map(|n| entity(&format!("n{n}"), i)).collect();
+        journal.append(Mono(0), &[vec![entity("a", i)], more, vec![entity("b", i), entity("c", i)]].concat());
+        ends.push(journal.store.as_ref().unwrap().size);
     }
-    let bytes = std::fs::read(whole.join("journal-1.log")).unwrap();
-    let mut cuts = 0;
-    for end in (4096..bytes.len()).step_by(4096) {
-        std::fs::write(cut.join("journal-1.log"), &bytes[..end]).unwrap();
-        let found = Journal::check(&cut).unwrap().entities;
-        let states: Vec<_> = found.iter().map(|e| e.json.clone()).collect();
-        assert!(states.len() == 3 && states.iter().all(|s| *s == states[0]), "cut at {end}: {found:?}");
-        cuts += 1;
+    let bytes = std::fs::read(&file).unwrap();
+    let size = usize::try_from(*ends.last().unwrap()).unwrap();
+    for end in (0..size).step_by(217).chain((4096..size).step_by(4096)) {
+        std::fs::write(cut.0.join("journal-1.log"), &bytes[..end]).unwrap();
+        let rounds = ends.iter().filter(|at| **at <= end as u64).count() - 1;
+        let loaded = Journal::open(&cut.0).unwrap();
+        let found = model(&loaded.entities);
+        for key in ["a", "b", "c"] {
+            let last = rounds.checked_sub(1).map(|i| entity(key, i).json.unwrap());
+            assert_eq!(found.get(key), last.as_ref(), "cut at {end}, after {rounds} rounds");
+        }
+        assert!(!loaded.gap);
+        // What comes next stands where the round began, and nothing of that comes back.
+        let mut journal = loaded.journal;
+        journal.append(Mono(0), &[entity("d", 1)]);
+        let again = Journal::check(&cut.0).unwrap();
+        assert!(!again.gap && again.reports.is_empty(), "{:?}", again.reports);
+        assert_eq!(again.entities.len(), found.len() + 1);
     }
-    assert!(cuts > 10);
-    std::fs::remove_dir_all(&root).unwrap();
 }

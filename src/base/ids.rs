@@ -47,6 +47,10 @@ impl RunId {
 }
 
 id!(
+    /// One task. Counts up for the life of a home; 0 is never used.
+    TaskId(u64)
+);
+id!(
     /// One client connection of this daemon.
     ConnId(u64)
 );

@@ -67,3 +67,19 @@ pub const KEPT_REPLIES_MAX: usize = 10_000;
 pub const KEPT_REPLY_MIN_AGE: Duration = Duration::from_secs(60);
 /// A request key's length in bytes.
 pub const REQUEST_KEY_MAX: usize = 128;
+/// Tasks that exist at once, and those of one submission.
+pub const TASKS_MAX: usize = 1_000_000;
+pub const TASK_ARRAY_MAX: usize = 100_000;
+/// Retries of one task.
+pub const TASK_RETRIES_MAX: i64 = 1_000;
+/// Tasks that one task may follow, and its labels.
+pub const TASK_AFTER_MAX: usize = 1_000;
+pub const TASK_LABELS_MAX: usize = 64;
+/// A dedupe key of a task, in bytes.
+pub const TASK_KEY_MAX: usize = 128;
+/// Tasks of one page of a list.
+pub const TASK_PAGE_MAX: usize = 10_000;
+/// Tasks of a group that are claimed ahead of those that run, at most.
+pub const CLAIMS_AHEAD_MAX: usize = 64;
+/// Groups of tasks that exist at once.
+pub const GROUPS_MAX: usize = 1_000;

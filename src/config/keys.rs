@@ -2,7 +2,7 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
+    Access, AgentPrompt, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
     Restart, Rlimit, ServiceSpec, Signal, Streams,
 };
 use core::time::Duration;
@@ -57,6 +57,7 @@ pub(super) enum Field<S: 'static> {
     Signal(Slot<S, Signal>),
     OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
+    Prompt(Slot<S, AgentPrompt>),
     Group(&'static [Key<S>]),
 }
 
@@ -72,13 +73,16 @@ pub(super) struct Key<S: 'static> {
     pub(super) live: bool,
 }
 
+/// The place of a key in its spec.
 macro_rules! at {
     ($($field:ident).+) => {
         Slot { get: |s| &s.$($field).+, put: |s| &mut s.$($field).+ }
     };
 }
 
-const fn live<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
+pub(super) use at;
+
+pub(super) const fn live<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
     Key { name, field, doc, example, live: true }
 }
 

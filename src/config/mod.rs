@@ -7,6 +7,7 @@ mod graph;
 mod health;
 mod keys;
 mod machine;
+mod programs;
 mod read;
 mod ready;
 mod scan;

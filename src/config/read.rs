@@ -8,6 +8,7 @@ use super::keys::{
 };
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
+use super::programs::{self, PROMPTS, named};
 use super::{graph, health, machine, ready, values};
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
@@ -88,7 +89,19 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
         match member.key.as_str() {
             "daemon" => cx.in_key("daemon", |cx| daemon(&mut config.daemon, &member.node, cx)),
             "services" => cx.in_key("services", |cx| config.services = services(&member.node, cx)),
-            _ => cx.unknown_key(member, ["daemon", "services"].into_iter()),
+            "groups" => cx.in_key("groups", |cx| {
+                let hint = ("group", r#"{"build": {"parallel": 2}}"#, None);
+                config.groups = named(&member.node, programs::GROUP, hint, cx);
+            }),
+            "agents" => cx.in_key("agents", |cx| {
+                let hint = ("agent", r#"{"claude": {"command": ["claude", "-p"]}}"#, Some("command"));
+                config.agents = named(&member.node, programs::AGENT, hint, cx);
+            }),
+            "runners" => cx.in_key("runners", |cx| {
+                let hint = ("runner", r#"{"cluster": {"prefix": ["srun"]}}"#, Some("prefix"));
+                config.runners = named(&member.node, programs::RUNNER, hint, cx);
+            }),
+            _ => cx.unknown_key(member, ["daemon", "services", "groups", "agents", "runners"].into_iter()),
         }
     }
     let needs = core::mem::take(&mut cx.needs);
@@ -222,7 +235,7 @@ fn short_secrets(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
 }
 
 /// Reads the members of an object by its table of keys. Answers the names of those that were wrong.
-fn object<S>(spec: &mut S, keys: &'static [Key<S>], members: &[Member], cx: &mut Cx<'_, '_>) -> Vec<&'static str> {
+pub(super) fn object<S>(spec: &mut S, keys: &'static [Key<S>], members: &[Member], cx: &mut Cx<'_, '_>) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for member in members {
         let Some(key) = keys.iter().find(|k| k.name == member.key) else {
@@ -275,6 +288,7 @@ impl<S> Field<S> {
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
+            Field::Prompt(at) => set(at, spec, values::choice(node, PROMPTS)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
                     if !object(spec, keys, members, cx).is_empty() {
@@ -323,6 +337,7 @@ impl<S> Field<S> {
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
+            Field::Prompt(_) => words(PROMPTS),
             Field::Group(_) => "an object".to_owned(),
         }
     }

@@ -4,6 +4,7 @@
 use super::keys::{
     ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, STREAMS, Slot,
 };
+use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::spec::{
     Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
 };
@@ -18,7 +19,19 @@ use core::fmt::Write as _;
 pub fn to_json(config: &Config) -> String {
     let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));
     let daemon = keys_json(&config.daemon, DAEMON);
-    object([("daemon", daemon), ("services", object(services))].into_iter())
+    let groups = config.groups.iter().map(|(name, g)| (name.as_str(), keys_json(g, GROUP)));
+    let agents = config.agents.iter().map(|(name, a)| (name.as_str(), keys_json(a, AGENT)));
+    let runners = config.runners.iter().map(|(name, r)| (name.as_str(), keys_json(r, RUNNER)));
+    object(
+        [
+            ("daemon", daemon),
+            ("services", object(services)),
+            ("groups", object(groups)),
+            ("agents", object(agents)),
+            ("runners", object(runners)),
+        ]
+        .into_iter(),
+    )
 }
 
 /// The config as it may be shown to whoever may read it: values of secrets are replaced by `***`.
@@ -86,6 +99,7 @@ impl<S> Field<S> {
             Field::Signal(at) => signal(*get(at, spec)),
             Field::OptSignal(at) => or_null(get(at, spec).map(signal)),
             Field::Grants(at) => list(get(at, spec).iter().map(grant)),
+            Field::Prompt(at) => word(PROMPTS, get(at, spec)),
             Field::Group(keys) => keys_json(spec, keys),
         }
     }

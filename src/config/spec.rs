@@ -13,6 +13,52 @@ use std::sync::Arc;
 pub struct Config {
     pub daemon: DaemonSpec,
     pub services: BTreeMap<String, Arc<ServiceSpec>>,
+    pub groups: BTreeMap<String, GroupSpec>,
+    pub agents: BTreeMap<String, AgentSpec>,
+    pub runners: BTreeMap<String, RunnerSpec>,
+}
+
+/// Slots for tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupSpec {
+    pub parallel: u32,
+    pub paused: bool,
+    /// 0: none.
+    pub weight_limit: u32,
+}
+
+impl Default for GroupSpec {
+    fn default() -> Self {
+        GroupSpec { parallel: 3, paused: false, weight_limit: 0 }
+    }
+}
+
+/// A program that takes a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSpec {
+    pub command: Vec<String>,
+    pub prompt: AgentPrompt,
+    /// A name that ends with `_env` stands for the one before that ending; its value names a variable of hob's own.
+    pub env: BTreeMap<String, String>,
+    pub group: Option<String>,
+    pub timeout: Option<Duration>,
+}
+
+/// How an agent gets its prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentPrompt {
+    /// As its last argument.
+    #[default]
+    Argument,
+    Stdin,
+    /// As the path of a file, its last argument.
+    File,
+}
+
+/// What hands a command to another engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunnerSpec {
+    pub prefix: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +118,8 @@ pub struct ServiceSpec {
     pub command: Vec<String>,
     pub cwd: Option<String>,
     pub env: BTreeMap<String, String>,
+    /// Variables that get the value of one of hob's own, by its name. Not of the config: agents have it.
+    pub env_from: BTreeMap<String, String>,
     pub env_file: Option<String>,
     /// Names of variables whose values are masked in logs and views.
     pub secrets: Vec<String>,
@@ -281,6 +329,8 @@ pub struct LogSpec {
     /// Bytes a second; what comes faster is dropped.
     pub rate: Option<u64>,
     pub streams: Streams,
+    /// The first file is kept whatever is rotated after it, so that a beginning and an end remain. Tasks have it.
+    pub keep_head: bool,
 }
 
 /// How standard output and standard error of a service come to its log.
@@ -302,6 +352,7 @@ impl LogSpec {
         timestamps: false,
         rate: None,
         streams: Streams::Merged,
+        keep_head: false,
     };
 }
 
@@ -328,6 +379,7 @@ impl Default for ServiceSpec {
             command: Vec::new(),
             cwd: None,
             env: BTreeMap::new(),
+            env_from: BTreeMap::new(),
             env_file: None,
             secrets: Vec::new(),
             user: None,

@@ -1,6 +1,6 @@
 //! What is due when: names for the deadlines of everything the core waits for, on the one timer wheel. Pure.
 
-use crate::base::ids::{ReqId, RunId};
+use crate::base::ids::{ReqId, RunId, TaskId};
 use crate::base::time::Mono;
 use crate::base::timers::Wheel;
 use std::collections::BTreeMap;
@@ -14,6 +14,10 @@ pub enum Due {
     Orphan(RunId),
     /// A request that waits for an end state.
     Wait(ReqId),
+    /// A task: its time, its time limit, its stop sequence.
+    Task(TaskId),
+    /// A request that waits for tasks.
+    TaskWait(ReqId),
     Heartbeat,
     Shutdown,
 }
@@ -24,6 +28,8 @@ pub enum Due {
 pub struct Deadlines {
     wheel: Wheel<u32>,
     borrowed: Vec<Option<Due>>,
+    /// Places of `borrowed` that are free.
+    free: Vec<usize>,
     by_due: BTreeMap<Due, u32>,
 }
 
@@ -61,7 +67,9 @@ impl Deadlines {
     fn known(&self, due: Due) -> Option<u32> {
         match due {
             Due::Service(i) => odd(i),
-            Due::Orphan(_) | Due::Wait(_) | Due::Heartbeat | Due::Shutdown => self.by_due.get(&due).copied(),
+            Due::Orphan(_) | Due::Wait(_) | Due::Task(_) | Due::TaskWait(_) | Due::Heartbeat | Due::Shutdown => {
+                self.by_due.get(&due).copied()
+            }
         }
     }
 
@@ -69,8 +77,7 @@ impl Deadlines {
         if let Some(number) = self.known(due) {
             return number;
         }
-        let free = self.borrowed.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
+        let at = self.free.pop().unwrap_or_else(|| {
             self.borrowed.push(None);
             self.borrowed.len() - 1
         });
@@ -81,7 +88,9 @@ impl Deadlines {
     }
 
     fn give_back(&mut self, number: u32) -> Option<Due> {
-        let due = self.borrowed.get_mut(number as usize / 2).filter(|_| number.is_multiple_of(2))?.take()?;
+        let at = number as usize / 2;
+        let due = self.borrowed.get_mut(at).filter(|_| number.is_multiple_of(2))?.take()?;
+        self.free.push(at);
         self.by_due.remove(&due);
         Some(due)
     }

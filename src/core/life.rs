@@ -139,6 +139,7 @@ impl Core {
                 self.mark_stop(i, &StopWhy::Shutdown);
             }
         }
+        self.stop_tasks(out);
         self.life.changed = true;
     }
 
@@ -174,6 +175,7 @@ impl Core {
             }
             self.table.touch(i);
         }
+        self.kill_tasks(out);
         for run in self.orphans.keys().copied().collect::<Vec<RunId>>() {
             self.orphan_kill(run, out);
         }
@@ -186,7 +188,7 @@ impl Core {
     /// Ends hob once nothing runs any more, or those left were waited for long enough.
     pub(super) fn end_shutdown(&mut self, out: &mut Out) {
         let Some(stopping) = &self.life.stopping else { return };
-        let done = self.runs.is_empty() && self.orphans.is_empty();
+        let done = self.runs.is_empty() && self.orphans.is_empty() && !self.tasks.any_live();
         if stopping.ended || !(done || stopping.given_up) {
             return;
         }

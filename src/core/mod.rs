@@ -15,6 +15,7 @@ pub mod request;
 pub mod run;
 mod safe;
 pub mod service;
+pub mod task;
 mod state;
 pub mod upgrade;
 pub mod view;
@@ -117,6 +118,8 @@ pub struct Boot {
     pub keeper_started: Mono,
     /// Facts for `daemon.status`, as a JSON object (platform, paths).
     pub platform: String,
+    /// Records of the journal are missing: something that was accepted may be lost.
+    pub gap: bool,
     /// A shutdown that was asked for while no daemon ran.
     pub stop: bool,
     /// Safe mode, and what was at fault: nothing is started, stopped or written.
@@ -183,6 +186,10 @@ pub enum Input {
         run: RunId,
         bytes: u64,
         last_lines: Vec<String>,
+    },
+    /// Answer to `Effect::Sync`.
+    Synced {
+        ticket: u64,
     },
     /// Result of `Effect::Measure`.
     Measured {
@@ -282,6 +289,16 @@ pub struct Start {
     pub spec: Arc<ServiceSpec>,
     /// Whether NOTIFY_SOCKET is to be set.
     pub notify: bool,
+    /// Instead of /dev/null.
+    pub stdin: Option<Stdin>,
+}
+
+/// What a task reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    Bytes(Arc<[u8]>),
+    /// Not its standard input, but a file whose path is its last argument.
+    PromptFile(Arc<[u8]>),
 }
 
 /// Orders, run in list order after the round's records were written.
@@ -294,6 +311,11 @@ pub enum Effect {
         run: RunId,
         signal: i32,
         tree: bool,
+    },
+    /// Stop every process of the run's tree from running, or let them go on.
+    Pause {
+        run: RunId,
+        on: bool,
     },
     /// Kill the whole tree.
     Kill {
@@ -332,6 +354,14 @@ pub enum Effect {
     /// A service was removed from the config and is down: close its pipe and cgroup; its logs stay.
     Remove {
         service: Arc<str>,
+    },
+    /// The output of a task that is removed goes too.
+    Discard {
+        service: Arc<str>,
+    },
+    /// Answered by `Synced` once all records so far are on disk.
+    Sync {
+        ticket: u64,
     },
     /// The service's log settings: sent at boot, at the first start and when they change.
     LogSpec {

@@ -2,9 +2,10 @@
 //!
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
 //! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
-//! `shutdown`.
+//! `shutdown`, those of `keys` and those of `task::record`.
 
 use super::keys::Keys;
+use super::task::record as task;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
@@ -94,6 +95,9 @@ pub struct RunIntent {
 pub struct Meta {
     v: u32,
     pub next_run: u64,
+    /// No task had this number yet.
+    #[serde(default)]
+    pub next_task: u64,
     pub keeper: String,
     /// Runs from this number on were found without a record and are still being cleared away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,19 +113,29 @@ pub struct Shutdown {
     pub deadline: u64,
 }
 
-/// The service of each run whose intent is in the journal.
+/// The service of each run whose intent is in the journal, or the name of the task that it was claimed for.
 #[must_use]
 pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
     #[derive(Deserialize)]
     struct Named {
         service: String,
     }
+    #[derive(Deserialize)]
+    struct Claimed {
+        run: Option<RunId>,
+    }
+    let claim = |e: &Entity| {
+        let id = task::id_of(e.key.strip_prefix("attempt/")?)?;
+        // Most have come to rest, and there may be very many.
+        let json = e.json.as_deref().filter(|json| json.contains("\"run\":"))?;
+        Some((serde_json::from_str::<Claimed>(json).ok()?.run?, super::task::name_of(id)))
+    };
     let one = |e: &Entity| {
         let run = e.key.strip_prefix("run/")?.parse().ok()?;
         let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
         Some((RunId(run), Arc::from(named.service)))
     };
-    entities.iter().filter_map(one).collect()
+    entities.iter().filter_map(|e| one(e).or_else(|| claim(e))).collect()
 }
 
 /// Whether the journal has runs that an earlier keeper left, or that were found without a record, and that are not
@@ -135,7 +149,8 @@ pub fn has_left_runs(entities: &[Entity], keeper: &str) -> bool {
         unseen: Option<u64>,
     }
     entities.iter().any(|e| {
-        let run = e.key.starts_with("run/");
+        let claim = e.key.starts_with("attempt/") && e.json.as_deref().is_some_and(|json| json.contains("\"run\":"));
+        let run = e.key.starts_with("run/") || claim;
         let kept = e.json.as_deref().filter(|_| run || e.key == "meta").map(serde_json::from_str::<Kept>);
         matches!(kept, Some(Ok(kept)) if kept.unseen.is_some() || run && kept.keeper != keeper)
     })
@@ -145,7 +160,7 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-fn entity<T: Serialize>(key: String, value: &T) -> Entity {
+pub(super) fn entity<T: Serialize>(key: String, value: &T) -> Entity {
     // These types hold nothing that JSON cannot say; an empty text would be kept aside when read back.
     Entity { key, json: Some(serde_json::to_string(value).unwrap_or_default()) }
 }
@@ -247,8 +262,8 @@ pub fn run_gone(run: RunId) -> Entity {
 }
 
 #[must_use]
-pub fn meta(next_run: u64, keeper: &str, unseen: Option<u64>) -> Entity {
-    entity("meta".to_owned(), &Meta { v: VERSION, next_run, keeper: keeper.to_owned(), unseen })
+pub fn meta(next_run: u64, next_task: u64, keeper: &str, unseen: Option<u64>) -> Entity {
+    entity("meta".to_owned(), &Meta { v: VERSION, next_run, next_task, keeper: keeper.to_owned(), unseen })
 }
 
 #[must_use]
@@ -309,6 +324,8 @@ pub struct Stored {
     pub runs: Vec<(RunId, RunIntent)>,
     pub meta: Option<Meta>,
     pub shutdown: Option<Shutdown>,
+    /// Of tasks and their groups, for `task`.
+    pub tasks: Vec<Entity>,
     /// Of request keys, for `keys`.
     pub keys: Vec<Entity>,
     /// What this program does not understand, to be kept as it is, and what was wrong with it.
@@ -323,6 +340,10 @@ pub fn read(entities: Vec<Entity>) -> Stored {
         let Some(json) = e.json.as_deref() else { continue };
         if Keys::owns(&e.key) {
             stored.keys.push(e);
+            continue;
+        }
+        if matches!(e.key.split_once('/'), Some((task::TASK | task::ATTEMPT | task::GROUP, _))) {
+            stored.tasks.push(e);
             continue;
         }
         let problem = match e.key.split_once('/') {
@@ -342,7 +363,7 @@ pub fn read(entities: Vec<Entity>) -> Stored {
     stored
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(json: &str) -> Result<T, String> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,
@@ -382,9 +403,9 @@ mod tests {
     #[test]
     fn runs_that_an_earlier_keeper_left_are_known_until_they_are_gone() {
         let run = |keeper: &str| kept("run/7", &format!(r#"{{"v":1,"service":"a","keeper":"{keeper}"}}"#));
-        assert!(!has_left_runs(&[meta(8, "old", None), run("new"), kept("service/a", "{}")], "new"));
-        assert!(has_left_runs(&[meta(8, "new", None), run("old")], "new"));
-        assert!(has_left_runs(&[meta(8, "new", Some(7))], "new"));
+        assert!(!has_left_runs(&[meta(8, 1, "old", None), run("new"), kept("service/a", "{}")], "new"));
+        assert!(has_left_runs(&[meta(8, 1, "new", None), run("old")], "new"));
+        assert!(has_left_runs(&[meta(8, 1, "new", Some(7))], "new"));
         assert!(!has_left_runs(&[kept("run/x", "{"), kept("meta", "")], "new"));
     }
 
@@ -396,13 +417,13 @@ mod tests {
             kept("service/c", r#"{"v":1,"state":"dancing","runs":2}"#),
             kept("service/d", "{"),
             kept("run/x", "{}"),
-            kept("task/7", r#"{"v":1}"#),
+            kept("thing/7", r#"{"v":1}"#),
             kept("key/0/k", "{}"),
             Entity { key: "service/gone".into(), json: None },
         ]);
         assert_eq!(stored.services.len(), 1);
         assert_eq!(stored.keys.len(), 1);
         let aside: Vec<&str> = stored.aside.iter().map(|(e, _)| e.key.as_str()).collect();
-        assert_eq!(aside, ["service/b", "service/c", "service/d", "run/x", "task/7"]);
+        assert_eq!(aside, ["service/b", "service/c", "service/d", "run/x", "thing/7"]);
     }
 }

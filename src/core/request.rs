@@ -11,6 +11,7 @@ use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
 use crate::base::near::nearest;
 use crate::config::Condition;
+use crate::protocol::methods::task::{GroupCall, TaskCall};
 use crate::protocol::methods::{Change, LogQuery, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -30,7 +31,7 @@ impl Asked {
         Some(Ticket { uid: self.peer.uid, key: self.key.clone()?, hash: self.params_hash })
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::new(&self.peer, self.conn)
     }
 }
@@ -104,13 +105,17 @@ impl Core {
             Request::StreamClose { id } => {
                 out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) });
             }
+            Request::Task(call) => self.task_call(asked, *call, out),
+            Request::Group(call) => self.group_call(asked, call, out),
             Request::RpcDiscover => self.reply(req, Ok(discover(self.facts.version)), false, out),
         }
     }
 
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
-        if let Some(key) = &asked.key {
+        // The tasks themselves carry the key of their submission, for as long as they exist.
+        let carried = matches!(request, Request::Task(call) if matches!(**call, TaskCall::Submit { .. }));
+        if let Some(key) = asked.key.as_ref().filter(|_| !carried) {
             match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
                 Verdict::New | Verdict::Resume => {}
                 Verdict::Join => return false,
@@ -152,6 +157,7 @@ impl Core {
         self.events.closed(conn);
         self.forget_waits(conn);
         self.forget_reloads(conn);
+        self.forget_task_waits(conn);
         self.keys.closed(conn);
     }
 
@@ -335,6 +341,8 @@ fn phrase(state: State) -> &'static str {
 /// Calls that change something: refused in a shutdown, and made once for each key.
 fn changes(request: &Request) -> bool {
     match request {
+        Request::Task(call) => super::task::calls::changes(call),
+        Request::Group(call) => *call != GroupCall::List,
         Request::DaemonShutdown { .. }
         | Request::DaemonReload
         | Request::DaemonUpgrade { .. }

@@ -62,6 +62,7 @@ impl Core {
             | Input::ReadySeen { .. }
             | Input::Checked { .. }
             | Input::Notify { .. }
+            | Input::Synced { .. }
             | Input::Output { .. }
             | Input::ConfigRead { .. }
             | Input::Forward { .. } => {}
@@ -134,6 +135,9 @@ fn harmless(effect: &Effect) -> bool {
         Effect::Start(_)
         | Effect::Signal { .. }
         | Effect::Kill { .. }
+        | Effect::Pause { .. }
+        | Effect::Discard { .. }
+        | Effect::Sync { .. }
         | Effect::Sweep { .. }
         | Effect::Await { .. }
         | Effect::AwaitEnd { .. }

@@ -9,6 +9,7 @@ use super::service::Choice;
 use super::service::orphan::Orphan;
 use super::service::reloading::Reloads;
 use super::service::table::Table;
+use super::task::{self, Programs, Tasks};
 use super::view::Pending;
 use super::wait::Wait;
 use super::{Boot, Duty, Effect, Input, Out};
@@ -37,16 +38,28 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Section {
     Aside,
+    Attempts,
+    Groups,
     Keys,
     Meta,
     Runs,
     Services,
     Shutdown,
+    Tasks,
 }
 
 impl Section {
-    const ALL: [Section; 6] =
-        [Section::Aside, Section::Keys, Section::Meta, Section::Runs, Section::Services, Section::Shutdown];
+    const ALL: [Section; 9] = [
+        Section::Aside,
+        Section::Attempts,
+        Section::Groups,
+        Section::Keys,
+        Section::Meta,
+        Section::Runs,
+        Section::Services,
+        Section::Shutdown,
+        Section::Tasks,
+    ];
 }
 
 /// All control state. `step` is the only way to change it.
@@ -57,6 +70,9 @@ pub struct Core {
     pub(super) config: DaemonSpec,
     pub(super) config_error: Option<String>,
     pub(super) table: Table,
+    pub(super) tasks: Tasks,
+    /// Agents and runners of the config.
+    pub(super) programs: Programs,
     /// Runs that are not over, and runs that are but whose output is not known yet, to the place of their service.
     pub(super) runs: BTreeMap<RunId, usize>,
     pub(super) recent: BTreeMap<RunId, usize>,
@@ -106,10 +122,13 @@ impl Core {
         }
     }
 
-    /// Whether there is a service of this name.
+    /// Whether there is a service of this name, or a task with a run.
     #[must_use]
     pub fn knows(&self, service: &str) -> bool {
-        self.table.find(service).is_some()
+        match task::of_name(service) {
+            Some(id) => self.tasks.get(id).is_some_and(|t| t.live.is_some()),
+            None => self.table.find(service).is_some(),
+        }
     }
 
     /// When `step` has to be called with `Input::Tick` at the latest; `None` when nothing will ever be due.
@@ -135,6 +154,9 @@ impl Core {
                     let aside = self.aside.range::<str, _>((from, Unbounded)).take(room);
                     found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
                 }
+                Section::Attempts => found.extend(self.tasks.attempts_from(cursor, room, keeper)),
+                Section::Groups => found.extend(self.tasks.changes_from(cursor, room)),
+                Section::Tasks => found.extend(self.tasks.tasks_from(cursor, room)),
                 Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
                 Section::Meta if cursor.is_none() && room > 0 => found.push(self.meta()),
                 Section::Runs => {
@@ -165,6 +187,9 @@ impl Core {
     fn section(&self, key: &str) -> Section {
         match key.split_once('/') {
             _ if self.aside.contains_key(key) => Section::Aside,
+            Some((task::record::ATTEMPT, _)) => Section::Attempts,
+            Some((task::record::GROUP, _)) => Section::Groups,
+            Some((task::record::TASK, _)) => Section::Tasks,
             Some(("key", _)) => Section::Keys,
             Some(("run", _)) => Section::Runs,
             Some(("service", _)) => Section::Services,
@@ -185,15 +210,28 @@ impl Core {
             }
             Input::Closed { conn } => self.closed(conn),
             Input::Lagged { conn, subscription } => self.events.lagged(conn, subscription, out),
-            Input::Started { run, result } => self.started(run, result, out),
-            Input::Exited { run, end, usage } => self.exited(run, end, usage, out),
-            Input::Tree { run, left } => self.tree(run, left, out),
+            Input::Started { run, result } => match self.tasks.of_run(run) {
+                Some(id) => self.task_started(id, run, result, out),
+                None => self.started(run, result, out),
+            },
+            Input::Exited { run, end, usage } => match self.tasks.of_run(run) {
+                Some(id) => self.task_exited(id, run, end, usage, out),
+                None => self.exited(run, end, usage, out),
+            },
+            Input::Tree { run, left } => match self.tasks.of_run(run) {
+                Some(id) => self.task_tree(id, run, left, out),
+                None => self.tree(run, left, out),
+            },
             Input::ReadySeen { run } => self.ready_seen(run, out),
             Input::Checked { run, what: Duty::Health, result } => self.health_checked(run, result, out),
             Input::Checked { run, what: Duty::Reload, result } => self.reload_ended(run, &result, out),
             Input::Checked { run, what: Duty::Stop, result } => self.stop_command_ended(run, result, out),
             Input::Notify { run, fields } => self.notified(run, &fields, out),
-            Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
+            Input::Output { run, bytes, last_lines } => match self.tasks.of_run(run) {
+                Some(id) => self.task_output(id, run, bytes, last_lines, out),
+                None => self.output(run, bytes, last_lines, out),
+            },
+            Input::Synced { ticket } => self.claims_synced(ticket),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
             Input::Rotated { req, result } => self.reply(req, result, false, out),
             Input::ConfigRead { req, result } => self.config_read(req, result, out),
@@ -226,6 +264,7 @@ impl Core {
                 break;
             }
         }
+        self.settle_tasks(out);
         self.answer_waits(out);
         self.first_beat(out);
         self.end_shutdown(out);
@@ -237,6 +276,8 @@ impl Core {
                 Due::Service(i) => self.service_due(i, out),
                 Due::Orphan(run) => self.orphan_due(run, out),
                 Due::Wait(req) => self.wait_due(req),
+                Due::Task(id) => self.task_due(id, out),
+                Due::TaskWait(req) => self.task_wait_due(req, out),
                 Due::Heartbeat => self.beat(out),
                 Due::Shutdown => self.shutdown_due(out),
             }
@@ -295,7 +336,7 @@ impl Core {
     }
 
     fn meta(&self) -> Entity {
-        record::meta(self.next_run, &self.facts.keeper, self.unseen)
+        record::meta(self.next_run, self.tasks.next, &self.facts.keeper, self.unseen)
     }
 
     /// Output of this run is still to come.

@@ -239,7 +239,8 @@ impl Core {
         o.u64("uptime_secs", self.uptime()).str("version", self.facts.version);
         o.u64("protocol_version", PROTOCOL_VERSION).str("status", status);
         o.raw("problems", &serde_json::to_string(&problems).unwrap_or_default());
-        o.raw("services", &self.counts()).u64("projects", 0).u64("agents", 0);
+        o.raw("services", &self.counts()).raw("tasks", &self.task_stats());
+        o.u64("projects", 0).u64("agents", u64::try_from(self.programs.agents.len()).unwrap_or(u64::MAX));
         o
     }
 
@@ -279,14 +280,22 @@ impl Core {
         );
         journal.opt_str("why", self.journal_behind.as_deref());
         o.raw("journal", &journal.finish());
-        o.u64("projects", 0).u64("agents", 0).u64("last_event", self.events.next_seq().saturating_sub(1));
+        o.raw("tasks", &self.task_stats());
+        o.u64("projects", 0).u64("agents", u64::try_from(self.programs.agents.len()).unwrap_or(u64::MAX));
+        o.u64("last_event", self.events.next_seq().saturating_sub(1));
         o.raw("platform", if self.facts.platform.is_empty() { "{}" } else { &self.facts.platform });
         o.finish()
     }
 
     pub(super) fn config_json(&self) -> String {
         let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
-        to_json(&masked(&Config { daemon: self.config.clone(), services: services.collect() }))
+        to_json(&masked(&Config {
+            daemon: self.config.clone(),
+            services: services.collect(),
+            groups: self.tasks.configured_groups(),
+            agents: self.programs.agents.clone(),
+            runners: self.programs.runners.clone(),
+        }))
     }
 
     /// What `state.json` says while nobody can be asked.

@@ -285,6 +285,7 @@ impl Core {
             self.reply(wait.req, Err(Core::shutting_down()), false, out);
         }
         self.fail_open_reloads(out);
+        self.fail_task_waits(out);
         for (req, _) in core::mem::take(&mut self.pending) {
             self.reply(req, Err(Core::shutting_down()), false, out);
         }

@@ -5,7 +5,7 @@ use super::pool::Lane;
 use super::{Daemon, Ending, Held, lifecycle, start};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::config::{Config, DaemonSpec, Level};
-use crate::core::{Await, Effect, Input, Out, Start, StartError};
+use crate::core::{Await, Effect, Input, Out, Start, StartError, task};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::rpc::RpcError;
 use crate::sys;
@@ -34,6 +34,11 @@ impl Daemon {
             Effect::Start(start) => self.start_child(*start),
             Effect::Signal { run, signal, tree } => {
                 let job = self.children.signal(&self.gear.table, run, signal, tree);
+                self.gear.sweep(job);
+            }
+            Effect::Pause { run, on } => {
+                let signal = if on { sys::signals::SIGSTOP } else { sys::signals::SIGCONT };
+                let job = self.children.signal(&self.gear.table, run, signal, true);
                 self.gear.sweep(job);
             }
             Effect::Kill { run } => {
@@ -67,6 +72,8 @@ impl Daemon {
                 self.children.remove(&mut self.gear.ctx(), &service);
                 self.capture.forget(&service, now, &mut self.gear);
             }
+            Effect::Discard { service } => self.discard(&service),
+            Effect::Sync { ticket } => self.sync(ticket),
             Effect::LogSpec { service, spec } => self.capture.spec(&service, &spec, now, &mut self.gear),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.conns.notify(conn, stream, method, &params),
@@ -165,6 +172,23 @@ impl Daemon {
         }
     }
 
+    /// Claims of tasks are to be on disk.
+    fn sync(&mut self, ticket: u64) {
+        let token = self.journal.sync_token();
+        if self.journal.durable(token) {
+            return self.inputs.push(Input::Synced { ticket });
+        }
+        self.journal.want(token);
+        self.claims.push_back((token, ticket));
+    }
+
+    fn discard(&mut self, name: &Arc<str>) {
+        let share = self.capture.reader(name);
+        self.gear.bulk("removing the output of a task", move || {
+            Job::Quiet(share.names().remove_all().map_err(|e| format!("cannot remove the output of a task: {e}")))
+        });
+    }
+
     fn await_log(&mut self, run: RunId, pattern: &str) {
         let Some(name) = self.services.get(&run) else { return };
         if let Err(e) = self.capture.await_log(run, name, pattern, self.gear.now, &mut self.gear) {
@@ -180,13 +204,17 @@ impl Daemon {
         } else {
             let one = |n: &String| {
                 let name: Arc<str> = Arc::from(n.as_str());
-                let share = self.capture.share(&name);
+                let share = self.capture.reader(&name);
                 (name, share)
             };
             query.names.iter().map(one).collect()
         };
+        // A task that is over while its output is looked up will not be heard of again.
+        let (streams, capture) = (&mut self.streams, &self.capture);
         let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
-        self.streams.open(req, conn, query, logs, &mut outlet);
+        let over = logs.iter().all(|(name, _)| task::of_name(name).is_some() && !capture.has(name));
+        let query = LogQuery { follow: query.follow && !over, ..query };
+        streams.open(req, conn, query, logs, &mut outlet);
     }
 
     fn close_stream(&mut self, req: ReqId, conn: ConnId, id: StreamId) {

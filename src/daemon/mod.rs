@@ -77,6 +77,8 @@ struct Daemon {
     paths: Arc<crate::base::paths::Paths>,
     /// Replies in order of the sync they wait for.
     held: VecDeque<Held>,
+    /// Claims of tasks, by the sync they wait for and their number.
+    claims: VecDeque<(u64, u64)>,
     /// Who asked for the config to be read; it is being read for the first of them.
     loads: VecDeque<Option<ReqId>>,
     /// What the core is told in the next round.
@@ -319,6 +321,9 @@ impl Daemon {
                 for name in report.grown {
                     self.streams.grown(&name, &mut outlet);
                 }
+                for name in report.gone {
+                    self.streams.over(&name, &mut outlet);
+                }
             }
             Job::Copied => self.capture.caught_up(now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
@@ -461,6 +466,9 @@ impl Daemon {
     /// Replies whose records are on disk go out, in order.
     fn release(&mut self) {
         let durable = self.journal.durable_upto();
+        while let Some((_, ticket)) = self.claims.pop_front_if(|(token, _)| *token <= durable) {
+            self.inputs.push(Input::Synced { ticket });
+        }
         while self.held.front().is_some_and(|h| h.token <= durable) {
             if let Some(h) = self.held.pop_front() {
                 self.conns.reply(h.req, &h.result);

@@ -248,7 +248,7 @@ impl OwnLog {
     /// Goes over to a new file and answers its size; if that cannot be, the old one goes on.
     fn rotate(&mut self, size: u64) -> u64 {
         let keep = self.spec.max_files;
-        let freed = if keep <= 1 { remove(&self.names.log(0)) } else { shift(&self.names, keep) };
+        let freed = if keep <= 1 { remove(&self.names.log(0)) } else { shift(&self.names, keep, false) };
         let opened = freed.and_then(|()| {
             let file = logfile::open(&self.names.log(0), Mode::New)?;
             let meta = file.metadata()?;
@@ -258,7 +258,7 @@ impl OwnLog {
             Ok((file, id)) => {
                 self.file = Some(file);
                 self.base += size;
-                self.share.push(id, self.base, keep);
+                self.share.push(id, self.base, (keep, false));
                 0
             }
             Err(e) => {

@@ -95,6 +95,7 @@ impl Daemon {
             streams: logs::Streams::default(),
             admission: conn::Admission::default(),
             held: VecDeque::new(),
+            claims: VecDeque::new(),
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),

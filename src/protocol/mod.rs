@@ -4,6 +4,20 @@ pub mod frame;
 pub mod methods;
 pub mod rpc;
 
+/// Bytes in base64 (RFC 4648, with padding).
+#[must_use]
+pub fn to_base64(bytes: &[u8]) -> String {
+    let mut out = Vec::new();
+    frame::base64::encode(bytes, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// The bytes of base64 with or without its padding; `None` for anything else.
+#[must_use]
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    frame::base64::decode(text)
+}
+
 /// Calls `check` with many damaged forms of each text, the same ones each time.
 #[cfg(test)]
 fn each_mutation(corpus: &[Vec<u8>], rounds: u32, check: fn(&[u8])) {

@@ -27,7 +27,12 @@ impl Core {
         self.take_facts(&mut boot);
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
+        self.configure_tasks(&boot.config);
         self.build_table(&mut boot);
+        let unread = self.restore_tasks(stored.tasks);
+        self.keep_aside(unread, out);
+        self.next_run = self.next_run.max(self.newest_claim() + 1);
+        self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task));
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
@@ -51,7 +56,8 @@ impl Core {
         }
         self.table.connect();
         self.save_meta(out);
-        let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
+        let went_on = self.meet_tasks(&mut boot.table, &mut boot.leftovers, boot.gap, out);
+        let adopted = went_on + self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         if !self.orphans.is_empty() {
             // Should this daemon die before they are gone, the next one has to know them for what they are.
             self.unseen = Some(unseen);
@@ -80,7 +86,10 @@ impl Core {
             let text = format!("the journal's record {} is kept aside unread: {why}", e.key);
             out.effects.push(Effect::Log { level: Level::Error, text });
             // A record of this name may be written anew, so what cannot be read moves to a name of its own.
-            let known = e.key.starts_with("service/") || e.key.starts_with("run/") || !e.key.contains('/');
+            let known = match e.key.split_once('/') {
+                Some((kind, _)) => matches!(kind, "service" | "run" | "task" | "attempt" | "group"),
+                None => true,
+            };
             let key = if known { format!("aside/{}", e.key) } else { e.key.clone() };
             if key != e.key {
                 out.records.push(Entity { key: e.key, json: None });

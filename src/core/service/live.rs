@@ -39,6 +39,7 @@ impl Core {
             service: Arc::clone(&s.name),
             spec: Arc::clone(&s.spec),
             notify: s.spec.ready == Ready::Notify || s.spec.watchdog.is_some(),
+            stdin: None,
         })));
         if let Some(what @ (Await::Log(_) | Await::Fd)) = Await::of(&s.spec) {
             // Its words may come before the answer to the start.

@@ -108,6 +108,7 @@ impl Core {
     fn apply_config(&mut self, mut config: Config, out: &mut Out) -> Report {
         let mut report = Report::default();
         self.config_error = None;
+        self.configure_tasks(&config);
         if self.config != config.daemon {
             self.config = config.daemon;
             out.effects.push(Effect::Daemon { spec: Box::new(self.config.clone()) });

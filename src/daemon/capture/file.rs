@@ -53,7 +53,7 @@ impl LogFile {
         let meta = file.metadata()?;
         if interrupted(names, index.as_ref(), meta.len())? {
             // Nothing is removed here; the next rotation does that.
-            shift(names, u32::MAX)?;
+            shift(names, u32::MAX, false)?;
             let known = index.map_or(0, |i| i.last.position).max(end_of_old(names, 1)?);
             return LogFile::create(names, wall, known.max(at_least));
         }
@@ -225,15 +225,15 @@ impl LogFile {
         self.size == 0 || self.file.read_exact_at(&mut last, self.size - 1).is_err() || last[0] == b'\n'
     }
 
-    /// Goes over to a new file, and keeps `keep` with it. On failure the old one goes on, unless `lost` is set.
+    /// Goes over to a new file, and keeps `keep` with it, the first of all among them with `head`. On failure the old one goes on, unless `lost` is set.
     ///
     /// # Errors
     /// What open(2), rename(2) and write(2) answer.
-    pub fn rotate(&mut self, keep: u32, wall: Wall) -> io::Result<()> {
+    pub fn rotate(&mut self, (keep, head): (u32, bool), wall: Wall) -> io::Result<()> {
         let end = self.position();
         let file = LogFile::fresh(&self.names)?;
         self.index.append(Record { position: end, what: What::End { wall } })?;
-        if let Err(e) = shift(&self.names, keep) {
+        if let Err(e) = shift(&self.names, keep, head) {
             // Of two records at one position the last wins: this is not the end after all.
             self.index.append(Record::output(wall, end))?;
             return Err(e);

@@ -504,7 +504,7 @@ impl Writer {
     pub(super) fn rotate(&mut self, now: Now, out: &mut Outcome) -> bool {
         let keep = self.spec.max_files;
         let Some(log) = &mut self.log else { return true };
-        match log.rotate(keep, now.wall) {
+        match log.rotate((keep, self.spec.keep_head), now.wall) {
             Ok(()) => {
                 self.rotate_again = None;
                 self.aged = None;
@@ -512,7 +512,7 @@ impl Writer {
                     self.zipping = Zipping::Due;
                 }
                 match log.identity() {
-                    Ok(id) => self.share.push(id, log.base(), keep),
+                    Ok(id) => self.share.push(id, log.base(), (keep, self.spec.keep_head)),
                     Err(_) => self.log = None,
                 }
                 true

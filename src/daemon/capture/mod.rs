@@ -36,7 +36,7 @@ use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::CAPTURE_TURN;
 use crate::base::time::{Mono, Now};
 use crate::config::spec::{Level, LogSpec, ServiceSpec, Streams};
-use crate::core::Input;
+use crate::core::{Input, task};
 use crate::sys::pipe;
 use core::time::Duration;
 use desk::{Desk, Words};
@@ -112,6 +112,8 @@ pub struct Report {
     pub inputs: Vec<Input>,
     /// Services whose log has grown.
     pub grown: Vec<Arc<str>>,
+    /// Tasks whose output is complete.
+    pub gone: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -146,6 +148,8 @@ enum Place {
 /// The capture of all services.
 pub struct Capture {
     folder: PathBuf,
+    /// Where the output of tasks goes.
+    tasks: PathBuf,
     words: Arc<dyn Words>,
     desk: Option<Arc<Mutex<Desk>>>,
     services: BTreeMap<Arc<str>, Service>,
@@ -170,11 +174,13 @@ impl core::fmt::Debug for Capture {
 }
 
 impl Capture {
-    /// A capture into `NAME.log` in this folder. `copied`: the service whose output hob also writes to its own stdout.
+    /// A capture into `NAME.log` in this folder, and of tasks into `ID.log` in the folder `tasks` beside it. `copied`: the service whose output hob also writes to its own stdout.
     #[must_use]
     pub fn new(folder: PathBuf, words: Arc<dyn Words>, copied: Option<Arc<str>>) -> Capture {
+        let tasks = folder.with_file_name("tasks");
         Capture {
             folder,
+            tasks,
             words,
             desk: None,
             services: BTreeMap::new(),
@@ -290,9 +296,34 @@ impl Capture {
 
     /// What readers of a service's log need, whether it has run or not.
     pub fn share(&mut self, name: &Arc<str>) -> Arc<Share> {
-        let folder = &self.folder;
-        let new = || Arc::new(Share::new(Names::new(folder.join(format!("{name}.log")))));
-        Arc::clone(self.shares.entry(Arc::clone(name)).or_insert_with(new))
+        if let Some(share) = self.shares.get(name) {
+            return Arc::clone(share);
+        }
+        let share = self.new_share(name);
+        self.shares.insert(Arc::clone(name), Arc::clone(&share));
+        share
+    }
+
+    /// The same for a reader. There may be very many tasks, so those that do not write are not remembered.
+    pub fn reader(&mut self, name: &Arc<str>) -> Arc<Share> {
+        match task::of_name(name) {
+            Some(_) if !self.shares.contains_key(name) => self.new_share(name),
+            Some(_) | None => self.share(name),
+        }
+    }
+
+    fn new_share(&self, name: &str) -> Arc<Share> {
+        let path = match task::of_name(name) {
+            Some(id) => self.tasks.join(format!("{id}.log")),
+            None => self.folder.join(format!("{name}.log")),
+        };
+        Arc::new(Share::new(Names::new(path)))
+    }
+
+    /// Whether it has a pipe.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.services.contains_key(name)
     }
 
     /// The pipes that a run of this service writes to, for its standard output and its standard error: made with its
@@ -466,6 +497,9 @@ impl Capture {
                 report.grown.push(Arc::clone(&name));
             }
             self.after(&name, &outcome, now, host);
+            if task::of_name(&name).is_some() && !self.has(&name) {
+                report.gone.push(Arc::clone(&name));
+            }
             if let Some(zip) = outcome.zip {
                 pack(Arc::clone(&name), zip, host);
             }

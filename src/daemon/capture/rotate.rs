@@ -70,6 +70,19 @@ impl Names {
         with(&self.current, ".new")
     }
 
+    /// Removes every file of the log.
+    ///
+    /// # Errors
+    /// What unlink(2) answers, other than that a file is missing.
+    pub fn remove_all(&self) -> io::Result<()> {
+        let mut number = 0;
+        while self.present(number).is_some() || exists(&self.index(number)) || number < 3 {
+            drop_number(self, number)?;
+            number += 1;
+        }
+        [self.copy(), self.fresh()].iter().try_for_each(|path| remove(path))
+    }
+
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         self.current.parent()
@@ -87,11 +100,12 @@ fn exists(path: &Path) -> bool {
 }
 
 /// Makes the names of the current file and index free, keeping `keep` files with the new one counted. With one file to
-/// keep they stay, to be replaced. Doing it again after any number of its steps completes it.
+/// keep they stay, to be replaced. With `head` the first file of the log stays at the last place, and the one after it
+/// goes instead. Doing it again after any number of its steps completes it.
 ///
 /// # Errors
 /// What rename(2) and unlink(2) answer; files are never lost by that.
-pub fn shift(names: &Names, keep: u32) -> io::Result<()> {
+pub fn shift(names: &Names, keep: u32, head: bool) -> io::Result<()> {
     let oldest = keep.max(1) - 1;
     for k in oldest + 1..oldest.saturating_add(BEYOND) {
         if names.present(k).is_none() && !exists(&names.index(k)) {
@@ -102,6 +116,8 @@ pub fn shift(names: &Names, keep: u32) -> io::Result<()> {
     if oldest == 0 {
         return Ok(());
     }
+    let head = head && oldest > 1 && names.present(oldest).is_some();
+    let oldest = oldest - u32::from(head);
     let hole = (1..=oldest).find(|k| names.present(*k).is_none());
     if hole.is_none() {
         drop_number(names, oldest)?;

@@ -78,5 +78,5 @@ fn rotate_unused(names: &super::rotate::Names, keep: u32, now: Now) -> Result<bo
     if log.size() == 0 {
         return Ok(false);
     }
-    log.rotate(keep, now.wall).map(|()| true).map_err(|e| e.to_string())
+    log.rotate((keep, false), now.wall).map(|()| true).map_err(|e| e.to_string())
 }

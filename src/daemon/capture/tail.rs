@@ -163,11 +163,15 @@ impl Share {
         self.change(|s| s.iter_mut().for_each(|s| s.end = end));
     }
 
-    /// The writer went over to a new file.
-    pub fn push(&self, id: FileId, base: u64, keep: u32) {
+    /// The writer went over to a new file; so many are kept, the first of all among them with `head`.
+    pub fn push(&self, id: FileId, base: u64, (keep, head): (u32, bool)) {
         self.change(|s| {
             for spans in s.iter_mut() {
                 spans.files.insert(0, Span { id, base });
+                let last = spans.files.len() - 1;
+                if head && keep > 2 && u64::from(keep) <= last as u64 {
+                    spans.files.swap(last - 1, last);
+                }
                 spans.files.truncate(usize::try_from(keep.max(1)).unwrap_or(usize::MAX));
                 spans.end = base;
             }

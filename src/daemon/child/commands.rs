@@ -231,7 +231,7 @@ impl Children {
         let group_name: Arc<str> = format!("{service}/.{}", purpose.word()).into();
         let group = self.services.get(&service).and_then(|s| s.beside.get(&group_name)).cloned();
         let spec = Arc::new(self.beside(of, spec, argv));
-        let start = Start { run: id, service, spec, notify: false };
+        let start = Start { run: id, service, spec, notify: false, stdin: None };
         self.todo.push(Todo::Spawn(Box::new(SpawnJob {
             setup: Arc::clone(&self.setup),
             start,

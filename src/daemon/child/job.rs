@@ -4,17 +4,22 @@
 use super::notify;
 use super::plan::{self, Ask, Setup};
 use crate::base::ids::RunId;
-use crate::core::{Start, StartError, Survivor, Usage};
+use crate::core::{Start, StartError, Stdin, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
+use crate::sys::memfile;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{self, Group, Groups, Member, Sweep};
 use crate::sys::wait;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+/// The descriptor of a file with a prompt.
+const PROMPT_FD: i32 = 3;
 
 /// One start, for the spawn lane.
 #[derive(Debug)]
@@ -76,7 +81,11 @@ impl SpawnJob {
             })?;
         }
         let [out, err] = &self.output;
-        plan.fds = vec![(self.null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
+        let input = self.input(&mut plan)?;
+        let stdin = input.as_ref().filter(|(_, number)| *number == 0);
+        let stdin = stdin.map_or(self.null.as_raw_fd(), |(file, _)| file.as_raw_fd());
+        plan.fds = vec![(stdin, 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
+        plan.fds.extend(input.iter().filter(|(_, n)| *n != 0).map(|(file, n)| (file.as_raw_fd(), *n)));
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
         let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());
@@ -99,6 +108,29 @@ impl SpawnJob {
             }
             result => self.told(result, &plan, Some(group)),
         }
+    }
+
+    /// What a task reads, in a file of its own, and the number it has there. The path of a prompt's file becomes the last
+    /// argument.
+    fn input(&self, plan: &mut Plan) -> Result<Option<(std::fs::File, i32)>, StartError> {
+        let (bytes, number) = match &self.start.stdin {
+            None => return Ok(None),
+            Some(Stdin::Bytes(bytes)) => (bytes, 0),
+            Some(Stdin::PromptFile(bytes)) => (bytes, PROMPT_FD),
+        };
+        let made = memfile::create().and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.rewind()?;
+            Ok(file)
+        });
+        let file = made.map_err(|e| StartError {
+            message: format!("cannot keep the input of {}: {}", self.start.service, plan::reason(&e)),
+            transient: true,
+        })?;
+        if number == PROMPT_FD {
+            plan.argv.push(c"/dev/fd/3".to_owned());
+        }
+        Ok(Some((file, number)))
     }
 
     fn clone(&self, plan: &Plan) -> Result<Child, SpawnError> {

@@ -4,7 +4,7 @@
 use super::envfile;
 use crate::base::ids::RunId;
 use crate::config::{IoClass, IoNice, ServiceSpec};
-use crate::core::StartError;
+use crate::core::{StartError, task};
 use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
 use crate::sys::{rlimit, spawn, tree, user};
@@ -164,7 +164,19 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
     env.extend(ask.spec.env.iter().map(|(k, v)| (k.into(), v.into())));
     env.insert("HOB_SOCKET".into(), setup.socket.clone().into_os_string());
     env.insert("HOB_RUN".into(), tree::run_variable(setup.home, ask.run).into());
-    env.insert("HOB_SERVICE".into(), ask.service.into());
+    for (name, source) in &ask.spec.env_from {
+        let found = setup.env.iter().find(|(k, _)| k.as_bytes() == source.as_bytes());
+        let Some((_, value)) = found else {
+            return refuse(format!(
+                "the variable {source}, which `{name}_env` names, is not set where hob was started; set it there"
+            ));
+        };
+        env.insert(name.into(), value.clone());
+    }
+    match task::of_name(ask.service) {
+        Some(id) => env.insert("HOB_TASK_ID".into(), id.to_string().into()),
+        None => env.insert("HOB_SERVICE".into(), ask.service.into()),
+    };
     if let Some(watchdog) = ask.spec.watchdog {
         env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
         env.remove(OsString::from("WATCHDOG_PID").as_os_str());

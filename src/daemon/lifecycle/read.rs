@@ -59,6 +59,7 @@ impl Reading<'_> {
         for report in ring.reports {
             gear.log(Level::Warn, report);
         }
+        boot.gap = loaded.gap;
         boot.events = ring.events;
         (loaded.journal, ring.log)
     }

@@ -25,6 +25,8 @@ const READS_MAX: usize = 4;
 const LINES_ALL: usize = u32::MAX as usize;
 /// Ids of log streams begin here; those of event subscriptions are below.
 const FIRST_ID: u32 = 0x8000_0000;
+/// The end of a log that is complete, wherever that is.
+const COMPLETE: u64 = u64::MAX - 1;
 /// The name under which the daemon's own log is streamed.
 pub const OWN: &str = "hob";
 
@@ -120,6 +122,8 @@ pub struct Streams {
     followers: BTreeMap<Arc<str>, BTreeSet<StreamId>>,
     /// Requests whose beginning is being looked up.
     opening: BTreeMap<ReqId, ConnId>,
+    /// Logs that became complete while any was being looked up.
+    complete: BTreeSet<Arc<str>>,
     queue: VecDeque<StreamId>,
     reading: usize,
     next: u32,
@@ -131,6 +135,7 @@ impl Default for Streams {
             streams: BTreeMap::new(),
             followers: BTreeMap::new(),
             opening: BTreeMap::new(),
+            complete: BTreeSet::new(),
             queue: VecDeque::new(),
             reading: 0,
             next: FIRST_ID,
@@ -165,6 +170,9 @@ impl Streams {
                         .and_then(|found| self.begin(conn, &query, found, sink));
                     sink.reply(req, &result);
                 }
+                if self.opening.is_empty() {
+                    self.complete.clear();
+                }
             }
             Done::Part { id, cursor, part } => {
                 self.reading -= 1;
@@ -195,7 +203,11 @@ impl Streams {
             }
             self.next = self.next.checked_add(1).unwrap_or(FIRST_ID);
             shown.push(json!({"id": id, "name": &*name, "position": position, "end": end}));
-            let until = if query.follow { u64::MAX } else { end };
+            let until = match query.follow {
+                true if self.complete.contains(&name) => COMPLETE,
+                true => u64::MAX,
+                false => end,
+            };
             let stream = query.stream.map(|s| if s == query::Stream::Out { 1 } else { 2 });
             let view = View { marks: query.marks, stream, ..View::default() };
             if query.follow {
@@ -281,6 +293,19 @@ impl Streams {
             };
         }
         self.pump(sink);
+    }
+
+    /// A log will not grow any more: those that follow it end when they have it all.
+    pub fn over(&mut self, name: &Arc<str>, sink: &mut impl Sink) {
+        if !self.opening.is_empty() {
+            self.complete.insert(Arc::clone(name));
+        }
+        for id in self.followers.get(name).into_iter().flatten() {
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.until = COMPLETE;
+            }
+        }
+        self.grown(name, sink);
     }
 
     /// A client has read all that was sent.

@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Appends `bytes` in base64.
-pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+pub(in crate::protocol) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     out.reserve(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let byte = |i: usize| u32::from(group.get(i).copied().unwrap_or(0));
@@ -15,19 +15,19 @@ pub(super) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-#[cfg(test)]
-pub(super) fn decode(text: &str) -> Vec<u8> {
-    let (mut bits, mut have, mut out) = (0_u32, 0, Vec::new());
-    for b in text.bytes().filter(|b| *b != b'=') {
-        let six = ALPHABET.iter().position(|a| *a == b).unwrap();
-        bits = bits << 6 | u32::try_from(six).unwrap();
+/// Reads base64 with or without its padding; `None` for anything else.
+pub(in crate::protocol) fn decode(text: &str) -> Option<Vec<u8>> {
+    let (mut bits, mut have, mut out) = (0_u32, 0, Vec::with_capacity(text.len() / 4 * 3));
+    for b in text.trim_end_matches('=').bytes() {
+        let six = ALPHABET.iter().position(|a| *a == b)?;
+        bits = bits << 6 | u32::try_from(six).ok()?;
         have += 6;
         if have >= 8 {
             have -= 8;
-            out.push(u8::try_from(bits >> have & 255).unwrap());
+            out.push(u8::try_from(bits >> have & 255).ok()?);
         }
     }
-    out
+    Some(out)
 }
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
             let mut out = Vec::new();
             encode(plain.as_bytes(), &mut out);
             assert_eq!(out, coded.as_bytes());
-            assert_eq!(decode(coded), plain.as_bytes());
+            assert_eq!(decode(coded).unwrap(), plain.as_bytes());
         }
     }
 
@@ -57,6 +57,7 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         let mut out = Vec::new();
         encode(&all, &mut out);
-        assert_eq!(decode(core::str::from_utf8(&out).unwrap()), all);
+        assert_eq!(decode(core::str::from_utf8(&out).unwrap()).unwrap(), all);
+        assert_eq!(decode("a b"), None);
     }
 }

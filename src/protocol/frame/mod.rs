@@ -8,7 +8,7 @@
 //! - `C`, `c`: [`Framing::Headers`], `Content-Length` headers as language servers use them;
 //! - `{`, `[` or white space: [`Framing::Lines`], one JSON text a line.
 
-mod base64;
+pub(in crate::protocol) mod base64;
 mod encode;
 #[cfg(test)]
 mod tests;

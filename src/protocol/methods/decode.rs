@@ -1,7 +1,7 @@
 //! Method and params to a request, with hints for what is misspelt. Pure.
 
 use super::params::missing;
-use super::{METHODS, Method, Params, Request};
+use super::{Kind, METHODS, Method, Params, Request};
 use crate::base::access::Access;
 use crate::base::limits::REQUEST_KEY_MAX;
 use crate::base::near::nearest;
@@ -32,14 +32,7 @@ pub struct Call {
 /// `MethodNotFound` and `InvalidParams`, with a hint.
 pub fn decode(name: &str, params: Option<&RawValue>, signals: &'static Signals) -> Result<Call, RpcError> {
     let method = find(name).ok_or_else(|| unknown_method(name))?;
-    let mut reader = Reader { method, given: Vec::new(), key: None, problem: None };
-    if let Some(params) = params {
-        reader.read(params)?;
-    }
-    let present = |i: usize| reader.given.get(i).is_some_and(Option::is_some);
-    if let Some((_, param)) = method.params.iter().enumerate().find(|(i, p)| p.required && !present(*i)) {
-        return Err(missing(method, param.name));
-    }
+    let reader = Reader::all(method, params)?;
     let key = reader.key.filter(|_| method.mutating);
     let params_hash = if key.is_some() { params_hash(method, &reader.given) } else { 0 };
     let request = (method.decode)(&Params { method, signals, given: reader.given })?;
@@ -61,6 +54,15 @@ fn unknown_method(name: &str) -> RpcError {
     RpcError::new(Code::MethodNotFound, format!("no method {shown:?}")).hint(hint)
 }
 
+/// Reads one more set of params for the same method, as an element of a list.
+pub(super) fn read_params<'a>(
+    method: &'static Method,
+    signals: &'static Signals,
+    params: &'a RawValue,
+) -> Result<Params<'a>, RpcError> {
+    Ok(Params { method, signals, given: Reader::all(method, Some(params))?.given })
+}
+
 /// Sorts members or elements by the method's table.
 struct Reader<'a> {
     method: &'static Method,
@@ -71,7 +73,25 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn all(method: &'static Method, params: Option<&'a RawValue>) -> Result<Reader<'a>, RpcError> {
+        let mut reader = Reader { method, given: Vec::new(), key: None, problem: None };
+        if let Some(params) = params {
+            reader.read(params)?;
+        }
+        let present = |i: usize| reader.given.get(i).is_some_and(Option::is_some);
+        match method.params.iter().enumerate().find(|(i, p)| p.required && !present(*i)) {
+            Some((_, param)) => Err(missing(method, param.name)),
+            None => Ok(reader),
+        }
+    }
+
     fn read(&mut self, params: &'a RawValue) -> Result<(), RpcError> {
+        // Params that are a list of tasks are that list, and not its elements by position.
+        let list = self.method.params.first().filter(|p| p.kind == Kind::List);
+        if list.is_some() && params.get().starts_with('[') {
+            self.put(0, params);
+            return Ok(());
+        }
         let read = serde_json::Deserializer::from_str(params.get()).deserialize_any(&mut *self);
         if read.is_err() {
             return Err(RpcError::new(Code::InvalidParams, "params are neither an object nor an array"));

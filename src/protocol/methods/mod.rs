@@ -3,7 +3,10 @@
 mod decode;
 mod discover;
 mod params;
+mod lists;
 mod table;
+pub mod task;
+mod task_table;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +70,24 @@ pub enum Kind {
     Time,
     /// `out` or `err`.
     Stream,
+    /// A whole number.
+    Integer,
+    /// A list of params of the same method.
+    List,
+    /// Words of a command, or one text for the shell.
+    Command,
+    /// An object of texts.
+    Pairs,
+    /// Octal digits in quotes.
+    Umask,
+    /// Bytes, with or without a unit.
+    Size,
+    /// A text, or bytes in base64.
+    Data,
+    /// Numbers of tasks and ranges of them.
+    Ids,
+    /// Tasks that another one follows.
+    After,
 }
 
 /// Methods of notifications that a server sends.
@@ -157,6 +178,8 @@ pub enum Request {
         id: u32,
     },
     RpcDiscover,
+    Task(Box<task::TaskCall>),
+    Group(task::GroupCall),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ impl<'a> Params<'a> {
     }
 
     /// A value by a reader that answers `None` for what it does not take.
-    fn read<T>(&self, name: &str, reader: impl FnOnce(&'a str) -> Option<T>) -> Answer<Option<T>> {
+    pub(super) fn read<T>(&self, name: &str, reader: impl FnOnce(&'a str) -> Option<T>) -> Answer<Option<T>> {
         match self.raw(name) {
             None => Ok(None),
             Some(raw) => reader(raw.get()).map(Some).ok_or_else(|| self.unfit(name, raw.get())),
@@ -181,6 +181,15 @@ impl Kind {
             Kind::Positions => "an object of names and positions",
             Kind::Time => "a time such as \"2026-11-20T18:09:38Z\", or milliseconds since 1970",
             Kind::Stream => "\"out\" or \"err\"",
+            Kind::Integer => "a whole number",
+            Kind::List => "a list of objects",
+            Kind::Command => "a list of words without zero bytes, or one text for the shell",
+            Kind::Pairs => "an object of texts without zero bytes",
+            Kind::Umask => "octal digits in quotes, such as \"022\"",
+            Kind::Size => "a size such as \"64MB\", or a number of bytes",
+            Kind::Data => "a text, or {\"base64\": ...}",
+            Kind::Ids => "a number, a range such as \"12-40\", or a list of these",
+            Kind::After => "numbers of tasks, or objects {\"id\", \"any\"}",
         }
     }
 
@@ -197,6 +206,23 @@ impl Kind {
             Kind::Positions => r#"{"type":"object","additionalProperties":{"type":"integer","minimum":0}}"#,
             Kind::Time => r#"{"oneOf":[{"type":"string","format":"date-time"},{"type":"integer"}]}"#,
             Kind::Stream => r#"{"enum":["out","err"]}"#,
+            Kind::Integer => r#"{"type":"integer"}"#,
+            Kind::List => r#"{"type":"array","items":{"type":"object"}}"#,
+            Kind::Command => {
+                r#"{"oneOf":[{"type":"string"},{"type":"array","items":{"type":"string"},"minItems":1}]}"#
+            }
+            Kind::Pairs => r#"{"type":"object","additionalProperties":{"type":"string"}}"#,
+            Kind::Umask => r#"{"type":"string","pattern":"^[0-7]{1,4}$"}"#,
+            Kind::Size => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":0}]}"#,
+            Kind::Data => {
+                r#"{"oneOf":[{"type":"string"},{"type":"object","properties":{"base64":{"type":"string"}}}]}"#
+            }
+            Kind::Ids => {
+                r#"{"oneOf":[{"type":"integer"},{"type":"string"},{"type":"array","items":{"type":["integer","string"]}}]}"#
+            }
+            Kind::After => {
+                r#"{"oneOf":[{"type":"integer"},{"type":"array","items":{"type":["integer","object"]}}]}"#
+            }
         }
     }
 }

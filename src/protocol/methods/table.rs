@@ -1,5 +1,6 @@
 //! The table itself. Whoever adds a method adds a row here, a variant to `Request`, and an arm to the core's one match.
 
+use super::task_table::TASKS;
 use super::{Change, EventQuery, Kind, LogQuery, Method, Param, Params, Request};
 use crate::base::access::Access;
 use crate::protocol::rpc::{Code, RpcError};
@@ -42,7 +43,25 @@ const CHANGED: &str = r#"{"services": [{"name", "state", "changed", "message"}]}
 const STREAMS: &str = r#"{"streams": [{"id", "name", "position"}]}, then the bytes as stream `id`"#;
 
 /// All methods.
-pub const METHODS: &[Method] = &[
+pub const METHODS: &[Method] = &join::<{ OF_SERVICES.len() + TASKS.len() }>(&[OF_SERVICES, TASKS]);
+
+/// One table of several.
+const fn join<const N: usize>(parts: &[&[Method]]) -> [Method; N] {
+    let mut all = [OF_SERVICES[0]; N];
+    let (mut at, mut part) = (0, 0);
+    while part < parts.len() {
+        let mut row = 0;
+        while row < parts[part].len() {
+            all[at] = parts[part][row];
+            at += 1;
+            row += 1;
+        }
+        part += 1;
+    }
+    all
+}
+
+const OF_SERVICES: &[Method] = &[
     Method {
         name: "ping",
         aliases: &["daemon.ping"],

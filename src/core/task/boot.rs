@@ -1,0 +1,233 @@
+//! Tasks of an earlier daemon: what the journal says, what the run table says, and what follows from both. Pure.
+
+use super::record::{self, ATTEMPT, AttemptRecord, GROUP, GroupRecord, TASK, TaskRecord};
+use super::{Claim, Live, Outcome, Task, TaskStop};
+use crate::base::ids::{RunId, TaskId};
+use crate::base::time::{Mono, Now, Wall};
+use crate::core::record::{Entity, parse};
+use crate::core::run::Ended;
+use crate::core::{Core, Effect, Out, Survivor, TableRun};
+use crate::protocol::methods::task::TaskState;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A claim that has no end on record.
+#[derive(Debug)]
+pub(super) struct Open {
+    id: TaskId,
+    run: RunId,
+    keeper: String,
+    begun: Option<Now>,
+    stop: Option<TaskStop>,
+    paused: bool,
+}
+
+impl Core {
+    /// Reads tasks, attempts and groups. Answers what is not understood, with the reasons.
+    pub(in crate::core) fn restore_tasks(&mut self, entities: Vec<Entity>) -> Vec<(Entity, String)> {
+        let mut aside = Vec::new();
+        let mut attempts: BTreeMap<TaskId, (AttemptRecord, Entity)> = BTreeMap::new();
+        for e in entities {
+            let (kind, name) = e.key.split_once('/').unwrap_or_default();
+            let json = e.json.as_deref().unwrap_or_default();
+            let problem = match (kind, record::id_of(name)) {
+                (TASK, Some(id)) => self.restore_task(id, json),
+                (ATTEMPT, Some(id)) => match parse(json) {
+                    Ok(record) => {
+                        attempts.insert(id, (record, e));
+                        continue;
+                    }
+                    Err(why) => Err(why),
+                },
+                (GROUP, _) => parse::<GroupRecord>(json).map(|r| {
+                    self.tasks.groups.entry(name.into()).or_default().change = r.change;
+                }),
+                _ => Err("its number cannot be read".to_owned()),
+            };
+            if let Err(why) = problem {
+                aside.push((e, why));
+            }
+        }
+        for (id, (record, e)) in attempts {
+            if self.tasks.get(id).is_none() {
+                aside.push((e, "it belongs to no task".to_owned()));
+                continue;
+            }
+            self.restore_attempt(id, record);
+        }
+        aside
+    }
+
+    fn restore_task(&mut self, id: TaskId, json: &str) -> Result<(), String> {
+        let record: TaskRecord<'_> = parse(json)?;
+        let task = record.restore(id, |frame| self.tasks.share(frame)).ok_or("it does not say what to run")?;
+        let group = Arc::clone(&task.frame.group);
+        self.tasks.group_for(&group);
+        self.take_in(task, false);
+        Ok(())
+    }
+
+    fn restore_attempt(&mut self, id: TaskId, record: AttemptRecord) {
+        if let Some(state) = record.state {
+            self.tasks.set_state(id, state);
+        }
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.attempts = record.n;
+        task.fails = record.fails;
+        task.why = record.why;
+        task.outcome = record.outcome;
+        if record.state == Some(TaskState::Queued) && record.not_before != 0 {
+            task.not_before = Wall(record.not_before);
+        }
+        if let (None, Some(run), Some(keeper)) = (record.state, record.run, record.keeper) {
+            let begun = record.begun.map(|(mono, wall)| Now { mono: Mono(mono), wall: Wall(wall) });
+            // The claimed attempt is counted when it begins.
+            task.attempts = record.n.saturating_sub(1);
+            let (stop, paused) = (record.stop, record.paused);
+            self.tasks.open.push(Open { id, run, keeper, begun, stop, paused });
+        }
+    }
+
+    /// The highest run number that a claim names.
+    pub(in crate::core) fn newest_claim(&self) -> u64 {
+        self.tasks.open.iter().map(|c| c.run.0).max().unwrap_or(0)
+    }
+
+    /// Brings claims without an end together with the run table and with what was found running, which are taken out
+    /// of both. Answers how many runs go on. `gap`: records are missing, so what waits may have run already.
+    pub(in crate::core) fn meet_tasks(
+        &mut self,
+        table: &mut Vec<TableRun>,
+        leftovers: &mut Vec<(RunId, Vec<Survivor>)>,
+        gap: bool,
+        out: &mut Out,
+    ) -> u64 {
+        let mut adopted = 0;
+        for open in core::mem::take(&mut self.tasks.open) {
+            let (id, run) = (open.id, open.run);
+            let slot = table.iter().position(|t| t.run == run).map(|at| table.swap_remove(at));
+            let left = leftovers.iter().position(|(r, _)| *r == run).map(|at| leftovers.swap_remove(at).1);
+            let left = left.unwrap_or_default();
+            match slot {
+                Some(slot) if slot.pid.is_some() || slot.exec_error.is_some() => {
+                    adopted += u64::from(slot.ended.is_none());
+                    self.adopt_task(open, slot, out);
+                }
+                Some(_) => {
+                    out.effects.push(Effect::Forget { run });
+                    self.void_claim(id, out);
+                }
+                None if self.never_began(&open) && left.is_empty() => self.void_claim(id, out),
+                None => self.lose(&open, left, out),
+            }
+        }
+        if gap {
+            self.hold_after_gap(out);
+        }
+        for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
+            self.follow_others(id);
+        }
+        for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
+            if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Queued) {
+                self.enqueue(id);
+            }
+        }
+        adopted
+    }
+
+    /// Whether it is certain that the attempt of a claim has not begun. Under the same keeper a start takes a slot
+    /// before anything else. In the same boot nothing that was written is lost. After a boot the disk may lack it.
+    fn never_began(&self, open: &Open) -> bool {
+        let boot = |key: &str| key.split('-').next().map(str::to_owned);
+        let same_boot = boot(&open.keeper) == boot(&self.facts.keeper);
+        open.keeper == self.facts.keeper || (same_boot && open.begun.is_none())
+    }
+
+    /// As if it had never been claimed.
+    fn void_claim(&mut self, id: TaskId, out: &mut Out) {
+        self.save_attempt(id, out);
+    }
+
+    fn lose(&mut self, open: &Open, left: Vec<Survivor>, out: &mut Out) {
+        if !left.is_empty() {
+            self.orphan(open.run, false, left, out);
+        }
+        let now = self.now.wall;
+        let Some(task) = self.tasks.get_mut(open.id) else { return };
+        task.attempts += 1;
+        task.outcome = Some(Box::new(Outcome {
+            end: Ended::Unknown,
+            started: open.begun.map_or(task.submitted, |n| n.wall),
+            ended: now,
+            cpu_ms: 0,
+            memory: 0,
+            output: None,
+            lines: Box::default(),
+        }));
+        let why = match open.begun {
+            Some(_) => "hob and its keeper ended while it ran, and nobody saw how it ended",
+            None => "the machine stopped when it was about to start, and nobody knows whether it did",
+        };
+        task.why = Some(why.into());
+        if task.frame.repeatable {
+            return self.save_attempt(open.id, out);
+        }
+        self.rest(open.id, TaskState::Lost, out);
+    }
+
+    fn adopt_task(&mut self, open: Open, slot: TableRun, out: &mut Out) {
+        let (id, run) = (open.id, open.run);
+        let now = self.now.mono;
+        let begun = open.begun.unwrap_or(self.now);
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.attempts += 1;
+        let timeout = task.timeout;
+        let mut live = Live::new(run, begun);
+        live.pid = slot.pid.filter(|_| slot.exec_error.is_none());
+        live.stop.clone_from(&open.stop);
+        live.paused = open.paused && slot.ended.is_none();
+        live.heard = slot.ended.is_none();
+        let until = begun.mono + timeout;
+        live.timeout_at = (!timeout.is_zero() && live.pid.is_some()).then_some(until);
+        if live.paused {
+            live.left = live.timeout_at.map(|at| at.since(now));
+        }
+        let state = if live.paused { TaskState::Paused } else { TaskState::Running };
+        task.claim = Claim::None;
+        task.live = Some(Box::new(live));
+        let (name, weight) = (Arc::clone(&task.frame.group), task.weight);
+        self.tasks.set_state(id, state);
+        self.tasks.runs.insert(run, id);
+        let group = self.tasks.group_for(&name);
+        group.running += 1;
+        group.weight += u64::from(weight);
+        if let Some(error) = slot.exec_error {
+            return self.task_started(id, run, Err(error), out);
+        }
+        match slot.ended {
+            Some((end, usage)) => self.task_exited(id, run, end, usage, out),
+            None if open.stop.is_some() => {
+                if let Some(live) = self.tasks.get_mut(id).and_then(|t| t.live.as_mut()) {
+                    live.sequence.ask(run, super::TERMS, now, out);
+                }
+            }
+            None => {}
+        }
+        self.plan_task(id);
+    }
+
+    /// Something that was accepted may be missing, the start of a task among it: nothing that waits is started before a
+    /// person has seen that, unless it may run twice.
+    fn hold_after_gap(&mut self, out: &mut Out) {
+        let risky = |t: &&Task| t.state == TaskState::Queued && !t.frame.repeatable;
+        let ids: Vec<TaskId> = self.tasks.after(TaskId(0)).filter(risky).map(|t| t.id).collect();
+        for id in ids {
+            self.tasks.set_state(id, TaskState::Held);
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.why = Some("records of the journal are missing, so it may have run already".into());
+                out.records.push(record::task(task));
+            }
+            self.emit_task("task.held", id, "\"why\":\"a gap in the journal\"", out);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! What clients ask of tasks that exist. Pure.
+
+use super::{Task, TaskStop, name_of, record};
+use crate::base::ids::TaskId;
+use crate::base::json::Obj;
+use crate::base::limits::TASK_PAGE_MAX;
+use crate::core::due::Due;
+use crate::core::request::Asked;
+use crate::core::run::Client;
+use crate::core::{Core, Effect, Out};
+use crate::protocol::methods::LogQuery;
+use crate::protocol::methods::task::{Selection, TaskCall, TaskQuery, TaskState};
+use crate::protocol::rpc::{Code, RpcError};
+use core::time::Duration;
+
+/// What a change did to one task; the reason where it did nothing.
+type Changed = Result<(), String>;
+
+pub(super) fn unknown(id: TaskId) -> RpcError {
+    RpcError::new(Code::NotFound, format!("there is no task {id}")).hint("`hob task list` shows those that there are")
+}
+
+/// Whether a call changes something.
+pub(in crate::core) fn changes(call: &TaskCall) -> bool {
+    match call {
+        TaskCall::Submit { .. }
+        | TaskCall::Cancel { .. }
+        | TaskCall::Retry { .. }
+        | TaskCall::Hold { .. }
+        | TaskCall::Release { .. }
+        | TaskCall::Pause { .. }
+        | TaskCall::Resume { .. }
+        | TaskCall::Edit { .. }
+        | TaskCall::Prioritize { .. }
+        | TaskCall::Clean { .. }
+        | TaskCall::Remove { .. } => true,
+        TaskCall::Get { .. }
+        | TaskCall::List(_)
+        | TaskCall::Stats
+        | TaskCall::Wait { .. }
+        | TaskCall::Output { .. } => false,
+    }
+}
+
+impl Selection {
+    fn takes(&self, t: &Task) -> bool {
+        let label = |(name, value): &(String, Option<String>)| {
+            let of = t.frame.labels.iter().find(|(n, _)| n == name);
+            of.is_some_and(|(_, v)| value.as_ref().is_none_or(|wanted| wanted == v))
+        };
+        self.group.as_deref().is_none_or(|g| g == &*t.frame.group)
+            && (self.states.is_empty() || self.states.contains(&t.state))
+            && self.label.as_ref().is_none_or(label)
+            && self.owner.is_none_or(|uid| uid == t.frame.owner)
+            && (self.ids.is_empty() || self.ids.iter().any(|(first, last)| (*first..=*last).contains(&t.id)))
+    }
+}
+
+impl Core {
+    pub(in crate::core) fn task_call(&mut self, asked: &Asked, call: TaskCall, out: &mut Out) {
+        let req = asked.req;
+        let client = asked.client();
+        match call {
+            TaskCall::Submit { specs, many } => self.submit(asked, specs, many, out),
+            TaskCall::Get { id } => {
+                let answer = self.task_json(id);
+                self.reply(req, answer, false, out);
+            }
+            TaskCall::List(query) => {
+                let answer = self.task_page(&query);
+                self.reply(req, Ok(answer), false, out);
+            }
+            TaskCall::Stats => self.reply(req, Ok(self.task_stats()), false, out),
+            TaskCall::Cancel { which, force } => {
+                self.each(asked, &which, |core, id, out| core.cancel(id, client, force, out), out);
+            }
+            TaskCall::Retry { which } => self.each(asked, &which, |core, id, out| core.retry(id, out), out),
+            TaskCall::Hold { which } => self.each(asked, &which, |core, id, out| core.hold(id, true, out), out),
+            TaskCall::Release { which } => self.each(asked, &which, |core, id, out| core.hold(id, false, out), out),
+            TaskCall::Pause { which } => self.each(asked, &which, |core, id, out| core.pause(id, true, out), out),
+            TaskCall::Resume { which } => self.each(asked, &which, |core, id, out| core.pause(id, false, out), out),
+            TaskCall::Edit { id, edit } => {
+                let answer = self.edit_task(id, *edit, out);
+                self.reply(req, answer, true, out);
+            }
+            TaskCall::Prioritize { which, priority } => {
+                self.each(asked, &which, |core, id, out| core.prioritize(id, priority, out), out);
+            }
+            TaskCall::Wait { which, timeout } => self.wait_for_tasks(asked, &which, timeout, out),
+            TaskCall::Output { id, lines, follow, from } => self.output_of(asked, id, (lines, follow, from), out),
+            TaskCall::Clean { which, age } => self.clean(asked, &which, age, out),
+            TaskCall::Remove { which } => self.each(asked, &which, |core, id, out| core.remove_task(id, out), out),
+        }
+    }
+
+    /// The tasks of a selection, in the order of their ids; each id that was named alone must exist.
+    pub(super) fn select(&self, which: &Selection) -> Result<Vec<TaskId>, RpcError> {
+        let alone = which.ids.iter().filter(|(first, last)| first == last).map(|(id, _)| *id);
+        if let Some(id) = alone.into_iter().find(|id| self.tasks.get(*id).is_none()) {
+            return Err(unknown(id));
+        }
+        let ranges = if which.ids.is_empty() { vec![(TaskId(1), TaskId(u64::MAX))] } else { which.ids.clone() };
+        let of = |(first, last): (TaskId, TaskId)| self.tasks.all.range(first..=last).map(|(_, t)| &**t);
+        let mut ids: Vec<TaskId> =
+            ranges.into_iter().flat_map(of).filter(|t| which.takes(t)).map(|t| t.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Does something to each task of a selection, and answers what came of it.
+    fn each(
+        &mut self,
+        asked: &Asked,
+        which: &Selection,
+        mut change: impl FnMut(&mut Core, TaskId, &mut Out) -> Changed,
+        out: &mut Out,
+    ) {
+        let ids = match self.select(which) {
+            Ok(ids) => ids,
+            Err(e) => return self.reply(asked.req, Err(e), false, out),
+        };
+        let mut rows = String::new();
+        for id in &ids {
+            let done = change(self, *id, out);
+            let mut o = Obj::new();
+            o.u64("id", id.0);
+            match self.tasks.get(*id) {
+                Some(task) => o.str("state", task.state.name()),
+                None => o.str("state", "removed"),
+            };
+            o.bool("changed", done.is_ok()).opt_str("message", done.err().as_deref());
+            if !rows.is_empty() {
+                rows.push(',');
+            }
+            rows.push_str(&o.finish());
+        }
+        self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), true, out);
+    }
+
+    fn cancel(&mut self, id: TaskId, client: Client, force: bool, out: &mut Out) -> Changed {
+        let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
+        match task.state {
+            TaskState::Held | TaskState::Queued => {
+                task.why = Some(format!("by uid {} (pid {})", client.uid, client.pid).into());
+                self.unqueue(id);
+                self.rest(id, TaskState::Cancelled, out);
+                Ok(())
+            }
+            TaskState::Running | TaskState::Paused => {
+                let first = self.stop_task(id, TaskStop::Client(client), force, out);
+                if first || force { Ok(()) } else { Err("it is being cancelled already".to_owned()) }
+            }
+            state @ (TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::TimedOut
+            | TaskState::Lost) => Err(format!("it is over: {state}")),
+        }
+    }
+
+    fn retry(&mut self, id: TaskId, out: &mut Out) -> Changed {
+        let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
+        if !task.state.is_over() {
+            return Err(format!("it is {}", task.state));
+        }
+        task.fails = 0;
+        task.why = None;
+        task.not_before = crate::base::time::Wall(0);
+        self.tasks.set_state(id, TaskState::Queued);
+        self.save_attempt(id, out);
+        self.follow_others(id);
+        self.emit_task("task.queued", id, "", out);
+        self.enqueue(id);
+        Ok(())
+    }
+
+    fn hold(&mut self, id: TaskId, hold: bool, out: &mut Out) -> Changed {
+        let (from, to) = match hold {
+            true => (TaskState::Queued, TaskState::Held),
+            false => (TaskState::Held, TaskState::Queued),
+        };
+        let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
+        if task.state != from || task.live.is_some() {
+            return Err(format!("it is {}", task.state));
+        }
+        self.unqueue(id);
+        self.tasks.set_state(id, to);
+        if let Some(task) = self.tasks.get(id) {
+            out.records.push(record::task(task));
+        }
+        self.save_attempt(id, out);
+        self.emit_task(if hold { "task.held" } else { "task.released" }, id, "", out);
+        self.enqueue(id);
+        Ok(())
+    }
+
+    fn pause(&mut self, id: TaskId, pause: bool, out: &mut Out) -> Changed {
+        if self.pause_task(id, pause, out) {
+            return Ok(());
+        }
+        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it is {}", t.state)))
+    }
+
+    fn prioritize(&mut self, id: TaskId, priority: i32, out: &mut Out) -> Changed {
+        let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
+        if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
+            return Err(format!("it is {}", task.state));
+        }
+        let claimed = self.unqueue(id);
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.priority = priority;
+            out.records.push(record::task(task));
+        }
+        if claimed {
+            self.save_attempt(id, out);
+        }
+        self.enqueue(id);
+        Ok(())
+    }
+
+    fn remove_task(&mut self, id: TaskId, out: &mut Out) -> Changed {
+        let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
+        if task.live.is_some() {
+            return Err(format!("it is {}; cancel it first", task.state));
+        }
+        if let Some(of) = self.tasks.followers.get(&id)
+            && let Some(follower) = of.first()
+        {
+            return Err(format!("task {follower} follows it"));
+        }
+        if !task.state.is_over() {
+            self.unqueue(id);
+        }
+        self.drop_task(id, out);
+        Ok(())
+    }
+
+    /// Removes what is known of a task, and its output.
+    fn drop_task(&mut self, id: TaskId, out: &mut Out) {
+        let Some(task) = self.tasks.all.remove(&id) else { return };
+        self.tasks.counts[task.state as usize] -= 1;
+        self.forget_keys(&task);
+        self.deadlines.set(Due::Task(id), None);
+        for a in &task.after {
+            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
+                of.remove(&id);
+                if of.is_empty() {
+                    self.tasks.followers.remove(&a.id);
+                }
+            }
+        }
+        out.records.push(record::task_gone(id));
+        if record::has_attempt(&task) {
+            out.records.push(record::attempt_gone(id));
+        }
+        // The newest number is not given again, whatever is removed.
+        if id.0 + 1 == self.tasks.next {
+            self.save_meta(out);
+        }
+        if task.attempts > 0 {
+            out.effects.push(Effect::Discard { service: name_of(id) });
+        }
+        self.tasks.ended.push(id);
+    }
+
+    fn clean(&mut self, asked: &Asked, which: &Selection, age: Duration, out: &mut Out) {
+        let now = self.now.wall;
+        let old = |t: &Task| {
+            let ended = t.outcome.as_ref().map_or(t.submitted, |o| o.ended);
+            t.state.is_over() && now.since(ended) >= age && !self.tasks.followers.contains_key(&t.id)
+        };
+        let ids = match self.select(which) {
+            Ok(ids) => ids.into_iter().filter(|id| self.tasks.get(*id).is_some_and(old)).collect::<Vec<_>>(),
+            Err(e) => return self.reply(asked.req, Err(e), false, out),
+        };
+        for id in &ids {
+            self.drop_task(*id, out);
+        }
+        self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), true, out);
+    }
+
+    fn output_of(&mut self, asked: &Asked, id: TaskId, how: (usize, bool, Option<u64>), out: &mut Out) {
+        let (lines, follow, from) = how;
+        let Some(task) = self.tasks.get(id) else {
+            return self.reply(asked.req, Err(unknown(id)), false, out);
+        };
+        let name = name_of(id).to_string();
+        let query = LogQuery {
+            from: from.map(|at| (name.clone(), at)).into_iter().collect(),
+            names: vec![name],
+            lines,
+            // What is over writes nothing more.
+            follow: follow && !task.state.is_over(),
+            since: None,
+            until: None,
+            stream: None,
+            marks: false,
+        };
+        out.effects.push(Effect::Logs { req: asked.req, conn: asked.conn, query });
+    }
+
+    fn task_page(&self, query: &TaskQuery) -> String {
+        let limit = query.limit.clamp(1, TASK_PAGE_MAX);
+        let all = self.tasks.after(query.after).filter(|t| query.selection.takes(t));
+        let (mut page, more): (Vec<&Task>, bool) = if query.last {
+            let page: Vec<&Task> = all.rev().take(limit).collect();
+            (page.into_iter().rev().collect(), false)
+        } else {
+            let page: Vec<&Task> = all.take(limit + 1).collect();
+            let more = page.len() > limit;
+            (page, more)
+        };
+        page.truncate(limit);
+        let rows: Vec<String> = page.iter().map(|t| self.task_row(t).finish()).collect();
+        let next = page.last().filter(|_| more).map_or("null".to_owned(), |t| t.id.to_string());
+        format!("{{\"tasks\":[{}],\"next\":{next}}}", rows.join(","))
+    }
+
+    pub(in crate::core) fn task_stats(&self) -> String {
+        let mut o = Obj::new();
+        o.u64("total", u64::try_from(self.tasks.len()).unwrap_or(u64::MAX));
+        for state in TaskState::ALL {
+            o.u64(state.name(), self.tasks.count(state));
+        }
+        o.finish()
+    }
+}

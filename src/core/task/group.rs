@@ -1,0 +1,253 @@
+//! Groups of tasks: how many of them run at once, what waits in them, and who says so. Pure.
+
+use super::{Rank, Tasks};
+use crate::base::ids::TaskId;
+use crate::base::json::Obj;
+use crate::base::limits::{CLAIMS_AHEAD_MAX, GROUPS_MAX, NAME_MAX};
+use crate::base::near::nearest;
+use crate::config::{Config, GroupSpec};
+use crate::core::request::Asked;
+use crate::core::{Core, Effect, Out};
+use crate::protocol::methods::task::{GroupCall, TaskState};
+use crate::protocol::rpc::{Code, RpcError};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The group of tasks that name none, and that of agents; both are always there.
+pub const DEFAULT: &str = "default";
+pub const AGENTS: &str = "agents";
+
+/// What a person has changed; the rest is as the config says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_limit: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+}
+
+#[derive(Debug, Default)]
+pub struct Group {
+    /// What the config says, if it knows the group.
+    pub spec: Option<GroupSpec>,
+    pub change: Change,
+    /// Tasks that could be claimed now.
+    pub(super) ready: BTreeSet<Rank>,
+    /// Tasks that are claimed and wait for the disk or for a slot.
+    pub(super) claimed: BTreeSet<Rank>,
+    pub(super) running: u32,
+    pub(super) weight: u64,
+}
+
+impl Group {
+    #[must_use]
+    pub fn parallel(&self) -> u32 {
+        self.change.parallel.unwrap_or_else(|| self.spec.unwrap_or_default().parallel)
+    }
+
+    /// Zero: no limit.
+    #[must_use]
+    pub fn weight_limit(&self) -> u32 {
+        self.change.weight_limit.unwrap_or_else(|| self.spec.unwrap_or_default().weight_limit)
+    }
+
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.change.paused.unwrap_or_else(|| self.spec.unwrap_or_default().paused)
+    }
+
+    /// Whether one more task of this weight may start. One that is heavier than the limit runs alone.
+    pub(super) fn has_room(&self, weight: u32) -> bool {
+        let limit = u64::from(self.weight_limit());
+        let light = limit == 0 || self.running == 0 || self.weight + u64::from(weight) <= limit;
+        self.running < self.parallel() && light
+    }
+
+    /// How many tasks may be claimed beyond those that run.
+    pub(super) fn ahead(&self) -> usize {
+        usize::try_from(self.parallel()).unwrap_or(usize::MAX).clamp(2, CLAIMS_AHEAD_MAX)
+    }
+}
+
+/// Why a text cannot be the name of a group.
+fn name_error(name: &str) -> Option<String> {
+    let odd = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.:".contains(*c));
+    match odd {
+        Some(c) => Some(format!("a group's name has letters, digits and any of -_.: but not {c:?}")),
+        None if name.is_empty() || name.len() > NAME_MAX => Some(format!("a group's name has 1 to {NAME_MAX} letters")),
+        None => None,
+    }
+}
+
+impl Tasks {
+    /// The groups of a config that was loaded; those that it does not name any more stay while anything needs them.
+    pub(in crate::core) fn configure(&mut self, config: &Config) {
+        for (name, group) in &mut self.groups {
+            group.spec = config.groups.get(&**name).copied();
+        }
+        for (name, spec) in &config.groups {
+            self.groups.entry(name.as_str().into()).or_default().spec = Some(*spec);
+        }
+        for name in [DEFAULT, AGENTS] {
+            self.groups.entry(name.into()).or_default();
+        }
+        self.forget_groups();
+        self.dirty.extend(self.groups.keys().cloned());
+    }
+
+    pub(in crate::core) fn configured_groups(&self) -> BTreeMap<String, GroupSpec> {
+        self.groups.iter().filter_map(|(name, g)| Some((name.to_string(), g.spec?))).collect()
+    }
+
+    /// Groups that nobody has named and no task is in are gone.
+    fn forget_groups(&mut self) {
+        let used: BTreeSet<Arc<str>> = self.all.values().map(|t| Arc::clone(&t.frame.group)).collect();
+        self.groups.retain(|name, g| {
+            g.spec.is_some() || g.change != Change::default() || used.contains(name) || [DEFAULT, AGENTS].contains(&&**name)
+        });
+    }
+
+    /// A group by name.
+    pub(super) fn group(&self, name: &str) -> Result<(&Arc<str>, &Group), RpcError> {
+        self.groups.get_key_value(name).ok_or_else(|| {
+            let error = RpcError::new(Code::NotFound, format!("there is no group {name:?}"));
+            match nearest(name, self.groups.keys().map(|n| &**n)) {
+                Some(near) => error.hint(format!("did you mean {near:?}?")),
+                None => error.hint(format!("`hob group set {name} --parallel 2` makes it")),
+            }
+        })
+    }
+
+    /// The group of a task that is on record, whoever made it.
+    pub(super) fn group_for(&mut self, name: &Arc<str>) -> &mut Group {
+        self.groups.entry(Arc::clone(name)).or_default()
+    }
+
+    fn group_json(&self, name: &str, group: &Group) -> String {
+        let queued = self.all.values().filter(|t| &*t.frame.group == name && t.state == TaskState::Queued).count();
+        let mut o = Obj::new();
+        o.str("name", name).u64("parallel", group.parallel().into()).u64("weight_limit", group.weight_limit().into());
+        o.bool("paused", group.paused()).u64("running", group.running.into()).u64("weight", group.weight);
+        o.u64("queued", u64::try_from(queued).unwrap_or(u64::MAX));
+        o.bool("configured", group.spec.is_some()).bool("changed", group.change != Change::default());
+        o.finish()
+    }
+}
+
+impl Core {
+    pub(in crate::core) fn group_call(&mut self, asked: &Asked, call: GroupCall, out: &mut Out) {
+        let durable = call != GroupCall::List;
+        let answer = match call {
+            GroupCall::List => {
+                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| self.tasks.group_json(n, g)).collect();
+                Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
+            }
+            GroupCall::Set { name, parallel, weight_limit, remove } => {
+                self.set_group(&name, |c| {
+                    c.parallel = if remove { None } else { parallel.or(c.parallel) };
+                    c.weight_limit = if remove { None } else { weight_limit.or(c.weight_limit) };
+                    if remove {
+                        c.paused = None;
+                    }
+                }, !remove, out)
+            }
+            GroupCall::Pause { name, running } => {
+                let answer = self.set_group(&name, |c| c.paused = Some(true), false, out);
+                if answer.is_ok() && running {
+                    self.pause_group(&name, true, out);
+                }
+                answer
+            }
+            GroupCall::Resume { name, running } => {
+                let answer = self.set_group(&name, |c| c.paused = Some(false), false, out);
+                if answer.is_ok() && running {
+                    self.pause_group(&name, false, out);
+                }
+                answer
+            }
+        };
+        self.reply(asked.req, answer, durable, out);
+    }
+
+    /// Changes what a person says of a group; `make`: one that is not there is made.
+    fn set_group(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut Change),
+        make: bool,
+        out: &mut Out,
+    ) -> Result<String, RpcError> {
+        if !self.tasks.groups.contains_key(name) {
+            if !make {
+                self.tasks.group(name)?;
+            }
+            if let Some(why) = name_error(name) {
+                return Err(RpcError::new(Code::InvalidParams, why));
+            }
+            if self.tasks.groups.len() >= GROUPS_MAX {
+                return Err(RpcError::new(Code::Busy, format!("there are {GROUPS_MAX} groups, which is the most")));
+            }
+        }
+        let name: Arc<str> = name.into();
+        let group = self.tasks.groups.entry(Arc::clone(&name)).or_default();
+        let before = group.change.clone();
+        change(&mut group.change);
+        if group.paused() == group.spec.unwrap_or_default().paused {
+            group.change.paused = None;
+        }
+        let changed = group.change != before;
+        if changed {
+            out.records.push(super::record::group(&name, &group.change));
+        }
+        let text = self.tasks.group_json(&name, &self.tasks.groups[&name]);
+        if changed {
+            let members = text.trim_start_matches('{').trim_end_matches('}');
+            self.emit_daemon("group.changed", members, out);
+        }
+        self.tasks.look_at(&name);
+        self.tasks.forget_groups();
+        Ok(text)
+    }
+
+    fn pause_group(&mut self, name: &str, pause: bool, out: &mut Out) {
+        let of = |t: &&super::Task| &*t.frame.group == name && t.has_slot();
+        let ids: Vec<TaskId> = self.tasks.all.values().map(|t| &**t).filter(of).map(|t| t.id).collect();
+        for id in ids {
+            self.pause_task(id, pause, out);
+        }
+    }
+
+    /// Stops the processes of a task, or lets them go on. Whether that changed anything.
+    pub(super) fn pause_task(&mut self, id: TaskId, pause: bool, out: &mut Out) -> bool {
+        let now = self.now.mono;
+        let Some(task) = self.tasks.get_mut(id) else { return false };
+        let timeout = task.timeout;
+        let Some(live) = task.live.as_mut().filter(|l| l.pid.is_some() && l.end.is_none() && l.stop.is_none()) else {
+            return false;
+        };
+        if live.paused == pause {
+            return false;
+        }
+        live.paused = pause;
+        // What it may still run is kept while it is stopped.
+        if pause {
+            live.left = live.timeout_at.map(|at| at.since(now));
+        } else if !timeout.is_zero() {
+            live.timeout_at = live.left.take().map(|left| now + left);
+        }
+        out.effects.push(Effect::Pause { run: live.run, on: pause });
+        let (state, kind) = if pause {
+            (TaskState::Paused, "task.paused")
+        } else {
+            (TaskState::Running, "task.resumed")
+        };
+        self.tasks.set_state(id, state);
+        self.save_attempt(id, out);
+        self.emit_task(kind, id, "", out);
+        self.plan_task(id);
+        true
+    }
+}

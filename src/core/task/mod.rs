@@ -1,0 +1,487 @@
+//! Tasks: units of work that are queued, run once to an end, and remembered. Pure.
+//!
+//! # The model
+//! A task is what a client asked for (`Task`), and what came of it. Its **state** is one of nine:
+//!
+//! | state     | it leaves this state when                                                                            |
+//! |-----------|------------------------------------------------------------------------------------------------------|
+//! | held      | a person releases it (queued) or cancels it                                                          |
+//! | queued    | its time has come, those it follows are over, and its group has room (running); hold; cancel         |
+//! | running   | all its processes are gone (an end state, or queued again for a retry); pause                        |
+//! | paused    | a person resumes it (running); its processes end all the same                                        |
+//! | the other | a person retries it (queued) or removes it                                                           |
+//!
+//! Whoever follows a task that did not succeed, and wanted that, is cancelled with the reason.
+//!
+//! # At most once
+//! A start is preceded by a **claim**: a record that this attempt is about to begin, which is on disk before the child
+//! is cloned. The claims of the next tasks are written ahead and share the sync of those before them, so that nobody
+//! waits for the disk while others run. A second record says that the start was ordered. After a death of the daemon
+//! the run table knows what became of it. After a death of the keeper too, within one boot, a claim whose start was
+//! never ordered is void; any other without an end is `lost`. After a boot the records may have outrun the disk, so
+//! each claim without an end is `lost`. A task that says it is repeatable needs no claim on disk, and what would be
+//! lost is queued again.
+//!
+//! # Groups
+//! Each task belongs to a group, which has so many slots (`parallel`) and may limit the sum of their weights. Within a
+//! group the highest priority goes first, then the lowest id, and nothing overtakes what is too heavy to start now.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+pub mod boot;
+pub mod calls;
+pub mod group;
+pub mod queue;
+pub mod record;
+pub mod run;
+pub mod submit;
+pub mod view;
+pub mod wait;
+
+use crate::base::ids::{RunId, TaskId};
+use crate::base::limits::LAST_LINES;
+use crate::base::time::{Mono, Now, Wall};
+use crate::config::{AgentSpec, Config, RunnerSpec};
+use crate::core::Core;
+use crate::core::record::Entity;
+use crate::core::run::{Client, Ended};
+use crate::core::service::stop::{Sequence, Terms};
+use crate::core::{End, Usage};
+use crate::protocol::methods::task::{After, TaskState};
+use core::time::Duration;
+use group::Group;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How long a task may run unless it says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(120 * 60);
+/// How much of its output is kept.
+pub const MAX_OUTPUT: u64 = 64_000_000;
+/// Before the first retry; each further one waits twice as long, up to the longest.
+pub const BACKOFF: Duration = Duration::from_secs(1);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
+/// The niceness of its processes, beside that of hob.
+pub const NICE: i32 = 10;
+/// The stop sequence of a task.
+const TERMS: Terms = Terms { signal: 15, grace: Duration::from_secs(10), leave_children: false };
+/// How long the end of a task waits for the last of its output to be on file.
+const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+/// What the shell calls a task, where services have their names.
+const NAME: &str = "task/";
+
+/// The name of a task's processes and output, which no service can have.
+#[must_use]
+pub fn name_of(id: TaskId) -> Arc<str> {
+    format!("{NAME}{id}").into()
+}
+
+/// The task that a name of the shell means.
+#[must_use]
+pub fn of_name(name: &str) -> Option<TaskId> {
+    name.strip_prefix(NAME)?.parse().ok().map(TaskId)
+}
+
+/// What many tasks have in common, kept once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Frame {
+    pub owner: u32,
+    pub group: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub env: Box<[(String, String)]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub labels: Box<[(String, String)]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub repeatable: bool,
+}
+
+/// What is to be run, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// The words, each but the last followed by a zero byte.
+    Command(Box<str>),
+    Agent { name: Box<str>, prompt: Box<str> },
+}
+
+impl Work {
+    #[must_use]
+    pub fn command(words: &[String]) -> Work {
+        Work::Command(words.join("\0").into())
+    }
+}
+
+/// A name that the client gave to a submission, so that the same again is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    pub text: Box<str>,
+    pub hash: u64,
+    /// The tasks of the submission from this one on; 0 for a task that is none of a list.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub many: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// How far the next attempt has come before it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Claim {
+    #[default]
+    None,
+    /// On record, not on disk yet.
+    Written { run: RunId, ticket: u64 },
+    /// On disk, waiting for a slot.
+    Synced { run: RunId },
+}
+
+/// Why hob ends an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStop {
+    Client(Client),
+    Timeout,
+    Shutdown,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub end: Ended,
+    pub started: Wall,
+    pub ended: Wall,
+    #[serde(default)]
+    pub cpu_ms: u64,
+    #[serde(default)]
+    pub memory: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub lines: Box<[Box<str>]>,
+}
+
+/// An attempt under way.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub run: RunId,
+    pub begun: Now,
+    pub pid: Option<u32>,
+    pub stop: Option<TaskStop>,
+    pub sequence: Sequence,
+    pub end: Option<(End, Usage, Now)>,
+    /// All its processes are gone, so that its slot is free; only the last of its output is waited for, until then.
+    pub gone: Option<Mono>,
+    /// How it ended, once that is decided.
+    pub ended: Option<Ended>,
+    pub output: Option<(u64, Vec<String>)>,
+    /// The awake time at which it has run long enough, while that is running.
+    pub timeout_at: Option<Mono>,
+    pub paused: bool,
+    /// While it is paused: how long it may still run.
+    pub left: Option<Duration>,
+    /// The shell knows it.
+    pub known: bool,
+    /// Capture will say when its output has passed.
+    pub heard: bool,
+}
+
+impl Live {
+    #[must_use]
+    pub fn new(run: RunId, begun: Now) -> Live {
+        Live {
+            run,
+            begun,
+            pid: None,
+            stop: None,
+            sequence: Sequence::default(),
+            end: None,
+            gone: None,
+            ended: None,
+            output: None,
+            timeout_at: None,
+            paused: false,
+            left: None,
+            known: true,
+            heard: true,
+        }
+    }
+
+    #[must_use]
+    pub fn outcome(&self, end: Ended, ended: Wall) -> Outcome {
+        let usage = self.end.as_ref().map(|(_, usage, _)| *usage).unwrap_or_default();
+        let (output, lines) = match &self.output {
+            Some((bytes, lines)) => {
+                let first = lines.len().saturating_sub(LAST_LINES);
+                (Some(*bytes), lines.iter().skip(first).map(|l| crate::core::run::clip(l)).collect())
+            }
+            None => (None, Box::default()),
+        };
+        let cpu_ms = crate::core::run::millis(usage.cpu);
+        Outcome { end, started: self.begun.wall, ended, cpu_ms, memory: usage.memory, output, lines }
+    }
+}
+
+/// One task.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub id: TaskId,
+    pub frame: Arc<Frame>,
+    pub work: Work,
+    pub state: TaskState,
+    pub priority: i32,
+    pub weight: u32,
+    pub retries: u32,
+    /// Failures since it was queued by a person.
+    pub fails: u32,
+    /// Attempts that began.
+    pub attempts: u32,
+    /// How many of those it follows are not over.
+    pub blocked: u32,
+    /// Starts in a row that the machine refused.
+    pub refused: u8,
+    pub backoff: Duration,
+    /// Zero: it may run for ever.
+    pub timeout: Duration,
+    pub submitted: Wall,
+    /// When it may start at the earliest; 0 at once.
+    pub not_before: Wall,
+    pub after: Box<[After]>,
+    pub stdin: Option<Box<[u8]>>,
+    pub keys: Option<Box<Keys>>,
+    pub claim: Claim,
+    pub live: Option<Box<Live>>,
+    pub outcome: Option<Box<Outcome>>,
+    /// Why it is in its state, where that needs words.
+    pub why: Option<Box<str>>,
+}
+
+/// The names its client gave to its submission.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// Its dedupe key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Key>,
+    /// The key of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Key>,
+}
+
+impl Task {
+    /// Its place in the queue of its group.
+    #[must_use]
+    pub fn rank(&self) -> Rank {
+        Rank { behind: -i64::from(self.priority), id: self.id }
+    }
+
+    /// The run that it has, or that is claimed for it.
+    #[must_use]
+    pub fn run(&self) -> Option<RunId> {
+        match (&self.live, self.claim) {
+            (Some(live), _) => Some(live.run),
+            (None, Claim::Written { run, .. } | Claim::Synced { run }) => Some(run),
+            (None, Claim::None) => None,
+        }
+    }
+
+    /// Whether it takes a slot.
+    #[must_use]
+    pub fn has_slot(&self) -> bool {
+        self.live.as_ref().is_some_and(|l| l.gone.is_none())
+    }
+
+    /// The delay before the retry after so many failures.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        let doubled = self.backoff.checked_mul(1 << self.fails.saturating_sub(1).min(20)).unwrap_or(BACKOFF_MAX);
+        doubled.min(BACKOFF_MAX)
+    }
+
+    /// When it has to be looked at without any other input, in awake time. `wait`: how long it still is until
+    /// `not_before`.
+    #[must_use]
+    fn deadline(&self, now: Now) -> Option<Mono> {
+        match (self.state, &self.live) {
+            (TaskState::Running | TaskState::Paused, Some(live)) => {
+                let sequence = if live.pid.is_some() || live.end.is_some() { live.sequence.deadline() } else { None };
+                let timeout = live.timeout_at.filter(|_| live.stop.is_none() && live.end.is_none() && !live.paused);
+                match live.gone {
+                    Some(at) => Some(at + OUTPUT_WAIT),
+                    None => [sequence, timeout].into_iter().flatten().min(),
+                }
+            }
+            (TaskState::Queued, _) if self.not_before.0 > now.wall.0 && self.blocked == 0 => {
+                Some(now.mono + self.not_before.since(now.wall))
+            }
+            (TaskState::Queued | TaskState::Held | TaskState::Running | TaskState::Paused, _) => None,
+            (
+                TaskState::Succeeded
+                | TaskState::Failed
+                | TaskState::Cancelled
+                | TaskState::TimedOut
+                | TaskState::Lost,
+                _,
+            ) => None,
+        }
+    }
+}
+
+/// The order within a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    behind: i64,
+    pub id: TaskId,
+}
+
+/// What the config says of the programs that tasks are run by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programs {
+    pub agents: BTreeMap<String, AgentSpec>,
+    pub runners: BTreeMap<String, RunnerSpec>,
+}
+
+/// All tasks and their groups.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    all: BTreeMap<TaskId, Box<Task>>,
+    pub groups: BTreeMap<Arc<str>, Group>,
+    /// The runs that exist, and those that are claimed.
+    runs: BTreeMap<RunId, TaskId>,
+    /// Who follows a task that is not over.
+    followers: BTreeMap<TaskId, BTreeSet<TaskId>>,
+    counts: [u64; TaskState::ALL.len()],
+    /// Hashes of owner and key, to the first task of the submission; which of those that share a hash it is, the task
+    /// itself says.
+    by_key: BTreeSet<(u64, TaskId)>,
+    frames: BTreeSet<Arc<Frame>>,
+    pub next: u64,
+    /// Number of the last claim whose sync was asked for.
+    ticket: u64,
+    /// Groups that may have something to start.
+    dirty: BTreeSet<Arc<str>>,
+    waits: Vec<wait::TaskWait>,
+    /// Tasks that are over since waits were looked at.
+    ended: Vec<TaskId>,
+    /// While a daemon comes up: claims that have no end on record.
+    open: Vec<boot::Open>,
+}
+
+impl Tasks {
+    #[must_use]
+    pub fn get(&self, id: TaskId) -> Option<&Task> {
+        self.all.get(&id).map(|t| &**t)
+    }
+
+    fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.all.get_mut(&id).map(|t| &mut **t)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The task of a run that exists or is claimed.
+    #[must_use]
+    pub fn of_run(&self, run: RunId) -> Option<TaskId> {
+        self.runs.get(&run).copied()
+    }
+
+    /// In the order of their ids, those after this one.
+    pub fn after(&self, id: TaskId) -> impl DoubleEndedIterator<Item = &Task> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        self.all.range((Excluded(id), Unbounded)).map(|(_, t)| &**t)
+    }
+
+    /// Whether any process of a task exists.
+    #[must_use]
+    pub fn any_live(&self) -> bool {
+        self.runs.values().any(|id| self.all.get(id).is_some_and(|t| t.has_slot()))
+    }
+
+    fn live_ids(&self) -> Vec<TaskId> {
+        self.runs.values().copied().filter(|id| self.all.get(id).is_some_and(|t| t.live.is_some())).collect()
+    }
+
+    #[must_use]
+    pub fn count(&self, state: TaskState) -> u64 {
+        self.counts[state as usize]
+    }
+
+    /// One copy of what is equal.
+    fn share(&mut self, frame: Frame) -> Arc<Frame> {
+        if let Some(known) = self.frames.get(&frame) {
+            return Arc::clone(known);
+        }
+        // Those that no task has any more go when there are many.
+        if self.frames.len() >= 1024 {
+            self.frames.retain(|f| Arc::strong_count(f) > 1);
+        }
+        let frame = Arc::new(frame);
+        self.frames.insert(Arc::clone(&frame));
+        frame
+    }
+
+    fn insert(&mut self, task: Task) {
+        self.next = self.next.max(task.id.0 + 1);
+        self.counts[task.state as usize] += 1;
+        if let Some(run) = task.run() {
+            self.runs.insert(run, task.id);
+        }
+        self.all.insert(task.id, Box::new(task));
+    }
+
+    /// Changes the state, and the numbers that follow from it.
+    fn set_state(&mut self, id: TaskId, state: TaskState) {
+        let Some(task) = self.all.get_mut(&id) else { return };
+        self.counts[task.state as usize] -= 1;
+        self.counts[state as usize] += 1;
+        task.state = state;
+    }
+
+    fn look_at(&mut self, group: &Arc<str>) {
+        self.dirty.insert(Arc::clone(group));
+    }
+}
+
+/// For a snapshot: up to `max` records after the one named, in the order of their ids.
+impl Tasks {
+    pub(in crate::core) fn tasks_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
+        self.after(Tasks::id_in(cursor)).take(max).map(record::task).collect()
+    }
+
+    pub(in crate::core) fn attempts_from(&self, cursor: Option<&str>, max: usize, keeper: &str) -> Vec<Entity> {
+        let kept = self.after(Tasks::id_in(cursor)).filter(|t| record::has_attempt(t));
+        kept.take(max).map(|t| record::attempt(t, keeper)).collect()
+    }
+
+    pub(in crate::core) fn changes_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let name = cursor.and_then(|c| c.split_once('/')).map_or("", |(_, name)| name);
+        let changed = self.groups.range::<str, _>((Excluded(name), Unbounded));
+        changed.map(|(name, g)| record::group(name, &g.change)).filter(|e| e.json.is_some()).take(max).collect()
+    }
+
+    fn id_in(cursor: Option<&str>) -> TaskId {
+        cursor.and_then(|c| c.split_once('/')).and_then(|(_, id)| record::id_of(id)).unwrap_or_default()
+    }
+}
+
+impl Core {
+    /// What a config says of tasks takes effect; those that run go on as they are.
+    pub(in crate::core) fn configure_tasks(&mut self, config: &Config) {
+        self.programs = Programs { agents: config.agents.clone(), runners: config.runners.clone() };
+        self.tasks.configure(config);
+    }
+}

@@ -1,0 +1,234 @@
+//! From queued to running: who is next, claims ahead of their starts, and the start itself. Pure.
+
+use super::{Claim, Live, Task, name_of, record};
+use crate::base::ids::TaskId;
+use crate::base::json::Obj;
+use crate::config::Level;
+use crate::core::due::Due;
+use crate::core::run::Ended;
+use crate::core::{Core, Effect, End, Out, Start, Usage};
+use crate::protocol::methods::task::TaskState;
+use std::sync::Arc;
+
+impl Core {
+    /// The second phase for tasks: starts and claims until every group has what it can have.
+    pub(in crate::core) fn settle_tasks(&mut self, out: &mut Out) {
+        // A start that cannot even be ordered frees its slot at once, so a group may be looked at again; each look
+        // takes at least one task out of the queue. The bound only guards against a mistake here.
+        let mut fuse = 64 + 4 * self.tasks.groups.len() + self.tasks.count(TaskState::Queued).min(1 << 20) as usize;
+        while let Some(name) = self.tasks.dirty.pop_first() {
+            fuse -= 1;
+            if fuse == 0 {
+                return self.log_error("the groups of tasks did not settle in one step; going on in the next", out);
+            }
+            self.fill(&name, out);
+        }
+        self.answer_task_waits(out);
+    }
+
+    fn fill(&mut self, name: &Arc<str>, out: &mut Out) {
+        if self.life.stopping.is_some() || !self.tasks.groups.contains_key(name) {
+            return;
+        }
+        self.start_claimed(name, out);
+        if self.claim_next(name, out) {
+            // Those that need no sync can go at once.
+            self.start_claimed(name, out);
+        }
+    }
+
+    /// Starts what is claimed, on disk and has room.
+    fn start_claimed(&mut self, name: &Arc<str>, out: &mut Out) {
+        loop {
+            let Some(group) = self.tasks.groups.get(name).filter(|g| !g.paused()) else { return };
+            let synced = |id: TaskId| {
+                self.tasks.get(id).filter(|t| matches!(t.claim, Claim::Synced { .. })).map(|t| (id, t.weight))
+            };
+            let Some((id, weight)) = group.claimed.iter().find_map(|rank| synced(rank.id)) else { return };
+            if !group.has_room(weight) {
+                return;
+            }
+            self.begin_task(id, out);
+        }
+    }
+
+    /// Claims the next tasks, so many as can start and some ahead. Whether some of them need no sync.
+    fn claim_next(&mut self, name: &Arc<str>, out: &mut Out) -> bool {
+        let (mut unsynced, mut at_once) = (false, false);
+        let ticket = self.tasks.ticket + 1;
+        loop {
+            let Some(group) = self.tasks.groups.get_mut(name).filter(|g| !g.paused()) else { break };
+            let free = group.parallel().saturating_sub(group.running);
+            let wanted = if group.parallel() == 0 { 0 } else { free as usize + group.ahead() };
+            if group.claimed.len() >= wanted {
+                break;
+            }
+            let Some(rank) = group.ready.pop_first() else { break };
+            group.claimed.insert(rank);
+            let run = self.new_run();
+            let Some(task) = self.tasks.get_mut(rank.id) else { continue };
+            let repeatable = task.frame.repeatable;
+            task.claim = if repeatable { Claim::Synced { run } } else { Claim::Written { run, ticket } };
+            unsynced |= !repeatable;
+            at_once |= repeatable;
+            self.tasks.runs.insert(run, rank.id);
+            self.save_attempt(rank.id, out);
+        }
+        if unsynced {
+            self.tasks.ticket = ticket;
+            out.effects.push(Effect::Sync { ticket });
+        }
+        at_once
+    }
+
+    /// Claims up to this one are on disk.
+    pub(in crate::core) fn claims_synced(&mut self, ticket: u64) {
+        let tasks = &mut self.tasks;
+        for (name, group) in &tasks.groups {
+            let mut any = false;
+            for rank in &group.claimed {
+                if let Some(task) = tasks.all.get_mut(&rank.id)
+                    && let Claim::Written { run, ticket: own } = task.claim
+                    && own <= ticket
+                {
+                    task.claim = Claim::Synced { run };
+                    any = true;
+                }
+            }
+            if any {
+                tasks.dirty.insert(Arc::clone(name));
+            }
+        }
+    }
+
+    fn begin_task(&mut self, id: TaskId, out: &mut Out) {
+        let now = self.now;
+        let Some(task) = self.tasks.get(id) else { return };
+        let Claim::Synced { run } = task.claim else { return };
+        let spec = self.job(task);
+        let stdin = self.input_of(task);
+        let rank = task.rank();
+        let (name, weight) = (Arc::clone(&task.frame.group), task.weight);
+        let group = self.tasks.group_for(&name);
+        group.claimed.remove(&rank);
+        group.running += 1;
+        group.weight += u64::from(weight);
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.claim = Claim::None;
+        task.attempts += 1;
+        task.why = None;
+        task.live = Some(Box::new(Live::new(run, now)));
+        self.tasks.set_state(id, TaskState::Running);
+        match spec {
+            Ok(spec) => {
+                self.save_attempt(id, out);
+                let (service, spec) = (name_of(id), Arc::new(spec));
+                out.effects.push(Effect::Start(Box::new(Start { run, service, spec, notify: false, stdin })));
+            }
+            Err(why) => {
+                // What it needs was in the config when it was queued, and is not any more.
+                if let Some(live) = self.tasks.get_mut(id).and_then(|t| t.live.as_mut()) {
+                    live.known = false;
+                    live.end = Some((End::Unknown, Usage::default(), now));
+                }
+                self.task_over(id, Ended::NotStarted(why.into()), out);
+            }
+        }
+    }
+
+    /// Puts a task where it belongs by its state: among those that can be claimed, or to its time.
+    pub(super) fn enqueue(&mut self, id: TaskId) {
+        let now = self.now.wall;
+        let Some(task) = self.tasks.get(id) else { return };
+        let ready = task.state == TaskState::Queued
+            && task.blocked == 0
+            && task.not_before.0 <= now.0
+            && task.claim == Claim::None
+            && task.live.is_none();
+        if ready {
+            let (rank, name) = (task.rank(), Arc::clone(&task.frame.group));
+            self.tasks.group_for(&name).ready.insert(rank);
+            self.tasks.look_at(&name);
+        }
+        self.plan_task(id);
+    }
+
+    /// Takes a task that has not begun out of its queue, with its claim. Whether it had one.
+    pub(super) fn unqueue(&mut self, id: TaskId) -> bool {
+        let Some(task) = self.tasks.get_mut(id) else { return false };
+        let (rank, name, run) = (task.rank(), Arc::clone(&task.frame.group), task.run());
+        task.claim = Claim::None;
+        if let Some(run) = run {
+            self.tasks.runs.remove(&run);
+        }
+        let group = self.tasks.group_for(&name);
+        group.ready.remove(&rank);
+        group.claimed.remove(&rank);
+        self.tasks.look_at(&name);
+        run.is_some()
+    }
+
+    pub(super) fn plan_task(&mut self, id: TaskId) {
+        let at = self.tasks.get(id).and_then(|t| t.deadline(self.now));
+        self.deadlines.set(Due::Task(id), at);
+    }
+
+    /// Writes down what has come of a task, or that nothing has.
+    pub(super) fn save_attempt(&self, id: TaskId, out: &mut Out) {
+        if let Some(task) = self.tasks.get(id) {
+            let kept = record::has_attempt(task);
+            out.records.push(if kept { record::attempt(task, &self.facts.keeper) } else { record::attempt_gone(id) });
+        }
+    }
+
+    pub(in crate::core) fn task_due(&mut self, id: TaskId, out: &mut Out) {
+        let now = self.now;
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        match task.state {
+            TaskState::Queued => self.enqueue(id),
+            TaskState::Running | TaskState::Paused => {
+                let Some(live) = task.live.as_mut() else { return };
+                if live.gone.is_some() {
+                    let name = name_of(id);
+                    let text = format!("the end of the output of {name} has not come in time");
+                    out.effects.push(Effect::Log { level: Level::Debug, text });
+                    return self.task_finished(id, out);
+                }
+                if live.timeout_at.is_some_and(|at| at <= now.mono) && live.end.is_none() {
+                    self.stop_task(id, super::TaskStop::Timeout, false, out);
+                } else {
+                    live.sequence.tick(live.run, super::TERMS, now.mono, out);
+                }
+                self.plan_task(id);
+            }
+            TaskState::Held
+            | TaskState::Succeeded
+            | TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::TimedOut
+            | TaskState::Lost => {}
+        }
+    }
+
+    pub(super) fn emit_task(&mut self, kind: &'static str, id: TaskId, fields: &str, out: &mut Out) {
+        let Some(task) = self.tasks.get(id) else { return };
+        let mut o = Obj::new();
+        o.u64("id", id.0).str("group", &task.frame.group);
+        let mut members = o.members().to_owned();
+        if !fields.is_empty() {
+            members.push(',');
+            members.push_str(fields);
+        }
+        if self.safe.is_none() {
+            self.events.emit(self.now, kind, Some(&name_of(id)), &members, out);
+        }
+    }
+}
+
+impl Task {
+    /// Whether its next attempt waits for nothing but a slot.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        self.claim != Claim::None
+    }
+}

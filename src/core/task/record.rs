@@ -1,0 +1,254 @@
+//! Tasks, their attempts and groups in the journal. Pure.
+//!
+//! `task/ID` is what was asked for; it is written when a task is submitted, edited, held or released. `attempt/ID` is
+//! what has come of it: the claim of an attempt that is under way, or the state it came to rest in. It is written
+//! several times for each task and is short, however long the task itself is. `group/NAME` is what a person changed of
+//! a group.
+
+use super::group::Change;
+use super::{Claim, Frame, Keys, Outcome, Task, TaskStop, Work};
+use crate::base::ids::{RunId, TaskId};
+use crate::base::time::Wall;
+use crate::core::record::{Entity, VERSION, entity};
+use crate::protocol::methods::task::{After, TaskState};
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// The kinds of records that are read here.
+pub const TASK: &str = "task";
+pub const ATTEMPT: &str = "attempt";
+pub const GROUP: &str = "group";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TaskRecord<'a> {
+    v: u32,
+    frame: Cow<'a, Frame>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    command: Option<Vec<Cow<'a, str>>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    agent: Option<Cow<'a, str>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    prompt: Option<Cow<'a, str>>,
+    submitted: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    not_before: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    priority: i32,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    weight: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    retries: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backoff_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    after: Cow<'a, [After]>,
+    /// Its standard input, in base64 where it is no text.
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    stdin: Option<Cow<'a, str>>,
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    stdin64: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<Keys>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    held: bool,
+}
+
+/// What has come of a task.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    v: u32,
+    /// Attempts that began, the claimed one among them.
+    pub n: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fails: u32,
+    /// The state it rests in; without one an attempt is claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The keeper under which it was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<String>,
+    /// When its start was ordered, in awake and wall time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<(u64, i64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<TaskStop>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub paused: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_before: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Box<Outcome>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GroupRecord {
+    v: u32,
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+fn is_zero<T: Default + PartialEq>(n: &T) -> bool {
+    *n == T::default()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn key(kind: &str, id: TaskId) -> String {
+    // So many digits that the order of names is the order of ids.
+    format!("{kind}/{:012}", id.0)
+}
+
+/// The task that a record of one of these kinds is about.
+#[must_use]
+pub fn id_of(name: &str) -> Option<TaskId> {
+    name.parse().ok().filter(|id| *id > 0).map(TaskId)
+}
+
+#[must_use]
+pub fn task(t: &Task) -> Entity {
+    let (command, agent, prompt) = match &t.work {
+        Work::Command(words) => (Some(words.split('\0').map(Cow::Borrowed).collect()), None, None),
+        Work::Agent { name, prompt } => (None, Some(Cow::Borrowed(&**name)), Some(Cow::Borrowed(&**prompt))),
+    };
+    let text = t.stdin.as_deref().and_then(|bytes| core::str::from_utf8(bytes).ok());
+    let coded = t.stdin.as_deref().filter(|_| text.is_none()).map(crate::protocol::to_base64);
+    let record = TaskRecord {
+        v: VERSION,
+        frame: Cow::Borrowed(&t.frame),
+        command,
+        agent,
+        prompt,
+        submitted: t.submitted.0,
+        not_before: t.not_before.0,
+        priority: t.priority,
+        weight: t.weight,
+        retries: t.retries,
+        backoff_ms: (t.backoff != super::BACKOFF).then(|| millis(t.backoff)),
+        timeout_ms: (t.timeout != super::TIMEOUT).then(|| millis(t.timeout)),
+        after: Cow::Borrowed(&t.after),
+        stdin: text.map(Cow::Borrowed),
+        stdin64: coded.map(Cow::Owned),
+        keys: t.keys.as_deref().cloned(),
+        held: t.state == TaskState::Held,
+    };
+    entity(key(TASK, t.id), &record)
+}
+
+/// What has come of a task, if anything has.
+#[must_use]
+pub fn attempt(t: &Task, keeper: &str) -> Entity {
+    let (run, begun, stop) = match (&t.live, t.claim) {
+        (Some(l), _) => (Some(l.run), Some((l.begun.mono.0, l.begun.wall.0)), l.stop.clone()),
+        (None, Claim::Written { run, .. } | Claim::Synced { run }) => (Some(run), None, None),
+        (None, Claim::None) => (None, None, None),
+    };
+    let record = AttemptRecord {
+        v: VERSION,
+        n: t.attempts + u32::from(t.live.is_none() && run.is_some()),
+        fails: t.fails,
+        state: run.is_none().then_some(t.state),
+        run,
+        keeper: run.map(|_| keeper.to_owned()),
+        begun,
+        stop,
+        paused: t.live.as_ref().is_some_and(|l| l.paused),
+        not_before: if run.is_none() && t.state == TaskState::Queued { t.not_before.0 } else { 0 },
+        why: t.why.clone(),
+        outcome: t.outcome.clone(),
+    };
+    entity(key(ATTEMPT, t.id), &record)
+}
+
+/// Whether there is anything to keep of what has come of a task.
+#[must_use]
+pub fn has_attempt(t: &Task) -> bool {
+    t.run().is_some() || t.attempts > 0 || t.state.is_over()
+}
+
+#[must_use]
+pub fn task_gone(id: TaskId) -> Entity {
+    Entity { key: key(TASK, id), json: None }
+}
+
+#[must_use]
+pub fn attempt_gone(id: TaskId) -> Entity {
+    Entity { key: key(ATTEMPT, id), json: None }
+}
+
+#[must_use]
+pub fn group(name: &str, change: &Change) -> Entity {
+    let key = format!("{GROUP}/{name}");
+    if *change == Change::default() {
+        return Entity { key, json: None };
+    }
+    entity(key, &GroupRecord { v: VERSION, change: change.clone() })
+}
+
+/// The text of one entity's key, for a snapshot that goes on after it.
+#[must_use]
+pub fn task_key(id: TaskId) -> String {
+    key(TASK, id)
+}
+
+#[must_use]
+pub fn attempt_key(id: TaskId) -> String {
+    key(ATTEMPT, id)
+}
+
+impl TaskRecord<'_> {
+    /// The task as it was submitted. `share`: one copy of what is equal. `None`: the record says nothing to run.
+    #[must_use]
+    pub fn restore(self, id: TaskId, share: impl FnOnce(Frame) -> std::sync::Arc<Frame>) -> Option<Task> {
+        let work = match (self.command, self.agent, self.prompt) {
+            (Some(words), ..) if !words.is_empty() => Work::Command(words.join("\0").into()),
+            (_, Some(name), Some(prompt)) => Work::Agent { name: name.into(), prompt: prompt.into() },
+            _ => return None,
+        };
+        let stdin = match (self.stdin, self.stdin64) {
+            (Some(text), _) => Some(text.into_owned().into_bytes().into()),
+            (None, Some(coded)) => Some(crate::protocol::from_base64(&coded)?.into()),
+            (None, None) => None,
+        };
+        Some(Task {
+            id,
+            frame: share(self.frame.into_owned()),
+            work,
+            state: if self.held { TaskState::Held } else { TaskState::Queued },
+            priority: self.priority,
+            weight: self.weight,
+            retries: self.retries,
+            fails: 0,
+            attempts: 0,
+            blocked: 0,
+            refused: 0,
+            backoff: self.backoff_ms.map_or(super::BACKOFF, Duration::from_millis),
+            timeout: self.timeout_ms.map_or(super::TIMEOUT, Duration::from_millis),
+            submitted: Wall(self.submitted),
+            not_before: Wall(self.not_before),
+            after: self.after.into_owned().into(),
+            stdin,
+            keys: self.keys.map(Box::new),
+            claim: Claim::None,
+            live: None,
+            outcome: None,
+            why: None,
+        })
+    }
+}

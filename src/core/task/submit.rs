@@ -1,0 +1,443 @@
+//! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
+
+use super::{BACKOFF, Claim, Frame, Key, Keys, TIMEOUT, Task, Work, group, name_of, record};
+use crate::base::ids::TaskId;
+use crate::base::json::Obj;
+use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
+use crate::base::near::nearest;
+use crate::base::time::Wall;
+use crate::config::{AgentPrompt, LogSpec, ServiceSpec};
+use crate::core::request::Asked;
+use crate::core::{Core, Out};
+use crate::protocol::methods::task::{After, TaskEdit, TaskSpec, TaskState, Work as Asks};
+use crate::protocol::rpc::{Code, RpcError};
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What a claim on the same name is told.
+enum Known {
+    No,
+    Yes(TaskId, u32),
+    Other(TaskId),
+}
+
+fn invalid(text: impl Into<String>) -> RpcError {
+    RpcError::new(Code::InvalidParams, text)
+}
+
+/// FNV-1a, for names that only have to be told apart from most others; who is meant is compared.
+fn hash(owner: u32, kind: u8, text: &str) -> u64 {
+    let bytes = owner.to_le_bytes().into_iter().chain([kind]).chain(text.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+const OWN: u8 = b'k';
+const REQUEST: u8 = b'r';
+
+impl Core {
+    pub(in crate::core) fn submit(&mut self, asked: &Asked, specs: Vec<TaskSpec>, many: bool, out: &mut Out) {
+        let answer = self.try_submit(asked, specs, many, out);
+        self.reply(asked.req, answer, true, out);
+    }
+
+    fn try_submit(
+        &mut self,
+        asked: &Asked,
+        specs: Vec<TaskSpec>,
+        many: bool,
+        out: &mut Out,
+    ) -> Result<String, RpcError> {
+        let owner = asked.peer.uid;
+        if let Some(key) = &asked.key {
+            match self.known_key(owner, REQUEST, key, asked.params_hash) {
+                Known::No => {}
+                Known::Yes(first, count) => return Ok(ids_json(first, count, many)),
+                Known::Other(id) => {
+                    let text = format!("request_key {key:?} was used for another request, which made task {id}");
+                    return Err(RpcError::new(Code::Conflict, text).hint("use a new key for each new request"));
+                }
+            }
+        }
+        if self.tasks.len() + specs.len() > TASKS_MAX {
+            let error = RpcError::new(Code::Busy, format!("there are {} tasks; {TASKS_MAX} is the most", self.tasks.len()));
+            return Err(error.hint("`hob task clean` removes those that are over"));
+        }
+        let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
+        let first = TaskId(self.tasks.next.max(1));
+        if let [one] = &specs[..]
+            && !many
+            && let Some(found) = self.same_key(owner, one)?
+        {
+            return Ok(ids_json(found, 0, false));
+        }
+        let mut made: Vec<Task> = Vec::with_capacity(specs.len());
+        for (n, spec) in (0..).zip(specs) {
+            if many && spec.key.is_some() {
+                return Err(invalid("a task in a list has no key of its own; give the request a request_key"));
+            }
+            let task = self.make(TaskId(first.0 + n), owner, spec).map_err(|e| match many {
+                true => RpcError { message: format!("task {} of the list: {}", n + 1, e.message), ..e },
+                false => e,
+            })?;
+            made.push(task);
+        }
+        if let (Some(task), Some(key)) = (made.first_mut(), &asked.key) {
+            let many = if many { count } else { 0 };
+            let key = Key { text: key.as_str().into(), hash: asked.params_hash, many };
+            task.keys.get_or_insert_default().request = Some(key);
+        }
+        for task in made {
+            out.records.push(record::task(&task));
+            self.take_in(task, true);
+        }
+        let group = self.tasks.get(first).map(|t| Arc::clone(&t.frame.group));
+        let mut fields = Obj::new();
+        fields.u64("id", first.0).u64("count", count.into()).opt_str("group", group.as_deref());
+        fields.str("by", &format!("uid {owner} (pid {})", asked.peer.pid));
+        self.events.emit(self.now, "task.queued", Some(&name_of(first)), fields.members(), out);
+        Ok(ids_json(first, count, many))
+    }
+
+    /// A task becomes one of those that exist. `new`: it was not loaded, so those it follows are counted.
+    pub(super) fn take_in(&mut self, task: Task, new: bool) {
+        let (id, owner) = (task.id, task.frame.owner);
+        if let Some(keys) = task.keys.as_deref() {
+            let of = [(OWN, &keys.own), (REQUEST, &keys.request)];
+            for (kind, key) in of.into_iter().filter_map(|(kind, key)| Some((kind, key.as_ref()?))) {
+                self.tasks.by_key.insert((hash(owner, kind, &key.text), id));
+            }
+        }
+        self.tasks.insert(task);
+        if new {
+            self.follow_others(id);
+            self.enqueue(id);
+        }
+    }
+
+    /// Notes whom a task follows, and how many of these are not over.
+    pub(super) fn follow_others(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get(id).filter(|t| !t.state.is_over() && !t.after.is_empty()) else { return };
+        let open: Vec<TaskId> =
+            task.after.iter().map(|a| a.id).filter(|a| self.tasks.get(*a).is_some_and(|t| !t.state.is_over())).collect();
+        for a in &open {
+            self.tasks.followers.entry(*a).or_default().insert(id);
+        }
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.blocked = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        }
+    }
+
+    pub(super) fn forget_keys(&mut self, task: &Task) {
+        let Some(keys) = task.keys.as_deref() else { return };
+        for (kind, key) in [(OWN, &keys.own), (REQUEST, &keys.request)] {
+            if let Some(key) = key {
+                self.tasks.by_key.remove(&(hash(task.frame.owner, kind, &key.text), task.id));
+            }
+        }
+    }
+
+    fn known_key(&self, owner: u32, kind: u8, text: &str, params: u64) -> Known {
+        let hash = hash(owner, kind, text);
+        let range = (hash, TaskId(0))..=(hash, TaskId(u64::MAX));
+        for (_, id) in self.tasks.by_key.range(range) {
+            let Some(task) = self.tasks.get(*id).filter(|t| t.frame.owner == owner) else { continue };
+            let keys = task.keys.as_deref();
+            let key = keys.and_then(|k| if kind == OWN { k.own.as_ref() } else { k.request.as_ref() });
+            if let Some(key) = key.filter(|k| *k.text == *text) {
+                return if key.hash == params { Known::Yes(*id, key.many) } else { Known::Other(*id) };
+            }
+        }
+        Known::No
+    }
+
+    /// The task that exists already under the dedupe key of this one.
+    fn same_key(&self, owner: u32, spec: &TaskSpec) -> Result<Option<TaskId>, RpcError> {
+        let Some(key) = &spec.key else { return Ok(None) };
+        if key.len() > TASK_KEY_MAX {
+            return Err(invalid(format!("key has {} bytes; {TASK_KEY_MAX} is the most", key.len())));
+        }
+        match self.known_key(owner, OWN, key, spec_hash(spec)) {
+            Known::No => Ok(None),
+            Known::Yes(id, _) => Ok(Some(id)),
+            Known::Other(id) => {
+                let text = format!("key {key:?} belongs to task {id}, which is another one");
+                let error = RpcError::new(Code::Conflict, text);
+                Err(error.hint(format!("`hob task show {id}` shows it; `hob task remove {id}` frees the key")))
+            }
+        }
+    }
+
+    fn make(&mut self, id: TaskId, owner: u32, spec: TaskSpec) -> Result<Task, RpcError> {
+        let key = spec.key.as_ref().map(|text| Key { text: text.as_str().into(), hash: spec_hash(&spec), many: 0 });
+        let (work, agent) = match spec.work {
+            Asks::Command(words) => (Work::command(&words), None),
+            Asks::Agent { name, prompt } => {
+                let name = self.agent_named(name)?;
+                let agent = self.programs.agents.get(&name).cloned();
+                (Work::Agent { name: name.into(), prompt: prompt.into() }, agent)
+            }
+        };
+        let named = spec.group.or_else(|| agent.as_ref().map(|a| a.group.clone().unwrap_or_else(|| group::AGENTS.to_owned())));
+        let (group, _) = self.tasks.group(named.as_deref().unwrap_or(group::DEFAULT))?;
+        let group = Arc::clone(group);
+        if let Some(runner) = &spec.runner {
+            self.runner_named(runner)?;
+        }
+        if agent.as_ref().is_some_and(|a| a.prompt == AgentPrompt::Stdin) && spec.stdin.is_some() {
+            return Err(invalid("the agent reads its prompt from its standard input, so there can be no other stdin"));
+        }
+        self.check_after(&spec.after)?;
+        let timeout = spec.timeout.or_else(|| agent.as_ref().and_then(|a| a.timeout)).unwrap_or(TIMEOUT);
+        let frame = self.tasks.share(Frame {
+            owner,
+            group,
+            cwd: spec.cwd.map(Into::into),
+            env: spec.env.into(),
+            umask: spec.umask,
+            labels: spec.labels.into(),
+            max_output: spec.max_output,
+            runner: spec.runner.map(Into::into),
+            repeatable: spec.repeatable,
+        });
+        Ok(Task {
+            id,
+            frame,
+            work,
+            state: if spec.hold { TaskState::Held } else { TaskState::Queued },
+            priority: spec.priority,
+            weight: spec.weight,
+            retries: spec.retries,
+            fails: 0,
+            attempts: 0,
+            blocked: 0,
+            refused: 0,
+            backoff: spec.backoff.unwrap_or(BACKOFF),
+            timeout,
+            submitted: self.now.wall,
+            not_before: self.not_before(spec.delay, spec.at),
+            after: spec.after.into(),
+            stdin: spec.stdin.map(Into::into),
+            keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),
+            claim: Claim::None,
+            live: None,
+            outcome: None,
+            why: None,
+        })
+    }
+
+    fn not_before(&self, delay: Option<Duration>, at: Option<Wall>) -> Wall {
+        let later = |d: Duration| Wall(self.now.wall.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)));
+        at.or(delay.map(later)).unwrap_or(Wall(0))
+    }
+
+    /// An agent by name, or the one that is meant where none is named.
+    fn agent_named(&self, name: Option<String>) -> Result<String, RpcError> {
+        let agents = &self.programs.agents;
+        let name = match name {
+            Some(name) => name,
+            None if agents.contains_key(group::DEFAULT) => group::DEFAULT.to_owned(),
+            None if agents.len() == 1 => agents.keys().next().cloned().unwrap_or_default(),
+            None if agents.is_empty() => {
+                let error = RpcError::new(Code::NotFound, "there is no agent to give the prompt to");
+                return Err(error.hint(r#"add one to the config: "agents": {"default": {"command": ["claude", "-p"]}}"#));
+            }
+            None => {
+                let known = agents.keys().cloned().collect::<Vec<_>>().join(", ");
+                return Err(invalid("which agent is to get the prompt?").hint(format!("agents are {known}")));
+            }
+        };
+        if agents.contains_key(&name) {
+            return Ok(name);
+        }
+        Err(missing("agent", &name, agents.keys().map(String::as_str)))
+    }
+
+    fn runner_named(&self, name: &str) -> Result<(), RpcError> {
+        if self.programs.runners.contains_key(name) {
+            return Ok(());
+        }
+        Err(missing("runner", name, self.programs.runners.keys().map(String::as_str)))
+    }
+
+    fn check_after(&self, after: &[After]) -> Result<(), RpcError> {
+        let unknown: Vec<String> =
+            after.iter().filter(|a| self.tasks.get(a.id).is_none()).take(10).map(|a| a.id.to_string()).collect();
+        if !unknown.is_empty() {
+            let text = format!("after: there is no task {}", unknown.join(", "));
+            return Err(RpcError::new(Code::NotFound, text).hint("`hob task list` shows those that there are"));
+        }
+        let failed = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
+        let failed = failed.filter(|t| t.state.is_over() && t.state != TaskState::Succeeded).map(|t| (t.id, t.state)).next();
+        match failed {
+            Some((id, state)) => {
+                let text = format!("after: task {id} is over without success ({state}), so this one would never start");
+                Err(RpcError::new(Code::Conflict, text).hint("{\"id\", \"any\": true} takes any end"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn edit_task(&mut self, id: TaskId, edit: TaskEdit, out: &mut Out) -> Result<String, RpcError> {
+        let task = self.tasks.get(id).ok_or_else(|| super::calls::unknown(id))?;
+        if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
+            let text = format!("task {id} is {}: only one that has not begun can be edited", task.state);
+            return Err(RpcError::new(Code::Conflict, text).hint("submit another one"));
+        }
+        let mut new = task.clone();
+        let mut frame = Frame::clone(&new.frame);
+        match (&mut new.work, edit.command, edit.prompt) {
+            (_, None, None) => {}
+            (work @ Work::Command(_), Some(words), None) => *work = Work::command(&words),
+            (Work::Agent { prompt, .. }, None, Some(text)) => *prompt = text.into(),
+            (Work::Command(_), _, Some(_)) => return Err(invalid(format!("task {id} has a command and no prompt"))),
+            (Work::Agent { .. }, Some(_), _) => return Err(invalid(format!("task {id} has a prompt and no command"))),
+        }
+        if let Some(name) = edit.group {
+            frame.group = Arc::clone(self.tasks.group(&name)?.0);
+        }
+        if let Some(cwd) = edit.cwd {
+            frame.cwd = Some(cwd.into());
+        }
+        if let Some(labels) = edit.labels {
+            frame.labels = labels.into();
+        }
+        if let Some(after) = edit.after {
+            self.check_after(&after)?;
+            self.check_cycle(id, &after)?;
+            new.after = after.into();
+        }
+        if edit.delay.is_some() || edit.at.is_some() {
+            new.not_before = self.not_before(edit.delay, edit.at);
+        }
+        new.priority = edit.priority.unwrap_or(new.priority);
+        new.timeout = edit.timeout.unwrap_or(new.timeout);
+        new.retries = edit.retries.unwrap_or(new.retries);
+        new.weight = edit.weight.unwrap_or(new.weight);
+        new.frame = self.tasks.share(frame);
+        let claimed = self.unqueue(id);
+        for a in self.tasks.get(id).map(|t| t.after.clone()).unwrap_or_default() {
+            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
+                of.remove(&id);
+            }
+        }
+        new.claim = Claim::None;
+        new.blocked = 0;
+        out.records.push(record::task(&new));
+        if let Some(task) = self.tasks.get_mut(id) {
+            *task = new;
+        }
+        self.follow_others(id);
+        if claimed {
+            self.save_attempt(id, out);
+        }
+        self.emit_task("task.edited", id, "", out);
+        self.enqueue(id);
+        self.task_json(id)
+    }
+
+    /// Nobody can follow itself, by however many others.
+    fn check_cycle(&self, id: TaskId, after: &[After]) -> Result<(), RpcError> {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<TaskId> = after.iter().map(|a| a.id).collect();
+        while let Some(next) = open.pop() {
+            if next == id {
+                let text = format!("after: task {id} would follow itself");
+                return Err(RpcError::new(Code::Conflict, text));
+            }
+            if seen.insert(next)
+                && let Some(task) = self.tasks.get(next).filter(|t| !t.state.is_over())
+            {
+                open.extend(task.after.iter().map(|a| a.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a task is run with, by the config as it is now.
+    pub(super) fn job(&self, task: &Task) -> Result<ServiceSpec, String> {
+        let mut spec = ServiceSpec { nice: Some(super::NICE), ..ServiceSpec::default() };
+        let words = match &task.work {
+            Work::Command(words) => words.split('\0').map(str::to_owned).collect(),
+            Work::Agent { name, prompt } => {
+                let agent = self.programs.agents.get(&**name);
+                let agent = agent.ok_or_else(|| format!("there is no agent {name:?} in the config any more"))?;
+                for (name, value) in &agent.env {
+                    match name.strip_suffix("_env") {
+                        Some(name) => spec.env_from.insert(name.to_owned(), value.clone()),
+                        None => spec.env.insert(name.clone(), value.clone()),
+                    };
+                }
+                spec.secrets = spec.env_from.keys().cloned().collect();
+                let mut words = agent.command.clone();
+                if agent.prompt == AgentPrompt::Argument {
+                    words.push(prompt.to_string());
+                }
+                words
+            }
+        };
+        spec.command = match task.frame.runner.as_deref() {
+            Some(name) => {
+                let runner = self.programs.runners.get(name);
+                let runner = runner.ok_or_else(|| format!("there is no runner {name:?} in the config any more"))?;
+                runner.prefix.iter().cloned().chain(words).collect()
+            }
+            None => words,
+        };
+        spec.env.extend(task.frame.env.iter().cloned());
+        spec.cwd = Some(task.frame.cwd.as_deref().unwrap_or(".").to_owned());
+        spec.umask = task.frame.umask;
+        // Of three files the first is the head; the other two take turns at the tail.
+        let most = task.frame.max_output.unwrap_or(super::MAX_OUTPUT);
+        spec.log = LogSpec { max_size: (most / 3).max(1), max_files: 3, keep_head: true, ..LogSpec::DEFAULT };
+        Ok(spec)
+    }
+
+    /// What a task reads.
+    pub(super) fn input_of(&self, task: &Task) -> Option<crate::core::Stdin> {
+        use crate::core::Stdin;
+        let agent = match &task.work {
+            Work::Command(_) => None,
+            Work::Agent { name, prompt } => self.programs.agents.get(&**name).map(|a| (a.prompt, prompt)),
+        };
+        match agent {
+            Some((AgentPrompt::Stdin, prompt)) => Some(Stdin::Bytes(prompt.as_bytes().into())),
+            Some((AgentPrompt::File, prompt)) => Some(Stdin::PromptFile(prompt.as_bytes().into())),
+            Some((AgentPrompt::Argument, _)) | None => task.stdin.as_deref().map(|bytes| Stdin::Bytes(bytes.into())),
+        }
+    }
+}
+
+fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> RpcError {
+    let error = RpcError::new(Code::NotFound, format!("there is no {what} {name:?} in the config"));
+    match nearest(name, known) {
+        Some(near) => error.hint(format!("did you mean {near:?}?")),
+        None => error.hint("`hob config show` shows those that there are"),
+    }
+}
+
+/// The hash of what a task is; it goes into the journal with its key, so it must not change between versions.
+fn spec_hash(spec: &TaskSpec) -> u64 {
+    let text = match &spec.work {
+        Asks::Command(words) => words.join("\0"),
+        Asks::Agent { name, prompt } => format!("{}\u{1}{prompt}", name.as_deref().unwrap_or_default()),
+    };
+    let place = [spec.cwd.as_deref(), spec.group.as_deref(), spec.runner.as_deref()].map(Option::unwrap_or_default);
+    hash(0, OWN, &format!("{text}\u{2}{}", place.join("\u{2}")))
+}
+
+/// The reply to a submission: one id, or those of a list.
+fn ids_json(first: TaskId, count: u32, many: bool) -> String {
+    if !many {
+        return format!("{{\"id\":{first}}}");
+    }
+    let mut text = "{\"ids\":[".to_owned();
+    for n in 0..u64::from(count) {
+        if n > 0 {
+            text.push(',');
+        }
+        text.push_str(&(first.0 + n).to_string());
+    }
+    text.push_str("]}");
+    text
+}

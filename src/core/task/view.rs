@@ -1,0 +1,160 @@
+//! Tasks as clients see them. Pure.
+
+use super::{Outcome, Task, TaskStop, Work};
+use crate::base::ids::TaskId;
+use crate::base::json::{Obj, json_str};
+use crate::base::time::Wall;
+use crate::core::Core;
+use crate::core::run::{Ended, millis, signal_name};
+use crate::protocol::methods::task::TaskState;
+use crate::protocol::rpc::RpcError;
+
+/// Letters of a prompt that a list shows.
+const PROMPT_SHOWN: usize = 120;
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn pairs(pairs: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        json_str(name, &mut text);
+        text.push(':');
+        json_str(value, &mut text);
+    }
+    format!("{{{text}}}")
+}
+
+impl Core {
+    /// The members that a list shows of a task.
+    pub(super) fn task_row(&self, t: &Task) -> Obj {
+        let mut o = Obj::new();
+        o.u64("id", t.id.0).str("state", t.state.name());
+        match &t.work {
+            Work::Command(words) => o.raw("command", &json(&words.split('\0').collect::<Vec<_>>())),
+            Work::Agent { name, prompt } => {
+                let shown: String = prompt.chars().take(PROMPT_SHOWN).collect();
+                o.null("command").str("agent", name).str("prompt", &shown)
+            }
+        };
+        o.str("group", &t.frame.group).i64("priority", t.priority.into()).u64("owner", t.frame.owner.into());
+        o.raw("labels", &pairs(&t.frame.labels));
+        o.str("submitted", &t.submitted.to_string());
+        outcome(t.outcome.as_deref().filter(|_| t.live.is_none()), &mut o);
+        let live = t.live.as_deref();
+        match live {
+            Some(l) => o.str("started", &l.begun.wall.to_string()),
+            None => o.opt_str("started", t.outcome.as_ref().map(|r| r.started.to_string()).as_deref()),
+        };
+        let ended = t.outcome.as_ref().filter(|_| live.is_none()).map(|r| r.ended.to_string());
+        o.opt_str("ended", ended.as_deref());
+        o.u64("attempts", t.attempts.into());
+        o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
+        o.opt_str("why", self.reason(t).as_deref());
+        o
+    }
+
+    /// One task in detail.
+    pub(super) fn task_json(&self, id: TaskId) -> Result<String, RpcError> {
+        let t = self.tasks.get(id).ok_or_else(|| super::calls::unknown(id))?;
+        let mut o = self.task_row(t);
+        if let Work::Agent { prompt, .. } = &t.work {
+            o.str("whole_prompt", prompt);
+        }
+        o.opt_str("cwd", t.frame.cwd.as_deref());
+        // Values may be secrets; the names say enough.
+        o.raw("env", &list(t.frame.env.iter().map(|(name, _)| json(name))));
+        o.raw("after", &json(&t.after)).u64("weight", t.weight.into());
+        o.u64("retries", t.retries.into()).u64("failures", t.fails.into());
+        o.u64("backoff_ms", millis(t.backoff)).u64("timeout_ms", millis(t.timeout));
+        o.opt_str("not_before", Some(t.not_before).filter(|at| at.0 > 0).map(|at: Wall| at.to_string()).as_deref());
+        o.opt_u64("stdin_bytes", t.stdin.as_ref().map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX)));
+        o.opt_str("key", t.keys.as_ref().and_then(|k| k.own.as_ref()).map(|k| &*k.text));
+        o.opt_str("runner", t.frame.runner.as_deref()).bool("repeatable", t.frame.repeatable);
+        o.u64("max_output", t.frame.max_output.unwrap_or(super::MAX_OUTPUT));
+        o.opt_u64("run", t.run().map(|r| r.0));
+        let lines = t.outcome.as_deref().map(|r| &r.lines[..]).unwrap_or_default();
+        o.raw("last_lines", &json(&lines));
+        let followers: Vec<u64> = self.tasks.followers.get(&id).into_iter().flatten().map(|f| f.0).collect();
+        o.raw("followers", &json(&followers));
+        Ok(o.finish())
+    }
+
+    /// Why a task is where it is, as a clause, where its state alone does not say it.
+    pub(super) fn reason(&self, t: &Task) -> Option<String> {
+        if let Some(live) = t.live.as_deref() {
+            let left = live.sequence.names();
+            return match &live.stop {
+                Some(why) => {
+                    let why = match why {
+                        TaskStop::Client(c) => format!("being cancelled by uid {} (pid {})", c.uid, c.pid),
+                        TaskStop::Timeout => "being stopped because it took too long".to_owned(),
+                        TaskStop::Shutdown => "being stopped because hob is shutting down".to_owned(),
+                    };
+                    Some(if left.is_empty() { why } else { format!("{why}, waiting for {left}") })
+                }
+                None if live.end.is_some() && !left.is_empty() => Some(format!("its children still run: {left}")),
+                None => None,
+            };
+        }
+        if t.state != TaskState::Queued {
+            return t.why.as_deref().map(str::to_owned);
+        }
+        let group = self.tasks.groups.get(&t.frame.group);
+        if t.blocked > 0 {
+            let open = |id: &TaskId| self.tasks.get(*id).is_some_and(|o| !o.state.is_over());
+            let first: Vec<String> =
+                t.after.iter().map(|a| a.id).filter(open).take(5).map(|id| id.to_string()).collect();
+            return Some(format!("waits for task {}", first.join(", ")));
+        }
+        if t.not_before.0 > self.now.wall.0 {
+            let at = format!("waits until {}", t.not_before);
+            return Some(match &t.why {
+                Some(why) => format!("{why}; {at}"),
+                None if t.fails > 0 => format!("retry {} of {}; {at}", t.fails, t.retries),
+                None => at,
+            });
+        }
+        match group {
+            Some(g) if g.paused() => Some(format!("group {} is paused", t.frame.group)),
+            Some(g) if g.parallel() == 0 => Some(format!("group {} has no slots", t.frame.group)),
+            Some(g) if g.running >= g.parallel() => {
+                Some(format!("all {} slots of group {} are taken", g.parallel(), t.frame.group))
+            }
+            _ if self.journal_behind.is_some() => Some("waits for the journal, which cannot be written".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// How the last attempt ended.
+fn outcome(outcome: Option<&Outcome>, o: &mut Obj) {
+    let (code, signal) = match outcome.map(|r| &r.end) {
+        Some(Ended::Code(c)) => (Some(*c), None),
+        Some(Ended::Signal(n)) => (None, Some(*n)),
+        Some(Ended::NotStarted(_) | Ended::Delayed(_) | Ended::Unknown) | None => (None, None),
+    };
+    match code {
+        Some(code) => o.i64("exit_code", i64::from(code)),
+        None => o.null("exit_code"),
+    };
+    if let Some(n) = signal {
+        o.i64("signal", i64::from(n)).str("signal_name", &signal_name(n));
+    }
+    if let Some(Ended::NotStarted(e) | Ended::Delayed(e)) = outcome.map(|r| &r.end) {
+        o.str("error", e);
+    }
+    if let Some(r) = outcome {
+        o.u64("duration_ms", millis(r.ended.since(r.started)));
+        o.u64("cpu_ms", r.cpu_ms).opt_u64("memory", Some(r.memory).filter(|m| *m > 0));
+        o.opt_u64("output_bytes", r.output);
+    }
+}

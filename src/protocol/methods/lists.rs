@@ -1,0 +1,186 @@
+//! Readers of params that are more than one plain value. Pure.
+
+use super::Params;
+use super::task::After;
+use crate::base::ids::TaskId;
+use crate::base::limits::{TASK_AFTER_MAX, TASK_LABELS_MAX};
+use crate::base::units::parse_size;
+use crate::protocol::frame::base64;
+use crate::protocol::rpc::RpcError;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+type Answer<T> = Result<T, RpcError>;
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn list(self) -> Vec<T> {
+        match self {
+            OneOrMany::One(one) => vec![one],
+            OneOrMany::Many(many) => many,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Following {
+    Id(Id),
+    Condition { id: Id, any: Option<bool>, condition: Option<String> },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Data {
+    Text(String),
+    Bytes { base64: String },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Amount {
+    Number(u64),
+    Text(String),
+}
+
+impl Id {
+    /// Both ends of a range, or a number twice.
+    fn range(&self) -> Option<(TaskId, TaskId)> {
+        let (first, last) = match self {
+            Id::Number(n) => (*n, *n),
+            Id::Text(text) => match text.split_once('-') {
+                Some((first, last)) => (first.trim().parse().ok()?, last.trim().parse().ok()?),
+                None => text.trim().parse().ok().map(|n| (n, n))?,
+            },
+        };
+        (first > 0 && first <= last).then_some((TaskId(first), TaskId(last)))
+    }
+
+    fn one(&self) -> Option<TaskId> {
+        self.range().filter(|(first, last)| first == last).map(|(id, _)| id)
+    }
+}
+
+fn json<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_str(text).ok()
+}
+
+impl<'a> Params<'a> {
+    /// # Errors
+    /// As all readers: when it is something else.
+    pub fn integer<T: DeserializeOwned>(&self, name: &str) -> Answer<Option<T>> {
+        self.read(name, json)
+    }
+
+    /// # Errors
+    /// When it is no list.
+    pub fn list(&self, name: &str) -> Answer<Option<Vec<&'a RawValue>>> {
+        self.read(name, |text| serde_json::from_str(text).ok())
+    }
+
+    /// The words of a command; a text is for the shell.
+    ///
+    /// # Errors
+    /// When it is something else, empty, or holds a zero byte.
+    pub fn command(&self, name: &str) -> Answer<Option<Vec<String>>> {
+        self.read(name, |text| {
+            let words = match json(text)? {
+                OneOrMany::One::<String>(line) if line.trim().is_empty() => return None,
+                OneOrMany::One(line) => ["/bin/sh", "-c", line.as_str()].map(str::to_owned).into(),
+                OneOrMany::Many(words) => words,
+            };
+            let sound = words.first().is_some_and(|w| !w.is_empty()) && !words.iter().any(|w| w.contains('\0'));
+            sound.then_some(words)
+        })
+    }
+
+    /// Members of an object, sorted by name.
+    ///
+    /// # Errors
+    /// When it is something else, has too many members, an empty name or one with `=`, or a zero byte.
+    pub fn pairs(&self, name: &str) -> Answer<Option<Vec<(String, String)>>> {
+        let most = if name == "labels" { TASK_LABELS_MAX } else { usize::MAX };
+        self.read(name, |text| {
+            let pairs: BTreeMap<String, String> = json(text)?;
+            let odd = |(k, v): (&String, &String)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0');
+            (pairs.len() <= most && !pairs.iter().any(odd)).then(|| pairs.into_iter().collect())
+        })
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn umask(&self, name: &str) -> Answer<Option<u32>> {
+        self.read(name, |text| u32::from_str_radix(&json::<String>(text)?, 8).ok().filter(|m| *m <= 0o777))
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn size(&self, name: &str) -> Answer<Option<u64>> {
+        self.read(name, |text| match json(text)? {
+            Amount::Number(n) => Some(n),
+            Amount::Text(text) => parse_size(&text).ok(),
+        })
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn data(&self, name: &str) -> Answer<Option<Vec<u8>>> {
+        self.read(name, |text| match json(text)? {
+            Data::Text(text) => Some(text.into_bytes()),
+            Data::Bytes { base64: text } => base64::decode(&text),
+        })
+    }
+
+    /// # Errors
+    /// When it is something else.
+    pub fn ids(&self, name: &str) -> Answer<Option<Vec<(TaskId, TaskId)>>> {
+        self.read(name, |text| {
+            let given: OneOrMany<Id> = json(text)?;
+            // "3,7-9" is what a person types.
+            let split = |id: Id| match id {
+                Id::Text(text) => text.split(',').map(|t| Id::Text(t.to_owned())).collect(),
+                number @ Id::Number(_) => vec![number],
+            };
+            given.list().into_iter().flat_map(split).map(|id| id.range()).collect()
+        })
+    }
+
+    /// # Errors
+    /// When it is something else, or too many.
+    pub fn after(&self, name: &str) -> Answer<Option<Vec<After>>> {
+        self.read(name, |text| {
+            let given: OneOrMany<Following> = json(text)?;
+            let one = |f: Following| match f {
+                Following::Id(id) => Some(After { id: id.one()?, any: false }),
+                Following::Condition { id, any, condition } => {
+                    let any = match condition.as_deref() {
+                        None => any.unwrap_or(false),
+                        Some("any") => true,
+                        Some("success") => false,
+                        Some(_) => return None,
+                    };
+                    Some(After { id: id.one()?, any })
+                }
+            };
+            let mut all: Vec<After> = given.list().into_iter().map(one).collect::<Option<_>>()?;
+            all.sort_by_key(|a| (a.id, a.any));
+            all.dedup_by_key(|a| a.id);
+            (all.len() <= TASK_AFTER_MAX).then_some(all)
+        })
+    }
+}

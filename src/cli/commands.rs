@@ -1,7 +1,7 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, events, life, logs, renew, service, status, story};
+use super::{complete, config, demo, events, life, logs, renew, service, status, story, task};
 
 const ANY: usize = usize::MAX;
 
@@ -60,7 +60,7 @@ const UPGRADE: &[Flag] =
     &[Flag { long: "binary", short: None, value: Some("PATH"), doc: "The new program [what hob was started from]" }];
 const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
 
-const fn command(
+pub(super) const fn command(
     name: &'static str,
     summary: &'static str,
     run: fn(&super::Args) -> Result<u8, super::Failure>,
@@ -80,7 +80,26 @@ const fn command(
 }
 
 /// Every command of hob.
-pub const COMMANDS: &[Command] = &[
+pub const COMMANDS: &[Command] =
+    &join::<{ OF_SERVICES.len() + task::rows::ROWS.len() }>(&[OF_SERVICES, task::rows::ROWS]);
+
+/// One table of several.
+const fn join<const N: usize>(parts: &[&[Command]]) -> [Command; N] {
+    let mut all = [OF_SERVICES[0]; N];
+    let (mut at, mut part) = (0, 0);
+    while part < parts.len() {
+        let mut row = 0;
+        while row < parts[part].len() {
+            all[at] = parts[part][row];
+            at += 1;
+            row += 1;
+        }
+        part += 1;
+    }
+    all
+}
+
+const OF_SERVICES: &[Command] = &[
     Command {
         flags: DEMO,
         details: "Starts a hob of its own in a temporary folder with a few services, tells what happens and why,\n\

@@ -26,7 +26,7 @@ pub enum Operand {
 }
 
 /// One command. `name` has one word, or two for a noun and its verb.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Command {
     pub name: &'static str,
     /// The operands as help shows them.
@@ -103,6 +103,15 @@ impl Args {
     /// When it is not UTF-8.
     pub fn text(&self, long: &str) -> Result<Option<&str>, String> {
         self.value(long).map(|v| v.to_str().ok_or_else(|| format!("--{long}: not valid UTF-8"))).transpose()
+    }
+
+    /// Every value given for a flag, as text.
+    ///
+    /// # Errors
+    /// When one is not UTF-8.
+    pub fn texts(&self, long: &str) -> Result<Vec<&str>, String> {
+        let values = self.given.iter().filter(|(name, _)| *name == long).filter_map(|(_, v)| v.as_ref());
+        values.map(|v| v.to_str().ok_or_else(|| format!("--{long}: not valid UTF-8"))).collect()
     }
 
     /// A flag's value as a number.

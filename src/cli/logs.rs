@@ -75,7 +75,7 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
         Some(n) => Some(n as u64),
         None => from.is_none().then_some(LINES as u64),
     };
-    Ok(LogAsk { names: args.operands.clone(), lines, follow, since: from, until, stream, marks: false })
+    Ok(LogAsk { names: args.operands.clone(), lines, follow, since: from, until, stream, marks: false, task: None })
 }
 
 /// What lines must match, or with `invert` must not.

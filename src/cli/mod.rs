@@ -14,6 +14,7 @@ mod service;
 mod since;
 mod status;
 mod story;
+mod task;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};

@@ -39,6 +39,8 @@ pub struct LogAsk {
     pub stream: Option<Stream>,
     /// Tell times and streams.
     pub marks: bool,
+    /// The output of this task instead of logs by name; followed, it ends with the task.
+    pub task: Option<u64>,
 }
 
 /// Stands for all lines there are.
@@ -103,7 +105,11 @@ impl LogStream {
                 params[name] = json!(time.0);
             }
         }
-        let method = if ask.names.is_empty() {
+        let method = if let Some(task) = ask.task {
+            params["id"] = json!(task);
+            params["from"] = json!(self.open.values().next().copied().flatten());
+            "task.output"
+        } else if ask.names.is_empty() {
             params["from"] = json!(self.open.values().next().copied().flatten());
             "daemon.logs"
         } else {

@@ -314,6 +314,11 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T, ClientError> {
 /// daemon will say so.
 fn add_key(method: &Method, params: &mut Value) -> bool {
     if let Value::Array(list) = params {
+        if method.params.first().is_some_and(|p| p.kind == methods::Kind::List) {
+            let name = method.params.first().map_or("", |p| p.name);
+            *params = serde_json::json!({ name: std::mem::take(list) });
+            return add_key(method, params);
+        }
         if list.len() > method.params.len() {
             return false;
         }

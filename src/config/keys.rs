@@ -2,8 +2,8 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::spec::{
-    Access, AgentPrompt, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
-    Restart, Rlimit, ServiceSpec, Signal, Streams,
+    Access, AgentPrompt, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath,
+    Ready, Restart, Rlimit, ServiceSpec, Signal, Streams,
 };
 use core::time::Duration;
 use std::collections::BTreeMap;

@@ -6,9 +6,9 @@ use super::keys::{
     ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
     SERVICE, STREAMS, Slot, meant,
 };
+use super::programs::{self, PROMPTS, named};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::programs::{self, PROMPTS, named};
 use super::{graph, health, machine, ready, values};
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
@@ -235,7 +235,12 @@ fn short_secrets(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
 }
 
 /// Reads the members of an object by its table of keys. Answers the names of those that were wrong.
-pub(super) fn object<S>(spec: &mut S, keys: &'static [Key<S>], members: &[Member], cx: &mut Cx<'_, '_>) -> Vec<&'static str> {
+pub(super) fn object<S>(
+    spec: &mut S,
+    keys: &'static [Key<S>],
+    members: &[Member],
+    cx: &mut Cx<'_, '_>,
+) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for member in members {
         let Some(key) = keys.iter().find(|k| k.name == member.key) else {

@@ -5,11 +5,11 @@
 //! `shutdown`, those of `keys` and those of `task::record`.
 
 use super::keys::Keys;
-use super::task::record as task;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
+use super::task::record as task;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::ServiceSpec;

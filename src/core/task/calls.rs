@@ -101,8 +101,7 @@ impl Core {
         }
         let ranges = if which.ids.is_empty() { vec![(TaskId(1), TaskId(u64::MAX))] } else { which.ids.clone() };
         let of = |(first, last): (TaskId, TaskId)| self.tasks.all.range(first..=last).map(|(_, t)| &**t);
-        let mut ids: Vec<TaskId> =
-            ranges.into_iter().flat_map(of).filter(|t| which.takes(t)).map(|t| t.id).collect();
+        let mut ids: Vec<TaskId> = ranges.into_iter().flat_map(of).filter(|t| which.takes(t)).map(|t| t.id).collect();
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)

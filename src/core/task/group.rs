@@ -106,7 +106,10 @@ impl Tasks {
     fn forget_groups(&mut self) {
         let used: BTreeSet<Arc<str>> = self.all.values().map(|t| Arc::clone(&t.frame.group)).collect();
         self.groups.retain(|name, g| {
-            g.spec.is_some() || g.change != Change::default() || used.contains(name) || [DEFAULT, AGENTS].contains(&&**name)
+            g.spec.is_some()
+                || g.change != Change::default()
+                || used.contains(name)
+                || [DEFAULT, AGENTS].contains(&&**name)
         });
     }
 
@@ -145,15 +148,18 @@ impl Core {
                 let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| self.tasks.group_json(n, g)).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
-            GroupCall::Set { name, parallel, weight_limit, remove } => {
-                self.set_group(&name, |c| {
+            GroupCall::Set { name, parallel, weight_limit, remove } => self.set_group(
+                &name,
+                |c| {
                     c.parallel = if remove { None } else { parallel.or(c.parallel) };
                     c.weight_limit = if remove { None } else { weight_limit.or(c.weight_limit) };
                     if remove {
                         c.paused = None;
                     }
-                }, !remove, out)
-            }
+                },
+                !remove,
+                out,
+            ),
             GroupCall::Pause { name, running } => {
                 let answer = self.set_group(&name, |c| c.paused = Some(true), false, out);
                 if answer.is_ok() && running {
@@ -239,11 +245,8 @@ impl Core {
             live.timeout_at = live.left.take().map(|left| now + left);
         }
         out.effects.push(Effect::Pause { run: live.run, on: pause });
-        let (state, kind) = if pause {
-            (TaskState::Paused, "task.paused")
-        } else {
-            (TaskState::Running, "task.resumed")
-        };
+        let (state, kind) =
+            if pause { (TaskState::Paused, "task.paused") } else { (TaskState::Running, "task.resumed") };
         self.tasks.set_state(id, state);
         self.save_attempt(id, out);
         self.emit_task(kind, id, "", out);

@@ -107,7 +107,10 @@ pub struct Frame {
 pub enum Work {
     /// The words, each but the last followed by a zero byte.
     Command(Box<str>),
-    Agent { name: Box<str>, prompt: Box<str> },
+    Agent {
+        name: Box<str>,
+        prompt: Box<str>,
+    },
 }
 
 impl Work {
@@ -321,11 +324,7 @@ impl Task {
             }
             (TaskState::Queued | TaskState::Held | TaskState::Running | TaskState::Paused, _) => None,
             (
-                TaskState::Succeeded
-                | TaskState::Failed
-                | TaskState::Cancelled
-                | TaskState::TimedOut
-                | TaskState::Lost,
+                TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::TimedOut | TaskState::Lost,
                 _,
             ) => None,
         }

@@ -13,7 +13,13 @@ use core::time::Duration;
 use std::sync::Arc;
 
 impl Core {
-    pub(in crate::core) fn task_started(&mut self, id: TaskId, run: RunId, result: Result<u32, StartError>, out: &mut Out) {
+    pub(in crate::core) fn task_started(
+        &mut self,
+        id: TaskId,
+        run: RunId,
+        result: Result<u32, StartError>,
+        out: &mut Out,
+    ) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(id) else { return };
         let (timeout, attempt) = (task.timeout, task.attempts);
@@ -27,12 +33,8 @@ impl Core {
                 match live.sequence.phase {
                     Phase::Unborn => live.sequence.ask(run, TERMS, now.mono, out),
                     Phase::Killed => live.sequence.kill(run, TERMS, now.mono, out),
-                    Phase::Idle
-                    | Phase::Held
-                    | Phase::Commanded
-                    | Phase::Asked
-                    | Phase::Looking
-                    | Phase::Leftovers => {}
+                    Phase::Idle | Phase::Held | Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers => {
+                    }
                 }
                 let mut fields = Obj::new();
                 fields.u64("run", run.0).u64("pid", pid.into()).u64("attempt", attempt.into());
@@ -105,7 +107,14 @@ impl Core {
         self.plan_task(id);
     }
 
-    pub(in crate::core) fn task_output(&mut self, id: TaskId, run: RunId, bytes: u64, lines: Vec<String>, out: &mut Out) {
+    pub(in crate::core) fn task_output(
+        &mut self,
+        id: TaskId,
+        run: RunId,
+        bytes: u64,
+        lines: Vec<String>,
+        out: &mut Out,
+    ) {
         let Some(live) = self.tasks.get_mut(id).and_then(|t| t.live.as_mut()).filter(|l| l.run == run) else {
             return self.late("output", run, out);
         };
@@ -150,11 +159,9 @@ impl Core {
             TaskState::Failed | TaskState::TimedOut => task.fails <= task.retries,
             TaskState::Lost => task.frame.repeatable,
             TaskState::Cancelled => task.frame.repeatable && live.stop == Some(TaskStop::Shutdown),
-            TaskState::Held
-            | TaskState::Queued
-            | TaskState::Running
-            | TaskState::Paused
-            | TaskState::Succeeded => false,
+            TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Succeeded => {
+                false
+            }
         };
         let delay = if again && state != TaskState::Cancelled { task.delay() } else { Duration::ZERO };
         self.tasks.runs.remove(&live.run);

@@ -60,7 +60,8 @@ impl Core {
             }
         }
         if self.tasks.len() + specs.len() > TASKS_MAX {
-            let error = RpcError::new(Code::Busy, format!("there are {} tasks; {TASKS_MAX} is the most", self.tasks.len()));
+            let error =
+                RpcError::new(Code::Busy, format!("there are {} tasks; {TASKS_MAX} is the most", self.tasks.len()));
             return Err(error.hint("`hob task clean` removes those that are over"));
         }
         let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
@@ -118,8 +119,12 @@ impl Core {
     /// Notes whom a task follows, and how many of these are not over.
     pub(super) fn follow_others(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(id).filter(|t| !t.state.is_over() && !t.after.is_empty()) else { return };
-        let open: Vec<TaskId> =
-            task.after.iter().map(|a| a.id).filter(|a| self.tasks.get(*a).is_some_and(|t| !t.state.is_over())).collect();
+        let open: Vec<TaskId> = task
+            .after
+            .iter()
+            .map(|a| a.id)
+            .filter(|a| self.tasks.get(*a).is_some_and(|t| !t.state.is_over()))
+            .collect();
         for a in &open {
             self.tasks.followers.entry(*a).or_default().insert(id);
         }
@@ -178,7 +183,8 @@ impl Core {
                 (Work::Agent { name: name.into(), prompt: prompt.into() }, agent)
             }
         };
-        let named = spec.group.or_else(|| agent.as_ref().map(|a| a.group.clone().unwrap_or_else(|| group::AGENTS.to_owned())));
+        let named =
+            spec.group.or_else(|| agent.as_ref().map(|a| a.group.clone().unwrap_or_else(|| group::AGENTS.to_owned())));
         let (group, _) = self.tasks.group(named.as_deref().unwrap_or(group::DEFAULT))?;
         let group = Arc::clone(group);
         if let Some(runner) = &spec.runner {
@@ -227,7 +233,8 @@ impl Core {
     }
 
     fn not_before(&self, delay: Option<Duration>, at: Option<Wall>) -> Wall {
-        let later = |d: Duration| Wall(self.now.wall.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)));
+        let later =
+            |d: Duration| Wall(self.now.wall.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)));
         at.or(delay.map(later)).unwrap_or(Wall(0))
     }
 
@@ -240,7 +247,9 @@ impl Core {
             None if agents.len() == 1 => agents.keys().next().cloned().unwrap_or_default(),
             None if agents.is_empty() => {
                 let error = RpcError::new(Code::NotFound, "there is no agent to give the prompt to");
-                return Err(error.hint(r#"add one to the config: "agents": {"default": {"command": ["claude", "-p"]}}"#));
+                return Err(
+                    error.hint(r#"add one to the config: "agents": {"default": {"command": ["claude", "-p"]}}"#)
+                );
             }
             None => {
                 let known = agents.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -268,7 +277,8 @@ impl Core {
             return Err(RpcError::new(Code::NotFound, text).hint("`hob task list` shows those that there are"));
         }
         let failed = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
-        let failed = failed.filter(|t| t.state.is_over() && t.state != TaskState::Succeeded).map(|t| (t.id, t.state)).next();
+        let failed =
+            failed.filter(|t| t.state.is_over() && t.state != TaskState::Succeeded).map(|t| (t.id, t.state)).next();
         match failed {
             Some((id, state)) => {
                 let text = format!("after: task {id} is over without success ({state}), so this one would never start");

@@ -61,12 +61,8 @@ impl Core {
 
     fn answer_task_wait(&mut self, wait: &TaskWait, out: &mut Out) {
         self.deadlines.set(Due::TaskWait(wait.req), None);
-        let rows: Vec<String> = wait
-            .ids
-            .iter()
-            .filter_map(|id| self.tasks.get(*id))
-            .map(|t: &Task| self.task_row(t).finish())
-            .collect();
+        let rows: Vec<String> =
+            wait.ids.iter().filter_map(|id| self.tasks.get(*id)).map(|t: &Task| self.task_row(t).finish()).collect();
         let text = format!("{{\"tasks\":[{}],\"done\":{}}}", rows.join(","), wait.open.is_empty());
         self.reply(wait.req, Ok(text), false, out);
     }

@@ -2,8 +2,8 @@
 
 mod decode;
 mod discover;
-mod params;
 mod lists;
+mod params;
 mod table;
 pub mod task;
 mod task_table;

@@ -208,9 +208,7 @@ impl Kind {
             Kind::Stream => r#"{"enum":["out","err"]}"#,
             Kind::Integer => r#"{"type":"integer"}"#,
             Kind::List => r#"{"type":"array","items":{"type":"object"}}"#,
-            Kind::Command => {
-                r#"{"oneOf":[{"type":"string"},{"type":"array","items":{"type":"string"},"minItems":1}]}"#
-            }
+            Kind::Command => r#"{"oneOf":[{"type":"string"},{"type":"array","items":{"type":"string"},"minItems":1}]}"#,
             Kind::Pairs => r#"{"type":"object","additionalProperties":{"type":"string"}}"#,
             Kind::Umask => r#"{"type":"string","pattern":"^[0-7]{1,4}$"}"#,
             Kind::Size => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":0}]}"#,
@@ -220,9 +218,7 @@ impl Kind {
             Kind::Ids => {
                 r#"{"oneOf":[{"type":"integer"},{"type":"string"},{"type":"array","items":{"type":["integer","string"]}}]}"#
             }
-            Kind::After => {
-                r#"{"oneOf":[{"type":"integer"},{"type":"array","items":{"type":["integer","object"]}}]}"#
-            }
+            Kind::After => r#"{"oneOf":[{"type":"integer"},{"type":"array","items":{"type":["integer","object"]}}]}"#,
         }
     }
 }

@@ -63,11 +63,9 @@ impl TaskState {
     pub const fn is_over(self) -> bool {
         match self {
             TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused => false,
-            TaskState::Succeeded
-            | TaskState::Failed
-            | TaskState::Cancelled
-            | TaskState::TimedOut
-            | TaskState::Lost => true,
+            TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::TimedOut | TaskState::Lost => {
+                true
+            }
         }
     }
 
@@ -181,34 +179,82 @@ pub struct TaskEdit {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskCall {
     /// One task, or several at once (`many`), all or none.
-    Submit { specs: Vec<TaskSpec>, many: bool },
-    Get { id: TaskId },
+    Submit {
+        specs: Vec<TaskSpec>,
+        many: bool,
+    },
+    Get {
+        id: TaskId,
+    },
     List(TaskQuery),
     Stats,
     /// `force`: SIGKILL at once.
-    Cancel { which: Selection, force: bool },
-    Retry { which: Selection },
-    Hold { which: Selection },
-    Release { which: Selection },
-    Pause { which: Selection },
-    Resume { which: Selection },
-    Edit { id: TaskId, edit: Box<TaskEdit> },
-    Prioritize { which: Selection, priority: i32 },
-    Wait { which: Selection, timeout: Option<Duration> },
-    Output { id: TaskId, lines: usize, follow: bool, from: Option<u64> },
+    Cancel {
+        which: Selection,
+        force: bool,
+    },
+    Retry {
+        which: Selection,
+    },
+    Hold {
+        which: Selection,
+    },
+    Release {
+        which: Selection,
+    },
+    Pause {
+        which: Selection,
+    },
+    Resume {
+        which: Selection,
+    },
+    Edit {
+        id: TaskId,
+        edit: Box<TaskEdit>,
+    },
+    Prioritize {
+        which: Selection,
+        priority: i32,
+    },
+    Wait {
+        which: Selection,
+        timeout: Option<Duration>,
+    },
+    Output {
+        id: TaskId,
+        lines: usize,
+        follow: bool,
+        from: Option<u64>,
+    },
     /// Removes tasks that are over, of this age at least.
-    Clean { which: Selection, age: Duration },
-    Remove { which: Selection },
+    Clean {
+        which: Selection,
+        age: Duration,
+    },
+    Remove {
+        which: Selection,
+    },
 }
 
 /// A call about groups of tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupCall {
     List,
-    Set { name: String, parallel: Option<u32>, weight_limit: Option<u32>, remove: bool },
+    Set {
+        name: String,
+        parallel: Option<u32>,
+        weight_limit: Option<u32>,
+        remove: bool,
+    },
     /// `running`: those that run are paused, or go on, too.
-    Pause { name: String, running: bool },
-    Resume { name: String, running: bool },
+    Pause {
+        name: String,
+        running: bool,
+    },
+    Resume {
+        name: String,
+        running: bool,
+    },
 }
 
 fn invalid(text: impl Into<String>) -> RpcError {
@@ -226,7 +272,9 @@ pub(super) fn submit(p: &Params<'_>) -> Result<TaskCall, RpcError> {
     }
     let one = |(n, raw): (usize, &&RawValue)| {
         read_params(p.method, p.signals, raw)
-            .and_then(|p| if p.list("tasks")?.is_some() { Err(invalid("a task in a list is no list")) } else { spec(&p) })
+            .and_then(
+                |p| if p.list("tasks")?.is_some() { Err(invalid("a task in a list is no list")) } else { spec(&p) },
+            )
             .map_err(|e| RpcError { message: format!("task {} of the list: {}", n + 1, e.message), ..e })
     };
     Ok(TaskCall::Submit { specs: list.iter().enumerate().map(one).collect::<Result<_, _>>()?, many: true })
@@ -323,10 +371,8 @@ pub(super) fn selection(p: &Params<'_>) -> Result<Selection, RpcError> {
 pub(super) fn some(p: &Params<'_>) -> Result<Selection, RpcError> {
     let which = selection(p)?;
     match (which.is_everything(), p.flag("all", false)?) {
-        (true, false) => {
-            Err(invalid(format!("{} needs to know which tasks", p.method.name))
-                .hint("give ids, group, state, label or owner, or \"all\": true"))
-        }
+        (true, false) => Err(invalid(format!("{} needs to know which tasks", p.method.name))
+            .hint("give ids, group, state, label or owner, or \"all\": true")),
         (false, true) => Err(invalid(format!("{} takes a selection or all, not both", p.method.name))),
         (true, true) | (false, false) => Ok(which),
     }

@@ -30,12 +30,14 @@ const PROMPT: Param = param("prompt", Kind::Text, "a text for an agent, instead 
 const CWD: Param = param("cwd", Kind::Text, "the folder it runs in (default: that of hob's config)");
 const IN_GROUP: Param = param("group", Kind::Text, "whose slots it takes (default \"default\", of an agent its own)");
 const PRIORITY: Param = param("priority", Kind::Integer, "higher ones start first (default 0)");
-const AFTER: Param = param("after", Kind::After, "tasks that must have succeeded first; {\"id\", \"any\": true}: ended");
+const AFTER: Param =
+    param("after", Kind::After, "tasks that must have succeeded first; {\"id\", \"any\": true}: ended");
 const DELAY: Param = param("delay", Kind::Duration, "start this much later at the earliest");
 const AT: Param = param("at", Kind::Time, "start then at the earliest");
 const TIMEOUT: Param = param("timeout", Kind::Duration, "how long it may run (default 2h, 0: for ever)");
 const RETRIES: Param = param("retries", Kind::Integer, "how often it is tried again after a failure (default 0)");
-const WEIGHT: Param = param("weight", Kind::Integer, "what it counts towards the weight_limit of its group (default 1)");
+const WEIGHT: Param =
+    param("weight", Kind::Integer, "what it counts towards the weight_limit of its group (default 1)");
 const LABELS: Param = param("labels", Kind::Pairs, "names and values to find it by");
 
 const SUBMIT: &[Param] = &[
@@ -86,9 +88,14 @@ const CHANGE: (Access, bool) = (Access::Operate, true);
 
 /// All of them.
 pub(super) const TASKS: &[Method] = &[
-    method("task.submit", CHANGE, SUBMIT, r#"{"id"}, or {"ids"} for a list"#, "Queues a task, or a list of tasks.", |p| {
-        call(task::submit(p)?)
-    }),
+    method(
+        "task.submit",
+        CHANGE,
+        SUBMIT,
+        r#"{"id"}, or {"ids"} for a list"#,
+        "Queues a task, or a list of tasks.",
+        |p| call(task::submit(p)?),
+    ),
     method("task.get", READ, &[ID], TASK, "One task in detail.", |p| call(TaskCall::Get { id: task::id(p)? })),
     method(
         "task.list",
@@ -107,9 +114,14 @@ pub(super) const TASKS: &[Method] = &[
         "Tasks in the order of their ids, a page at a time; `next` is the `after` of the next page, or null.",
         |p| call(TaskCall::List(task::query(p)?)),
     ),
-    method("task.stats", READ, &[], r#"{"total", "queued", "running", ...}"#, "How many tasks are in each state.", |_| {
-        call(TaskCall::Stats)
-    }),
+    method(
+        "task.stats",
+        READ,
+        &[],
+        r#"{"total", "queued", "running", ...}"#,
+        "How many tasks are in each state.",
+        |_| call(TaskCall::Stats),
+    ),
     method(
         "task.cancel",
         CHANGE,

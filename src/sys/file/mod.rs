@@ -51,6 +51,16 @@ pub fn open(path: &Path, how: How, mode: u32) -> io::Result<File> {
     }
 }
 
+/// The umask of this process. It can only be read by setting it, so no other thread may make a file meanwhile.
+#[must_use]
+pub fn umask() -> u32 {
+    // SAFETY: umask(2) takes any mask and cannot fail.
+    let mask = unsafe { libc::umask(0o077) };
+    // SAFETY: as above.
+    unsafe { libc::umask(mask) };
+    u32::from(mask)
+}
+
 /// Makes a folder with exactly this mode, whatever the umask; true if it was made. The mode of one that exists is left
 /// alone.
 ///

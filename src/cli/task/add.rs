@@ -1,0 +1,230 @@
+//! `hob add`: queues a task, or one for each number of a range. Reads the folder, the umask and the environment.
+
+use super::look;
+use super::{exit_code, ids, moment};
+use crate::cli::flags::Args;
+use crate::cli::{Failure, connect, exit, print};
+use crate::client::Client;
+use crate::protocol::to_base64;
+use crate::sys::file;
+use serde_json::{Map, Value, json};
+use std::io::Read;
+
+/// The longest standard input that is sent.
+const STDIN_MAX: u64 = 11 * 1024 * 1024;
+
+pub(super) fn add(args: &Args) -> Result<u8, Failure> {
+    let spec = spec(args)?;
+    let mut client = connect(args)?;
+    if let Some(range) = args.text("array")? {
+        return add_array(args, &mut client, spec, range);
+    }
+    let result: Value = client.call("task.submit", &Value::Object(spec))?;
+    let id = result["id"].as_u64().unwrap_or(0);
+    match (args.has("json"), args.has("print-id")) {
+        _ if args.has("follow") && !args.has("print-id") => {}
+        (true, _) => print(&format!("{result}\n"))?,
+        (false, true) => print(&format!("{id}\n"))?,
+        (false, false) if args.has("quiet") => {}
+        (false, false) => print(&format!("task {id} is queued\n"))?,
+    }
+    if args.has("follow") {
+        return look::follow(&mut client, id, None);
+    }
+    if args.has("wait") {
+        let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
+        return Ok(exit_code(&done["tasks"][0]));
+    }
+    Ok(exit::OK)
+}
+
+fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: &str) -> Result<u8, Failure> {
+    let wrong = || Failure::usage(format!("--array: '{range}' is not a range such as 1-100"));
+    let (first, last) = range.split_once('-').ok_or_else(wrong)?;
+    let (first, last): (u64, u64) =
+        (first.trim().parse().map_err(|_| wrong())?, last.trim().parse().map_err(|_| wrong())?);
+    if first > last || last - first >= 1_000_000 {
+        return Err(wrong());
+    }
+    if args.has("follow") {
+        return Err(Failure::usage("--follow shows one task, and --array makes many"));
+    }
+    if spec.contains_key("key") {
+        return Err(Failure::usage("--key names one task, and --array makes many"));
+    }
+    if !spec["command"].to_string().contains("{}") {
+        return Err(Failure::usage("--array puts numbers in place of {}, and the command has none"));
+    }
+    let one = |n: u64| {
+        let mut spec = spec.clone();
+        let words = spec["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let words: Vec<String> = words.map(|w| w.replace("{}", &n.to_string())).collect();
+        spec.insert("command".to_owned(), json!(words));
+        Value::Object(spec)
+    };
+    let specs: Vec<Value> = (first..=last).map(one).collect();
+    let result: Value = client.call("task.submit", &json!({ "tasks": specs }))?;
+    let made: Vec<u64> = result["ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let (begin, end) = (made.first().copied().unwrap_or(0), made.last().copied().unwrap_or(0));
+    match (args.has("json"), args.has("print-id")) {
+        (true, _) => print(&format!("{result}\n"))?,
+        (false, true) => print(&made.iter().map(|id| format!("{id}\n")).collect::<String>())?,
+        (false, false) if args.has("quiet") => {}
+        (false, false) => print(&format!("tasks {begin}-{end} are queued\n"))?,
+    }
+    if args.has("wait") {
+        let done: Value = client.call("task.wait", &json!({ "ids": format!("{begin}-{end}") }))?;
+        let failed = done["tasks"].as_array().into_iter().flatten().any(|t| t["state"] != "succeeded");
+        return Ok(u8::from(failed));
+    }
+    Ok(exit::OK)
+}
+
+/// The task as params.
+fn spec(args: &Args) -> Result<Map<String, Value>, Failure> {
+    let mut spec = Map::new();
+    let mut put = |name: &str, value: Value| spec.insert(name.to_owned(), value);
+    work(args, &mut put)?;
+    let cwd = match args.path("cwd") {
+        Some(path) => std::path::absolute(path)?,
+        None => std::env::current_dir().map_err(|e| {
+            Failure::new(format!("the present folder cannot be told: {e}")).hint("give one with --cwd DIR")
+        })?,
+    };
+    let utf8 = |what: &str| Failure::usage(format!("{what} is not UTF-8, which tasks need"));
+    put("cwd", json!(cwd.to_str().ok_or_else(|| utf8("the folder"))?));
+    put("umask", json!(format!("{:03o}", file::umask())));
+    put("env", json!(environment(args)?));
+    for name in ["group", "key", "runner"] {
+        if let Some(text) = args.text(name)? {
+            put(name, json!(text));
+        }
+    }
+    if let Some(text) = args.text("priority")? {
+        let n: i32 = text.parse().map_err(|_| Failure::usage(format!("--priority: '{text}' is not a whole number")))?;
+        put("priority", json!(n));
+    }
+    for name in ["retries", "weight"] {
+        if let Some(n) = args.number(name)? {
+            put(name, json!(n));
+        }
+    }
+    for name in ["delay", "timeout", "backoff"] {
+        if let Some(d) = args.duration(name)? {
+            put(name, json!(d.as_secs_f64()));
+        }
+    }
+    if let Some(at) = moment(args, "at")? {
+        put("at", json!(at.0));
+    }
+    if let Some(size) = args.text("max-output")? {
+        put("max_output", json!(size));
+    }
+    let mut after: Vec<Value> = Vec::new();
+    for (flag, any) in [("after", false), ("after-any", true)] {
+        for id in ids(args.text(flag)?.unwrap_or(""))? {
+            let (first, last) = id.split_once('-').unwrap_or((&id, &id));
+            let range = first.parse::<u64>().unwrap_or(1)..=last.parse::<u64>().unwrap_or(0);
+            after.extend(range.take(100_000).map(|id| json!({ "id": id, "any": any })));
+        }
+    }
+    if !after.is_empty() {
+        put("after", json!(after));
+    }
+    let labels = labels(args)?;
+    if !labels.is_empty() {
+        put("labels", Value::Object(labels));
+    }
+    if let Some(path) = args.text("stdin")? {
+        put("stdin", json!({ "base64": to_base64(&input(path)?) }));
+    }
+    for name in ["hold", "repeatable"] {
+        if args.has(name) {
+            put(name, json!(true));
+        }
+    }
+    Ok(spec)
+}
+
+/// What is to be run.
+fn work(args: &Args, put: &mut impl FnMut(&str, Value) -> Option<Value>) -> Result<(), Failure> {
+    let agent = args.text("agent")?;
+    let prompts = agent.is_some() || args.has("prompt");
+    match (args.operands.first(), args.rest.is_empty()) {
+        (Some(text), true) if prompts => {
+            put("prompt", json!(text));
+            if let Some(agent) = agent {
+                put("agent", json!(agent));
+            }
+        }
+        (Some(line), true) => {
+            put("command", json!(["/bin/sh", "-c", line]));
+        }
+        (None, false) if prompts => return Err(Failure::usage("an agent gets a prompt, and no command after --")),
+        (None, false) => {
+            let words: Option<Vec<&str>> = args.rest.iter().map(|w| w.to_str()).collect();
+            let words = words.ok_or_else(|| Failure::usage("the command is not UTF-8, which tasks need"))?;
+            put("command", json!(words));
+        }
+        (Some(_), false) => return Err(Failure::usage("give one line for the shell, or words after --, not both")),
+        (None, true) if prompts => {
+            return Err(Failure::usage("what is the prompt?").hint("hob add --agent NAME 'TEXT'"));
+        }
+        (None, true) => return Err(Failure::usage("what is to be run?").hint("hob add -- make -j4")),
+    }
+    Ok(())
+}
+
+/// PATH, and what was asked for.
+fn environment(args: &Args) -> Result<Map<String, Value>, Failure> {
+    let mut env = Map::new();
+    let utf8 = |name: &str| Failure::usage(format!("the variable {name} is not UTF-8, which tasks need"));
+    if args.has("env-all") {
+        for (name, value) in std::env::vars_os() {
+            if let (Some(name), Some(value)) = (name.to_str(), value.to_str()) {
+                env.insert(name.to_owned(), json!(value));
+            }
+        }
+        env.retain(|name, _| !name.starts_with("HOB_"));
+    } else if let Some(path) = std::env::var_os("PATH") {
+        env.insert("PATH".to_owned(), json!(path.to_str().ok_or_else(|| utf8("PATH"))?));
+    }
+    for given in args.texts("env")? {
+        let (name, value) = match given.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => {
+                let value = std::env::var_os(given)
+                    .ok_or_else(|| Failure::usage(format!("--env: there is no variable {given} here")))?;
+                (given, value.into_string().map_err(|_| utf8(given))?)
+            }
+        };
+        env.insert(name.to_owned(), json!(value));
+    }
+    Ok(env)
+}
+
+fn labels(args: &Args) -> Result<Map<String, Value>, Failure> {
+    let mut labels = Map::new();
+    for given in args.texts("label")? {
+        let (name, value) = given.split_once('=').unwrap_or((given, ""));
+        if name.is_empty() {
+            return Err(Failure::usage(format!("--label: '{given}' has no name; write NAME=VALUE")));
+        }
+        labels.insert(name.to_owned(), json!(value));
+    }
+    Ok(labels)
+}
+
+fn input(path: &str) -> Result<Vec<u8>, Failure> {
+    let reader: Box<dyn Read> = match path {
+        "-" => Box::new(std::io::stdin().lock()),
+        _ => Box::new(std::fs::File::open(path).map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?),
+    };
+    let mut bytes = Vec::new();
+    reader.take(STDIN_MAX + 1).read_to_end(&mut bytes).map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?;
+    if bytes.len() as u64 > STDIN_MAX {
+        return Err(Failure::usage(format!("{path} is larger than {STDIN_MAX} bytes"))
+            .hint("let the command read the file itself: hob add 'COMMAND <FILE'"));
+    }
+    Ok(bytes)
+}

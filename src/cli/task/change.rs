@@ -1,0 +1,115 @@
+//! Commands that change tasks.
+
+use super::{id, ids, moment, some};
+use crate::cli::flags::Args;
+use crate::cli::service::finish;
+use crate::cli::{Failure, connect, exit};
+use serde_json::{Map, Value, json};
+
+/// Calls a method for a selection and prints what came of each task.
+fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {
+    let mut params = some(args)?;
+    params.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    let result: Value = connect(args)?.call(method, &Value::Object(params))?;
+    let rows = || result["tasks"].as_array().into_iter().flatten();
+    finish(args, &result, |_| {
+        let mut text: String = rows().map(|t| outcome(t, done)).collect();
+        if text.is_empty() {
+            text.push_str("no task fits\n");
+        }
+        text
+    })?;
+    // Of tasks that were named each was meant; a filter takes what there is.
+    let refused = rows().any(|t| t["changed"] == false);
+    Ok(if refused && !args.operands.is_empty() { exit::FAILED } else { exit::OK })
+}
+
+fn outcome(t: &Value, done: &str) -> String {
+    let id = &t["id"];
+    match t["message"].as_str() {
+        Some(why) => format!("task {id} is left alone: {why}\n"),
+        None => format!("task {id} {done}\n"),
+    }
+}
+
+pub(super) fn cancel(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.cancel", "is cancelled", Some(("force", json!(args.has("force")))))
+}
+
+pub(super) fn retry(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.retry", "is queued again", None)
+}
+
+pub(super) fn hold(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.hold", "is held", None)
+}
+
+pub(super) fn release(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.release", "is queued", None)
+}
+
+pub(super) fn pause(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.pause", "is paused", None)
+}
+
+pub(super) fn resume(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.resume", "goes on", None)
+}
+
+pub(super) fn remove(args: &Args) -> Result<u8, Failure> {
+    each(args, "task.remove", "is removed", None)
+}
+
+pub(super) fn clean(args: &Args) -> Result<u8, Failure> {
+    let mut params = super::selection(args)?;
+    if let Some(age) = args.duration("age")? {
+        params.insert("age".to_owned(), json!(age.as_secs_f64()));
+    }
+    let result: Value = connect(args)?.call("task.clean", &Value::Object(params))?;
+    finish(args, &result, |r| match r["removed"].as_u64() {
+        Some(0) => "nothing to remove\n".to_owned(),
+        Some(1) => "1 task is removed\n".to_owned(),
+        n => format!("{} tasks are removed\n", n.unwrap_or(0)),
+    })
+}
+
+pub(super) fn edit(args: &Args) -> Result<u8, Failure> {
+    let mut params = Map::new();
+    let mut put = |name: &str, value: Value| params.insert(name.to_owned(), value);
+    put("id", json!(id(args)?));
+    for name in ["group", "prompt"] {
+        if let Some(text) = args.text(name)? {
+            put(name, json!(text));
+        }
+    }
+    if let Some(cwd) = args.path("cwd") {
+        put("cwd", json!(std::path::absolute(cwd)?.to_string_lossy()));
+    }
+    if let Some(text) = args.text("priority")? {
+        let n: i32 = text.parse().map_err(|_| Failure::usage(format!("--priority: '{text}' is not a whole number")))?;
+        put("priority", json!(n));
+    }
+    for name in ["retries", "weight"] {
+        if let Some(n) = args.number(name)? {
+            put(name, json!(n));
+        }
+    }
+    for name in ["delay", "timeout"] {
+        if let Some(d) = args.duration(name)? {
+            put(name, json!(d.as_secs_f64()));
+        }
+    }
+    if let Some(at) = moment(args, "at")? {
+        put("at", json!(at.0));
+    }
+    if let Some(after) = args.text("after")? {
+        let one = |id: &String| id.parse::<u64>().map_err(|_| Failure::usage("--after of an edit takes single ids"));
+        put("after", json!(ids(after)?.iter().map(one).collect::<Result<Vec<_>, _>>()?));
+    }
+    if !args.rest.is_empty() {
+        let words: Option<Vec<&str>> = args.rest.iter().map(|w| w.to_str()).collect();
+        put("command", json!(words.ok_or_else(|| Failure::usage("the command is not UTF-8, which tasks need"))?));
+    }
+    let result: Value = connect(args)?.call("task.edit", &Value::Object(params))?;
+    finish(args, &result, |r| format!("task {} is changed\n", r["id"]))
+}

@@ -1,0 +1,66 @@
+//! Commands about groups of tasks.
+
+use crate::cli::flags::Args;
+use crate::cli::render::Table;
+use crate::cli::service::finish;
+use crate::cli::{Failure, connect};
+use serde_json::{Value, json};
+
+pub(super) fn list(args: &Args) -> Result<u8, Failure> {
+    let result: Value = connect(args)?.call("group.list", &json!({}))?;
+    finish(args, &result, |r| {
+        let mut t = Table::default();
+        t.row().cell("NAME").number("SLOTS").number("RUNNING").number("QUEUED").number("WEIGHT").cell("NOTE");
+        for g in r["groups"].as_array().into_iter().flatten() {
+            let count = |name: &str| g[name].as_u64().unwrap_or(0).to_string();
+            let weight = match g["weight_limit"].as_u64() {
+                Some(0) | None => String::new(),
+                Some(limit) => format!("{}/{limit}", count("weight")),
+            };
+            t.row().cell(g["name"].as_str().unwrap_or("?")).number(count("parallel")).number(count("running"));
+            t.number(count("queued")).number(weight).cell(note(g));
+        }
+        t.print()
+    })
+}
+
+fn note(g: &Value) -> String {
+    let mut notes = Vec::new();
+    if g["paused"] == true {
+        notes.push("paused");
+    }
+    if g["changed"] == true {
+        notes.push("changed by hand");
+    }
+    notes.join(", ")
+}
+
+pub(super) fn set(args: &Args) -> Result<u8, Failure> {
+    let name = args.operands.first().map_or("", String::as_str);
+    let mut params = json!({ "name": name });
+    for (flag, key) in [("parallel", "parallel"), ("weight-limit", "weight_limit")] {
+        if let Some(n) = args.number(flag)? {
+            params[key] = json!(n);
+        }
+    }
+    if args.has("remove") {
+        params["remove"] = json!(true);
+    }
+    let result: Value = connect(args)?.call("group.set", &params)?;
+    finish(args, &result, |r| format!("group {name}: {} slots\n", r["parallel"]))
+}
+
+fn switch(args: &Args, method: &str, word: &str) -> Result<u8, Failure> {
+    let name = args.operands.first().map_or("", String::as_str);
+    let params = json!({ "name": name, "running": args.has("running") });
+    let result: Value = connect(args)?.call(method, &params)?;
+    finish(args, &result, |_| format!("group {name} {word}\n"))
+}
+
+pub(super) fn pause(args: &Args) -> Result<u8, Failure> {
+    switch(args, "group.pause", "is paused")
+}
+
+pub(super) fn resume(args: &Args) -> Result<u8, Failure> {
+    switch(args, "group.resume", "goes on")
+}

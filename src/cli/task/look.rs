@@ -1,0 +1,249 @@
+//! Commands that show tasks, and that wait for them.
+
+use super::{command_line, exit_code, id, selection};
+use crate::base::units;
+use crate::cli::flags::Args;
+use crate::cli::render::{Paint, Table, colours, lasted, on_terminal_err};
+use crate::cli::service::finish;
+use crate::cli::{Failure, connect, exit, print, when};
+use crate::client::{Client, LogAsk, LogChunk};
+use crate::sys::terminal;
+use core::time::Duration;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+
+/// Tasks that a list shows unless it is asked for more.
+const SHOWN: usize = 100;
+/// Tasks of one page.
+const PAGE: usize = 1000;
+/// How often a wait on a terminal tells how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+fn rows(r: &Value) -> impl Iterator<Item = &Value> {
+    r["tasks"].as_array().into_iter().flatten()
+}
+
+pub(super) fn list(args: &Args) -> Result<u8, Failure> {
+    let mut client = connect(args)?;
+    let mut params = selection(args)?;
+    if !args.has("all") {
+        params.insert("limit".to_owned(), json!(args.number("limit")?.unwrap_or(SHOWN)));
+        params.insert("last".to_owned(), json!(true));
+        let result: Value = client.call("task.list", &Value::Object(params))?;
+        return finish(args, &result, table);
+    }
+    params.insert("limit".to_owned(), json!(PAGE));
+    let mut all = Vec::new();
+    loop {
+        let mut page: Value = client.call("task.list", &Value::Object(params.clone()))?;
+        all.append(page["tasks"].as_array_mut().unwrap_or(&mut Vec::new()));
+        if page["next"].is_null() {
+            break;
+        }
+        params.insert("after".to_owned(), page["next"].clone());
+    }
+    finish(args, &json!({ "tasks": all, "next": null }), table)
+}
+
+fn table(r: &Value) -> String {
+    let paint = Paint { on: colours() };
+    let mut t = Table::default();
+    t.row().number("ID").cell("STATE").cell("GROUP").cell("SINCE").number("TOOK").cell("COMMAND").cell("NOTE");
+    let mut any = false;
+    for task in rows(r) {
+        any = true;
+        let state = task["state"].as_str().unwrap_or("?");
+        let since = ["ended", "started", "submitted"].iter().find_map(|k| task[*k].as_str()).map(when::moment);
+        let took =
+            task["duration_ms"].as_u64().map_or(String::new(), |ms| lasted(Duration::from_millis(ms).as_secs_f64()));
+        t.row().number(task["id"].to_string()).painted(state, colour(paint, state));
+        t.cell(task["group"].as_str().unwrap_or("")).cell(since.unwrap_or_default()).number(took);
+        t.cell(short(&command_line(task), 48)).cell(note(task));
+    }
+    if any {
+        t.print_within(terminal::columns())
+    } else {
+        "there are no tasks; 'hob add -- COMMAND' queues one\n".to_owned()
+    }
+}
+
+fn short(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 3).collect::<String>() + "..."
+}
+
+fn colour(paint: Paint, state: &str) -> String {
+    let as_service = match state {
+        "succeeded" | "running" => "running",
+        "failed" | "timed_out" | "lost" => "failed",
+        "queued" | "paused" | "held" => "waiting",
+        _ => "stopped",
+    };
+    paint.state(as_service, state)
+}
+
+fn note(task: &Value) -> String {
+    let mut notes = Vec::new();
+    match (task["exit_code"].as_i64(), task["signal_name"].as_str(), task["error"].as_str()) {
+        (Some(code), ..) if code != 0 => notes.push(format!("exit code {code}")),
+        (_, Some(signal), _) => notes.push(format!("killed by {signal}")),
+        (_, _, Some(error)) => notes.push(error.to_owned()),
+        _ => {}
+    }
+    notes.extend(task["why"].as_str().map(when::moments));
+    if let Some(n) = task["attempts"].as_u64().filter(|n| *n > 1) {
+        notes.push(format!("attempt {n}"));
+    }
+    notes.join("; ")
+}
+
+pub(super) fn show(args: &Args) -> Result<u8, Failure> {
+    let result: Value = connect(args)?.call("task.get", &json!({ "id": id(args)? }))?;
+    finish(args, &result, details)
+}
+
+fn details(t: &Value) -> String {
+    let paint = Paint { on: colours() };
+    let state = t["state"].as_str().unwrap_or("?");
+    let mut text = format!("task {} is {}", t["id"], colour(paint, state));
+    let note = note(t);
+    if !note.is_empty() {
+        text.push_str(&format!(": {note}"));
+    }
+    text.push_str("\n\n");
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            text.push_str(&format!("  {name:<12} {value}\n"));
+        }
+    };
+    let string = |name: &str| t[name].as_str().unwrap_or("").to_owned();
+    line("command", t["whole_prompt"].as_str().map_or_else(|| command_line(t), str::to_owned));
+    line("folder", string("cwd"));
+    let runner = t["runner"].as_str().map_or(String::new(), |r| format!(", runner {r}"));
+    line("group", format!("{}, priority {}, weight {}{runner}", string("group"), t["priority"], t["weight"]));
+    line("owner", format!("uid {}", t["owner"]));
+    let labels = t["labels"].as_object().into_iter().flatten();
+    line("labels", labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect::<Vec<_>>().join(" "));
+    line("key", string("key"));
+    let after = t["after"].as_array().into_iter().flatten();
+    line("after", after.map(|a| a["id"].to_string()).collect::<Vec<_>>().join(", "));
+    for name in ["submitted", "not_before", "started", "ended"] {
+        line(&name.replace('_', " "), when::moments(&string(name)));
+    }
+    let ms = |name: &str| t[name].as_u64().map(|ms| lasted(Duration::from_millis(ms).as_secs_f64()));
+    line("took", ms("duration_ms").unwrap_or_default());
+    line("CPU time", ms("cpu_ms").unwrap_or_default());
+    line("peak memory", t["memory"].as_u64().map_or(String::new(), units::human_size));
+    line("output", t["output_bytes"].as_u64().map_or(String::new(), units::human_size));
+    let limit = t["timeout_ms"]
+        .as_u64()
+        .filter(|ms| *ms > 0)
+        .map_or("for ever".to_owned(), |_| ms("timeout_ms").unwrap_or_default());
+    line("may run", limit);
+    line("attempts", format!("{}, {} retries allowed", t["attempts"], t["retries"]));
+    line("pid", t["pid"].as_u64().map_or(String::new(), |p| p.to_string()));
+    let last: Vec<&str> = t["last_lines"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !last.is_empty() {
+        text.push_str("\n  last output\n");
+        last.iter().for_each(|l| text.push_str(&format!("    | {l}\n")));
+    }
+    let next = match state {
+        "held" => format!("hob task release {}", t["id"]),
+        "queued" | "running" => format!("hob task cancel {}", t["id"]),
+        "paused" => format!("hob task resume {}", t["id"]),
+        "succeeded" => format!("hob task output {}", t["id"]),
+        _ => format!("hob task retry {}", t["id"]),
+    };
+    text.push_str(&format!("\n  what you can do: {next}\n"));
+    text
+}
+
+pub(super) fn stats(args: &Args) -> Result<u8, Failure> {
+    let result: Value = connect(args)?.call("task.stats", &json!({}))?;
+    finish(args, &result, |r| {
+        let mut t = Table::default();
+        for (state, count) in r.as_object().into_iter().flatten().filter(|(_, n)| n.as_u64() != Some(0)) {
+            t.row().cell(state.as_str()).number(count.to_string());
+        }
+        let text = t.print();
+        if text.is_empty() { "there are no tasks\n".to_owned() } else { text }
+    })
+}
+
+pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
+    let mut params = selection(args)?;
+    let limit = args.duration("timeout")?;
+    let shown = on_terminal_err() && !args.has("json") && !args.has("quiet");
+    let began = std::time::Instant::now();
+    let mut client = connect(args)?;
+    let result = loop {
+        let left = limit.map(|l| l.saturating_sub(began.elapsed()));
+        let step = if shown { Some(left.map_or(PROGRESS, |l| l.min(PROGRESS))) } else { left };
+        if let Some(step) = step {
+            params.insert("timeout".to_owned(), json!(step.as_secs_f64()));
+        }
+        let result: Value = client.call("task.wait", &Value::Object(params.clone()))?;
+        let late = left.is_some_and(|l| l <= step.unwrap_or(l));
+        if shown {
+            progress(&result);
+        }
+        if result["done"] == true || late {
+            break result;
+        }
+    };
+    if shown {
+        let _ = io::stderr().write_all(b"\r\x1b[K");
+    }
+    finish(args, &result, |r| {
+        if rows(r).next().is_some() { table(r) } else { "there is nothing to wait for\n".to_owned() }
+    })?;
+    let good = result["done"] == true && rows(&result).all(|t| t["state"] == "succeeded");
+    Ok(if good { exit::OK } else { exit::FAILED })
+}
+
+fn progress(result: &Value) {
+    let over = |t: &&Value| t["ended"].is_string() || t["state"] == "cancelled";
+    let (all, done) = (rows(result).count(), rows(result).filter(over).count());
+    let running = rows(result).filter(|t| t["state"] == "running").count();
+    let text = format!("\r\x1b[K{done} of {all} tasks are over, {running} run ...");
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+pub(super) fn output(args: &Args) -> Result<u8, Failure> {
+    let (id, lines) = (id(args)?, args.number("lines")?);
+    let mut client = connect(args)?;
+    if args.has("follow") {
+        return follow(&mut client, id, lines.map(|n| n as u64));
+    }
+    copy(&client, id, lines.map(|n| n as u64), false)?;
+    Ok(exit::OK)
+}
+
+/// Shows the output of a task until that is over; its exit code.
+pub(super) fn follow(client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
+    copy(client, id, lines, true)?;
+    let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
+    let task = &done["tasks"][0];
+    if task["state"] != "succeeded" && task["exit_code"].is_null() {
+        let why = note(task);
+        crate::cli::complain(&format!("task {id} {}: {why}", task["state"].as_str().unwrap_or("?")), None);
+    }
+    Ok(exit_code(task))
+}
+
+fn copy(client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let stream = client.logs_of(LogAsk { task: Some(id), lines, follow, ..LogAsk::default() })?;
+    for chunk in stream {
+        match chunk? {
+            LogChunk::Data { bytes, .. } => out.write_all(&bytes)?,
+            LogChunk::Gap { dropped, .. } => {
+                print(&format!("[hob: {dropped} bytes were over the limit and are gone]\n"))?;
+            }
+        }
+        out.flush()?;
+    }
+    Ok(())
+}

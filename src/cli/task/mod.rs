@@ -1,0 +1,118 @@
+//! Commands about tasks: `add` queues them, `change` changes them, `look` shows them and waits, `group` is about the
+//! groups they are in. What several of them need is here.
+
+mod add;
+mod change;
+mod group;
+mod look;
+pub(super) mod rows;
+
+use super::Failure;
+use super::flags::Args;
+use crate::base::time::Wall;
+use crate::sys::clock;
+use serde_json::{Map, Value, json};
+
+/// What operands and flags select, as params.
+fn selection(args: &Args) -> Result<Map<String, Value>, Failure> {
+    let mut params = Map::new();
+    if !args.operands.is_empty() {
+        params.insert("ids".to_owned(), json!(ids(&args.operands.join(","))?));
+    }
+    for flag in ["group", "label"] {
+        if let Some(text) = args.text(flag)? {
+            params.insert(flag.to_owned(), json!(text));
+        }
+    }
+    if let Some(states) = args.text("state")? {
+        let states: Vec<&str> = states.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
+        params.insert("state".to_owned(), json!(states));
+    }
+    if let Some(owner) = args.number("owner")? {
+        params.insert("owner".to_owned(), json!(owner));
+    }
+    Ok(params)
+}
+
+/// The same for a change, which needs to know what it is about.
+fn some(args: &Args) -> Result<Map<String, Value>, Failure> {
+    let mut params = selection(args)?;
+    match (params.is_empty(), args.has("all")) {
+        (true, false) => {
+            Err(Failure::usage("which tasks?").hint("give ids or ranges, --group, --state, --label, --owner or --all"))
+        }
+        (false, true) => Err(Failure::usage("--all leaves nothing to select")),
+        (true, true) => {
+            params.insert("all".to_owned(), json!(true));
+            Ok(params)
+        }
+        (false, false) => Ok(params),
+    }
+}
+
+/// `3 7-9 12,13` as a list for the protocol.
+fn ids(text: &str) -> Result<Vec<String>, Failure> {
+    let parts = text.split([',', ' ']).map(str::trim).filter(|p| !p.is_empty());
+    let one = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        match (first.parse::<u64>(), last.parse::<u64>()) {
+            (Ok(first), Ok(last)) if first > 0 && first <= last => Ok(part.to_owned()),
+            _ => Err(Failure::usage(format!("'{part}' is neither the number of a task nor a range such as 12-40"))),
+        }
+    };
+    parts.map(one).collect()
+}
+
+fn id(args: &Args) -> Result<u64, Failure> {
+    let text = args.operands.first().map_or("", String::as_str);
+    text.parse()
+        .ok()
+        .filter(|id| *id > 0)
+        .ok_or_else(|| Failure::usage(format!("'{text}' is not the number of a task")))
+}
+
+/// A moment to come. A time of day that has passed is that of tomorrow.
+fn moment(args: &Args, flag: &str) -> Result<Option<Wall>, Failure> {
+    const DAY: i64 = 86_400_000;
+    let Some(text) = args.text(flag)? else { return Ok(None) };
+    let now = clock::now().wall;
+    if crate::base::units::parse_duration(text).is_ok() {
+        return Err(Failure::usage(format!("--{flag}: '{text}' is no moment; --delay takes a time from now")));
+    }
+    let at = super::since::parse(text, now).map_err(|e| Failure::usage(format!("--{flag}: {e}")))?;
+    let of_day = text.contains(':') && !text.contains('-');
+    Ok(Some(if of_day && at <= now { Wall(at.0.saturating_add(DAY)) } else { at }))
+}
+
+/// The exit code of a task that is over, as a shell would have it.
+fn exit_code(task: &Value) -> u8 {
+    let code = task["exit_code"].as_i64().and_then(|c| u8::try_from(c & 0xff).ok());
+    let signal = task["signal"].as_i64().and_then(|s| u8::try_from(s & 0x7f).ok()).map(|s| s | 0x80);
+    let failed = task["state"] != "succeeded";
+    match code.or(signal) {
+        Some(code) if code != 0 || !failed => code,
+        _ if task["error"].is_string() => 127,
+        _ => u8::from(failed),
+    }
+}
+
+/// The command of a task in one line.
+fn command_line(task: &Value) -> String {
+    if let Some(prompt) = task["prompt"].as_str() {
+        let line = prompt.lines().next().unwrap_or("");
+        return format!("{}: {line}", task["agent"].as_str().unwrap_or("agent"));
+    }
+    let words: Vec<&str> = task["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if let ["/bin/sh", "-c", line] = words[..] {
+        return line.replace('\n', " ");
+    }
+    words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,{}".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''").replace('\n', " "))
+}

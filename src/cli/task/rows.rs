@@ -1,0 +1,194 @@
+//! The commands about tasks and their groups, as rows of the table of commands.
+
+use super::{add, change, group, look};
+use crate::cli::commands::command;
+use crate::cli::flags::{Command, Flag, Operand};
+
+const ANY: usize = usize::MAX;
+
+const fn value(long: &'static str, short: Option<char>, value: &'static str, doc: &'static str) -> Flag {
+    Flag { long, short, value: Some(value), doc }
+}
+
+const fn switch(long: &'static str, short: Option<char>, doc: &'static str) -> Flag {
+    Flag { long, short, value: None, doc }
+}
+
+const ADD: &[Flag] = &[
+    value("group", Some('g'), "NAME", "Whose slots it takes [default; of an agent its own]"),
+    value("priority", Some('p'), "N", "Higher ones start first [0]"),
+    value("after", Some('a'), "IDS", "Start only when these have succeeded"),
+    value("after-any", None, "IDS", "Start when these are over, however they ended"),
+    value("delay", None, "TIME", "Start this much later at the earliest (\"10m\")"),
+    value("at", None, "TIME", "Start then at the earliest: \"18:30\", a date and time"),
+    value("timeout", None, "TIME", "How long it may run [2h], 0 for ever"),
+    value("retries", Some('r'), "N", "Try so often again after a failure [0]"),
+    value("backoff", None, "TIME", "Before the first retry, doubled with each further one [1s]"),
+    value("label", Some('l'), "NAME=VALUE", "A label to find it by; may be given several times"),
+    value("key", None, "TEXT", "While a task with this key exists, add the same no second time"),
+    value("env", Some('e'), "NAME[=VALUE]", "A variable, with the value it has here unless one is given"),
+    switch("env-all", None, "All variables as they are here"),
+    value("cwd", Some('C'), "DIR", "The folder it runs in [the present one]"),
+    value("stdin", None, "FILE", "Its standard input; - for that of this command"),
+    value("weight", None, "N", "What it counts towards its group's weight_limit [1]"),
+    value("max-output", None, "SIZE", "How much of its output is kept, head and tail [64MB]"),
+    value("runner", None, "NAME", "Hand it to this runner of the config"),
+    value("agent", None, "NAME", "Give the operand to this agent as its prompt"),
+    switch("prompt", None, "Give the operand to the default agent as its prompt"),
+    switch("hold", None, "Do not start it before it is released"),
+    switch("repeatable", None, "It does no harm if it runs twice, so it may after a crash"),
+    value("array", None, "A-B", "A task for each number of the range, in place of {} in the command"),
+    switch("print-id", None, "Print nothing but its id"),
+    switch("follow", Some('f'), "Show its output until it is over, and end with its exit code"),
+    switch("wait", Some('w'), "Wait until it is over, and end with its exit code"),
+];
+
+const GROUP: Flag = value("group", Some('g'), "NAME", "Tasks of this group");
+const STATE: Flag = value("state", Some('s'), "STATES", "Tasks in one of these states: queued,running,failed ...");
+const LABEL: Flag = value("label", Some('l'), "NAME[=VALUE]", "Tasks with this label");
+const OWNER: Flag = value("owner", None, "UID", "Tasks of this user");
+const ALL: Flag = switch("all", None, "Every task");
+const SOME: &[Flag] = &[GROUP, STATE, LABEL, OWNER, ALL];
+
+const LIST: &[Flag] = &[
+    GROUP,
+    STATE,
+    LABEL,
+    OWNER,
+    switch("all", Some('a'), "Every page, instead of the last tasks"),
+    value("limit", Some('n'), "N", "So many at most [100]"),
+];
+const OUTPUT: &[Flag] = &[
+    switch("follow", Some('f'), "Go on until the task is over, and end with its exit code"),
+    value("lines", Some('n'), "N", "The last N lines [all]"),
+];
+const EDIT: &[Flag] = &[
+    value("group", Some('g'), "NAME", "Move it to this group"),
+    value("priority", Some('p'), "N", "Higher ones start first"),
+    value("after", Some('a'), "IDS", "Start only when these have succeeded"),
+    value("delay", None, "TIME", "Start this much later at the earliest"),
+    value("at", None, "TIME", "Start then at the earliest"),
+    value("timeout", None, "TIME", "How long it may run"),
+    value("retries", Some('r'), "N", "Try so often again after a failure"),
+    value("weight", None, "N", "What it counts towards its group's weight_limit"),
+    value("cwd", Some('C'), "DIR", "The folder it runs in"),
+    value("prompt", None, "TEXT", "Another prompt"),
+];
+
+const fn some(name: &'static str, summary: &'static str, run: Run) -> Command {
+    Command {
+        operands: "[IDS...]",
+        operand: Operand::Text,
+        count: (0, ANY),
+        flags: SOME,
+        ..command(name, summary, run)
+    }
+}
+
+type Run = fn(&crate::cli::Args) -> Result<u8, crate::cli::Failure>;
+
+const ADD_DETAILS: &str = "\
+Queues a command: words after --, or one operand for the shell. It gets the present folder, umask and PATH.
+With --agent the operand is a prompt. The task is on disk when this command returns, and runs once, whatever dies.
+Examples:
+  hob add -- make -j4                     hob add --after 12 --label kind=test 'cargo test'
+  hob add --agent claude 'fix the tests'  hob add --array 1-100 -- convert {}.png {}.jpg";
+
+/// In the order of help.
+pub(in crate::cli) const ROWS: &[Command] = &[
+    Command { details: ADD_DETAILS, ..adds("add", "Queue a task") },
+    Command { details: ADD_DETAILS, ..adds("task add", "Queue a task, as 'hob add' does") },
+    Command {
+        operands: "[IDS...]",
+        operand: Operand::Text,
+        count: (0, ANY),
+        flags: LIST,
+        details: "IDS are numbers and ranges: 3 7-9. Without any selection the last 100 tasks are shown.",
+        ..command("task list", "List tasks", look::list)
+    },
+    Command {
+        operands: "ID",
+        operand: Operand::Text,
+        count: (1, 1),
+        ..command("task show", "Show one task in detail", look::show)
+    },
+    Command {
+        flags: &[GROUP, STATE, LABEL, OWNER, ALL, switch("force", None, "Kill at once")],
+        ..some("task cancel", "Cancel tasks; those that run are stopped with all their processes", change::cancel)
+    },
+    some("task retry", "Queue tasks that are over once more", change::retry),
+    some("task hold", "Keep queued tasks from being started", change::hold),
+    some("task release", "Let held tasks be started", change::release),
+    some("task pause", "Stop the processes of running tasks", change::pause),
+    some("task resume", "Let paused tasks go on", change::resume),
+    Command {
+        operands: "ID",
+        operand: Operand::Text,
+        count: (1, 1),
+        flags: EDIT,
+        takes_command: true,
+        details: "Words after -- are its new command.",
+        ..command("task edit", "Change a task that has not begun", change::edit)
+    },
+    Command {
+        operands: "[IDS...]",
+        operand: Operand::Text,
+        count: (0, ANY),
+        flags: &[GROUP, STATE, LABEL, OWNER, value("timeout", None, "TIME", "Wait this long at most")],
+        details: "Without a selection: all tasks. Ends with 0 when all have succeeded, with 1 otherwise.",
+        ..command("task wait", "Wait until tasks are over", look::wait)
+    },
+    Command {
+        operands: "ID",
+        operand: Operand::Text,
+        count: (1, 1),
+        flags: OUTPUT,
+        ..command("task output", "Show what a task wrote", look::output)
+    },
+    Command {
+        operands: "[IDS...]",
+        operand: Operand::Text,
+        count: (0, ANY),
+        flags: &[GROUP, STATE, LABEL, OWNER, value("age", None, "TIME", "Only those that are over for this long")],
+        ..command("task clean", "Remove tasks that are over, with their output", change::clean)
+    },
+    some("task remove", "Remove tasks that do not run, with their output", change::remove),
+    command("task stats", "Show how many tasks are in each state", look::stats),
+    command("group list", "List the groups of tasks and their slots", group::list),
+    Command {
+        operands: "NAME",
+        operand: Operand::Text,
+        count: (1, 1),
+        flags: &[
+            value("parallel", Some('j'), "N", "How many of its tasks run at once"),
+            value("weight-limit", None, "N", "What their weights may add up to, 0 for any"),
+            switch("remove", None, "Back to what the config says, or gone"),
+        ],
+        ..command("group set", "Make a group, or change its slots", group::set)
+    },
+    Command {
+        operands: "NAME",
+        operand: Operand::Text,
+        count: (1, 1),
+        flags: &[switch("running", None, "And its tasks that run")],
+        ..command("group pause", "Start no task of a group", group::pause)
+    },
+    Command {
+        operands: "NAME",
+        operand: Operand::Text,
+        count: (1, 1),
+        flags: &[switch("running", None, "And its tasks that are paused")],
+        ..command("group resume", "Start the tasks of a group again", group::resume)
+    },
+];
+
+const fn adds(name: &'static str, summary: &'static str) -> Command {
+    Command {
+        operands: "[COMMAND LINE | PROMPT] [-- COMMAND [ARG...]]",
+        operand: Operand::Text,
+        count: (0, 1),
+        takes_command: true,
+        flags: ADD,
+        ..command(name, summary, add::add)
+    }
+}

@@ -17,4 +17,5 @@ mod safe;
 mod services;
 mod storm;
 mod support;
+mod tasks;
 mod upgrade;

@@ -57,6 +57,7 @@ fn the_table_knows_every_field_and_documents_it() {
         command: _,
         cwd: _,
         env: _,
+        env_from: _,
         env_file: _,
         secrets: _,
         user: _,

@@ -466,7 +466,8 @@ impl Daemon {
     /// Replies whose records are on disk go out, in order.
     fn release(&mut self) {
         let durable = self.journal.durable_upto();
-        while let Some((_, ticket)) = self.claims.pop_front_if(|(token, _)| *token <= durable) {
+        while let Some((_, ticket)) = self.claims.front().copied().filter(|(token, _)| *token <= durable) {
+            self.claims.pop_front();
             self.inputs.push(Input::Synced { ticket });
         }
         while self.held.front().is_some_and(|h| h.token <= durable) {

@@ -64,6 +64,8 @@ pub struct Clients {
     keys: BTreeMap<(u64, String), Key>,
     /// Answers that wait for a sync, with the position they need.
     unsynced: Vec<(usize, ReqId, Answer)>,
+    /// Claims that wait for a sync, likewise.
+    claims: Vec<(usize, u64)>,
     syncing: bool,
     /// Next event of each subscription.
     subscriptions: BTreeMap<(ConnId, StreamId), u64>,
@@ -88,6 +90,7 @@ impl Clients {
         self.open.clear();
         self.gone.clear();
         self.unsynced.clear();
+        self.claims.clear();
         self.syncing = false;
         self.subscriptions.clear();
         self.expected.clear();
@@ -269,8 +272,15 @@ impl World<'_> {
         }
     }
 
+    pub fn claim(&mut self, ticket: u64) {
+        let end = self.disk.position();
+        self.clients.claims.push((end, ticket));
+        self.begin_sync();
+    }
+
     pub fn begin_sync(&mut self) {
-        if !self.clients.syncing && !self.clients.unsynced.is_empty() && !self.disk.is_behind() {
+        let wanted = !self.clients.unsynced.is_empty() || !self.clients.claims.is_empty();
+        if !self.clients.syncing && wanted && !self.disk.is_behind() {
             self.clients.syncing = true;
             let upto = self.disk.written();
             self.soon(30, true, Event::Sync(upto));
@@ -281,6 +291,11 @@ impl World<'_> {
         self.disk.sync(upto);
         self.clients.syncing = false;
         let synced = self.disk.synced();
+        let (claims, later) = core::mem::take(&mut self.clients.claims).into_iter().partition(|c| c.0 <= synced);
+        self.clients.claims = later;
+        for (_, ticket) in claims {
+            self.soon(1, true, Event::Deliver(Input::Synced { ticket }));
+        }
         let (done, wait) = core::mem::take(&mut self.clients.unsynced).into_iter().partition(|u| u.0 <= synced);
         self.clients.unsynced = wait;
         for (_, req, answer) in done {

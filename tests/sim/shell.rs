@@ -35,6 +35,8 @@ impl World<'_> {
             Effect::Start(start) => self.start(start),
             Effect::Signal { run, signal, tree } => self.signal(run, signal, tree),
             Effect::Kill { run } => self.signal(run, 9, true),
+            Effect::Pause { .. } | Effect::Discard { .. } => {}
+            Effect::Sync { ticket } => self.claim(ticket),
             Effect::Sweep { run } => {
                 self.os.watched.insert(run);
                 let ms = self.delay();

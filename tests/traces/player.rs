@@ -2,6 +2,8 @@
 //!
 //! - `# ...` and empty lines are kept. `service NAME JSON` and `daemon JSON` make the config, `main NAME` names the
 //!   main service.
+//! - `top JSON` gives further members of the config, such as groups. `call METHOD JSON` is any method of the protocol;
+//!   `synced N` says that claims up to that one are on disk; `lose-power` is a boot in which that is not known.
 //! - `auto on|off`: whether the pretended system answers starts and sweeps by itself, and whether TERM ends a process.
 //! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown
 //!   with its time. Lines that begin with two spaces are effects.
@@ -14,7 +16,7 @@ use hob::core::upgrade::Ticket;
 use hob::core::{
     Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
 };
-use hob::protocol::methods::{Change, Request};
+use hob::protocol::methods::{Change, Request, decode};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,6 +35,7 @@ struct Player {
     now: Now,
     services: BTreeMap<String, String>,
     daemon: String,
+    top: String,
     main: Option<String>,
     auto: bool,
     journal: BTreeMap<String, String>,
@@ -42,6 +45,8 @@ struct Player {
     left: Vec<(RunId, Vec<Survivor>)>,
     events: Vec<(u64, String)>,
     keeper: u32,
+    boots: u32,
+    gap: bool,
     generation: u32,
     safe: bool,
     next_req: u64,
@@ -55,6 +60,7 @@ pub(crate) fn play(text: &str) -> String {
         now: Now { mono: Mono(1_000_000_000_000), wall: Wall(1_700_000_000_000) },
         services: BTreeMap::new(),
         daemon: r#"{"heartbeat":"0s"}"#.to_owned(),
+        top: "{}".to_owned(),
         main: None,
         auto: false,
         journal: BTreeMap::new(),
@@ -63,6 +69,8 @@ pub(crate) fn play(text: &str) -> String {
         left: Vec::new(),
         events: Vec::new(),
         keeper: 1,
+        boots: 1,
+        gap: false,
         generation: 0,
         safe: false,
         next_req: 0,
@@ -81,7 +89,7 @@ fn words(line: &str) -> Vec<String> {
     while !rest.is_empty() {
         let (word, tail) = match rest.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"').expect("an open quote"),
-            None if rest.starts_with('{') => (rest, ""),
+            None if rest.starts_with(['{', '[']) => (rest, ""),
             None => rest.split_once(' ').unwrap_or((rest, "")),
         };
         words.push(word.to_owned());
@@ -110,6 +118,7 @@ impl Player {
                 self.services.remove(&arg(1));
             }
             "daemon" => self.daemon = arg(1),
+            "top" => self.top = arg(1),
             "main" => self.main = Some(arg(1)),
             "auto" => self.auto = arg(1) == "on",
             "boot" => self.boot(None, arg(1) == "stop"),
@@ -128,7 +137,12 @@ impl Player {
                 self.processes.get_mut(&run).expect("a run").asked = true;
             }
             "crash" => self.crash(),
+            "gap" => self.gap = true,
             "reboot" => self.reboot(),
+            "lose-power" => {
+                self.boots += 1;
+                self.reboot();
+            }
             "left" => self.left.push((self.run(&arg(1)), survivors(&w[2..]))),
             "journal" => {
                 self.journal.insert(arg(1), arg(2));
@@ -181,6 +195,8 @@ impl Player {
                 Input::Upgraded { ticket: Some(ticket), result: Ok(format!("{{\"upgraded\":\"{}\"}}", arg(3))) }
             }
             "tick" => Input::Tick,
+            "synced" => Input::Synced { ticket: arg(1).parse().unwrap() },
+            "call" => self.call(&arg(1), &arg(2)),
             _ => self.request(verb, &w[1..]),
         }
     }
@@ -219,6 +235,21 @@ impl Player {
             key: option("key"),
             params_hash: option("hash").map_or(1, |h| h.parse().unwrap()),
             request,
+        }
+    }
+
+    /// Any method, with params as JSON; `request_key` among them is the key.
+    fn call(&mut self, method: &str, params: &str) -> Input {
+        let raw = serde_json::value::RawValue::from_string(params.to_owned()).expect("params are JSON");
+        let call = decode(method, Some(&raw), Platform::of("linux").signals).unwrap_or_else(|e| panic!("{method}: {e:?}"));
+        self.next_req += 1;
+        Input::Request {
+            req: ReqId(self.next_req),
+            conn: ConnId(1),
+            peer: Peer { uid: 1000, pid: 77, access: Access::Admin },
+            key: call.key,
+            params_hash: call.params_hash,
+            request: call.request,
         }
     }
 
@@ -264,7 +295,10 @@ impl Player {
                 format!("\"{name}\":{{{command}{more}}}")
             })
             .collect();
-        let text = format!("{{\"daemon\":{},\"services\":{{{}}}}}", self.daemon, services.join(","));
+        let top = self.top.trim().trim_start_matches('{');
+        let top = top.strip_suffix('}').unwrap_or(top);
+        let comma = if top.is_empty() { "" } else { "," };
+        let text = format!("{{\"daemon\":{},\"services\":{{{}}}{comma}{top}}}", self.daemon, services.join(","));
         parse(&text, "hob.json", &Platform::of("linux")).unwrap_or_else(|e| panic!("{text}: {e:?}"))
     }
 
@@ -292,7 +326,8 @@ impl Player {
             daemon_pid: 11,
             generation: self.generation,
             deaths: self.generation - 1,
-            keeper_key: format!("keeper{}", self.keeper),
+            keeper_key: format!("boot{}-keeper{}", self.boots, self.keeper),
+            gap: std::mem::take(&mut self.gap),
             version: "0.1.0",
             main,
             keeper_started: Mono(1_000_000_000_000),
@@ -382,6 +417,7 @@ impl Player {
             Effect::Kill { run } if self.auto && self.processes.get(run).is_some_and(|p| p.ended.is_none()) => {
                 inputs.push(self.exited(&run.0.to_string(), "signal=9"));
             }
+            Effect::Sync { ticket } if self.auto => inputs.push(Input::Synced { ticket: *ticket }),
             Effect::Sweep { run } if self.auto => inputs.push(Input::Tree { run: *run, left: Vec::new() }),
             Effect::Measure { req, runs } => {
                 let usage = Usage { cpu: Duration::from_millis(1500), memory: 1_000_000 };
@@ -451,6 +487,9 @@ fn show(effect: &Effect) -> String {
             format!("signal {signal} to {}run {run}", if *tree { "the tree of " } else { "" })
         }
         Effect::Kill { run } => format!("kill run {run}"),
+        Effect::Pause { run, on } => format!("{} run {run}", if *on { "pause" } else { "unpause" }),
+        Effect::Discard { service } => format!("discard {service}"),
+        Effect::Sync { ticket } => format!("sync {ticket}"),
         Effect::Sweep { run } => format!("sweep run {run}"),
         Effect::Await { run, what, from_start } => {
             let what = match what {

@@ -403,10 +403,10 @@ impl Tasks {
         self.all.range((Excluded(id), Unbounded)).map(|(_, t)| &**t)
     }
 
-    /// Whether any process of a task exists.
+    /// Whether any attempt is under way, or its end is not on record yet.
     #[must_use]
     pub fn any_live(&self) -> bool {
-        self.runs.values().any(|id| self.all.get(id).is_some_and(|t| t.has_slot()))
+        self.runs.values().any(|id| self.all.get(id).is_some_and(|t| t.live.is_some()))
     }
 
     fn live_ids(&self) -> Vec<TaskId> {

@@ -56,8 +56,7 @@ impl Core {
     fn claim_next(&mut self, name: &Arc<str>, out: &mut Out) -> bool {
         let (mut unsynced, mut at_once) = (false, false);
         let ticket = self.tasks.ticket + 1;
-        loop {
-            let Some(group) = self.tasks.groups.get_mut(name).filter(|g| !g.paused()) else { break };
+        while let Some(group) = self.tasks.groups.get_mut(name).filter(|g| !g.paused()) {
             let free = group.parallel().saturating_sub(group.running);
             let wanted = if group.parallel() == 0 { 0 } else { free as usize + group.ahead() };
             if group.claimed.len() >= wanted {
@@ -72,7 +71,9 @@ impl Core {
             unsynced |= !repeatable;
             at_once |= repeatable;
             self.tasks.runs.insert(run, rank.id);
-            self.save_attempt(rank.id, out);
+            if !repeatable {
+                self.save_attempt(rank.id, out);
+            }
         }
         if unsynced {
             self.tasks.ticket = ticket;

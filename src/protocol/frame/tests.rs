@@ -121,7 +121,7 @@ fn text_framings_send_text_or_base64() {
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[0]["method"], "stream.data");
     assert_eq!(lines[0]["params"], serde_json::json!({"id": 7, "text": "é\"\n"}));
-    assert_eq!(base64::decode(lines[1]["params"]["base64"].as_str().unwrap()), b"\xc3");
+    assert_eq!(base64::decode(lines[1]["params"]["base64"].as_str().unwrap()).unwrap(), b"\xc3");
     assert_eq!(lines[2]["params"], serde_json::json!({"id": 7, "reason": "eof"}));
 }
 

@@ -349,7 +349,7 @@ pub(super) fn selection(p: &Params<'_>) -> Result<Selection, RpcError> {
         TaskState::of(word).ok_or_else(|| {
             let known = TaskState::ALL.map(TaskState::name);
             let error = invalid(format!("there is no state {word:?} of tasks"));
-            match nearest(word, known.into_iter()) {
+            match nearest(word, known) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
                 None => error.hint(format!("states are {}", known.join(", "))),
             }

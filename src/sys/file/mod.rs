@@ -58,6 +58,7 @@ pub fn umask() -> u32 {
     let mask = unsafe { libc::umask(0o077) };
     // SAFETY: as above.
     unsafe { libc::umask(mask) };
+    #[allow(clippy::useless_conversion, reason = "its width differs between systems")]
     u32::from(mask)
 }
 

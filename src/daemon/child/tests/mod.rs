@@ -115,7 +115,7 @@ impl Lab {
         self.next_run += 1;
         let run = RunId(self.next_run);
         let notify = spec.ready == Ready::Notify;
-        let start = Start { run, service: service.into(), spec: Arc::new(spec), notify };
+        let start = Start { run, service: service.into(), spec: Arc::new(spec), notify, stdin: None };
         let pipe = Arc::new(OwnedFd::from(self.pipe.try_clone().unwrap()));
         let job = self.with(|c, ctx, inputs| c.start(ctx, start, [Arc::clone(&pipe), pipe], inputs));
         if let Some(job) = job {

@@ -241,7 +241,8 @@ impl Player {
     /// Any method, with params as JSON; `request_key` among them is the key.
     fn call(&mut self, method: &str, params: &str) -> Input {
         let raw = serde_json::value::RawValue::from_string(params.to_owned()).expect("params are JSON");
-        let call = decode(method, Some(&raw), Platform::of("linux").signals).unwrap_or_else(|e| panic!("{method}: {e:?}"));
+        let call =
+            decode(method, Some(&raw), Platform::of("linux").signals).unwrap_or_else(|e| panic!("{method}: {e:?}"));
         self.next_req += 1;
         Input::Request {
             req: ReqId(self.next_req),

@@ -76,9 +76,7 @@ impl Core {
         task.fails = record.fails;
         task.why = record.why;
         task.outcome = record.outcome;
-        if record.state == Some(TaskState::Queued) && record.not_before != 0 {
-            task.not_before = Wall(record.not_before);
-        }
+        task.again_at = Wall(record.again_at);
         if let (None, Some(run), Some(keeper)) = (record.state, record.run, record.keeper) {
             let begun = record.begun.map(|(mono, wall)| Now { mono: Mono(mono), wall: Wall(wall) });
             // The claimed attempt is counted when it begins.

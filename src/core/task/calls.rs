@@ -4,6 +4,7 @@ use super::{Task, TaskStop, name_of, record};
 use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::TASK_PAGE_MAX;
+use crate::base::time::Wall;
 use crate::core::due::Due;
 use crate::core::request::Asked;
 use crate::core::run::Client;
@@ -165,7 +166,7 @@ impl Core {
         }
         task.fails = 0;
         task.why = None;
-        task.not_before = crate::base::time::Wall(0);
+        task.again_at = Wall(0);
         self.tasks.set_state(id, TaskState::Queued);
         self.save_attempt(id, out);
         self.follow_others(id);

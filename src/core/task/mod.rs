@@ -255,6 +255,8 @@ pub struct Task {
     pub submitted: Wall,
     /// When it may start at the earliest; 0 at once.
     pub not_before: Wall,
+    /// The same for the next try, after a failure or a start that the machine refused.
+    pub again_at: Wall,
     pub after: Box<[After]>,
     pub stdin: Option<Box<[u8]>>,
     pub keys: Option<Box<Keys>>,
@@ -293,6 +295,12 @@ impl Task {
         }
     }
 
+    /// When its next attempt may begin.
+    #[must_use]
+    pub fn earliest(&self) -> Wall {
+        self.not_before.max(self.again_at)
+    }
+
     /// Whether it takes a slot.
     #[must_use]
     pub fn has_slot(&self) -> bool {
@@ -319,8 +327,8 @@ impl Task {
                     None => [sequence, timeout].into_iter().flatten().min(),
                 }
             }
-            (TaskState::Queued, _) if self.not_before.0 > now.wall.0 && self.blocked == 0 => {
-                Some(now.mono + self.not_before.since(now.wall))
+            (TaskState::Queued, _) if self.earliest() > now.wall && self.blocked == 0 => {
+                Some(now.mono + self.earliest().since(now.wall))
             }
             (TaskState::Queued | TaskState::Held | TaskState::Running | TaskState::Paused, _) => None,
             (

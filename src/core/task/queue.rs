@@ -143,7 +143,7 @@ impl Core {
         let Some(task) = self.tasks.get(id) else { return };
         let ready = task.state == TaskState::Queued
             && task.blocked == 0
-            && task.not_before.0 <= now.0
+            && task.earliest() <= now
             && task.claim == Claim::None
             && task.live.is_none();
         if ready {

@@ -80,7 +80,7 @@ pub struct AttemptRecord {
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub paused: bool,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub not_before: i64,
+    pub again_at: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,7 +169,7 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
         begun,
         stop,
         paused: t.live.as_ref().is_some_and(|l| l.paused),
-        not_before: if run.is_none() && t.state == TaskState::Queued { t.not_before.0 } else { 0 },
+        again_at: if run.is_none() && t.state == TaskState::Queued { t.again_at.0 } else { 0 },
         why: t.why.clone(),
         outcome: t.outcome.clone(),
     };
@@ -242,6 +242,7 @@ impl TaskRecord<'_> {
             timeout: self.timeout_ms.map_or(super::TIMEOUT, Duration::from_millis),
             submitted: Wall(self.submitted),
             not_before: Wall(self.not_before),
+            again_at: Wall(0),
             after: self.after.into_owned().into(),
             stdin,
             keys: self.keys.map(Box::new),

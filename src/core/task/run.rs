@@ -58,7 +58,7 @@ impl Core {
         task.attempts -= 1;
         task.refused = task.refused.saturating_add(1);
         let delay = Duration::from_millis(100 << task.refused.min(8));
-        task.not_before = Wall(now.wall.0 + i64::try_from(delay.as_millis()).unwrap_or(0));
+        task.again_at = Wall(now.wall.0 + i64::try_from(delay.as_millis()).unwrap_or(0));
         task.why = Some(clip(&format!("could not be started now: {}", error.message)));
         self.tasks.runs.remove(&live.run);
         self.tasks.set_state(id, TaskState::Queued);
@@ -180,7 +180,7 @@ impl Core {
         let now = self.now.wall;
         self.tasks.set_state(id, TaskState::Queued);
         if let Some(task) = self.tasks.get_mut(id) {
-            task.not_before = Wall(now.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
+            task.again_at = Wall(now.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
         }
         self.save_attempt(id, out);
         let mut fields = Obj::new();

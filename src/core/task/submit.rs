@@ -222,6 +222,7 @@ impl Core {
             timeout,
             submitted: self.now.wall,
             not_before: self.not_before(spec.delay, spec.at),
+            again_at: Wall(0),
             after: spec.after.into(),
             stdin: spec.stdin.map(Into::into),
             keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),

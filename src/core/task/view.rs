@@ -75,7 +75,7 @@ impl Core {
         o.raw("after", &json(&t.after)).u64("weight", t.weight.into());
         o.u64("retries", t.retries.into()).u64("failures", t.fails.into());
         o.u64("backoff_ms", millis(t.backoff)).u64("timeout_ms", millis(t.timeout));
-        o.opt_str("not_before", Some(t.not_before).filter(|at| at.0 > 0).map(|at: Wall| at.to_string()).as_deref());
+        o.opt_str("not_before", Some(t.earliest()).filter(|at| at.0 > 0).map(|at: Wall| at.to_string()).as_deref());
         o.opt_u64("stdin_bytes", t.stdin.as_ref().map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX)));
         o.opt_str("key", t.keys.as_ref().and_then(|k| k.own.as_ref()).map(|k| &*k.text));
         o.opt_str("runner", t.frame.runner.as_deref()).bool("repeatable", t.frame.repeatable);
@@ -115,8 +115,8 @@ impl Core {
                 t.after.iter().map(|a| a.id).filter(open).take(5).map(|id| id.to_string()).collect();
             return Some(format!("waits for task {}", first.join(", ")));
         }
-        if t.not_before.0 > self.now.wall.0 {
-            let at = format!("waits until {}", t.not_before);
+        if t.earliest() > self.now.wall {
+            let at = format!("waits until {}", t.earliest());
             return Some(match &t.why {
                 Some(why) => format!("{why}; {at}"),
                 None if t.fails > 0 => format!("retry {} of {}; {at}", t.fails, t.retries),

@@ -99,7 +99,7 @@ impl Page {
 
     /// Text that keeps its lines.
     fn verbatim(&mut self, text: &str) {
-        self.text.push_str(".PP\n.RS 4\n.nf\n");
+        self.text.push_str(".RS 4\n.nf\n");
         for line in text.lines() {
             self.line(&escaped(line));
         }

@@ -103,7 +103,7 @@ fn files() -> Vec<Entry> {
 
 fn exit_codes() -> Vec<Entry> {
     let own = [
-        (exit::OK, "Done; a reader that has seen enough and closed the pipe is none but this either"),
+        (exit::OK, "Done; also when whoever reads has seen enough and closed the pipe"),
         (exit::FAILED, "Failed; of 'hob status': a service has failed; of 'hob config check': there are mistakes"),
         (exit::USAGE, "The command line makes no sense"),
     ];

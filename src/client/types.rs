@@ -298,3 +298,29 @@ pub struct Happening {
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn answers_of_other_versions_are_understood() {
+        let newer = json!({ "name": "web", "state": "hibernating", "pid": 7, "mood": { "good": true } });
+        let service: Service = serde_json::from_value(newer).unwrap();
+        assert_eq!((service.state, service.pid, service.restarts), (State::Unknown, Some(7), 0));
+        let older: Detail = serde_json::from_value(json!({ "name": "web", "state": "backoff", "extra": [1] })).unwrap();
+        assert_eq!((older.service.state, older.service.name.as_str()), (State::Backoff, "web"));
+        let event = json!({ "seq": 3, "time": "t", "kind": "service.ready", "name": "web", "pid": 7, "run": 1 });
+        let event: Happening = serde_json::from_value(event).unwrap();
+        assert_eq!((event.fields.len(), event.fields["pid"].as_u64()), (2, Some(7)));
+    }
+
+    #[test]
+    fn states_are_those_of_the_core() {
+        for state in crate::core::service::State::ALL {
+            let ours: State = serde_json::from_value(json!(state.name())).unwrap();
+            assert!(ours != State::Unknown && serde_json::to_value(ours).unwrap() == state.name(), "{state}");
+        }
+    }
+}

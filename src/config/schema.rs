@@ -155,10 +155,11 @@ impl<S> Field<S> {
     }
 }
 
-/// `null` unsets what may be unset.
+/// `null` unsets what may be unset. Words that speak of texts or numbers alone pass it by, others do not.
 fn or_null(mut schema: Value) -> Value {
+    let of_any = ["not", "enum", "anyOf", "allOf", "oneOf"].iter().any(|word| schema.get(word).is_some());
     match schema.get("type").cloned() {
-        Some(Value::String(kind)) => {
+        Some(Value::String(kind)) if !of_any => {
             schema["type"] = json!([kind, "null"]);
             schema
         }

@@ -65,12 +65,14 @@ function __hob_complete
   set -l current (commandline -ct)
   set -l program $words[1]
   set -e words[1]
+  set -l flag (string match -r '^--[^=]*=' -- "$current")
+  set -l value (string replace -r '^--[^=]*=' '' -- "$current")
   for line in ($program complete -- $words "$current" 2>/dev/null)
     switch $line
       case @FILES@
-        __fish_complete_path (string replace -r '^--[^=]*=' '' -- "$current")
+        for path in (__fish_complete_path "$value"); echo "$flag$path"; end
       case @FOLDERS@
-        __fish_complete_directories (string replace -r '^--[^=]*=' '' -- "$current")
+        for path in (__fish_complete_directories "$value"); echo "$flag$path"; end
       case @PROGRAMS@
         complete -C "$current"
       case '*'

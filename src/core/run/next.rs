@@ -54,10 +54,10 @@ impl Core {
             let left = human_duration(tenths(at.since(self.now.mono)));
             parts.push(format!("it is restarted unless it says within {left} that it lives"));
         }
-        parts.push(on_end(s));
+        parts.push(self.on_end(s));
         if let (Some(at), 1..) = (s.reset_at(), s.counters.streak) {
             let left = human_duration(tenths(at.since(self.now.mono)));
-            parts.push(format!("after {left} more in good health its {} count no more", restarts(s.counters.streak)));
+            parts.push(format!("after {left} more in good health its restarts in a row are forgotten"));
         }
         parts.join("; ")
     }
@@ -65,7 +65,7 @@ impl Core {
     fn starting_next(&self, s: &Service) -> String {
         let limit = s.deadline().map(|at| human_duration(tenths(at.since(self.now.mono))));
         let limit = limit.map(|left| format!("it has {left} left to become ready, or it counts as failed; "));
-        format!("{}{}", limit.unwrap_or_default(), on_end(s))
+        format!("{}{}", limit.unwrap_or_default(), self.on_end(s))
     }
 
     /// What holds a waiting service up, each as it stands with that.
@@ -85,6 +85,7 @@ impl Core {
                 State::Stopped | State::Failed | State::Finished => {
                     also.push(format!("nothing starts {} by itself", need.name));
                 }
+                State::Stopping if !need.wanted() => also.push(format!("nothing starts {} by itself", need.name)),
                 State::Backoff => {
                     let left = human_duration(tenths(need.until.since(self.now.mono)));
                     also.push(format!("{} is started again in {left}", need.name));
@@ -106,20 +107,29 @@ impl Core {
             return format!("it is down {gone}");
         }
         let own = live.stop.as_ref().is_none_or(StopWhy::is_fault);
-        if !own || live.again {
-            return format!("it is started again {gone}");
+        let unseen = matches!(live.end, Some((Ended::Unknown, _)));
+        match &live.stop {
+            Some(StopWhy::Need { name }) if !live.again && self.stays_down(name) => {
+                return format!("it waits for {name} {gone}");
+            }
+            _ if !own || live.again || unseen => return format!("it is started again {gone}"),
+            _ => {}
         }
         let clean = live.stop.is_none() && matches!(live.end, Some((Ended::Code(0), _)));
         match (s.spec.restart, clean) {
             (Restart::OnFailure | Restart::Never, true) => format!("it has finished {gone}"),
             (Restart::Never, false) => format!("it has failed {gone}, and \"restart\" is \"never\""),
             (Restart::OnFailure | Restart::Always, _) if s.counters.would_give_up(&s.spec, self.now.mono) => {
-                format!("it is given up {gone}: {} were made", restarts(s.counters.streak))
+                format!("it is given up {gone}, after {}", restarts(s.counters.streak))
             }
             (Restart::OnFailure | Restart::Always, _) => {
-                format!("restart {} {gone}, {}", s.counters.streak.saturating_add(1), delay(s))
+                format!("{gone}: restart {}, {}", s.counters.streak.saturating_add(1), delay(s))
             }
         }
+    }
+
+    fn stays_down(&self, name: &str) -> bool {
+        self.table.find(name).is_none_or(|n| !self.table[n].wanted())
     }
 
     fn backoff_next(&self, s: &Service) -> String {
@@ -146,6 +156,24 @@ impl Core {
             }
         };
         format!("restart {streak} in {left}{}{end}", then(preview(&s.spec, streak, more)))
+    }
+
+    /// What the policy would do if the present run ended.
+    fn on_end(&self, s: &Service) -> String {
+        let limit = match (s.spec.max_restarts, s.spec.window) {
+            (0, _) => String::new(),
+            (n, None) => format!(", at most {} in a row", counted(n)),
+            (n, Some(window)) => format!(", at most {} in {}", counted(n), human_duration(window)),
+        };
+        let then = match s.counters.would_give_up(&s.spec, self.now.mono) {
+            true => format!("given up, after {}", restarts(s.counters.streak)),
+            false => format!("started again {}{limit}", delay(s)),
+        };
+        match s.spec.restart {
+            Restart::Always => format!("if it ends it is {then}"),
+            Restart::OnFailure => format!("if it fails it is {then}; with exit code 0 it is finished"),
+            Restart::Never => "if it ends it is not started again".to_owned(),
+        }
     }
 
     /// Those that are to be up and wait for this one.
@@ -219,6 +247,7 @@ impl Core {
                     all.push(format!("hob start {name}  # which a person stopped"));
                 }
                 State::Stopped => all.push(format!("hob start {name}")),
+                State::Stopping if !need.wanted() => all.push(format!("hob start {name}  # which is being stopped")),
                 State::Failed | State::Finished => {
                     all.push(format!("hob why {name}"));
                     all.push(format!("hob start {name}  # to try that again"));
@@ -288,21 +317,6 @@ fn why_finished(s: &Service) -> &'static str {
 fn delay(s: &Service) -> String {
     let delay = preview(&s.spec, s.counters.streak, 1).pop().unwrap_or_default();
     if delay.is_zero() { "at once".to_owned() } else { format!("after {}", human_duration(delay)) }
-}
-
-/// What the policy would do if the present run ended.
-fn on_end(s: &Service) -> String {
-    let when = delay(s);
-    let limit = match (s.spec.max_restarts, s.spec.window) {
-        (0, _) => String::new(),
-        (n, None) => format!(", at most {n} times in a row"),
-        (n, Some(window)) => format!(", at most {n} times in {}", human_duration(window)),
-    };
-    match s.spec.restart {
-        Restart::Always => format!("if it ends it is started again {when}{limit}"),
-        Restart::OnFailure => format!("if it fails it is started again {when}{limit}; with exit code 0 it is finished"),
-        Restart::Never => "if it ends it is not started again".to_owned(),
-    }
 }
 
 fn running_todo(s: &Service) -> Vec<String> {

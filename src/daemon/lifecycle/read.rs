@@ -175,11 +175,9 @@ pub(in crate::daemon) fn take_config(paths: &Paths) -> Result<Config, String> {
 /// The schema beside a config is that of the program that runs. Where there is none, nobody wants it.
 fn renew_schema(config: &Path) -> io::Result<()> {
     let path = config.with_file_name(config::SCHEMA_FILE);
+    let Ok(old) = std::fs::read(&path) else { return Ok(()) };
     let text = config::schema_text(sys::signals::platform());
-    match std::fs::read(&path) {
-        Ok(old) if old != text.as_bytes() => sys::file::atomic_write(&path, text.as_bytes(), 0o644, false),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    if old == text.as_bytes() { Ok(()) } else { sys::file::atomic_write(&path, text.as_bytes(), 0o644, false) }
 }
 
 /// The schema goes first, so that the config never names one that is not there.

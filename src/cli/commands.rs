@@ -248,14 +248,14 @@ pub const COMMANDS: &[Command] = &[
         operands: "[PAGE]",
         operand: Operand::OneOf(man::PAGES),
         count: (0, 1),
-        details: "Without a page: hob(1); config: hob.json(5), every key of the config. On a terminal it is shown by the\n\
-                  program man, elsewhere it is printed for such a program: hob man | man -l -",
+        details: "Without a page: hob(1); config: hob.json(5), every key of the config. On a terminal it is shown by\n\
+                  the program man, elsewhere it is printed for such a program: hob man | man -l -",
         ..command("man", "Show the manual", man::man)
     },
     Command {
-        details: "Editors complete and check by it. The config that hob makes on its first start names one that lies beside\n\
-                  it, and hob keeps that up to date. For another config: hob config schema > hob.schema.json, and in the\n\
-                  config \"$schema\": \"./hob.schema.json\".",
+        details: "Editors complete and check by it. The config that hob makes on its first start names one that lies\n\
+                  beside it, and hob keeps that up to date. For another config: hob config schema > hob.schema.json,\n\
+                  and in the config \"$schema\": \"./hob.schema.json\".",
         ..command("config schema", "Print the JSON Schema of the config", config::schema)
     },
 ];

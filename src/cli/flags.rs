@@ -166,11 +166,9 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
         match arg {
             // `hob help why` is what many type for `hob why --help`.
             Arg::Value(word) if found.is_none() && noun.is_none() && word == "help" => given.push(("help", None)),
-            Arg::Value(word) if found.is_none() && noun.is_none() && word == "version" => given.push(("version", None)),
-            Arg::Value(word)
-                if found.is_none() && given.iter().any(|(n, _)| *n == "help") && topic(&word).is_some() =>
-            {
-                return Ok(topic(&word).map_or(Parsed::Version, Parsed::Topic));
+            Arg::Value(word) if found.is_none() && noun.is_none() && word == "version" => return Ok(Parsed::Version),
+            Arg::Value(word) if found.is_none() && topic(&word, given).is_some() => {
+                return Ok(topic(&word, given).map_or(Parsed::Help(None), Parsed::Topic));
             }
             Arg::Value(word) if found.is_none() => {
                 let word = word.into_string().map_err(|_| "a command's name must be UTF-8".to_owned())?;
@@ -192,17 +190,7 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
             }
             flag @ (Arg::Long(_) | Arg::Short(_)) => {
                 let f = find_flag(&flag, found)?;
-                let value = match f.value {
-                    Some(name) => {
-                        Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", f.long))?)
-                    }
-                    None if parser.optional_value().is_some() => {
-                        return Err(format!("--{} takes no value; write --{0} alone", f.long));
-                    }
-                    None => None,
-                };
-                check_choice(f, value.as_ref())?;
-                given.push((f.long, value));
+                given.push((f.long, flag_value(f, &mut parser)?));
             }
         }
     }
@@ -227,8 +215,23 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
     Ok(Parsed::Run(args))
 }
 
-fn topic(word: &OsString) -> Option<&'static Topic> {
-    topics::find(word.to_str()?)
+/// The value of a flag that takes one, checked where it is one of few.
+fn flag_value(flag: &Flag, parser: &mut Parser) -> Result<Option<OsString>, String> {
+    let value = match flag.value {
+        Some(name) => Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", flag.long))?),
+        None if parser.optional_value().is_some() => {
+            return Err(format!("--{} takes no value; write --{0} alone", flag.long));
+        }
+        None => None,
+    };
+    check_choice(flag, value.as_ref())?;
+    Ok(value)
+}
+
+/// What `hob help WORD` is about, if that is no command.
+fn topic(word: &OsString, given: &[(&'static str, Option<OsString>)]) -> Option<&'static Topic> {
+    let asked = given.iter().any(|(n, _)| *n == "help");
+    topics::find(word.to_str()?).filter(|_| asked)
 }
 
 fn check_choice(flag: &Flag, value: Option<&OsString>) -> Result<(), String> {

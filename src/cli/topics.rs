@@ -1,5 +1,5 @@
-//! What there is to know beside the commands: exit codes, environment, files, signals. `hob help TOPIC` and the man page
-//! both say it. Files are those that hob itself resolves, codes those that it ends with.
+//! What there is to know beside the commands: exit codes, environment, files, signals. `hob help TOPIC` and the man
+//! page both say it. Files are those that hob itself resolves, codes those that it ends with.
 
 use super::exit;
 use super::flags::row;

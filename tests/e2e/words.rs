@@ -105,7 +105,7 @@ fn in_bash(home: &Home, line: &str) -> Vec<String> {
 fn in_zsh(home: &Home, line: &str) -> Vec<String> {
     let script = r#"autoload -Uz compinit && compinit -u -D && source <(hob completions zsh) || exit 9
         [[ $_comps[hob] == _hob ]] || exit 8
-        _describe() { local w; for w in "${(@P)argv[-1]}"; do print -r -- "${${w//\\:/$'\1'}%%:*}" | tr '\1' ':'; done }
+        _describe() { local w; for w in "${(@P)argv[-1]}"; do w=${w//\\:/@@} w=${w%%:*}; print -r -- ${w//@@/:}; done }
         _files() { print -rl -- ${words[CURRENT]}*(N) } ; compset() { words[CURRENT]=${words[CURRENT]#--*=} }
         _command_names() { print -rl -- ${(k)commands[(I)${words[CURRENT]}*]} }
         words=(${(z)LINE}); [[ $LINE == *' ' ]] && words+=(''); CURRENT=$#words; _hob"#;

@@ -14,6 +14,7 @@ pub(super) fn of(shell: &str) -> String {
 
 /// Bash splits words at `=` and `:` too, and replaces only what follows the last of them.
 const BASH: &str = r#"# bash completion of hob: source <(hob completions bash)
+_hob_add() { while IFS= read -r w; do COMPREPLY+=("$w"); done < <(compgen "$1" -- "$2"); }
 _hob() {
   local rest=${COMP_LINE:0:COMP_POINT} w cur i n=-1 line
   local -a words=()
@@ -30,9 +31,9 @@ _hob() {
   COMPREPLY=()
   while IFS= read -r line; do
     case $line in
-    @FILES@) compopt -o filenames 2>/dev/null; while IFS= read -r w; do COMPREPLY+=("$w"); done < <(compgen -f -- "$part") ;;
-    @FOLDERS@) compopt -o filenames 2>/dev/null; while IFS= read -r w; do COMPREPLY+=("$w"); done < <(compgen -d -- "$part") ;;
-    @PROGRAMS@) while IFS= read -r w; do COMPREPLY+=("$w"); done < <(compgen -c -- "$part") ;;
+    @FILES@) compopt -o filenames 2>/dev/null; _hob_add -f "$part" ;;
+    @FOLDERS@) compopt -o filenames 2>/dev/null; _hob_add -d "$part" ;;
+    @PROGRAMS@) _hob_add -c "$part" ;;
     *) w=${line%%$'\t'*}; COMPREPLY+=("${w#"$cut"}") ;;
     esac
   done < <("${words[0]/#\~/$HOME}" complete -- "${words[@]:1}" 2>/dev/null)

@@ -238,20 +238,22 @@ fn check_choice(flag: &Flag, value: Option<&OsString>) -> Result<(), String> {
     let (choices, text) = (flag.choices(), value.map(|v| v.to_string_lossy()).unwrap_or_default());
     match choices.is_empty() || choices.iter().any(|c| *c == text) {
         true => Ok(()),
-        false => Err(format!("--{}: '{text}' is not {}", flag.long, either(&choices, &text))),
+        false => Err(format!("--{}: '{text}' is not {}{}", flag.long, either(&choices), meant(&choices, &text))),
     }
 }
 
-/// `bash, zsh or fish`, and which of them was probably meant.
-fn either(words: &[&'static str], given: &str) -> String {
-    let all = match words.split_last() {
+/// `bash, zsh or fish`.
+fn either(words: &[&'static str]) -> String {
+    match words.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => words.concat(),
-    };
-    match crate::base::near::nearest(given, words.iter().copied()) {
-        Some(near) => format!("{all}; did you mean '{near}'?"),
-        None => all,
     }
+}
+
+/// Which of them was probably meant, as the end of a sentence.
+fn meant(words: &[&'static str], given: &str) -> String {
+    let near = crate::base::near::nearest(given, words.iter().copied());
+    near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"))
 }
 
 fn check_operands(args: &Args) -> Result<(), String> {
@@ -272,7 +274,7 @@ fn check_operands(args: &Args) -> Result<(), String> {
     }
     match c.operand {
         Operand::OneOf(words) => match args.operands.iter().find(|o| !words.contains(&o.as_str())) {
-            Some(other) => Err(format!("'{}' takes {}, not '{other}'", c.name, either(words, other))),
+            Some(other) => Err(format!("'{}' takes {}, not '{other}'{}", c.name, either(words), meant(words, other))),
             None => Ok(()),
         },
         Operand::Service | Operand::Method | Operand::File | Operand::Text | Operand::Signal => Ok(()),

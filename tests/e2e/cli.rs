@@ -234,7 +234,10 @@ fn a_story_names_its_runs_by_their_own_count_and_commands_that_can_be_copied() {
     }
     assert!(why.contains(&format!("\n  hob --home {} start broken  # to try again\n", home.dir.display())), "{why}");
     let history = home.ok(&["service", "history", "broken"]);
-    let numbers: Vec<&str> = history.lines().skip(1).filter_map(|l| l.split_whitespace().next()).collect();
+    let numbers: Vec<&str> = {
+        let table = history.lines().skip(1).take_while(|l| !l.is_empty());
+        table.filter_map(|l| l.split_whitespace().next()).collect()
+    };
     assert_eq!(numbers, ["1", "2"], "{history}");
     let status = home.ok(&["status", "needs"]);
     for want in ["needs has been running for ", "  Requires    up\n", "  Command     exec sleep 1000\n"] {

@@ -108,7 +108,7 @@ fn in_zsh(home: &Home, line: &str) -> Vec<String> {
         _describe() { local w; for w in "${(@P)argv[-1]}"; do w=${w//\\:/@@} w=${w%%:*}; print -r -- ${w//@@/:}; done }
         _files() { print -rl -- ${words[CURRENT]}*(N) } ; compset() { words[CURRENT]=${words[CURRENT]#--*=} }
         _command_names() { print -rl -- ${(k)commands[(I)${words[CURRENT]}*]} }
-        words=(${(z)LINE}); [[ $LINE == *' ' ]] && words+=(''); CURRENT=$#words; _hob"#;
+        words=(${(z)LINE}); [[ $LINE == *' ' ]] && words+=(''); CURRENT=$#words; _hob || true"#;
     said_by(home, "zsh", &["-f"], script, line)
 }
 

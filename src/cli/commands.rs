@@ -173,6 +173,12 @@ pub const COMMANDS: &[Command] = &[
         ..command("config show", "Show the config file with every key filled in", config::show)
     },
     command("config path", "Show where the config is", config::path),
+    Command {
+        details: "Editors complete and check by it. The config that hob makes on its first start names one that lies\n\
+                  beside it, and hob keeps that up to date. For another config: hob config schema > hob.schema.json,\n\
+                  and in the config \"$schema\": \"./hob.schema.json\".",
+        ..command("config schema", "Print the JSON Schema of the config", config::schema)
+    },
     Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
     Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },
     Command {
@@ -251,11 +257,5 @@ pub const COMMANDS: &[Command] = &[
         details: "Without a page: hob(1); config: hob.json(5), every key of the config. On a terminal it is shown by\n\
                   the program man, elsewhere it is printed for such a program: hob man | man -l -",
         ..command("man", "Show the manual", man::man)
-    },
-    Command {
-        details: "Editors complete and check by it. The config that hob makes on its first start names one that lies\n\
-                  beside it, and hob keeps that up to date. For another config: hob config schema > hob.schema.json,\n\
-                  and in the config \"$schema\": \"./hob.schema.json\".",
-        ..command("config schema", "Print the JSON Schema of the config", config::schema)
     },
 ];

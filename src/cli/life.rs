@@ -251,7 +251,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
-    let health = wait_for_answer(&paths, limit)?;
+    let health = wait_for_answer(args, &paths, limit)?;
     if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
@@ -305,10 +305,14 @@ fn errors_file(paths: &Paths) -> PathBuf {
     paths.logs.join("start.log")
 }
 
-fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
+fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
     loop {
+        if seen && begin.elapsed() > Duration::from_secs(1) {
+            line.show(&format!("hob is starting ({} s of {} s)", begin.elapsed().as_secs(), limit.as_secs()));
+        }
         if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }

@@ -53,8 +53,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// For these services, or all. `None` where there is nobody to tell.
     pub(crate) fn begin(args: &Args) -> Option<Progress> {
-        let client = connect(args).ok().filter(|_| wanted(args));
-        let mut client = client?;
+        let mut client = wanted(args).then(|| connect(args).ok())??;
         client.set_timeout(Some(EVERY));
         let names = args.operands.clone();
         let (quit, ended) = channel();

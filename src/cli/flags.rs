@@ -236,10 +236,14 @@ fn topic(word: &OsString, given: &[(&'static str, Option<OsString>)]) -> Option<
 
 fn check_choice(flag: &Flag, value: Option<&OsString>) -> Result<(), String> {
     let (choices, text) = (flag.choices(), value.map(|v| v.to_string_lossy()).unwrap_or_default());
-    match choices.is_empty() || choices.iter().any(|c| *c == text) {
-        true => Ok(()),
-        false => Err(format!("--{}: '{text}' is not {}{}", flag.long, either(&choices), meant(&choices, &text))),
+    if choices.is_empty() || choices.iter().any(|c| *c == text) {
+        return Ok(());
     }
+    let none = match choices.as_slice() {
+        [one, other] => format!("neither '{one}' nor '{other}'"),
+        all => format!("none of {}", all.join(", ")),
+    };
+    Err(format!("--{}: '{text}' is {none}{}", flag.long, meant(&choices, &text)))
 }
 
 /// `bash, zsh or fish`.

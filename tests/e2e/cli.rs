@@ -155,7 +155,7 @@ fn mistakes_lead_to_what_was_meant() {
         ("ping up", "usage: hob ping\n"),
         ("start --timeout soon up", "--timeout: not a duration"),
         ("completions tcsh", "takes bash, zsh or fish, not 'tcsh'"),
-        ("logs --stream=ouch up", "--stream: 'ouch' is not out or err"),
+        ("logs --stream=ouch up", "--stream: 'ouch' is neither 'out' nor 'err'"),
         ("status --json=yes", "--json takes no value"),
         ("start --timeout", "--timeout needs a value: --timeout TIME"),
         ("man hub", "takes hob or config, not 'hub'; did you mean 'hob'?"),

@@ -8,6 +8,7 @@ use super::spec::{
     Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
 };
 use crate::base::signal::common_name;
+use crate::base::text::capital;
 use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
 use core::fmt::Write as _;
@@ -228,9 +229,4 @@ fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut St
         let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.wants()));
         let _ = writeln!(out, "{:indent$}\"{}\": {value},", "", key.name);
     }
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }

@@ -18,3 +18,4 @@ mod services;
 mod storm;
 mod support;
 mod upgrade;
+mod words;

@@ -13,8 +13,8 @@
 //!
 //! # Rooms
 //! Imports only point down this list. Each room's first line says what it is for and what it may touch.
-//! - [`cli`]: flags (one table drives parsing, help and completions), one file a noun, rendering
-//! - [`client`]: blocking library: connect, call, subscribe, logs, ensure_running
+//! - [`cli`]: flags (one table drives parsing, help, manual and completions), one file a noun, rendering
+//! - [`client`]: blocking library: connect, call, typed calls, subscribe, logs, ensure_running
 //! - [`keeper`]: uses `sys` and `base` alone: `mod` (the loop), `worker` (the daemon at hand), `crash` and `watch`
 //!   (when it is at fault, when it hangs), `renew` and `manifest` (becoming another program), `end`
 //! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the
@@ -27,7 +27,8 @@
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
 //!   `safe` (safe mode), `freeze`, `upgrade`
-//! - [`config`]: text to a checked spec, or every mistake in it with line and column
+//! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
+//!   for editors)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon
 //!

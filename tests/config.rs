@@ -6,6 +6,9 @@
 // The helpers of a test may panic: that is how a test fails.
 #![allow(clippy::unwrap_used)]
 
+#[path = "config/schema.rs"]
+mod schema;
+
 use hob::config::{self, Config, Platform, Ready, parse, parse_bytes, to_json};
 use std::fmt::Write as _;
 use std::path::Path;

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod near;
 pub mod paths;
 pub mod signal;
+pub mod text;
 pub mod time;
 pub mod timers;
 pub mod units;

@@ -76,9 +76,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A longer spelling of a unit.
+const ALSO: (&str, &str) = ("min", "m");
+
 fn time_unit(word: &str) -> Option<u64> {
-    if word == "min" {
-        return time_unit("m");
+    if word == ALSO.0 {
+        return time_unit(ALSO.1);
     }
     TIMES.iter().find(|(name, _)| *name == word).map(|(_, nanos)| *nanos)
 }
@@ -108,6 +111,44 @@ fn size_unit(word: &str) -> Option<u64> {
             name.strip_suffix('b').unwrap_or(&name) == prefix
         })
         .map(|(_, bytes)| *bytes)
+}
+
+const NUMBER: &str = r"[0-9]+(\.[0-9]+)?\s*";
+
+/// What `parse_duration` takes, as a regular expression that any engine knows. It does not say that there is a part at
+/// all, nor that only the last number may have a fraction: that is `DURATION_NOT`.
+#[must_use]
+pub fn duration_pattern() -> String {
+    let mut parts = String::new();
+    let mut units: Vec<u64> = TIMES.iter().map(|(_, nanos)| *nanos).collect();
+    units.dedup();
+    for unit in units.into_iter().rev() {
+        let names = TIMES.iter().filter(|(_, nanos)| *nanos == unit).map(|(name, _)| *name);
+        let also = Some(ALSO.0).filter(|_| time_unit(ALSO.0) == Some(unit));
+        let _ = write!(parts, r"({NUMBER}({})\s*)?", names.chain(also).collect::<Vec<_>>().join("|"));
+    }
+    format!(r"^\s*(0\s*|{parts})$")
+}
+
+/// What a duration that fits the pattern does not have: a number after one with a fraction.
+pub const DURATION_NOT: &str = r"\.[0-9]+\s*[^0-9.\s]+\s*[0-9]";
+
+/// What `parse_size` takes, as a regular expression without its end.
+#[must_use]
+pub fn size_pattern() -> String {
+    let prefixes = SIZES.iter().map(|(name, _)| name.strip_suffix('B').unwrap_or(name)).filter(|p| !p.is_empty());
+    let prefixes: Vec<String> = prefixes.map(any_case).collect();
+    format!(r"^\s*{NUMBER}({})?[bB]?\s*", prefixes.join("|"))
+}
+
+/// A word as a regular expression that does not mind the case of its letters.
+#[must_use]
+pub fn any_case(word: &str) -> String {
+    let letter = |c: char| match c.is_ascii_alphabetic() {
+        true => format!("[{}{}]", c.to_ascii_lowercase(), c.to_ascii_uppercase()),
+        false => c.to_string(),
+    };
+    word.chars().map(letter).collect()
 }
 
 /// A decimal number without sign or exponent, exactly as written.

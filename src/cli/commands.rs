@@ -1,7 +1,7 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, events, life, logs, renew, service, status, story, task};
+use super::{complete, config, demo, events, life, logs, man, renew, service, status, story, task};
 
 const ANY: usize = usize::MAX;
 
@@ -192,6 +192,12 @@ const OF_SERVICES: &[Command] = &[
         ..command("config show", "Show the config file with every key filled in", config::show)
     },
     command("config path", "Show where the config is", config::path),
+    Command {
+        details: "Editors complete and check by it. The config that hob makes on its first start names one that lies\n\
+                  beside it, and hob keeps that up to date. For another config: hob config schema > hob.schema.json,\n\
+                  and in the config \"$schema\": \"./hob.schema.json\".",
+        ..command("config schema", "Print the JSON Schema of the config", config::schema)
+    },
     Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
     Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },
     Command {
@@ -251,16 +257,24 @@ const OF_SERVICES: &[Command] = &[
     },
     Command {
         operands: "SHELL",
-        operand: Operand::Shell,
+        operand: Operand::OneOf(complete::SHELLS),
         count: (1, 1),
-        details: "For bash: source <(hob completions bash)",
+        details: "bash: source <(hob completions bash)\n\
+                  zsh:  source <(hob completions zsh)\n\
+                  fish: hob completions fish | source",
         ..command("completions", "Print the completions of a shell", complete::completions)
     },
     Command {
-        operands: "[WHAT]",
-        operand: Operand::Text,
-        count: (0, 1),
+        takes_command: true,
         hidden: true,
         ..command("complete", "Words that completions offer", complete::words)
+    },
+    Command {
+        operands: "[PAGE]",
+        operand: Operand::OneOf(man::PAGES),
+        count: (0, 1),
+        details: "Without a page: hob(1); config: hob.json(5), every key of the config. On a terminal it is shown by\n\
+                  the program man, elsewhere it is printed for such a program: hob man | man -l -",
+        ..command("man", "Show the manual", man::man)
     },
 ];

@@ -88,6 +88,14 @@ fn keys() -> serde_json::Value {
     json!({ "keys": config::keys().iter().map(key).collect::<Vec<_>>() })
 }
 
+/// It is JSON already, so `--json` only takes its line ends.
+pub(crate) fn schema(args: &Args) -> Result<u8, Failure> {
+    let platform = crate::sys::signals::platform();
+    let text = if args.has("json") { format!("{}\n", config::schema(platform)) } else { config::schema_text(platform) };
+    print(&text)?;
+    Ok(exit::OK)
+}
+
 pub(crate) fn path(args: &Args) -> Result<u8, Failure> {
     let path = paths(args)?.config;
     let text = if args.has("json") { json!({ "path": path }).to_string() } else { path.display().to_string() };

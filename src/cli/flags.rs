@@ -1,5 +1,6 @@
 //! The command line's one definition: every command and flag stands in a const table that parses, helps and completes.
 
+use super::topics::{self, Topic};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,10 +20,18 @@ pub struct Flag {
 pub enum Operand {
     Service,
     Method,
-    Shell,
     File,
     Text,
     Signal,
+    /// One of these words, and nothing else.
+    OneOf(&'static [&'static str]),
+}
+
+impl Flag {
+    /// The only values it takes, where its value is written as `a|b`.
+    pub(super) fn choices(&self) -> Vec<&'static str> {
+        self.value.filter(|v| v.contains('|')).map(|v| v.split('|').collect()).unwrap_or_default()
+    }
 }
 
 /// One command. `name` has one word, or two for a noun and its verb.
@@ -77,10 +86,20 @@ pub(super) enum Parsed {
     Help(Option<&'static Command>),
     /// Help for all verbs of a noun.
     HelpNoun(String),
+    Topic(&'static Topic),
     Version,
 }
 
 impl Args {
+    /// Of a command without words.
+    pub(super) fn of_words(command: &'static Command) -> Args {
+        Args { command, given: Vec::new(), operands: Vec::new(), rest: Vec::new() }
+    }
+
+    pub(super) fn give(&mut self, long: &'static str, value: &str) {
+        self.given.push((long, Some(value.into())));
+    }
+
     #[must_use]
     pub fn has(&self, long: &str) -> bool {
         self.given.iter().any(|(name, _)| *name == long)
@@ -156,6 +175,10 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
         match arg {
             // `hob help why` is what many type for `hob why --help`.
             Arg::Value(word) if found.is_none() && noun.is_none() && word == "help" => given.push(("help", None)),
+            Arg::Value(word) if found.is_none() && noun.is_none() && word == "version" => return Ok(Parsed::Version),
+            Arg::Value(word) if found.is_none() && topic(&word, given).is_some() => {
+                return Ok(topic(&word, given).map_or(Parsed::Help(None), Parsed::Topic));
+            }
             Arg::Value(word) if found.is_none() => {
                 let word = word.into_string().map_err(|_| "a command's name must be UTF-8".to_owned())?;
                 let name = noun.take().map_or_else(|| word.clone(), |n| format!("{n} {word}"));
@@ -176,13 +199,7 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
             }
             flag @ (Arg::Long(_) | Arg::Short(_)) => {
                 let f = find_flag(&flag, found)?;
-                let value = match f.value {
-                    Some(name) => {
-                        Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", f.long))?)
-                    }
-                    None => None,
-                };
-                given.push((f.long, value));
+                given.push((f.long, flag_value(f, &mut parser)?));
             }
         }
     }
@@ -207,6 +224,51 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
     Ok(Parsed::Run(args))
 }
 
+/// The value of a flag that takes one, checked where it is one of few.
+fn flag_value(flag: &Flag, parser: &mut Parser) -> Result<Option<OsString>, String> {
+    let value = match flag.value {
+        Some(name) => Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", flag.long))?),
+        None if parser.optional_value().is_some() => {
+            return Err(format!("--{} takes no value; write --{0} alone", flag.long));
+        }
+        None => None,
+    };
+    check_choice(flag, value.as_ref())?;
+    Ok(value)
+}
+
+/// What `hob help WORD` is about, if that is no command.
+fn topic(word: &OsString, given: &[(&'static str, Option<OsString>)]) -> Option<&'static Topic> {
+    let asked = given.iter().any(|(n, _)| *n == "help");
+    topics::find(word.to_str()?).filter(|_| asked)
+}
+
+fn check_choice(flag: &Flag, value: Option<&OsString>) -> Result<(), String> {
+    let (choices, text) = (flag.choices(), value.map(|v| v.to_string_lossy()).unwrap_or_default());
+    if choices.is_empty() || choices.iter().any(|c| *c == text) {
+        return Ok(());
+    }
+    let none = match choices.as_slice() {
+        [one, other] => format!("neither '{one}' nor '{other}'"),
+        all => format!("none of {}", all.join(", ")),
+    };
+    Err(format!("--{}: '{text}' is {none}{}", flag.long, meant(&choices, &text)))
+}
+
+/// `bash, zsh or fish`.
+fn either(words: &[&'static str]) -> String {
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// Which of them was probably meant, as the end of a sentence.
+fn meant(words: &[&'static str], given: &str) -> String {
+    let near = crate::base::near::nearest(given, words.iter().copied());
+    near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"))
+}
+
 fn check_operands(args: &Args) -> Result<(), String> {
     let (c, n) = (args.command, args.operands.len());
     if n < c.count.0 || (n == 0 && c.takes_command && c.count.0 > 0 && args.rest.is_empty()) {
@@ -220,13 +282,19 @@ fn check_operands(args: &Args) -> Result<(), String> {
     if !args.rest.is_empty() && !c.takes_command {
         return Err(format!("'{}' takes nothing after --", c.name));
     }
-    match args.operands.iter().any(String::is_empty) {
-        true => Err(format!("'{}': an empty name; was a variable not set?", c.name)),
-        false => Ok(()),
+    if args.operands.iter().any(String::is_empty) {
+        return Err(format!("'{}': an empty name; was a variable not set?", c.name));
+    }
+    match c.operand {
+        Operand::OneOf(words) => match args.operands.iter().find(|o| !words.contains(&o.as_str())) {
+            Some(other) => Err(format!("'{}' takes {}, not '{other}'{}", c.name, either(words), meant(words, other))),
+            None => Ok(()),
+        },
+        Operand::Service | Operand::Method | Operand::File | Operand::Text | Operand::Signal => Ok(()),
     }
 }
 
-fn usage(c: &Command) -> String {
+pub(super) fn usage(c: &Command) -> String {
     format!("hob {} {}", c.name, c.operands).trim_end().to_owned()
 }
 
@@ -245,7 +313,7 @@ fn verb(
     commands.iter().find(|c| open && is_verb_of(c.name, found.name) && c.name.ends_with(&format!(" {word}")))
 }
 
-fn is_verb_of(name: &str, noun: &str) -> bool {
+pub(super) fn is_verb_of(name: &str, noun: &str) -> bool {
     name.strip_prefix(noun).is_some_and(|rest| rest.starts_with(' '))
 }
 
@@ -265,7 +333,44 @@ fn find_flag(flag: &Arg<'_>, command: Option<&'static Command>) -> Result<&'stat
     })
 }
 
+/// What other tools call it, and what it is here.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("add", "config path"),
+    ("attach", "logs -f NAME"),
+    ("check", "config check"),
+    ("down", "stop"),
+    ("disable", "stop NAME"),
+    ("edit", "config path"),
+    ("enable", "start NAME"),
+    ("exec", "run"),
+    ("get", "service get"),
+    ("history", "service history"),
+    ("info", "status"),
+    ("inspect", "service get"),
+    ("is-active", "status NAME"),
+    ("journal", "logs"),
+    ("kill", "service signal KILL NAME"),
+    ("list", "services"),
+    ("ls", "services"),
+    ("monitor", "events -f"),
+    ("ps", "status"),
+    ("reset", "service reset"),
+    ("rotate", "logs rotate"),
+    ("schema", "config schema"),
+    ("show", "status NAME"),
+    ("shutdown", "stop"),
+    ("signal", "service signal"),
+    ("tail", "logs -f NAME"),
+    ("top", "status"),
+    ("up", "start"),
+    ("update", "reload"),
+    ("validate", "config check"),
+];
+
 fn unknown_command(name: &str, commands: &'static [Command]) -> String {
+    if let Some((_, here)) = ELSEWHERE.iter().find(|(there, _)| *there == name) {
+        return format!("'{name}' is not a command; did you mean 'hob {here}'?");
+    }
     let known = commands.iter().filter(|c| !c.hidden).map(|c| c.name);
     // A verb is compared with the verbs of its noun: the noun is right already.
     let (noun, near) = match name.split_once(' ') {
@@ -293,8 +398,11 @@ pub(super) fn help_all(commands: &[Command]) -> String {
     }
     t.push_str("\nFlags of every command:\n");
     flag_rows(&mut t, GLOBAL);
-    t.push_str("\n'hob COMMAND --help' tells more. ");
-    t.push_str("Exit codes: 0 done, 1 failed, 2 wrong usage, others in 'hob call --help'.\n");
+    t.push_str("\nMore to read:\n");
+    for (term, text) in topics::list() {
+        row(&mut t, &term, &text);
+    }
+    t.push_str("\n'hob COMMAND --help' tells more, 'hob man' everything.\n");
     t
 }
 
@@ -335,7 +443,11 @@ fn flag_rows(t: &mut String, flags: &[Flag]) {
     }
 }
 
-fn row(t: &mut String, left: &str, right: &str) {
+/// Columns of a help text at most.
+const HELP_WIDTH: usize = 120;
+
+/// A line of a list: a term, and beside it what it means.
+pub(super) fn row(t: &mut String, left: &str, right: &str) {
     const WIDTH: usize = 34;
     t.push_str("  ");
     t.push_str(left);
@@ -346,7 +458,7 @@ fn row(t: &mut String, left: &str, right: &str) {
     } else {
         t.extend(core::iter::repeat_n(' ', WIDTH - used));
     }
-    t.push_str(right);
+    t.push_str(super::render::wrapped(right, WIDTH + 2, WIDTH + 2, Some(HELP_WIDTH)).trim_start());
     t.push('\n');
 }
 

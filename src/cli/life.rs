@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, note, paths, print, renew, service};
+use super::{Failure, complain, exit, note, paths, print, progress, renew, service};
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -251,7 +251,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     detach(&paths)?;
-    let health = wait_for_answer(&paths, limit)?;
+    let health = wait_for_answer(args, &paths, limit)?;
     if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
@@ -305,10 +305,14 @@ fn errors_file(paths: &Paths) -> PathBuf {
     paths.logs.join("start.log")
 }
 
-fn wait_for_answer(paths: &Paths, limit: Duration) -> Result<Value, Failure> {
+fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
     loop {
+        if seen && begin.elapsed() > Duration::from_secs(1) {
+            line.show(&format!("hob is starting ({} s of {} s)", begin.elapsed().as_secs(), limit.as_secs()));
+        }
         if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }
@@ -358,26 +362,17 @@ fn wait_for_end(args: &Args, paths: &Paths, client: &mut Client, limit: Duration
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut told = Duration::from_secs(1);
+    let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
     while holder(paths)?.is_some() {
         if begin.elapsed() > limit {
             return Err(Failure::code(Code::Unavailable, format!("hob has not ended within {} s", limit.as_secs()))
                 .hint("'hob stop --force' kills it and all its jobs"));
         }
-        if begin.elapsed() > told && super::render::on_terminal_err() {
+        if seen && begin.elapsed() > told {
             told += Duration::from_secs(1);
             let list = client.call_once::<Value>("service.list", &json!({})).unwrap_or_default();
-            let busy = list["services"].as_array().into_iter().flatten().filter(|s| s["state"] == "stopping");
-            let names: Vec<&str> = busy.filter_map(|s| s["name"].as_str()).collect();
-            if !names.is_empty() {
-                note(
-                    args,
-                    &format!(
-                        "waiting for {} ({} s of {} s)",
-                        names.join(", "),
-                        begin.elapsed().as_secs(),
-                        limit.as_secs()
-                    ),
-                );
+            if let Some(text) = progress::told(&list, &[], begin.elapsed()) {
+                line.show(&format!("{text}, at most {} s", limit.as_secs()));
             }
         }
         std::thread::sleep(pause);

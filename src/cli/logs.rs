@@ -60,12 +60,8 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
     if follow && until.is_some() {
         return Err(Failure::usage("--until has an end and --follow has none: give one of them"));
     }
-    let stream = match args.text("stream")? {
-        None => None,
-        Some("out") => Some(Stream::Out),
-        Some("err") => Some(Stream::Err),
-        Some(other) => return Err(Failure::usage(format!("--stream: '{other}' is neither 'out' nor 'err'"))),
-    };
+    // The table of flags lets no other word through.
+    let stream = args.text("stream")?.map(|word| if word == Stream::Err.name() { Stream::Err } else { Stream::Out });
     if stream.is_some() && args.operands.is_empty() {
         return Err(Failure::usage("--stream tells the output of a service apart, and none is named"));
     }

@@ -8,6 +8,8 @@ mod events;
 mod flags;
 mod life;
 mod logs;
+mod man;
+mod progress;
 mod render;
 mod renew;
 mod service;
@@ -15,6 +17,7 @@ mod since;
 mod status;
 mod story;
 mod task;
+mod topics;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         Ok(flags::Parsed::Help(None)) => print(&flags::help_all(commands::COMMANDS)).map(|()| exit::OK),
         Ok(flags::Parsed::Help(Some(c))) => print(&flags::help_one(c)).map(|()| exit::OK),
         Ok(flags::Parsed::HelpNoun(noun)) => print(&flags::help_noun(&noun, commands::COMMANDS)).map(|()| exit::OK),
+        Ok(flags::Parsed::Topic(topic)) => print(&topics::help_topic(topic)).map(|()| exit::OK),
         Ok(flags::Parsed::Version) => print(concat!("hob ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| exit::OK),
         Err(message) => Err(Failure::usage(message)),
     };

@@ -1,25 +1,17 @@
 //! Commands that change services, and the raw call.
 
 use super::flags::Args;
-use super::{Failure, connect, exit, note, print, render};
+use super::progress::Progress;
+use super::{Failure, connect, exit, print};
 use crate::client::Client;
 use serde_json::{Value, json};
 
 pub(crate) const CALL_DETAILS: &str = "\
-The parameters are one JSON object, or - to read it from standard input. 'hob call rpc.discover' lists all methods.
-
-Exit codes of every command: 0 done, 1 failed, 2 wrong usage, and for an error of the protocol
-   3 -32001 not running, not available, already running     4 -32004 not found
-   5 -32003 permission denied                               6 -32005 busy or over a limit
-   7 -32008 conflict                                        8 -32002 file system
-   9 -32007 shutting down                                  10 -32006 sudo denied
-  11 -32602 wrong parameters                               12 -32601 no such method
-  13 -32600 not a request                                  14 -32700 not JSON
-  15 -32603 a mistake of hob's own
-Without a protocol error 'hob status' ends with 1 when a service has failed, 'hob health' with 3 when not all is well.";
+The parameters are one JSON object, or - to read it from standard input. 'hob call rpc.discover' lists all methods,
+'hob help exit-codes' how an error of the protocol ends the command.";
 
 /// Calls a method that changes services, prints what happened to each.
-fn change(args: &Args, method: &str, doing: &str) -> Result<u8, Failure> {
+fn change(args: &Args, method: &str) -> Result<u8, Failure> {
     let all = args.operands.is_empty();
     let mut params = json!({ "wait": !args.has("no-wait") });
     if all {
@@ -31,10 +23,10 @@ fn change(args: &Args, method: &str, doing: &str) -> Result<u8, Failure> {
         params["timeout"] = json!(limit.as_secs_f64());
     }
     let mut client = connect(args)?;
-    if render::on_terminal_err() && !args.has("json") && !args.has("no-wait") {
-        note(args, &format!("{doing} {} ...", if all { "all services".to_owned() } else { args.operands.join(", ") }));
-    }
-    let result: Value = client.call(method, &params)?;
+    let progress = Progress::begin(args);
+    let result = client.call(method, &params);
+    drop(progress);
+    let result: Value = result?;
     finish(args, &result, |r| {
         let mut text = String::new();
         for s in r["services"].as_array().into_iter().flatten() {
@@ -69,15 +61,15 @@ pub(crate) fn finish(args: &Args, result: &Value, human: impl FnOnce(&Value) -> 
 }
 
 pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
-    change(args, "service.start", "starting")
+    change(args, "service.start")
 }
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
-    change(args, "service.stop", "stopping")
+    change(args, "service.stop")
 }
 
 pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
-    change(args, "service.restart", "restarting")
+    change(args, "service.restart")
 }
 
 pub(crate) fn reset(args: &Args) -> Result<u8, Failure> {
@@ -96,11 +88,12 @@ pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
 pub(crate) fn signal(args: &Args) -> Result<u8, Failure> {
     let (signal, names) = args.operands.split_first().ok_or_else(|| Failure::usage("which signal?"))?;
     let mut client = connect(args)?;
-    let mut last = Value::Null;
+    // Each is told at once: one that fails does not hide those before it.
     for name in names {
-        last = client.call("service.signal", &json!({ "name": name, "signal": signal }))?;
+        let result: Value = client.call("service.signal", &json!({ "name": name, "signal": signal }))?;
+        finish(args, &result, |_| format!("{name}: {signal} sent\n"))?;
     }
-    finish(args, &last, |_| names.iter().map(|n| format!("{n}: {signal} sent\n")).collect())
+    Ok(exit::OK)
 }
 
 pub(crate) fn call(args: &Args) -> Result<u8, Failure> {
@@ -119,17 +112,4 @@ pub(crate) fn call(args: &Args) -> Result<u8, Failure> {
     let text = if args.has("json") { result.to_string() } else { format!("{result:#}") };
     print(&format!("{text}\n"))?;
     Ok(exit::OK)
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::protocol::rpc::Code;
-
-    #[test]
-    fn help_names_the_exit_code_of_every_error() {
-        for code in Code::all() {
-            let entry = format!(" {} {} ", code.exit_code(), code.number());
-            assert!(super::CALL_DETAILS.contains(&entry), "{code:?}:{entry}");
-        }
-    }
 }

@@ -144,8 +144,9 @@ fn figure(s: &Value, column: &str) -> Option<String> {
 
 /// What stands in the last column: what it waits for, else its last error.
 fn note(s: &Value) -> String {
-    let names =
-        |k: &str| s[k].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    // Survivors are processes: an object each.
+    let name = |v: &'_ Value| v.as_str().or_else(|| v["name"].as_str()).map(str::to_owned);
+    let names = |k: &str| s[k].as_array().into_iter().flatten().filter_map(name).collect::<Vec<_>>().join(", ");
     for (key, text) in [("waiting_for", "waits for "), ("survivors", "waits until gone: ")] {
         let list = names(key);
         if !list.is_empty() {
@@ -170,10 +171,16 @@ pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     finish(args, &result, runs)
 }
 
+/// Runs as a table, the present one last, and below it what those that failed said in the end.
 fn runs(r: &Value) -> String {
+    let past: Vec<&Value> = r["runs"].as_array().into_iter().flatten().collect();
+    if past.is_empty() && r["running"].is_null() {
+        return format!("{} has never run\n", r["name"].as_str().unwrap_or("it"));
+    }
     let mut t = Table::default();
     t.row().number("RUN").cell("STARTED").number("LASTED").cell("END").number("CPU").number("MEMORY").cell("CAUSE");
-    for run in r["runs"].as_array().into_iter().flatten() {
+    let present = Some(&r["running"]).filter(|now| now.is_object());
+    for run in past.iter().copied().chain(present) {
         t.row()
             .number(run["number"].to_string())
             .cell(run["started"].as_str().map_or_else(|| "-".to_owned(), when::moment))
@@ -183,7 +190,15 @@ fn runs(r: &Value) -> String {
             .number(run["memory_peak"].as_u64().filter(|m| *m > 0).map_or_else(|| "-".to_owned(), units::human_size))
             .cell(run["cause"].as_str().unwrap_or(""));
     }
-    t.print()
+    let mut text = t.print();
+    for run in past {
+        let lines: Vec<&str> = run["last_lines"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("\nLast output of run {}\n", run["number"]));
+            lines.iter().for_each(|l| text.push_str(&format!("  | {l}\n")));
+        }
+    }
+    text
 }
 
 pub(crate) fn list(args: &Args) -> Result<u8, Failure> {

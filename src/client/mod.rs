@@ -5,7 +5,7 @@
 //! with the same key, [`Subscription`] goes on with the next event, [`LogStream`] with the next byte.
 //!
 //! ```
-//! use hob::client::Client;
+//! use hob::client::{Client, State};
 //! # use hob::protocol::frame::{Decoder, Framing};
 //! # use std::io::{Read, Write};
 //! # let socket = std::env::temp_dir().join(format!("hob-doc-{}.sock", std::process::id()));
@@ -24,8 +24,8 @@
 //! #     stream.write_all(&out)
 //! # });
 //! let mut client = Client::connect(&socket)?;
-//! let list: serde_json::Value = client.call("service.list", &serde_json::json!({}))?;
-//! assert_eq!(list["services"][0]["state"], "running");
+//! let services = client.services()?;
+//! assert_eq!((services[0].name.as_str(), services[0].state, services[0].pid), ("web", State::Running, Some(77)));
 //! # let _ = daemon.join();
 //! # std::fs::remove_file(&socket)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,16 +37,19 @@ mod logs;
 mod start;
 #[cfg(test)]
 mod tests;
+mod typed;
+pub mod types;
 mod wire;
 
 pub use crate::protocol::methods::Stream;
 pub use events::{Event, Subscription};
 pub use logs::{LogAsk, LogChunk, LogStream, Mark};
 pub use start::{Start, ensure_running};
+pub use types::State;
 pub use wire::{Raw, Received};
 
 use crate::protocol::methods::{self, Method};
-use crate::protocol::rpc::RpcError;
+use crate::protocol::rpc::{Code, RpcError};
 use core::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,6 +102,40 @@ impl From<io::Error> for ClientError {
 }
 
 impl ClientError {
+    /// What kind of error the daemon answered; `None` when it was not the daemon that failed.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            ClientError::Rpc(e) => Some(e.code),
+            ClientError::Io(_) | ClientError::Closed | ClientError::Unexpected(_) | ClientError::NotStarted(_) => None,
+        }
+    }
+
+    /// What is wrong, in one sentence without a full stop.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.to_string()
+    }
+
+    /// What to do about it, where the daemon knows that.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            ClientError::Rpc(e) => e.hint.as_deref(),
+            ClientError::Io(_) | ClientError::Closed | ClientError::Unexpected(_) | ClientError::NotStarted(_) => None,
+        }
+    }
+
+    /// Whether no daemon runs at all.
+    #[must_use]
+    pub fn is_not_running(&self) -> bool {
+        match self {
+            ClientError::Io(e) => matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
+            ClientError::Closed => true,
+            ClientError::Rpc(_) | ClientError::Unexpected(_) | ClientError::NotStarted(_) => false,
+        }
+    }
+
     /// Whether the daemon went away, as opposed to having answered.
     fn is_loss(&self) -> bool {
         match self {

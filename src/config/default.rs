@@ -6,6 +6,9 @@ pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and t
 //   hob reload                    makes changes effective; only what changed is touched
 //   hob config show --defaults    lists every key, what it means and its default
 {
+  // For editors that complete and check by a JSON Schema; hob made that file beside this one.
+  "$schema": "./hob.schema.json",
+
   "services": {
     // A service is a name and a command. This is all that most need:
     // "web": {

@@ -10,9 +10,9 @@ use super::values::{integer, known_members, span};
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
-const KINDS: [&str; 4] = ["command", "tcp", "http", "unix"];
-const MEMBERS: [&str; 7] = ["command", "tcp", "http", "unix", "every", "timeout", "retries"];
-const RETRIES_MAX: u32 = 1_000;
+pub(super) const KINDS: [&str; 4] = ["command", "tcp", "http", "unix"];
+pub(super) const MEMBERS: [&str; 7] = ["command", "tcp", "http", "unix", "every", "timeout", "retries"];
+pub(super) const RETRIES_MAX: u32 = 1_000;
 const PATH_MAX: usize = 1_024;
 const HTTP_PORT: u16 = 80;
 

@@ -10,7 +10,7 @@ use crate::base::near::nearest;
 
 /// The level of a class that is given without one, as ionice(1) has it.
 const LEVEL: u8 = 4;
-const LEVEL_MAX: u8 = 7;
+pub(super) const LEVEL_MAX: u8 = 7;
 /// The highest number of a processor.
 const CPU_MAX: u16 = 1_023;
 

@@ -11,6 +11,7 @@ mod programs;
 mod read;
 mod ready;
 mod scan;
+mod schema;
 mod show;
 pub mod spec;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use crate::base::signal::Platform;
 pub use change::{Change, changes};
 pub use default::DEFAULT;
 pub use error::ConfigError;
+pub use schema::{SCHEMA_FILE, schema, schema_text};
 pub use show::{KeyInfo, defaults_text, keys, masked, service_json, to_json};
 pub use spec::*;
 

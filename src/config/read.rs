@@ -78,6 +78,17 @@ impl Cx<'_, '_> {
     }
 }
 
+/// The keys of the whole, and the one that is for editors alone.
+pub(super) const ROOT: [&str; 6] = ["daemon", "services", "groups", "agents", "runners", SCHEMA_KEY];
+pub(super) const SCHEMA_KEY: &str = "$schema";
+
+/// Where an editor finds what is allowed in the file; hob itself has no use for it.
+fn schema_name(node: &Node, cx: &mut Cx<'_, '_>) {
+    if !matches!(node.value, Value::Text(_)) {
+        cx.kind(node, "the address of a JSON Schema", r#""./hob.schema.json""#, None);
+    }
+}
+
 /// Reads the whole config.
 pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
     let mut config = Config::default();
@@ -101,7 +112,8 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
                 let hint = ("runner", r#"{"cluster": {"prefix": ["srun"]}}"#, Some("prefix"));
                 config.runners = named(&member.node, programs::RUNNER, hint, cx);
             }),
-            _ => cx.unknown_key(member, ["daemon", "services", "groups", "agents", "runners"].into_iter()),
+            SCHEMA_KEY => cx.in_key(SCHEMA_KEY, |cx| schema_name(&member.node, cx)),
+            _ => cx.unknown_key(member, ROOT.into_iter()),
         }
     }
     let needs = core::mem::take(&mut cx.needs);

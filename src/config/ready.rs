@@ -11,18 +11,20 @@ use regex_lite::RegexBuilder;
 /// Memory of one compiled pattern, in bytes.
 const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Descriptors that a service may be told to write its line to; 0, 1 and 2 are taken.
-const FD_MIN: i32 = 3;
-const FD_MAX: i32 = 255;
+pub(super) const FD_MIN: i32 = 3;
+pub(super) const FD_MAX: i32 = 255;
 /// Bytes of a socket's path at most, as the smallest system has it.
-const SOCKET_PATH_MAX: usize = 103;
+pub(super) const SOCKET_PATH_MAX: usize = 103;
 
-const KINDS: &[&str] = &["port", "log", "fd", "socket", "command"];
+/// What may stand alone, and the members of which one stands in an object.
+pub(super) const WORDS: [&str; 2] = ["spawned", "notify"];
+pub(super) const KINDS: &[&str] = &["port", "log", "fd", "socket", "command"];
 
 pub(super) fn ready(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Ready, Bad> {
     let members = match &node.value {
         Value::Text(t) if t == "spawned" => return Ok(Ready::Spawned),
         Value::Text(t) if t == "notify" => return Ok(Ready::Notify),
-        Value::Text(t) => return Err(Bad::Kind(nearest(t, ["spawned", "notify"]).map(quote))),
+        Value::Text(t) => return Err(Bad::Kind(nearest(t, WORDS).map(quote))),
         Value::Object(members) => members,
         _ => return Err(Bad::Kind(None)),
     };

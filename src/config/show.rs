@@ -6,9 +6,11 @@ use super::keys::{
 };
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::spec::{
-    Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
+    AgentSpec, Check, Condition, Config, DaemonSpec, Grant, GroupSpec, Health, IoClass, IoNice, Need, Ready, Rlimit,
+    RunnerSpec, ServiceSpec, Signal, Who,
 };
 use crate::base::signal::common_name;
+use crate::base::text::capital;
 use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
 use core::fmt::Write as _;
@@ -197,6 +199,9 @@ pub fn keys() -> Vec<KeyInfo> {
     let mut out = Vec::new();
     infos("daemon", DAEMON, &DaemonSpec::default(), &mut out);
     infos("services.NAME", SERVICE, &ServiceSpec::default(), &mut out);
+    infos("groups.NAME", GROUP, &GroupSpec::default(), &mut out);
+    infos("agents.NAME", AGENT, &AgentSpec::default(), &mut out);
+    infos("runners.NAME", RUNNER, &RunnerSpec::default(), &mut out);
     out
 }
 
@@ -222,8 +227,19 @@ pub fn defaults_text() -> String {
         "  },\n  \"services\": {\n    // Any number of services, each under a name of its own.\n    \"NAME\": {\n",
     );
     section(SERVICE, &ServiceSpec::default(), 6, &mut out);
-    out.push_str("    },\n  },\n}\n");
+    out.push_str("    },\n  },\n");
+    many("groups", "Slots for tasks; \"default\" and \"agents\" are always there.", GROUP, &GroupSpec::default(), &mut out);
+    many("agents", "Programs that take a prompt.", AGENT, &AgentSpec::default(), &mut out);
+    many("runners", "What hands a task to another engine.", RUNNER, &RunnerSpec::default(), &mut out);
+    out.push_str("}\n");
     out
+}
+
+/// A part of the config with entries under names, as a sample of one entry.
+fn many<S>(name: &str, doc: &str, keys: &'static [Key<S>], defaults: &S, out: &mut String) {
+    let _ = writeln!(out, "  // {doc}\n  \"{name}\": {{\n    \"NAME\": {{");
+    section(keys, defaults, 6, out);
+    out.push_str("    },\n  },\n");
 }
 
 fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut String) {
@@ -242,9 +258,4 @@ fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut St
         let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.wants()));
         let _ = writeln!(out, "{:indent$}\"{}\": {value},", "", key.name);
     }
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }

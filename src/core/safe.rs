@@ -103,21 +103,21 @@ impl Core {
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             _ => {
                 let error = RpcError::new(Code::Unavailable, format!("hob is in safe mode: {fault}"));
-                let hint = Core::ways_out_of_safe_mode().join("; ");
+                let hint =
+                    Core::ways_out_of_safe_mode().map(|(command, what)| format!("`{command}` {what}")).join("; ");
                 self.reply(req, Err(error.hint(hint)), false, out);
             }
         }
     }
 
-    /// What a person can do.
-    pub(super) fn ways_out_of_safe_mode() -> Vec<String> {
-        let ways = [
-            "`hob logs` tells how the daemons died",
-            "mend what is at fault, then `hob reload`",
-            "`hob upgrade` takes another program",
-            "`hob restart` begins anew",
-        ];
-        ways.map(str::to_owned).into()
+    /// What a person can do: commands, and what they are for.
+    pub(super) fn ways_out_of_safe_mode() -> [(&'static str, &'static str); 4] {
+        [
+            ("hob logs", "tells how the daemons died"),
+            ("hob reload", "once what is at fault is mended"),
+            ("hob upgrade", "to take another program"),
+            ("hob restart", "to begin anew"),
+        ]
     }
 }
 

@@ -19,3 +19,4 @@ mod storm;
 mod support;
 mod tasks;
 mod upgrade;
+mod words;

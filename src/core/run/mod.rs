@@ -1,5 +1,6 @@
 //! Run records: what every start of a child leaves behind, and how an end is told. Pure.
 
+mod next;
 pub mod why;
 
 use super::{End, Peer, Usage};
@@ -280,6 +281,11 @@ pub(super) fn secs(ms: u64) -> String {
 
 pub(super) fn millis(d: core::time::Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Cut to tenths of a second, or to milliseconds below one.
+pub(super) fn tenths(d: core::time::Duration) -> core::time::Duration {
+    core::time::Duration::from_millis(if d.as_secs() > 0 { millis(d) / 100 * 100 } else { millis(d) })
 }
 
 /// A line cut to what a record keeps, at a character's border.

@@ -1,13 +1,12 @@
 //! Why a service is as it is: the present state, what led to it, what comes next and what a person can do, for people.
 //! Pure.
 
-use super::{Cause, Ended, RunRecord, StopWhy, counted, millis};
+use super::next::{flapping, health_text};
+use super::{Ended, RunRecord, StopWhy, millis, tenths};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
-use crate::config::{Ready, Restart};
+use crate::config::Ready;
 use crate::core::Core;
-use crate::core::service::backoff::preview;
-use crate::core::service::health::Pulse;
 use crate::core::service::stop::Phase;
 use crate::core::service::{Choice, Live, Service, State};
 use crate::core::view::desired;
@@ -45,9 +44,12 @@ impl Core {
                 let doing =
                     live.and_then(|l| l.doing).map(|d| format!("; it says it is {}", d.name())).unwrap_or_default();
                 let said = said.map(|t| format!("; it says {t:?}")).unwrap_or_default();
-                let health = live.and_then(|l| l.pulse.as_deref()).map(health_text).unwrap_or_default();
-                format!("{name} has been running for {}, {}{health}{doing}{said}", self.run_age(live), started(live))
+                let health = health_text(live);
+                let (age, flaps) = (self.run_age(live), flapping(s));
+                let blind = if s.blind { "; the config cannot be read" } else { "" };
+                format!("{name} has been running for {age}, {}{flaps}{health}{doing}{said}{blind}", started(live))
             }
+            State::Starting if live.is_some_and(|l| l.pid.is_none()) => format!("{name} is being executed"),
             State::Starting if s.spec.oneshot => format!("{name} has been at work for {}", self.run_age(live)),
             State::Starting => {
                 format!(
@@ -64,7 +66,7 @@ impl Core {
                     Some(Ended::NotStarted(e) | Ended::Delayed(e)) => {
                         format!("{name} could not be started: {e}; the next try is in {left}")
                     }
-                    _ => format!("{name} is down: {}; it is started again in {left}", last_outcome(s)),
+                    _ => format!("{name} is down: {}; it is started again in {left}{}", last_outcome(s), flapping(s)),
                 }
             }
             State::Failed => format!("{name} failed and is not started again: {}", last_error(s)),
@@ -132,88 +134,10 @@ impl Core {
         }
         lines
     }
-
-    /// What comes next and when.
-    fn what_next(&self, i: usize) -> String {
-        let s = &self.table[i];
-        if self.safe.is_some() {
-            return "hob is in safe mode: nothing is started or stopped until a reload".to_owned();
-        }
-        match s.state {
-            State::Running | State::Starting => on_end(s),
-            State::Waiting => format!("it starts after {}", non_empty(self.waiting_for(i).join(" and "), "that")),
-            State::Stopping if self.may_run(i) && s.stop_mark().is_some() => {
-                "it is started again once nothing of it is left".to_owned()
-            }
-            State::Stopping if s.stop_mark().is_some() => "it is down once nothing of it is left".to_owned(),
-            State::Stopping => "what it left behind is stopped, then its restart policy decides".to_owned(),
-            State::Backoff => {
-                let left = Duration::from_millis(self.next_in(s).unwrap_or(0));
-                // The present delay was counted already, so the ones after it begin at the streak.
-                let later: Vec<String> =
-                    preview(&s.spec, s.counters.streak, 2).into_iter().map(human_duration).collect();
-                let left = human_duration(tenths(left));
-                match &s.cause {
-                    Cause::Retry { n } => {
-                        format!("try {} in {left}, and again until the machine has what it needs", n + 1)
-                    }
-                    _ => format!("restart {} in {left}, then after {}", s.counters.streak, later.join(", ")),
-                }
-            }
-            State::Failed | State::Finished => "nothing happens by itself".to_owned(),
-            State::Stopped if self.life.stopping.is_some() => "hob is shutting down".to_owned(),
-            State::Stopped => "it stays down until somebody starts it or something that needs it".to_owned(),
-        }
-    }
-
-    /// What a person can do about it.
-    fn todo(&self, i: usize) -> Vec<String> {
-        let s = &self.table[i];
-        let name = &s.name;
-        let mut all = Vec::new();
-        if self.safe.is_some() {
-            return Core::ways_out_of_safe_mode();
-        }
-        if s.last().is_some_and(|r| r.background && r.asked.is_none()) {
-            all.push(format!("tell {name} to stay in the foreground, or set \"leave_children\": true"));
-        }
-        if let Some(hint) = s.last().and_then(|r| end_hint(s, r)) {
-            all.push(hint);
-        }
-        match s.state {
-            State::Running if s.counters.flapping() => all.push(format!("hob logs {name} -n 100")),
-            State::Running => {}
-            State::Starting => all.push(format!("hob logs {name} -f")),
-            State::Waiting => all.extend(self.waiting_for(i).iter().map(|n| format!("hob why {n}"))),
-            State::Stopping => all.push(format!("hob service signal KILL {name}")),
-            State::Backoff => {
-                all.push(format!("hob logs {name} -n 100"));
-                all.push(format!("hob start {name}  # to try at once"));
-            }
-            State::Failed => {
-                all.push(format!("hob logs {name} -n 100"));
-                all.push(format!("hob start {name}  # to try again"));
-            }
-            State::Finished => all.push(format!("hob start {name}  # to run it again")),
-            State::Stopped => all.push(format!("hob start {name}")),
-        }
-        if s.choice != Choice::Auto && s.wanted() != s.spec.autostart {
-            all.push(format!("hob service reset {name}  # back to autostart {}", s.spec.autostart));
-        }
-        all
-    }
 }
 
 fn started(live: Option<&Live>) -> String {
     live.map_or_else(|| "started".to_owned(), |l| format!("started {}", l.cause.text()))
-}
-
-fn health_text(pulse: &Pulse) -> String {
-    match (&pulse.error, pulse.ok) {
-        (Some(error), _) => format!(", and failed its health check {}: {error}", counted(pulse.fails)),
-        (None, true) => " and is healthy".to_owned(),
-        (None, false) => " and has not passed its health check yet".to_owned(),
-    }
 }
 
 fn awaited(ready: &Ready) -> String {
@@ -248,6 +172,7 @@ fn stopped_summary(s: &Service) -> String {
     };
     match (s.choice, s.removed) {
         (_, true) => format!("{name} is not in the config any more"),
+        _ if s.blind => format!("{name} is down, and the config cannot be read{by}"),
         (Choice::Down, _) => format!("{name} is down because a person wants it down{by}"),
         (Choice::Auto, _) if !s.wanted() && s.runs == 0 => format!("{name} was never started, and autostart is off"),
         (Choice::Auto, _) if !s.wanted() => format!("{name} is down and autostart is off{by}"),
@@ -283,55 +208,6 @@ fn live_line(live: &Live) -> String {
     line
 }
 
-/// What the policy would do if the present run ended.
-fn on_end(s: &Service) -> String {
-    let delay = preview(&s.spec, s.counters.streak, 1).pop().unwrap_or_default();
-    let when = if delay.is_zero() { "at once".to_owned() } else { format!("after {}", human_duration(delay)) };
-    let limit = match (s.spec.max_restarts, s.spec.window) {
-        (0, _) => String::new(),
-        (n, None) => format!(", at most {n} times in a row"),
-        (n, Some(window)) => format!(", at most {n} times in {}", human_duration(window)),
-    };
-    match s.spec.restart {
-        Restart::Always => format!("if it ends it is started again {when}{limit}"),
-        Restart::OnFailure => format!("if it fails it is started again {when}{limit}; with exit code 0 it is finished"),
-        Restart::Never => "if it ends it is not started again".to_owned(),
-    }
-}
-
-/// Advice that follows from how the last run ended.
-fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
-    let failed = matches!(s.state, State::Backoff | State::Failed | State::Starting | State::Waiting);
-    if !failed {
-        return None;
-    }
-    match (&r.end, &r.asked) {
-        (_, Some(StopWhy::ReadyTimeout)) => Some(format!(
-            "it was not ready within {}: check \"ready\", or raise \"ready_timeout\"",
-            human_duration(s.spec.ready_timeout)
-        )),
-        (_, Some(StopWhy::Watchdog)) => Some(
-            "it has to send WATCHDOG=1 within each WATCHDOG_USEC of its environment, or needs a longer \"watchdog\""
-                .to_owned(),
-        ),
-        (_, Some(StopWhy::Unhealthy { .. })) => {
-            Some("run the check of \"health\" by hand, or raise its \"retries\" or \"timeout\"".to_owned())
-        }
-        (Ended::NotStarted(_), _) => Some("check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned()),
-        (Ended::Delayed(_), _) => Some("free memory, processes or descriptors on this machine".to_owned()),
-        (Ended::Code(127), None) => Some("code 127 often means that a command was not found".to_owned()),
-        (Ended::Code(126), None) => Some("code 126 often means that a file is not executable".to_owned()),
-        (Ended::Signal(9), None) => {
-            Some("SIGKILL from outside: the kernel's log says whether memory ran out".to_owned())
-        }
-        (Ended::Code(_) | Ended::Signal(_) | Ended::Unknown, _) => None,
-    }
-}
-
 fn whole(d: Duration) -> Duration {
     if d.as_secs() > 0 { Duration::from_secs(d.as_secs()) } else { Duration::from_millis(millis(d)) }
-}
-
-fn tenths(d: Duration) -> Duration {
-    if d.as_secs() > 0 { Duration::from_millis(millis(d) / 100 * 100) } else { Duration::from_millis(millis(d)) }
 }

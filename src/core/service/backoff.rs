@@ -80,8 +80,7 @@ impl Counters {
         match (outcome, spec.restart) {
             (Outcome::Refused, _) => {
                 self.refused = self.refused.saturating_add(1);
-                let (min, max) = (spec.min_delay.max(RETRY_MIN), spec.max_delay.max(RETRY_MIN));
-                Verdict::Retry { n: self.refused, delay: nth(min, max, self.refused) }
+                Verdict::Retry { n: self.refused, delay: refused_delay(spec, self.refused) }
             }
             (Outcome::Clean, Restart::OnFailure | Restart::Never) => Verdict::Finished,
             (Outcome::Failed, Restart::Never) => Verdict::Failed { after: None },
@@ -105,6 +104,12 @@ impl Counters {
         Verdict::Restart { n: self.streak, delay }
     }
 
+    /// Whether the next failure would be the last one.
+    #[must_use]
+    pub fn would_give_up(&self, spec: &ServiceSpec, now: Mono) -> bool {
+        self.clone().used_up(spec, now)
+    }
+
     /// Whether `max_restarts` were made since the last reset, or within the window where there is one.
     fn used_up(&mut self, spec: &ServiceSpec, now: Mono) -> bool {
         if spec.max_restarts == 0 {
@@ -121,6 +126,16 @@ impl Counters {
 #[must_use]
 pub fn delay(spec: &ServiceSpec, streak: u32) -> Duration {
     if streak == 0 { Duration::ZERO } else { nth(spec.min_delay, spec.max_delay, streak) }
+}
+
+fn refused_delay(spec: &ServiceSpec, refused: u32) -> Duration {
+    nth(spec.min_delay.max(RETRY_MIN), spec.max_delay.max(RETRY_MIN), refused)
+}
+
+/// The delays after the present one while the machine refuses, for a person to see in advance.
+#[must_use]
+pub fn preview_refused(spec: &ServiceSpec, refused: u32, count: u32) -> Vec<Duration> {
+    (1..=count).map(|i| refused_delay(spec, refused.saturating_add(i))).collect()
 }
 
 /// The delays after the present one, for a person to see in advance.

@@ -1,9 +1,9 @@
 //! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
 //! Pure.
 
+use super::State;
 use super::graph::{Edge, Kind};
 use super::stop::Phase;
-use super::{Service, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::core::run::{Cause, StopWhy};
@@ -139,19 +139,20 @@ impl Core {
         }
     }
 
+    /// The needs that a waiting service is held up by.
+    pub(in crate::core) fn holding(&self, i: usize) -> impl Iterator<Item = &Edge> {
+        self.table[i].needs.iter().filter(|e| {
+            let need = &self.table[e.to as usize];
+            !need.reached(e.condition) && (e.kind == Kind::Requires || need.on_its_way(e.condition))
+        })
+    }
+
     /// The services that hold this one up, while it waits.
     #[must_use]
     pub(in crate::core) fn waiting_for(&self, i: usize) -> Vec<&str> {
         let s = &self.table[i];
-        let held_by = |e: &Edge, need: &Service| e.kind == Kind::Requires || need.on_its_way(e.condition);
         match s.state {
-            State::Waiting => s
-                .needs
-                .iter()
-                .map(|e| (e, &self.table[e.to as usize]))
-                .filter(|(e, need)| !need.reached(e.condition) && held_by(e, need))
-                .map(|(_, need)| &*need.name)
-                .collect(),
+            State::Waiting => self.holding(i).map(|e| &*self.table[e.to as usize].name).collect(),
             State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
                 self.holders(i).map(|d| &*self.table[d].name).collect()
             }

@@ -136,6 +136,8 @@ impl Reading<'_> {
                 }
                 Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", self.paths.config.display())),
             }
+        } else if let Err(e) = renew_schema(&self.paths.config) {
+            gear.log(Level::Warn, format!("cannot write {} anew: {e}", config::SCHEMA_FILE));
         }
         take_config(self.paths)
     }
@@ -171,10 +173,21 @@ pub(in crate::daemon) fn take_config(paths: &Paths) -> Result<Config, String> {
     Ok(config)
 }
 
+/// The schema beside a config is that of the program that runs. Where there is none, nobody wants it.
+fn renew_schema(config: &Path) -> io::Result<()> {
+    let path = config.with_file_name(config::SCHEMA_FILE);
+    let Ok(old) = std::fs::read(&path) else { return Ok(()) };
+    let text = config::schema_text(sys::signals::platform());
+    if old == text.as_bytes() { Ok(()) } else { sys::file::atomic_write(&path, text.as_bytes(), 0o644, false) }
+}
+
+/// The schema goes first, so that the config never names one that is not there.
 fn write_default(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         sys::file::create_dir_all(folder, 0o700)?;
     }
+    let schema = config::schema_text(sys::signals::platform());
+    sys::file::atomic_write(&path.with_file_name(config::SCHEMA_FILE), schema.as_bytes(), 0o644, false)?;
     sys::file::atomic_write(path, config::DEFAULT.as_bytes(), 0o600, true)
 }
 

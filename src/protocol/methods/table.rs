@@ -161,7 +161,7 @@ const OF_SERVICES: &[Method] = &[
         access: Access::Read,
         mutating: false,
         params: &[needed("name", Kind::Text, "a service, or the number of a run")],
-        result: r#"{"name", "state", "story": [...], "next", "advice"}"#,
+        result: r#"{"name", "state", "desired", "summary", "story": [...], "next", "todo": [...], "waiting_for", ...}"#,
         doc: "Why something is up, down or waiting, what happened last and what comes next.",
         decode: |p| Ok(Request::DaemonWhy { name: p.text("name")? }),
     },
@@ -281,7 +281,7 @@ const OF_SERVICES: &[Method] = &[
         mutating: false,
         params: &[SERVICE, param("limit", Kind::Count, "how many runs at most (default 10)")],
         result: r#"{"runs": [{"run", "cause", "started", "ended", "exit_code" or "signal", ...}]}"#,
-        doc: "The last runs of a service, the latest first.",
+        doc: "The last runs of a service, the latest last.",
         decode: |p| Ok(Request::ServiceHistory { name: p.text("name")?, limit: p.count("limit", 10)? }),
     },
     Method {

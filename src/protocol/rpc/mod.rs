@@ -70,6 +70,26 @@ impl Code {
         CODES.iter().find(|(code, _, _)| *code == self).map_or(1, |(_, _, exit)| *exit)
     }
 
+    /// What it says, for lists of codes.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Code::Parse => "Not JSON",
+            Code::InvalidRequest => "Not a request of the protocol",
+            Code::MethodNotFound => "No such method",
+            Code::InvalidParams => "Wrong parameters, or a config with mistakes",
+            Code::Internal => "A mistake of hob's own",
+            Code::Unavailable => "Not running, not available, did not come up, or already running",
+            Code::FileSystem => "A file cannot be read or written",
+            Code::PermissionDenied => "Permission denied",
+            Code::NotFound => "Not found",
+            Code::Busy => "Busy, or over a limit; later it may do",
+            Code::SudoDenied => "Sudo denied",
+            Code::ShuttingDown => "Hob is shutting down",
+            Code::Conflict => "Conflict with something that is under way",
+        }
+    }
+
     /// `None` for a number that this version does not know.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Code> {

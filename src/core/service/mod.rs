@@ -242,6 +242,8 @@ pub struct Service {
     pub choice: Choice,
     /// Something that is or was up needs it.
     pub pulled: bool,
+    /// It ran when a managed hob ended, and nobody has said anything about it since.
+    pub restored: bool,
     /// Not in the config any more: it goes as soon as it is down.
     pub removed: bool,
     /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
@@ -284,6 +286,7 @@ impl Service {
             spec,
             choice: Choice::Auto,
             pulled: false,
+            restored: false,
             removed: false,
             blind: false,
             gone: false,
@@ -317,7 +320,7 @@ impl Service {
                 Choice::Down => false,
                 // Without its config, what was up is taken to be wanted.
                 Choice::Auto if self.blind => self.pulled || self.state != State::Stopped,
-                Choice::Auto => self.spec.autostart || self.pulled,
+                Choice::Auto => self.spec.autostart || self.pulled || self.restored,
             }
     }
 

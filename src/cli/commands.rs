@@ -99,8 +99,8 @@ pub const COMMANDS: &[Command] = &[
         details: "With a command it runs that as its only service, passes its output through and ends with its\n\
                   exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
                   folder then, unless --home is given.\n\
-                  With --managed hob is a part of the program that starts it: it ends when that does, known by the end of\n\
-                  standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
+                  With --managed hob is a part of the program that starts it: it ends when that does, known by the\n\
+                  end of standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
         ..command("run", "Run hob in the foreground", life::run)
     },
     Command {
@@ -173,17 +173,17 @@ pub const COMMANDS: &[Command] = &[
         ..command("upgrade", "Let hob run on as another program", renew::upgrade)
     },
     Command {
-        details: "Looks at folders, socket, lock, config, journal, limits, kernel, clock and services, with hob running or\n\
-                  not, and changes nothing. The exit code is 0 without errors and 1 with any; warnings and notes do not\n\
-                  count. --quiet shows errors and warnings alone.",
+        details: "Looks at folders, socket, lock, config, journal, limits, kernel, clock and services, with hob running\n\
+                  or not, and changes nothing. The exit code is 0 without errors and 1 with any; warnings and notes\n\
+                  do not count. --quiet shows errors and warnings alone.",
         ..command("doctor", "Look for what is wrong, and say what to do", doctor::doctor)
     },
     Command {
         flags: INHIBIT,
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
-        details: "While COMMAND runs, a shutdown of hob waits for it, up to daemon.shutdown_grace; a second request to stop\n\
-                  or --force does not wait. Ends with the exit code of COMMAND. Without one: the list of all inhibitors.",
+        details: "While COMMAND runs, a shutdown of hob waits for it, up to daemon.shutdown_grace; a second request to\n\
+                  stop or --force does not wait. Ends with the exit code of COMMAND. Without one: the list of all.",
         ..command("inhibit", "Delay a shutdown of hob while a command runs", inhibit::inhibit)
     },
     command("ping", "Ask whether hob answers", status::ping),

@@ -10,6 +10,7 @@ use crate::client::{Client, ClientError};
 use crate::daemon::doctor::{self, Scene};
 use crate::protocol::rpc::Code;
 use crate::sys;
+use crate::sys::file::lock;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -43,7 +44,8 @@ pub(crate) fn doctor(args: &Args) -> Result<u8, Failure> {
 }
 
 fn ask(paths: &Paths) -> Asked {
-    if sys::features::listens(&paths.socket) == Some(true) {
+    let may_run = lock::holder(&paths.lock).map_or(true, |holder| holder.is_some());
+    if !may_run && sys::features::listens(&paths.socket) == Some(true) {
         // To connect would start it.
         return Asked::Silent(None);
     }

@@ -376,8 +376,20 @@ pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("no-wait") {
         return finish(args, &reply, |_| "hob is stopping\n".to_owned());
     }
+    tell_whom_it_waits_for(args, &reply);
     wait_for_end(args, &paths, &mut client, grace + STOP_SLACK)?;
     finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
+}
+
+/// Names the inhibitors, which a second request does not wait for.
+fn tell_whom_it_waits_for(args: &Args, reply: &Value) {
+    for i in reply["waits_for"].as_array().into_iter().flatten() {
+        let text = |k: &str| i[k].as_str().unwrap_or("?");
+        note(
+            args,
+            &format!("waiting for {} (pid {}): {}; another 'hob stop' does not", text("who"), i["pid"], text("why")),
+        );
+    }
 }
 
 /// Waits until nobody holds the lock, saying on a terminal for whom it waits.

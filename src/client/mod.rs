@@ -298,8 +298,8 @@ impl Client {
         LogStream::open(Line::new(self.line.target.clone()), ask)
     }
 
-    /// Asks hob to wait a moment, when it shuts down, until what is returned is dropped. `who` names the caller and `why`
-    /// what it has to do first; both are shown to whoever waits. Taken again after a death of the daemon.
+    /// Asks hob to wait a moment, when it shuts down, until what is returned is dropped. `who` names the caller and
+    /// `why` what it has to do first; both are shown to whoever waits. Taken again after a death of the daemon.
     ///
     /// # Errors
     /// As [`Client::call`]; `Rpc` while hob is shutting down already.

@@ -78,7 +78,25 @@ impl Inhibitors {
 }
 
 impl Core {
-    pub(super) fn inhibit(&mut self, asked: &Asked, wish: Inhibit, out: &mut Out) -> Result<String, RpcError> {
+    pub(super) fn inhibit(&mut self, asked: &Asked, wish: Inhibit, out: &mut Out) {
+        let answer = self.take_inhibitor(asked, wish, out);
+        self.reply(asked.req, answer, false, out);
+    }
+
+    /// Only the connection that has it can release it.
+    pub(super) fn uninhibit(&mut self, asked: &Asked, id: u32, out: &mut Out) {
+        let known = self.inhibitors.all.iter().any(|i| i.id == id && i.conn == asked.conn);
+        let answer = known.then(|| "{\"released\":true}".to_owned()).ok_or_else(|| {
+            let error = RpcError::new(Code::NotFound, format!("this connection has no inhibitor {id}"));
+            error.hint("daemon.status lists all of them")
+        });
+        self.reply(asked.req, answer, false, out);
+        if known {
+            self.drop_inhibitors(|i| i.id == id, out);
+        }
+    }
+
+    fn take_inhibitor(&mut self, asked: &Asked, wish: Inhibit, out: &mut Out) -> Result<String, RpcError> {
         if self.life.stopping.is_some() {
             return Err(Core::shutting_down());
         }
@@ -106,16 +124,6 @@ impl Core {
         o.u64("inhibitor", id.into()).str("what", WHAT);
         o.u64("grace_ms", super::run::millis(self.config.shutdown_grace));
         Ok(o.finish())
-    }
-
-    /// Only the connection that has it can release it.
-    pub(super) fn uninhibit(&mut self, conn: ConnId, id: u32, out: &mut Out) -> Result<String, RpcError> {
-        if !self.inhibitors.all.iter().any(|i| i.id == id && i.conn == conn) {
-            let error = RpcError::new(Code::NotFound, format!("this connection has no inhibitor {id}"));
-            return Err(error.hint("daemon.status lists all of them"));
-        }
-        self.drop_inhibitors(|i| i.id == id, out);
-        Ok("{\"released\":true}".to_owned())
     }
 
     pub(super) fn forget_inhibitors(&mut self, conn: ConnId, out: &mut Out) {

@@ -108,7 +108,7 @@ impl Core {
         }
     }
 
-    /// Begins to stop everything, in reverse order, and a second time without waiting for inhibitors; with `hurry` kills
+    /// Begins to stop everything, in reverse order; a second time without waiting for inhibitors. With `hurry` it kills
     /// at once.
     pub(super) fn shutdown(&mut self, code: u8, grace: Option<Duration>, hurry: bool, out: &mut Out) {
         if self.life.stopping.is_none() {

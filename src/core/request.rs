@@ -58,20 +58,11 @@ impl Core {
             }
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             Request::DaemonDoctor => self.examine(req, out),
-            Request::DaemonInhibit(wish) => {
-                let answer = self.inhibit(asked, wish, out);
-                self.reply(req, answer, false, out);
-            }
-            Request::DaemonUninhibit { inhibitor } => {
-                let answer = self.uninhibit(asked.conn, inhibitor, out);
-                self.reply(req, answer, false, out);
-            }
+            Request::DaemonInhibit(wish) => self.inhibit(asked, wish, out),
+            Request::DaemonUninhibit { inhibitor } => self.uninhibit(asked, inhibitor, out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
-            Request::DaemonWhy { name } => {
-                let answer = self.place(&name).map(|i| self.why(i));
-                self.reply(req, answer, false, out);
-            }
+            Request::DaemonWhy { name } => self.reply(req, self.place(&name).map(|i| self.why(i)), false, out),
             Request::ServiceList { names } => match self.places(&names) {
                 Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
                 Err(e) => self.reply(req, Err(e), false, out),

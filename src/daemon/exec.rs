@@ -249,7 +249,7 @@ impl Daemon {
         let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
         let socket = &self.paths.socket;
         if !self.bare
-            && !self.given
+            && !self.own.given
             && !sys::net::is_abstract(socket)
             && let Err(e) = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
         {

@@ -94,12 +94,7 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
-    /// The control socket was made by somebody else, who passed it to hob and keeps it.
-    given: bool,
-    managed: bool,
-    subreaper: bool,
-    /// What daemon.status tells of the machine.
-    platform: Arc<str>,
+    own: doctor::Own,
     life: Lifecycle,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,

@@ -7,7 +7,7 @@ use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
-use crate::base::control::{FLAG_NO_SUBREAPER, FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
+use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
@@ -80,15 +80,13 @@ impl Daemon {
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
-        boot.managed = options.managed;
-        boot.platform = doctor::platform(&children, &handover, &paths, options.managed);
+        let own = doctor::Own::new((options.given, options.managed), &handover, &children, &paths, &mut boot);
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
-        let services = if marks.enter(Stage::Jobs) {
-            adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
-        } else {
-            BTreeMap::new()
+        let services = match marks.enter(Stage::Jobs) {
+            true => adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?,
+            false => BTreeMap::new(),
         };
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
@@ -108,10 +106,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
-            given: options.given,
-            managed: options.managed,
-            subreaper: handover.flags & FLAG_NO_SUBREAPER == 0,
-            platform: boot.platform.as_str().into(),
+            own,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             settle_at: None,
             _lock: handover.lock,

@@ -60,7 +60,8 @@ const DONE_LIMIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(10);
 /// A sleep this much longer than asked for means that the machine was frozen.
 const FROZEN: Duration = Duration::from_secs(1);
-/// With an end in sight the keeper looks at the clock this often, so that little of a freeze counts.
+/// With an end in sight, its own or that of runs, the keeper looks at the clock this often, so that little of a freeze
+/// counts.
 const SLICE: Duration = Duration::from_secs(1);
 /// How long killed processes may take to vanish before the keeper ends without them.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -309,9 +310,9 @@ impl Keeper {
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
         let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
-        let end = self.end_by.map(|at| at.min(now + SLICE));
+        let [end, doomed] = [self.end_by, self.doomed].map(|end| end.map(|at| at.min(now + SLICE)));
         let outer = self.outer.deadline(now, self.worker.is_some());
-        [start, retry, watch, trial, end, outer, self.doomed].into_iter().flatten().min()
+        [start, retry, watch, trial, end, outer, doomed].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -338,6 +339,7 @@ impl Keeper {
     fn excuse(&mut self, late: Duration) {
         if late > FROZEN {
             self.end_by = self.end_by.map(|end| end + late);
+            self.doomed = self.doomed.map(|at| at + late);
             if let Some(end) = self.end_by.filter(|_| self.stopping) {
                 self.outer.stopping(end.since(clock::now().mono));
             }

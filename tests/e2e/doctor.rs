@@ -101,6 +101,8 @@ fn errors_are_found_while_hob_runs_and_the_exit_code_says_so() {
     fs::remove_file(home.path("run/hob.pid")).unwrap();
     fs::set_permissions(home.path("state"), fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(home.path("run/hob.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+    has(&report(&home).1, "note", "has mode 666 instead of 600");
+    has(&report(&home).1, "warning", "port 1 is that of a and b");
     home.write_config("{ \"services\": { \"no\": {");
     let (code, r) = report(&home);
     assert_eq!((code, &r["healthy"]), (1, &false.into()));
@@ -109,7 +111,6 @@ fn errors_are_found_while_hob_runs_and_the_exit_code_says_so() {
     has(&r, "error", "hob.json:1:");
     let pid = has(&r, "warning", "hob.pid is gone");
     assert!(pid["do"].as_str().unwrap().starts_with(&format!("echo {keeper} > ")), "{pid}");
-    has(&r, "note", "has mode 666 instead of 600");
     let out = home.hob(&["doctor", "-q"]);
     let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(1));

@@ -128,7 +128,8 @@ fn it_ends_with_its_connection_or_by_request_and_only_its_own_can_end_it() {
     wait("they end with their connection", || inhibitors(&home).is_empty());
     for (params, part) in [
         (json!({ "why": "x", "what": "sleep" }), "\"sleep\" cannot be inhibited"),
-        (json!({ "why": "" }), "why has to be a text"),
+        (json!({ "why": "" }), "is a text that is not empty"),
+        (json!({ "why": "  " }), "why has to be a text"),
         (json!({ "why": "x".repeat(257) }), "why has to be a text"),
         (json!({ "why": "two\nlines" }), "in one line"),
         (json!({}), "why"),

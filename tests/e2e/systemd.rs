@@ -1,12 +1,11 @@
-//! hob under a service manager: what it says by sd_notify, and the control socket that it is passed. With a manager that
-//! this test plays, and with a real systemd where one is given.
+//! hob under a service manager: what it says by sd_notify, and the control socket that it is passed. With a manager
+//! that this test plays, and with a real systemd where one is given.
 
 use crate::support::*;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -28,8 +27,9 @@ impl Manager {
 
     fn at_name(home: &Home) -> Manager {
         let name = format!("hob-test{}", home.dir.display());
-        let addr = SocketAddr::from_abstract_name(&name).unwrap();
-        Manager { socket: UnixDatagram::bind_addr(&addr).unwrap(), name: format!("@{name}") }.ready()
+        let socket = UnixDatagram::from(hob::sys::notify::bind_abstract(&name).unwrap());
+        socket.set_nonblocking(false).unwrap();
+        Manager { socket, name: format!("@{name}") }.ready()
     }
 
     fn ready(self) -> Manager {

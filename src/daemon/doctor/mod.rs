@@ -12,15 +12,16 @@ mod platform;
 mod socket;
 
 pub use platform::offline;
-pub(super) use platform::platform;
 
-use super::Daemon;
-use super::child::Setup;
+use super::child::{Children, Setup};
 use super::gear::Job;
+use super::{Daemon, link};
+use crate::base::control::FLAG_NO_SUBREAPER;
 use crate::base::finding::{Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
+use crate::core::Boot;
 use crate::sys;
 use std::sync::Arc;
 
@@ -39,6 +40,34 @@ pub struct Scene<'a> {
     /// Why control groups are not used.
     pub no_cgroups: Option<String>,
     pub subreaper: bool,
+}
+
+/// What a daemon knows of itself from its start.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// The control socket was made by somebody else, who passed it to hob and keeps it.
+    pub(super) given: bool,
+    /// hob is a part of another program.
+    managed: bool,
+    subreaper: bool,
+    /// What daemon.status tells of the machine.
+    platform: Arc<str>,
+}
+
+impl Own {
+    /// What the core is to know of it goes into `boot`.
+    pub(super) fn new(
+        (given, managed): (bool, bool),
+        handover: &link::Handover,
+        children: &Children,
+        paths: &Paths,
+        boot: &mut Boot,
+    ) -> Own {
+        boot.managed = managed;
+        boot.platform = platform::platform(children, handover, paths, managed);
+        let subreaper = handover.flags & FLAG_NO_SUBREAPER == 0;
+        Own { given, managed, subreaper, platform: boot.platform.as_str().into() }
+    }
 }
 
 /// Everything that can be found out, in a fixed order.
@@ -85,9 +114,9 @@ impl Daemon {
     /// Looks in the pool; `own` is what the core found.
     pub(super) fn examine(&mut self, req: ReqId, own: Vec<Finding>) {
         let (paths, setup) = (Arc::clone(&self.paths), Arc::clone(self.children.setup()));
-        let (given, platform) = (self.given, Arc::clone(&self.platform));
+        let (given, platform) = (self.own.given, Arc::clone(&self.own.platform));
         let no_cgroups = self.children.cgroups().err().map(str::to_owned);
-        let (managed, subreaper) = (self.managed, self.subreaper);
+        let (managed, subreaper) = (self.own.managed, self.own.subreaper);
         self.gear.bulk("an examination", move || {
             let scene = Scene { paths: &paths, running: true, given, managed, setup: &setup, no_cgroups, subreaper };
             let mut findings = examine(&scene);

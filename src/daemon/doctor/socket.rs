@@ -152,7 +152,7 @@ fn there(scene: &Scene<'_>, holder: &Holder) -> Option<Finding> {
         let by = if scene.given { ", which was passed to hob" } else { "" };
         return Some(Finding::new(Grade::Ok, SOCKET, format!("hob answers at {shown}{by}")));
     }
-    if sys::features::listens(path) == Some(true) {
+    if matches!(holder, Holder::Nobody) && sys::features::listens(path) == Some(true) {
         // Whoever connects there may start hob.
         let f = Finding::new(Grade::Note, SOCKET, format!("a service manager listens at {shown}"));
         return Some(f.why("it starts hob when somebody connects"));

@@ -1,3 +1,5 @@
+//! Tests of an examination on folders made for it.
+
 use super::*;
 use crate::sys::file::lock;
 use std::fs;

@@ -63,7 +63,7 @@ impl Daemon {
         self.end_turn();
         self.children.close(&mut self.gear.ctx());
         // A socket that was given is of whoever gave it.
-        let socket = Some(&self.paths.socket).filter(|_| !self.given);
+        let socket = Some(&self.paths.socket).filter(|_| !self.own.given);
         for path in socket.into_iter().chain([&self.paths.heartbeat]) {
             if let Err(e) = sys::file::remove(path) {
                 self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));

@@ -86,7 +86,7 @@ pub const METHODS: &[Method] = &[
             ),
             param("grace", Kind::Duration, "time for that, instead of daemon.shutdown_timeout"),
         ],
-        result: r#"{"stopping": true}"#,
+        result: r#"{"stopping": true, "limit_ms", "running", "waits_for"}"#,
         doc: "Stops all services, then hob itself.",
         decode: |p| Ok(Request::DaemonShutdown { graceful: p.flag("graceful", true)?, grace: p.duration("grace")? }),
     },

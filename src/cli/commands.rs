@@ -173,17 +173,18 @@ pub const COMMANDS: &[Command] = &[
         ..command("upgrade", "Let hob run on as another program", renew::upgrade)
     },
     Command {
-        details: "Looks at folders, socket, lock, config, journal, limits, kernel, clock and services, with hob running\n\
-                  or not, and changes nothing. The exit code is 0 without errors and 1 with any; warnings and notes\n\
-                  do not count. --quiet shows errors and warnings alone.",
+        details: "Looks at folders, socket, lock, config, journal, limits, kernel, clock and services, with or\n\
+                  without a running hob, and changes nothing. The exit code is 0 without errors and 1 with any;\n\
+                  warnings and notes do not count. --quiet shows errors and warnings alone.",
         ..command("doctor", "Look for what is wrong, and say what to do", doctor::doctor)
     },
     Command {
         flags: INHIBIT,
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
-        details: "While COMMAND runs, a shutdown of hob waits for it, up to daemon.shutdown_grace; a second request to\n\
-                  stop or --force does not wait. Ends with the exit code of COMMAND. Without one: the list of all.",
+        details: "While COMMAND runs, a shutdown of hob waits for it, up to daemon.shutdown_grace; a second\n\
+                  request to stop or --force does not wait. Ends with the exit code of COMMAND. Without one: the\n\
+                  list of all.",
         ..command("inhibit", "Delay a shutdown of hob while a command runs", inhibit::inhibit)
     },
     command("ping", "Ask whether hob answers", status::ping),

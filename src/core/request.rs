@@ -149,8 +149,8 @@ impl Core {
     }
 
     pub(super) fn closed(&mut self, conn: ConnId, out: &mut Out) {
-        self.forget_inhibitors(conn, out);
         self.events.closed(conn);
+        self.forget_inhibitors(conn, out);
         self.forget_waits(conn);
         self.forget_reloads(conn);
         self.keys.closed(conn);

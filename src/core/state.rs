@@ -274,7 +274,10 @@ impl Core {
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;
-            self.status_soon();
+            let shown = Some((s.state, s.counters.flapping(), s.wanted()));
+            if core::mem::replace(&mut s.shown, shown) != shown {
+                self.status_soon();
+            }
         }
     }
 

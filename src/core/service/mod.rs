@@ -244,6 +244,8 @@ pub struct Service {
     pub pulled: bool,
     /// It ran when a managed hob ended, and nobody has said anything about it since.
     pub restored: bool,
+    /// What the service manager's line was last made from: state, whether it flaps, whether it is wanted.
+    pub shown: Option<(State, bool, bool)>,
     /// Not in the config any more: it goes as soon as it is down.
     pub removed: bool,
     /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
@@ -287,6 +289,7 @@ impl Service {
             choice: Choice::Auto,
             pulled: false,
             restored: false,
+            shown: None,
             removed: false,
             blind: false,
             gone: false,

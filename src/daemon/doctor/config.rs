@@ -17,7 +17,9 @@ const SHOWN: usize = 20;
 pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
     let path = &scene.paths.config;
     let shown = path.display();
-    if !path.exists() {
+    if let Err(e) = path.metadata()
+        && e.kind() == std::io::ErrorKind::NotFound
+    {
         let f = Finding::new(Grade::Note, AREA, format!("{shown} is not there"));
         let f = f.why("there is nothing to run; the first start makes one with examples").todo("hob start");
         return (None, vec![f]);
@@ -72,7 +74,8 @@ fn rights(scene: &Scene<'_>) -> Option<Finding> {
         return Some(f.why(why).todo(format!("chown {own} {}", quoted(path))));
     }
     (mode & 0o022 != 0).then(|| {
-        let f = Finding::new(Grade::Error, AREA, format!("others may write to {shown} (mode {mode:o})"));
+        let (grade, who) = if mode & 0o002 != 0 { (Grade::Error, "others") } else { (Grade::Warning, "its group") };
+        let f = Finding::new(grade, AREA, format!("{who} may write to {shown} (mode {mode:o})"));
         f.why(why).todo(format!("chmod go-w {}", quoted(path)))
     })
 }

@@ -73,6 +73,9 @@ impl Own {
 /// Everything that can be found out, in a fixed order.
 #[must_use]
 pub fn examine(scene: &Scene<'_>) -> Vec<Finding> {
+    if let Some(foreign) = places::of_another_user(scene) {
+        return [vec![foreign], machine::look(scene, None)].concat();
+    }
     let mut all = places::look(scene);
     let (config, found) = config::look(scene);
     all.extend(socket::look(scene, config.as_ref()));

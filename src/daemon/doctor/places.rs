@@ -21,17 +21,32 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
     // A home that was named holds all the others; without one it is the state folder.
     let folders =
         [("home", &p.home, 0o700), ("run", &p.run, 0o711), ("state", &p.state, 0o700), ("logs", &p.logs, 0o700)];
+    let mut absent: Vec<(&str, &Path)> = Vec::new();
     for (at, (name, path, mode)) in folders.into_iter().enumerate() {
-        if folders[..at].iter().all(|(_, earlier, _)| *earlier != path) {
-            all.extend(folder(scene, name, path, mode));
+        if folders[..at].iter().any(|(_, earlier, _)| *earlier == path) {
+            continue;
+        }
+        match path.symlink_metadata() {
+            Ok(meta) => all.extend(folder(scene, name, path, &meta, mode)),
+            Err(e) if e.kind() == ErrorKind::NotFound => absent.push((name, path)),
+            Err(e) => {
+                let what = format!("the {name} folder {} cannot be looked at: {}", path.display(), reason(&e));
+                all.push(Finding::new(Grade::Error, AREA, what));
+            }
         }
     }
+    all.extend(missing(scene, &absent));
     for path in [&p.lock, &p.pid, &p.heartbeat, &p.state_json, &p.log] {
         all.extend(link(path));
     }
-    all.extend([&p.state, &p.logs].into_iter().flat_map(|path| room(path)));
-    for (name, path) in [("run", &p.run), ("state", &p.state), ("logs", &p.logs)] {
-        all.extend(kept(name, path));
+    all.extend(room(&p.state));
+    if !same_device(&p.state, &p.logs) {
+        all.extend(room(&p.logs));
+    }
+    for (at, (name, path, _)) in folders.into_iter().enumerate() {
+        // What lies in a folder that was told of is told with it.
+        let told = folders[..at].iter().any(|(_, earlier, _)| path.starts_with(earlier) && same_storage(earlier, path));
+        all.extend(kept(name, path).filter(|_| !told));
     }
     if all.iter().all(|f| f.grade <= Grade::Note) {
         let what = format!("{} and its folders are there, hob's own, and writable", p.home.display());
@@ -42,14 +57,20 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
     all
 }
 
-fn folder(scene: &Scene<'_>, name: &str, path: &Path, mode: u32) -> Vec<Finding> {
+/// Whoever runs this is another user than hob's, who would see little and take all of it for wrong.
+pub(super) fn of_another_user(scene: &Scene<'_>) -> Option<Finding> {
+    let (home, own) = (&scene.paths.home, sys::user::own().0);
+    let owner = home.symlink_metadata().ok().filter(Metadata::is_dir)?.uid();
+    (own != 0 && owner != own).then(|| {
+        let what = format!("{} belongs to {}, and you are {}", home.display(), user_name(owner), user_name(own));
+        let f = Finding::new(Grade::Error, AREA, what);
+        f.why("hob can be examined, and run, by its own user alone").todo(format!("run this as {}", user_name(owner)))
+    })
+}
+
+fn folder(scene: &Scene<'_>, name: &str, path: &Path, meta: &Metadata, mode: u32) -> Vec<Finding> {
     let shown = path.display();
     let error = |what: String| Finding::new(Grade::Error, AREA, what);
-    let meta = match path.symlink_metadata() {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == ErrorKind::NotFound => return vec![missing(scene, name, path)],
-        Err(e) => return vec![error(format!("the {name} folder {shown} cannot be looked at: {}", reason(&e)))],
-    };
     if meta.is_symlink() {
         let f = error(format!("the {name} folder {shown} is a link"));
         return vec![f.why("hob does not follow one there").todo(format!("rm {0} && mkdir {0}", quoted(path)))];
@@ -58,7 +79,7 @@ fn folder(scene: &Scene<'_>, name: &str, path: &Path, mode: u32) -> Vec<Finding>
         let f = error(format!("{shown} is to be the {name} folder and is none"));
         return vec![f.why("hob cannot start").todo(format!("mv {0} {0}.old", quoted(path)))];
     }
-    let mut all: Vec<Finding> = rights(name, path, &meta, mode).into_iter().collect();
+    let mut all: Vec<Finding> = rights(name, path, meta, mode).into_iter().collect();
     if !sys::file::is_writable(path) {
         let f = error(format!("the {name} folder {shown} is not writable"));
         all.push(f.why(if scene.running {
@@ -70,26 +91,47 @@ fn folder(scene: &Scene<'_>, name: &str, path: &Path, mode: u32) -> Vec<Finding>
     all
 }
 
-fn missing(scene: &Scene<'_>, name: &str, path: &Path) -> Finding {
-    let shown = path.display();
+/// Of folders within each other only the outermost is told.
+fn missing(scene: &Scene<'_>, absent: &[(&str, &Path)]) -> Vec<Finding> {
+    let outer = |path: &Path| absent.iter().all(|(_, other)| *other == path || !path.starts_with(other));
+    let absent: Vec<_> = absent.iter().filter(|(_, path)| outer(path)).collect();
     if scene.running {
-        let f = Finding::new(Grade::Error, AREA, format!("the {name} folder {shown} is gone"));
-        return f.why("somebody removed it under a hob that runs; what is written there is lost").todo("hob restart");
+        let gone = |(name, path): &&(&str, &Path)| {
+            let f = Finding::new(Grade::Error, AREA, format!("the {name} folder {} is gone", path.display()));
+            f.why("somebody removed it under a hob that runs; what is written there is lost").todo("hob restart")
+        };
+        return absent.iter().map(gone).collect();
     }
-    let above = path.ancestors().skip(1).find(|a| a.exists()).unwrap_or(Path::new("/"));
-    if sys::file::is_writable(above) {
-        return Finding::new(
-            Grade::Note,
-            AREA,
-            format!("the {name} folder {shown} is not there; the first start makes it"),
-        );
+    let above = |path: &Path| path.ancestors().skip(1).find(|a| a.exists()).unwrap_or(Path::new("/")).to_owned();
+    let (can, cannot): (Vec<_>, Vec<_>) = absent.into_iter().partition(|(_, p)| sys::file::is_writable(&above(p)));
+    let mut all: Vec<Finding> = cannot
+        .into_iter()
+        .map(|(name, path)| {
+            let (shown, above) = (path.display(), above(path));
+            let what = format!("the {name} folder {shown} cannot be made: {} is not writable", above.display());
+            Finding::new(Grade::Error, AREA, what).why("hob cannot start").todo("hob --home DIR start")
+        })
+        .collect();
+    let names: Vec<String> = can.iter().map(|(_, path)| path.display().to_string()).collect();
+    if !names.is_empty() {
+        let what = format!("not there yet, and made by the first start: {}", names.join(", "));
+        all.push(Finding::new(Grade::Note, AREA, what));
     }
-    let f = Finding::new(
-        Grade::Error,
-        AREA,
-        format!("the {name} folder {shown} cannot be made: {} is not writable", above.display()),
-    );
-    f.why("hob cannot start").todo("hob --home DIR start")
+    all
+}
+
+/// What exists of a path.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|a| a.exists()).unwrap_or(Path::new("/"))
+}
+
+fn same_device(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| nearest(path).metadata().map(|m| m.dev()).ok();
+    device(one) == device(other)
+}
+
+fn same_storage(one: &Path, other: &Path) -> bool {
+    storage(nearest(one)).ok() == storage(nearest(other)).ok()
 }
 
 /// Whose it is and what others may do there.
@@ -105,8 +147,9 @@ fn rights(name: &str, path: &Path, meta: &Metadata, expected: u32) -> Option<Fin
         return Some(f.why(why).todo(format!("chown -R {own} {}", quoted(path))));
     }
     if mode & 0o022 != 0 {
-        let f =
-            Finding::new(Grade::Error, AREA, format!("others may write to the {name} folder {shown} (mode {mode:o})"));
+        // Where every user has a group of its own, that group is no stranger.
+        let (grade, who) = if mode & 0o002 != 0 { (Grade::Error, "others") } else { (Grade::Warning, "its group") };
+        let f = Finding::new(grade, AREA, format!("{who} may write to the {name} folder {shown} (mode {mode:o})"));
         let why = "they can replace what hob runs and remembers";
         return Some(f.why(why).todo(format!("chmod {expected:o} {}", quoted(path))));
     }
@@ -131,7 +174,7 @@ fn link(path: &Path) -> Option<Finding> {
 }
 
 fn room(path: &Path) -> Option<Finding> {
-    let (free, all) = std::fs::File::open(path).and_then(sys::file::space).ok()?;
+    let (free, all) = std::fs::File::open(nearest(path)).and_then(sys::file::space).ok()?;
     let shown = path.display();
     let left = format!("{} of {} are free on the file system of {shown}", human_size(free), human_size(all));
     if free < LOG_DISK_FREE_MIN.max(2 * JOURNAL_RESERVE) {
@@ -151,7 +194,7 @@ fn room(path: &Path) -> Option<Finding> {
 /// What becomes of what is written there.
 fn kept(name: &str, path: &Path) -> Option<Finding> {
     let shown = path.display();
-    match storage(path).ok()? {
+    match storage(nearest(path)).ok()? {
         Storage::Local => None,
         Storage::Memory(_) if name == "run" => None,
         Storage::Memory(kind) => {

@@ -87,7 +87,9 @@ fn folders_that_are_wrong_are_named_with_the_command_that_mends_them() {
     let state = found.iter().find(|f| f.what.contains("the state folder")).unwrap();
     assert_eq!(state.todo.as_deref(), Some(format!("chmod 700 {}", lab.dir.join("state").display()).as_str()));
     fs::remove_file(lab.dir.join("run")).unwrap();
-    has(&lab.look(), Grade::Note, "run is not there; the first start makes it");
+    has(&lab.look(), Grade::Note, "not there yet, and made by the first start: ");
+    lab.mode("state", 0o770);
+    has(&lab.look(), Grade::Warning, "its group may write to the state folder");
     fs::write(lab.dir.join("run"), "").unwrap();
     has(&lab.look(), Grade::Error, "is to be the run folder and is none");
 }

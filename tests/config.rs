@@ -120,7 +120,7 @@ fn ten_thousand_services_in_a_row_are_a_config_and_in_a_ring_an_error() {
 /// A config in which no key has its default.
 const RICH: &str = r#"{
   "daemon": {
-    "heartbeat": "0s", "shutdown_timeout": "1m30s", "nice": -5,
+    "heartbeat": "0s", "shutdown_timeout": "1m30s", "shutdown_grace": "0s", "nice": -5,
     "log": {"level": "trace", "format": "json", "max_size": "1MiB", "max_files": 2},
     "access": [{"user": "alice", "level": "read"}, {"group": 100, "level": "admin"}],
   },

@@ -20,6 +20,10 @@ pub const UNSENT_LAGGED: usize = 1024 * 1024;
 pub const UNSENT_MAX: usize = 32 * 1024 * 1024;
 /// Subscriptions and streams of one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 1024;
+/// Inhibitors of one connection and altogether, and bytes of what one says of itself.
+pub const INHIBITORS_PER_CONNECTION_MAX: usize = 16;
+pub const INHIBITORS_MAX: usize = 1024;
+pub const INHIBITOR_TEXT_MAX: usize = 256;
 /// Slots in the run table: runs that exist at once.
 pub const RUN_SLOTS: usize = 16_384;
 /// Services in one config, and the length of a service's name in bytes.

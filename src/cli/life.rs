@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, note, paths, print, progress, renew, service};
+use super::{Failure, complain, exit, given, note, paths, print, progress, renew, service};
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -23,6 +23,10 @@ pub(crate) const DAEMON_WORD: &str = "@daemon";
 /// Tells the daemon that the lock file spoke of no hob that was killed.
 const CLEAN: &str = "before=ended";
 
+/// Tells the daemon that its control socket is somebody else's, and that hob is a part of another program.
+const GIVEN: &str = "listener=given";
+const MANAGED: &str = "managed=yes";
+
 /// Set for a hob that nobody watches: its daemon says nothing to standard error.
 const DETACHED: &str = "HOB_DETACHED";
 
@@ -40,7 +44,15 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
     };
     let name = argv.iter().find_map(|w| w.to_str()?.strip_prefix("name=").map(str::to_owned));
     let said = |word: &str| argv.iter().any(|w| w == word);
-    let options = daemon::Options { quiet: said("stderr=off"), clean: said(CLEAN), paths, command, name };
+    let options = daemon::Options {
+        quiet: said("stderr=off"),
+        clean: said(CLEAN),
+        given: said(GIVEN),
+        managed: said(MANAGED),
+        paths,
+        command,
+        name,
+    };
     match daemon::run(options) {
         Ok(code) => code,
         Err(e) => {
@@ -69,7 +81,13 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         Ok(()) => become_keeper(args, &own, Some(&home)),
         Err(f) => {
             note(args, &format!("hob: {}; going on without journal, logs and socket file", f.message));
-            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?, false, Some(&home))
+            let hold = Hold {
+                lock: std::fs::File::open("/dev/null")?.into(),
+                listener: unreachable_listener(&own)?,
+                clean: false,
+                given: false,
+            };
+            keep(args, &own, hold, Some(&home))
         }
     };
     // What is left of it is of no use to anybody.
@@ -87,39 +105,49 @@ fn unreachable_listener(paths: &Paths) -> Result<OwnedFd, Failure> {
 
 /// Takes the lock, opens the socket and stays as the keeper until hob ends.
 fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result<u8, Failure> {
+    let passed = given::socket(args)?;
+    let paths = &passed.as_ref().map_or_else(|| Ok(paths.clone()), |p| p.paths(args, paths))?;
     make_folders(paths)?;
     let (lock, clean) = take_lock(args, paths)?;
     // The same open file: it can still be cleared when the keeper has ended, and until then it is locked.
     let mut mine = lock::Lock::from(lock.try_clone()?);
-    let listener = sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
-    let code = keep(args, paths, lock, listener.into(), clean, remove)?;
+    let given = passed.is_some();
+    let listener = match passed {
+        Some(passed) => passed.listener,
+        None => sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?.into(),
+    };
+    let code = keep(args, paths, Hold { lock, listener, clean, given }, remove)?;
     let _ = mine.clear();
     Ok(code)
 }
 
-fn keep(
-    args: &Args,
-    paths: &Paths,
+/// What makes a process the keeper of a home.
+struct Hold {
     lock: OwnedFd,
     listener: OwnedFd,
+    /// The hob before ended properly.
     clean: bool,
-    remove: Option<&PathBuf>,
-) -> Result<u8, Failure> {
+    /// The listener was passed to this process.
+    given: bool,
+}
+
+fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Result<u8, Failure> {
     let log = paths.log.clone();
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
         program: std::fs::File::open("/proc/self/exe")
             .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
             .into(),
-        args: daemon_words(args, paths, clean)?,
+        args: daemon_words(args, paths, &hold)?,
         env: environment(&[])?,
-        listener,
-        lock,
-        pid_file: paths.pid.clone(),
+        listener: hold.listener,
+        lock: hold.lock,
+        pid_file: if args.has("managed") { PathBuf::new() } else { paths.pid.clone() },
         init: args.has("init") || std::process::id() == 1,
         patience: keeper::Patience::default(),
         words: renew::keeper_words(paths, silent, remove)?,
-        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+        manager: given::manager(),
+        parent: given::parent(args)?,
         on_message: Box::new(move |text| tell(text, &log, silent)),
     };
     Ok(keeper::run(options))
@@ -182,15 +210,14 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     }
 }
 
-fn daemon_words(args: &Args, paths: &Paths, clean: bool) -> Result<Vec<CString>, Failure> {
+fn daemon_words(args: &Args, paths: &Paths, hold: &Hold) -> Result<Vec<CString>, Failure> {
     let mut words = vec![OsString::from("hob"), DAEMON_WORD.into()];
     words.extend(paths.to_words());
     if std::env::var_os(DETACHED).is_some() {
         words.push("stderr=off".into());
     }
-    if clean {
-        words.push(CLEAN.into());
-    }
+    let said = [(CLEAN, hold.clean), (GIVEN, hold.given), (MANAGED, args.has("managed"))];
+    words.extend(said.into_iter().filter(|(_, said)| *said).map(|(word, _)| word.into()));
     if let Some(name) = args.text("name")? {
         words.push(format!("name={name}").into());
     }
@@ -353,8 +380,20 @@ pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("no-wait") {
         return finish(args, &reply, |_| "hob is stopping\n".to_owned());
     }
+    tell_whom_it_waits_for(args, &reply);
     wait_for_end(args, &paths, &mut client, grace + STOP_SLACK)?;
     finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
+}
+
+/// Names the inhibitors, which a second request does not wait for.
+fn tell_whom_it_waits_for(args: &Args, reply: &Value) {
+    for i in reply["waits_for"].as_array().into_iter().flatten() {
+        let text = |k: &str| i[k].as_str().unwrap_or("?");
+        note(
+            args,
+            &format!("waiting for {} (pid {}): {}; another 'hob stop' does not", text("who"), i["pid"], text("why")),
+        );
+    }
 }
 
 /// Waits until nobody holds the lock, saying on a terminal for whom it waits.
@@ -413,8 +452,10 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    for file in [&paths.socket, &paths.pid] {
-        let _ = std::fs::remove_file(file);
+    let _ = std::fs::remove_file(&paths.pid);
+    if sys::features::listens(&paths.socket) != Some(true) {
+        // Otherwise it belongs to a service manager, which starts hob when it is needed again.
+        let _ = std::fs::remove_file(&paths.socket);
     }
     finish(args, &json!({ "stopped": true }), |_| "hob and all its jobs have ended\n".to_owned())
 }

@@ -67,6 +67,10 @@ fn head(r: &Value) -> String {
     if let Some(e) = r["config_error"].as_str() {
         line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
     }
+    for i in r["inhibitors"].as_array().into_iter().flatten() {
+        let part = |k: &str| i[k].as_str().unwrap_or("?").to_owned();
+        line.push_str(&format!("{} (pid {}) delays a shutdown: {}\n", part("who"), i["pid"], part("why")));
+    }
     for problem in r["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !is_shown_elsewhere(r, problem) {
             line.push_str(&format!("problem: {problem}\n"));

@@ -32,6 +32,7 @@
 //! ```
 
 mod events;
+mod inhibit;
 mod key;
 mod logs;
 mod start;
@@ -43,6 +44,7 @@ mod wire;
 
 pub use crate::protocol::methods::Stream;
 pub use events::{Event, Subscription};
+pub use inhibit::Inhibitor;
 pub use logs::{LogAsk, LogChunk, LogStream, Mark};
 pub use start::{Start, ensure_running};
 pub use types::State;
@@ -331,6 +333,15 @@ impl Client {
     /// As [`Client::call`].
     pub fn logs_of(&self, ask: LogAsk) -> Result<LogStream, ClientError> {
         LogStream::open(Line::new(self.line.target.clone()), ask)
+    }
+
+    /// Asks hob to wait a moment, when it shuts down, until what is returned is dropped. `who` names the caller and
+    /// `why` what it has to do first; both are shown to whoever waits. Taken again after a death of the daemon.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; `Rpc` while hob is shutting down already.
+    pub fn inhibit(&self, who: &str, why: &str) -> Result<Inhibitor, ClientError> {
+        Inhibitor::take(self.line.target.clone(), who, why)
     }
 
     /// Gives up the comfort for the bare connection: whole messages in both directions, in the native framing.

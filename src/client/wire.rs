@@ -44,6 +44,11 @@ impl Raw {
         Ok(Raw { stream, decoder: Decoder::new(), early: VecDeque::new(), buf: vec![0; READ_SIZE].into() })
     }
 
+    /// The same connection, for closing it while another thread reads.
+    pub(super) fn handle(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     /// Sends one JSON text, such as a request.
     ///
     /// # Errors

@@ -114,6 +114,12 @@ pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
         "how long all services together may take to stop when hob stops; what is left is killed",
         r#""20s""#,
     ),
+    live(
+        "shutdown_grace",
+        Field::Span(at!(shutdown_grace), zero_or_from("inhibitors do not delay it", 1)),
+        "how long a shutdown waits at most for clients that asked for a moment (hob inhibit), before services stop",
+        r#""5s""#,
+    ),
     live("nice", Field::Nice(at!(nice)), "scheduling priority of the daemon itself", "0"),
     live("log", Field::Group(DAEMON_LOG), "the daemon's own log", r#"{"level": "debug"}"#),
     live(

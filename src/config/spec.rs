@@ -20,6 +20,8 @@ pub struct DaemonSpec {
     /// Zero turns it off.
     pub heartbeat: Duration,
     pub shutdown_timeout: Duration,
+    /// How long a shutdown waits for inhibitors; zero: not at all.
+    pub shutdown_grace: Duration,
     pub nice: i32,
     pub log: DaemonLog,
     pub access: Vec<Grant>,
@@ -315,6 +317,7 @@ impl Default for DaemonSpec {
         DaemonSpec {
             heartbeat: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(20),
+            shutdown_grace: Duration::from_secs(5),
             nice: 0,
             log: DaemonLog::DEFAULT,
             access: Vec::new(),

@@ -91,8 +91,9 @@ fn the_table_knows_every_field_and_documents_it() {
         on_daemon_death: _,
         log: _,
     } = ServiceSpec::default();
-    let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (36, 5));
+    let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
+        DaemonSpec::default();
+    assert_eq!((SERVICE.len(), DAEMON.len()), (36, 6));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);

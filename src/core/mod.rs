@@ -5,13 +5,17 @@
 //! handlers only set marks; `settle` then propagates them to a fixed point and emits, so that no decision sees
 //! half-changed state.
 
+mod doctor;
 pub mod due;
 pub mod event;
 mod freeze;
+mod inhibit;
 pub mod keys;
 pub mod life;
+mod outer;
 pub mod record;
 pub mod request;
+mod restore;
 pub mod run;
 mod safe;
 pub mod service;
@@ -23,6 +27,7 @@ pub mod wait;
 pub use record::Entity;
 pub use state::Core;
 
+use crate::base::finding::Finding;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Mono;
 use crate::config::{Access, Config, Ready, ServiceSpec};
@@ -119,6 +124,10 @@ pub struct Boot {
     pub platform: String,
     /// A shutdown that was asked for while no daemon ran.
     pub stop: bool,
+    /// hob is a part of another program, and ends with it.
+    pub managed: bool,
+    /// A service manager wants to know how all is.
+    pub outer: bool,
     /// Safe mode, and what was at fault: nothing is started, stopped or written.
     pub safe: Option<String>,
 }
@@ -191,6 +200,11 @@ pub enum Input {
     },
     /// Result of `Effect::Rotate`: the reply.
     Rotated {
+        req: ReqId,
+        result: Result<String, RpcError>,
+    },
+    /// Result of `Effect::Doctor`: the reply.
+    Examined {
         req: ReqId,
         result: Result<String, RpcError>,
     },
@@ -376,6 +390,15 @@ pub enum Effect {
     Measure {
         req: ReqId,
         runs: Vec<RunId>,
+    },
+    /// Look at everything around hob, and put these findings to it; answered by `Examined`.
+    Doctor {
+        req: ReqId,
+        findings: Vec<Finding>,
+    },
+    /// How all is, in a line for the service manager.
+    Status {
+        text: String,
     },
     /// Read and check the config file; answered by `ConfigRead`.
     LoadConfig {

@@ -2,7 +2,7 @@
 //!
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
 //! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
-//! `shutdown`.
+//! `ran`, `shutdown`.
 
 use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
@@ -107,6 +107,13 @@ pub struct Shutdown {
     pub keeper: String,
     pub code: u8,
     pub deadline: u64,
+}
+
+/// What ran when a managed hob ended.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ran {
+    v: u32,
+    services: Vec<String>,
 }
 
 /// The service of each run whose intent is in the journal.
@@ -302,6 +309,15 @@ impl RunIntent {
     }
 }
 
+/// No names: the entity is gone.
+#[must_use]
+pub fn ran(services: &[String]) -> Entity {
+    match services {
+        [] => Entity { key: "ran".to_owned(), json: None },
+        _ => entity("ran".to_owned(), &Ran { v: VERSION, services: services.to_vec() }),
+    }
+}
+
 /// Everything that a journal held, by kind.
 #[derive(Debug, Default)]
 pub struct Stored {
@@ -309,6 +325,8 @@ pub struct Stored {
     pub runs: Vec<(RunId, RunIntent)>,
     pub meta: Option<Meta>,
     pub shutdown: Option<Shutdown>,
+    /// What ran when a managed hob ended.
+    pub ran: Vec<String>,
     /// Of request keys, for `keys`.
     pub keys: Vec<Entity>,
     /// What this program does not understand, to be kept as it is, and what was wrong with it.
@@ -332,6 +350,7 @@ pub fn read(entities: Vec<Entity>) -> Stored {
                 None => Err("its number cannot be read".to_owned()),
             },
             None if e.key == "meta" => parse(json).map(|r| stored.meta = Some(r)),
+            None if e.key == "ran" => parse::<Ran>(json).map(|r| stored.ran = r.services),
             None if e.key == "shutdown" => parse(json).map(|r| stored.shutdown = Some(r)),
             _ => Err("its kind is not known".to_owned()),
         };

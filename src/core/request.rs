@@ -57,12 +57,12 @@ impl Core {
                 out.effects.push(Effect::LoadConfig { req: Some(req) });
             }
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
+            Request::DaemonDoctor => self.examine(req, out),
+            Request::DaemonInhibit(wish) => self.inhibit(asked, wish, out),
+            Request::DaemonUninhibit { inhibitor } => self.uninhibit(asked, inhibitor, out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
-            Request::DaemonWhy { name } => {
-                let answer = self.place(&name).map(|i| self.why(i));
-                self.reply(req, answer, false, out);
-            }
+            Request::DaemonWhy { name } => self.reply(req, self.place(&name).map(|i| self.why(i)), false, out),
             Request::ServiceList { names } => match self.places(&names) {
                 Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
                 Err(e) => self.reply(req, Err(e), false, out),
@@ -148,8 +148,9 @@ impl Core {
         out.effects.push(Effect::Reply { req, result, durable });
     }
 
-    pub(super) fn closed(&mut self, conn: ConnId) {
+    pub(super) fn closed(&mut self, conn: ConnId, out: &mut Out) {
         self.events.closed(conn);
+        self.forget_inhibitors(conn, out);
         self.forget_waits(conn);
         self.forget_reloads(conn);
         self.keys.closed(conn);
@@ -208,6 +209,9 @@ impl Core {
         let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
+            if op != Op::Restart {
+                self.forget_ran(i, out);
+            }
             match op {
                 Op::Start => self.wish_start(i, client, out),
                 Op::Stop => self.wish_stop(i, client),
@@ -237,6 +241,7 @@ impl Core {
         }
         let mut rows = Vec::new();
         for i in places {
+            self.forget_ran(i, out);
             self.wish_reset(i, asked.client(), out);
             let s = &self.table[i];
             let mut o = Obj::new();
@@ -276,6 +281,8 @@ impl Core {
         let mut o = Obj::new();
         o.bool("stopping", true).u64("limit_ms", limit);
         o.u64("running", u64::try_from(running).unwrap_or(u64::MAX));
+        let held = self.life.stopping.as_ref().is_some_and(|s| s.held.is_some());
+        o.raw("waits_for", &if held { self.inhibitors.json() } else { "[]".to_owned() });
         // A shutdown does not wait for a disk.
         let durable = self.journal_behind.is_none();
         self.reply(asked.req, Ok(o.finish()), durable, out);
@@ -348,6 +355,9 @@ fn changes(request: &Request) -> bool {
         Request::Ping
         | Request::DaemonStatus
         | Request::DaemonHealth
+        | Request::DaemonDoctor
+        | Request::DaemonInhibit(_)
+        | Request::DaemonUninhibit { .. }
         | Request::DaemonLogs(_)
         | Request::DaemonConfig
         | Request::DaemonWhy { .. }

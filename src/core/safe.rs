@@ -25,6 +25,7 @@ impl Core {
         let text = format!("safe mode: {fault}; jobs go on, nothing is started or stopped until `hob reload`");
         out.effects.push(Effect::Log { level: Level::Error, text });
         self.first_beat(out);
+        self.tell_status(out);
     }
 
     /// A step in safe mode: facts are noted as far as they are to be told, questions are answered.
@@ -35,6 +36,7 @@ impl Core {
             | Input::Lagged { .. }
             | Input::Measured { .. }
             | Input::Rotated { .. }
+            | Input::Examined { .. }
             | Input::Renew { .. }
             | Input::UpgradeEnded { .. }
             | Input::Upgraded { .. } => {
@@ -129,6 +131,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Logs { .. }
         | Effect::CloseStream { .. }
         | Effect::Measure { .. }
+        | Effect::Doctor { .. }
+        | Effect::Status { .. }
         | Effect::Daemon { .. }
         | Effect::Log { .. } => true,
         Effect::Start(_)

@@ -2,6 +2,7 @@
 
 use super::due::{Deadlines, Due};
 use super::event::Events;
+use super::inhibit::Inhibitors;
 use super::keys::Keys;
 use super::life::Life;
 use super::record::{self, Entity};
@@ -31,6 +32,8 @@ pub(super) struct Facts {
     pub(super) version: &'static str,
     pub(super) keeper_started: Mono,
     pub(super) platform: String,
+    pub(super) managed: bool,
+    pub(super) outer: bool,
 }
 
 /// The parts of a snapshot, in their order.
@@ -39,14 +42,22 @@ enum Section {
     Aside,
     Keys,
     Meta,
+    Ran,
     Runs,
     Services,
     Shutdown,
 }
 
 impl Section {
-    const ALL: [Section; 6] =
-        [Section::Aside, Section::Keys, Section::Meta, Section::Runs, Section::Services, Section::Shutdown];
+    const ALL: [Section; 7] = [
+        Section::Aside,
+        Section::Keys,
+        Section::Meta,
+        Section::Ran,
+        Section::Runs,
+        Section::Services,
+        Section::Shutdown,
+    ];
 }
 
 /// All control state. `step` is the only way to change it.
@@ -79,6 +90,10 @@ pub struct Core {
     pub(super) upgrading: bool,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
+    pub(super) inhibitors: Inhibitors,
+    /// What ran when a managed hob ended the last time, as far as nobody has said otherwise since.
+    pub(super) ran: Vec<String>,
+    pub(super) status_due: bool,
     /// Journal entities that this program does not understand, kept as they are.
     pub(super) aside: BTreeMap<String, String>,
 }
@@ -137,6 +152,7 @@ impl Core {
                 }
                 Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
                 Section::Meta if cursor.is_none() && room > 0 => found.push(self.meta()),
+                Section::Ran if cursor.is_none() && room > 0 => found.extend(self.ran_entity()),
                 Section::Runs => {
                     let after = cursor.and_then(record::run_of).unwrap_or_default();
                     let open = self.runs.range((Excluded(after), Unbounded)).map(|(_, i)| &self.table[*i]);
@@ -156,7 +172,7 @@ impl Core {
                 Section::Shutdown if cursor.is_none() && room > 0 => {
                     found.extend(self.life.stopping.as_ref().map(|s| record::shutdown(keeper, s.code, s.deadline)));
                 }
-                Section::Meta | Section::Shutdown => {}
+                Section::Meta | Section::Ran | Section::Shutdown => {}
             }
         }
         found
@@ -169,6 +185,7 @@ impl Core {
             Some(("run", _)) => Section::Runs,
             Some(("service", _)) => Section::Services,
             None if key == "meta" => Section::Meta,
+            None if key == "ran" => Section::Ran,
             None if key == "shutdown" => Section::Shutdown,
             Some(_) | None => Section::Aside,
         }
@@ -183,7 +200,7 @@ impl Core {
                 let asked = super::request::Asked { req, conn, peer, key, params_hash };
                 self.request(&asked, request, out);
             }
-            Input::Closed { conn } => self.closed(conn),
+            Input::Closed { conn } => self.closed(conn, out),
             Input::Lagged { conn, subscription } => self.events.lagged(conn, subscription, out),
             Input::Started { run, result } => self.started(run, result, out),
             Input::Exited { run, end, usage } => self.exited(run, end, usage, out),
@@ -196,6 +213,7 @@ impl Core {
             Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
             Input::Rotated { req, result } => self.reply(req, result, false, out),
+            Input::Examined { req, result } => self.examined(req, result, out),
             Input::ConfigRead { req, result } => self.config_read(req, result, out),
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),
@@ -204,7 +222,7 @@ impl Core {
             Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
             Input::UpgradeEnded { req, result } => self.upgrade_ended(req, result, out),
             Input::Upgraded { ticket, result } => self.upgraded(ticket, result, out),
-            Input::KeeperGone => self.shutdown(0, None, false, out),
+            Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
         }
@@ -239,6 +257,7 @@ impl Core {
                 Due::Wait(req) => self.wait_due(req),
                 Due::Heartbeat => self.beat(out),
                 Due::Shutdown => self.shutdown_due(out),
+                Due::Status => self.tell_status(out),
             }
         }
     }
@@ -255,6 +274,10 @@ impl Core {
             }
             self.deadlines.set(Due::Service(i), at);
             self.life.changed = true;
+            let shown = Some((s.state, s.counters.flapping(), s.wanted()));
+            if core::mem::replace(&mut s.shown, shown) != shown {
+                self.status_soon();
+            }
         }
     }
 
@@ -268,6 +291,8 @@ impl Core {
             version: boot.version,
             keeper_started: boot.keeper_started,
             platform: core::mem::take(&mut boot.platform),
+            managed: boot.managed,
+            outer: boot.outer,
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();

@@ -21,6 +21,7 @@ pub(super) enum Pending {
     Get(Arc<str>),
     Status,
     Reload,
+    Doctor,
 }
 
 type Usages = BTreeMap<RunId, Usage>;
@@ -33,7 +34,7 @@ impl Core {
             Pending::List(Some(names)) => names.iter().filter_map(run_of).collect(),
             Pending::Get(name) => run_of(name).into_iter().collect(),
             Pending::List(None) | Pending::Status => self.table.by_name().filter_map(|i| self.measurable(i)).collect(),
-            Pending::Reload => Vec::new(),
+            Pending::Reload | Pending::Doctor => Vec::new(),
         };
         self.pending.insert(req, pending);
         if runs.is_empty() {
@@ -60,7 +61,7 @@ impl Core {
                 None => return self.reply(req, Err(self.unknown(&name)), false, out),
             },
             Pending::Status => self.status(&usages),
-            Pending::Reload => return,
+            Pending::Reload | Pending::Doctor => return,
         };
         self.reply(req, Ok(result), false, out);
     }
@@ -280,6 +281,7 @@ impl Core {
         journal.opt_str("why", self.journal_behind.as_deref());
         o.raw("journal", &journal.finish());
         o.u64("projects", 0).u64("agents", 0).u64("last_event", self.events.next_seq().saturating_sub(1));
+        o.raw("inhibitors", &self.inhibitors.json());
         o.raw("platform", if self.facts.platform.is_empty() { "{}" } else { &self.facts.platform });
         o.finish()
     }

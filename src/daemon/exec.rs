@@ -72,6 +72,8 @@ impl Daemon {
             Effect::Notify { conn, stream, method, params } => self.conns.notify(conn, stream, method, &params),
             // Written to the ring before the round's effects began.
             Effect::Event { line, .. } => self.tell(&line),
+            Effect::Doctor { req, findings } => self.examine(req, findings),
+            Effect::Status { text } => self.gear.link.status(text),
             Effect::Logs { req, conn, query } => self.open_logs(req, conn, query),
             Effect::Rotate { req, names } => {
                 self.inputs.extend(self.capture.rotate(req, names, now, &mut self.gear));
@@ -213,6 +215,9 @@ impl Daemon {
 
     fn load_next(&mut self) {
         if !self.loads.is_empty() {
+            if self.life.outer {
+                self.gear.link.reloading();
+            }
             let paths = Arc::clone(&self.paths);
             self.gear.bulk(LOADING, move || Job::Config(lifecycle::read::take_config(&paths).map(Box::new)));
         }
@@ -222,6 +227,7 @@ impl Daemon {
     pub(super) fn loaded(&mut self, result: Result<Box<Config>, String>) {
         if let Some(req) = self.loads.pop_front() {
             self.inputs.push(Input::ConfigRead { req, result });
+            self.life.reloaded = self.loads.is_empty();
         }
         self.load_next();
     }
@@ -243,6 +249,7 @@ impl Daemon {
         let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
         let socket = &self.paths.socket;
         if !self.bare
+            && !self.own.given
             && !sys::net::is_abstract(socket)
             && let Err(e) = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
         {

@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod child;
 pub mod conn;
+pub mod doctor;
 pub mod events;
 mod exec;
 mod gear;
@@ -93,6 +94,7 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
+    own: doctor::Own,
     life: Lifecycle,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,
@@ -325,6 +327,7 @@ impl Daemon {
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
             Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
+            Job::Examined { req, result } => self.inputs.push(Input::Examined { req, result }),
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
@@ -440,6 +443,9 @@ impl Daemon {
             for conn in found.drained {
                 self.streams.drained(conn, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns });
             }
+        }
+        if self.life.outer && core::mem::take(&mut self.life.reloaded) {
+            self.gear.link.reloaded();
         }
         self.gear.link.flush();
         if self.gear.log.flush(self.gear.now.mono) {

@@ -6,8 +6,8 @@ use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
-use super::{Daemon, capture, child, conn, link, logs, ownlog, pool};
-use crate::base::control::{FLAG_SAFE, FLAG_TRIAL, ToDaemon};
+use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
+use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
@@ -37,6 +37,10 @@ pub struct Options {
     pub clean: bool,
     /// Its name, where it is not that of its program.
     pub name: Option<String>,
+    /// The control socket was passed to hob by whoever started it.
+    pub given: bool,
+    /// hob is a part of the program that started it.
+    pub managed: bool,
 }
 
 /// Runs a daemon until it is told to end, and answers its exit code.
@@ -76,14 +80,13 @@ impl Daemon {
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
-        boot.platform = platform(&children, &handover, &paths);
+        let own = doctor::Own::new((options.given, options.managed), &handover, &children, &paths, &mut boot);
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
-        let services = if marks.enter(Stage::Jobs) {
-            adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
-        } else {
-            BTreeMap::new()
+        let services = match marks.enter(Stage::Jobs) {
+            true => adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?,
+            false => BTreeMap::new(),
         };
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
@@ -103,6 +106,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
+            own,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             settle_at: None,
             _lock: handover.lock,
@@ -224,6 +228,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         keeper_key: keeper_key(&handover.table),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
+        outer: handover.flags & FLAG_OUTER != 0,
         ..Boot::default()
     }
 }
@@ -333,25 +338,6 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         oom_score_adj: handover.oom_score_adj,
         cgroup_off: std::env::var_os("HOB_CGROUP").is_some_and(|v| v == "off"),
     }
-}
-
-/// What `daemon.status` tells of the machine, as a JSON object.
-fn platform(children: &child::Children, handover: &link::Handover, paths: &Paths) -> String {
-    use crate::base::control::{FLAG_INIT, FLAG_NO_SUBREAPER};
-    let cgroup = children.cgroups().map_or_else(ToOwned::to_owned, |p| p.display().to_string());
-    serde_json::json!({
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
-        "init": handover.flags & FLAG_INIT != 0,
-        "cgroup": cgroup,
-        "cgroup_used": children.cgroups().is_ok(),
-        "subreaper": handover.flags & FLAG_NO_SUBREAPER == 0,
-        "home": paths.home,
-        "config": paths.config,
-        "socket": paths.socket,
-        "logs": paths.logs,
-    })
-    .to_string()
 }
 
 /// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says

@@ -8,7 +8,7 @@ use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::{Core, Effect, Input, Out, Peer};
-use hob::protocol::methods::{Change, EventQuery, Request};
+use hob::protocol::methods::{Change, EventQuery, Inhibit, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,6 +153,10 @@ fn request(ask: &Ask, from: Option<u64>) -> Request {
         Verb::Subscribe => Request::EventSubscribe(events(0)),
         Verb::Events => Request::EventHistory(events(10)),
         Verb::Ping => Request::Ping,
+        Verb::Inhibit => {
+            Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
+        }
+        Verb::Doctor => Request::DaemonDoctor,
     }
 }
 

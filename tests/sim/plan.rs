@@ -150,6 +150,8 @@ pub enum Verb {
     Subscribe,
     Events,
     Ping,
+    Inhibit,
+    Doctor,
 }
 
 #[derive(Clone, Debug)]
@@ -203,6 +205,7 @@ fn configs(r: &mut Rng) -> Vec<Config> {
     let mut config = Config::default();
     config.daemon.heartbeat = Duration::from_secs(*r.pick(&[0, 30]));
     config.daemon.shutdown_timeout = Duration::from_secs(*r.pick(&[3, 20]));
+    config.daemon.shutdown_grace = Duration::from_secs(*r.pick(&[0, 5]));
     for (i, name) in all.iter().enumerate() {
         config.services.insert(name.clone(), Arc::new(service(r, &all[..i])));
     }
@@ -389,10 +392,12 @@ fn action(r: &mut Rng, kind: u64, names: &[String], configs: &[Config]) -> Actio
 }
 
 fn ask(r: &mut Rng, names: &[String]) -> Ask {
-    use Verb::{Events, History, List, Ping, Reset, Restart, Signal, Start, Status, Stop, Subscribe, Why};
+    use Verb::{
+        Doctor, Events, History, Inhibit, List, Ping, Reset, Restart, Signal, Start, Status, Stop, Subscribe, Why,
+    };
     let verb = *r.pick(&[
         Start, Start, Start, Stop, Stop, Stop, Restart, Restart, Reset, Signal, List, Status, Why, History, Subscribe,
-        Events, Ping,
+        Events, Ping, Inhibit, Doctor,
     ]);
     let mut wanted = vec![r.pick(names).clone()];
     if matches!(verb, Start | Stop | Restart) && r.percent(30) {

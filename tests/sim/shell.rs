@@ -79,6 +79,9 @@ impl World<'_> {
             Effect::Rotate { req, .. } => {
                 self.tell_soon(Input::Rotated { req, result: Ok("{}".to_owned()) });
             }
+            Effect::Doctor { req, .. } => {
+                self.tell_soon(Input::Examined { req, result: Ok("{}".to_owned()) });
+            }
             Effect::Measure { req, runs } => {
                 let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
                 self.tell_soon(Input::Measured { req, usage });
@@ -99,6 +102,7 @@ impl World<'_> {
             | Effect::LogSpec { .. }
             | Effect::Daemon { .. }
             | Effect::Heartbeat { .. }
+            | Effect::Status { .. }
             | Effect::Log { .. }
             | Effect::Again { .. }
             | Effect::Upgrade { .. }

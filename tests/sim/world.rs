@@ -432,6 +432,8 @@ impl<'a> World<'a> {
             keeper_started: Mono(0),
             platform: "{}".to_owned(),
             stop: self.stop_pending,
+            managed: false,
+            outer: true,
         }
     }
 

@@ -14,7 +14,7 @@ use hob::core::upgrade::Ticket;
 use hob::core::{
     Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
 };
-use hob::protocol::methods::{Change, Request};
+use hob::protocol::methods::{Change, Inhibit, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +34,8 @@ struct Player {
     services: BTreeMap<String, String>,
     daemon: String,
     main: Option<String>,
+    managed: bool,
+    outer: bool,
     auto: bool,
     journal: BTreeMap<String, String>,
     processes: BTreeMap<RunId, Process>,
@@ -56,6 +58,8 @@ pub(crate) fn play(text: &str) -> String {
         services: BTreeMap::new(),
         daemon: r#"{"heartbeat":"0s"}"#.to_owned(),
         main: None,
+        managed: false,
+        outer: false,
         auto: false,
         journal: BTreeMap::new(),
         processes: BTreeMap::new(),
@@ -111,6 +115,8 @@ impl Player {
             }
             "daemon" => self.daemon = arg(1),
             "main" => self.main = Some(arg(1)),
+            "managed" => self.managed = arg(1) == "on",
+            "outer" => self.outer = arg(1) == "on",
             "auto" => self.auto = arg(1) == "on",
             "boot" => self.boot(None, arg(1) == "stop"),
             "safe-boot" => {
@@ -205,6 +211,11 @@ impl Player {
             "history" => Request::ServiceHistory { name, limit: 10 },
             "health" => Request::DaemonHealth,
             "status" => Request::DaemonStatus,
+            "doctor" => Request::DaemonDoctor,
+            "inhibit" => {
+                Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
+            }
+            "uninhibit" => Request::DaemonUninhibit { inhibitor: name.parse().unwrap() },
             "ping" => Request::Ping,
             "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
             "ask-reload" => Request::DaemonReload,
@@ -282,6 +293,8 @@ impl Player {
         });
         let journal = self.journal.iter().map(|(k, j)| Entity { key: k.clone(), json: Some(j.clone()) });
         let boot = Boot {
+            managed: self.managed,
+            outer: self.outer,
             config,
             config_error,
             entities: journal.collect(),
@@ -480,6 +493,11 @@ fn show(effect: &Effect) -> String {
             format!("event {}", rest.trim_end_matches('}'))
         }
         Effect::Measure { req, runs } => format!("measure for {req}: {runs:?}"),
+        Effect::Doctor { req, findings } => {
+            let lines = findings.iter().map(|f| format!("{} {}", f.grade.name(), f.what));
+            format!("examine for {req}: {}", lines.collect::<Vec<_>>().join(" | "))
+        }
+        Effect::Status { text } => format!("STATUS {text}"),
         Effect::LoadConfig { req } => format!("load-config {req:?}"),
         Effect::Daemon { .. } => "daemon-spec".to_owned(),
         Effect::Heartbeat { state } => format!("heartbeat {state}"),

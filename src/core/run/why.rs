@@ -129,6 +129,7 @@ impl Core {
         match s.choice {
             Choice::Up => lines.push("a person said it should be up".to_owned()),
             Choice::Down => lines.push("a person said it should be down".to_owned()),
+            Choice::Auto if s.restored => lines.push("it ran when the program that hob is a part of ended".to_owned()),
             Choice::Auto if s.pulled => lines.push("another service needs it".to_owned()),
             Choice::Auto => {}
         }

@@ -50,6 +50,7 @@ impl Core {
             out.records.push(record::shutdown_void());
         }
         self.table.connect();
+        self.restore_ran(boot.managed, stored.ran, out);
         self.save_meta(out);
         let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         if !self.orphans.is_empty() {
@@ -332,7 +333,7 @@ impl Core {
             let cause = match (&s.cause, s.choice) {
                 (Cause::Again, _) => Cause::Again,
                 (_, Choice::Up) => Cause::Boot,
-                (_, Choice::Auto | Choice::Down) if s.pulled => Cause::Boot,
+                (_, Choice::Auto | Choice::Down) if s.pulled || s.restored => Cause::Boot,
                 (_, Choice::Auto | Choice::Down) => Cause::Autostart,
             };
             self.table.look(*i);

@@ -242,6 +242,10 @@ pub struct Service {
     pub choice: Choice,
     /// Something that is or was up needs it.
     pub pulled: bool,
+    /// It ran when a managed hob ended, and nobody has said anything about it since.
+    pub restored: bool,
+    /// What the service manager's line was last made from: state, whether it flaps, whether it is wanted.
+    pub shown: Option<(State, bool, bool)>,
     /// Not in the config any more: it goes as soon as it is down.
     pub removed: bool,
     /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
@@ -284,6 +288,8 @@ impl Service {
             spec,
             choice: Choice::Auto,
             pulled: false,
+            restored: false,
+            shown: None,
             removed: false,
             blind: false,
             gone: false,
@@ -317,7 +323,7 @@ impl Service {
                 Choice::Down => false,
                 // Without its config, what was up is taken to be wanted.
                 Choice::Auto if self.blind => self.pulled || self.state != State::Stopped,
-                Choice::Auto => self.spec.autostart || self.pulled,
+                Choice::Auto => self.spec.autostart || self.pulled || self.restored,
             }
     }
 

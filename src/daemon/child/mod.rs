@@ -22,7 +22,7 @@ pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
 pub use notify::label as notify_label;
 pub use pipes::label as ready_label;
-pub use plan::{Setup, home_id};
+pub use plan::{Setup, home_id, unfit};
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
@@ -228,6 +228,12 @@ impl Children {
     /// The reason, for status.
     pub fn cgroups(&self) -> Result<&Path, &str> {
         self.groups.as_ref().map(Groups::base).map_err(String::as_str)
+    }
+
+    /// What all starts have in common.
+    #[must_use]
+    pub fn setup(&self) -> &Arc<Setup> {
+        &self.setup
     }
 
     /// Runs that have not been forgotten.

@@ -281,6 +281,16 @@ pub(super) fn refused(plan: &Plan) -> Option<StartError> {
     Some(StartError { message, transient: false })
 }
 
+/// Why a command of a service could not be started now, as far as a look tells.
+#[must_use]
+pub fn unfit(setup: &Setup, service: &str, spec: &ServiceSpec) -> Option<String> {
+    let ask = Ask { run: RunId(0), service, spec, notify: None, marked: false };
+    match make(setup, ask) {
+        Ok(plan) => refused(&plan).map(|e| e.message),
+        Err(e) => Some(e.message),
+    }
+}
+
 /// Why a file that exists is no program.
 fn unusable(file: &Path) -> std::io::Result<Option<String>> {
     let meta = std::fs::metadata(file)?;

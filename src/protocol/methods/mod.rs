@@ -103,6 +103,12 @@ pub enum Request {
     DaemonUpgrade {
         binary: Option<String>,
     },
+    DaemonDoctor,
+    /// `{what, who, why}`: a shutdown waits a moment for this connection.
+    DaemonInhibit(Inhibit),
+    DaemonUninhibit {
+        inhibitor: u32,
+    },
     /// The daemon's own log: `{lines = 50, follow = false}`.
     DaemonLogs(LogQuery),
     DaemonConfig,
@@ -168,6 +174,15 @@ pub struct Change {
     pub wait: bool,
     /// How long to wait at most; the change goes on after that.
     pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inhibit {
+    pub what: String,
+    /// Names the client for whoever waits.
+    pub who: String,
+    /// What it has to do first.
+    pub why: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

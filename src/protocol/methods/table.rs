@@ -1,6 +1,6 @@
 //! The table itself. Whoever adds a method adds a row here, a variant to `Request`, and an arm to the core's one match.
 
-use super::{Change, EventQuery, Kind, LogQuery, Method, Param, Params, Request};
+use super::{Change, EventQuery, Inhibit, Kind, LogQuery, Method, Param, Params, Request};
 use crate::base::access::Access;
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -86,7 +86,7 @@ pub const METHODS: &[Method] = &[
             ),
             param("grace", Kind::Duration, "time for that, instead of daemon.shutdown_timeout"),
         ],
-        result: r#"{"stopping": true}"#,
+        result: r#"{"stopping": true, "limit_ms", "running", "waits_for"}"#,
         doc: "Stops all services, then hob itself.",
         decode: |p| Ok(Request::DaemonShutdown { graceful: p.flag("graceful", true)?, grace: p.duration("grace")? }),
     },
@@ -135,6 +135,40 @@ pub const METHODS: &[Method] = &[
         result: "the config in effect, with its defaults",
         doc: "The config in effect.",
         decode: |_| Ok(Request::DaemonConfig),
+    },
+    Method {
+        name: "daemon.doctor",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: false,
+        params: &[],
+        result: r#"{"findings": [{"level", "area", "what", "why", "do"}], "counts", "platform"}"#,
+        doc: "Looks for what is wrong around hob, and says what to do. Changes nothing.",
+        decode: |_| Ok(Request::DaemonDoctor),
+    },
+    Method {
+        name: "daemon.inhibit",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: false,
+        params: &[
+            needed("why", Kind::Text, "what has to be done before a shutdown, in a line"),
+            param("who", Kind::Text, "a name for the caller (default: its pid)"),
+            param("what", Kind::Text, "what is put off: shutdown, the default and all there is"),
+        ],
+        result: r#"{"inhibitor", "what", "grace_ms"}"#,
+        doc: "Delays a shutdown by daemon.shutdown_grace at most, until daemon.uninhibit or the end of the connection.",
+        decode: inhibit,
+    },
+    Method {
+        name: "daemon.uninhibit",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: false,
+        params: &[needed("inhibitor", Kind::Count, "the number that daemon.inhibit answered")],
+        result: r#"{"released": true}"#,
+        doc: "Ends an inhibitor of this connection.",
+        decode: |p| Ok(Request::DaemonUninhibit { inhibitor: p.id("inhibitor")? }),
     },
     Method {
         name: "daemon.why",
@@ -341,6 +375,11 @@ fn stop(p: &Params<'_>) -> Result<Request, RpcError> {
                 .hint("or \"all\": true for every service"))
         }
     }
+}
+
+fn inhibit(p: &Params<'_>) -> Result<Request, RpcError> {
+    let what = p.optional_text("what")?.unwrap_or_else(|| "shutdown".to_owned());
+    Ok(Request::DaemonInhibit(Inhibit { what, who: p.optional_text("who")?.unwrap_or_default(), why: p.text("why")? }))
 }
 
 fn service_logs(p: &Params<'_>) -> Result<Request, RpcError> {

@@ -212,6 +212,14 @@ fn available(s: &libc::statvfs) -> u64 {
     u64::from(s.f_bavail).saturating_mul(u64::from(s.f_frsize))
 }
 
+/// Whether this process may make and change files in a folder, or write to a file; tries nothing.
+#[must_use]
+pub fn is_writable(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: `path` ends with a zero byte.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }
+}
+
 /// Which file this is, and how much of it there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -2,8 +2,10 @@
 //! Linux.
 
 mod addr;
+mod given;
 mod peer;
 
+pub use given::given;
 pub use peer::{Credentials, credentials, groups};
 
 use super::check;

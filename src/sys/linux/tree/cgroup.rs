@@ -42,22 +42,7 @@ impl Groups {
     /// # Errors
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {}", reason(&e)))?;
-        let own = std::fs::read_to_string(format!("/proc/{keeper}/cgroup"))
-            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {}", reason(&e)))?;
-        let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
-        if own.ends_with(" (deleted)") {
-            return Err(format!("the control group {own} was removed"));
-        }
-        let mut why = format!("no cgroup2 file system is mounted that shows {own}");
-        for dir in visible(&mounts, own) {
-            match try_base(&dir, home) {
-                Ok(groups) => return Ok(groups),
-                Err(e) => why = e,
-            }
-        }
-        Err(why)
+        first(keeper, |dir| try_base(dir, home))
     }
 
     /// The folder below which the services have theirs.
@@ -278,6 +263,40 @@ impl AsFd for Group {
     }
 }
 
+/// The control group in which a process could make others, as far as a look tells; makes none.
+///
+/// # Errors
+/// As `Groups::probe`.
+pub fn delegated(pid: u32) -> Result<PathBuf, String> {
+    first(pid, |dir| is_delegated(dir).map(|()| dir.to_owned()))
+}
+
+/// The first folder that shows the control group of a process and will do, or why none does.
+fn first<T>(pid: u32, will_do: impl Fn(&Path) -> Result<T, String>) -> Result<T, String> {
+    let read =
+        |path: String| std::fs::read_to_string(&path).map_err(|e| format!("{path} cannot be read: {}", reason(&e)));
+    let mounts = read("/proc/self/mountinfo".to_owned())?;
+    let own = read(format!("/proc/{pid}/cgroup"))?;
+    let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
+    if own.ends_with(" (deleted)") {
+        return Err(format!("the control group {own} was removed"));
+    }
+    let mut why = format!("no cgroup2 file system is mounted that shows {own}");
+    for dir in visible(&mounts, own) {
+        match will_do(&dir) {
+            Ok(found) => return Ok(found),
+            Err(e) => why = e,
+        }
+    }
+    Err(why)
+}
+
+/// Without this a process cannot be cloned into a group below, although the folder could be made.
+fn is_delegated(dir: &Path) -> Result<(), String> {
+    let open = OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
+    open.map(drop).map_err(|e| format!("the control group {} is not delegated to hob: {}", dir.display(), reason(&e)))
+}
+
 /// The pids in the text of `cgroup.procs`; 0 stands for a process outside of this pid namespace.
 fn listed(text: &str) -> impl Iterator<Item = u32> {
     text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|p| *p != 0)
@@ -290,11 +309,7 @@ fn at(path: PathBuf, service: &str) -> io::Result<Group> {
 
 fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     let shown = dir.display();
-    // Without this a process cannot be cloned into a group below, although the folder could be made.
-    OpenOptions::new()
-        .write(true)
-        .open(dir.join("cgroup.procs"))
-        .map_err(|e| format!("the control group {shown} is not delegated to hob: {}", reason(&e)))?;
+    is_delegated(dir)?;
     let base = dir.join(format!("hob-{home:08x}"));
     make(&base).map_err(|e| format!("no control group can be made in {shown}: {}", reason(&e)))?;
     let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();

@@ -11,7 +11,7 @@ use regex_lite::RegexBuilder;
 /// Memory of one compiled pattern, in bytes.
 const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Descriptors that a service may be told to write its line to; 0, 1 and 2 are taken.
-const FD_MIN: i32 = 3;
+pub(super) const FD_MIN: i32 = 3;
 const FD_MAX: i32 = 255;
 /// Bytes of a socket's path at most, as the smallest system has it.
 const SOCKET_PATH_MAX: usize = 103;

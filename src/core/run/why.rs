@@ -13,6 +13,9 @@ use crate::core::service::{Choice, Live, Service, State};
 use crate::core::view::desired;
 use core::time::Duration;
 
+/// What to do where a socket cannot be opened.
+const FREE_ADDRESS: &str = "free that address (`ss -lpn` tells who has it), or change \"listen\"";
+
 /// Runs that the story goes back to.
 const STORY_RUNS: usize = 5;
 
@@ -63,6 +66,9 @@ impl Core {
                 match s.last().map(|r| &r.end) {
                     Some(Ended::NotStarted(e) | Ended::Delayed(e)) => {
                         format!("{name} could not be started: {e}; the next try is in {left}")
+                    }
+                    _ if s.cause == Cause::Listen => {
+                        format!("{name} is down: {}; it waits for a connection again in {left}", last_outcome(s))
                     }
                     _ => format!("{name} is down: {}; it is started again in {left}", last_outcome(s)),
                 }
@@ -141,6 +147,13 @@ impl Core {
         }
         match s.state {
             State::Running | State::Starting => on_end(s),
+            State::Waiting if s.awaits_connection() => match s.listening.retry {
+                Some(at) => {
+                    let left = human_duration(tenths(at.since(self.now.mono)));
+                    format!("its sockets are tried again in {left}; then the first connection starts it")
+                }
+                None => "the first connection starts it".to_owned(),
+            },
             State::Waiting => format!("it starts after {}", non_empty(self.waiting_for(i).join(" and "), "that")),
             State::Stopping if self.may_run(i) && s.stop_mark().is_some() => {
                 "it is started again once nothing of it is left".to_owned()
@@ -156,6 +169,9 @@ impl Core {
                 match &s.cause {
                     Cause::Retry { n } => {
                         format!("try {} in {left}, and again until the machine has what it needs", n + 1)
+                    }
+                    Cause::Listen => {
+                        format!("in {left} it waits for a connection again: it ended often while somebody was waiting")
                     }
                     _ => format!("restart {} in {left}, then after {}", s.counters.streak, later.join(", ")),
                 }
@@ -184,6 +200,10 @@ impl Core {
             State::Running if s.counters.flapping() => all.push(format!("hob logs {name} -n 100")),
             State::Running => {}
             State::Starting => all.push(format!("hob logs {name} -f")),
+            State::Waiting if s.listening.error.is_some() => all.push(FREE_ADDRESS.to_owned()),
+            State::Waiting if s.awaits_connection() => {
+                all.push(format!("hob start {name}  # without a connection"));
+            }
             State::Waiting => all.extend(self.waiting_for(i).iter().map(|n| format!("hob why {n}"))),
             State::Stopping => all.push(format!("hob service signal KILL {name}")),
             State::Backoff => {
@@ -292,9 +312,11 @@ fn on_end(s: &Service) -> String {
         (n, None) => format!(", at most {n} times in a row"),
         (n, Some(window)) => format!(", at most {n} times in {}", human_duration(window)),
     };
+    let well = if s.spec.on_demand { "the next connection starts it again" } else { "it is finished" };
     match s.spec.restart {
         Restart::Always => format!("if it ends it is started again {when}{limit}"),
-        Restart::OnFailure => format!("if it fails it is started again {when}{limit}; with exit code 0 it is finished"),
+        Restart::OnFailure => format!("if it fails it is started again {when}{limit}; with exit code 0 {well}"),
+        Restart::Never if s.spec.on_demand => format!("if it fails it is not started again; with exit code 0 {well}"),
         Restart::Never => "if it ends it is not started again".to_owned(),
     }
 }
@@ -318,6 +340,7 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             Some("run the check of \"health\" by hand, or raise its \"retries\" or \"timeout\"".to_owned())
         }
         (Ended::NotStarted(_), _) => Some("check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned()),
+        (Ended::Delayed(e), _) if e.starts_with("cannot listen on") => Some(FREE_ADDRESS.to_owned()),
         (Ended::Delayed(_), _) => Some("free memory, processes or descriptors on this machine".to_owned()),
         (Ended::Code(127), None) => Some("code 127 often means that a command was not found".to_owned()),
         (Ended::Code(126), None) => Some("code 126 often means that a file is not executable".to_owned()),

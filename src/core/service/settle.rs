@@ -27,6 +27,9 @@ impl Core {
         s.since = self.now;
         s.stuck = false;
         s.waiting_told = false;
+        s.listening.open = false;
+        s.listening.error = None;
+        s.listening.retry = None;
         let untold = s.live.as_ref().is_none_or(|l| l.stop.is_some() && !l.stop_told);
         let tell = match state {
             State::Waiting => false,
@@ -77,6 +80,7 @@ impl Core {
                 }
             }
             State::Waiting if !up => self.enter(i, State::Stopped, "", out),
+            State::Waiting if self.table[i].awaits_connection() => {}
             State::Waiting => self.try_start(i, out),
             State::Backoff => {
                 if !up {
@@ -145,6 +149,7 @@ impl Core {
         let s = &self.table[i];
         let held_by = |e: &Edge, need: &Service| e.kind == Kind::Requires || need.on_its_way(e.condition);
         match s.state {
+            State::Waiting if s.awaits_connection() => Vec::new(),
             State::Waiting => s
                 .needs
                 .iter()
@@ -260,7 +265,8 @@ impl Core {
         let now = self.now.mono;
         let s = &mut self.table[i];
         match s.state {
-            State::Stopped | State::Waiting | State::Failed | State::Finished => {}
+            State::Stopped | State::Failed | State::Finished => {}
+            State::Waiting => self.listen_due(i),
             State::Backoff => {
                 if s.until <= now {
                     self.enter(i, State::Waiting, "", out);
@@ -298,7 +304,13 @@ impl Core {
                 self.table[i].cause = cause;
                 self.enter(i, State::Waiting, "", out);
             }
-            State::Waiting => self.table[i].cause = cause,
+            State::Waiting => {
+                self.table[i].cause = cause;
+                if self.table[i].spec.on_demand {
+                    self.table.touch(i);
+                    self.table.look_around(i);
+                }
+            }
             State::Stopping => {
                 if let Some(live) = self.table[i].live.as_mut() {
                     live.again = true;

@@ -15,6 +15,7 @@ mod logs;
 mod protocol;
 mod safe;
 mod services;
+mod sockets;
 mod storm;
 mod support;
 mod upgrade;

@@ -116,7 +116,7 @@ impl Counters {
     }
 }
 
-/// The delay before the n-th start, from 1 on, that comes too soon after the one before without that one being at fault.
+/// The delay before the n-th start, from 1 on, that comes too soon after the one before, which was not at fault.
 #[must_use]
 pub fn paced(spec: &ServiceSpec, n: u32) -> Duration {
     nth(spec.min_delay.max(RETRY_MIN), spec.max_delay.max(RETRY_MIN), n)

@@ -34,11 +34,11 @@
 //! is not on its way is `stuck`, says for whom, and goes on as soon as the need recovers.
 //!
 //! # On demand
-//! A service `on_demand` that is wanted, and that nobody has asked to be started now, is `waiting` for a connection: its
-//! sockets are open and watched, and for those that need it `started` or `ready` that is as good as running. The first
-//! connection makes it wait for its own needs alone, which are pulled up only then. After a run that ended with 0 it
-//! waits for the next connection instead of being finished; all other ends are left to the policy. A stop by a person
-//! closes the sockets, a start by a person waits for no connection. When sockets are open is said in `sockets`.
+//! A service `on_demand` that is wanted, and that nobody has asked to be started now, is `waiting` for a connection:
+//! its sockets are open and watched, and for those that need it `started` or `ready` that is as good as running. The
+//! first connection makes it wait for its own needs alone, which are pulled up only then. After a run that ended with
+//! 0 it waits for the next connection instead of being finished; all other ends are left to the policy. A stop by a
+//! person closes the sockets, a start by a person waits for no connection. When sockets are open is said in `sockets`.
 //!
 //! # Two phases
 //! Inputs and requests only set marks: the wish, `Live::stop`, a state of rest that becomes `waiting`. Marks spread

@@ -109,6 +109,18 @@ fn the_table_knows_every_field_and_documents_it() {
 }
 
 #[test]
+fn sockets_survive_the_way_to_json_and_back() {
+    let listen = r#"["tcp:[fe80::1%2]:80", "udp:0.0.0.0:53", "unix:@a", "unix-datagram:d", "unix-seqpacket:/s",
+        {"tcp": "[::]:81", "ipv6_only": true, "name": "h ttp", "backlog": 5},
+        {"unix": "/u", "type": "datagram", "mode": "660", "user": "www", "group": 0}]"#;
+    let spec = service(&format!(r#""command": "x", "on_demand": true, "listen": {listen}"#));
+    assert_eq!(spec.listen.len(), 7);
+    assert_eq!(spec.listen[0].at.to_string(), "tcp:[fe80::1%2]:80");
+    let json = service_json(&spec);
+    assert_eq!(service(json.strip_prefix('{').and_then(|j| j.strip_suffix('}')).unwrap()), spec);
+}
+
+#[test]
 fn changes_are_told_apart_by_whether_the_service_must_restart() {
     let old = service(r#""command": "x""#);
     assert_eq!(changes(&old, &old.clone()), Change::Same);

@@ -203,6 +203,11 @@ impl Listeners {
         self.open.get_mut(service).into_iter().flatten().for_each(|s| s.unwatch(ctx));
     }
 
+    #[cfg(test)]
+    pub(super) fn unwatch_all(&mut self, ctx: &mut Ctx<'_>) {
+        self.open.values_mut().flatten().for_each(|s| s.unwatch(ctx));
+    }
+
     /// What the watched socket at a place is called.
     fn name(&self, service: &str, at: usize) -> Option<Box<str>> {
         let socket = self.open.get(service)?.get(at).filter(|s| s.token.is_some())?;

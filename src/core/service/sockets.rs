@@ -184,6 +184,10 @@ impl Core {
         let now = self.now.mono;
         let s = &mut self.table[i];
         s.cause = Cause::Listen;
+        if s.last().is_some_and(|r| r.ended.since(r.started) >= s.spec.reset_after) {
+            // A run of that length has served somebody.
+            s.listening.waiting = 0;
+        }
         let Some(n) = s.listening.waiting.checked_sub(WAITING_MAX).filter(|n| *n > 0) else {
             return self.enter(i, State::Waiting, "", out);
         };

@@ -29,6 +29,8 @@ pub const RUN_SLOTS: usize = 16_384;
 /// Services in one config, and the length of a service's name in bytes.
 pub const SERVICES_MAX: usize = 10_000;
 pub const NAME_MAX: usize = 64;
+/// Sockets that one service listens on.
+pub const LISTEN_MAX: usize = 32;
 /// Size of a config file.
 pub const CONFIG_MAX: usize = 4 * 1024 * 1024;
 /// Nesting depth of a config, so that reading one fits on the stack of any thread.

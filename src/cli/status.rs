@@ -83,7 +83,10 @@ fn head(r: &Value) -> String {
 fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
     let of = |name: &str| {
         problem.strip_prefix(name).is_some_and(|p| {
-            p.starts_with(" failed: ") || p.starts_with(" fails its health check: ") || p == " is flapping"
+            p.starts_with(" failed: ")
+                || p.starts_with(" fails its health check: ")
+                || p.starts_with(" waits for its sockets: ")
+                || p == " is flapping"
         })
     };
     problem.starts_with("the config file has an error: ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
@@ -156,6 +159,12 @@ fn note(s: &Value) -> String {
         if !list.is_empty() {
             return format!("{text}{list}");
         }
+    }
+    if let Some(error) = s["listen_error"].as_str() {
+        return error.to_owned();
+    }
+    if s["awaits_connection"] == true {
+        return "waits for a connection".to_owned();
     }
     if let Some(error) = s["health_error"].as_str() {
         return error.to_owned();

@@ -1,6 +1,7 @@
 //! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
+use super::address::Listen;
 use super::spec::{
     Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
     Restart, Rlimit, ServiceSpec, Signal, Streams,
@@ -54,6 +55,7 @@ pub(super) enum Field<S: 'static> {
     Ready(Slot<S, Ready>),
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
+    Listen(Slot<S, Vec<Listen>>),
     Signal(Slot<S, Signal>),
     OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
@@ -330,6 +332,19 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "whether it goes on when hob's daemon dies, or is ended and started again by the next one",
         r#""stop""#,
     ),
+    restarts(
+        "listen",
+        Field::Listen(at!(listen)),
+        "sockets that hob opens and keeps over restarts, passed as descriptors from 3 on (LISTEN_FDS); an object also \
+         takes name, type, backlog, mode, user, group and ipv6_only",
+        r#"["tcp:127.0.0.1:8080", {"name": "admin", "unix": "/run/app.sock"}]"#,
+    ),
+    live(
+        "on_demand",
+        Field::Flag(at!(on_demand)),
+        "start with the first connection to listen rather than with hob, and again so after it has ended with 0",
+        "true",
+    ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
 
@@ -383,6 +398,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("oomscoreadjust", "oom_score"),
     ("ioschedulingclass", "ionice"),
     ("completed", "finished"),
+    ("sockets", "listen"),
+    ("listen_on", "listen"),
+    ("socket_listen", "listen"),
+    ("listenstream", "listen"),
+    ("listendatagram", "listen"),
+    ("socket_activation", "on_demand"),
     ("watchdogsec", "watchdog"),
     ("watchdog_sec", "watchdog"),
     ("healthcheck", "health"),

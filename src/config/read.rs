@@ -6,6 +6,7 @@ use super::keys::{
     ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
     SERVICE, STREAMS, Slot, meant,
 };
+use super::listen::{self, ListenAt};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, machine, ready, values};
@@ -22,6 +23,8 @@ pub(super) struct Cx<'a, 'f> {
     /// The service being read, and every need found so far.
     pub(super) service: String,
     pub(super) needs: Vec<NeedAt>,
+    /// Every socket found so far.
+    pub(super) listens: Vec<ListenAt>,
 }
 
 /// Why a value was not taken.
@@ -105,6 +108,8 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
     }
     let needs = core::mem::take(&mut cx.needs);
     graph::check(&config, &needs, cx.report);
+    let listens = core::mem::take(&mut cx.listens);
+    listen::check(&listens, cx.report);
     config
 }
 
@@ -186,6 +191,7 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
         cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
     }
     short_secrets(&spec, members, cx);
+    listen::together(&spec, members, cx);
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -284,6 +290,7 @@ impl<S> Field<S> {
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
+            Field::Listen(at) => set(at, spec, listen::listen(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
@@ -333,6 +340,7 @@ impl<S> Field<S> {
             }
             Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
+            Field::Listen(_) => listen::WANTS.to_owned(),
             Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Group(_) => "an object".to_owned(),

@@ -1,5 +1,6 @@
 //! The checked config as plain values: what the rest of hob sees of a `hob.json`.
 
+use super::address::Listen;
 pub use crate::base::access::Access;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -113,6 +114,10 @@ pub struct ServiceSpec {
     pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
     pub on_daemon_death: OnDeath,
+    /// Sockets that are passed to it as descriptors from 3 on.
+    pub listen: Vec<Listen>,
+    /// It is started by the first connection to them.
+    pub on_demand: bool,
     pub log: LogSpec,
 }
 
@@ -363,6 +368,8 @@ impl Default for ServiceSpec {
             reload_command: None,
             leave_children: false,
             on_daemon_death: OnDeath::Keep,
+            listen: Vec::new(),
+            on_demand: false,
             log: LogSpec::DEFAULT,
         }
     }

@@ -71,7 +71,7 @@ impl Core {
             rising.retain(|i| {
                 let s = &table[*i];
                 match s.state {
-                    State::Waiting => !s.stuck && !s.gone,
+                    State::Waiting => !s.stuck && !s.gone && !s.listens(),
                     State::Starting | State::Stopping => !s.gone,
                     State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
                 }

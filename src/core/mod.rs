@@ -130,6 +130,8 @@ pub struct Boot {
     pub outer: bool,
     /// Safe mode, and what was at fault: nothing is started, stopped or written.
     pub safe: Option<String>,
+    /// Services for which the keeper holds sockets.
+    pub sockets: Vec<Arc<str>>,
 }
 
 /// Facts and wishes.
@@ -186,6 +188,17 @@ pub enum Input {
     Notify {
         run: RunId,
         fields: Vec<(String, String)>,
+    },
+    /// Result of `Effect::Listen` with `watch`: why a socket could not be opened.
+    Listening {
+        service: Arc<str>,
+        result: Result<(), String>,
+    },
+    /// Somebody connects to a watched socket, named for people. `waiting`: it was there before the watch began.
+    Connection {
+        service: Arc<str>,
+        on: Box<str>,
+        waiting: bool,
     },
     /// Capture has passed all that lay in the pipe when the run ended.
     Output {
@@ -351,6 +364,17 @@ pub enum Effect {
     LogSpec {
         service: Arc<str>,
         spec: Arc<ServiceSpec>,
+    },
+    /// Have the sockets of the service open, those of this spec and no others. `watch`: answer by `Listening`, and tell
+    /// the first connection by `Connection`.
+    Listen {
+        service: Arc<str>,
+        spec: Arc<ServiceSpec>,
+        watch: bool,
+    },
+    /// Close its sockets: connections are refused.
+    Unlisten {
+        service: Arc<str>,
     },
     /// Exactly one for each request. `durable`: only after all records so far are synced.
     Reply {

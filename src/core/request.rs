@@ -302,6 +302,9 @@ impl Core {
             None => name.to_owned(),
         };
         let mut all: Vec<String> = self.waiting_for(i).into_iter().map(one).collect();
+        if s.awaits_connection() {
+            all.push(s.connection_text());
+        }
         if s.state == State::Waiting && s.blind {
             all.push("a config that can be read".to_owned());
         }

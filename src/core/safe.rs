@@ -65,6 +65,8 @@ impl Core {
             | Input::Checked { .. }
             | Input::Notify { .. }
             | Input::Output { .. }
+            | Input::Listening { .. }
+            | Input::Connection { .. }
             | Input::ConfigRead { .. }
             | Input::Forward { .. } => {}
         }
@@ -145,6 +147,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::CheckEnd { .. }
         | Effect::Forget { .. }
         | Effect::Remove { .. }
+        | Effect::Listen { .. }
+        | Effect::Unlisten { .. }
         | Effect::Event { .. }
         | Effect::Rotate { .. }
         | Effect::LoadConfig { .. }

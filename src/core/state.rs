@@ -210,6 +210,8 @@ impl Core {
             Input::Checked { run, what: Duty::Reload, result } => self.reload_ended(run, &result, out),
             Input::Checked { run, what: Duty::Stop, result } => self.stop_command_ended(run, result, out),
             Input::Notify { run, fields } => self.notified(run, &fields, out),
+            Input::Listening { service, result } => self.listening(&service, result, out),
+            Input::Connection { service, on, waiting } => self.connection(&service, on, waiting, out),
             Input::Output { run, bytes, last_lines } => self.output(run, bytes, last_lines, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
             Input::Rotated { req, result } => self.reply(req, result, false, out),
@@ -273,7 +275,11 @@ impl Core {
                 out.records.push(if kept { record::service(s) } else { record::service_gone(&s.name) });
             }
             self.deadlines.set(Due::Service(i), at);
+            if !self.table[i].gone {
+                self.tell_sockets(i, out);
+            }
             self.life.changed = true;
+            let s = &mut self.table[i];
             let shown = Some((s.state, s.counters.flapping(), s.wanted()));
             if core::mem::replace(&mut s.shown, shown) != shown {
                 self.status_soon();

@@ -1,11 +1,12 @@
 //! State to replies: every result of a query, as JSON text. Pure.
 
 use super::run::{self, millis, secs};
+use super::service::sockets::Sockets;
 use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
-use crate::config::{Config, masked, to_json};
+use crate::config::{Config, Listen, masked, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,6 +104,8 @@ impl Core {
         o.opt_str("health_error", pulse.and_then(|p| p.error.as_deref()));
         o.opt_str("doing", live.and_then(|l| l.doing).map(super::service::Doing::name));
         o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
+        o.bool("awaits_connection", s.awaits_connection());
+        o.opt_str("listen_error", s.listening.error.as_deref());
         o.bool("flapping", s.counters.flapping());
         o.opt_u64("next_restart_in_ms", self.next_in(s));
         o.raw("waiting_for", &serde_json::to_string(&self.waiting_for(i)).unwrap_or_default());
@@ -132,6 +135,7 @@ impl Core {
         o.raw("after", &names(&s.spec.after));
         let dependants: Vec<&str> = s.dependants.iter().map(|d| &*self.table[*d as usize].name).collect();
         o.raw("dependants", &serde_json::to_string(&dependants).unwrap_or_default());
+        o.bool("on_demand", s.spec.on_demand).raw("sockets", &sockets(s));
         o.opt_str("started_by", s.live.as_ref().map(|l| l.cause.text()).as_deref());
         o.raw("last_run", &s.last().map_or("null".to_owned(), run::RunRecord::json));
         o.finish()
@@ -211,6 +215,8 @@ impl Core {
                 all.push(format!("{} failed: {}", s.name, s.last_error.as_deref().unwrap_or("unknown")));
             } else if s.counters.flapping() {
                 all.push(format!("{} is flapping", s.name));
+            } else if let Some(error) = &s.listening.error {
+                all.push(format!("{} waits for its sockets: {error}", s.name));
             } else if let Some(error) = s.live.as_ref().and_then(|l| l.pulse.as_ref()).and_then(|p| p.error.as_ref()) {
                 all.push(format!("{} fails its health check: {error}", s.name));
             }
@@ -318,6 +324,21 @@ pub(super) fn desired(s: &Service) -> &'static str {
         Choice::Auto => s.wanted(),
     };
     if up { "up" } else { "down" }
+}
+
+/// What it listens on, in the order of its descriptors.
+fn sockets(s: &Service) -> String {
+    let open = match s.sockets() {
+        Sockets::Closed => false,
+        Sockets::Open => true,
+        Sockets::Watched => s.listening.open,
+    };
+    let one = |l: &Listen| {
+        let mut o = Obj::new();
+        o.str("name", l.name.as_deref().unwrap_or(&s.name)).str("address", &l.at.to_string()).bool("open", open);
+        o.finish()
+    };
+    format!("[{}]", s.spec.listen.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
 fn survivor(s: &super::Survivor) -> String {

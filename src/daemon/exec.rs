@@ -67,6 +67,10 @@ impl Daemon {
                 self.children.remove(&mut self.gear.ctx(), &service);
                 self.capture.forget(&service, now, &mut self.gear);
             }
+            Effect::Listen { service, spec, watch } => {
+                self.children.open_sockets(&mut self.gear.ctx(), &service, &spec, watch, &mut self.inputs);
+            }
+            Effect::Unlisten { service } => self.children.close_sockets(&mut self.gear.ctx(), &service),
             Effect::LogSpec { service, spec } => self.capture.spec(&service, &spec, now, &mut self.gear),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.conns.notify(conn, stream, method, &params),

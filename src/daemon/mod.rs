@@ -125,7 +125,7 @@ fn rank(source: &Source) -> u8 {
         Source::Waker => 0,
         Source::Notify(_) | Source::Ready(_) | Source::Words(_) => 1,
         Source::Output(_) => 2,
-        Source::Probe(_) | Source::Dial(_) => 3,
+        Source::Probe(_) | Source::Dial(_) | Source::Socket(..) => 3,
         Source::Child(_) | Source::Tree(_) => 4,
         Source::Keeper | Source::Signals => 5,
         Source::Conn(_) => 6,
@@ -193,6 +193,7 @@ impl Daemon {
             Source::Output(name) => self.capture.readable(&name),
             Source::Ready(name) => self.children.ready_written(&name, &mut self.inputs),
             Source::Words(id) => self.children.said(id),
+            Source::Socket(name, at) => self.children.connected(&name, at, &mut self.inputs),
             Source::Dial(run) => self.children.dialled(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {

@@ -262,7 +262,10 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
 /// The services that the keeper holds anything for.
 fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> {
     let notify = child::notify_label("");
-    let service = |l: &'a String| l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
+    let service = |l: &'a String| {
+        let one = l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
+        one.or_else(|| child::socket_service(l))
+    };
     labels.filter_map(service).map(Arc::from).collect()
 }
 
@@ -294,6 +297,8 @@ fn adopt(
             if let Err(e) = children.restore_ready(&mut gear.ctx(), &Arc::from(service), fds) {
                 gear.log(Level::Error, format!("cannot listen to the ready pipe of {service}: {e}"));
             }
+        } else if label.starts_with(child::SOCKET_LABEL) {
+            boot.sockets.extend(fds.pop().and_then(|fd| children.restore_socket(&label, fd)));
         } else if !capture.adopt(&label, fds) && boot.safe.is_none() && !how.trial {
             gear.link.drop(&label);
         }

@@ -18,6 +18,7 @@ mod managed;
 mod protocol;
 mod safe;
 mod services;
+mod sockets;
 mod storm;
 mod support;
 mod systemd;

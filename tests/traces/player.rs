@@ -3,6 +3,7 @@
 //! - `# ...` and empty lines are kept. `service NAME JSON` and `daemon JSON` make the config, `main NAME` names the
 //!   main service.
 //! - `auto on|off`: whether the pretended system answers starts and sweeps by itself, and whether TERM ends a process.
+//! - `listening NAME [ERROR]` answers for the sockets of a service, `connection NAME SOCKET [waiting]` connects to one.
 //! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown
 //!   with its time. Lines that begin with two spaces are effects.
 
@@ -16,7 +17,7 @@ use hob::core::{
 };
 use hob::protocol::methods::{Change, Inhibit, Request};
 use hob::protocol::rpc::{Code, RpcError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 struct Process {
@@ -42,6 +43,8 @@ struct Player {
     /// The newest run of each name.
     runs: BTreeMap<String, RunId>,
     left: Vec<(RunId, Vec<Survivor>)>,
+    /// Services whose sockets the keeper holds.
+    sockets: BTreeSet<String>,
     events: Vec<(u64, String)>,
     keeper: u32,
     generation: u32,
@@ -65,6 +68,7 @@ pub(crate) fn play(text: &str) -> String {
         processes: BTreeMap::new(),
         runs: BTreeMap::new(),
         left: Vec::new(),
+        sockets: BTreeSet::new(),
         events: Vec::new(),
         keeper: 1,
         generation: 0,
@@ -167,6 +171,13 @@ impl Player {
             }
             "output" => {
                 Input::Output { run: self.run(&arg(1)), bytes: arg(2).parse().unwrap(), last_lines: w[3..].to_vec() }
+            }
+            "listening" => {
+                let result = if w.len() > 2 { Err(arg(2)) } else { Ok(()) };
+                Input::Listening { service: arg(1).into(), result }
+            }
+            "connection" => {
+                Input::Connection { service: arg(1).into(), on: arg(2).into(), waiting: arg(3) == "waiting" }
             }
             "reload" => Input::ConfigRead { req: None, result: Ok(Box::new(self.config())) },
             "reload-broken" => Input::ConfigRead { req: None, result: Err(arg(1)) },
@@ -310,6 +321,7 @@ impl Player {
             main,
             keeper_started: Mono(1_000_000_000_000),
             stop,
+            sockets: self.sockets.iter().map(|s| s.as_str().into()).collect(),
             safe: self.safe.then(|| "it died of a test".to_owned()),
             ..Boot::default()
         };
@@ -327,6 +339,7 @@ impl Player {
         self.keeper += 1;
         self.generation = 0;
         self.processes.clear();
+        self.sockets.clear();
         self.boot(None, false);
     }
 
@@ -407,6 +420,12 @@ impl Player {
             Effect::Forget { run } => {
                 self.processes.remove(run);
             }
+            Effect::Listen { service, .. } => {
+                self.sockets.insert(service.to_string());
+            }
+            Effect::Unlisten { service } | Effect::Remove { service } => {
+                self.sockets.remove(&**service);
+            }
             _ => {}
         }
     }
@@ -480,6 +499,11 @@ fn show(effect: &Effect) -> String {
         Effect::CheckEnd { run, what } => format!("check-end {what:?} of run {run}"),
         Effect::Forget { run } => format!("forget run {run}"),
         Effect::Remove { service } => format!("remove {service}"),
+        Effect::Listen { service, spec, watch } => {
+            let on: Vec<String> = spec.listen.iter().map(|l| l.at.to_string()).collect();
+            format!("{} {} of {service}", if *watch { "listen and watch" } else { "listen" }, on.join(" "))
+        }
+        Effect::Unlisten { service } => format!("unlisten {service}"),
         Effect::LogSpec { service, spec } => format!("log-spec {service} {}x{}", spec.log.max_size, spec.log.max_files),
         Effect::Reply { req, result, durable } => {
             let durable = if *durable { " durable" } else { "" };

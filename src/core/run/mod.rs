@@ -55,6 +55,12 @@ pub enum Cause {
     Boot,
     /// The start had been ordered when the daemon died, and had not happened.
     Again,
+    /// Somebody connected to this socket of it.
+    Connection {
+        on: Box<str>,
+    },
+    /// It has ended and waits for the next connection; what starts it then is `Connection`.
+    Listen,
 }
 
 impl Cause {
@@ -71,6 +77,26 @@ impl Cause {
             Cause::Reload => "by a reload of the config".to_owned(),
             Cause::Boot => "because it was up when hob ended".to_owned(),
             Cause::Again => "because the daemon died before its start had happened".to_owned(),
+            Cause::Connection { on } => format!("by a connection on {on}"),
+            Cause::Listen => "to wait for a connection".to_owned(),
+        }
+    }
+
+    /// Whether a service on demand may wait for a connection all the same: nobody has asked for this very start.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        match self {
+            Cause::Autostart
+            | Cause::Dependency { .. }
+            | Cause::Need { .. }
+            | Cause::Reload
+            | Cause::Boot
+            | Cause::Listen => true,
+            Cause::Client(_)
+            | Cause::Restart { .. }
+            | Cause::Retry { .. }
+            | Cause::Again
+            | Cause::Connection { .. } => false,
         }
     }
 }

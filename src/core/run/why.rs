@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::next::{flapping, health_text};
-use super::{Ended, RunRecord, StopWhy, millis, tenths};
+use super::{Cause, Ended, RunRecord, StopWhy, millis, tenths};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::Ready;
@@ -65,6 +65,9 @@ impl Core {
                 match s.last().map(|r| &r.end) {
                     Some(Ended::NotStarted(e) | Ended::Delayed(e)) => {
                         format!("{name} could not be started: {e}; the next try is in {left}")
+                    }
+                    _ if s.cause == Cause::Listen => {
+                        format!("{name} is down: {}; it waits for a connection again in {left}", last_outcome(s))
                     }
                     _ => format!("{name} is down: {}; it is started again in {left}{}", last_outcome(s), flapping(s)),
                 }

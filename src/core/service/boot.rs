@@ -28,6 +28,7 @@ impl Core {
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
         self.build_table(&mut boot);
+        self.restore_sockets(&boot.sockets);
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
@@ -131,7 +132,8 @@ impl Core {
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
             // One that is always restarted can only have finished under another policy, or while there was none.
-            let goes_on = kept == State::Finished && s.spec.restart == Restart::Always && !s.blind;
+            let lasts = s.spec.restart == Restart::Always || s.spec.on_demand;
+            let goes_on = kept == State::Finished && lasts && !s.blind;
             if same && (s.blind || s.wanted()) && !goes_on {
                 s.state = kept;
             }

@@ -369,6 +369,7 @@ impl Core {
                 self.table[i].until = now.mono + delay;
                 self.enter(i, State::Backoff, fields.members(), out);
             }
+            Verdict::Finished if s.spec.on_demand => self.listen_again(i, out),
             Verdict::Finished => self.enter(i, State::Finished, "", out),
             Verdict::Failed { after } => {
                 if let (Some(n), Some(error)) = (after, &s.last_error) {

@@ -33,6 +33,13 @@
 //! while it is on its way, but its failure holds nobody up. `after`: only the order. Whoever waits for something that
 //! is not on its way is `stuck`, says for whom, and goes on as soon as the need recovers.
 //!
+//! # On demand
+//! A service `on_demand` that is wanted, and that nobody has asked to be started now, is `waiting` for a connection:
+//! its sockets are open and watched, and for those that need it `started` or `ready` that is as good as running. The
+//! first connection makes it wait for its own needs alone, which are pulled up only then. After a run that ended with
+//! 0 it waits for the next connection instead of being finished; all other ends are left to the policy. A stop by a
+//! person closes the sockets, a start by a person waits for no connection. When sockets are open is said in `sockets`.
+//!
 //! # Two phases
 //! Inputs and requests only set marks: the wish, `Live::stop`, a state of rest that becomes `waiting`. Marks spread
 //! over the graph by worklists, never by recursion. Then `settle` looks at each service that something has happened to,
@@ -49,6 +56,7 @@ pub mod orphan;
 pub mod reload;
 pub mod reloading;
 pub mod settle;
+pub mod sockets;
 pub mod stop;
 pub mod table;
 pub mod wish;
@@ -64,6 +72,7 @@ use core::fmt;
 use graph::Edge;
 use health::Pulse;
 use serde::{Deserialize, Serialize};
+use sockets::Listening;
 use std::sync::Arc;
 use stop::{Phase, Sequence, Terms};
 
@@ -278,6 +287,7 @@ pub struct Service {
     pub save: bool,
     /// The shell knows its log settings.
     pub log_told: bool,
+    pub listening: Listening,
 }
 
 impl Service {
@@ -311,6 +321,7 @@ impl Service {
             touched: false,
             save: false,
             log_told: false,
+            listening: Listening::default(),
         }
     }
 
@@ -363,7 +374,8 @@ impl Service {
             }
             State::Finished => condition != Condition::Healthy,
             State::Failed => condition == Condition::Finished && self.has_ended(),
-            State::Stopped | State::Waiting | State::Stopping | State::Backoff => false,
+            State::Waiting => condition <= Condition::Ready && self.listens(),
+            State::Stopped | State::Stopping | State::Backoff => false,
         }
     }
 
@@ -389,7 +401,8 @@ impl Service {
     pub fn deadline(&self) -> Option<Mono> {
         let live = self.live.as_ref();
         match self.state {
-            State::Stopped | State::Waiting | State::Failed | State::Finished => None,
+            State::Stopped | State::Failed | State::Finished => None,
+            State::Waiting => self.listening.retry.filter(|_| self.awaits_connection()),
             State::Backoff => Some(self.until),
             State::Starting => live.and_then(|l| self.ready_limit(l)),
             State::Running => {

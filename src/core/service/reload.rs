@@ -40,6 +40,7 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("ready", &spec.ready, &plain.ready);
     feed("watchdog", &spec.watchdog, &plain.watchdog);
     feed("oneshot", &spec.oneshot, &plain.oneshot);
+    feed("listen", &spec.listen, &plain.listen);
     hash
 }
 
@@ -176,10 +177,16 @@ impl Core {
         }
         let s = &mut self.table[i];
         let log = s.spec.log != spec.log && s.log_told;
+        if s.spec.listen != spec.listen || s.blind {
+            s.listening.untold();
+        }
         let policy =
             (s.spec.restart, s.spec.max_restarts, s.spec.window) != (spec.restart, spec.max_restarts, spec.window);
         let (was_blind, asked_anew) = (s.blind, s.spec.health != spec.health);
         let (molded, policy) = (molded && !was_blind, policy && !was_blind);
+        if s.awaits_connection() && !spec.on_demand {
+            s.cause = Cause::Reload;
+        }
         s.spec = spec;
         s.removed = false;
         s.blind = false;
@@ -205,7 +212,7 @@ impl Core {
             State::Failed => molded || policy,
             State::Backoff => molded,
             // While the config could not be read the default policy had to judge.
-            State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always,
+            State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always || s.spec.on_demand,
             State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
         };
         if again && s.wanted() {

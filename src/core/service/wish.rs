@@ -68,7 +68,8 @@ impl Core {
         self.table.look(i);
         if self.table[i].wanted() {
             if self.table[i].state != State::Finished {
-                self.lift(i, Cause::Client(client), out);
+                let cause = if self.table[i].spec.on_demand { Cause::Listen } else { Cause::Client(client) };
+                self.lift(i, cause, out);
             }
             self.pull(i, false, out);
         } else {
@@ -101,11 +102,9 @@ impl Core {
 
     /// Whether something that is wanted up pulls it in.
     fn is_needed(&self, i: usize) -> bool {
-        self.table[i]
-            .dependants
-            .iter()
-            .map(|d| &self.table[*d as usize])
-            .any(|d| d.wanted() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After))
+        self.table[i].dependants.iter().map(|d| &self.table[*d as usize]).any(|d| {
+            d.wanted() && !d.awaits_connection() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After)
+        })
     }
 
     /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts them out of failure.
@@ -113,6 +112,10 @@ impl Core {
     pub(in crate::core) fn pull(&mut self, first: usize, by_person: bool, out: &mut Out) {
         let (mut stack, mut seen) = (vec![first], BTreeSet::from([first]));
         while let Some(i) = stack.pop() {
+            if self.table[i].awaits_connection() {
+                // What it needs is not needed before it is started itself.
+                continue;
+            }
             for at in 0..self.table[i].needs.len() {
                 let e = self.table[i].needs[at];
                 let to = e.to as usize;

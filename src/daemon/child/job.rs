@@ -6,6 +6,7 @@ use super::plan::{self, Ask, Setup};
 use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
+use crate::sys::net;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{self, Group, Groups, Member, Sweep};
@@ -15,6 +16,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+/// The number of the first socket that is passed to a service, as in sd_listen_fds(3).
+const FIRST_SOCKET: i32 = 3;
 
 /// One start, for the spawn lane.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub struct SpawnJob {
     pub(super) output: [Arc<OwnedFd>; 2],
     /// The write end of the ready pipe, and its number there.
     pub(super) ready: Option<(Arc<OwnedFd>, i32)>,
+    /// The sockets it listens on.
+    pub(super) sockets: Vec<Arc<OwnedFd>>,
     /// Where capture learns the values of the service's secrets before the program can print them.
     pub secrets: Option<Arc<Secrets>>,
 }
@@ -77,6 +83,14 @@ impl SpawnJob {
         }
         let [out, err] = &self.output;
         plan.fds = vec![(self.null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
+        for (fd, number) in self.sockets.iter().zip(FIRST_SOCKET..) {
+            // Whoever had it last may have left it as it likes it.
+            net::serve::set_blocking(fd.as_fd(), true).map_err(|e| StartError {
+                message: format!("cannot pass the sockets of {}: {}", self.start.service, plan::reason(&e)),
+                transient: true,
+            })?;
+            plan.fds.push((fd.as_raw_fd(), number));
+        }
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
         let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());

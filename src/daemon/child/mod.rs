@@ -11,6 +11,7 @@ mod commands;
 mod dial;
 mod envfile;
 mod job;
+mod listen;
 mod notify;
 mod pipes;
 mod plan;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
+pub use listen::{LABEL as SOCKET_LABEL, service_of as socket_service};
 pub use notify::label as notify_label;
 pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id, unfit};
@@ -87,6 +89,7 @@ pub struct Children {
     services: BTreeMap<Arc<str>, Service>,
     runs: BTreeMap<RunId, Run>,
     sockets: notify::Sockets,
+    listeners: listen::Listeners,
     pipes: pipes::Pipes,
     probes: probe::Probes,
     commands: commands::Commands,
@@ -204,6 +207,7 @@ impl Children {
             services: BTreeMap::new(),
             runs: BTreeMap::new(),
             sockets: notify::Sockets::default(),
+            listeners: listen::Listeners::default(),
             pipes: pipes::Pipes::default(),
             probes: probe::Probes::default(),
             commands: commands::Commands::default(),
@@ -276,6 +280,7 @@ impl Children {
             made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
             self.sockets.drain(&service);
         }
+        let sockets = self.listeners.ensure(ctx, &self.setup, &service, &start.spec)?;
         let null = self.null()?;
         let ready = match start.spec.ready {
             Ready::Fd(number) => {
@@ -301,6 +306,7 @@ impl Children {
             null,
             output,
             ready,
+            sockets,
             secrets: None,
         })
     }
@@ -430,6 +436,7 @@ impl Children {
     pub fn remove(&mut self, ctx: &mut Ctx<'_>, service: &str) {
         self.sockets.remove(ctx, &self.setup, service);
         self.pipes.remove(ctx, service);
+        self.listeners.close(ctx, service);
         let Some(entry) = self.services.remove(service) else { return };
         for group in entry.group.into_iter().chain(entry.beside.into_values()) {
             // Children that were left on purpose keep their group.
@@ -443,6 +450,7 @@ impl Children {
         for name in names {
             self.remove(ctx, &name);
         }
+        self.listeners.close_all(ctx);
         if let Ok(groups) = &self.groups {
             groups.remove_empty();
         }

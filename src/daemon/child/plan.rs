@@ -85,7 +85,7 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         programs,
         argv: spec.command.iter().map(|a| text(a.as_bytes(), "`command`")).collect::<Result<_, _>>()?,
         envp: env.iter().map(|(k, v)| assignment(k, v)).collect::<Result<_, _>>()?,
-        pid_variables: spec.watchdog.iter().map(|_| c"WATCHDOG_PID".to_owned()).collect(),
+        pid_variables: pid_variables(spec),
         session: true,
         cwd: Some(text(cwd.as_os_str().as_bytes(), "`cwd`")?),
         umask: spec.umask.or(setup.umask),
@@ -99,6 +99,13 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         oom_score_adj: spec.oom_score.or(setup.oom_score_adj),
         ..Plan::default()
     })
+}
+
+/// Variables that are to hold the pid of the child.
+fn pid_variables(spec: &ServiceSpec) -> Vec<CString> {
+    let watchdog = spec.watchdog.map(|_| c"WATCHDOG_PID");
+    let sockets = (!spec.listen.is_empty()).then_some(c"LISTEN_PID");
+    watchdog.into_iter().chain(sockets).map(ToOwned::to_owned).collect()
 }
 
 fn io_priority(io: IoNice) -> IoPriority {
@@ -168,6 +175,12 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
     if let Some(watchdog) = ask.spec.watchdog {
         env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
         env.remove(OsString::from("WATCHDOG_PID").as_os_str());
+    }
+    if !ask.spec.listen.is_empty() {
+        let names: Vec<&str> = ask.spec.listen.iter().map(|l| l.name.as_deref().unwrap_or(ask.service)).collect();
+        env.insert("LISTEN_FDS".into(), names.len().to_string().into());
+        env.insert("LISTEN_FDNAMES".into(), names.join(":").into());
+        env.remove(OsString::from("LISTEN_PID").as_os_str());
     }
     if let Some(address) = ask.notify {
         env.insert("NOTIFY_SOCKET".into(), address.into());

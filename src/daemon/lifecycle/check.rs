@@ -70,6 +70,7 @@ fn unknown(labels: &[u8]) -> Vec<String> {
 pub(in crate::daemon) fn knows(label: &str) -> bool {
     label.starts_with(child::notify_label("").as_str())
         || label.starts_with(child::ready_label("").as_str())
+        || label.starts_with(child::SOCKET_LABEL)
         || capture::Capture::knows(label)
         || label == super::upgrade::LABEL
 }
@@ -96,6 +97,7 @@ mod tests {
         assert!(
             knows("notify/web")
                 && knows(&child::ready_label("web"))
+                && knows("listen/web - tcp:[::]:80")
                 && knows("upgrade")
                 && !knows("session/9/terminal")
         );

@@ -98,6 +98,8 @@ struct Daemon {
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
+    /// Of the state folder.
+    _claim: Option<std::os::fd::OwnedFd>,
 }
 
 /// How a daemon ends by itself.

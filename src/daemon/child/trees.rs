@@ -6,6 +6,7 @@ use super::{Children, Ctx, Life, MeasureJob, Run, SweepDone, SweepJob};
 use crate::base::ids::RunId;
 use crate::core::{Input, Survivor};
 use crate::daemon::source::Source;
+use crate::sys::signals::{SIGCONT, SIGINT, SIGQUIT, SIGTERM};
 use crate::sys::table::RunTable;
 use crate::sys::tree::{self, Group, Sweep};
 use crate::sys::wait::{self, Adopted};
@@ -13,6 +14,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 pub(super) const SIGKILL: i32 = 9;
+
+/// What follows a signal that asks for an end: a stopped process sees nothing before it goes on.
+pub(super) fn waking(signal: i32) -> Option<i32> {
+    [SIGINT, SIGQUIT, SIGTERM].contains(&signal).then_some(SIGCONT)
+}
 
 impl Children {
     /// Sends a signal to the main process, or to every process of the run. A job, where there is one, belongs into the
@@ -29,6 +35,9 @@ impl Children {
         match &entry.group {
             Some(group) if !entry.leftover => {
                 let _ = group.signal(signal);
+                if let Some(also) = waking(signal) {
+                    let _ = group.signal(also);
+                }
                 None
             }
             _ => {
@@ -143,6 +152,9 @@ impl Run {
         }
         if let Some(fd) = &self.pidfd {
             let _ = wait::pidfd_send_signal(fd.as_fd(), signal);
+            if let Some(also) = waking(signal) {
+                let _ = wait::pidfd_send_signal(fd.as_fd(), also);
+            }
         }
     }
 

@@ -230,6 +230,12 @@ fn daemon_words(args: &Args, paths: &Paths, clean: bool) -> Result<Vec<CString>,
 }
 
 fn make_folders(paths: &Paths) -> Result<(), Failure> {
+    if !paths.state.exists()
+        && let Some(keeper) = keeper_of(paths)
+    {
+        let what = format!("hob still runs with pid {keeper} in {}, which was removed", paths.home.display());
+        return Err(Failure::code(Code::Unavailable, what).hint("'hob stop --force' ends it and all its jobs"));
+    }
     for (dir, mode) in [(&paths.home, 0o700), (&paths.run, 0o711), (&paths.state, 0o700), (&paths.logs, 0o700)] {
         sys::file::create_dir_all(dir, mode).map_err(|e| at(&e, "cannot make", dir))?;
     }
@@ -257,7 +263,8 @@ fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
 fn keeper_of(paths: &Paths) -> Option<u32> {
     let mut said = OsString::from("state=");
     said.push(&paths.state);
-    let owner = std::fs::metadata(&paths.state).ok()?.uid();
+    // Where the folder is gone too, only what this user started is looked for.
+    let owner = std::fs::metadata(&paths.state).map_or_else(|_| sys::user::own().0, |m| m.uid());
     sys::identity::keeper_by(DAEMON_WORD, said.as_encoded_bytes(), owner)
 }
 
@@ -272,7 +279,9 @@ pub(super) fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
     Ok(match held {
         Some(Some(content)) => Some(Some(content.pid).filter(|_| content.is_alive())),
         Some(None) => Some(keeper_of(paths)),
-        None => lock::is_claimed(&paths.state).then(|| keeper_of(paths)),
+        None if lock::is_claimed(&paths.state) => Some(keeper_of(paths)),
+        None if !paths.state.exists() => keeper_of(paths).map(Some),
+        None => None,
     })
 }
 

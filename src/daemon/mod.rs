@@ -252,9 +252,9 @@ impl Daemon {
         }
         if self.gear.link.gone() && !self.told_gone {
             self.told_gone = true;
-            self.children.keeper_gone();
             self.gear.log(Level::Error, "the keeper has died: stopping all jobs");
             self.inputs.push(Input::KeeperGone);
+            self.children.keeper_gone(&mut self.gear.ctx(), &mut self.inputs);
         }
     }
 

@@ -128,7 +128,8 @@ impl Reading<'_> {
         {
             gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
         }
-        if !self.paths.config.exists() {
+        // A link that leads nowhere is not for hob to replace: what it names may be on its way.
+        if !self.paths.config.is_symlink() && !self.paths.config.exists() {
             if self.main {
                 return Ok(Config::default());
             }

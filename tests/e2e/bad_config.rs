@@ -59,7 +59,8 @@ fn names_that_are_no_names_are_all_told_at_once() {
 
 #[test]
 fn what_is_no_file_or_has_no_end_is_refused_and_hob_answers() {
-    let make: [(&str, fn(&Home), &str); 5] = [
+    type Make = fn(&Home);
+    let make: [(&str, Make, &str); 5] = [
         ("a FIFO", |h| assert!(Command::new("mkfifo").arg(h.path("hob.json")).status().unwrap().success()), "regular"),
         ("a folder", |h| fs::create_dir(h.path("hob.json")).unwrap(), "folder"),
         ("a device", |h| std::os::unix::fs::symlink("/dev/zero", h.path("hob.json")).unwrap(), "regular"),

@@ -239,13 +239,13 @@ fn who_does_not_read_gives_way_too_and_admins_last() {
     rig.conns.buffered_max = 4 << 20;
     rig.conns.own = 1000;
     let (_admin, first) = rig.client();
-    rig.conns.stream_data(first, StreamId(1), &[0; 3 << 20]);
+    rig.conns.stream_data(first, StreamId(1), &[b'x'; 3 << 20]);
     rig.turn(Duration::ZERO);
     let (ours, _theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let cred = Credentials { uid: 1001, gid: 1001, pid: 1 };
     let second = rig.conns.adopt(ours, cred, Access::Read, rig.poll.registry(), &mut rig.sources).unwrap();
-    rig.conns.stream_data(second, StreamId(1), &[0; 2 << 20]);
+    rig.conns.stream_data(second, StreamId(1), &[b'x'; 2 << 20]);
     rig.until_closed(second);
     assert!(rig.conns.unsent(first) > 2 << 20 && rig.conns.buffered <= 4 << 20);
 }

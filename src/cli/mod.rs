@@ -192,7 +192,7 @@ fn not_running(paths: &Paths, e: &ClientError) -> Failure {
             if let Ok(Some(Some(pid))) = life::holder(paths) {
                 let message = format!("hob runs with pid {pid}, but nobody answers at {at}");
                 return Failure::code(Code::Unavailable, message).hint(
-                    "it may just be starting; where its socket was removed, 'hob stop' ends it and 'hob start' begins anew",
+                    "it may be starting; where its socket was removed, 'hob stop' ends it and 'hob start' begins anew",
                 );
             }
             Failure::code(Code::Unavailable, format!("hob is not running (nobody answers at {at})"))

@@ -65,14 +65,8 @@ impl Daemon {
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
-        if main.is_some() {
-            // Who runs one command wants to see its words, and of hob's only what is wrong.
-            gear.log.limit_stderr(Level::Warn);
-        }
-        // The person who runs the command was told already.
-        let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+        let (bare, claimed) = ground(&paths, main.is_some(), &mut gear)?;
         marks.left(Stage::Log);
-        let claim = claim(&paths.state, bare)?;
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
         let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);
         let config_problem = reading.configure(&mut boot, &mut gear);
@@ -111,7 +105,7 @@ impl Daemon {
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             settle_at: None,
             _lock: handover.lock,
-            _claim: claim,
+            _claim: claimed,
             gear,
             children,
             capture,
@@ -215,6 +209,16 @@ fn gear(
     }
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// Whether nothing is writable, which the person who runs a command was told already, and the claim of the state folder.
+fn ground(paths: &Paths, main: bool, gear: &mut Gear) -> io::Result<(bool, Option<OwnedFd>)> {
+    if main {
+        // Who runs one command wants to see its words, and of hob's only what is wrong.
+        gear.log.limit_stderr(Level::Warn);
+    }
+    let bare = main && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+    Ok((bare, claim(&paths.state, bare)?))
 }
 
 /// The state folder is one daemon's alone, also where the lock file was removed and another hob began. One that is

@@ -137,7 +137,8 @@ fn damaged_state_is_told_and_never_keeps_hob_from_starting() {
 fn all_processes_may_be_told_to_end_at_once() {
     let mut home = Home::running(
         r#"{ "services": { "a": { "command": "exec sleep 1000" },
-                           "b": { "command": "trap '' TERM; while :; do sleep 0.05; done", "stop_timeout": "200ms" } } }"#,
+                           "b": { "command": "trap '' TERM; while :; do sleep 0.05; done",
+                                  "stop_timeout": "200ms" } } }"#,
     );
     home.wait_state("a", "running");
     home.wait_state("b", "running");

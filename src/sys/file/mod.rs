@@ -104,8 +104,8 @@ pub fn create_dir(path: &Path, mode: u32) -> io::Result<bool> {
     }
 }
 
-/// Makes a folder and those above it that are missing, all with this mode. Those above that exist may be reached through
-/// any links.
+/// Makes a folder and those above it that are missing, all with this mode. Those above that exist may be reached
+/// through any links.
 ///
 /// # Errors
 /// As for `create_dir`.

@@ -211,7 +211,7 @@ fn gear(
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
 }
 
-/// Whether nothing is writable, which the person who runs a command was told already, and the claim of the state folder.
+/// Whether nothing is writable, which who runs a command was told already, and the claim of the state folder.
 fn ground(paths: &Paths, main: bool, gear: &mut Gear) -> io::Result<(bool, Option<OwnedFd>)> {
     if main {
         // Who runs one command wants to see its words, and of hob's only what is wrong.

@@ -18,6 +18,8 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
 /// Unsent bytes of one connection at which its subscriptions are lost (`lagged`), and at which it is closed.
 pub const UNSENT_LAGGED: usize = 1024 * 1024;
 pub const UNSENT_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of unfinished messages and unsent replies of all connections together.
+pub const BUFFERED_MAX: usize = 128 * 1024 * 1024;
 /// Subscriptions and streams of one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 1024;
 /// Inhibitors of one connection and altogether, and bytes of what one says of itself.

@@ -14,6 +14,7 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -30,9 +31,20 @@ const MANAGED: &str = "managed=yes";
 /// Set for a hob that nobody watches: its daemon says nothing to standard error.
 const DETACHED: &str = "HOB_DETACHED";
 
+/// Bytes of what a start said that are looked at when it fails.
+const START_WORDS_MAX: u64 = 1024 * 1024;
+
 /// How long a start waits for the first answer, and a stop for the end beyond the time that the services were given.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// How long a lock may be held by somebody who does not say who he is before he is looked for.
+const UNSIGNED: Duration = Duration::from_millis(500);
+
+/// How long a daemon that is to stop may take to answer at all before its keeper is told, and how long a keeper takes
+/// at most to end without a daemon.
+const STOP_ANSWER: Duration = Duration::from_secs(5);
+const STOP_BY_KEEPER: Duration = Duration::from_secs(90);
 
 /// The daemon, executed by the keeper: `@daemon key=value... [-- COMMAND ARG...]`.
 pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
@@ -191,6 +203,16 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     loop {
         match lock::acquire(&paths.lock).map_err(failed)? {
             lock::Acquired::Ours { mut lock, left } => {
+                if lock::is_claimed(&paths.state) {
+                    // Somebody removed the lock file of a hob that runs, or one without keeper is about to end.
+                    drop(lock);
+                    let keeper = keeper_of(paths);
+                    if keeper.is_some() || begin.elapsed() >= START_LIMIT {
+                        return Err(already_running(paths, keeper));
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
                 let clean = left == lock::Left::Nothing;
                 match left {
                     lock::Left::Nothing => {}
@@ -204,8 +226,14 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
                 return Ok((lock.into_fd(), clean));
             }
             lock::Acquired::Held(Some(c)) if c.is_alive() => return Err(already_running(paths, Some(c.pid))),
-            lock::Acquired::Held(_) if begin.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(10)),
-            lock::Acquired::Held(_) => return Err(already_running(paths, None)),
+            lock::Acquired::Held(by) => {
+                // Who has just taken it is about to say so; who has not said so after a moment never will.
+                let keeper = (by.is_none() && begin.elapsed() > UNSIGNED).then(|| keeper_of(paths)).flatten();
+                if keeper.is_some() || begin.elapsed() >= START_LIMIT {
+                    return Err(already_running(paths, keeper));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
@@ -229,6 +257,12 @@ fn daemon_words(args: &Args, paths: &Paths, hold: &Hold) -> Result<Vec<CString>,
 }
 
 fn make_folders(paths: &Paths) -> Result<(), Failure> {
+    if !paths.state.exists()
+        && let Some(keeper) = keeper_of(paths)
+    {
+        let what = format!("hob still runs with pid {keeper} in {}, which was removed", paths.home.display());
+        return Err(Failure::code(Code::Unavailable, what).hint("'hob stop --force' ends it and all its jobs"));
+    }
     for (dir, mode) in [(&paths.home, 0o700), (&paths.run, 0o711), (&paths.state, 0o700), (&paths.logs, 0o700)] {
         sys::file::create_dir_all(dir, mode).map_err(|e| at(&e, "cannot make", dir))?;
     }
@@ -252,15 +286,30 @@ fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
         .hint("'hob status' shows it; another one needs a folder of its own: --home DIR")
 }
 
+/// The keeper of this hob, found among all processes, where its lock file is gone or damaged.
+fn keeper_of(paths: &Paths) -> Option<u32> {
+    let mut said = OsString::from("state=");
+    said.push(&paths.state);
+    // Where the folder is gone too, only what this user started is looked for.
+    let owner = std::fs::metadata(&paths.state).map_or_else(|_| sys::user::own().0, |m| m.uid());
+    sys::identity::keeper_by(DAEMON_WORD, said.as_encoded_bytes(), owner)
+}
+
 /// The pid of the keeper that holds the lock; `Some(None)` when somebody holds it who cannot be told.
-fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
+pub(super) fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
     let held = lock::holder(&paths.lock).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => {
             at(&e, "cannot read", &paths.lock).hint("run this as the user that hob runs as")
         }
         _ => at(&e, "cannot read", &paths.lock),
     })?;
-    Ok(held.map(|c| c.filter(lock::Content::is_alive).map(|c| c.pid)))
+    Ok(match held {
+        Some(Some(content)) => Some(Some(content.pid).filter(|_| content.is_alive())),
+        Some(None) => Some(keeper_of(paths)),
+        None if lock::is_claimed(&paths.state) => Some(keeper_of(paths)),
+        None if !paths.state.exists() => keeper_of(paths).map(Some),
+        None => None,
+    })
 }
 
 pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
@@ -277,8 +326,8 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
-    detach(&paths)?;
-    let health = wait_for_answer(args, &paths, limit)?;
+    let child = detach(&paths)?;
+    let health = wait_for_answer(args, &paths, limit, child)?;
     if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
@@ -302,8 +351,8 @@ fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
     Some(client)
 }
 
-/// Starts `hob run` in a session of its own, its words going to a file beside the log.
-fn detach(paths: &Paths) -> Result<(), Failure> {
+/// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.
+fn detach(paths: &Paths) -> Result<u32, Failure> {
     make_folders(paths)?;
     let errors = errors_file(paths);
     let file = sys::file::open(&errors, sys::file::How::Create, 0o600).map_err(|e| at(&e, "cannot write", &errors))?;
@@ -324,15 +373,15 @@ fn detach(paths: &Paths) -> Result<(), Failure> {
         cwd: Some(c"/".to_owned()),
         ..sys::spawn::Plan::default()
     };
-    sys::spawn::spawn(&plan, None).map_err(|e| Failure::new(format!("cannot start hob: {e}")))?;
-    Ok(())
+    let child = sys::spawn::spawn(&plan, None).map_err(|e| Failure::new(format!("cannot start hob: {e}")))?;
+    Ok(child.pid)
 }
 
 fn errors_file(paths: &Paths) -> PathBuf {
     paths.logs.join("start.log")
 }
 
-fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration) -> Result<Value, Failure> {
+fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration, child: u32) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
@@ -343,16 +392,30 @@ fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration) -> Result<Value,
         if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }
+        // It has not been waited for, so that the pid is still its own. Where it lost a race somebody else comes up.
+        let ended = sys::identity::start_ticks(child).is_none() && !matches!(holder(paths), Ok(Some(_)));
+        if ended && answering(paths, limit).is_none() {
+            return Err(not_up(paths, "hob ended at once".to_owned()));
+        }
         if begin.elapsed() > limit {
-            let last = std::fs::read_to_string(errors_file(paths)).unwrap_or_default();
-            let last =
-                last.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n     ");
-            return Err(Failure::code(Code::Unavailable, format!("hob did not answer within {limit:?}"))
-                .hint(format!("its log is {}\n     {last}", paths.log.display())));
+            let who = match holder(paths) {
+                Ok(Some(Some(pid))) => format!("hob, pid {pid},"),
+                _ => "hob".to_owned(),
+            };
+            return Err(not_up(paths, format!("{who} did not answer within {limit:?} at {}", paths.socket.display())));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+/// A start that failed, with the last words of what was started.
+fn not_up(paths: &Paths, message: String) -> Failure {
+    let said = sys::file::read_whole(&errors_file(paths), START_WORDS_MAX).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().filter(|l| !l.is_empty()).collect();
+    let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n     ");
+    Failure::code(Code::Unavailable, message).hint(format!("its log is {}\n     {last}", paths.log.display()))
 }
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
@@ -370,18 +433,21 @@ pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if holder.is_none() {
         return finish(args, &json!({ "stopped": true, "was_running": false }), |_| "hob is not running\n".to_owned());
     }
-    let mut client = super::connect(args)?;
     let params = match args.duration("timeout")? {
         Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
         None => json!({ "graceful": true }),
     };
-    let reply: Value = client.call("daemon.shutdown", &params)?;
+    let (mut client, reply) = match ask_to_stop(args, &params) {
+        Ok((client, reply)) => (Some(client), reply),
+        Err(f) => (None, tell_keeper(args, holder.flatten(), f)?),
+    };
     let grace = reply["limit_ms"].as_u64().map_or(Duration::from_secs(20), Duration::from_millis);
     if args.has("no-wait") {
         return finish(args, &reply, |_| "hob is stopping\n".to_owned());
     }
     tell_whom_it_waits_for(args, &reply);
-    wait_for_end(args, &paths, &mut client, grace + STOP_SLACK)?;
+
+    wait_for_end(args, &paths, client.as_mut(), grace + STOP_SLACK)?;
     finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
 }
 
@@ -396,8 +462,32 @@ fn tell_whom_it_waits_for(args: &Args, reply: &Value) {
     }
 }
 
+/// Asks the daemon, if it answers at all.
+fn ask_to_stop(args: &Args, params: &Value) -> Result<(Client, Value), Failure> {
+    let mut client = super::connect(args)?;
+    client.set_timeout(Some(STOP_ANSWER));
+    client.call_once::<Value>("ping", &json!({}))?;
+    client.set_timeout(None);
+    let reply = client.call("daemon.shutdown", params)?;
+    Ok((client, reply))
+}
+
+/// Where no daemon answers, be it that it hangs, lacks descriptors, cannot come up or has lost its socket, the keeper
+/// still takes a signal.
+fn tell_keeper(args: &Args, keeper: Option<u32>, why: Failure) -> Result<Value, Failure> {
+    let hopeless = ![Code::Unavailable, Code::Busy].map(Code::exit_code).contains(&why.exit);
+    let Some(keeper) = keeper.filter(|_| !hopeless) else { return Err(why) };
+    let told =
+        sys::wait::pidfd_open(keeper).and_then(|fd| sys::wait::pidfd_send_signal(fd.as_fd(), sys::signals::SIGTERM));
+    if let Err(e) = told {
+        return Err(why.hint(format!("its keeper, pid {keeper}, cannot be told either: {e}")));
+    }
+    note(args, &format!("hob: {}; its keeper, pid {keeper}, was told by SIGTERM instead", why.message));
+    Ok(json!({ "limit_ms": u64::try_from(STOP_BY_KEEPER.as_millis()).unwrap_or(u64::MAX) }))
+}
+
 /// Waits until nobody holds the lock, saying on a terminal for whom it waits.
-fn wait_for_end(args: &Args, paths: &Paths, client: &mut Client, limit: Duration) -> Result<(), Failure> {
+fn wait_for_end(args: &Args, paths: &Paths, mut client: Option<&mut Client>, limit: Duration) -> Result<(), Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut told = Duration::from_secs(1);
@@ -409,6 +499,7 @@ fn wait_for_end(args: &Args, paths: &Paths, client: &mut Client, limit: Duration
         }
         if seen && begin.elapsed() > told {
             told += Duration::from_secs(1);
+            let Some(client) = client.as_deref_mut() else { continue };
             let list = client.call_once::<Value>("service.list", &json!({})).unwrap_or_default();
             if let Some(text) = progress::told(&list, &[], begin.elapsed()) {
                 line.show(&format!("{text}, at most {} s", limit.as_secs()));
@@ -448,6 +539,11 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         }
         if Instant::now() > limit {
             let names: Vec<String> = left.values().flatten().map(|m| format!("{} (pid {})", m.name, m.pid)).collect();
+            if names.is_empty() {
+                let lock = paths.lock.display();
+                let f = Failure::new(format!("a hob that cannot be told holds {lock} or {}", paths.state.display()));
+                return Err(f.hint("'fuser' or 'lsof' with these names tell its pid; end that, then try again"));
+            }
             return Err(Failure::new(format!("still there after SIGKILL: {}", names.join(", "))));
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -159,7 +159,7 @@ pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
     let socket = flag_or("socket", "HOB_SOCKET");
     let input = PathInput {
         root: crate::sys::user::own().0 == 0,
-        home: flag_or("home", "HOB_HOME").map(absolute),
+        home: flag_or("home", "HOB_HOME").map(absolute).map(|p| without_links(&p)),
         user_home: var("HOME"),
         xdg_config: var("XDG_CONFIG_HOME"),
         xdg_runtime: var("XDG_RUNTIME_DIR"),
@@ -172,6 +172,15 @@ pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
         system_run: crate::sys::SYSTEM_RUN.into(),
     };
     Paths::resolve(&input).map_err(Failure::usage)
+}
+
+/// One folder has one name, since that is what its hob is known by: links are resolved, as far as the path exists.
+fn without_links(path: &std::path::Path) -> PathBuf {
+    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(whole), _, _) => whole,
+        (Err(_), Some(above), Some(name)) => without_links(above).join(name),
+        (Err(_), _, _) => path.to_owned(),
+    }
 }
 
 /// A connection to the daemon that runs.
@@ -187,6 +196,12 @@ fn not_running(paths: &Paths, e: &ClientError) -> Failure {
     let at = paths.socket.display();
     let f = match e {
         ClientError::Io(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            if let Ok(Some(Some(pid))) = life::holder(paths) {
+                let message = format!("hob runs with pid {pid}, but nobody answers at {at}");
+                return Failure::code(Code::Unavailable, message).hint(
+                    "it may be starting; where its socket was removed, 'hob stop' ends it and 'hob start' begins anew",
+                );
+            }
             Failure::code(Code::Unavailable, format!("hob is not running (nobody answers at {at})"))
         }
         ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {

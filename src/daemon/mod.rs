@@ -100,6 +100,8 @@ struct Daemon {
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
+    /// Of the state folder.
+    _claim: Option<std::os::fd::OwnedFd>,
 }
 
 /// How a daemon ends by itself.
@@ -253,9 +255,9 @@ impl Daemon {
         }
         if self.gear.link.gone() && !self.told_gone {
             self.told_gone = true;
-            self.children.keeper_gone();
             self.gear.log(Level::Error, "the keeper has died: stopping all jobs");
             self.inputs.push(Input::KeeperGone);
+            self.children.keeper_gone(&mut self.gear.ctx(), &mut self.inputs);
         }
     }
 

@@ -25,6 +25,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+/// How long the state folder may be another daemon's, and the pause between two looks.
+const CLAIM_LIMIT: Duration = Duration::from_secs(10);
+const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
 /// What the keeper's command line says.
 #[derive(Debug)]
 pub struct Options {
@@ -65,12 +69,7 @@ impl Daemon {
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
-        if main.is_some() {
-            // Who runs one command wants to see its words, and of hob's only what is wrong.
-            gear.log.limit_stderr(Level::Warn);
-        }
-        // The person who runs the command was told already.
-        let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+        let (bare, claimed) = ground(&paths, main.is_some(), &mut gear)?;
         marks.left(Stage::Log);
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
         let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);
@@ -110,6 +109,7 @@ impl Daemon {
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             settle_at: None,
             _lock: handover.lock,
+            _claim: claimed,
             gear,
             children,
             capture,
@@ -213,6 +213,32 @@ fn gear(
     }
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// Whether nothing is writable, which who runs a command was told already, and the claim of the state folder.
+fn ground(paths: &Paths, main: bool, gear: &mut Gear) -> io::Result<(bool, Option<OwnedFd>)> {
+    if main {
+        // Who runs one command wants to see its words, and of hob's only what is wrong.
+        gear.log.limit_stderr(Level::Warn);
+    }
+    let bare = main && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+    Ok((bare, claim(&paths.state, bare)?))
+}
+
+/// The state folder is one daemon's alone, also where the lock file was removed and another hob began. One that is
+/// ending lets go of it soon.
+fn claim(state: &Path, bare: bool) -> io::Result<Option<OwnedFd>> {
+    let begin = std::time::Instant::now();
+    loop {
+        match sys::file::lock::claim(state) {
+            _ if bare => return Ok(None),
+            // Without the folder there is nothing to be shared.
+            Err(_) => return Ok(None),
+            Ok(Some(claim)) => return Ok(Some(claim)),
+            Ok(None) if begin.elapsed() < CLAIM_LIMIT => std::thread::sleep(CLAIM_PAUSE),
+            Ok(None) => return Err(io::Error::other(format!("another hob works in {}", state.display()))),
+        }
+    }
 }
 
 /// What the keeper alone says of this start, and the daemon before this one by its marks.

@@ -4,6 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod attacks;
+mod bad_bytes;
+mod bad_config;
+mod bad_home;
+mod bad_life;
+mod bad_programs;
 mod cli;
 mod config;
 mod deaths;

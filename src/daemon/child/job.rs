@@ -3,6 +3,7 @@
 
 use super::notify;
 use super::plan::{self, Ask, Setup};
+use super::trees::waking;
 use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
@@ -206,6 +207,9 @@ impl SweepJob {
             let mut round = 1;
             loop {
                 tree::signal_members(&members, signal);
+                if let Some(also) = waking(signal) {
+                    tree::signal_members(&members, also);
+                }
                 if !self.insist || members.is_empty() || round == Self::ROUNDS {
                     break;
                 }

@@ -347,10 +347,12 @@ impl Children {
         inputs.push(Input::Started { run, result });
     }
 
-    /// Puts the pidfd of an own child into the poll set, or notes to try again.
+    /// Puts the pidfd of a child whose end nobody else tells into the poll set, or notes to try again.
     fn listen(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Own && r.token.is_none()) else { return };
-        if entry.pidfd.is_none() {
+        let (own, orphans) = (|r: &Run| r.life == Life::Own, self.keeper_gone);
+        let watched = |r: &&mut Run| r.token.is_none() && (own(r) || orphans && r.life == Life::Adopted);
+        let Some(entry) = self.runs.get_mut(&run).filter(watched) else { return };
+        if entry.pidfd.is_none() && own(entry) {
             // Not yet reaped by us, so that the pid can only be the child's.
             entry.pidfd = entry.pid.and_then(|pid| wait::pidfd_open(pid).ok());
         }
@@ -364,8 +366,11 @@ impl Children {
         }
     }
 
-    /// The pidfd of a child of this daemon is readable.
+    /// The pidfd of a child is readable.
     pub fn readable(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        if self.keeper_gone && self.runs.get(&run).is_some_and(|r| r.life == Life::Adopted) {
+            return self.orphan_readable(ctx, run, inputs);
+        }
         let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Own) else { return };
         let (Some(fd), Some(slot)) = (&entry.pidfd, entry.slot) else { return };
         let (end, usage) = match wait::reap_own(fd.as_fd(), ctx.table, slot) {

@@ -333,6 +333,9 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
     let denied = kind == std::io::ErrorKind::PermissionDenied;
     let interpreter = e.path.as_deref().filter(|_| e.step == "execute").and_then(|p| interpreter(Path::new(p)));
     match (e.step, interpreter) {
+        ("execute", Some(i)) if missing && i.ends_with('\r') => {
+            message = format!("{message}; the first line of the file ends as on Windows: save it with Unix line ends");
+        }
         ("execute", Some(i)) if missing => {
             message = format!("{message}; the file exists, but its interpreter {i} does not");
         }
@@ -359,7 +362,7 @@ fn interpreter(file: &Path) -> Option<String> {
     let mut head = [0u8; 256];
     let length = std::fs::File::open(file).ok()?.read(&mut head).ok()?;
     let line = head.get(..length)?.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
-    String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned)
+    String::from_utf8_lossy(line).split([' ', '\t']).find(|w| !w.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

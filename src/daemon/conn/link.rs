@@ -52,6 +52,8 @@ pub(super) struct Link {
     pub(super) subscribed: bool,
     /// Subscriptions reported as lost whose notice has not been sent yet.
     pub(super) lagged: BTreeSet<StreamId>,
+    /// What it holds of the bytes that all connections may hold.
+    pub(super) counted: usize,
     out: Vec<u8>,
     sent: usize,
 }
@@ -77,6 +79,7 @@ impl Link {
             streams: BTreeSet::new(),
             subscribed: false,
             lagged: BTreeSet::new(),
+            counted: 0,
             out: Vec::new(),
             sent: 0,
         }
@@ -132,6 +135,13 @@ impl Link {
     pub(super) fn stream_end(&mut self, id: StreamId, reason: &str) {
         self.framing.stream_end(&mut self.out, id, reason);
         self.check_unsent();
+    }
+
+    /// Gives up what is unsent, and with it the connection.
+    pub(super) fn discard(&mut self) {
+        self.out = Vec::new();
+        self.sent = 0;
+        self.dead = true;
     }
 
     /// Much in one turn says nothing about the reader yet: what the socket takes goes out before anyone is judged by

@@ -6,6 +6,7 @@
 //! which writes once for each connection. A connection that does not read its replies is not read from either.
 
 mod admit;
+mod budget;
 mod link;
 mod requests;
 mod slab;
@@ -15,7 +16,7 @@ mod tests;
 pub use admit::{Accepted, Admission};
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
-use crate::base::limits::{STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
+use crate::base::limits::{BUFFERED_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
 use crate::config::Access;
 use crate::core;
 use crate::daemon::source::Sources;
@@ -52,6 +53,9 @@ pub struct Conns {
     dirty: Vec<ConnId>,
     backlog: Vec<ConnId>,
     lagged: Vec<(ConnId, StreamId)>,
+    /// Bytes that all connections hold, and the most that they may.
+    buffered: usize,
+    buffered_max: usize,
     scratch: Box<[u8]>,
 }
 
@@ -110,6 +114,8 @@ impl Conns {
             dirty: Vec::new(),
             backlog: Vec::new(),
             lagged: Vec::new(),
+            buffered: 0,
+            buffered_max: BUFFERED_MAX,
             scratch: vec![0; READ_SIZE].into(),
         };
         conns.fill_reserve();
@@ -151,10 +157,10 @@ impl Conns {
         }
     }
 
-    /// Whether an earlier turn left something to read: the loop must not wait then.
+    /// Whether an earlier turn left something to read or to close: the loop must not wait then.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.backlog.is_empty() || self.has_unflushed()
     }
 
     /// Reads on where an earlier turn stopped.
@@ -219,6 +225,7 @@ impl Conns {
         if link.unsent() > 0 || link.is_done() {
             self.touch(id);
         }
+        self.count(id);
     }
 
     /// Answers a request. One that was answered, or whose connection is gone, is ignored.
@@ -322,6 +329,8 @@ impl Conns {
             let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
             link.dirty = false;
             link.write();
+            self.count(conn);
+            let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
             if link.is_done() {
                 self.drop_conn(conn, registry, sources);
                 found.closed.push(conn);
@@ -358,6 +367,7 @@ impl Conns {
             self.requests.forget(id);
         }
         self.lagged.retain(|(conn, _)| *conn != id);
+        self.buffered -= link.counted;
         let uid = link.peer.uid;
         if let Some(n) = self.by_user.get_mut(&uid) {
             *n -= 1;

@@ -197,3 +197,55 @@ fn accept_lets_in_whom_it_should_and_tells_the_others_why() {
     assert_eq!(rig.messages(&mut first, 1), [ponged("2")]);
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn all_together_hold_no_more_than_they_may() {
+    let mut rig = Rig::new();
+    rig.conns.buffered_max = 1 << 20;
+    let (mut modest, _) = rig.client();
+    modest.stream.write_all(&[0, 0, 0, 200, b'{']).unwrap();
+    let mut greedy = Vec::new();
+    for n in 0..12 {
+        let (mut client, conn) = rig.client();
+        client.stream.write_all(&[0, 0xff, 0xff, 0xff]).unwrap();
+        for _ in 0..4 {
+            let part = vec![b'x'; 32 << 10];
+            let mut sent = 0;
+            rig.until(|_| {
+                sent += client.stream.write(&part[sent..]).unwrap_or(0);
+                sent == part.len()
+            });
+            rig.turn(Duration::ZERO);
+            assert!(rig.conns.buffered <= 1 << 20, "{} bytes after {n}", rig.conns.buffered);
+        }
+        greedy.push((client, conn));
+    }
+    let told = |(client, _): &mut (Client, ConnId)| client.take().first().map(|t| error(t));
+    let told: Vec<String> = greedy.iter_mut().filter_map(told).collect();
+    assert!(told.len() >= 4 && told.iter().all(|t| t == "null -32005"), "{told:?}");
+    let rest = format!("{:<199}", ping("1").trim_start_matches('{'));
+    modest.stream.write_all(rest.as_bytes()).unwrap();
+    assert_eq!(rig.messages(&mut modest, 1), [ponged("1")], "who holds little goes on");
+    for (client, conn) in greedy {
+        drop(client);
+        rig.until_closed(conn);
+    }
+    assert_eq!(rig.conns.buffered, 0);
+}
+
+#[test]
+fn who_does_not_read_gives_way_too_and_admins_last() {
+    let mut rig = Rig::new();
+    rig.conns.buffered_max = 4 << 20;
+    rig.conns.own = 1000;
+    let (_admin, first) = rig.client();
+    rig.conns.stream_data(first, StreamId(1), &[b'x'; 3 << 20]);
+    rig.turn(Duration::ZERO);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let cred = Credentials { uid: 1001, gid: 1001, pid: 1 };
+    let second = rig.conns.adopt(ours, cred, Access::Read, rig.poll.registry(), &mut rig.sources).unwrap();
+    rig.conns.stream_data(second, StreamId(1), &[b'x'; 2 << 20]);
+    rig.until_closed(second);
+    assert!(rig.conns.unsent(first) > 2 << 20 && rig.conns.buffered <= 4 << 20);
+}

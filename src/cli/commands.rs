@@ -58,6 +58,10 @@ const EVENTS: &[Flag] = &[
 ];
 const UPGRADE: &[Flag] =
     &[Flag { long: "binary", short: None, value: Some("PATH"), doc: "The new program [what hob was started from]" }];
+const OWNED: &[Flag] = &[
+    Flag { long: "mine", short: None, value: None, doc: "Only what you, or the job this runs in, have started" },
+    Flag { long: "owner", short: None, value: Some("NAME"), doc: "Only what this user or 'service/NAME' has started" },
+];
 const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
 
 const fn command(
@@ -121,6 +125,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
+        flags: OWNED,
         details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
                   failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
@@ -128,6 +133,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
+        flags: OWNED,
         ..command("services", "List services, as 'service list' does", status::list)
     },
     Command {
@@ -173,7 +179,12 @@ pub const COMMANDS: &[Command] = &[
         ..command("config show", "Show the config file with every key filled in", config::show)
     },
     command("config path", "Show where the config is", config::path),
-    Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: OWNED,
+        ..command("service list", "List services", status::list)
+    },
     Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },
     Command {
         operands: "NAME...",

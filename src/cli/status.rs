@@ -8,14 +8,19 @@ use crate::base::units;
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
+use crate::sys::user::Accounts;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
+use std::path::Path;
 
 /// A daemon that needs longer to tell how it is does not answer at all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
+    if args.has("mine") || args.has("owner") {
+        return list(args);
+    }
     if let [name] = args.operands.as_slice() {
         return story::one(args, name);
     }
@@ -187,8 +192,37 @@ fn runs(r: &Value) -> String {
 }
 
 pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
-    let result: Value = connect(args)?.call("service.list", &json!({ "names": args.operands }))?;
-    finish(args, &result, table)
+    let owner = owner(args)?;
+    let result: Value = connect(args)?.call("service.list", &json!({ "names": args.operands, "owner": owner }))?;
+    finish(args, &result, |r| match &owner {
+        Some(tag) if rows(r).next().is_none() => nothing_of(tag),
+        _ => table(r),
+    })
+}
+
+/// Whose services `--mine` and `--owner` ask for. The daemon knows users by their numbers.
+fn owner(args: &Args) -> Result<Option<String>, Failure> {
+    let Some(name) = args.text("owner")? else { return Ok(args.has("mine").then(|| "mine".to_owned())) };
+    if args.has("mine") {
+        return Err(Failure::usage("--mine and --owner: give one of them"));
+    }
+    if name.starts_with("service/") {
+        return Ok(Some(name.to_owned()));
+    }
+    let number = || name.parse::<u32>().ok().map(|uid| uid.to_string());
+    let found = Accounts::read(Path::new("/etc")).and_then(|a| a.user(name, None)).map(|u| u.uid.to_string());
+    found.or_else(|e| number().ok_or(e)).map(Some).map_err(|e| {
+        Failure::usage(format!("--owner: {e}"))
+            .hint(format!("what a job has started is found by --owner service/{name}"))
+    })
+}
+
+fn nothing_of(tag: &str) -> String {
+    match tag {
+        "mine" => "you have started no service\n".to_owned(),
+        _ if tag.starts_with("service/") => format!("{tag} has started no service\n"),
+        _ => format!("user {tag} has started no service\n"),
+    }
 }
 
 pub(crate) fn get(args: &Args) -> Result<u8, Failure> {

@@ -57,6 +57,7 @@ pub(super) enum Field<S: 'static> {
     Signal(Slot<S, Signal>),
     OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
+    OptAccess(Slot<S, Option<Access>>),
     Group(&'static [Key<S>]),
 }
 
@@ -324,6 +325,18 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "whether it goes on when hob's daemon dies, or is ended and started again by the next one",
         r#""stop""#,
     ),
+    restarts(
+        "hob_fd",
+        Field::Flag(at!(hob_fd)),
+        "give each run a channel to hob of its own, as the descriptor whose number is in HOB_FD",
+        "true",
+    ),
+    live(
+        "access",
+        Field::OptAccess(at!(access)),
+        "what its processes may ask of hob, whatever user they run as; other levels than admin cannot change hob itself",
+        r#""read""#,
+    ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
 
@@ -432,6 +445,9 @@ pub(super) const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("
 pub(super) const STREAMS: &[(&str, Streams)] = &[("merged", Streams::Merged), ("split", Streams::Split)];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
+/// Words of a service's `access`.
+pub(super) const JOB_ACCESSES: &[(&str, Option<Access>)] =
+    &[("none", None), ("read", Some(Access::Read)), ("operate", Some(Access::Operate)), ("admin", Some(Access::Admin))];
 
 pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("started", Condition::Started),

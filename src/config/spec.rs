@@ -111,6 +111,10 @@ pub struct ServiceSpec {
     pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
     pub on_daemon_death: OnDeath,
+    /// A channel to hob for each run, in HOB_FD.
+    pub hob_fd: bool,
+    /// What its processes may ask of hob, whatever their user; `None`: nothing.
+    pub access: Option<Access>,
     pub log: LogSpec,
 }
 
@@ -360,6 +364,8 @@ impl Default for ServiceSpec {
             reload_command: None,
             leave_children: false,
             on_daemon_death: OnDeath::Keep,
+            hob_fd: false,
+            access: Some(Access::Operate),
             log: LogSpec::DEFAULT,
         }
     }

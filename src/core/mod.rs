@@ -10,6 +10,7 @@ pub mod event;
 mod freeze;
 pub mod keys;
 pub mod life;
+pub mod owner;
 pub mod record;
 pub mod request;
 pub mod run;
@@ -20,24 +21,17 @@ pub mod upgrade;
 pub mod view;
 pub mod wait;
 
+pub use owner::{Owner, Peer};
 pub use record::Entity;
 pub use state::Core;
 
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Mono;
-use crate::config::{Access, Config, Ready, ServiceSpec};
+use crate::config::{Config, Ready, ServiceSpec};
 use crate::protocol::methods::{LogQuery, Request};
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
 use std::sync::Arc;
-
-/// Who is at the other end of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    pub uid: u32,
-    pub pid: u32,
-    pub access: Access,
-}
 
 /// How a run ended, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,6 +379,8 @@ pub enum Effect {
     Daemon {
         spec: Box<crate::config::DaemonSpec>,
     },
+    /// What jobs may ask of hob has changed: ask `Core::job_access` anew for those that are connected.
+    JobAccess,
     /// Write heartbeat and state.json (this text) and tell the keeper.
     Heartbeat {
         state: String,

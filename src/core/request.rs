@@ -6,12 +6,12 @@ use super::service::{Choice, State};
 use super::upgrade::Ticket;
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
-use super::{Core, Effect, Out, Peer};
+use super::{Core, Effect, Out, Owner, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
 use crate::base::near::nearest;
 use crate::config::Condition;
-use crate::protocol::methods::{Change, LogQuery, Request, discover};
+use crate::protocol::methods::{Change, LogQuery, Of, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// Who asks, and under which number the reply goes out.
@@ -63,8 +63,8 @@ impl Core {
                 let answer = self.place(&name).map(|i| self.why(i));
                 self.reply(req, answer, false, out);
             }
-            Request::ServiceList { names } => match self.places(&names) {
-                Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
+            Request::ServiceList { names, owner } => match self.chosen(asked, &names, owner) {
+                Ok(all) => self.measure_then(req, Pending::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
             Request::ServiceGet { name } => match self.place(&name) {
@@ -170,8 +170,29 @@ impl Core {
         Ok(all)
     }
 
-    fn some_names(&self, asked: &[String], all: &[usize]) -> Option<Vec<std::sync::Arc<str>>> {
-        (!asked.is_empty()).then(|| all.iter().map(|i| self.table[*i].name.clone()).collect())
+    /// The services that a list is to show; `None`: all there are.
+    fn chosen(
+        &self,
+        asked: &Asked,
+        names: &[String],
+        owner: Option<Of>,
+    ) -> Result<Option<Vec<std::sync::Arc<str>>>, RpcError> {
+        let mut all = self.places(names)?;
+        if names.is_empty() {
+            if owner.is_none() {
+                return Ok(None);
+            }
+            all = self.table.by_name().collect();
+        }
+        if let Some(of) = owner {
+            let owner = match of {
+                Of::Caller => asked.peer.owner(),
+                Of::User(uid) => Owner::User(uid),
+                Of::Service(name) => Owner::Job(name.into()),
+            };
+            all.retain(|i| self.table[*i].owner.as_ref() == Some(&owner));
+        }
+        Ok(Some(all.into_iter().map(|i| self.table[i].name.clone()).collect()))
     }
 
     /// The nearest name is a hint for whoever mistyped one.
@@ -209,9 +230,9 @@ impl Core {
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
             match op {
-                Op::Start => self.wish_start(i, client, out),
-                Op::Stop => self.wish_stop(i, client),
-                Op::Restart => self.wish_restart(i, client, out),
+                Op::Start => self.wish_start(i, client.clone(), out),
+                Op::Stop => self.wish_stop(i, client.clone()),
+                Op::Restart => self.wish_restart(i, client.clone(), out),
             }
         }
         self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });

@@ -130,6 +130,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::CloseStream { .. }
         | Effect::Measure { .. }
         | Effect::Daemon { .. }
+        | Effect::JobAccess
         | Effect::Log { .. } => true,
         Effect::Start(_)
         | Effect::Signal { .. }

@@ -1,6 +1,7 @@
 //! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And
 //! its end.
 
+use super::door::Channels;
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
@@ -80,6 +81,7 @@ impl Daemon {
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
+        let channels = Channels::find(&mut handover.held);
         let services = if marks.enter(Stage::Jobs) {
             adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
         } else {
@@ -91,6 +93,7 @@ impl Daemon {
             copied.filter(|_| !bare).map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
         let mut daemon = Daemon {
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
+            channels,
             core: Core::new(),
             streams: logs::Streams::default(),
             admission: conn::Admission::default(),
@@ -247,7 +250,12 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
     for grant in grants {
         let found = match &grant.who {
             Who::User(name) => accounts.user(name, None).map(|u| admission.users.push((u.uid, grant.level))),
-            Who::Group(name) => accounts.group(name).map(|gid| admission.groups.push((gid, grant.level))),
+            Who::Group(name) => accounts.group(name).map(|gid| {
+                admission.groups.push((gid, grant.level));
+                if !sys::net::TELLS_GROUPS {
+                    admission.users.extend(accounts.members(gid).into_iter().map(|uid| (uid, grant.level)));
+                }
+            }),
         };
         unknown.extend(found.err());
     }

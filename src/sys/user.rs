@@ -89,6 +89,16 @@ impl Accounts {
         named.or_else(|| parse_id(group)).ok_or_else(|| format!("group '{group}' is not in /etc/group"))
     }
 
+    /// The users of a group: those it lists, and those whose primary group it is.
+    #[must_use]
+    pub fn members(&self, gid: u32) -> Vec<u32> {
+        let mut all: Vec<u32> =
+            self.entries().filter(|e| e.gid == gid || self.groups_of(e.name).contains(&gid)).map(|e| e.uid).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// The groups that list a user as a member.
     fn groups_of(&self, name: &str) -> Vec<u32> {
         let lists = |line| {
@@ -178,6 +188,14 @@ twin:x:33:99::/twin:
         assert_eq!(u.groups, [4, 33, 110]);
         let u = accounts().user("www", Some("ssl")).unwrap();
         assert_eq!((u.gid, u.groups), (110, vec![4, 110]));
+    }
+
+    #[test]
+    fn a_group_has_those_it_lists_and_those_who_begin_in_it() {
+        assert_eq!(accounts().members(110), [33]);
+        assert_eq!(accounts().members(51), [50]);
+        assert_eq!(accounts().members(99), [33], "a second name for the same number");
+        assert!(accounts().members(9).is_empty());
     }
 
     #[test]

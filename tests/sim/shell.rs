@@ -98,6 +98,7 @@ impl World<'_> {
             Effect::Remove { .. }
             | Effect::LogSpec { .. }
             | Effect::Daemon { .. }
+            | Effect::JobAccess
             | Effect::Heartbeat { .. }
             | Effect::Log { .. }
             | Effect::Again { .. }

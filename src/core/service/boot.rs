@@ -50,6 +50,7 @@ impl Core {
             out.records.push(record::shutdown_void());
         }
         self.table.connect();
+        self.tell_doors(&[], out);
         self.save_meta(out);
         let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         if !self.orphans.is_empty() {

@@ -58,7 +58,7 @@ use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
 use crate::core::run::{Cause, Ended, RunRecord, StopWhy};
-use crate::core::{End, Usage};
+use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
 use graph::Edge;
@@ -240,6 +240,8 @@ pub struct Service {
     pub name: Arc<str>,
     pub spec: Arc<ServiceSpec>,
     pub choice: Choice,
+    /// Who started it last, unless hob itself did.
+    pub owner: Option<Owner>,
     /// Something that is or was up needs it.
     pub pulled: bool,
     /// Not in the config any more: it goes as soon as it is down.
@@ -283,6 +285,7 @@ impl Service {
             name,
             spec,
             choice: Choice::Auto,
+            owner: None,
             pulled: false,
             removed: false,
             blind: false,

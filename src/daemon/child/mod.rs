@@ -12,6 +12,7 @@ mod dial;
 mod envfile;
 mod job;
 mod notify;
+mod peer;
 mod pipes;
 mod plan;
 mod probe;
@@ -21,6 +22,7 @@ mod watch;
 pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
 pub use notify::label as notify_label;
+pub use peer::Whose;
 pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id};
 
@@ -230,6 +232,13 @@ impl Children {
         self.groups.as_ref().map(Groups::base).map_err(String::as_str)
     }
 
+    /// The user that a spec runs as: hob's own also where that cannot be told, as the start will say.
+    #[must_use]
+    pub fn user_of(&self, spec: &ServiceSpec) -> u32 {
+        let who = plan::identity(&self.setup, spec).ok().flatten();
+        who.map_or_else(|| crate::sys::user::own().0, |u| u.uid)
+    }
+
     /// Runs that have not been forgotten.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -295,6 +304,7 @@ impl Children {
             null,
             output,
             ready,
+            channel: None,
             secrets: None,
         })
     }

@@ -4,7 +4,7 @@
 mod addr;
 mod peer;
 
-pub use peer::{Credentials, credentials, groups};
+pub use peer::{Credentials, TELLS_GROUPS, credentials, exists, groups};
 
 use super::check;
 use addr::Addr;

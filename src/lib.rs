@@ -20,13 +20,14 @@
 //! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the
 //!   parts share), and the parts: `conn` (clients), `child` (processes), `capture` (output to files), `logs` (files to
 //!   clients), `journal`, `events` (the ring file), `link` (the keeper), `pool` (threads), `source` (tokens),
-//!   `ownlog`, `lifecycle` (what one daemon leaves to the next: marks, safe mode, upgrades)
+//!   `door` (who may speak, and the channels of jobs), `ownlog`, `lifecycle` (what one daemon leaves to the next:
+//!   marks, safe mode, upgrades)
 //! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
 //!   each
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
-//!   `safe` (safe mode), `freeze`, `upgrade`
+//!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon

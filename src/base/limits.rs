@@ -21,8 +21,8 @@ pub const CHANNELS_MAX: usize = 2048;
 /// Requests of one connection that wait for their reply.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
 /// The same of all connections of one user or job, their subscriptions, their log streams, and the bytes in memory that
-/// they have sent without an end of the message or have not read. Root and hob's own user have no such limits outside of
-/// jobs.
+/// they have sent without an end of the message or have not read. Root and hob's own user have no such limits, unless
+/// it is a job of theirs.
 pub const REQUESTS_PER_USER_MAX: usize = 4096;
 pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 2048;
 pub const STREAMS_PER_USER_MAX: usize = 2048;

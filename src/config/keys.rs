@@ -334,7 +334,7 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     live(
         "access",
         Field::OptAccess(at!(access)),
-        "what its processes may ask of hob, whatever user they run as; other levels than admin cannot change hob itself",
+        "what its processes may ask of hob, whatever user they run as; only \"admin\" can change hob itself",
         r#""read""#,
     ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),

@@ -44,9 +44,9 @@ pub(super) struct Channels {
 impl Channels {
     /// Takes the channels out of what the keeper held.
     pub(super) fn find(held: &mut BTreeMap<String, Vec<OwnedFd>>) -> Channels {
-        let is = |label: &str, _: &mut Vec<OwnedFd>| label.starts_with(CHANNEL);
-        let all = held.extract_if(.., |l, fds| is(l, fds));
-        let found = all.filter_map(|(label, mut fds)| Some((label, fds.pop()?))).collect();
+        let labels: Vec<String> = held.keys().filter(|l| l.starts_with(CHANNEL)).cloned().collect();
+        let one = |label: String| held.remove(&label)?.pop().map(|fd| (label, fd));
+        let found = labels.into_iter().filter_map(one).collect();
         Channels { open: BTreeMap::new(), found }
     }
 }

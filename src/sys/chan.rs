@@ -58,8 +58,8 @@ impl Chan {
         Ok((Chan::from_fd(a)?, Chan::from_fd(b)?))
     }
 
-    /// Two connected ends of which the second blocks, as a program expects it of a descriptor that it is started with. A
-    /// message of `room` bytes fits into the buffers of both.
+    /// Two connected ends of which the second blocks, as a program expects it of a descriptor that it is started with.
+    /// A message of `room` bytes fits into the buffers of both.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.

@@ -77,6 +77,15 @@ impl Accounts {
         })
     }
 
+    /// The number of a user given by name or number; a number need not be in /etc/passwd.
+    ///
+    /// # Errors
+    /// `user 'x' is not in /etc/passwd`.
+    pub fn uid(&self, user: &str) -> Result<u32, String> {
+        let named = self.entries().find(|e| e.name == user).map(|e| e.uid);
+        named.or_else(|| parse_id(user)).ok_or_else(|| format!("user '{user}' is not in /etc/passwd"))
+    }
+
     /// The number of a group given by name or number.
     ///
     /// # Errors
@@ -204,6 +213,8 @@ twin:x:33:99::/twin:
         let u = accounts().user("7777", Some("12")).unwrap();
         assert_eq!((u.uid, u.gid, u.groups, u.home.as_str()), (7777, 12, vec![12], ""));
         assert_eq!(accounts().user("1234", None).unwrap().uid, 50, "a name of digits is a name first");
+        assert_eq!(["www", "1234", "7777"].map(|u| accounts().uid(u)), [Ok(33), Ok(50), Ok(7777)]);
+        assert!(accounts().uid("x").is_err() && accounts().uid("4294967295").is_err());
     }
 
     #[test]

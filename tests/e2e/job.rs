@@ -1,7 +1,7 @@
-//! A program of these scenarios' own, run as a job or beside hob: this very test binary, told by JOB what to do. It works
-//! in its current folder.
+//! A program of these scenarios' own, run as a job or beside hob: this very test binary, told by JOB what to do. It
+//! works in its current folder.
 
-use crate::support::{HOB, LIMIT};
+use crate::support::LIMIT;
 use hob::client::{Client, ClientError};
 use serde_json::{Value, json};
 use std::fs;
@@ -13,9 +13,8 @@ use std::time::Duration;
 /// The members of a service that runs it, for the folder of the config.
 pub(crate) fn spec(what: &str) -> String {
     let exe = std::env::current_exe().unwrap();
-    format!(
-        r#""command": [{exe:?}, "--exact", "job::job", "--ignored"], "cwd": ".", "env": {{"JOB": "{what}", "HOB": {HOB:?}}}"#
-    )
+    let command = format!(r#"[{exe:?}, "--exact", "job::job", "--ignored"]"#);
+    format!(r#""command": {command}, "cwd": ".", "env": {{"JOB": "{what}"}}"#)
 }
 
 #[test]

@@ -263,7 +263,8 @@ fn a_job_of_another_user_reaches_the_socket() {
 
 #[test]
 fn what_was_started_is_somebodys_until_it_is_reset() {
-    let off = r#""a": {"command": "exec sleep 1000", "autostart": false}, "b": {"command": "exec sleep 1000", "autostart": false}"#;
+    let off = r#"{"command": "exec sleep 1000", "autostart": false}"#;
+    let off = format!(r#""a": {off}, "b": {off}"#);
     let home = Home::running(&format!(
         r#"{{ "services": {{ "job": {{ {}, "hob_fd": true }}, {off}, {OTHER} }} }}"#,
         spec("bridge")

@@ -177,7 +177,8 @@ impl Conns {
         placed
     }
 
-    /// Serves the channel of a job (HOB_FD), whose user is `uid`. It uses up none of the connections that a job may open.
+    /// Serves the channel of a job (HOB_FD), whose user is `uid`. It counts for none of the connections that a job may
+    /// open.
     ///
     /// # Errors
     /// When there are [`CHANNELS_MAX`] or the selector does not take it.

@@ -156,9 +156,9 @@ impl Link {
         }
     }
 
-    /// Writes what the socket takes, in one call, or one for each message where they are told apart by it. A short write
-    /// counts as full. When nobody is there to read, what is unsent is discarded; what the client sent before it went
-    /// away is still to be read.
+    /// Writes what the socket takes, in one call, or one for each message where the socket tells them apart. A short
+    /// write counts as full. When nobody is there to read, what is unsent is discarded; what the client sent before it
+    /// went away is still to be read.
     pub(super) fn write(&mut self) {
         while self.unsent() > 0 && !self.hung_up {
             match self.wire.write(self.out.get(self.sent..).unwrap_or_default()) {

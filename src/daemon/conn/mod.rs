@@ -50,6 +50,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// A deadline that is seen this much late means that the machine stood still, and the client with it.
 const FROZEN: Duration = Duration::from_secs(1);
 
+/// Says what somebody may who has passed before, who was then of this job; `None`: nothing any more.
+pub type Readmit<'a> = dyn FnMut(Option<&Arc<str>>, &Credentials, BorrowedFd<'_>) -> Option<Access> + 'a;
+
 /// All client connections.
 pub struct Conns {
     conns: Slab<Conn, 13>,
@@ -137,12 +140,8 @@ impl Conns {
         self.len() == 0
     }
 
-    /// Asks again who may stay and at which level, after the config changed; the first argument is the job that a client
-    /// was found to belong to.
-    pub fn readmit(
-        &mut self,
-        admit: &mut dyn FnMut(Option<&Arc<str>>, &Credentials, BorrowedFd<'_>) -> Option<Access>,
-    ) {
+    /// Asks again who may stay and at which level, after the config changed.
+    pub fn readmit(&mut self, admit: &mut Readmit<'_>) {
         for id in self.conns.ids() {
             let Some(Conn { link, .. }) = self.conns.get_mut(id) else { continue };
             match admit(link.peer.job.as_ref(), &link.cred, link.wire.as_fd()) {

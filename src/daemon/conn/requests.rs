@@ -3,6 +3,7 @@
 use super::link::{Link, too_long};
 use super::share::{Kind, Shares};
 use super::slab::Slab;
+use crate::base::access::Access;
 use crate::base::ids::{ConnId, ReqId};
 use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::core;
@@ -110,7 +111,7 @@ impl Requests {
     ) {
         let call = methods::decode(&message.method, message.params, self.signals).and_then(|call| {
             if call.access > link.peer.access {
-                return Err(denied(&message.method, call.access, link.peer.access));
+                return Err(denied(&message.method, call.access, &link.peer));
             }
             if link.pending >= REQUESTS_IN_FLIGHT_MAX {
                 let what = format!("{REQUESTS_IN_FLIGHT_MAX} requests of this connection wait for their reply");
@@ -256,12 +257,15 @@ impl Batch {
     }
 }
 
-fn denied(method: &str, needed: crate::config::Access, has: crate::config::Access) -> RpcError {
+fn denied(method: &str, needed: Access, peer: &core::Peer) -> RpcError {
     let word = |a| match a {
-        crate::config::Access::Read => "read",
-        crate::config::Access::Operate => "operate",
-        crate::config::Access::Admin => "admin",
+        Access::Read => "read",
+        Access::Operate => "operate",
+        Access::Admin => "admin",
     };
-    let what = format!("{method} needs {} access and you have {}", word(needed), word(has));
-    RpcError::new(Code::PermissionDenied, what).hint("run it as the daemon's user, or have daemon.access grant it")
+    let what = format!("{method} needs {} access and you have {}", word(needed), word(peer.access));
+    RpcError::new(Code::PermissionDenied, what).hint(match &peer.job {
+        Some(job) => format!("services.{job}.access in the config grants it to this job"),
+        None => "run it as the daemon's user, or have daemon.access grant it".to_owned(),
+    })
 }

@@ -1,5 +1,5 @@
-//! What each user, and each job, has of what is limited: connections, requests, subscriptions, streams, memory. One that
-//! takes all it may have leaves the others theirs. Touches nothing.
+//! What each user, and each job, has of what is limited: connections, requests, subscriptions, streams, memory. One
+//! that takes all it may have leaves the others theirs. Touches nothing.
 
 use crate::base::limits::{
     BYTES_PER_USER_MAX, CONNECTIONS_KEPT, CONNECTIONS_KEPT_FOR_ROOT, CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX,

@@ -390,8 +390,8 @@ pub fn fuzz(data: &[u8]) {
     assert_eq!(want, got);
 }
 
-/// Entry point for fuzzing of what comes through HOB_FD: whatever the messages are, each comes out whole and alone; what
-/// is encoded is cut into the same messages again.
+/// Entry point for fuzzing of what comes through HOB_FD: whatever the messages are, each comes out whole and alone;
+/// what is encoded is cut into the same messages again.
 ///
 /// # Panics
 /// When that does not hold.

@@ -91,8 +91,8 @@ impl Groups {
         Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
     }
 
-    /// The service in whose group a process is, with a slash and the kind behind it for a command beside one; `Ok(None)`
-    /// for a process in none of them.
+    /// The service in whose group a process is, with a slash and the kind behind it for a command beside one;
+    /// `Ok(None)` for a process in none of them.
     ///
     /// # Errors
     /// NotFound when there is no such process, or this one may not see it.

@@ -50,7 +50,7 @@ impl Daemon {
     fn with_job() -> (Daemon, Chan) {
         let (mut daemon, _) = Daemon::with_client();
         let (ours, theirs) = Chan::pair_for_job(MESSAGE_MAX).unwrap();
-        let pass = Pass { access: Access::Operate, job: Some("web".into()) };
+        let pass = Pass::of_job(&"web".into(), Access::Operate);
         daemon.conns.adopt_channel(ours, 1000, pass, daemon.poll.registry(), &mut daemon.sources).unwrap();
         (daemon, Chan::from_fd(theirs).unwrap())
     }

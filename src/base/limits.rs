@@ -80,6 +80,8 @@ pub const SNAPSHOT_SLICE: usize = 256;
 pub const KEPT_REPLY_BYTES: usize = 4096;
 pub const KEPT_REPLY_AGE: Duration = Duration::from_secs(3600);
 pub const KEPT_REPLIES_MAX: usize = 10_000;
+/// Of these, the ones that only callers with admin access may use.
+pub const KEPT_REPLIES_RESERVE: usize = 1000;
 pub const KEPT_REPLY_MIN_AGE: Duration = Duration::from_secs(60);
 /// A request key's length in bytes.
 pub const REQUEST_KEY_MAX: usize = 128;

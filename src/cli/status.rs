@@ -195,8 +195,11 @@ fn runs(r: &Value) -> String {
 pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
     let owner = owner(args)?;
     let result: Value = connect(args)?.call("service.list", &json!({ "names": args.operands, "owner": owner }))?;
+    let whose = args.text("owner")?.unwrap_or("you");
     finish(args, &result, |r| match &owner {
-        Some(tag) if rows(r).next().is_none() => nothing_of(tag),
+        Some(_) if rows(r).next().is_none() => {
+            format!("{whose} {} started no service\n", if whose == "you" { "have" } else { "has" })
+        }
         _ => table(r),
     })
 }
@@ -215,14 +218,6 @@ fn owner(args: &Args) -> Result<Option<String>, Failure> {
         Failure::usage(format!("--owner: {e}"))
             .hint(format!("what a job has started is found by --owner service/{name}"))
     })
-}
-
-fn nothing_of(tag: &str) -> String {
-    match tag {
-        "mine" => "you have started no service\n".to_owned(),
-        _ if tag.starts_with("service/") => format!("{tag} has started no service\n"),
-        _ => format!("user {tag} has started no service\n"),
-    }
 }
 
 pub(crate) fn get(args: &Args) -> Result<u8, Failure> {

@@ -9,8 +9,9 @@ use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Owner, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
+use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_RESERVE};
 use crate::base::near::nearest;
-use crate::config::Condition;
+use crate::config::{Access, Condition};
 use crate::protocol::methods::{Change, LogQuery, Of, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -111,7 +112,12 @@ impl Core {
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
         if let Some(key) = &asked.key {
-            match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
+            let most = match asked.peer.access {
+                Access::Admin => KEPT_REPLIES_MAX,
+                Access::Read | Access::Operate => KEPT_REPLIES_MAX - KEPT_REPLIES_RESERVE,
+            };
+            let who = (asked.peer.uid, asked.conn);
+            match self.keys.begin_within(self.now, who, key, (asked.params_hash, asked.req), most) {
                 Verdict::New | Verdict::Resume => {}
                 Verdict::Join => return false,
                 Verdict::Replay(result) => {

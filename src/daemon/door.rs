@@ -63,11 +63,11 @@ pub(super) fn pass(
     match children.whose(cred.pid) {
         Whose::Nobody => by_user().map(Pass::from),
         // It may have been a job's, whose usual level this is.
-        Whose::Gone => by_user().map(|level| level.min(Access::Operate).into()),
-        Whose::Left => by_user().map(|level| level.min(Access::Read).into()),
+        Whose::Gone => by_user().map(|level| Pass::from(level).at_most(Access::Operate)),
+        Whose::Left => by_user().map(|level| Pass::from(level).at_most(Access::Read)),
         Whose::Job(job) => match job_level(core, &job) {
-            Some(access) => Ok(Pass { access, job: Some(job) }),
-            None => Err(RpcError::new(Code::PermissionDenied, format!("{job} may not speak to hob"))
+            Some(access) => Ok(Pass::of_job(&job, access)),
+            None => Err(RpcError::new(Code::PermissionDenied, format!("service/{job} may not speak to hob"))
                 .hint(format!("services.{job}.access in the config says what it may"))),
         },
     }
@@ -124,7 +124,7 @@ impl Daemon {
         label: String,
     ) -> std::io::Result<ConnId> {
         let access = job_level(&self.core, service).unwrap_or(Access::Read);
-        let pass = Pass { access, job: Some(Arc::clone(service)) };
+        let pass = Pass::of_job(service, access);
         let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
         let conn = self.conns.adopt_channel(chan, uid, pass, registry, sources)?;
         self.channels.open.insert(run, (conn, label));

@@ -68,9 +68,13 @@ fn a_line_written_while_no_daemon_runs_is_seen_by_the_next() {
     });
     home.wait_state("s", "starting");
     let (daemon, _) = home.pids();
+    let mut pid = Vec::new();
+    wait("its program runs", || {
+        pid = processes(&home.path("go").display().to_string());
+        !pid.is_empty()
+    });
     kill("STOP", daemon);
     touch(&home, "go");
-    let pid = processes(&home.path("go").display().to_string());
     // The line is in the pipe once the program that follows it runs.
     wait("the line is written", || pid.iter().any(|p| is_sleep(*p)));
     kill("KILL", daemon);

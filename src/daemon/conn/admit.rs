@@ -66,14 +66,42 @@ impl Admission {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     pub access: Access,
+    /// No change of the config may lift it above this.
+    pub most: Access,
     /// The service that its process belongs to.
     pub job: Option<Arc<str>>,
 }
 
+impl Pass {
+    /// For a process of a service.
+    #[must_use]
+    pub fn of_job(job: &Arc<str>, access: Access) -> Pass {
+        Pass { access, most: Access::Admin, job: Some(Arc::clone(job)) }
+    }
+
+    /// The same, and never more than this.
+    #[must_use]
+    pub fn at_most(self, most: Access) -> Pass {
+        Pass { access: self.access.min(most), most, ..self }
+    }
+}
+
 impl From<Access> for Pass {
     fn from(access: Access) -> Pass {
-        Pass { access, job: None }
+        Pass { access, most: Access::Admin, job: None }
     }
+}
+
+impl Pass {
+    fn peer(&self, uid: u32, pid: u32) -> Peer {
+        Peer { uid, pid, access: self.access, job: self.job.clone() }
+    }
+}
+
+/// Why somebody who may pass is not served all the same.
+enum Refused {
+    Busy(RpcError),
+    Io(io::Error),
 }
 
 /// Says who may pass, or why one may not.
@@ -143,15 +171,8 @@ impl Conns {
             Ok(pass) => pass,
             Err(error) => return refuse(&stream, &error),
         };
-        let peer = Peer { uid: cred.uid, pid: cred.pid, access: pass.access, job: pass.job };
-        let who = peer.owner();
-        if let Err(error) = self.requests.shares.take(&who, Kind::Connection) {
-            return refuse(&stream, &error);
-        }
         // If this fails the client sees its connection closed, and tries again.
-        if self.place(Wire::Stream(stream), cred, peer, registry, sources).is_err() {
-            self.requests.shares.give(&who, Kind::Connection, 1);
-        }
+        let _ = self.place_counted(stream, cred, pass, registry, sources);
     }
 
     /// Serves a connected socket, which must not block, as if it had been accepted.
@@ -166,15 +187,30 @@ impl Conns {
         registry: &Registry,
         sources: &mut Sources,
     ) -> io::Result<ConnId> {
-        let Pass { access, job } = pass.into();
-        let peer = Peer { uid: cred.uid, pid: cred.pid, access, job };
-        let who = peer.owner();
-        self.requests.shares.take(&who, Kind::Connection).map_err(|e| io::Error::other(e.message))?;
-        let placed = self.place(Wire::Stream(stream), cred, peer, registry, sources);
-        if placed.is_err() {
-            self.requests.shares.give(&who, Kind::Connection, 1);
+        self.place_counted(stream, cred, pass.into(), registry, sources).map_err(|e| match e {
+            Refused::Busy(e) => io::Error::other(e.message),
+            Refused::Io(e) => e,
+        })
+    }
+
+    fn place_counted(
+        &mut self,
+        stream: UnixStream,
+        cred: Credentials,
+        pass: Pass,
+        registry: &Registry,
+        sources: &mut Sources,
+    ) -> Result<ConnId, Refused> {
+        let who = pass.peer(cred.uid, cred.pid).owner();
+        if let Err(error) = self.requests.shares.take(&who, Kind::Connection) {
+            // Whoever was let in is told why; its socket is new, so that this is no wait.
+            refuse(&stream, &error);
+            return Err(Refused::Busy(error));
         }
-        placed
+        self.place(Wire::Stream(stream), cred, pass, registry, sources).map_err(|e| {
+            self.requests.shares.give(&who, Kind::Connection, 1);
+            Refused::Io(e)
+        })
     }
 
     /// Serves the channel of a job (HOB_FD), whose user is `uid`. It counts for none of the connections that a job may
@@ -195,8 +231,7 @@ impl Conns {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, what));
         }
         let cred = Credentials { uid, gid: u32::MAX, pid: 0 };
-        let peer = Peer { uid, pid: 0, access: pass.access, job: pass.job };
-        let id = self.place(Wire::Messages(chan), cred, peer, registry, sources)?;
+        let id = self.place(Wire::Messages(chan), cred, pass, registry, sources)?;
         self.channels += 1;
         Ok(id)
     }
@@ -205,12 +240,15 @@ impl Conns {
         &mut self,
         wire: Wire,
         cred: Credentials,
-        peer: Peer,
+        pass: Pass,
         registry: &Registry,
         sources: &mut Sources,
     ) -> io::Result<ConnId> {
         let fd = wire.as_raw_fd();
-        let conn = Conn { decoder: wire.decoder(), link: Link::new(wire, cred, peer) };
+        let (decoder, most) = (wire.decoder(), pass.most);
+        let mut link = Link::new(wire, cred, pass.peer(cred.uid, cred.pid));
+        link.most = most;
+        let conn = Conn { decoder, link };
         let id = self.conns.insert(conn).ok_or_else(|| io::Error::other("too many connections"))?;
         match sources.add(registry, fd, Interest::READABLE, Source::Conn(ConnId(id))) {
             Ok(token) => {

@@ -1,6 +1,7 @@
 //! One connection's way out and its state: what is owed to it and when it is done. Writes to its own socket alone.
 
 use super::wire::Wire;
+use crate::base::access::Access;
 use crate::base::ids::StreamId;
 use crate::base::limits::{UNSENT_LAGGED, UNSENT_MAX};
 use crate::base::time::Mono;
@@ -30,6 +31,8 @@ pub(super) struct Link {
     pub(super) wire: Wire,
     pub(super) token: Token,
     pub(super) peer: Peer,
+    /// What it may at the most, whatever the config grants.
+    pub(super) most: Access,
     /// Whose share it uses.
     pub(super) who: Owner,
     pub(super) cred: Credentials,
@@ -70,6 +73,7 @@ impl Link {
             framing: wire.framing().unwrap_or(Framing::Lines),
             wire,
             token: Token(usize::MAX),
+            most: Access::Admin,
             who: peer.owner(),
             peer,
             cred,

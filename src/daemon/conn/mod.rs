@@ -145,7 +145,7 @@ impl Conns {
         for id in self.conns.ids() {
             let Some(Conn { link, .. }) = self.conns.get_mut(id) else { continue };
             match admit(link.peer.job.as_ref(), &link.cred, link.wire.as_fd()) {
-                Some(access) => link.peer.access = access,
+                Some(access) => link.peer.access = access.min(link.most),
                 None => self.close(ConnId(id)),
             }
         }
@@ -211,7 +211,7 @@ impl Conns {
             if emptied || link.input != Input::Open {
                 break;
             }
-            match link.wire.read(&mut self.scratch, link.at_end) {
+            match link.wire.read(&mut self.scratch, link.at_end || link.hung_up) {
                 Ok(Got::End) => {
                     link.input = Input::Ended;
                     decoder.end();

@@ -86,8 +86,8 @@ pub mod notes {
     pub const STREAM_MARK: &str = "stream.mark";
     /// `{id, position, dropped}`: bytes before this position are gone.
     pub const STREAM_GAP: &str = "stream.gap";
-    /// `{pid}`, on HOB_FD alone: another daemon has taken over. Requests without a reply are to be sent again, each with
-    /// its key; subscriptions and streams of this channel are gone.
+    /// `{pid}`, on HOB_FD alone: another daemon has taken over. Requests without a reply are to be sent again, each
+    /// with its key; subscriptions and streams of this channel are gone.
     pub const RESUMED: &str = "daemon.resumed";
 }
 

@@ -10,7 +10,7 @@ struct Job(Chan);
 impl Job {
     fn new(rig: &mut Rig) -> (Job, ConnId) {
         let (ours, theirs) = Chan::pair_for_job(MESSAGE_MAX).unwrap();
-        let pass = Pass { access: Access::Admin, job: Some("web".into()) };
+        let pass = Pass::of_job(&"web".into(), Access::Admin);
         let id = rig.conns.adopt_channel(ours, 1000, pass, rig.poll.registry(), &mut rig.sources).unwrap();
         (Job(Chan::from_fd(theirs).unwrap()), id)
     }
@@ -166,7 +166,7 @@ fn the_number_of_channels_is_bounded() {
     let _open = Job::new(&mut rig);
     rig.conns.channels = CHANNELS_MAX;
     let (ours, _theirs) = Chan::pair_for_job(MESSAGE_MAX).unwrap();
-    let pass = Pass { access: Access::Read, job: Some("web".into()) };
+    let pass = Pass::of_job(&"web".into(), Access::Read);
     let e = rig.conns.adopt_channel(ours, 0, pass, rig.poll.registry(), &mut rig.sources).unwrap_err();
     assert_eq!(e.kind(), io::ErrorKind::QuotaExceeded);
 }

@@ -123,6 +123,12 @@ fn access_is_checked_before_the_core_hears_of_it() {
     rig.until(|rig| rig.held.len() == 1);
     rig.conns.readmit(&mut |_, _, _| None);
     rig.until_closed(conn);
+    let (mut capped, _) = rig.client_of(1000, Pass::from(Access::Admin).at_most(Access::Read)).unwrap();
+    for _ in 0..2 {
+        capped.send(Framing::Lines, &[stop]);
+        assert_eq!(error(&rig.messages(&mut capped, 1)[0]), "2 -32003", "no reload lifts it");
+        rig.conns.readmit(&mut |_, _, _| Some(Access::Admin));
+    }
 }
 
 #[test]

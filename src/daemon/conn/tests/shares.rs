@@ -7,7 +7,7 @@ use crate::base::limits::{
 };
 
 fn job(name: &str) -> Pass {
-    Pass { access: Access::Admin, job: Some(name.into()) }
+    Pass::of_job(&name.into(), Access::Admin)
 }
 
 fn subscribe(id: usize) -> String {

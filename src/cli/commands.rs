@@ -1,7 +1,7 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, doctor, events, inhibit, life, logs, man, renew, service, status, story};
+use super::{complete, config, demo, doctor, events, inhibit, life, logs, man, renew, service, status, stop, story};
 
 const ANY: usize = usize::MAX;
 
@@ -63,6 +63,10 @@ const EVENTS: &[Flag] = &[
 ];
 const UPGRADE: &[Flag] =
     &[Flag { long: "binary", short: None, value: Some("PATH"), doc: "The new program [what hob was started from]" }];
+const OWNED: &[Flag] = &[
+    Flag { long: "mine", short: None, value: None, doc: "Only what you, or the job this runs in, have started" },
+    Flag { long: "owner", short: None, value: Some("NAME"), doc: "Only what this user or 'service/NAME' has started" },
+];
 const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
 
 const fn command(
@@ -116,7 +120,7 @@ pub const COMMANDS: &[Command] = &[
         flags: &[ALL, FORCE, WAIT, TIMEOUT],
         details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, also over\n\
                   restarts of hob.",
-        ..command("stop", "Stop hob, or services", life::stop)
+        ..command("stop", "Stop hob, or services", stop::stop)
     },
     Command {
         operands: "[NAME...]",
@@ -128,6 +132,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
+        flags: OWNED,
         details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
                   failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
@@ -135,6 +140,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
+        flags: OWNED,
         ..command("services", "List services, as 'service list' does", status::list)
     },
     Command {
@@ -201,7 +207,12 @@ pub const COMMANDS: &[Command] = &[
                   and in the config \"$schema\": \"./hob.schema.json\".",
         ..command("config schema", "Print the JSON Schema of the config", config::schema)
     },
-    Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: OWNED,
+        ..command("service list", "List services", status::list)
+    },
     Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },
     Command {
         operands: "NAME...",

@@ -114,7 +114,7 @@ fn keep(mut raw: Raw, target: &Target, ask: &str, shared: &Shared) {
 fn ask_for(target: &Target, ask: &str) -> Result<(Raw, Duration), ClientError> {
     let mut raw = Raw::connect(&target.socket, CONNECT_LIMIT)?;
     raw.send(ask)?;
-    let reply = raw.reply(1, Some(Instant::now() + target.patience))?;
+    let reply = raw.reply(1, Some(Instant::now() + target.patience), None)?;
     let grace = reply.get("grace_ms").and_then(Value::as_u64).unwrap_or(0);
     Ok((raw, Duration::from_millis(grace)))
 }

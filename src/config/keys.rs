@@ -59,6 +59,7 @@ pub(super) enum Field<S: 'static> {
     Signal(Slot<S, Signal>),
     OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
+    OptAccess(Slot<S, Option<Access>>),
     Group(&'static [Key<S>]),
 }
 
@@ -345,6 +346,18 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "start with the first connection to listen rather than with hob, and again so after it has ended with 0",
         "true",
     ),
+    restarts(
+        "hob_fd",
+        Field::Flag(at!(hob_fd)),
+        "give each run a channel to hob of its own, as the descriptor whose number is in HOB_FD",
+        "true",
+    ),
+    live(
+        "access",
+        Field::OptAccess(at!(access)),
+        "what its processes may ask of hob, whatever user they run as; only \"admin\" can change hob itself",
+        r#""read""#,
+    ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
 
@@ -459,6 +472,9 @@ pub(super) const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("
 pub(super) const STREAMS: &[(&str, Streams)] = &[("merged", Streams::Merged), ("split", Streams::Split)];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
+/// Words of a service's `access`.
+pub(super) const JOB_ACCESSES: &[(&str, Option<Access>)] =
+    &[("none", None), ("read", Some(Access::Read)), ("operate", Some(Access::Operate)), ("admin", Some(Access::Admin))];
 
 pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("started", Condition::Started),

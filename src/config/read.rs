@@ -3,8 +3,8 @@
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
 use super::keys::{
-    ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
-    SERVICE, STREAMS, Slot, meant,
+    ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS,
+    RESTARTS, SERVICE, STREAMS, Slot, meant,
 };
 use super::listen::{self, ListenAt};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
@@ -192,6 +192,12 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
     }
     short_secrets(&spec, members, cx);
     listen::together(&spec, members, cx);
+    if spec.hob_fd
+        && spec.access.is_none()
+        && let Some(pos) = place("hob_fd")
+    {
+        cx.in_key("hob_fd", |cx| cx.report.add(pos, "a channel is of no use where access is \"none\""));
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -294,6 +300,7 @@ impl<S> Field<S> {
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
+            Field::OptAccess(at) => set(at, spec, values::choice(node, JOB_ACCESSES)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
                     if !object(spec, keys, members, cx).is_empty() {
@@ -342,6 +349,7 @@ impl<S> Field<S> {
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Listen(_) => listen::WANTS.to_owned(),
             Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
+            Field::OptAccess(_) => words(JOB_ACCESSES),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Group(_) => "an object".to_owned(),
         }

@@ -3,8 +3,8 @@
 
 use super::health;
 use super::keys::{
-    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS,
-    RESTARTS, RLIMITS, SERVICE, STREAMS, Span,
+    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN,
+    ON_DEATHS, RESTARTS, RLIMITS, SERVICE, STREAMS, Span,
 };
 use super::listen::{BACKLOG_MAX, KINDS, TYPES};
 use super::machine::LEVEL_MAX;
@@ -152,6 +152,7 @@ impl<S> Field<S> {
             Field::OptSignal(_) => or_null(signal(platform)),
             Field::Grants(_) => grants(),
             Field::Listen(_) => listen(),
+            Field::OptAccess(_) => words(JOB_ACCESSES),
             Field::Group(keys) => object(keys, defaults, platform),
         }
     }

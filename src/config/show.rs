@@ -3,7 +3,8 @@
 
 use super::address::{Address, Listen, UnixType};
 use super::keys::{
-    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, STREAMS, Slot,
+    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE,
+    STREAMS, Slot,
 };
 use super::spec::{
     Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
@@ -89,6 +90,7 @@ impl<S> Field<S> {
             Field::Signal(at) => signal(*get(at, spec)),
             Field::OptSignal(at) => or_null(get(at, spec).map(signal)),
             Field::Grants(at) => list(get(at, spec).iter().map(grant)),
+            Field::OptAccess(at) => word(JOB_ACCESSES, get(at, spec)),
             Field::Group(keys) => keys_json(spec, keys),
         }
     }

@@ -118,6 +118,10 @@ pub struct ServiceSpec {
     pub listen: Vec<Listen>,
     /// It is started by the first connection to them.
     pub on_demand: bool,
+    /// A channel to hob for each run, in HOB_FD.
+    pub hob_fd: bool,
+    /// What its processes may ask of hob, whatever their user; `None`: nothing.
+    pub access: Option<Access>,
     pub log: LogSpec,
 }
 
@@ -370,6 +374,8 @@ impl Default for ServiceSpec {
             on_daemon_death: OnDeath::Keep,
             listen: Vec::new(),
             on_demand: false,
+            hob_fd: false,
+            access: Some(Access::Operate),
             log: LogSpec::DEFAULT,
         }
     }

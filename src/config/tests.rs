@@ -78,6 +78,8 @@ fn the_table_knows_every_field_and_documents_it() {
         max_delay: _,
         reset_after: _,
         max_restarts: _,
+        hob_fd: _,
+        access: _,
         window: _,
         ready: _,
         ready_timeout: _,
@@ -100,7 +102,7 @@ fn the_table_knows_every_field_and_documents_it() {
     } = ServiceSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
         DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (38, 6));
+    assert_eq!((SERVICE.len(), DAEMON.len()), (40, 6));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);

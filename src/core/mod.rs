@@ -13,6 +13,7 @@ mod inhibit;
 pub mod keys;
 pub mod life;
 mod outer;
+pub mod owner;
 pub mod record;
 pub mod request;
 mod restore;
@@ -24,25 +25,18 @@ pub mod upgrade;
 pub mod view;
 pub mod wait;
 
+pub use owner::{Owner, Peer};
 pub use record::Entity;
 pub use state::Core;
 
 use crate::base::finding::Finding;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Mono;
-use crate::config::{Access, Config, Ready, ServiceSpec};
+use crate::config::{Config, Ready, ServiceSpec};
 use crate::protocol::methods::{LogQuery, Request};
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
 use std::sync::Arc;
-
-/// Who is at the other end of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    pub uid: u32,
-    pub pid: u32,
-    pub access: Access,
-}
 
 /// How a run ended, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,6 +426,8 @@ pub enum Effect {
     Daemon {
         spec: Box<crate::config::DaemonSpec>,
     },
+    /// What jobs may ask of hob has changed: ask `Core::job_access` anew for those that are connected.
+    JobAccess,
     /// Write heartbeat and state.json (this text) and tell the keeper.
     Heartbeat {
         state: String,

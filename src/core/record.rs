@@ -5,6 +5,7 @@
 //! `ran`, `shutdown`.
 
 use super::keys::Keys;
+use super::owner::Owner;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
@@ -34,6 +35,9 @@ pub struct ServiceRecord {
     v: u32,
     #[serde(default)]
     pub choice: Choice,
+    /// The tag of who started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub pulled: bool,
     /// `stopped` for all states that a new daemon finds out by itself.
@@ -175,6 +179,7 @@ pub fn service(s: &Service) -> Entity {
     let record = ServiceRecord {
         v: VERSION,
         choice: s.choice,
+        owner: s.owner.as_ref().map(|o| o.to_string().into()),
         pulled: s.pulled,
         state: kept,
         since: (!s.state.live() && s.state != State::Waiting).then_some(s.since.wall.0),
@@ -278,6 +283,7 @@ impl ServiceRecord {
     /// Puts everything back but the state. Times of the monotonic clock mean nothing under another keeper.
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
+        s.owner = self.owner.as_deref().and_then(Owner::parse);
         s.pulled = self.pulled;
         s.since.wall = Wall(self.since.unwrap_or_default());
         s.runs = self.runs;
@@ -385,6 +391,7 @@ mod tests {
     fn a_service_survives_the_trip() {
         let mut s = Service::new("web".into(), Arc::new(ServiceSpec::default()));
         s.choice = Choice::Down;
+        s.owner = Some(Owner::Job("cron".into()));
         s.state = State::Backoff;
         s.until = Mono(77);
         s.cause = Cause::Restart { n: 3 };
@@ -395,6 +402,7 @@ mod tests {
         let mut back = Service::new("web".into(), Arc::new(ServiceSpec::default()));
         record.restore(&mut back, true);
         assert_eq!((back.choice, back.until, &back.cause), (s.choice, s.until, &s.cause));
+        assert_eq!(back.owner, s.owner);
         assert_eq!(back.counters, s.counters);
     }
 

@@ -6,12 +6,13 @@ use super::service::{Choice, State};
 use super::upgrade::Ticket;
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
-use super::{Core, Effect, Out, Peer};
+use super::{Core, Effect, Out, Owner, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
+use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_RESERVE};
 use crate::base::near::nearest;
-use crate::config::Condition;
-use crate::protocol::methods::{Change, LogQuery, Request, discover};
+use crate::config::{Access, Condition};
+use crate::protocol::methods::{Change, LogQuery, Of, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// Who asks, and under which number the reply goes out.
@@ -63,8 +64,8 @@ impl Core {
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
             Request::DaemonWhy { name } => self.reply(req, self.place(&name).map(|i| self.why(i)), false, out),
-            Request::ServiceList { names } => match self.places(&names) {
-                Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
+            Request::ServiceList { names, owner } => match self.chosen(asked, &names, owner) {
+                Ok(all) => self.measure_then(req, Pending::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
             Request::ServiceGet { name } => match self.place(&name) {
@@ -111,7 +112,12 @@ impl Core {
     /// Whether a change may be made now. Otherwise it has been answered, or is when the same one that is open is.
     fn admit(&mut self, asked: &Asked, request: &Request, out: &mut Out) -> bool {
         if let Some(key) = &asked.key {
-            match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
+            let most = match asked.peer.access {
+                Access::Admin => KEPT_REPLIES_MAX,
+                Access::Read | Access::Operate => KEPT_REPLIES_MAX - KEPT_REPLIES_RESERVE,
+            };
+            let who = (asked.peer.uid, asked.conn);
+            match self.keys.begin_within(self.now, who, key, (asked.params_hash, asked.req), most) {
                 Verdict::New | Verdict::Resume => {}
                 Verdict::Join => return false,
                 Verdict::Replay(result) => {
@@ -171,8 +177,29 @@ impl Core {
         Ok(all)
     }
 
-    fn some_names(&self, asked: &[String], all: &[usize]) -> Option<Vec<std::sync::Arc<str>>> {
-        (!asked.is_empty()).then(|| all.iter().map(|i| self.table[*i].name.clone()).collect())
+    /// The services that a list is to show; `None`: all there are.
+    fn chosen(
+        &self,
+        asked: &Asked,
+        names: &[String],
+        owner: Option<Of>,
+    ) -> Result<Option<Vec<std::sync::Arc<str>>>, RpcError> {
+        let mut all = self.places(names)?;
+        if names.is_empty() {
+            if owner.is_none() {
+                return Ok(None);
+            }
+            all = self.table.by_name().collect();
+        }
+        if let Some(of) = owner {
+            let owner = match of {
+                Of::Caller => asked.peer.owner(),
+                Of::User(uid) => Owner::User(uid),
+                Of::Service(name) => Owner::Job(name.into()),
+            };
+            all.retain(|i| self.table[*i].owner.as_ref() == Some(&owner));
+        }
+        Ok(Some(all.into_iter().map(|i| self.table[i].name.clone()).collect()))
     }
 
     /// The nearest name is a hint for whoever mistyped one.
@@ -213,9 +240,9 @@ impl Core {
                 self.forget_ran(i, out);
             }
             match op {
-                Op::Start => self.wish_start(i, client, out),
-                Op::Stop => self.wish_stop(i, client),
-                Op::Restart => self.wish_restart(i, client, out),
+                Op::Start => self.wish_start(i, client.clone(), out),
+                Op::Stop => self.wish_stop(i, client.clone()),
+                Op::Restart => self.wish_restart(i, client.clone(), out),
             }
         }
         self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });

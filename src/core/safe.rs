@@ -136,6 +136,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Doctor { .. }
         | Effect::Status { .. }
         | Effect::Daemon { .. }
+        | Effect::JobAccess
         | Effect::Log { .. } => true,
         Effect::Start(_)
         | Effect::Signal { .. }

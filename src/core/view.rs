@@ -112,6 +112,9 @@ impl Core {
         let survivors: Vec<String> = live.map(|l| &l.sequence.left).into_iter().flatten().map(survivor).collect();
         o.raw("survivors", &format!("[{}]", survivors.join(",")));
         o.str("since", &s.since.wall.to_string());
+        if let Some(owner) = &s.owner {
+            o.str("owner", &owner.to_string());
+        }
         o
     }
 
@@ -153,6 +156,9 @@ impl Core {
                 let mut o = Obj::new();
                 o.u64("run", l.run.0).u64("number", l.number.into()).opt_u64("pid", l.pid.map(u64::from));
                 o.str("cause", &l.cause.text()).str("started", &l.begun.wall.to_string());
+                if let Some(owner) = l.cause.owner() {
+                    o.str("owner", &owner.to_string());
+                }
                 o.opt_str("ready", l.ready.map(|n| n.wall.to_string()).as_deref());
                 o.finish()
             }),

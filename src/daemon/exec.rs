@@ -11,7 +11,6 @@ use crate::protocol::rpc::RpcError;
 use crate::sys;
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 /// How many running jobs are measured by the loop itself; more are left to the pool.
@@ -61,6 +60,7 @@ impl Daemon {
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
             Effect::Forget { run } => {
                 self.children.forget(&mut self.gear.ctx(), run);
+                self.end_channel(run);
                 self.services.remove(&run);
             }
             Effect::Remove { service } => {
@@ -86,6 +86,7 @@ impl Daemon {
             Effect::Measure { req, runs } => self.measure(req, &runs),
             Effect::LoadConfig { req } => self.load_config(req),
             Effect::Daemon { spec } => self.settings(*spec),
+            Effect::JobAccess => self.judge_again(),
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
             Effect::Ready => {
@@ -149,9 +150,14 @@ impl Daemon {
     }
 
     fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
+        let channel = match self.open_channel(&start) {
+            Ok(channel) => channel,
+            Err(e) => return self.put_off(start.run, e),
+        };
         let secrets = self.capture.secrets(&start.service).filter(|_| !start.spec.secrets.is_empty());
         if let Some(mut job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
             job.secrets = secrets;
+            job.channel = channel;
             self.spawn(job);
         }
     }
@@ -248,17 +254,7 @@ impl Daemon {
             self.gear.link.beat(Duration::ZERO);
         }
         self.life.heartbeat = spec.heartbeat;
-        let admission = &self.admission;
-        self.conns.readmit(&mut |cred, fd| admission.of(cred, fd));
-        let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
-        let socket = &self.paths.socket;
-        if !self.bare
-            && !self.own.given
-            && !sys::net::is_abstract(socket)
-            && let Err(e) = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
-        {
-            self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
-        }
+        self.judge_again();
         self.renice(spec.nice);
         self.gear.log.set(spec.log);
     }

@@ -7,6 +7,7 @@ pub mod capture;
 pub mod child;
 pub mod conn;
 pub mod doctor;
+mod door;
 pub mod events;
 mod exec;
 mod gear;
@@ -66,6 +67,7 @@ struct Daemon {
     gear: Gear,
     core: Core,
     conns: conn::Conns,
+    channels: door::Channels,
     children: child::Children,
     capture: capture::Capture,
     copy: Option<capture::copy::Copy>,
@@ -179,6 +181,7 @@ impl Daemon {
             self.children.next_deadline(),
             self.capture.deadline(),
             self.journal.next_deadline(),
+            self.conns.next_deadline(),
             self.accept_at,
             self.settle_at,
         ];
@@ -215,10 +218,12 @@ impl Daemon {
             self.accept_at = self.life.word_by;
             return;
         }
-        let admission = &self.admission;
+        self.resume_channels();
+        let (core, children, admission) = (&self.core, &self.children, &self.admission);
         let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
-        let accepted =
-            self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| admission.of(cred, fd));
+        let accepted = self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| {
+            door::pass(core, children, admission, cred, fd)
+        });
         let wait = match accepted {
             Ok(Accepted::All) => None,
             Ok(Accepted::More) => Some(Duration::ZERO),
@@ -361,6 +366,9 @@ impl Daemon {
         if past(self.journal.next_deadline()) {
             self.journal.tick(now);
         }
+        if past(self.conns.next_deadline()) {
+            self.conns.due(now);
+        }
         if past(self.accept_at) {
             self.accept();
         }
@@ -438,8 +446,9 @@ impl Daemon {
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {
             let mut found = conn::Flushed::default();
-            self.conns.flush(self.gear.poll.registry(), &mut self.gear.sources, &mut found);
+            self.conns.flush(now, self.gear.poll.registry(), &mut self.gear.sources, &mut found);
             for conn in found.closed {
+                self.channel_closed(conn);
                 self.streams.closed(conn);
                 self.inputs.push(Input::Closed { conn });
             }

@@ -1,6 +1,7 @@
 //! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And
 //! its end.
 
+use super::door::Channels;
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
@@ -68,7 +69,7 @@ impl Daemon {
         let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
-        let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
+        let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
         let (bare, claimed) = ground(&paths, main.is_some(), &mut gear)?;
         marks.left(Stage::Log);
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
@@ -83,6 +84,7 @@ impl Daemon {
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
+        let channels = Channels::find(&mut handover.held);
         let services = match marks.enter(Stage::Jobs) {
             true => adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?,
             false => BTreeMap::new(),
@@ -93,6 +95,7 @@ impl Daemon {
             copied.filter(|_| !bare).map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
         let mut daemon = Daemon {
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
+            channels,
             core: Core::new(),
             streams: logs::Streams::default(),
             admission: conn::Admission::default(),
@@ -187,9 +190,10 @@ impl Daemon {
     }
 }
 
+/// `main`: hob is run for one command.
 fn gear(
     paths: &Paths,
-    quiet: bool,
+    (quiet, main): (bool, bool),
     link: link::Link,
     handover: &link::Handover,
 ) -> io::Result<(Gear, signal_hook_mio::v1_0::Signals)> {
@@ -210,6 +214,10 @@ fn gear(
     let mut log = ownlog::OwnLog::open(paths.log.clone(), DaemonLog::DEFAULT, stderr);
     if let Ok(stream) = std::env::var("JOURNAL_STREAM") {
         log.for_journal(&stream);
+    }
+    if main {
+        // Who runs one command wants to see its words, and of hob's only what is wrong.
+        log.limit_stderr(Level::Warn);
     }
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
@@ -277,8 +285,13 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
     };
     for grant in grants {
         let found = match &grant.who {
-            Who::User(name) => accounts.user(name, None).map(|u| admission.users.push((u.uid, grant.level))),
-            Who::Group(name) => accounts.group(name).map(|gid| admission.groups.push((gid, grant.level))),
+            Who::User(name) => accounts.uid(name).map(|uid| admission.users.push((uid, grant.level))),
+            Who::Group(name) => accounts.group(name).map(|gid| {
+                admission.groups.push((gid, grant.level));
+                if !sys::net::TELLS_GROUPS {
+                    admission.users.extend(accounts.members(gid).into_iter().map(|uid| (uid, grant.level)));
+                }
+            }),
         };
         unknown.extend(found.err());
     }

@@ -129,6 +129,7 @@ const BEYOND: &[&str] = &[
     "listens on",
     "wants an address in \"listen\"",
     "are passed as descriptors from 3 on",
+    "a channel is of no use",
     "runs on demand, so it counts",
     "is the shortest that makes sense",
     "is the longest duration",

@@ -105,6 +105,7 @@ impl World<'_> {
             }
             Effect::LogSpec { .. }
             | Effect::Daemon { .. }
+            | Effect::JobAccess
             | Effect::Heartbeat { .. }
             | Effect::Status { .. }
             | Effect::Log { .. }

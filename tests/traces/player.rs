@@ -15,7 +15,7 @@ use hob::core::upgrade::Ticket;
 use hob::core::{
     Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
 };
-use hob::protocol::methods::{Change, Inhibit, Request};
+use hob::protocol::methods::{Change, Inhibit, Of, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -217,7 +217,7 @@ impl Player {
             "reload-service" => Request::ServiceReload { names },
             "signal" => Request::ServiceSignal { name, signal: option("n").unwrap().parse().unwrap() },
             "why" => Request::DaemonWhy { name },
-            "list" => Request::ServiceList { names },
+            "list" => Request::ServiceList { names, owner: option("owner").map(|o| owner(&o)) },
             "get" => Request::ServiceGet { name },
             "history" => Request::ServiceHistory { name, limit: 10 },
             "health" => Request::DaemonHealth,
@@ -237,7 +237,7 @@ impl Player {
         Input::Request {
             req: ReqId(self.next_req),
             conn: ConnId(option("conn").map_or(1, |c| c.parse().unwrap())),
-            peer: Peer { uid: 1000, pid: 77, access: Access::Admin },
+            peer: Peer { uid: 1000, pid: 77, access: Access::Admin, job: option("job").map(Into::into) },
             key: option("key"),
             params_hash: option("hash").map_or(1, |h| h.parse().unwrap()),
             request,
@@ -524,6 +524,7 @@ fn show(effect: &Effect) -> String {
         Effect::Status { text } => format!("STATUS {text}"),
         Effect::LoadConfig { req } => format!("load-config {req:?}"),
         Effect::Daemon { .. } => "daemon-spec".to_owned(),
+        Effect::JobAccess => "job-access".to_owned(),
         Effect::Heartbeat { state } => format!("heartbeat {state}"),
         Effect::Log { level, text } => format!("log {level:?}: {text}"),
         Effect::Ready => "READY".to_owned(),
@@ -534,5 +535,14 @@ fn show(effect: &Effect) -> String {
         Effect::Notify { .. } | Effect::Logs { .. } | Effect::Rotate { .. } | Effect::CloseStream { .. } => {
             format!("{effect:?}")
         }
+    }
+}
+
+/// Whose services a line asks for.
+fn owner(tag: &str) -> Of {
+    match (tag, tag.strip_prefix("service/")) {
+        ("mine", _) => Of::Caller,
+        (_, Some(name)) => Of::Service(name.to_owned()),
+        (uid, None) => Of::User(uid.parse().unwrap()),
     }
 }

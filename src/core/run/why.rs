@@ -23,6 +23,9 @@ impl Core {
         let list = |lines: Vec<String>| serde_json::to_string(&lines).unwrap_or_default();
         let mut o = Obj::new();
         o.str("name", &s.name).str("state", s.state.name()).str("desired", desired(s));
+        if let Some(owner) = &s.owner {
+            o.str("owner", &owner.to_string());
+        }
         o.str("summary", &self.summary(i));
         o.raw("story", &list(self.story(i)));
         o.str("next", &self.what_next(i));
@@ -130,7 +133,10 @@ impl Core {
             lines.push(format!("{}: began to wait for {}", s.since.wall, non_empty(self.waiting_text(i), "its turn")));
         }
         match s.choice {
-            Choice::Up => lines.push("a person said it should be up".to_owned()),
+            Choice::Up => match &s.owner {
+                Some(owner) => lines.push(format!("{} said it should be up", owner.text())),
+                None => lines.push("a person said it should be up".to_owned()),
+            },
             Choice::Down => lines.push("a person said it should be down".to_owned()),
             Choice::Auto if s.restored => lines.push("it ran when the program that hob is a part of ended".to_owned()),
             Choice::Auto if s.pulled => lines.push("another service needs it".to_owned()),

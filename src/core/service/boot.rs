@@ -52,6 +52,7 @@ impl Core {
         }
         self.table.connect();
         self.restore_ran(boot.managed, stored.ran, out);
+        self.tell_doors(&[], out);
         self.save_meta(out);
         let adopted = self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         if !self.orphans.is_empty() {

@@ -66,7 +66,7 @@ use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
 use crate::core::run::{Cause, Ended, RunRecord, StopWhy};
-use crate::core::{End, Usage};
+use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
 use graph::Edge;
@@ -249,6 +249,8 @@ pub struct Service {
     pub name: Arc<str>,
     pub spec: Arc<ServiceSpec>,
     pub choice: Choice,
+    /// Who started it last, unless hob itself did.
+    pub owner: Option<Owner>,
     /// Something that is or was up needs it.
     pub pulled: bool,
     /// It ran when a managed hob ended, and nobody has said anything about it since.
@@ -297,6 +299,7 @@ impl Service {
             name,
             spec,
             choice: Choice::Auto,
+            owner: None,
             pulled: false,
             restored: false,
             shown: None,

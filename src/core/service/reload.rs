@@ -41,6 +41,7 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("watchdog", &spec.watchdog, &plain.watchdog);
     feed("oneshot", &spec.oneshot, &plain.oneshot);
     feed("listen", &spec.listen, &plain.listen);
+    feed("hob_fd", &spec.hob_fd, &plain.hob_fd);
     hash
 }
 
@@ -108,6 +109,7 @@ impl Core {
 
     fn apply_config(&mut self, mut config: Config, out: &mut Out) -> Report {
         let mut report = Report::default();
+        let doors = self.doors();
         self.config_error = None;
         if self.config != config.daemon {
             self.config = config.daemon;
@@ -134,6 +136,7 @@ impl Core {
             self.recall_wish(*i);
         }
         self.table.connect();
+        self.tell_doors(&doors, out);
         for (i, why) in restarts {
             self.mark_stop(i, &why);
         }

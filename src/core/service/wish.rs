@@ -19,6 +19,7 @@ impl Core {
         let running = matches!(self.table[i].state, State::Starting | State::Running);
         if !running {
             self.table[i].counters.clear();
+            self.table[i].owner = Some(client.owner());
             self.table.save(i);
         }
         self.lift(i, Cause::Client(client), out);
@@ -47,8 +48,9 @@ impl Core {
             s.choice = Choice::Up;
         }
         s.counters.clear();
+        s.owner = Some(client.owner());
         self.table.save(i);
-        self.mark_stop(i, &StopWhy::Restart(client));
+        self.mark_stop(i, &StopWhy::Restart(client.clone()));
         let s = &mut self.table[i];
         s.cause = Cause::Client(client);
         if let Some(live) = s.live.as_mut() {
@@ -62,6 +64,7 @@ impl Core {
         let needed = self.is_needed(i);
         let s = &mut self.table[i];
         s.choice = Choice::Auto;
+        s.owner = None;
         s.pulled = needed;
         s.counters.clear();
         self.table.save(i);

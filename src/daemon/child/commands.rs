@@ -244,6 +244,7 @@ impl Children {
             output: [Arc::clone(&write), write],
             ready: None,
             sockets: Vec::new(),
+            channel: None,
             // The service learned them when its run began.
             secrets: None,
         })));
@@ -263,6 +264,11 @@ impl Children {
             spec.env.insert("MAINPID".to_owned(), pid.to_string());
         }
         spec
+    }
+
+    /// The run that a command is beside.
+    pub(super) fn command_of(&self, id: RunId) -> Option<RunId> {
+        self.commands.open.get(&id).map(|c| c.of)
     }
 
     /// The start of a command came out of the pool.

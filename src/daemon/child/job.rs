@@ -14,6 +14,7 @@ use crate::sys::tree::{self, Group, Groups, Member, Sweep};
 use crate::sys::wait;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct SpawnJob {
     pub(super) ready: Option<(Arc<OwnedFd>, i32)>,
     /// The sockets it listens on.
     pub(super) sockets: Vec<Arc<OwnedFd>>,
+    /// The job's end of its channel to hob.
+    pub channel: Option<OwnedFd>,
     /// Where capture learns the values of the service's secrets before the program can print them.
     pub secrets: Option<Arc<Secrets>>,
 }
@@ -93,6 +96,7 @@ impl SpawnJob {
             plan.fds.push((fd.as_raw_fd(), number));
         }
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
+        self.pass_channel(&mut plan);
         let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());
         let mut result = self.clone(&plan);
@@ -109,11 +113,19 @@ impl SpawnJob {
             Err(e) if plan::of_cgroup(&e) && !e.is_transient() => {
                 // Zero says that the group holds no run.
                 let _ = group.mark(RunId(0));
-                let marked = Plan { fds: plan.fds, ..self.plan(true)? };
+                let marked = Plan { fds: plan.fds, envp: plan.envp, ..self.plan(true)? };
                 self.told(self.clone(&marked), &marked, None)
             }
             result => self.told(result, &plan, Some(group)),
         }
+    }
+
+    /// The channel gets the lowest number that nothing else has, told in HOB_FD.
+    fn pass_channel(&self, plan: &mut Plan) {
+        let Some(channel) = &self.channel else { return };
+        let number = (3..).find(|n| plan.fds.iter().all(|(_, taken)| taken != n)).unwrap_or(3);
+        plan.fds.push((channel.as_raw_fd(), number));
+        plan.envp.extend(CString::new(format!("HOB_FD={number}")));
     }
 
     fn clone(&self, plan: &Plan) -> Result<Child, SpawnError> {

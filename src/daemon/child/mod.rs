@@ -13,6 +13,7 @@ mod envfile;
 mod job;
 mod listen;
 mod notify;
+mod peer;
 mod pipes;
 mod plan;
 mod probe;
@@ -23,6 +24,7 @@ pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
 pub use listen::{LABEL as SOCKET_LABEL, service_of as socket_service};
 pub use notify::label as notify_label;
+pub use peer::Whose;
 pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id, unfit};
 
@@ -240,6 +242,13 @@ impl Children {
         &self.setup
     }
 
+    /// The user that a spec runs as: hob's own also where that cannot be told, as the start will say.
+    #[must_use]
+    pub fn user_of(&self, spec: &ServiceSpec) -> u32 {
+        let who = plan::identity(&self.setup, spec).ok().flatten();
+        who.map_or_else(|| crate::sys::user::own().0, |u| u.uid)
+    }
+
     /// Runs that have not been forgotten.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -307,6 +316,7 @@ impl Children {
             output,
             ready,
             sockets,
+            channel: None,
             secrets: None,
         })
     }

@@ -129,7 +129,7 @@ fn assignment(key: &OsString, value: &OsString) -> Result<CString, StartError> {
 }
 
 /// Whom the job is to run as; `None`: as hob.
-fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>, StartError> {
+pub(super) fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>, StartError> {
     if spec.user.is_none() && spec.group.is_none() {
         return Ok(None);
     }

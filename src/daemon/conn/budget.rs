@@ -26,8 +26,8 @@ impl Conns {
     fn greediest(&self) -> Option<ConnId> {
         let holds = |id: u64| {
             let link = &self.conns.get(id)?.link;
-            let admin = link.cred.uid == 0 || link.cred.uid == self.own;
-            (link.counted > 0).then_some((!admin, link.counted))
+            let limited = self.requests.shares.is_limited(&link.who);
+            (link.counted > 0).then_some((limited, link.counted))
         };
         let ids = self.conns.ids();
         ids.into_iter().filter_map(|id| Some((holds(id)?, id))).max().map(|(_, id)| ConnId(id))

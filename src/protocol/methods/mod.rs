@@ -67,6 +67,8 @@ pub enum Kind {
     Time,
     /// `out` or `err`.
     Stream,
+    /// `mine`, a user's number, or `service/NAME`.
+    Owner,
 }
 
 /// Methods of notifications that a server sends.
@@ -84,6 +86,9 @@ pub mod notes {
     pub const STREAM_MARK: &str = "stream.mark";
     /// `{id, position, dropped}`: bytes before this position are gone.
     pub const STREAM_GAP: &str = "stream.gap";
+    /// `{pid}`, on HOB_FD alone: another daemon has taken over. Requests without a reply are to be sent again, each
+    /// with its key; subscriptions and streams of this channel are gone.
+    pub const RESUMED: &str = "daemon.resumed";
 }
 
 /// A decoded call. The core has the one `match` over it.
@@ -116,9 +121,10 @@ pub enum Request {
     DaemonWhy {
         name: String,
     },
-    /// `{names?}`: all when absent.
+    /// `{names?, owner?}`: all when absent.
     ServiceList {
         names: Vec<String>,
+        owner: Option<Of>,
     },
     ServiceGet {
         name: String,
@@ -163,6 +169,17 @@ pub enum Request {
         id: u32,
     },
     RpcDiscover,
+}
+
+/// Whose services are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// `mine`.
+    Caller,
+    /// `1000`.
+    User(u32),
+    /// `service/NAME`.
+    Service(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,6 +23,8 @@ const SOME_SERVICES: Param = Param {
 const SERVICES: Param =
     Param { required: false, doc: "the services: a list, or one name; all when absent", ..SOME_SERVICES };
 const THESE: Param = Param { required: false, ..SOME_SERVICES };
+const OWNER: Param =
+    param("owner", Kind::Owner, "only what this one started: mine, the number of a user, or service/NAME");
 const WAIT: Param = param("wait", Kind::Flag, "answer when the end state is reached, not at once (default true)");
 const TIMEOUT: Param = param("timeout", Kind::Duration, "how long to wait at most; the change goes on after that");
 const CHANGE: &[Param] = &[SOME_SERVICES, WAIT, TIMEOUT];
@@ -185,10 +187,10 @@ pub const METHODS: &[Method] = &[
         aliases: &[],
         access: Access::Read,
         mutating: false,
-        params: &[SERVICES],
+        params: &[SERVICES, OWNER],
         result: r#"{"services": [{"name", "state", "desired", "pid", "uptime_secs", "restarts", "last_error", ...}]}"#,
         doc: "The services and their states.",
-        decode: |p| Ok(Request::ServiceList { names: p.names("names")? }),
+        decode: |p| Ok(Request::ServiceList { names: p.names("names")?, owner: p.owner("owner")? }),
     },
     Method {
         name: "service.get",

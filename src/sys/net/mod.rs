@@ -7,7 +7,7 @@ mod peer;
 pub mod serve;
 
 pub use given::given;
-pub use peer::{Credentials, credentials, groups};
+pub use peer::{Credentials, TELLS_GROUPS, credentials, exists, groups};
 
 use super::check;
 use addr::Addr;

@@ -44,6 +44,12 @@ impl Groups {
         match self.0 {}
     }
 
+    /// # Errors
+    /// None, as nothing can call it.
+    pub fn service_of(&self, _pid: u32) -> io::Result<Option<String>> {
+        match self.0 {}
+    }
+
     #[must_use]
     pub fn list(&self) -> Vec<Group> {
         match self.0 {}

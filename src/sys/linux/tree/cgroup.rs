@@ -76,6 +76,18 @@ impl Groups {
         Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
     }
 
+    /// The service in whose group a process is, with a slash and the kind behind it for a command beside one;
+    /// `Ok(None)` for a process in none of them.
+    ///
+    /// # Errors
+    /// NotFound when there is no such process, or this one may not see it.
+    pub fn service_of(&self, pid: u32) -> io::Result<Option<String>> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let base = self.base.file_name().and_then(|n| n.to_str());
+        let folder = base.zip(own_path(&text)).and_then(|(base, path)| folder_below(path, base));
+        Ok(folder.map(service_name))
+    }
+
     /// The groups that exist, of this or an earlier keeper of the home.
     #[must_use]
     pub fn list(&self) -> Vec<Group> {
@@ -381,6 +393,13 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// The path of the group of version 2 in the text of `/proc/PID/cgroup`; lines of version 1 are passed over.
 fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
+}
+
+/// The name that follows `base` in a path.
+fn folder_below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
+    let mut names = path.split('/');
+    names.by_ref().find(|n| *n == base)?;
+    names.next().map(|n| n.strip_suffix(" (deleted)").unwrap_or(n))
 }
 
 /// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that

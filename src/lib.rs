@@ -16,17 +16,21 @@
 //! - [`cli`]: flags (one table drives parsing, help, manual and completions), one file a noun, rendering
 //! - [`client`]: blocking library: connect, call, typed calls, subscribe, logs, ensure_running
 //! - [`keeper`]: uses `sys` and `base` alone: `mod` (the loop), `worker` (the daemon at hand), `crash` and `watch`
-//!   (when it is at fault, when it hangs), `renew` and `manifest` (becoming another program), `end`
+//!   (when it is at fault, when it hangs), `outer` and `parent` (the service manager or program it belongs to),
+//!   `means` (what it makes of its process), `renew` and `manifest` (becoming another program), `end`
 //! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the
-//!   parts share), and the parts: `conn` (clients), `child` (processes), `capture` (output to files), `logs` (files to
-//!   clients), `journal`, `events` (the ring file), `link` (the keeper), `pool` (threads), `source` (tokens),
-//!   `ownlog`, `lifecycle` (what one daemon leaves to the next: marks, safe mode, upgrades)
+//!   parts share), and the parts: `conn` (clients), `child` (processes, and the sockets held for them), `capture`
+//!   (output to files), `logs` (files to clients), `journal`, `events` (the ring file), `link` (the keeper), `pool`
+//!   (threads), `source` (tokens), `door` (who may speak, and the channels of jobs), `ownlog`, `doctor` (what is wrong
+//!   around hob), `lifecycle` (what one daemon leaves to the next: marks, safe mode, upgrades)
 //! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
 //!   each
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
-//!   `safe` (safe mode), `freeze`, `upgrade`
+//!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is), `inhibit` (who delays a
+//!   shutdown), `restore` (what a managed hob ran), `outer` (a line for the service manager), `doctor` (services in
+//!   trouble)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
 //!   for editors)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)

@@ -120,7 +120,7 @@ fn ten_thousand_services_in_a_row_are_a_config_and_in_a_ring_an_error() {
 /// A config in which no key has its default.
 const RICH: &str = r#"{
   "daemon": {
-    "heartbeat": "0s", "shutdown_timeout": "1m30s", "nice": -5,
+    "heartbeat": "0s", "shutdown_timeout": "1m30s", "shutdown_grace": "0s", "nice": -5,
     "log": {"level": "trace", "format": "json", "max_size": "1MiB", "max_files": 2},
     "access": [{"user": "alice", "level": "read"}, {"group": 100, "level": "admin"}],
   },
@@ -135,6 +135,7 @@ const RICH: &str = r#"{
       "health": {"http": "http://localhost/up?x=1", "every": "1m", "timeout": "500ms", "retries": 7},
       "requires": ["a.b", {"name": "c", "condition": "started"}], "wants": [{"name": "c", "condition": "ready"}],
       "after": ["c"], "stop_signal": "sigint", "stop_timeout": "1ms", "leave_children": true,
+      "hob_fd": true, "access": "admin",
       "log": {"max_size": "4.096kB", "max_files": 1, "max_age": "30d", "compress": true, "timestamps": true,
               "rate": "1500kB/s", "streams": "split"},
       "secrets": ["B2", "TOKEN"],
@@ -148,7 +149,7 @@ const RICH: &str = r#"{
           "requires": [{"name": "h", "condition": "succeeded"}], "after": [{"name": "d", "condition": "finished"}]},
     "h": {"command": ["h"], "oneshot": true, "ionice": "realtime", "oom_score": 7, "cpus": "5,0-1,2"},
     "i": {"command": ["i"], "ionice": "idle", "stop_command": "x", "reload_signal": "USR1"},
-    "j": {"command": ["j"], "on_daemon_death": "stop", "reload_command": ["x", "y"]},
+    "j": {"command": ["j"], "access": "none", "on_daemon_death": "stop", "reload_command": ["x", "y"]},
   },
 }"#;
 

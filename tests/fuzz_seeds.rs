@@ -144,6 +144,19 @@ fn frames() {
 }
 
 #[test]
+fn messages() {
+    let corpus: [&[u8]; 6] = [
+        b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\x00[{\"id\":2},{\"id\":3}]\x01",
+        b"{\"jsonrpc\":\"2.0\",\"method\":\"daemon.resumed\",\"params\":{\"pid\":7}}\x02\x02\x02",
+        b"\x00\x00\x00\x0e\x01\xff\xfe\"\\u0000\\\"\n\r\x03",
+        b"Content-Length: 2\r\n\r\n{}",
+        &[b'x'; 70_000],
+        b"",
+    ];
+    drive(hob::protocol::frame::fuzz_messages, &corpus);
+}
+
+#[test]
 fn jsonrpc() {
     let corpus = [
         r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,

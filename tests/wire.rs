@@ -8,13 +8,16 @@
 #![allow(clippy::unwrap_used)]
 
 use hob::base::ids::StreamId;
+use hob::base::limits::MESSAGE_MAX;
 use hob::base::signal::Platform;
+use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::Input;
-use hob::daemon::conn::{Conns, Flushed};
+use hob::daemon::conn::{Conns, Flushed, Pass};
 use hob::daemon::source::{Source, Sources};
 use hob::protocol::methods::Request;
 use hob::protocol::rpc::{Code, RpcError};
+use hob::sys::chan::Chan;
 use hob::sys::net::Credentials;
 use mio::{Events, Poll};
 use std::io::{ErrorKind, Read, Write};
@@ -43,6 +46,15 @@ impl Daemon {
         (daemon, theirs)
     }
 
+    /// The same with the channel of a job.
+    fn with_job() -> (Daemon, Chan) {
+        let (mut daemon, _) = Daemon::with_client();
+        let (ours, theirs) = Chan::pair_for_job(MESSAGE_MAX).unwrap();
+        let pass = Pass::of_job(&"web".into(), Access::Operate);
+        daemon.conns.adopt_channel(ours, 1000, pass, daemon.poll.registry(), &mut daemon.sources).unwrap();
+        (daemon, Chan::from_fd(theirs).unwrap())
+    }
+
     fn turn(&mut self) {
         let mut events = Events::with_capacity(8);
         self.poll.poll(&mut events, Some(Duration::from_millis(2))).unwrap();
@@ -55,7 +67,7 @@ impl Daemon {
         }
         inputs.into_iter().for_each(|input| self.answer(input));
         let mut found = Flushed::default();
-        self.conns.flush(self.poll.registry(), &mut self.sources, &mut found);
+        self.conns.flush(Mono(0), self.poll.registry(), &mut self.sources, &mut found);
         self.closed |= !found.closed.is_empty();
     }
 
@@ -188,6 +200,33 @@ fn follow(transcript: &str) {
         }
     }
     expect_silence(&mut daemon, &mut client);
+}
+
+/// Each line of a transcript is one message, without anything around it.
+#[test]
+fn messages() {
+    let (mut daemon, job) = Daemon::with_job();
+    let mut buf = vec![0; MESSAGE_MAX];
+    for (number, line) in include_str!("compat/wire/messages.txt").lines().enumerate() {
+        match line.split_at_checked(2) {
+            Some(("> ", text)) => job.send(&unescape(text), &[]).unwrap(),
+            Some(("< ", text)) => {
+                let begin = Instant::now();
+                let got = loop {
+                    daemon.turn();
+                    match job.recv(&mut buf) {
+                        Ok(Some((n, _))) => break escape(&buf[..n]),
+                        Err(e) if e.kind() == ErrorKind::WouldBlock && begin.elapsed() < LIMIT => {}
+                        other => panic!("line {}: {other:?}", number + 1),
+                    }
+                };
+                assert_eq!(got, escape(&unescape(text)), "line {}", number + 1);
+            }
+            _ => assert!(line.is_empty() || line.starts_with('#'), "line {}: {line}", number + 1),
+        }
+    }
+    daemon.turn();
+    assert_eq!(job.recv(&mut buf).unwrap_err().kind(), ErrorKind::WouldBlock, "more than the transcript has");
 }
 
 #[test]

@@ -41,6 +41,12 @@ pub enum ToKeeper {
     Again { stop: bool },
     /// This daemon ends for one from the program whose file is attached.
     Upgrade,
+    /// The config is being read again, and what it says is put into effect.
+    Reloading,
+    /// That is over, whatever came of it.
+    Reloaded,
+    /// How all is, in a line for people. Said only with `FLAG_OUTER`.
+    Status { text: String },
 }
 
 /// From the keeper to the daemon.
@@ -146,6 +152,8 @@ pub const FLAG_TRIAL: u32 = 16;
 /// `ToDaemon::Hello.flags`: how an upgrade came out is told after the handover, or after `Up`; no client is to be
 /// answered before.
 pub const FLAG_UPGRADE: u32 = 32;
+/// `ToDaemon::Hello.flags`: an outer service manager wants to hear `Reloading`, `Reloaded` and `Status`.
+pub const FLAG_OUTER: u32 = 64;
 /// Length of a label in bytes at most.
 pub const LABEL_MAX: usize = BYTES_MAX - 2;
 /// Labels at most.
@@ -164,6 +172,9 @@ impl ToKeeper {
             ToKeeper::Done { code } => message(7, &[*code]),
             ToKeeper::Again { stop } => message(8, &[u8::from(*stop)]),
             ToKeeper::Upgrade => message(9, &[]),
+            ToKeeper::Reloading => message(10, &[]),
+            ToKeeper::Reloaded => message(11, &[]),
+            ToKeeper::Status { text } => message(12, text.as_bytes()),
         }
     }
 
@@ -181,6 +192,9 @@ impl ToKeeper {
             7 => ToKeeper::Done { code: *rest.first()? },
             8 => ToKeeper::Again { stop: *rest.first()? != 0 },
             9 => ToKeeper::Upgrade,
+            10 => ToKeeper::Reloading,
+            11 => ToKeeper::Reloaded,
+            12 => ToKeeper::Status { text: text(rest)? },
             _ => return None,
         })
     }
@@ -278,6 +292,9 @@ mod tests {
             ToKeeper::Done { code: 143 },
             ToKeeper::Again { stop: true },
             ToKeeper::Upgrade,
+            ToKeeper::Reloading,
+            ToKeeper::Reloaded,
+            ToKeeper::Status { text: "2 of 3 services run; failed: w\u{f6}rm".into() },
         ] {
             assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
         }

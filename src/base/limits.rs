@@ -10,21 +10,45 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 pub const BATCH_MAX: usize = 1000;
 /// Nesting depth of JSON that is accepted (serde_json's own limit).
 pub const JSON_DEPTH_MAX: usize = 128;
-/// Open client connections altogether, and of one uid other than root and hob's own.
+/// Open client connections altogether, and of one job or one uid other than root and hob's own.
 pub const CONNECTIONS_MAX: usize = 4096;
 pub const CONNECTIONS_PER_USER_MAX: usize = 256;
+/// Of all connections: those that only root and hob's own user may use, and of these the ones for root alone.
+pub const CONNECTIONS_KEPT: usize = 64;
+pub const CONNECTIONS_KEPT_FOR_ROOT: usize = 16;
+/// Channels to jobs (HOB_FD) that are open at once.
+pub const CHANNELS_MAX: usize = 2048;
 /// Requests of one connection that wait for their reply.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 1024;
+/// The same of all connections of one user or job, their subscriptions, their log streams, and the bytes in memory that
+/// they have sent without an end of the message or have not read. Root and hob's own user have no such limits, unless
+/// it is a job of theirs.
+pub const REQUESTS_PER_USER_MAX: usize = 4096;
+pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 2048;
+pub const STREAMS_PER_USER_MAX: usize = 2048;
+pub const BYTES_PER_USER_MAX: usize = 64 * 1024 * 1024;
+/// Requests in one batch on HOB_FD, so that the replies fit into one message.
+pub const BATCH_MESSAGE_MAX: usize = 64;
 /// Unsent bytes of one connection at which its subscriptions are lost (`lagged`), and at which it is closed.
 pub const UNSENT_LAGGED: usize = 1024 * 1024;
 pub const UNSENT_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of unfinished messages and unsent replies of all connections together.
+pub const BUFFERED_MAX: usize = 128 * 1024 * 1024;
+/// How long a connection with more unsent than `UNSENT_LAGGED` may take nothing of it before it is closed.
+pub const LAGGING_MAX: Duration = Duration::from_secs(60);
 /// Subscriptions and streams of one connection.
 pub const STREAMS_PER_CONNECTION_MAX: usize = 1024;
+/// Inhibitors of one connection and altogether, and bytes of what one says of itself.
+pub const INHIBITORS_PER_CONNECTION_MAX: usize = 16;
+pub const INHIBITORS_MAX: usize = 1024;
+pub const INHIBITOR_TEXT_MAX: usize = 256;
 /// Slots in the run table: runs that exist at once.
 pub const RUN_SLOTS: usize = 16_384;
 /// Services in one config, and the length of a service's name in bytes.
 pub const SERVICES_MAX: usize = 10_000;
 pub const NAME_MAX: usize = 64;
+/// Sockets that one service listens on.
+pub const LISTEN_MAX: usize = 32;
 /// Size of a config file.
 pub const CONFIG_MAX: usize = 4 * 1024 * 1024;
 /// Nesting depth of a config, so that reading one fits on the stack of any thread.
@@ -64,6 +88,8 @@ pub const SNAPSHOT_SLICE: usize = 256;
 pub const KEPT_REPLY_BYTES: usize = 4096;
 pub const KEPT_REPLY_AGE: Duration = Duration::from_secs(3600);
 pub const KEPT_REPLIES_MAX: usize = 10_000;
+/// Of these, the ones that only callers with admin access may use.
+pub const KEPT_REPLIES_RESERVE: usize = 1000;
 pub const KEPT_REPLY_MIN_AGE: Duration = Duration::from_secs(60);
 /// A request key's length in bytes.
 pub const REQUEST_KEY_MAX: usize = 128;

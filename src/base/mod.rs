@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod control;
+pub mod finding;
 pub mod ids;
 pub mod json;
 pub mod limits;

@@ -1,7 +1,9 @@
 //! The table of commands: what `hob --help` lists, in this order.
 
 use super::flags::{Command, Flag, Operand};
-use super::{complete, config, demo, events, life, logs, man, renew, service, status, story, task};
+use super::{
+    complete, config, demo, doctor, events, inhibit, life, logs, man, renew, service, status, stop, story, task,
+};
 
 const ANY: usize = usize::MAX;
 
@@ -44,7 +46,12 @@ const DEFAULTS: &[Flag] =
     &[Flag { long: "defaults", short: None, value: None, doc: "Show every key with its default" }];
 const RUN: &[Flag] = &[
     Flag { long: "init", short: None, value: None, doc: "Take the duties of PID 1 (implied when hob is it)" },
+    Flag { long: "managed", short: None, value: None, doc: "End with the program that started it; write no pid file" },
     Flag { long: "name", short: None, value: Some("NAME"), doc: "Name of the service after -- [its program's name]" },
+];
+const INHIBIT: &[Flag] = &[
+    Flag { long: "why", short: None, value: Some("TEXT"), doc: "What must not be cut off, for whoever waits" },
+    Flag { long: "who", short: None, value: Some("NAME"), doc: "Who asks [the name of the command]" },
 ];
 const DEMO: &[Flag] = &[
     Flag { long: "for", short: None, value: Some("TIME"), doc: "End by itself after this long (\"10s\")" },
@@ -58,6 +65,10 @@ const EVENTS: &[Flag] = &[
 ];
 const UPGRADE: &[Flag] =
     &[Flag { long: "binary", short: None, value: Some("PATH"), doc: "The new program [what hob was started from]" }];
+const OWNED: &[Flag] = &[
+    Flag { long: "mine", short: None, value: None, doc: "Only what you, or the job this runs in, have started" },
+    Flag { long: "owner", short: None, value: Some("NAME"), doc: "Only what this user or 'service/NAME' has started" },
+];
 const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
 
 pub(super) const fn command(
@@ -112,7 +123,9 @@ const OF_SERVICES: &[Command] = &[
         operands: "[-- COMMAND [ARG...]]",
         details: "With a command it runs that as its only service, passes its output through and ends with its\n\
                   exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
-                  folder then, unless --home is given.",
+                  folder then, unless --home is given.\n\
+                  With --managed hob is a part of the program that starts it: it ends when that does, known by the\n\
+                  end of standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
         ..command("run", "Run hob in the foreground", life::run)
     },
     Command {
@@ -128,7 +141,7 @@ const OF_SERVICES: &[Command] = &[
         flags: &[ALL, FORCE, WAIT, TIMEOUT],
         details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, also over\n\
                   restarts of hob.",
-        ..command("stop", "Stop hob, or services", life::stop)
+        ..command("stop", "Stop hob, or services", stop::stop)
     },
     Command {
         operands: "[NAME...]",
@@ -140,6 +153,7 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
+        flags: OWNED,
         details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
                   failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
@@ -147,6 +161,7 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
+        flags: OWNED,
         ..command("services", "List services, as 'service list' does", status::list)
     },
     Command {
@@ -184,6 +199,21 @@ const OF_SERVICES: &[Command] = &[
                   is the file that hob was started from, if it was replaced.",
         ..command("upgrade", "Let hob run on as another program", renew::upgrade)
     },
+    Command {
+        details: "Looks at folders, socket, lock, config, journal, limits, kernel, clock and services, with or\n\
+                  without a running hob, and changes nothing. The exit code is 0 without errors and 1 with any;\n\
+                  warnings and notes do not count. --quiet shows errors and warnings alone.",
+        ..command("doctor", "Look for what is wrong, and say what to do", doctor::doctor)
+    },
+    Command {
+        flags: INHIBIT,
+        takes_command: true,
+        operands: "[-- COMMAND [ARG...]]",
+        details: "While COMMAND runs, a shutdown of hob waits for it, up to daemon.shutdown_grace; a second\n\
+                  request to stop or --force does not wait. Ends with the exit code of COMMAND. Without one: the\n\
+                  list of all.",
+        ..command("inhibit", "Delay a shutdown of hob while a command runs", inhibit::inhibit)
+    },
     command("ping", "Ask whether hob answers", status::ping),
     command("health", "Show how hob itself is", status::health),
     command("config check", "Check the config and list everything that is wrong", config::check),
@@ -198,7 +228,12 @@ const OF_SERVICES: &[Command] = &[
                   and in the config \"$schema\": \"./hob.schema.json\".",
         ..command("config schema", "Print the JSON Schema of the config", config::schema)
     },
-    Command { operands: "[NAME...]", count: (0, ANY), ..command("service list", "List services", status::list) },
+    Command {
+        operands: "[NAME...]",
+        count: (0, ANY),
+        flags: OWNED,
+        ..command("service list", "List services", status::list)
+    },
     Command { operands: "NAME", count: (1, 1), ..command("service get", "Show one service", status::get) },
     Command {
         operands: "NAME...",

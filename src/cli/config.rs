@@ -2,6 +2,7 @@
 
 use super::flags::Args;
 use super::{Failure, exit, note, paths, print};
+use crate::base::limits::CONFIG_MAX;
 use crate::config::{self, Config, ConfigError};
 use serde_json::json;
 
@@ -15,7 +16,7 @@ struct Loaded {
 fn load(args: &Args) -> Result<Loaded, Failure> {
     let path = paths(args)?.config;
     let name = path.display().to_string();
-    let bytes = std::fs::read(&path).map_err(|e| {
+    let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {
         let f = Failure::new(format!("cannot read {name}: {e}"));
         match e.kind() {
             std::io::ErrorKind::NotFound => {

@@ -1,8 +1,8 @@
-//! Commands about hob itself: run, start, stop, restart, reload, and the daemon that the keeper executes.
+//! Commands about hob itself: run, start, restart, reload, and the daemon that the keeper executes.
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, note, paths, print, progress, renew, service};
+use super::{Failure, complain, exit, given, note, paths, print, progress, renew, service};
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -12,8 +12,9 @@ use core::time::Duration;
 use serde_json::{Value, json};
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -23,12 +24,21 @@ pub(crate) const DAEMON_WORD: &str = "@daemon";
 /// Tells the daemon that the lock file spoke of no hob that was killed.
 const CLEAN: &str = "before=ended";
 
+/// Tells the daemon that its control socket is somebody else's, and that hob is a part of another program.
+const GIVEN: &str = "listener=given";
+const MANAGED: &str = "managed=yes";
+
 /// Set for a hob that nobody watches: its daemon says nothing to standard error.
 const DETACHED: &str = "HOB_DETACHED";
 
-/// How long a start waits for the first answer, and a stop for the end beyond the time that the services were given.
+/// Bytes of what a start said that are looked at when it fails.
+const START_WORDS_MAX: u64 = 1024 * 1024;
+
+/// How long a start waits for the first answer.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
-const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// How long a lock may be held by somebody who does not say who he is before he is looked for.
+const UNSIGNED: Duration = Duration::from_millis(500);
 
 /// The daemon, executed by the keeper: `@daemon key=value... [-- COMMAND ARG...]`.
 pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
@@ -40,7 +50,15 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
     };
     let name = argv.iter().find_map(|w| w.to_str()?.strip_prefix("name=").map(str::to_owned));
     let said = |word: &str| argv.iter().any(|w| w == word);
-    let options = daemon::Options { quiet: said("stderr=off"), clean: said(CLEAN), paths, command, name };
+    let options = daemon::Options {
+        quiet: said("stderr=off"),
+        clean: said(CLEAN),
+        given: said(GIVEN),
+        managed: said(MANAGED),
+        paths,
+        command,
+        name,
+    };
     match daemon::run(options) {
         Ok(code) => code,
         Err(e) => {
@@ -69,7 +87,13 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         Ok(()) => become_keeper(args, &own, Some(&home)),
         Err(f) => {
             note(args, &format!("hob: {}; going on without journal, logs and socket file", f.message));
-            keep(args, &own, std::fs::File::open("/dev/null")?.into(), unreachable_listener(&own)?, false, Some(&home))
+            let hold = Hold {
+                lock: std::fs::File::open("/dev/null")?.into(),
+                listener: unreachable_listener(&own)?,
+                clean: false,
+                given: false,
+            };
+            keep(args, &own, hold, Some(&home))
         }
     };
     // What is left of it is of no use to anybody.
@@ -87,39 +111,49 @@ fn unreachable_listener(paths: &Paths) -> Result<OwnedFd, Failure> {
 
 /// Takes the lock, opens the socket and stays as the keeper until hob ends.
 fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result<u8, Failure> {
+    let passed = given::socket(args)?;
+    let paths = &passed.as_ref().map_or_else(|| Ok(paths.clone()), |p| p.paths(args, paths))?;
     make_folders(paths)?;
     let (lock, clean) = take_lock(args, paths)?;
     // The same open file: it can still be cleared when the keeper has ended, and until then it is locked.
     let mut mine = lock::Lock::from(lock.try_clone()?);
-    let listener = sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?;
-    let code = keep(args, paths, lock, listener.into(), clean, remove)?;
+    let given = passed.is_some();
+    let listener = match passed {
+        Some(passed) => passed.listener,
+        None => sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?.into(),
+    };
+    let code = keep(args, paths, Hold { lock, listener, clean, given }, remove)?;
     let _ = mine.clear();
     Ok(code)
 }
 
-fn keep(
-    args: &Args,
-    paths: &Paths,
+/// What makes a process the keeper of a home.
+struct Hold {
     lock: OwnedFd,
     listener: OwnedFd,
+    /// The hob before ended properly.
     clean: bool,
-    remove: Option<&PathBuf>,
-) -> Result<u8, Failure> {
+    /// The listener was passed to this process.
+    given: bool,
+}
+
+fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Result<u8, Failure> {
     let log = paths.log.clone();
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
         program: std::fs::File::open("/proc/self/exe")
             .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
             .into(),
-        args: daemon_words(args, paths, clean)?,
+        args: daemon_words(args, paths, &hold)?,
         env: environment(&[])?,
-        listener,
-        lock,
-        pid_file: paths.pid.clone(),
+        listener: hold.listener,
+        lock: hold.lock,
+        pid_file: if args.has("managed") { PathBuf::new() } else { paths.pid.clone() },
         init: args.has("init") || std::process::id() == 1,
         patience: keeper::Patience::default(),
         words: renew::keeper_words(paths, silent, remove)?,
-        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+        manager: given::manager(),
+        parent: given::parent(args)?,
         on_message: Box::new(move |text| tell(text, &log, silent)),
     };
     Ok(keeper::run(options))
@@ -163,6 +197,16 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     loop {
         match lock::acquire(&paths.lock).map_err(failed)? {
             lock::Acquired::Ours { mut lock, left } => {
+                if lock::is_claimed(&paths.state) {
+                    // Somebody removed the lock file of a hob that runs, or one without keeper is about to end.
+                    drop(lock);
+                    let keeper = keeper_of(paths);
+                    if keeper.is_some() || begin.elapsed() >= START_LIMIT {
+                        return Err(already_running(paths, keeper));
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
                 let clean = left == lock::Left::Nothing;
                 match left {
                     lock::Left::Nothing => {}
@@ -176,21 +220,26 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
                 return Ok((lock.into_fd(), clean));
             }
             lock::Acquired::Held(Some(c)) if c.is_alive() => return Err(already_running(paths, Some(c.pid))),
-            lock::Acquired::Held(_) if begin.elapsed() < START_LIMIT => std::thread::sleep(Duration::from_millis(10)),
-            lock::Acquired::Held(_) => return Err(already_running(paths, None)),
+            lock::Acquired::Held(by) => {
+                // Who has just taken it is about to say so; who has not said so after a moment never will.
+                let keeper = (by.is_none() && begin.elapsed() > UNSIGNED).then(|| keeper_of(paths)).flatten();
+                if keeper.is_some() || begin.elapsed() >= START_LIMIT {
+                    return Err(already_running(paths, keeper));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
 
-fn daemon_words(args: &Args, paths: &Paths, clean: bool) -> Result<Vec<CString>, Failure> {
+fn daemon_words(args: &Args, paths: &Paths, hold: &Hold) -> Result<Vec<CString>, Failure> {
     let mut words = vec![OsString::from("hob"), DAEMON_WORD.into()];
     words.extend(paths.to_words());
     if std::env::var_os(DETACHED).is_some() {
         words.push("stderr=off".into());
     }
-    if clean {
-        words.push(CLEAN.into());
-    }
+    let said = [(CLEAN, hold.clean), (GIVEN, hold.given), (MANAGED, args.has("managed"))];
+    words.extend(said.into_iter().filter(|(_, said)| *said).map(|(word, _)| word.into()));
     if let Some(name) = args.text("name")? {
         words.push(format!("name={name}").into());
     }
@@ -202,6 +251,12 @@ fn daemon_words(args: &Args, paths: &Paths, clean: bool) -> Result<Vec<CString>,
 }
 
 fn make_folders(paths: &Paths) -> Result<(), Failure> {
+    if !paths.state.exists()
+        && let Some(keeper) = keeper_of(paths)
+    {
+        let what = format!("hob still runs with pid {keeper} in {}, which was removed", paths.home.display());
+        return Err(Failure::code(Code::Unavailable, what).hint("'hob stop --force' ends it and all its jobs"));
+    }
     for (dir, mode) in [(&paths.home, 0o700), (&paths.run, 0o711), (&paths.state, 0o700), (&paths.logs, 0o700)] {
         sys::file::create_dir_all(dir, mode).map_err(|e| at(&e, "cannot make", dir))?;
     }
@@ -225,15 +280,30 @@ fn already_running(paths: &Paths, pid: Option<u32>) -> Failure {
         .hint("'hob status' shows it; another one needs a folder of its own: --home DIR")
 }
 
+/// The keeper of this hob, found among all processes, where its lock file is gone or damaged.
+fn keeper_of(paths: &Paths) -> Option<u32> {
+    let mut said = OsString::from("state=");
+    said.push(&paths.state);
+    // Where the folder is gone too, only what this user started is looked for.
+    let owner = std::fs::metadata(&paths.state).map_or_else(|_| sys::user::own().0, |m| m.uid());
+    sys::identity::keeper_by(DAEMON_WORD, said.as_encoded_bytes(), owner)
+}
+
 /// The pid of the keeper that holds the lock; `Some(None)` when somebody holds it who cannot be told.
-fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
+pub(super) fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
     let held = lock::holder(&paths.lock).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => {
             at(&e, "cannot read", &paths.lock).hint("run this as the user that hob runs as")
         }
         _ => at(&e, "cannot read", &paths.lock),
     })?;
-    Ok(held.map(|c| c.filter(lock::Content::is_alive).map(|c| c.pid)))
+    Ok(match held {
+        Some(Some(content)) => Some(Some(content.pid).filter(|_| content.is_alive())),
+        Some(None) => Some(keeper_of(paths)),
+        None if lock::is_claimed(&paths.state) => Some(keeper_of(paths)),
+        None if !paths.state.exists() => keeper_of(paths).map(Some),
+        None => None,
+    })
 }
 
 pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
@@ -250,8 +320,8 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         warn_of_config(&mut client);
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
-    detach(&paths)?;
-    let health = wait_for_answer(args, &paths, limit)?;
+    let child = detach(&paths)?;
+    let health = wait_for_answer(args, &paths, limit, child)?;
     if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
@@ -275,8 +345,8 @@ fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
     Some(client)
 }
 
-/// Starts `hob run` in a session of its own, its words going to a file beside the log.
-fn detach(paths: &Paths) -> Result<(), Failure> {
+/// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.
+fn detach(paths: &Paths) -> Result<u32, Failure> {
     make_folders(paths)?;
     let errors = errors_file(paths);
     let file = sys::file::open(&errors, sys::file::How::Create, 0o600).map_err(|e| at(&e, "cannot write", &errors))?;
@@ -297,15 +367,15 @@ fn detach(paths: &Paths) -> Result<(), Failure> {
         cwd: Some(c"/".to_owned()),
         ..sys::spawn::Plan::default()
     };
-    sys::spawn::spawn(&plan, None).map_err(|e| Failure::new(format!("cannot start hob: {e}")))?;
-    Ok(())
+    let child = sys::spawn::spawn(&plan, None).map_err(|e| Failure::new(format!("cannot start hob: {e}")))?;
+    Ok(child.pid)
 }
 
 fn errors_file(paths: &Paths) -> PathBuf {
     paths.logs.join("start.log")
 }
 
-fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration) -> Result<Value, Failure> {
+fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration, child: u32) -> Result<Value, Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
@@ -316,125 +386,37 @@ fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration) -> Result<Value,
         if let Some(mut client) = answering(paths, limit.saturating_sub(begin.elapsed())) {
             return Ok(client.call("daemon.health", &json!({}))?);
         }
+        // It has not been waited for, so that the pid is still its own. Where it lost a race somebody else comes up.
+        let ended = sys::identity::start_ticks(child).is_none() && !matches!(holder(paths), Ok(Some(_)));
+        if ended && answering(paths, limit).is_none() {
+            return Err(not_up(paths, "hob ended at once".to_owned()));
+        }
         if begin.elapsed() > limit {
-            let last = std::fs::read_to_string(errors_file(paths)).unwrap_or_default();
-            let last =
-                last.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n     ");
-            return Err(Failure::code(Code::Unavailable, format!("hob did not answer within {limit:?}"))
-                .hint(format!("its log is {}\n     {last}", paths.log.display())));
+            let who = match holder(paths) {
+                Ok(Some(Some(pid))) => format!("hob, pid {pid},"),
+                _ => "hob".to_owned(),
+            };
+            return Err(not_up(paths, format!("{who} did not answer within {limit:?} at {}", paths.socket.display())));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 
-pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
-    if args.has("all") && !args.operands.is_empty() {
-        return Err(Failure::usage("--all stops every service; give it, or names"));
-    }
-    if args.has("all") || !args.operands.is_empty() {
-        return service::stop(args);
-    }
-    let paths = paths(args)?;
-    let holder = holder(&paths)?;
-    if args.has("force") {
-        return force(args, &paths, holder.flatten());
-    }
-    if holder.is_none() {
-        return finish(args, &json!({ "stopped": true, "was_running": false }), |_| "hob is not running\n".to_owned());
-    }
-    let mut client = super::connect(args)?;
-    let params = match args.duration("timeout")? {
-        Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
-        None => json!({ "graceful": true }),
-    };
-    let reply: Value = client.call("daemon.shutdown", &params)?;
-    let grace = reply["limit_ms"].as_u64().map_or(Duration::from_secs(20), Duration::from_millis);
-    if args.has("no-wait") {
-        return finish(args, &reply, |_| "hob is stopping\n".to_owned());
-    }
-    wait_for_end(args, &paths, &mut client, grace + STOP_SLACK)?;
-    finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
-}
-
-/// Waits until nobody holds the lock, saying on a terminal for whom it waits.
-fn wait_for_end(args: &Args, paths: &Paths, client: &mut Client, limit: Duration) -> Result<(), Failure> {
-    let begin = Instant::now();
-    let mut pause = Duration::from_millis(1);
-    let mut told = Duration::from_secs(1);
-    let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
-    while holder(paths)?.is_some() {
-        if begin.elapsed() > limit {
-            return Err(Failure::code(Code::Unavailable, format!("hob has not ended within {} s", limit.as_secs()))
-                .hint("'hob stop --force' kills it and all its jobs"));
-        }
-        if seen && begin.elapsed() > told {
-            told += Duration::from_secs(1);
-            let list = client.call_once::<Value>("service.list", &json!({})).unwrap_or_default();
-            if let Some(text) = progress::told(&list, &[], begin.elapsed()) {
-                line.show(&format!("{text}, at most {} s", limit.as_secs()));
-            }
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-/// Ends keeper, daemon and jobs without the socket, each verified.
-fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure> {
-    let home = daemon::child::home_id(&paths.home);
-    if let Some(keeper) = keeper {
-        // Held open before the signals, so that they can reach nobody else.
-        let daemons = sys::identity::daemons_of(keeper, DAEMON_WORD);
-        let pidfd = sys::wait::pidfd_open(keeper)?;
-        let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGTERM);
-        if !gone_within(Duration::from_secs(2), || holder(paths).is_ok_and(|h| h.is_none())) {
-            for daemon in daemons.iter().filter_map(|p| sys::wait::pidfd_open(*p).ok()) {
-                let _ = sys::wait::pidfd_send_signal(daemon.as_fd(), sys::signals::SIGKILL);
-            }
-            let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGKILL);
-        }
-    }
-    let limit = Instant::now() + Duration::from_secs(10);
-    loop {
-        let family = sys::tree::Family { home, keeper: keeper.unwrap_or(0), daemon: 0 };
-        let left = sys::tree::leftovers(family, Vec::new());
-        let free = holder(paths)?.is_none();
-        if left.is_empty() && free {
-            break;
-        }
-        for members in left.values() {
-            sys::tree::signal_members(members, sys::signals::SIGKILL);
-        }
-        if Instant::now() > limit {
-            let names: Vec<String> = left.values().flatten().map(|m| format!("{} (pid {})", m.name, m.pid)).collect();
-            return Err(Failure::new(format!("still there after SIGKILL: {}", names.join(", "))));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    for file in [&paths.socket, &paths.pid] {
-        let _ = std::fs::remove_file(file);
-    }
-    finish(args, &json!({ "stopped": true }), |_| "hob and all its jobs have ended\n".to_owned())
-}
-
-fn gone_within(limit: Duration, mut gone: impl FnMut() -> bool) -> bool {
-    let begin = Instant::now();
-    while begin.elapsed() < limit {
-        if gone() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    false
+/// A start that failed, with the last words of what was started.
+fn not_up(paths: &Paths, message: String) -> Failure {
+    let said = sys::file::read_whole(&errors_file(paths), START_WORDS_MAX).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().filter(|l| !l.is_empty()).collect();
+    let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n     ");
+    Failure::code(Code::Unavailable, message).hint(format!("its log is {}\n     {last}", paths.log.display()))
 }
 
 pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
     if !args.operands.is_empty() {
         return service::restart(args);
     }
-    stop(args)?;
+    super::stop::stop(args)?;
     start(args)
 }
 

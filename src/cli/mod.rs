@@ -4,8 +4,11 @@ pub mod commands;
 mod complete;
 mod config;
 mod demo;
+mod doctor;
 mod events;
 mod flags;
+mod given;
+mod inhibit;
 mod life;
 mod logs;
 mod man;
@@ -15,6 +18,7 @@ mod renew;
 mod service;
 mod since;
 mod status;
+mod stop;
 mod story;
 mod task;
 mod topics;
@@ -27,7 +31,7 @@ use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The exit codes that are not a protocol error's (`Code::exit_code` has those).
@@ -151,20 +155,16 @@ pub(crate) fn note(args: &Args, text: &str) {
 /// # Errors
 /// When there is neither a home directory nor `--home`.
 pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let absolute = |p: PathBuf| std::path::absolute(&p).unwrap_or(p);
     let flag_or = |flag: &str, name: &str| args.path(flag).or_else(|| var(name));
-    let socket = flag_or("socket", "HOB_SOCKET");
     let input = PathInput {
         root: crate::sys::user::own().0 == 0,
-        home: flag_or("home", "HOB_HOME").map(absolute),
+        home: flag_or("home", "HOB_HOME").map(absolute).map(|p| without_links(&p)),
         user_home: var("HOME"),
         xdg_config: var("XDG_CONFIG_HOME"),
         xdg_runtime: var("XDG_RUNTIME_DIR"),
         xdg_state: var("XDG_STATE_HOME"),
         config: flag_or("config", "HOB_CONFIG").map(absolute),
-        // An abstract name is no path and stays as it is.
-        socket: socket.map(|p| if p.as_os_str().as_encoded_bytes().starts_with(b"@") { p } else { absolute(p) }),
+        socket: given_socket(args),
         pid: var("HOB_PID").map(absolute),
         log: var("HOB_LOG").map(absolute),
         system_run: crate::sys::SYSTEM_RUN.into(),
@@ -172,19 +172,57 @@ pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
     Paths::resolve(&input).map_err(Failure::usage)
 }
 
+/// One folder has one name, since that is what its hob is known by: links are resolved, as far as the path exists.
+fn without_links(path: &Path) -> PathBuf {
+    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(whole), _, _) => whole,
+        (Err(_), Some(above), Some(name)) => without_links(above).join(name),
+        (Err(_), _, _) => path.to_owned(),
+    }
+}
+
+fn var(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// The control socket, where it is named. An abstract name is no path and stays as it is.
+fn given_socket(args: &Args) -> Option<PathBuf> {
+    let given = args.path("socket").or_else(|| var("HOB_SOCKET"))?;
+    Some(if crate::sys::net::is_abstract(&given) { given } else { absolute(given) })
+}
+
+/// The control socket. A job that is told of one needs no home to find it.
+///
+/// # Errors
+/// As [`paths`].
+pub(crate) fn socket(args: &Args) -> Result<PathBuf, Failure> {
+    given_socket(args).map_or_else(|| Ok(paths(args)?.socket), Ok)
+}
+
 /// A connection to the daemon that runs.
 ///
 /// # Errors
 /// When none answers: says how to start one.
 pub(crate) fn connect(args: &Args) -> Result<Client, Failure> {
-    let paths = paths(args)?;
-    Client::connect(&paths.socket).map_err(|e| not_running(&paths, &e))
+    let socket = socket(args)?;
+    Client::connect(&socket).map_err(|e| not_running(args, &socket, &e))
 }
 
-fn not_running(paths: &Paths, e: &ClientError) -> Failure {
-    let at = paths.socket.display();
+fn not_running(args: &Args, socket: &Path, e: &ClientError) -> Failure {
+    let at = socket.display();
     let f = match e {
         ClientError::Io(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            let holder = paths(args).ok().filter(|p| p.socket == socket).and_then(|p| life::holder(&p).ok());
+            if let Some(Some(Some(pid))) = holder {
+                let message = format!("hob runs with pid {pid}, but nobody answers at {at}");
+                return Failure::code(Code::Unavailable, message).hint(
+                    "it may be starting; where its socket was removed, 'hob stop' ends it and 'hob start' begins anew",
+                );
+            }
             Failure::code(Code::Unavailable, format!("hob is not running (nobody answers at {at})"))
         }
         ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {

@@ -1,5 +1,6 @@
 //! Text for people: tables, colours on a terminal only, times and sizes in words.
 
+use crate::base::finding::Grade;
 use crate::base::units;
 use core::time::Duration;
 use std::io::IsTerminal;
@@ -35,6 +36,17 @@ impl Paint {
             "backoff" => "31",
             "starting" | "stopping" | "waiting" => "33",
             _ => "2",
+        };
+        self.colour(code, text)
+    }
+
+    /// The colour of a finding's grade.
+    pub(crate) fn grade(self, grade: Grade, text: &str) -> String {
+        let code = match grade {
+            Grade::Ok => "32",
+            Grade::Note => "2",
+            Grade::Warning => "33;1",
+            Grade::Error => "31;1",
         };
         self.colour(code, text)
     }

@@ -3,26 +3,30 @@
 use super::flags::Args;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
-use super::{Failure, connect, exit, paths, print, story, when};
+use super::{Failure, connect, exit, paths, print, socket, story, when};
 use crate::base::units;
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
+use crate::sys::user::Accounts;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
+use std::path::Path;
 
 /// A daemon that needs longer to tell how it is does not answer at all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
+    if args.has("mine") || args.has("owner") {
+        return list(args);
+    }
     if let [name] = args.operands.as_slice() {
         return story::one(args, name);
     }
-    let paths = paths(args)?;
     let mut client = match connect(args) {
         Ok(c) => c,
-        Err(f) => return last_state(args, &paths, f),
+        Err(f) => return last_state(args, f),
     };
     if !args.operands.is_empty() {
         let result: Value = client.call("service.list", &json!({ "names": args.operands }))?;
@@ -32,9 +36,10 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     client.set_patience(ANSWER_LIMIT);
     let result: Value = match client.call("daemon.status", &json!({})) {
         Err(ClientError::Io(e)) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-            let at = paths.socket.display();
-            let failure = Failure::code(Code::Unavailable, format!("hob hangs: it does not answer at {at}"));
-            return last_state(args, &paths, failure.hint("'hob stop --force' ends it and all its jobs"));
+            let at = socket(args)?;
+            let what = format!("hob hangs: it does not answer at {}", at.display());
+            let failure = Failure::code(Code::Unavailable, what);
+            return last_state(args, failure.hint("'hob stop --force' ends it and all its jobs"));
         }
         other => other?,
     };
@@ -44,7 +49,8 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
 }
 
 /// What the last heartbeat left, when nobody answers.
-fn last_state(args: &Args, paths: &crate::base::paths::Paths, failure: Failure) -> Result<u8, Failure> {
+fn last_state(args: &Args, failure: Failure) -> Result<u8, Failure> {
+    let Ok(paths) = paths(args) else { return Err(failure) };
     let Ok(text) = std::fs::read_to_string(&paths.state_json) else { return Err(failure) };
     let Ok(state) = serde_json::from_str::<Value>(&text) else { return Err(failure) };
     if args.has("json") {
@@ -67,6 +73,10 @@ fn head(r: &Value) -> String {
     if let Some(e) = r["config_error"].as_str() {
         line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
     }
+    for i in r["inhibitors"].as_array().into_iter().flatten() {
+        let part = |k: &str| i[k].as_str().unwrap_or("?").to_owned();
+        line.push_str(&format!("{} (pid {}) delays a shutdown: {}\n", part("who"), i["pid"], part("why")));
+    }
     for problem in r["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !is_shown_elsewhere(r, problem) {
             line.push_str(&format!("problem: {problem}\n"));
@@ -79,7 +89,10 @@ fn head(r: &Value) -> String {
 fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
     let of = |name: &str| {
         problem.strip_prefix(name).is_some_and(|p| {
-            p.starts_with(" failed: ") || p.starts_with(" fails its health check: ") || p == " is flapping"
+            p.starts_with(" failed: ")
+                || p.starts_with(" fails its health check: ")
+                || p.starts_with(" waits for its sockets: ")
+                || p == " is flapping"
         })
     };
     problem.starts_with("the config file has an error: ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
@@ -153,6 +166,12 @@ fn note(s: &Value) -> String {
             return format!("{text}{list}");
         }
     }
+    if let Some(error) = s["listen_error"].as_str() {
+        return error.to_owned();
+    }
+    if s["awaits_connection"] == true {
+        return "waits for a connection".to_owned();
+    }
     if let Some(error) = s["health_error"].as_str() {
         return error.to_owned();
     }
@@ -202,8 +221,31 @@ fn runs(r: &Value) -> String {
 }
 
 pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
-    let result: Value = connect(args)?.call("service.list", &json!({ "names": args.operands }))?;
-    finish(args, &result, table)
+    let owner = owner(args)?;
+    let result: Value = connect(args)?.call("service.list", &json!({ "names": args.operands, "owner": owner }))?;
+    let whose = args.text("owner")?.unwrap_or("you");
+    finish(args, &result, |r| match &owner {
+        Some(_) if rows(r).next().is_none() => {
+            format!("{whose} {} started no service\n", if whose == "you" { "have" } else { "has" })
+        }
+        _ => table(r),
+    })
+}
+
+/// Whose services `--mine` and `--owner` ask for. The daemon knows users by their numbers.
+pub(super) fn owner(args: &Args) -> Result<Option<String>, Failure> {
+    let Some(name) = args.text("owner")? else { return Ok(args.has("mine").then(|| "mine".to_owned())) };
+    if args.has("mine") {
+        return Err(Failure::usage("--mine and --owner: give one of them"));
+    }
+    if name.starts_with("service/") {
+        return Ok(Some(name.to_owned()));
+    }
+    let found = Accounts::read(Path::new("/etc")).and_then(|a| a.uid(name)).map(|uid| Some(uid.to_string()));
+    found.map_err(|e| {
+        Failure::usage(format!("--owner: {e}"))
+            .hint(format!("what a job has started is found by --owner service/{name}"))
+    })
 }
 
 pub(crate) fn get(args: &Args) -> Result<u8, Failure> {

@@ -140,13 +140,22 @@ fn facts(s: &Value) -> Vec<(&'static str, String)> {
         _ => words.join(" "),
     };
     out.push(("Command", command));
-    let autostart = if s["autostart"] == true { "with hob" } else { "by hand" };
+    let autostart = match (s["autostart"] == true, s["on_demand"] == true) {
+        (true, false) => "with hob",
+        (true, true) => "with the first connection",
+        (false, false) => "by hand",
+        (false, true) => "with the first connection, once started by hand",
+    };
     let wish = match (s["overridden"] == true, text("desired")) {
         (true, "down") => "; a person wants it down",
         (true, _) => "; a person wants it up",
         (false, _) => "",
     };
     out.push(("Starts", format!("{autostart}, again {}{wish}", restart_words(text("restart")))));
+    let sockets: Vec<String> = s["sockets"].as_array().into_iter().flatten().map(socket).collect();
+    if !sockets.is_empty() {
+        out.push(("Listens on", sockets.join(", ")));
+    }
     for (key, title) in [("requires", "Requires"), ("wants", "Wants"), ("after", "After"), ("dependants", "Needed by")]
     {
         let names = texts(&s[key]);
@@ -155,6 +164,11 @@ fn facts(s: &Value) -> Vec<(&'static str, String)> {
         }
     }
     out
+}
+
+fn socket(s: &Value) -> String {
+    let closed = if s["open"] == true { "" } else { ", closed" };
+    format!("{} ({}{closed})", s["address"].as_str().unwrap_or("?"), s["name"].as_str().unwrap_or("?"))
 }
 
 fn restart_words(policy: &str) -> &'static str {

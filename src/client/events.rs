@@ -61,7 +61,7 @@ impl Subscription {
         self.requests += 1;
         let params = json!({ "kinds": self.kinds, "names": self.names, "from": self.next });
         let text = rpc::request_text(self.requests, "event.subscribe", Some(&params.to_string()));
-        let reply = self.line.exchange(self.requests, &text, None)?;
+        let reply = self.line.exchange(self.requests, &text, None, true)?;
         let number = |name: &str| reply.get(name).and_then(Value::as_u64);
         let missing = || ClientError::Unexpected("the answer to event.subscribe has no subscription".to_owned());
         self.id = Some(number("subscription").ok_or_else(missing)?);

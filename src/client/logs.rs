@@ -125,7 +125,7 @@ impl LogStream {
             "service.logs"
         };
         let text = rpc::request_text(self.requests, method, Some(&params.to_string()));
-        let reply = self.line.exchange(self.requests, &text, None)?;
+        let reply = self.line.exchange(self.requests, &text, None, true)?;
         self.streams.clear();
         for stream in reply.get("streams").and_then(Value::as_array).into_iter().flatten() {
             let id = stream.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());

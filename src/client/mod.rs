@@ -31,7 +31,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod env;
 mod events;
+mod inhibit;
 mod key;
 mod logs;
 mod start;
@@ -43,6 +45,7 @@ mod wire;
 
 pub use crate::protocol::methods::Stream;
 pub use events::{Event, Subscription};
+pub use inhibit::Inhibitor;
 pub use logs::{LogAsk, LogChunk, LogStream, Mark};
 pub use start::{Start, ensure_running};
 pub use types::State;
@@ -178,6 +181,9 @@ impl Line {
 
     /// After a loss: forgets the connection and pauses, until patience has run out.
     fn lost(&mut self, e: ClientError) -> Result<(), ClientError> {
+        if self.is_kept() && !e.is_loss() {
+            return Err(e);
+        }
         let lasted = self.raw.take().is_some_and(|(_, since)| since.elapsed() > LASTED);
         if lasted {
             self.lost = None;
@@ -193,15 +199,28 @@ impl Line {
         Ok(())
     }
 
-    /// Sends a request and waits for its reply. Stream bytes and notifications before it are left for later.
-    fn exchange(&mut self, id: u64, text: &str, limit: Option<Duration>) -> Result<Value, ClientError> {
+    fn is_kept(&self) -> bool {
+        self.raw.as_ref().is_some_and(|(raw, _)| raw.is_kept())
+    }
+
+    /// After an error that leaves it open what became of a request: a late reply must not be taken for another's. A
+    /// channel is kept; its requests never have the same number.
+    fn forget(&mut self) {
+        if !self.is_kept() {
+            self.raw = None;
+        }
+    }
+
+    /// Sends a request and waits for its reply. Stream bytes and notifications before it are left for later. `safe`: it
+    /// may be sent twice.
+    fn exchange(&mut self, id: u64, text: &str, limit: Option<Duration>, safe: bool) -> Result<Value, ClientError> {
         let raw = self.raw()?;
         let sent = match raw.send(text) {
             Err(e @ ClientError::Unexpected(_)) => return Err(e),
             sent => sent,
         };
         // A daemon that closes at once may have said why.
-        let reply = raw.reply(id, limit.map(|l| Instant::now() + l));
+        let reply = raw.reply(id, limit.map(|l| Instant::now() + l), safe.then_some(text));
         match (sent, reply) {
             (Err(sent), Err(ClientError::Closed)) => Err(sent),
             (_, reply) => {
@@ -262,11 +281,11 @@ impl Client {
         let known = methods::find(method);
         let (text, safe) = self.prepare(method, known, params)?;
         loop {
-            match self.line.exchange(self.next_id, &text, self.limit) {
+            match self.line.exchange(self.next_id, &text, self.limit, safe) {
                 Ok(value) => return read(value),
                 // Without a key a change could be made twice.
                 Err(e) if !safe => {
-                    self.line.raw = None;
+                    self.line.forget();
                     return Err(e);
                 }
                 Err(e @ (ClientError::Rpc(_) | ClientError::Unexpected(_))) => return Err(e),
@@ -281,9 +300,9 @@ impl Client {
     /// As [`Client::call`].
     pub fn call_once<T: DeserializeOwned>(&mut self, method: &str, params: &impl Serialize) -> Result<T, ClientError> {
         let (text, _) = self.prepare(method, methods::find(method), params)?;
-        let result = self.line.exchange(self.next_id, &text, self.limit);
+        let result = self.line.exchange(self.next_id, &text, self.limit, false);
         if let Err(ClientError::Io(_) | ClientError::Closed) = result {
-            self.line.raw = None;
+            self.line.forget();
         }
         read(result?)
     }
@@ -331,6 +350,15 @@ impl Client {
     /// As [`Client::call`].
     pub fn logs_of(&self, ask: LogAsk) -> Result<LogStream, ClientError> {
         LogStream::open(Line::new(self.line.target.clone()), ask)
+    }
+
+    /// Asks hob to wait a moment, when it shuts down, until what is returned is dropped. `who` names the caller and
+    /// `why` what it has to do first; both are shown to whoever waits. Taken again after a death of the daemon.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; `Rpc` while hob is shutting down already.
+    pub fn inhibit(&self, who: &str, why: &str) -> Result<Inhibitor, ClientError> {
+        Inhibitor::take(self.line.target.clone(), who, why)
     }
 
     /// Gives up the comfort for the bare connection: whole messages in both directions, in the native framing.

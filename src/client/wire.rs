@@ -3,12 +3,16 @@
 
 use super::ClientError;
 use crate::base::ids::StreamId;
+use crate::base::limits::MESSAGE_MAX;
 use crate::protocol::frame::{Decoder, Framing, Message};
+use crate::protocol::methods::notes;
 use crate::protocol::rpc::{self, FromServer};
+use crate::sys::chan::{self, Chan};
 use crate::sys::net;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,10 +32,19 @@ pub enum Received {
     },
 }
 
+#[derive(Debug)]
+enum Socket {
+    Stream(UnixStream),
+    /// HOB_FD.
+    Channel(Chan),
+}
+
 /// A connection without comfort; see [`super::Client::into_raw`].
 #[derive(Debug)]
 pub struct Raw {
-    stream: UnixStream,
+    socket: Socket,
+    /// Nobody is at the other end any more.
+    ended: bool,
     decoder: Decoder,
     /// What came while a reply was awaited.
     early: VecDeque<Received>,
@@ -40,8 +53,28 @@ pub struct Raw {
 
 impl Raw {
     pub(super) fn connect(socket: &Path, limit: Duration) -> io::Result<Raw> {
-        let stream = net::connect(socket, limit)?;
-        Ok(Raw { stream, decoder: Decoder::new(), early: VecDeque::new(), buf: vec![0; READ_SIZE].into() })
+        Ok(Raw::over(Socket::Stream(net::connect(socket, limit)?), Decoder::new()))
+    }
+
+    pub(super) fn channel(chan: Chan) -> Raw {
+        Raw::over(Socket::Channel(chan), Decoder::messages())
+    }
+
+    fn over(socket: Socket, decoder: Decoder) -> Raw {
+        Raw { socket, ended: false, decoder, early: VecDeque::new(), buf: vec![0; READ_SIZE].into() }
+    }
+
+    /// Whether it is a channel that can still be used: there is no other one to be had.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.socket, Socket::Channel(_)) && !self.ended
+    }
+
+    /// The same connection, for closing it while another thread reads.
+    pub(super) fn handle(&self) -> io::Result<UnixStream> {
+        match &self.socket {
+            Socket::Stream(stream) => stream.try_clone(),
+            Socket::Channel(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Sends one JSON text, such as a request.
@@ -49,11 +82,15 @@ impl Raw {
     /// # Errors
     /// `Unexpected` when it does not fit into a frame; `Io` when the connection is lost.
     pub fn send(&mut self, json: &str) -> Result<(), ClientError> {
+        let stream = match &mut self.socket {
+            Socket::Stream(stream) => stream,
+            Socket::Channel(chan) => return send_message(chan, json),
+        };
         let mut out = Vec::with_capacity(json.len() + 4);
         if Framing::Binary.write(&mut out, &[json]).is_err() {
             return Err(ClientError::Unexpected("the message is too long for a frame".to_owned()));
         }
-        Ok(self.stream.write_all(&out)?)
+        Ok(stream.write_all(&out)?)
     }
 
     /// The next message.
@@ -90,8 +127,12 @@ impl Raw {
             Some(Duration::ZERO) => return Err(ClientError::Io(io::ErrorKind::TimedOut.into())),
             limit => limit,
         };
-        self.stream.set_read_timeout(limit)?;
-        match self.stream.read(&mut self.buf) {
+        let stream = match &mut self.socket {
+            Socket::Stream(stream) => stream,
+            Socket::Channel(_) => return self.fill_message(limit),
+        };
+        stream.set_read_timeout(limit)?;
+        match stream.read(&mut self.buf) {
             Ok(0) => Err(ClientError::Closed),
             Ok(n) => {
                 self.decoder.feed(self.buf.get(..n).unwrap_or_default());
@@ -104,8 +145,34 @@ impl Raw {
         }
     }
 
-    /// Waits for the reply to a request. Other messages are kept for [`Raw::receive`].
-    pub(super) fn reply(&mut self, id: u64, deadline: Option<Instant>) -> Result<Value, ClientError> {
+    fn fill_message(&mut self, limit: Option<Duration>) -> Result<(), ClientError> {
+        let Socket::Channel(chan) = &self.socket else { return Ok(()) };
+        match chan.recv(&mut self.buf) {
+            Ok(Some((n, _))) => {
+                self.decoder.feed_message(self.buf.get(..n).unwrap_or_default());
+                Ok(())
+            }
+            Ok(None) => {
+                self.ended = true;
+                Err(ClientError::Closed)
+            }
+            // The caller looks at its deadline and comes back.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                chan::wait([(Some(chan.as_fd()), false)], limit)?;
+                Ok(())
+            }
+            Err(e) => Err(ClientError::Io(e)),
+        }
+    }
+
+    /// Waits for the reply to a request. Other messages are kept for [`Raw::receive`]. `again`: what is to be sent once
+    /// more when another daemon has taken over a channel; without it the reply may never come, which counts as a loss.
+    pub(super) fn reply(
+        &mut self,
+        id: u64,
+        deadline: Option<Instant>,
+        again: Option<&str>,
+    ) -> Result<Value, ClientError> {
         let wanted = id.to_string();
         loop {
             let message = self.receive_new(deadline)?;
@@ -127,9 +194,28 @@ impl Raw {
                     return value.map_err(|e| ClientError::Unexpected(format!("the answer cannot be read: {e}")));
                 }
                 Ok(FromServer::Reply { .. }) => {}
+                Ok(FromServer::Notification { method, .. }) if method == notes::RESUMED => match again {
+                    Some(text) => self.send(text)?,
+                    None => return Err(ClientError::Closed),
+                },
                 Ok(FromServer::Notification { .. }) => self.early.push_back(message),
                 Err(e) => return Err(ClientError::Unexpected(format!("this is no hob: {e}"))),
             }
+        }
+    }
+}
+
+/// Waits until the channel takes the message.
+fn send_message(chan: &Chan, json: &str) -> Result<(), ClientError> {
+    if json.len() > MESSAGE_MAX {
+        let what =
+            format!("a message on HOB_FD has at most {MESSAGE_MAX} bytes; connect to HOB_SOCKET for longer ones");
+        return Err(ClientError::Unexpected(what));
+    }
+    loop {
+        match chan.send(json.as_bytes(), &[]) {
+            Err(e) if chan::is_later(&e) => chan::wait([(Some(chan.as_fd()), true)], None).map(drop)?,
+            other => return Ok(other?),
         }
     }
 }

@@ -45,6 +45,7 @@ pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and t
   "daemon": {
     // How hob itself behaves; the values shown are the defaults.
     // "shutdown_timeout": "20s",      // for all services together, when hob stops
+    // "shutdown_grace": "5s",        // for clients that asked for a moment first (hob inhibit)
     // "log": {"level": "info", "max_size": "50MB", "max_files": 5},
     // "access": [{"group": "wheel", "level": "operate"}],  // default: root and hob's own user alone
   },

@@ -48,6 +48,10 @@ fn unreachable(need: &NeedAt, to: &ServiceSpec) -> Option<String> {
         Condition::Healthy if to.health.is_none() => {
             Some(format!("{} can never be healthy, as it has no \"health\"", quote(&need.to)))
         }
+        Condition::Healthy | Condition::Finished | Condition::Succeeded if to.on_demand => Some(format!(
+            "{} runs on demand, so it counts as ready while it listens, and may never be more",
+            quote(&need.to)
+        )),
         Condition::Finished | Condition::Succeeded if to.restart == Restart::Always => {
             Some(format!("{} never ends for good, as its \"restart\" is \"always\"", quote(&need.to)))
         }

@@ -1,6 +1,7 @@
 //! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
+use super::address::Listen;
 use super::spec::{
     Access, AgentPrompt, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath,
     Ready, Restart, Rlimit, ServiceSpec, Signal, Streams,
@@ -54,10 +55,12 @@ pub(super) enum Field<S: 'static> {
     Ready(Slot<S, Ready>),
     Health(Slot<S, Option<Health>>),
     Needs(Slot<S, Vec<Need>>),
+    Listen(Slot<S, Vec<Listen>>),
     Signal(Slot<S, Signal>),
     OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
     Prompt(Slot<S, AgentPrompt>),
+    OptAccess(Slot<S, Option<Access>>),
     Group(&'static [Key<S>]),
 }
 
@@ -117,6 +120,12 @@ pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
         Field::Span(at!(shutdown_timeout), from(1)),
         "how long all services together may take to stop when hob stops; what is left is killed",
         r#""20s""#,
+    ),
+    live(
+        "shutdown_grace",
+        Field::Span(at!(shutdown_grace), zero_or_from("inhibitors do not delay it", 1)),
+        "how long a shutdown waits at most for clients that asked for a moment (hob inhibit), before services stop",
+        r#""5s""#,
     ),
     live("nice", Field::Nice(at!(nice)), "scheduling priority of the daemon itself", "0"),
     live("log", Field::Group(DAEMON_LOG), "the daemon's own log", r#"{"level": "debug"}"#),
@@ -328,6 +337,31 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "whether it goes on when hob's daemon dies, or is ended and started again by the next one",
         r#""stop""#,
     ),
+    restarts(
+        "listen",
+        Field::Listen(at!(listen)),
+        "sockets that hob opens and keeps over restarts, passed as descriptors from 3 on (LISTEN_FDS); an object also \
+         takes name, type, backlog, mode, user, group and ipv6_only",
+        r#"["tcp:127.0.0.1:8080", {"name": "admin", "unix": "/run/app.sock"}]"#,
+    ),
+    live(
+        "on_demand",
+        Field::Flag(at!(on_demand)),
+        "start with the first connection to listen rather than with hob, and again so after it has ended with 0",
+        "true",
+    ),
+    restarts(
+        "hob_fd",
+        Field::Flag(at!(hob_fd)),
+        "give each run a channel to hob of its own, as the descriptor whose number is in HOB_FD",
+        "true",
+    ),
+    live(
+        "access",
+        Field::OptAccess(at!(access)),
+        "what its processes may ask of hob, whatever user they run as; only \"admin\" can change hob itself",
+        r#""read""#,
+    ),
     live("log", Field::Group(SERVICE_LOG), "the service's output", r#"{"max_size": "10MB"}"#),
 ];
 
@@ -381,6 +415,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("oomscoreadjust", "oom_score"),
     ("ioschedulingclass", "ionice"),
     ("completed", "finished"),
+    ("sockets", "listen"),
+    ("listen_on", "listen"),
+    ("socket_listen", "listen"),
+    ("listenstream", "listen"),
+    ("listendatagram", "listen"),
+    ("socket_activation", "on_demand"),
     ("watchdogsec", "watchdog"),
     ("watchdog_sec", "watchdog"),
     ("healthcheck", "health"),
@@ -436,6 +476,9 @@ pub(super) const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("
 pub(super) const STREAMS: &[(&str, Streams)] = &[("merged", Streams::Merged), ("split", Streams::Split)];
 pub(super) const ACCESSES: &[(&str, Access)] =
     &[("read", Access::Read), ("operate", Access::Operate), ("admin", Access::Admin)];
+/// Words of a service's `access`.
+pub(super) const JOB_ACCESSES: &[(&str, Option<Access>)] =
+    &[("none", None), ("read", Some(Access::Read)), ("operate", Some(Access::Operate)), ("admin", Some(Access::Admin))];
 
 pub(super) const CONDITIONS: &[(&str, Condition)] = &[
     ("started", Condition::Started),

@@ -1,11 +1,13 @@
 //! Config text becomes a checked spec here, or a list of everything that is wrong with it. Pure: text in, values out.
 
+mod address;
 mod change;
 mod default;
 mod error;
 mod graph;
 mod health;
 mod keys;
+mod listen;
 mod machine;
 mod programs;
 mod read;
@@ -20,6 +22,7 @@ mod tree;
 mod values;
 
 pub use crate::base::signal::Platform;
+pub use address::{Address, Listen, UnixType};
 pub use change::{Change, changes};
 pub use default::DEFAULT;
 pub use error::ConfigError;
@@ -44,7 +47,8 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
     let Some(root) = tree::parse(text, &mut report) else {
         return Err(report.finish());
     };
-    let mut cx = read::Cx { report: &mut report, platform, service: String::new(), needs: Vec::new() };
+    let mut cx =
+        read::Cx { report: &mut report, platform, service: String::new(), needs: Vec::new(), listens: Vec::new() };
     let config = read::config(&root, &mut cx);
     if report.is_clean() { Ok(config) } else { Err(report.finish()) }
 }

@@ -3,9 +3,10 @@
 use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
 use super::keys::{
-    ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
-    SERVICE, STREAMS, Slot, meant,
+    ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS,
+    RESTARTS, SERVICE, STREAMS, Slot, meant,
 };
+use super::listen::{self, ListenAt};
 use super::programs::{self, PROMPTS, named};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
@@ -23,6 +24,8 @@ pub(super) struct Cx<'a, 'f> {
     /// The service being read, and every need found so far.
     pub(super) service: String,
     pub(super) needs: Vec<NeedAt>,
+    /// Every socket found so far.
+    pub(super) listens: Vec<ListenAt>,
 }
 
 /// Why a value was not taken.
@@ -118,6 +121,8 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
     }
     let needs = core::mem::take(&mut cx.needs);
     graph::check(&config, &needs, cx.report);
+    let listens = core::mem::take(&mut cx.listens);
+    listen::check(&listens, cx.report);
     config
 }
 
@@ -199,6 +204,13 @@ fn service(member: &Member, cx: &mut Cx<'_, '_>) -> ServiceSpec {
         cx.in_key("reload_command", |cx| cx.report.add(pos, "there is a reload_signal already; keep one of the two"));
     }
     short_secrets(&spec, members, cx);
+    listen::together(&spec, members, cx);
+    if spec.hob_fd
+        && spec.access.is_none()
+        && let Some(pos) = place("hob_fd")
+    {
+        cx.in_key("hob_fd", |cx| cx.report.add(pos, "a channel is of no use where access is \"none\""));
+    }
     let (min, max) = (place("min_delay"), place("max_delay"));
     if spec.min_delay > spec.max_delay
         && let Some(pos) = min.or(max)
@@ -302,10 +314,12 @@ impl<S> Field<S> {
             Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
             Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
             Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
+            Field::Listen(at) => set(at, spec, listen::listen(node, cx)?),
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
             Field::Prompt(at) => set(at, spec, values::choice(node, PROMPTS)?),
+            Field::OptAccess(at) => set(at, spec, values::choice(node, JOB_ACCESSES)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
                     if !object(spec, keys, members, cx).is_empty() {
@@ -352,7 +366,9 @@ impl<S> Field<S> {
             }
             Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
             Field::Needs(_) => "a list of services".to_owned(),
+            Field::Listen(_) => listen::WANTS.to_owned(),
             Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
+            Field::OptAccess(_) => words(JOB_ACCESSES),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Prompt(_) => words(PROMPTS),
             Field::Group(_) => "an object".to_owned(),

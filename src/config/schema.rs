@@ -3,16 +3,17 @@
 
 use super::health;
 use super::keys::{
-    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS,
-    RESTARTS, RLIMITS, SERVICE, STREAMS, Span,
+    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN,
+    ON_DEATHS, RESTARTS, RLIMITS, SERVICE, STREAMS, Span,
 };
+use super::listen::{BACKLOG_MAX, KINDS, TYPES};
 use super::machine::LEVEL_MAX;
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::read::{ROOT, SCHEMA_KEY};
 use super::ready::{self, FD_MAX, FD_MIN, SOCKET_PATH_MAX};
 use super::spec::{AgentSpec, DaemonSpec, GroupSpec, IoClass, RunnerSpec, ServiceSpec};
 use super::values::RESERVED_ENV;
-use crate::base::limits::{NAME_MAX, SECRETS_MAX, SERVICES_MAX};
+use crate::base::limits::{LISTEN_MAX, NAME_MAX, SECRETS_MAX, SERVICES_MAX};
 use crate::base::signal::{Platform, SIGNAL_MAX};
 use crate::base::text::capital;
 use crate::base::units::{DURATION_NOT, any_case, canonical_duration, canonical_size, duration_pattern, size_pattern};
@@ -171,6 +172,8 @@ impl<S> Field<S> {
             Field::OptSignal(_) => or_null(signal(platform)),
             Field::Grants(_) => grants(),
             Field::Prompt(_) => words(PROMPTS),
+            Field::Listen(_) => listen(),
+            Field::OptAccess(_) => words(JOB_ACCESSES),
             Field::Group(keys) => object(keys, defaults, platform),
         }
     }
@@ -222,6 +225,34 @@ fn path() -> Value {
 fn account() -> Value {
     let name = r"^[^-+\s:/,\x00-\x1f\x7f][^\s:/,\x00-\x1f\x7f]*$";
     json!({ "anyOf": [{ "type": "string", "pattern": name }, integer(0, i64::from(u32::MAX) - 1)] })
+}
+
+/// An address, an object with one, or a list of these.
+fn listen() -> Value {
+    let endpoint = || json!({ "type": "string", "pattern": r"^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[.+\]):[0-9]{1,5}$" });
+    let address = json!({
+        "type": "string",
+        "pattern": r"^(tcp|udp):(.+):[0-9]{1,5}$|^(unix|unix-datagram|unix-seqpacket):[^\x00]+$",
+    });
+    let object = json!({
+        "type": "object",
+        "properties": {
+            "tcp": endpoint(),
+            "udp": endpoint(),
+            "unix": { "type": "string", "minLength": 1 },
+            "name": { "type": "string", "pattern": "^[ -9;-~]{1,255}$" },
+            "type": words(TYPES),
+            "backlog": integer(1, i64::from(BACKLOG_MAX)),
+            "mode": { "type": "string", "pattern": "^0?[0-7]{1,3}$" },
+            "user": account(),
+            "group": account(),
+            "ipv6_only": { "type": "boolean" },
+        },
+        "additionalProperties": false,
+        "oneOf": KINDS.map(|kind| json!({ "required": [kind] })),
+    });
+    let one = json!({ "anyOf": [address, object] });
+    json!({ "anyOf": [one, { "type": "array", "items": one, "maxItems": LISTEN_MAX }] })
 }
 
 fn variable() -> Value {

@@ -1,8 +1,10 @@
 //! The config as text again: the effective one as JSON, and the table of keys with its defaults for people. Touches
 //! nothing.
 
+use super::address::{Address, Listen, UnixType};
 use super::keys::{
-    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, STREAMS, Slot,
+    ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE,
+    STREAMS, Slot,
 };
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::spec::{
@@ -98,10 +100,12 @@ impl<S> Field<S> {
             },
             Field::Health(at) => or_null(get(at, spec).as_ref().map(health)),
             Field::Needs(at) => list(get(at, spec).iter().map(need)),
+            Field::Listen(at) => list(get(at, spec).iter().map(listen)),
             Field::Signal(at) => signal(*get(at, spec)),
             Field::OptSignal(at) => or_null(get(at, spec).map(signal)),
             Field::Grants(at) => list(get(at, spec).iter().map(grant)),
             Field::Prompt(at) => word(PROMPTS, get(at, spec)),
+            Field::OptAccess(at) => word(JOB_ACCESSES, get(at, spec)),
             Field::Group(keys) => keys_json(spec, keys),
         }
     }
@@ -154,6 +158,31 @@ fn need(need: &Need) -> String {
         Condition::Ready => quoted(&need.name),
         condition => object([("name", quoted(&need.name)), ("condition", word(CONDITIONS, &condition))].into_iter()),
     }
+}
+
+/// The address alone where all else is as the defaults are.
+fn listen(socket: &Listen) -> String {
+    if *socket == Listen::new(socket.at.clone()) {
+        return quoted(&socket.at.to_string());
+    }
+    let (kind, at) = match &socket.at {
+        Address::Tcp(at) => ("tcp", at.to_string()),
+        Address::Udp(at) => ("udp", at.to_string()),
+        Address::Unix(_, path) => ("unix", path.clone()),
+    };
+    let mut members = vec![(kind, quoted(&at))];
+    match &socket.at {
+        Address::Unix(UnixType::Datagram, _) => members.push(("type", quoted("datagram"))),
+        Address::Unix(UnixType::Seqpacket, _) => members.push(("type", quoted("seqpacket"))),
+        Address::Unix(UnixType::Stream, _) | Address::Tcp(_) | Address::Udp(_) => {}
+    }
+    members.extend(socket.name.as_ref().map(|name| ("name", quoted(name))));
+    members.extend(socket.backlog.map(|n| ("backlog", n.to_string())));
+    members.extend(socket.mode.map(|m| ("mode", format!("\"{m:04o}\""))));
+    members.extend(socket.user.as_ref().map(|user| ("user", quoted(user))));
+    members.extend(socket.group.as_ref().map(|group| ("group", quoted(group))));
+    members.extend(socket.ipv6_only.then(|| ("ipv6_only", "true".to_owned())));
+    object(members.into_iter())
 }
 
 fn grant(grant: &Grant) -> String {
@@ -228,7 +257,13 @@ pub fn defaults_text() -> String {
     );
     section(SERVICE, &ServiceSpec::default(), 6, &mut out);
     out.push_str("    },\n  },\n");
-    many("groups", "Slots for tasks; \"default\" and \"agents\" are always there.", GROUP, &GroupSpec::default(), &mut out);
+    many(
+        "groups",
+        "Slots for tasks; \"default\" and \"agents\" are always there.",
+        GROUP,
+        &GroupSpec::default(),
+        &mut out,
+    );
     many("agents", "Programs that take a prompt.", AGENT, &AgentSpec::default(), &mut out);
     many("runners", "What hands a task to another engine.", RUNNER, &RunnerSpec::default(), &mut out);
     out.push_str("}\n");

@@ -1,5 +1,6 @@
 //! The checked config as plain values: what the rest of hob sees of a `hob.json`.
 
+use super::address::Listen;
 pub use crate::base::access::Access;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -66,6 +67,8 @@ pub struct DaemonSpec {
     /// Zero turns it off.
     pub heartbeat: Duration,
     pub shutdown_timeout: Duration,
+    /// How long a shutdown waits for inhibitors; zero: not at all.
+    pub shutdown_grace: Duration,
     pub nice: i32,
     pub log: DaemonLog,
     pub access: Vec<Grant>,
@@ -159,6 +162,14 @@ pub struct ServiceSpec {
     pub reload_command: Option<Vec<String>>,
     pub leave_children: bool,
     pub on_daemon_death: OnDeath,
+    /// Sockets that are passed to it as descriptors from 3 on.
+    pub listen: Vec<Listen>,
+    /// It is started by the first connection to them.
+    pub on_demand: bool,
+    /// A channel to hob for each run, in HOB_FD.
+    pub hob_fd: bool,
+    /// What its processes may ask of hob, whatever their user; `None`: nothing.
+    pub access: Option<Access>,
     pub log: LogSpec,
 }
 
@@ -366,6 +377,7 @@ impl Default for DaemonSpec {
         DaemonSpec {
             heartbeat: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(20),
+            shutdown_grace: Duration::from_secs(5),
             nice: 0,
             log: DaemonLog::DEFAULT,
             access: Vec::new(),
@@ -412,6 +424,10 @@ impl Default for ServiceSpec {
             reload_command: None,
             leave_children: false,
             on_daemon_death: OnDeath::Keep,
+            listen: Vec::new(),
+            on_demand: false,
+            hob_fd: false,
+            access: Some(Access::Operate),
             log: LogSpec::DEFAULT,
         }
     }

@@ -46,7 +46,12 @@ fn every_example_is_a_value_of_its_key() {
         assert!(parse(&text, "f", &LINUX).is_ok(), "{text}");
     }
     for (member, name, _) in of_service {
-        service(&if name == "command" { member } else { format!("\"command\": \"x\", {member}") });
+        let beside = match name {
+            "command" => "",
+            "on_demand" => r#""command": "x", "listen": "unix:/s", "#,
+            _ => r#""command": "x", "#,
+        };
+        service(&format!("{beside}{member}"));
     }
 }
 
@@ -74,6 +79,8 @@ fn the_table_knows_every_field_and_documents_it() {
         max_delay: _,
         reset_after: _,
         max_restarts: _,
+        hob_fd: _,
+        access: _,
         window: _,
         ready: _,
         ready_timeout: _,
@@ -90,16 +97,31 @@ fn the_table_knows_every_field_and_documents_it() {
         reload_command: _,
         leave_children: _,
         on_daemon_death: _,
+        listen: _,
+        on_demand: _,
         log: _,
     } = ServiceSpec::default();
-    let DaemonSpec { heartbeat: _, shutdown_timeout: _, nice: _, log: _, access: _ } = DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (36, 5));
+    let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
+        DaemonSpec::default();
+    assert_eq!((SERVICE.len(), DAEMON.len()), (40, 6));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
         assert_eq!(info.default.is_none(), info.path == "services.NAME.command");
     }
     assert!(defaults_text().lines().all(|l| l.chars().count() <= 200));
+}
+
+#[test]
+fn sockets_survive_the_way_to_json_and_back() {
+    let listen = r#"["tcp:[fe80::1%2]:80", "udp:0.0.0.0:53", "unix:@a", "unix-datagram:d", "unix-seqpacket:/s",
+        {"tcp": "[::]:81", "ipv6_only": true, "name": "h ttp", "backlog": 5},
+        {"unix": "/u", "type": "datagram", "mode": "660", "user": "www", "group": 0}]"#;
+    let spec = service(&format!(r#""command": "x", "on_demand": true, "listen": {listen}"#));
+    assert_eq!(spec.listen.len(), 7);
+    assert_eq!(spec.listen[0].at.to_string(), "tcp:[fe80::1%2]:80");
+    let json = service_json(&spec);
+    assert_eq!(service(json.strip_prefix('{').and_then(|j| j.strip_suffix('}')).unwrap()), spec);
 }
 
 #[test]
@@ -141,6 +163,7 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""reload_command": "x""#, "reload_command", true),
         (r#""leave_children": true"#, "leave_children", true),
         (r#""on_daemon_death": "stop""#, "on_daemon_death", false),
+        (r#""listen": "unix:/s""#, "listen", false),
         (r#""log": {"max_files": 2}"#, "log", true),
         (r#""log": {"timestamps": true}"#, "log", true),
         (r#""log": {"rate": "1MB/s"}"#, "log", true),
@@ -153,6 +176,9 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         assert_eq!(changes(&old, &new), want);
         assert_eq!(changes(&new, &old), want);
     }
+    let at_once = service(r#""command": "x", "listen": "unix:/s""#);
+    let on_demand = service(r#""command": "x", "listen": "unix:/s", "on_demand": true"#);
+    assert_eq!(changes(&at_once, &on_demand), Change::Live(vec!["on_demand"]));
     let new = service(r#""command": "y", "restart": "never""#);
     assert_eq!(changes(&old, &new), Change::Restart(vec!["command", "restart"]));
 }

@@ -20,6 +20,8 @@ pub enum Due {
     TaskWait(ReqId),
     Heartbeat,
     Shutdown,
+    /// The service manager is to be told how all is.
+    Status,
 }
 
 /// The wheel wants small dense numbers: services have the odd ones by their place, all others borrow an even one while
@@ -67,9 +69,13 @@ impl Deadlines {
     fn known(&self, due: Due) -> Option<u32> {
         match due {
             Due::Service(i) => odd(i),
-            Due::Orphan(_) | Due::Wait(_) | Due::Task(_) | Due::TaskWait(_) | Due::Heartbeat | Due::Shutdown => {
-                self.by_due.get(&due).copied()
-            }
+            Due::Orphan(_)
+            | Due::Wait(_)
+            | Due::Task(_)
+            | Due::TaskWait(_)
+            | Due::Heartbeat
+            | Due::Shutdown
+            | Due::Status => self.by_due.get(&due).copied(),
         }
     }
 

@@ -127,7 +127,18 @@ impl Keys {
     /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is
     /// answered.
     pub fn begin(&mut self, now: Now, who: (u32, ConnId), key: &str, params_hash: u64, req: ReqId) -> Verdict {
-        let (uid, conn) = who;
+        self.begin_within(now, who, key, (params_hash, req), KEPT_REPLIES_MAX)
+    }
+
+    /// The same for somebody to whom not all places are open: of so many at the most.
+    pub fn begin_within(
+        &mut self,
+        now: Now,
+        (uid, conn): (u32, ConnId),
+        key: &str,
+        (params_hash, req): (u64, ReqId),
+        most: usize,
+    ) -> Verdict {
         let key: Key = format!("{PREFIX}{uid}/{key}").into();
         if let Some(open) = self.open.get_mut(&key) {
             if open.hash != params_hash {
@@ -147,9 +158,9 @@ impl Keys {
             self.open_for(key, params_hash, req, true);
             return Verdict::Resume;
         }
-        if !self.has_room(now) {
+        if !self.has_room(now, most) {
             return Verdict::Full(
-                RpcError::new(Code::Busy, format!("{KEPT_REPLIES_MAX} request keys are in use"))
+                RpcError::new(Code::Busy, format!("{most} request keys are in use"))
                     .hint("try again in a minute, or send the request without request_key"),
             );
         }
@@ -185,9 +196,9 @@ impl Keys {
     }
 
     /// Whether one more key could be kept, if all open ones are to be kept too.
-    fn has_room(&self, now: Now) -> bool {
+    fn has_room(&self, now: Now, most: usize) -> bool {
         let wanted = self.kept.len() + self.open.len() + 1;
-        let Some(to_drop) = wanted.checked_sub(KEPT_REPLIES_MAX + 1) else { return true };
+        let Some(to_drop) = wanted.checked_sub(most + 1) else { return true };
         self.order.values().nth(to_drop).and_then(|k| self.kept.get(k)).is_some_and(|k| k.guarded <= now.mono)
     }
 

@@ -24,6 +24,10 @@ pub(super) struct Stopping {
     pub(super) code: u8,
     /// When everything left is killed, and after that when hob ends regardless.
     pub(super) deadline: Mono,
+    /// The time that the services have, once they are told to stop.
+    limit: Duration,
+    /// Until then inhibitors are waited for, and no service is told yet.
+    pub(super) held: Option<Mono>,
     killed: bool,
     given_up: bool,
     ended: bool,
@@ -67,7 +71,7 @@ impl Core {
             rising.retain(|i| {
                 let s = &table[*i];
                 match s.state {
-                    State::Waiting => !s.stuck && !s.gone,
+                    State::Waiting => !s.stuck && !s.gone && !s.listens(),
                     State::Starting | State::Stopping => !s.gone,
                     State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
                 }
@@ -75,6 +79,7 @@ impl Core {
             if rising.is_empty() && self.life.stopping.is_none() {
                 self.life.rising = None;
                 out.effects.push(Effect::Ready);
+                self.tell_status(out);
                 self.emit_daemon("daemon.ready", "", out);
             }
         }
@@ -103,11 +108,15 @@ impl Core {
         }
     }
 
-    /// Begins to stop everything, in reverse order; a second time with `hurry` kills at once.
+    /// Begins to stop everything, in reverse order; a second time without waiting for inhibitors. With `hurry` it kills
+    /// at once.
     pub(super) fn shutdown(&mut self, code: u8, grace: Option<Duration>, hurry: bool, out: &mut Out) {
         if self.life.stopping.is_none() {
             let limit = grace.unwrap_or(self.config.shutdown_timeout);
-            self.begin_shutdown(code, self.now.mono + limit, out);
+            let delay = if hurry { Duration::ZERO } else { self.shutdown_delay(out) };
+            self.begin_shutdown(code, delay, limit, out);
+        } else {
+            self.stop_jobs(out);
         }
         if hurry {
             self.settle_services(out);
@@ -117,21 +126,58 @@ impl Core {
 
     /// A daemon before this one had begun to.
     pub(super) fn resume_shutdown(&mut self, code: u8, deadline: u64, out: &mut Out) {
-        self.begin_shutdown(code, Mono(deadline).max(self.now.mono), out);
+        self.begin_shutdown(code, Duration::ZERO, Mono(deadline).since(self.now.mono), out);
     }
 
-    fn begin_shutdown(&mut self, code: u8, deadline: Mono, out: &mut Out) {
-        self.life.stopping = Some(Stopping { code, deadline, killed: false, given_up: false, ended: false });
+    /// Nobody is left to keep hob up, so inhibitors are not asked.
+    pub(super) fn shutdown_at_once(&mut self, out: &mut Out) {
+        if self.life.stopping.is_none() {
+            self.begin_shutdown(0, Duration::ZERO, self.config.shutdown_timeout, out);
+        }
+        self.stop_jobs(out);
+    }
+
+    fn begin_shutdown(&mut self, code: u8, delay: Duration, jobs: Duration, out: &mut Out) {
+        let (now, limit) = (self.now.mono, delay + jobs);
+        let deadline = now + limit;
+        let held = Some(now + delay);
+        let stopping = Stopping { code, deadline, limit: jobs, held, killed: false, given_up: false, ended: false };
+        self.life.stopping = Some(stopping);
         self.life.rising = None;
-        let limit = deadline.since(self.now.mono);
+        self.record_ran(out);
         out.records.push(record::shutdown(&self.facts.keeper, code, deadline));
         let mut fields = Obj::new();
         let wall = self.now.wall.0.saturating_add(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
         fields.str("deadline", &crate::base::time::Wall(wall).to_string());
         fields.u64("limit_ms", super::run::millis(limit));
+        if !delay.is_zero() {
+            fields.u64("delay_ms", super::run::millis(delay));
+        }
         self.emit_daemon("daemon.stopping", fields.members(), out);
         out.effects.push(Effect::Stopping { limit: limit + KEEPER_EXTRA });
+        if delay.is_zero() {
+            self.stop_jobs(out);
+        } else {
+            self.deadlines.set(Due::Shutdown, held);
+            self.tell_status(out);
+        }
+    }
+
+    /// Nobody is waited for any more: the services are told to stop.
+    pub(super) fn stop_jobs(&mut self, out: &mut Out) {
+        let now = self.now.mono;
+        let Some(stopping) = &mut self.life.stopping else { return };
+        if stopping.held.take().is_none() {
+            return;
+        }
+        let (code, deadline) = (stopping.code, now + stopping.limit);
         self.deadlines.set(Due::Shutdown, Some(deadline));
+        if stopping.deadline != deadline {
+            stopping.deadline = deadline;
+            let limit = stopping.limit + KEEPER_EXTRA;
+            out.records.push(record::shutdown(&self.facts.keeper, code, deadline));
+            out.effects.push(Effect::Stopping { limit });
+        }
         for i in self.table.by_name().collect::<Vec<_>>() {
             self.table.look(i);
             self.table.touch(i);
@@ -141,20 +187,24 @@ impl Core {
         }
         self.stop_tasks(out);
         self.life.changed = true;
+        self.tell_status(out);
     }
 
     /// A shutdown may take longer by the time in which nobody could do anything. The next daemon is to know it too.
     pub(super) fn thaw_shutdown(&mut self, gap: Duration, now: Mono, out: &mut Out) {
         let Some(stopping) = self.life.stopping.as_mut().filter(|s| !s.ended) else { return };
         stopping.deadline = stopping.deadline + gap;
-        let at = if stopping.killed { now + LAST_WAIT } else { stopping.deadline };
+        stopping.held = stopping.held.map(|at| at + gap);
+        let at = if stopping.killed { now + LAST_WAIT } else { stopping.held.unwrap_or(stopping.deadline) };
         self.deadlines.set(Due::Shutdown, Some(at));
         out.records.push(record::shutdown(&self.facts.keeper, stopping.code, stopping.deadline));
     }
 
     pub(super) fn shutdown_due(&mut self, out: &mut Out) {
         let Some(stopping) = &mut self.life.stopping else { return };
-        if stopping.killed {
+        if stopping.held.is_some() {
+            self.stop_jobs(out);
+        } else if stopping.killed {
             stopping.given_up = true;
         } else {
             self.settle_services(out);
@@ -189,7 +239,7 @@ impl Core {
     pub(super) fn end_shutdown(&mut self, out: &mut Out) {
         let Some(stopping) = &self.life.stopping else { return };
         let done = self.runs.is_empty() && self.orphans.is_empty() && !self.tasks.any_live();
-        if stopping.ended || !(done || stopping.given_up) {
+        if stopping.ended || stopping.held.is_some() || !(done || stopping.given_up) {
             return;
         }
         let code = self.exit_code(stopping.code);

@@ -5,13 +5,18 @@
 //! handlers only set marks; `settle` then propagates them to a fixed point and emits, so that no decision sees
 //! half-changed state.
 
+mod doctor;
 pub mod due;
 pub mod event;
 mod freeze;
+mod inhibit;
 pub mod keys;
 pub mod life;
+mod outer;
+pub mod owner;
 pub mod record;
 pub mod request;
+mod restore;
 pub mod run;
 mod safe;
 pub mod service;
@@ -21,24 +26,18 @@ pub mod upgrade;
 pub mod view;
 pub mod wait;
 
+pub use owner::{Owner, Peer};
 pub use record::Entity;
 pub use state::Core;
 
+use crate::base::finding::Finding;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Mono;
-use crate::config::{Access, Config, Ready, ServiceSpec};
+use crate::config::{Config, Ready, ServiceSpec};
 use crate::protocol::methods::{LogQuery, Request};
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
 use std::sync::Arc;
-
-/// Who is at the other end of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    pub uid: u32,
-    pub pid: u32,
-    pub access: Access,
-}
 
 /// How a run ended, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +121,14 @@ pub struct Boot {
     pub gap: bool,
     /// A shutdown that was asked for while no daemon ran.
     pub stop: bool,
+    /// hob is a part of another program, and ends with it.
+    pub managed: bool,
+    /// A service manager wants to know how all is.
+    pub outer: bool,
     /// Safe mode, and what was at fault: nothing is started, stopped or written.
     pub safe: Option<String>,
+    /// Services for which the keeper holds sockets.
+    pub sockets: Vec<Arc<str>>,
 }
 
 /// Facts and wishes.
@@ -181,6 +186,17 @@ pub enum Input {
         run: RunId,
         fields: Vec<(String, String)>,
     },
+    /// Result of `Effect::Listen` with `watch`: why a socket could not be opened.
+    Listening {
+        service: Arc<str>,
+        result: Result<(), String>,
+    },
+    /// Somebody connects to a watched socket, named for people. `waiting`: it was there before the watch began.
+    Connection {
+        service: Arc<str>,
+        on: Box<str>,
+        waiting: bool,
+    },
     /// Capture has passed all that lay in the pipe when the run ended.
     Output {
         run: RunId,
@@ -198,6 +214,11 @@ pub enum Input {
     },
     /// Result of `Effect::Rotate`: the reply.
     Rotated {
+        req: ReqId,
+        result: Result<String, RpcError>,
+    },
+    /// Result of `Effect::Doctor`: the reply.
+    Examined {
         req: ReqId,
         result: Result<String, RpcError>,
     },
@@ -368,6 +389,17 @@ pub enum Effect {
         service: Arc<str>,
         spec: Arc<ServiceSpec>,
     },
+    /// Have the sockets of the service open, those of this spec and no others. `watch`: answer by `Listening`, and tell
+    /// the first connection by `Connection`.
+    Listen {
+        service: Arc<str>,
+        spec: Arc<ServiceSpec>,
+        watch: bool,
+    },
+    /// Close its sockets: connections are refused.
+    Unlisten {
+        service: Arc<str>,
+    },
     /// Exactly one for each request. `durable`: only after all records so far are synced.
     Reply {
         req: ReqId,
@@ -407,6 +439,15 @@ pub enum Effect {
         req: ReqId,
         runs: Vec<RunId>,
     },
+    /// Look at everything around hob, and put these findings to it; answered by `Examined`.
+    Doctor {
+        req: ReqId,
+        findings: Vec<Finding>,
+    },
+    /// How all is, in a line for the service manager.
+    Status {
+        text: String,
+    },
     /// Read and check the config file; answered by `ConfigRead`.
     LoadConfig {
         req: Option<ReqId>,
@@ -415,6 +456,8 @@ pub enum Effect {
     Daemon {
         spec: Box<crate::config::DaemonSpec>,
     },
+    /// What jobs may ask of hob has changed: ask `Core::job_access` anew for those that are connected.
+    JobAccess,
     /// Write heartbeat and state.json (this text) and tell the keeper.
     Heartbeat {
         state: String,

@@ -2,9 +2,10 @@
 //!
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
 //! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
-//! `shutdown`, those of `keys` and those of `task::record`.
+//! `ran`, `shutdown`, those of `keys` and those of `task::record`.
 
 use super::keys::Keys;
+use super::owner::Owner;
 use super::run::{Cause, RunRecord, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
@@ -35,6 +36,9 @@ pub struct ServiceRecord {
     v: u32,
     #[serde(default)]
     pub choice: Choice,
+    /// The tag of who started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub pulled: bool,
     /// `stopped` for all states that a new daemon finds out by itself.
@@ -113,6 +117,13 @@ pub struct Shutdown {
     pub deadline: u64,
 }
 
+/// What ran when a managed hob ended.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ran {
+    v: u32,
+    services: Vec<String>,
+}
+
 /// The service of each run whose intent is in the journal, or the name of the task that it was claimed for.
 #[must_use]
 pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
@@ -183,6 +194,7 @@ pub fn service(s: &Service) -> Entity {
     let record = ServiceRecord {
         v: VERSION,
         choice: s.choice,
+        owner: s.owner.as_ref().map(|o| o.to_string().into()),
         pulled: s.pulled,
         state: kept,
         since: (!s.state.live() && s.state != State::Waiting).then_some(s.since.wall.0),
@@ -286,6 +298,7 @@ impl ServiceRecord {
     /// Puts everything back but the state. Times of the monotonic clock mean nothing under another keeper.
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
+        s.owner = self.owner.as_deref().and_then(Owner::parse);
         s.pulled = self.pulled;
         s.since.wall = Wall(self.since.unwrap_or_default());
         s.runs = self.runs;
@@ -317,6 +330,15 @@ impl RunIntent {
     }
 }
 
+/// No names: the entity is gone.
+#[must_use]
+pub fn ran(services: &[String]) -> Entity {
+    match services {
+        [] => Entity { key: "ran".to_owned(), json: None },
+        _ => entity("ran".to_owned(), &Ran { v: VERSION, services: services.to_vec() }),
+    }
+}
+
 /// Everything that a journal held, by kind.
 #[derive(Debug, Default)]
 pub struct Stored {
@@ -326,6 +348,8 @@ pub struct Stored {
     pub shutdown: Option<Shutdown>,
     /// Of tasks and their groups, for `task`.
     pub tasks: Vec<Entity>,
+    /// What ran when a managed hob ended.
+    pub ran: Vec<String>,
     /// Of request keys, for `keys`.
     pub keys: Vec<Entity>,
     /// What this program does not understand, to be kept as it is, and what was wrong with it.
@@ -353,6 +377,7 @@ pub fn read(entities: Vec<Entity>) -> Stored {
                 None => Err("its number cannot be read".to_owned()),
             },
             None if e.key == "meta" => parse(json).map(|r| stored.meta = Some(r)),
+            None if e.key == "ran" => parse::<Ran>(json).map(|r| stored.ran = r.services),
             None if e.key == "shutdown" => parse(json).map(|r| stored.shutdown = Some(r)),
             _ => Err("its kind is not known".to_owned()),
         };
@@ -387,6 +412,7 @@ mod tests {
     fn a_service_survives_the_trip() {
         let mut s = Service::new("web".into(), Arc::new(ServiceSpec::default()));
         s.choice = Choice::Down;
+        s.owner = Some(Owner::Job("cron".into()));
         s.state = State::Backoff;
         s.until = Mono(77);
         s.cause = Cause::Restart { n: 3 };
@@ -397,6 +423,7 @@ mod tests {
         let mut back = Service::new("web".into(), Arc::new(ServiceSpec::default()));
         record.restore(&mut back, true);
         assert_eq!((back.choice, back.until, &back.cause), (s.choice, s.until, &s.cause));
+        assert_eq!(back.owner, s.owner);
         assert_eq!(back.counters, s.counters);
     }
 

@@ -9,10 +9,11 @@ use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
+use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_RESERVE};
 use crate::base::near::nearest;
-use crate::config::Condition;
+use crate::config::{Access, Condition};
 use crate::protocol::methods::task::{GroupCall, TaskCall};
-use crate::protocol::methods::{Change, LogQuery, Request, discover};
+use crate::protocol::methods::{Change, LogQuery, Of, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// Who asks, and under which number the reply goes out.
@@ -58,14 +59,14 @@ impl Core {
                 out.effects.push(Effect::LoadConfig { req: Some(req) });
             }
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
+            Request::DaemonDoctor => self.examine(req, out),
+            Request::DaemonInhibit(wish) => self.inhibit(asked, wish, out),
+            Request::DaemonUninhibit { inhibitor } => self.uninhibit(asked, inhibitor, out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
-            Request::DaemonWhy { name } => {
-                let answer = self.place(&name).map(|i| self.why(i));
-                self.reply(req, answer, false, out);
-            }
-            Request::ServiceList { names } => match self.places(&names) {
-                Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
+            Request::DaemonWhy { name } => self.reply(req, self.place(&name).map(|i| self.why(i)), false, out),
+            Request::ServiceList { names, owner } => match self.chosen(asked, &names, owner) {
+                Ok(all) => self.measure_then(req, Pending::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
             Request::ServiceGet { name } => match self.place(&name) {
@@ -116,7 +117,12 @@ impl Core {
         // The tasks themselves carry the key of their submission, for as long as they exist.
         let carried = matches!(request, Request::Task(call) if matches!(**call, TaskCall::Submit { .. }));
         if let Some(key) = asked.key.as_ref().filter(|_| !carried) {
-            match self.keys.begin(self.now, (asked.peer.uid, asked.conn), key, asked.params_hash, asked.req) {
+            let most = match asked.peer.access {
+                Access::Admin => KEPT_REPLIES_MAX,
+                Access::Read | Access::Operate => KEPT_REPLIES_MAX - KEPT_REPLIES_RESERVE,
+            };
+            let who = (asked.peer.uid, asked.conn);
+            match self.keys.begin_within(self.now, who, key, (asked.params_hash, asked.req), most) {
                 Verdict::New | Verdict::Resume => {}
                 Verdict::Join => return false,
                 Verdict::Replay(result) => {
@@ -153,8 +159,9 @@ impl Core {
         out.effects.push(Effect::Reply { req, result, durable });
     }
 
-    pub(super) fn closed(&mut self, conn: ConnId) {
+    pub(super) fn closed(&mut self, conn: ConnId, out: &mut Out) {
         self.events.closed(conn);
+        self.forget_inhibitors(conn, out);
         self.forget_waits(conn);
         self.forget_reloads(conn);
         self.forget_task_waits(conn);
@@ -176,8 +183,25 @@ impl Core {
         Ok(all)
     }
 
-    fn some_names(&self, asked: &[String], all: &[usize]) -> Option<Vec<std::sync::Arc<str>>> {
-        (!asked.is_empty()).then(|| all.iter().map(|i| self.table[*i].name.clone()).collect())
+    /// The services that a list is to show; `None`: all there are.
+    fn chosen(
+        &self,
+        asked: &Asked,
+        names: &[String],
+        owner: Option<Of>,
+    ) -> Result<Option<Vec<std::sync::Arc<str>>>, RpcError> {
+        let mut all = self.places(names)?;
+        if names.is_empty() {
+            if owner.is_none() {
+                return Ok(None);
+            }
+            all = self.table.by_name().collect();
+        }
+        if let Some(of) = owner {
+            let owner = asked.peer.meant(&of);
+            all.retain(|i| self.table[*i].owner.as_ref() == Some(&owner));
+        }
+        Ok(Some(all.into_iter().map(|i| self.table[i].name.clone()).collect()))
     }
 
     /// The nearest name is a hint for whoever mistyped one.
@@ -214,10 +238,13 @@ impl Core {
         let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
+            if op != Op::Restart {
+                self.forget_ran(i, out);
+            }
             match op {
-                Op::Start => self.wish_start(i, client, out),
-                Op::Stop => self.wish_stop(i, client),
-                Op::Restart => self.wish_restart(i, client, out),
+                Op::Start => self.wish_start(i, client.clone(), out),
+                Op::Stop => self.wish_stop(i, client.clone()),
+                Op::Restart => self.wish_restart(i, client.clone(), out),
             }
         }
         self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });
@@ -243,6 +270,7 @@ impl Core {
         }
         let mut rows = Vec::new();
         for i in places {
+            self.forget_ran(i, out);
             self.wish_reset(i, asked.client(), out);
             let s = &self.table[i];
             let mut o = Obj::new();
@@ -282,6 +310,8 @@ impl Core {
         let mut o = Obj::new();
         o.bool("stopping", true).u64("limit_ms", limit);
         o.u64("running", u64::try_from(running).unwrap_or(u64::MAX));
+        let held = self.life.stopping.as_ref().is_some_and(|s| s.held.is_some());
+        o.raw("waits_for", &if held { self.inhibitors.json() } else { "[]".to_owned() });
         // A shutdown does not wait for a disk.
         let durable = self.journal_behind.is_none();
         self.reply(asked.req, Ok(o.finish()), durable, out);
@@ -301,6 +331,9 @@ impl Core {
             None => name.to_owned(),
         };
         let mut all: Vec<String> = self.waiting_for(i).into_iter().map(one).collect();
+        if s.awaits_connection() {
+            all.push(s.connection_text());
+        }
         if s.state == State::Waiting && s.blind {
             all.push("a config that can be read".to_owned());
         }
@@ -356,6 +389,9 @@ fn changes(request: &Request) -> bool {
         Request::Ping
         | Request::DaemonStatus
         | Request::DaemonHealth
+        | Request::DaemonDoctor
+        | Request::DaemonInhibit(_)
+        | Request::DaemonUninhibit { .. }
         | Request::DaemonLogs(_)
         | Request::DaemonConfig
         | Request::DaemonWhy { .. }

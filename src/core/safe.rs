@@ -25,6 +25,7 @@ impl Core {
         let text = format!("safe mode: {fault}; jobs go on, nothing is started or stopped until `hob reload`");
         out.effects.push(Effect::Log { level: Level::Error, text });
         self.first_beat(out);
+        self.tell_status(out);
     }
 
     /// A step in safe mode: facts are noted as far as they are to be told, questions are answered.
@@ -35,6 +36,7 @@ impl Core {
             | Input::Lagged { .. }
             | Input::Measured { .. }
             | Input::Rotated { .. }
+            | Input::Examined { .. }
             | Input::Renew { .. }
             | Input::UpgradeEnded { .. }
             | Input::Upgraded { .. } => {
@@ -64,6 +66,8 @@ impl Core {
             | Input::Notify { .. }
             | Input::Synced { .. }
             | Input::Output { .. }
+            | Input::Listening { .. }
+            | Input::Connection { .. }
             | Input::ConfigRead { .. }
             | Input::Forward { .. } => {}
         }
@@ -130,7 +134,10 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Logs { .. }
         | Effect::CloseStream { .. }
         | Effect::Measure { .. }
+        | Effect::Doctor { .. }
+        | Effect::Status { .. }
         | Effect::Daemon { .. }
+        | Effect::JobAccess
         | Effect::Log { .. } => true,
         Effect::Start(_)
         | Effect::Signal { .. }
@@ -145,6 +152,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::CheckEnd { .. }
         | Effect::Forget { .. }
         | Effect::Remove { .. }
+        | Effect::Listen { .. }
+        | Effect::Unlisten { .. }
         | Effect::Event { .. }
         | Effect::Rotate { .. }
         | Effect::LoadConfig { .. }

@@ -2,6 +2,7 @@
 
 use super::due::{Deadlines, Due};
 use super::event::Events;
+use super::inhibit::Inhibitors;
 use super::keys::Keys;
 use super::life::Life;
 use super::record::{self, Entity};
@@ -32,6 +33,8 @@ pub(super) struct Facts {
     pub(super) version: &'static str,
     pub(super) keeper_started: Mono,
     pub(super) platform: String,
+    pub(super) managed: bool,
+    pub(super) outer: bool,
 }
 
 /// The parts of a snapshot, in their order.
@@ -42,6 +45,7 @@ enum Section {
     Groups,
     Keys,
     Meta,
+    Ran,
     Runs,
     Services,
     Shutdown,
@@ -49,12 +53,13 @@ enum Section {
 }
 
 impl Section {
-    const ALL: [Section; 9] = [
+    const ALL: [Section; 10] = [
         Section::Aside,
         Section::Attempts,
         Section::Groups,
         Section::Keys,
         Section::Meta,
+        Section::Ran,
         Section::Runs,
         Section::Services,
         Section::Shutdown,
@@ -95,6 +100,10 @@ pub struct Core {
     pub(super) upgrading: bool,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
+    pub(super) inhibitors: Inhibitors,
+    /// What ran when a managed hob ended the last time, as far as nobody has said otherwise since.
+    pub(super) ran: Vec<String>,
+    pub(super) status_due: bool,
     /// Journal entities that this program does not understand, kept as they are.
     pub(super) aside: BTreeMap<String, String>,
 }
@@ -159,6 +168,7 @@ impl Core {
                 Section::Tasks => found.extend(self.tasks.tasks_from(cursor, room)),
                 Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
                 Section::Meta if cursor.is_none() && room > 0 => found.push(self.meta()),
+                Section::Ran if cursor.is_none() && room > 0 => found.extend(self.ran_entity()),
                 Section::Runs => {
                     let after = cursor.and_then(record::run_of).unwrap_or_default();
                     let open = self.runs.range((Excluded(after), Unbounded)).map(|(_, i)| &self.table[*i]);
@@ -178,7 +188,7 @@ impl Core {
                 Section::Shutdown if cursor.is_none() && room > 0 => {
                     found.extend(self.life.stopping.as_ref().map(|s| record::shutdown(keeper, s.code, s.deadline)));
                 }
-                Section::Meta | Section::Shutdown => {}
+                Section::Meta | Section::Ran | Section::Shutdown => {}
             }
         }
         found
@@ -194,6 +204,7 @@ impl Core {
             Some(("run", _)) => Section::Runs,
             Some(("service", _)) => Section::Services,
             None if key == "meta" => Section::Meta,
+            None if key == "ran" => Section::Ran,
             None if key == "shutdown" => Section::Shutdown,
             Some(_) | None => Section::Aside,
         }
@@ -208,7 +219,7 @@ impl Core {
                 let asked = super::request::Asked { req, conn, peer, key, params_hash };
                 self.request(&asked, request, out);
             }
-            Input::Closed { conn } => self.closed(conn),
+            Input::Closed { conn } => self.closed(conn, out),
             Input::Lagged { conn, subscription } => self.events.lagged(conn, subscription, out),
             Input::Started { run, result } => match self.tasks.of_run(run) {
                 Some(id) => self.task_started(id, run, result, out),
@@ -232,8 +243,11 @@ impl Core {
                 None => self.output(run, bytes, last_lines, out),
             },
             Input::Synced { ticket } => self.claims_synced(ticket),
+            Input::Listening { service, result } => self.listening(&service, result, out),
+            Input::Connection { service, on, waiting } => self.connection(&service, on, waiting, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
             Input::Rotated { req, result } => self.reply(req, result, false, out),
+            Input::Examined { req, result } => self.examined(req, result, out),
             Input::ConfigRead { req, result } => self.config_read(req, result, out),
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),
@@ -242,7 +256,7 @@ impl Core {
             Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
             Input::UpgradeEnded { req, result } => self.upgrade_ended(req, result, out),
             Input::Upgraded { ticket, result } => self.upgraded(ticket, result, out),
-            Input::KeeperGone => self.shutdown(0, None, false, out),
+            Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
         }
@@ -280,6 +294,7 @@ impl Core {
                 Due::TaskWait(req) => self.task_wait_due(req, out),
                 Due::Heartbeat => self.beat(out),
                 Due::Shutdown => self.shutdown_due(out),
+                Due::Status => self.tell_status(out),
             }
         }
     }
@@ -295,7 +310,15 @@ impl Core {
                 out.records.push(if kept { record::service(s) } else { record::service_gone(&s.name) });
             }
             self.deadlines.set(Due::Service(i), at);
+            if !self.table[i].gone {
+                self.tell_sockets(i, out);
+            }
             self.life.changed = true;
+            let s = &mut self.table[i];
+            let shown = Some((s.state, s.counters.flapping(), s.wanted()));
+            if core::mem::replace(&mut s.shown, shown) != shown {
+                self.status_soon();
+            }
         }
     }
 
@@ -309,6 +332,8 @@ impl Core {
             version: boot.version,
             keeper_started: boot.keeper_started,
             platform: core::mem::take(&mut boot.platform),
+            managed: boot.managed,
+            outer: boot.outer,
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();

@@ -1,11 +1,12 @@
 //! State to replies: every result of a query, as JSON text. Pure.
 
 use super::run::{self, millis, secs};
+use super::service::sockets::Sockets;
 use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
-use crate::config::{Config, masked, to_json};
+use crate::config::{Config, Listen, masked, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(super) enum Pending {
     Get(Arc<str>),
     Status,
     Reload,
+    Doctor,
 }
 
 type Usages = BTreeMap<RunId, Usage>;
@@ -33,7 +35,7 @@ impl Core {
             Pending::List(Some(names)) => names.iter().filter_map(run_of).collect(),
             Pending::Get(name) => run_of(name).into_iter().collect(),
             Pending::List(None) | Pending::Status => self.table.by_name().filter_map(|i| self.measurable(i)).collect(),
-            Pending::Reload => Vec::new(),
+            Pending::Reload | Pending::Doctor => Vec::new(),
         };
         self.pending.insert(req, pending);
         if runs.is_empty() {
@@ -60,7 +62,7 @@ impl Core {
                 None => return self.reply(req, Err(self.unknown(&name)), false, out),
             },
             Pending::Status => self.status(&usages),
-            Pending::Reload => return,
+            Pending::Reload | Pending::Doctor => return,
         };
         self.reply(req, Ok(result), false, out);
     }
@@ -102,12 +104,17 @@ impl Core {
         o.opt_str("health_error", pulse.and_then(|p| p.error.as_deref()));
         o.opt_str("doing", live.and_then(|l| l.doing).map(super::service::Doing::name));
         o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
+        o.bool("awaits_connection", s.awaits_connection());
+        o.opt_str("listen_error", s.listening.error.as_deref());
         o.bool("flapping", s.counters.flapping());
         o.opt_u64("next_restart_in_ms", self.next_in(s));
         o.raw("waiting_for", &serde_json::to_string(&self.waiting_for(i)).unwrap_or_default());
         let survivors: Vec<String> = live.map(|l| &l.sequence.left).into_iter().flatten().map(survivor).collect();
         o.raw("survivors", &format!("[{}]", survivors.join(",")));
         o.str("since", &s.since.wall.to_string());
+        if let Some(owner) = &s.owner {
+            o.str("owner", &owner.to_string());
+        }
         o
     }
 
@@ -131,6 +138,7 @@ impl Core {
         o.raw("after", &names(&s.spec.after));
         let dependants: Vec<&str> = s.dependants.iter().map(|d| &*self.table[*d as usize].name).collect();
         o.raw("dependants", &serde_json::to_string(&dependants).unwrap_or_default());
+        o.bool("on_demand", s.spec.on_demand).raw("sockets", &sockets(s));
         o.opt_str("started_by", s.live.as_ref().map(|l| l.cause.text()).as_deref());
         o.raw("last_run", &s.last().map_or("null".to_owned(), run::RunRecord::json));
         o.finish()
@@ -148,6 +156,9 @@ impl Core {
                 let mut o = Obj::new();
                 o.u64("run", l.run.0).u64("number", l.number.into()).opt_u64("pid", l.pid.map(u64::from));
                 o.str("cause", &l.cause.text()).str("started", &l.begun.wall.to_string());
+                if let Some(owner) = l.cause.owner() {
+                    o.str("owner", &owner.to_string());
+                }
                 o.opt_str("ready", l.ready.map(|n| n.wall.to_string()).as_deref());
                 o.finish()
             }),
@@ -210,6 +221,8 @@ impl Core {
                 all.push(format!("{} failed: {}", s.name, s.last_error.as_deref().unwrap_or("unknown")));
             } else if s.counters.flapping() {
                 all.push(format!("{} is flapping", s.name));
+            } else if let Some(error) = &s.listening.error {
+                all.push(format!("{} waits for its sockets: {error}", s.name));
             } else if let Some(error) = s.live.as_ref().and_then(|l| l.pulse.as_ref()).and_then(|p| p.error.as_ref()) {
                 all.push(format!("{} fails its health check: {error}", s.name));
             }
@@ -283,6 +296,7 @@ impl Core {
         o.raw("tasks", &self.task_stats());
         o.u64("projects", 0).u64("agents", u64::try_from(self.programs.agents.len()).unwrap_or(u64::MAX));
         o.u64("last_event", self.events.next_seq().saturating_sub(1));
+        o.raw("inhibitors", &self.inhibitors.json());
         o.raw("platform", if self.facts.platform.is_empty() { "{}" } else { &self.facts.platform });
         o.finish()
     }
@@ -325,6 +339,21 @@ pub(super) fn desired(s: &Service) -> &'static str {
         Choice::Auto => s.wanted(),
     };
     if up { "up" } else { "down" }
+}
+
+/// What it listens on, in the order of its descriptors.
+fn sockets(s: &Service) -> String {
+    let open = match s.sockets() {
+        Sockets::Closed => false,
+        Sockets::Open => true,
+        Sockets::Watched => s.listening.open,
+    };
+    let one = |l: &Listen| {
+        let mut o = Obj::new();
+        o.str("name", l.name.as_deref().unwrap_or(&s.name)).str("address", &l.at.to_string()).bool("open", open);
+        o.finish()
+    };
+    format!("[{}]", s.spec.listen.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
 fn survivor(s: &super::Survivor) -> String {

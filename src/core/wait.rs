@@ -109,6 +109,9 @@ impl Item {
             State::Finished => Look::Done(word, Some("it has finished with exit code 0".to_owned())),
             State::Stopped => Look::Failed("was stopped by another request".to_owned()),
             State::Failed => Look::Failed(failure(s)),
+            State::Waiting if s.listens() && !failed => {
+                Look::Done(word, Some("it listens, and the first connection starts it".to_owned()))
+            }
             State::Backoff if failed || s.counters.refused > 0 => Look::Failed(failure(s)),
             State::Waiting | State::Starting | State::Stopping if failed => Look::Failed(failure(s)),
             State::Waiting | State::Starting | State::Running | State::Stopping | State::Backoff => Look::Open,

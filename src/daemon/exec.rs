@@ -11,7 +11,6 @@ use crate::protocol::rpc::RpcError;
 use crate::sys;
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 /// How many running jobs are measured by the loop itself; more are left to the pool.
@@ -66,6 +65,7 @@ impl Daemon {
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
             Effect::Forget { run } => {
                 self.children.forget(&mut self.gear.ctx(), run);
+                self.end_channel(run);
                 self.services.remove(&run);
             }
             Effect::Remove { service } => {
@@ -74,11 +74,17 @@ impl Daemon {
             }
             Effect::Discard { service } => self.discard(&service),
             Effect::Sync { ticket } => self.sync(ticket),
+            Effect::Listen { service, spec, watch } => {
+                self.children.open_sockets(&mut self.gear.ctx(), &service, &spec, watch, &mut self.inputs);
+            }
+            Effect::Unlisten { service } => self.children.close_sockets(&mut self.gear.ctx(), &service),
             Effect::LogSpec { service, spec } => self.capture.spec(&service, &spec, now, &mut self.gear),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.conns.notify(conn, stream, method, &params),
             // Written to the ring before the round's effects began.
             Effect::Event { line, .. } => self.tell(&line),
+            Effect::Doctor { req, findings } => self.examine(req, findings),
+            Effect::Status { text } => self.gear.link.status(text),
             Effect::Logs { req, conn, query } => self.open_logs(req, conn, query),
             Effect::Rotate { req, names } => {
                 self.inputs.extend(self.capture.rotate(req, names, now, &mut self.gear));
@@ -87,6 +93,7 @@ impl Daemon {
             Effect::Measure { req, runs } => self.measure(req, &runs),
             Effect::LoadConfig { req } => self.load_config(req),
             Effect::Daemon { spec } => self.settings(*spec),
+            Effect::JobAccess => self.judge_again(),
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
             Effect::Ready => {
@@ -150,9 +157,14 @@ impl Daemon {
     }
 
     fn clone_child(&mut self, start: Start, output: [Arc<OwnedFd>; 2]) {
+        let channel = match self.open_channel(&start) {
+            Ok(channel) => channel,
+            Err(e) => return self.put_off(start.run, e),
+        };
         let secrets = self.capture.secrets(&start.service).filter(|_| !start.spec.secrets.is_empty());
         if let Some(mut job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
             job.secrets = secrets;
+            job.channel = channel;
             self.spawn(job);
         }
     }
@@ -241,6 +253,9 @@ impl Daemon {
 
     fn load_next(&mut self) {
         if !self.loads.is_empty() {
+            if self.life.outer {
+                self.gear.link.reloading();
+            }
             let paths = Arc::clone(&self.paths);
             self.gear.bulk(LOADING, move || Job::Config(lifecycle::read::take_config(&paths).map(Box::new)));
         }
@@ -250,6 +265,7 @@ impl Daemon {
     pub(super) fn loaded(&mut self, result: Result<Box<Config>, String>) {
         if let Some(req) = self.loads.pop_front() {
             self.inputs.push(Input::ConfigRead { req, result });
+            self.life.reloaded = self.loads.is_empty();
         }
         self.load_next();
     }
@@ -266,16 +282,7 @@ impl Daemon {
             self.gear.link.beat(Duration::ZERO);
         }
         self.life.heartbeat = spec.heartbeat;
-        let admission = &self.admission;
-        self.conns.readmit(&mut |cred, fd| admission.of(cred, fd));
-        let mode = if spec.access.is_empty() { 0o600 } else { 0o666 };
-        let socket = &self.paths.socket;
-        if !self.bare
-            && !sys::net::is_abstract(socket)
-            && let Err(e) = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(mode))
-        {
-            self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
-        }
+        self.judge_again();
         self.renice(spec.nice);
         self.gear.log.set(spec.log);
     }

@@ -34,6 +34,11 @@ pub(super) enum Job {
     Journal(journal::Ended),
     /// The config file was read and checked.
     Config(Result<Box<Config>, String>),
+    /// An examination of everything around hob.
+    Examined {
+        req: ReqId,
+        result: Result<String, RpcError>,
+    },
     Usage {
         req: ReqId,
         usage: Vec<(RunId, Usage)>,

@@ -159,6 +159,24 @@ impl Link {
         self.say(&ToKeeper::Stopping { limit_ms });
     }
 
+    /// A reload of the config begins.
+    pub fn reloading(&mut self) {
+        self.say(&ToKeeper::Reloading);
+    }
+
+    /// It is over.
+    pub fn reloaded(&mut self) {
+        self.say(&ToKeeper::Reloaded);
+    }
+
+    /// How all is, for the service manager; as much of it as a message takes.
+    pub fn status(&mut self, mut text: String) {
+        while text.len() > LABEL_MAX {
+            text.pop();
+        }
+        self.say(&ToKeeper::Status { text });
+    }
+
     /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before
     /// that.
     pub fn done(&mut self, code: u8) {

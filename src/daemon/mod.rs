@@ -6,6 +6,8 @@
 pub mod capture;
 pub mod child;
 pub mod conn;
+pub mod doctor;
+mod door;
 pub mod events;
 mod exec;
 mod gear;
@@ -65,6 +67,7 @@ struct Daemon {
     gear: Gear,
     core: Core,
     conns: conn::Conns,
+    channels: door::Channels,
     children: child::Children,
     capture: capture::Capture,
     copy: Option<capture::copy::Copy>,
@@ -95,11 +98,14 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
+    own: doctor::Own,
     life: Lifecycle,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
+    /// Of the state folder.
+    _claim: Option<std::os::fd::OwnedFd>,
 }
 
 /// How a daemon ends by itself.
@@ -125,7 +131,7 @@ fn rank(source: &Source) -> u8 {
         Source::Waker => 0,
         Source::Notify(_) | Source::Ready(_) | Source::Words(_) => 1,
         Source::Output(_) => 2,
-        Source::Probe(_) | Source::Dial(_) => 3,
+        Source::Probe(_) | Source::Dial(_) | Source::Socket(..) => 3,
         Source::Child(_) | Source::Tree(_) => 4,
         Source::Keeper | Source::Signals => 5,
         Source::Conn(_) => 6,
@@ -177,6 +183,7 @@ impl Daemon {
             self.children.next_deadline(),
             self.capture.deadline(),
             self.journal.next_deadline(),
+            self.conns.next_deadline(),
             self.accept_at,
             self.settle_at,
         ];
@@ -193,6 +200,7 @@ impl Daemon {
             Source::Output(name) => self.capture.readable(&name),
             Source::Ready(name) => self.children.ready_written(&name, &mut self.inputs),
             Source::Words(id) => self.children.said(id),
+            Source::Socket(name, at) => self.children.connected(&name, at, &mut self.inputs),
             Source::Dial(run) => self.children.dialled(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Probe(run) => self.children.probed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Child(run) => {
@@ -212,10 +220,12 @@ impl Daemon {
             self.accept_at = self.life.word_by;
             return;
         }
-        let admission = &self.admission;
+        self.resume_channels();
+        let (core, children, admission) = (&self.core, &self.children, &self.admission);
         let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
-        let accepted =
-            self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| admission.of(cred, fd));
+        let accepted = self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| {
+            door::pass(core, children, admission, cred, fd)
+        });
         let wait = match accepted {
             Ok(Accepted::All) => None,
             Ok(Accepted::More) => Some(Duration::ZERO),
@@ -252,9 +262,9 @@ impl Daemon {
         }
         if self.gear.link.gone() && !self.told_gone {
             self.told_gone = true;
-            self.children.keeper_gone();
             self.gear.log(Level::Error, "the keeper has died: stopping all jobs");
             self.inputs.push(Input::KeeperGone);
+            self.children.keeper_gone(&mut self.gear.ctx(), &mut self.inputs);
         }
     }
 
@@ -330,6 +340,7 @@ impl Daemon {
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
             Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
+            Job::Examined { req, result } => self.inputs.push(Input::Examined { req, result }),
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
@@ -359,6 +370,9 @@ impl Daemon {
         }
         if past(self.journal.next_deadline()) {
             self.journal.tick(now);
+        }
+        if past(self.conns.next_deadline()) {
+            self.conns.due(now);
         }
         if past(self.accept_at) {
             self.accept();
@@ -437,14 +451,18 @@ impl Daemon {
         self.conns.take_lagged(&mut self.inputs);
         if self.conns.has_unflushed() {
             let mut found = conn::Flushed::default();
-            self.conns.flush(self.gear.poll.registry(), &mut self.gear.sources, &mut found);
+            self.conns.flush(now, self.gear.poll.registry(), &mut self.gear.sources, &mut found);
             for conn in found.closed {
+                self.channel_closed(conn);
                 self.streams.closed(conn);
                 self.inputs.push(Input::Closed { conn });
             }
             for conn in found.drained {
                 self.streams.drained(conn, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns });
             }
+        }
+        if self.life.outer && core::mem::take(&mut self.life.reloaded) {
+            self.gear.link.reloaded();
         }
         self.gear.link.flush();
         if self.gear.log.flush(self.gear.now.mono) {

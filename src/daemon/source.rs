@@ -32,6 +32,8 @@ pub enum Source {
     Notify(Arc<str>),
     /// The ready pipe of a service.
     Ready(Arc<str>),
+    /// A listening socket of a service, by its place.
+    Socket(Arc<str>, usize),
     /// What a command beside a run prints.
     Words(RunId),
 }

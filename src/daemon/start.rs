@@ -1,13 +1,14 @@
 //! The order in which a daemon comes up: what the keeper hands over, log, journal, config, jobs, then it serves. And
 //! its end.
 
+use super::door::Channels;
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
-use super::{Daemon, capture, child, conn, link, logs, ownlog, pool};
-use crate::base::control::{FLAG_SAFE, FLAG_TRIAL, ToDaemon};
+use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
+use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
@@ -25,6 +26,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+/// How long the state folder may be another daemon's, and the pause between two looks.
+const CLAIM_LIMIT: Duration = Duration::from_secs(10);
+const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
 /// What the keeper's command line says.
 #[derive(Debug)]
 pub struct Options {
@@ -37,6 +42,10 @@ pub struct Options {
     pub clean: bool,
     /// Its name, where it is not that of its program.
     pub name: Option<String>,
+    /// The control socket was passed to hob by whoever started it.
+    pub given: bool,
+    /// hob is a part of the program that started it.
+    pub managed: bool,
 }
 
 /// Runs a daemon until it is told to end, and answers its exit code.
@@ -60,13 +69,8 @@ impl Daemon {
         let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
-        let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
-        if main.is_some() {
-            // Who runs one command wants to see its words, and of hob's only what is wrong.
-            gear.log.limit_stderr(Level::Warn);
-        }
-        // The person who runs the command was told already.
-        let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+        let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
+        let (bare, claimed) = ground(&paths, main.is_some(), &mut gear)?;
         marks.left(Stage::Log);
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
         let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);
@@ -76,14 +80,14 @@ impl Daemon {
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
-        boot.platform = platform(&children, &handover, &paths);
+        let own = doctor::Own::new((options.given, options.managed), &handover, &children, &paths, &mut boot);
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
-        let services = if marks.enter(Stage::Jobs) {
-            adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
-        } else {
-            BTreeMap::new()
+        let channels = Channels::find(&mut handover.held);
+        let services = match marks.enter(Stage::Jobs) {
+            true => adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?,
+            false => BTreeMap::new(),
         };
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
@@ -91,6 +95,7 @@ impl Daemon {
             copied.filter(|_| !bare).map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
         let mut daemon = Daemon {
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
+            channels,
             core: Core::new(),
             streams: logs::Streams::default(),
             admission: conn::Admission::default(),
@@ -104,9 +109,11 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
+            own,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             settle_at: None,
             _lock: handover.lock,
+            _claim: claimed,
             gear,
             children,
             capture,
@@ -184,9 +191,10 @@ impl Daemon {
     }
 }
 
+/// `main`: hob is run for one command.
 fn gear(
     paths: &Paths,
-    quiet: bool,
+    (quiet, main): (bool, bool),
     link: link::Link,
     handover: &link::Handover,
 ) -> io::Result<(Gear, signal_hook_mio::v1_0::Signals)> {
@@ -208,8 +216,38 @@ fn gear(
     if let Ok(stream) = std::env::var("JOURNAL_STREAM") {
         log.for_journal(&stream);
     }
+    if main {
+        // Who runs one command wants to see its words, and of hob's only what is wrong.
+        log.limit_stderr(Level::Warn);
+    }
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+}
+
+/// Whether nothing is writable, which who runs a command was told already, and the claim of the state folder.
+fn ground(paths: &Paths, main: bool, gear: &mut Gear) -> io::Result<(bool, Option<OwnedFd>)> {
+    if main {
+        // Who runs one command wants to see its words, and of hob's only what is wrong.
+        gear.log.limit_stderr(Level::Warn);
+    }
+    let bare = main && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
+    Ok((bare, claim(&paths.state, bare)?))
+}
+
+/// The state folder is one daemon's alone, also where the lock file was removed and another hob began. One that is
+/// ending lets go of it soon.
+fn claim(state: &Path, bare: bool) -> io::Result<Option<OwnedFd>> {
+    let begin = std::time::Instant::now();
+    loop {
+        match sys::file::lock::claim(state) {
+            _ if bare => return Ok(None),
+            // Without the folder there is nothing to be shared.
+            Err(_) => return Ok(None),
+            Ok(Some(claim)) => return Ok(Some(claim)),
+            Ok(None) if begin.elapsed() < CLAIM_LIMIT => std::thread::sleep(CLAIM_PAUSE),
+            Ok(None) => return Err(io::Error::other(format!("another hob works in {}", state.display()))),
+        }
+    }
 }
 
 /// What the keeper alone says of this start, and the daemon before this one by its marks.
@@ -225,6 +263,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         keeper_key: keeper_key(&handover.table),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
+        outer: handover.flags & FLAG_OUTER != 0,
         ..Boot::default()
     }
 }
@@ -247,8 +286,13 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
     };
     for grant in grants {
         let found = match &grant.who {
-            Who::User(name) => accounts.user(name, None).map(|u| admission.users.push((u.uid, grant.level))),
-            Who::Group(name) => accounts.group(name).map(|gid| admission.groups.push((gid, grant.level))),
+            Who::User(name) => accounts.uid(name).map(|uid| admission.users.push((uid, grant.level))),
+            Who::Group(name) => accounts.group(name).map(|gid| {
+                admission.groups.push((gid, grant.level));
+                if !sys::net::TELLS_GROUPS {
+                    admission.users.extend(accounts.members(gid).into_iter().map(|uid| (uid, grant.level)));
+                }
+            }),
         };
         unknown.extend(found.err());
     }
@@ -258,7 +302,10 @@ pub(super) fn admission(grants: &[Grant]) -> (conn::Admission, Vec<String>) {
 /// The services that the keeper holds anything for.
 fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> {
     let notify = child::notify_label("");
-    let service = |l: &'a String| l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
+    let service = |l: &'a String| {
+        let one = l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
+        one.or_else(|| child::socket_service(l))
+    };
     labels.filter_map(service).map(Arc::from).collect()
 }
 
@@ -290,6 +337,8 @@ fn adopt(
             if let Err(e) = children.restore_ready(&mut gear.ctx(), &Arc::from(service), fds) {
                 gear.log(Level::Error, format!("cannot listen to the ready pipe of {service}: {e}"));
             }
+        } else if label.starts_with(child::SOCKET_LABEL) {
+            boot.sockets.extend(fds.pop().and_then(|fd| children.restore_socket(&label, fd)));
         } else if !capture.adopt(&label, fds) && boot.safe.is_none() && !how.trial {
             gear.link.drop(&label);
         }
@@ -334,25 +383,6 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         oom_score_adj: handover.oom_score_adj,
         cgroup_off: std::env::var_os("HOB_CGROUP").is_some_and(|v| v == "off"),
     }
-}
-
-/// What `daemon.status` tells of the machine, as a JSON object.
-fn platform(children: &child::Children, handover: &link::Handover, paths: &Paths) -> String {
-    use crate::base::control::{FLAG_INIT, FLAG_NO_SUBREAPER};
-    let cgroup = children.cgroups().map_or_else(ToOwned::to_owned, |p| p.display().to_string());
-    serde_json::json!({
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
-        "init": handover.flags & FLAG_INIT != 0,
-        "cgroup": cgroup,
-        "cgroup_used": children.cgroups().is_ok(),
-        "subreaper": handover.flags & FLAG_NO_SUBREAPER == 0,
-        "home": paths.home,
-        "config": paths.config,
-        "socket": paths.socket,
-        "logs": paths.logs,
-    })
-    .to_string()
 }
 
 /// The service of `hob run -- COMMAND`: named after its program, restarted on failure only when the config of hob says

@@ -4,12 +4,14 @@
 //! Keys that are not known are ignored and missing ones have a meaning, so that programs of several ages understand
 //! each other; a change that is no addition needs another version.
 
+use super::outer::{Manager, Told};
 use crate::base::control::{Inherited, MANIFEST_VERSION as VERSION, OOM_UNCHANGED};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// All that is left in writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +32,10 @@ pub(super) struct Manifest {
     pub(super) pid_written: bool,
     pub(super) flags: u32,
     pub(super) inherited: Inherited,
-    pub(super) notify_socket: Option<OsString>,
+    pub(super) manager: Manager,
+    pub(super) told: Told,
+    /// What hob ends with: a descriptor of the process, and whether standard input counts.
+    pub(super) parent: Option<(Option<RawFd>, bool)>,
     pub(super) pending_signals: u64,
     /// Slots whose end the daemon has not been told.
     pub(super) ended: Vec<u32>,
@@ -43,7 +48,8 @@ impl Manifest {
     /// Every descriptor that it names.
     pub(super) fn descriptors(&self) -> Vec<RawFd> {
         let own = [self.table, self.lock, self.listener, self.program, self.channel];
-        own.into_iter().chain(self.held.values().flatten().copied()).collect()
+        let parent = self.parent.and_then(|(process, _)| process);
+        own.into_iter().chain(parent).chain(self.held.values().flatten().copied()).collect()
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -76,8 +82,18 @@ impl Manifest {
             put(key, number.to_string().as_bytes());
         }
         put("pid_file", self.pid_file.as_os_str().as_bytes());
-        if let Some(name) = &self.notify_socket {
+        if let Some(name) = &self.manager.socket {
             put("notify_socket", name.as_bytes());
+        }
+        if let Some(watchdog) = self.manager.watchdog {
+            put("watchdog_us", watchdog.as_micros().to_string().as_bytes());
+        }
+        for (key, told) in [("told_ready", self.told.ready), ("told_reloading", self.told.reloading)] {
+            put(key, if told { b"1" } else { b"0" });
+        }
+        if let Some((process, stdin)) = self.parent {
+            process.iter().for_each(|fd| put("parent", fd.to_string().as_bytes()));
+            put("parent_stdin", if stdin { b"1" } else { b"0" });
         }
         self.ended.iter().for_each(|slot| put("ended", slot.to_string().as_bytes()));
         self.args.iter().for_each(|arg| put("arg", arg.as_bytes()));
@@ -108,14 +124,29 @@ impl Manifest {
             generation: number(text("generation")?)?,
             heartbeat_ms: text("heartbeat_ms").and_then(number).unwrap_or(0),
             pid_file: OsString::from_vec(text("pid_file")?.to_vec()).into(),
-            pid_written: text("pid_written").is_some_and(|t| t == b"1"),
+            pid_written: text("pid_written").is_some_and(yes),
             flags: text("flags").and_then(number).unwrap_or(0),
             inherited: Inherited {
                 nofile: number(text("nofile")?)?,
                 oom_score_adj: text("oom_score_adj").and_then(number).unwrap_or(OOM_UNCHANGED),
                 hold_max: number(text("hold_max")?)?,
             },
-            notify_socket: text("notify_socket").map(|t| OsString::from_vec(t.to_vec())),
+            manager: Manager {
+                socket: text("notify_socket").map(|t| OsString::from_vec(t.to_vec())),
+                watchdog: text("watchdog_us").and_then(number).map(Duration::from_micros),
+            },
+            told: Told {
+                // A keeper that did not tell this became another program only when it was ready.
+                ready: text("told_ready").is_none_or(yes),
+                reloading: text("told_reloading").is_some_and(yes),
+            },
+            parent: match (text("parent"), text("parent_stdin")) {
+                (None, None) => None,
+                (process, stdin) => {
+                    let process = process.map(|text| number(text).ok_or(())).transpose().ok()?;
+                    Some((process, stdin.is_some_and(yes)))
+                }
+            },
             pending_signals: text("pending_signals").and_then(number).unwrap_or(0),
             ended: all("ended").map(number).collect::<Option<_>>()?,
             args: all("arg").map(|arg| CString::new(arg).ok()).collect::<Option<_>>()?,
@@ -128,6 +159,10 @@ fn pair(line: &[u8]) -> Option<(&str, &[u8])> {
     let at = line.iter().position(|b| *b == b'=')?;
     let (key, value) = line.split_at_checked(at)?;
     Some((core::str::from_utf8(key).ok()?, value.strip_prefix(b"=")?))
+}
+
+fn yes(text: &[u8]) -> bool {
+    text == b"1"
 }
 
 fn number<T: core::str::FromStr>(text: &[u8]) -> Option<T> {
@@ -159,7 +194,9 @@ mod tests {
             pid_written: true,
             flags: 1,
             inherited: Inherited { nofile: u64::MAX, oom_score_adj: OOM_UNCHANGED, hold_max: 960 },
-            notify_socket: Some("@x=y".into()),
+            manager: Manager { socket: Some("@x=y".into()), watchdog: Some(Duration::from_secs(20)) },
+            told: Told { ready: true, reloading: true },
+            parent: Some((Some(10), true)),
             pending_signals: 1 << 63,
             ended: vec![0, 16_383],
             args: vec![c"hob".into(), c"@daemon".into(), c"".into(), c"home=/a:b".into()],
@@ -172,11 +209,14 @@ mod tests {
         let m = manifest();
         let mut bytes = m.encode();
         assert_eq!(Manifest::decode(&bytes).as_ref(), Some(&m));
-        assert_eq!(m.descriptors(), [3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(m.descriptors(), [3, 4, 5, 6, 7, 10, 8, 9]);
         bytes.extend_from_slice(b"of_a_later_time=\xff\0");
         assert_eq!(Manifest::decode(&bytes), Some(m));
-        let plain = Manifest { notify_socket: None, ended: vec![], held: BTreeMap::new(), ..manifest() };
-        assert_eq!(Manifest::decode(&plain.encode()), Some(plain));
+        let (manager, told) = (Manager::default(), Told::default());
+        let plain = Manifest { manager, told, parent: None, ended: vec![], held: BTreeMap::new(), ..manifest() };
+        assert_eq!(Manifest::decode(&plain.encode()), Some(plain.clone()));
+        let by_stdin = Manifest { parent: Some((None, true)), ..plain };
+        assert_eq!(Manifest::decode(&by_stdin.encode()), Some(by_stdin));
     }
 
     #[test]

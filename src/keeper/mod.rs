@@ -7,28 +7,33 @@
 mod crash;
 mod end;
 mod manifest;
+mod means;
+mod outer;
+mod parent;
 mod pidfile;
 mod renew;
 mod watch;
 mod worker;
 
 use crate::base::control::{
-    self, BYTES_MAX, FLAG_INIT, FLAG_NO_SUBREAPER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, Inherited,
-    LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, Verdict,
+    self, BYTES_MAX, FLAG_OUTER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, LABELS_MAX, ToDaemon, ToKeeper,
+    Verdict,
 };
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
-use crate::sys::signals::{self, Signals};
+use crate::sys::signals;
 use crate::sys::spawn::SpawnError;
-use crate::sys::spawn::own;
-use crate::sys::table::RunTable;
 use crate::sys::wait::{self, Reaped, Status};
 use crate::sys::{clock, memory, spawn};
 use crash::{Crashes, Death};
+use means::Means;
+pub use outer::Manager;
+use outer::{Outer, Told};
+pub use parent::Parent;
 use renew::Trial;
 pub use renew::{Resume, Resumed};
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -55,13 +60,11 @@ const DONE_LIMIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(10);
 /// A sleep this much longer than asked for means that the machine was frozen.
 const FROZEN: Duration = Duration::from_secs(1);
-/// With an end in sight the keeper looks at the clock this often, so that little of a freeze counts.
+/// With an end in sight, its own or that of runs, the keeper looks at the clock this often, so that little of a freeze
+/// counts.
 const SLICE: Duration = Duration::from_secs(1);
 /// How long killed processes may take to vanish before the keeper ends without them.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// Descriptors that the keeper needs for itself.
-const OWN_FDS: u64 = 64;
-const OOM_SCORE_ADJ: i32 = -900;
 
 /// What a keeper is started with.
 pub struct Options {
@@ -75,15 +78,17 @@ pub struct Options {
     pub listener: OwnedFd,
     /// The lock file, locked.
     pub lock: OwnedFd,
-    /// Written when the first daemon serves, removed at the end.
+    /// Written when the first daemon serves, removed at the end; empty: none is.
     pub pid_file: PathBuf,
     /// Act as PID 1 of a container.
     pub init: bool,
     /// With a daemon that is not heard of; the default unless tests are in a hurry.
     #[doc(hidden)]
     pub patience: Patience,
-    /// NOTIFY_SOCKET of an outer service manager.
-    pub notify_socket: Option<OsString>,
+    /// The service manager that hob runs under.
+    pub manager: Manager,
+    /// The program that hob is a part of, and ends with.
+    pub parent: Option<Parent>,
     /// argv with which this process executes another program when it becomes that, without the last word.
     pub words: Vec<CString>,
     /// Where the keeper says what happened: one line, no line feed.
@@ -106,37 +111,6 @@ pub fn run(mut options: Options) -> u8 {
             (options.on_message)(&format!("keeper: cannot start: {e}"));
             EXIT_FAILED
         }
-    }
-}
-
-/// What the keeper makes for itself at its start.
-struct Means {
-    table: RunTable,
-    signals: Signals,
-    inherited: Inherited,
-    flags: u32,
-}
-
-impl Means {
-    fn new(init: bool) -> io::Result<Means> {
-        own::inherit_nothing()?;
-        own::set_name(c"hob-keeper");
-        // Above all SIGCHLD: where it is ignored, the kernel throws away how children ended.
-        signals::reset_ignored();
-        let signals = Signals::open()?;
-        let subreaper = own::become_subreaper();
-        let (nofile, raised) = own::raise_nofile()?;
-        let oom_score_adj = own::set_oom_score_adj(OOM_SCORE_ADJ).unwrap_or(OOM_UNCHANGED);
-        // A channel's message may bring 64 descriptors before it can be refused. Where there are hardly more at all,
-        // the daemon's own share comes first: it gets all that is held here, and a few of its own for each of its jobs.
-        let hold_max = u32::try_from(raised.saturating_sub(OWN_FDS + 64).max(raised / 4)).unwrap_or(u32::MAX);
-        let flags = if init { FLAG_INIT } else { 0 } | if subreaper { 0 } else { FLAG_NO_SUBREAPER };
-        Ok(Means {
-            table: RunTable::create()?,
-            signals,
-            inherited: Inherited { nofile, oom_score_adj, hold_max },
-            flags,
-        })
     }
 }
 
@@ -180,11 +154,14 @@ struct Keeper {
     doomed: Option<Mono>,
     /// Everything has come up: what that took can be given back.
     settle: bool,
+    outer: Outer,
 }
 
 impl Keeper {
     fn new(options: Options, means: Means) -> Keeper {
+        let woke = clock::now().mono;
         Keeper {
+            outer: Outer::new(options.manager.clone(), Told::default(), woke),
             options,
             means,
             held: BTreeMap::new(),
@@ -203,7 +180,7 @@ impl Keeper {
             stop: None,
             stopping: false,
             end_by: None,
-            woke: clock::now().mono,
+            woke,
             done: None,
             doomed: None,
             settle: false,
@@ -215,6 +192,7 @@ impl Keeper {
         loop {
             let now = clock::now().mono;
             self.excuse(now.since(self.woke));
+            self.tell_outer(now);
             if let Some(code) = self.end(now) {
                 return code;
             }
@@ -234,6 +212,7 @@ impl Keeper {
             if ready.signals {
                 self.take_signals();
             }
+            self.look_at_parent(ready.process, ready.stdin);
         }
     }
 
@@ -316,7 +295,7 @@ impl Keeper {
         let hello = ToDaemon::Hello {
             keeper_pid: std::process::id(),
             generation: self.generation,
-            flags: self.means.flags | self.once | flags,
+            flags: self.means.flags | self.once | flags | if self.outer.listens() { FLAG_OUTER } else { 0 },
             inherited: self.means.inherited,
         };
         let o = &self.options;
@@ -331,24 +310,28 @@ impl Keeper {
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
         let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
-        let end = self.end_by.map(|at| at.min(now + SLICE));
-        [start, retry, watch, trial, end, self.doomed].into_iter().flatten().min()
+        let [end, doomed] = [self.end_by, self.doomed].map(|end| end.map(|at| at.min(now + SLICE)));
+        let outer = self.outer.deadline(now, self.worker.is_some());
+        [start, retry, watch, trial, end, outer, doomed].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
         let channel = self.worker.as_ref().and_then(Worker::channel).map(AsFd::as_fd);
         let write = self.worker.as_ref().is_some_and(|w| w.blocked() == Blocked::Full);
-        let fds = [(channel, write), (Some(self.means.signals.as_fd()), false)];
+        let [process, stdin] = self.options.parent.as_ref().map(Parent::fds).unwrap_or_default();
+        let fds = [(channel, write), (Some(self.means.signals.as_fd()), false), (process, false), (stdin, false)];
         // An error of poll means that the kernel lacks memory: looking again after a pause is all that can be done.
         let ready = chan::wait(fds, deadline.map(|at| at.since(now))).unwrap_or_else(|_| {
             std::thread::sleep(RETRY);
-            [chan::Ready { readable: true, writable: true }; 2]
+            let all = chan::Ready { readable: true, writable: true };
+            [all, all, chan::Ready::default(), chan::Ready::default()]
         });
         self.woke = clock::now().mono;
         if let Some(at) = deadline {
             self.excuse(self.woke.since(at));
         }
-        Woken { channel: ready[0].readable, signals: ready[1].readable }
+        let [channel, signals, process, stdin] = ready.map(|r| r.readable);
+        Woken { channel, signals, process, stdin }
     }
 
     /// Time in which this process should have run and did not: the machine was frozen, be it in its sleep or at its
@@ -356,6 +339,10 @@ impl Keeper {
     fn excuse(&mut self, late: Duration) {
         if late > FROZEN {
             self.end_by = self.end_by.map(|end| end + late);
+            self.doomed = self.doomed.map(|at| at + late);
+            if let Some(end) = self.end_by.filter(|_| self.stopping) {
+                self.outer.stopping(end.since(clock::now().mono));
+            }
             if let Some(worker) = &mut self.worker {
                 worker.watch.thaw(clock::now().mono);
             }
@@ -402,22 +389,26 @@ impl Keeper {
             }
             ToKeeper::Up => self.up(),
             ToKeeper::Ready => {
-                self.notify_outer("READY=1");
+                self.outer.ready();
                 self.settle = true;
             }
             ToKeeper::Beat { next_ms } => {
+                let next = Duration::from_millis(next_ms);
                 if let Some(worker) = &mut self.worker {
-                    worker.watch.beat(now, Duration::from_millis(next_ms));
+                    worker.watch.beat(now, next);
                 }
-                self.notify_outer("WATCHDOG=1");
+                self.outer.beat(next);
             }
+            ToKeeper::Reloading => self.outer.reloading(now),
+            ToKeeper::Reloaded => self.outer.reloaded(),
+            ToKeeper::Status { text } => self.outer.status(text),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
                 // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has
                 // one now.
                 self.end_by = Some(self.end_by.filter(|_| self.stopping).map_or(at, |before| before.min(at)));
                 self.stopping = true;
-                self.notify_outer("STOPPING=1");
+                self.outer.stopping(self.end_by.map_or(Duration::ZERO, |end| end.since(now)));
             }
             ToKeeper::Done { code } => {
                 self.done = Some(code);
@@ -463,7 +454,9 @@ impl Keeper {
         self.backoff = BACKOFF_FIRST;
         self.once = 0;
         self.verdict = None;
-        if !self.pid_written {
+        // A daemon that died over a reload leaves nobody waiting for the end of it.
+        self.outer.reloaded();
+        if !self.pid_written && !self.options.pid_file.as_os_str().is_empty() {
             match pidfile::write(&self.options.pid_file) {
                 Ok(()) => self.pid_written = true,
                 Err(e) => self.say(&format!("keeper: cannot write {}: {e}", self.options.pid_file.display())),
@@ -549,11 +542,22 @@ impl Keeper {
         }
     }
 
-    fn notify_outer(&mut self, state: &str) {
-        if let Some(name) = &self.options.notify_socket
-            && let Err(e) = chan::send_datagram(name, state.as_bytes())
-        {
-            self.say(&format!("keeper: cannot send {state} to the service manager: {e}"));
+    /// The outer watchdog hears of a daemon that has answered, and of none other.
+    fn tell_outer(&mut self, now: Mono) {
+        if let Some(worker) = self.worker.as_mut().filter(|_| self.outer.asks(now)) {
+            worker.ask();
+        }
+        if let Some(report) = self.outer.flush() {
+            self.say(&format!("keeper: {report}"));
+        }
+    }
+
+    fn look_at_parent(&mut self, process: bool, stdin: bool) {
+        let Some(how) = self.options.parent.as_mut().and_then(|p| p.ended(process, stdin)) else { return };
+        self.options.parent = None;
+        self.say(&format!("keeper: hob ends with the program that started it: {how}"));
+        if self.stop.is_none() && !self.stopping {
+            self.request_stop();
         }
     }
 
@@ -565,6 +569,8 @@ impl Keeper {
 struct Woken {
     channel: bool,
     signals: bool,
+    process: bool,
+    stdin: bool,
 }
 
 /// The bit of a signal number from 1 to 64 in a word.

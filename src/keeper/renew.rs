@@ -5,8 +5,9 @@
 //! program, and a keeper that cannot execute the new one stays what it is.
 
 use super::manifest::Manifest;
+use super::outer::Outer;
 use super::worker::Worker;
-use super::{Keeper, Means, Options, Patience};
+use super::{Keeper, Means, Options, Parent, Patience};
 use crate::base::control::Verdict;
 use crate::base::time::Mono;
 use crate::sys::chan::Chan;
@@ -123,7 +124,9 @@ impl Keeper {
             pid_written: self.pid_written,
             flags: self.means.flags,
             inherited: self.means.inherited,
-            notify_socket: self.options.notify_socket.clone(),
+            manager: self.options.manager.clone(),
+            told: self.outer.told,
+            parent: self.options.parent.as_ref().map(|p| (p.process.as_ref().map(raw), p.stdin.is_some())),
             pending_signals: self.pending_signals,
             ended: worker.ended().map(Slot::index).collect(),
             args: self.options.args.clone(),
@@ -136,6 +139,10 @@ impl Keeper {
         let take = |fd: RawFd| own::inherited(fd);
         let table = RunTable::open(take(manifest.table)?)?;
         let channel = Chan::from_fd(take(manifest.channel)?)?;
+        let parent = match manifest.parent {
+            Some((process, stdin)) => Some(Parent::resume(process.map(take).transpose()?, stdin)),
+            None => None,
+        };
         let options = Options {
             program: take(manifest.program)?,
             args: manifest.args,
@@ -145,13 +152,15 @@ impl Keeper {
             pid_file: manifest.pid_file,
             init: false,
             patience: Patience::default(),
-            notify_socket: manifest.notify_socket,
+            manager: manifest.manager,
+            parent,
             words: how.words,
             on_message: how.on_message,
         };
         let signals = Signals::open()?;
         let means = Means { table, signals, inherited: manifest.inherited, flags: manifest.flags };
         let mut keeper = Keeper::new(options, means);
+        keeper.outer = Outer::new(keeper.options.manager.clone(), manifest.told, keeper.woke);
         for (label, fds) in manifest.held {
             let fds = fds.into_iter().map(take).collect::<io::Result<Vec<OwnedFd>>>()?;
             keeper.held_count += fds.len();

@@ -58,6 +58,24 @@ impl Chan {
         Ok((Chan::from_fd(a)?, Chan::from_fd(b)?))
     }
 
+    /// Two connected ends of which the second blocks, as a program expects it of a descriptor that it is started with.
+    /// A message of `room` bytes fits into the buffers of both.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub fn pair_for_job(room: usize) -> io::Result<(Chan, OwnedFd)> {
+        let (ours, theirs) = Chan::pair()?;
+        for fd in [ours.fd.as_fd(), theirs.fd.as_fd()] {
+            make_room(fd, room)?;
+        }
+        let theirs = OwnedFd::from(theirs);
+        // SAFETY: the descriptor is open; these calls take and answer plain numbers.
+        let flags = check(unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_GETFL) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
+        Ok((ours, theirs))
+    }
+
     /// Makes a channel of a connected message socket.
     ///
     /// # Errors
@@ -253,6 +271,26 @@ fn prepare(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Sees to it that a message of so many bytes fits; a system that has more room already is left as it is.
+fn make_room(fd: BorrowedFd<'_>, room: usize) -> io::Result<()> {
+    // What the kernel counts beside the bytes, and a second message while the first is unread.
+    let wanted = libc::c_int::try_from(room.saturating_mul(3)).unwrap_or(libc::c_int::MAX);
+    for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+        let (mut size, mut len) = (0 as libc::c_int, socklen(size_of::<libc::c_int>()));
+        // SAFETY: `size` and `len` are valid for the sizes given.
+        check(unsafe {
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut size).cast(), &raw mut len)
+        })?;
+        if size >= wanted {
+            continue;
+        }
+        let len = socklen(size_of::<libc::c_int>());
+        // SAFETY: `wanted` is valid for the size given.
+        check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const wanted).cast(), len) })?;
+    }
+    Ok(())
+}
+
 fn set_cloexec(fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: the descriptor is open; the call takes and answers plain numbers.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
@@ -351,6 +389,21 @@ mod tests {
         assert_eq!(b.recv(&mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(fds);
         assert_eq!(reader.read(&mut buf).unwrap(), 0, "no copy of the writing end is left");
+    }
+
+    #[test]
+    fn the_end_of_a_job_blocks_and_takes_the_longest_message() {
+        const ROOM: usize = 64 * 1024;
+        let (ours, theirs) = Chan::pair_for_job(ROOM).unwrap();
+        // SAFETY: a plain question about an open descriptor.
+        let flags = |fd: RawFd| unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_NONBLOCK;
+        assert_eq!((flags(ours.as_raw_fd()), flags(theirs.as_raw_fd())), (libc::O_NONBLOCK, 0));
+        let theirs = Chan::from_fd(theirs).unwrap();
+        let (long, mut buf) = (vec![b'x'; ROOM], vec![0; ROOM]);
+        for (from, to) in [(&ours, &theirs), (&theirs, &ours)] {
+            from.send(&long, &[]).unwrap();
+            assert_eq!(to.recv(&mut buf).unwrap().unwrap().0, ROOM);
+        }
     }
 
     #[test]

@@ -33,13 +33,19 @@ pub fn content(fd: &OwnedFd) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Lets all threads share one heap: few of them allocate much, and each heap of its own keeps pages. To be called
-/// before threads are started.
+/// Bytes from which on an allocation counts as large.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE: libc::c_int = 128 * 1024;
+
+/// Lets all threads share one heap: few of them allocate much, and each heap of its own keeps pages. What is large is
+/// mapped by itself for good, also after the first large piece was freed, so that it goes back to the system at once
+/// instead of leaving holes. To be called before threads are started.
 pub fn one_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: a plain call; no other thread exists that could be allocating.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
 

@@ -11,12 +11,14 @@
 //! - `pipe`: pipes and moving their content without copying it
 //! - `notify`: datagrams of sd_notify(3) with their sender
 //! - `rlimit`: resource limits by name
+//! - `features`: what the kernel can do, its settings and file systems, for whoever wants to know
 //! - `tree`: every process of a run: control groups where they exist, sweeps of the process table elsewhere
 #![allow(unsafe_code)]
 
 pub mod chan;
 pub mod clock;
 mod end;
+mod feature;
 pub mod file;
 pub mod logfile;
 pub mod mask;
@@ -49,7 +51,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{SYSTEM_RUN, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
+pub use os::{SYSTEM_RUN, features, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
 
 use std::io;
 

@@ -100,6 +100,9 @@ pub struct Child {
     pub pidfd: Option<OwnedFd>,
 }
 
+/// Characters of a path that an error shows.
+const SHOWN: usize = 120;
+
 /// Why a start failed. No process is left of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnError {
@@ -170,9 +173,18 @@ impl fmt::Display for SpawnError {
         let text = io::Error::from_raw_os_error(self.errno).to_string();
         let reason = text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason);
         match &self.path {
-            Some(path) => write!(f, "cannot {} {path}: {reason}", self.step),
+            Some(path) => write!(f, "cannot {} {}: {reason}", self.step, short(path)),
             None => write!(f, "cannot {}: {reason}", self.step),
         }
+    }
+}
+
+/// A path without its middle where it is so long that it would hide what is said about it.
+fn short(path: &str) -> String {
+    let all: Vec<char> = path.chars().collect();
+    match (all.get(..SHOWN / 2), all.len().checked_sub(SHOWN / 2).and_then(|at| all.get(at..))) {
+        (Some(head), Some(tail)) if all.len() > SHOWN => head.iter().chain(['.'; 3].iter()).chain(tail).collect(),
+        _ => path.to_owned(),
     }
 }
 
@@ -208,6 +220,17 @@ pub fn candidates(name: &CStr, path: &[u8]) -> Vec<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_never_hides_the_reason() {
+        let of = |path: String| SpawnError { errno: libc::ENAMETOOLONG, step: "execute", path: Some(path) }.to_string();
+        assert_eq!(of("/srv/\u{e9}".to_owned()), "cannot execute /srv/\u{e9}: File name too long");
+        let long = of(format!("/{}/end", "\u{e9}".repeat(5000)));
+        assert!(
+            long.chars().count() < 200 && long.contains("...") && long.ends_with("/end: File name too long"),
+            "{long}"
+        );
+    }
 
     #[test]
     fn a_pid_is_written_into_its_variable() {

@@ -77,6 +77,15 @@ impl Accounts {
         })
     }
 
+    /// The number of a user given by name or number; a number need not be in /etc/passwd.
+    ///
+    /// # Errors
+    /// `user 'x' is not in /etc/passwd`.
+    pub fn uid(&self, user: &str) -> Result<u32, String> {
+        let named = self.entries().find(|e| e.name == user).map(|e| e.uid);
+        named.or_else(|| parse_id(user)).ok_or_else(|| format!("user '{user}' is not in /etc/passwd"))
+    }
+
     /// The number of a group given by name or number.
     ///
     /// # Errors
@@ -87,6 +96,16 @@ impl Accounts {
             (name == group).then_some(gid)
         });
         named.or_else(|| parse_id(group)).ok_or_else(|| format!("group '{group}' is not in /etc/group"))
+    }
+
+    /// The users of a group: those it lists, and those whose primary group it is.
+    #[must_use]
+    pub fn members(&self, gid: u32) -> Vec<u32> {
+        let mut all: Vec<u32> =
+            self.entries().filter(|e| e.gid == gid || self.groups_of(e.name).contains(&gid)).map(|e| e.uid).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// The groups that list a user as a member.
@@ -181,11 +200,21 @@ twin:x:33:99::/twin:
     }
 
     #[test]
+    fn a_group_has_those_it_lists_and_those_who_begin_in_it() {
+        assert_eq!(accounts().members(110), [33]);
+        assert_eq!(accounts().members(51), [50]);
+        assert_eq!(accounts().members(99), [33], "a second name for the same number");
+        assert!(accounts().members(9).is_empty());
+    }
+
+    #[test]
     fn numbers_work_with_and_without_an_entry() {
         assert_eq!(accounts().user("33", None).unwrap().name, "www", "the first entry with the number");
         let u = accounts().user("7777", Some("12")).unwrap();
         assert_eq!((u.uid, u.gid, u.groups, u.home.as_str()), (7777, 12, vec![12], ""));
         assert_eq!(accounts().user("1234", None).unwrap().uid, 50, "a name of digits is a name first");
+        assert_eq!(["www", "1234", "7777"].map(|u| accounts().uid(u)), [Ok(33), Ok(50), Ok(7777)]);
+        assert!(accounts().uid("x").is_err() && accounts().uid("4294967295").is_err());
     }
 
     #[test]

@@ -123,6 +123,14 @@ fn of_any(word: &str, wants: &Value, value: &Value, all: &Value, path: &str) -> 
 
 /// What only the parser can find: it takes other keys, other services, arithmetic, or an engine of expressions.
 const BEYOND: &[&str] = &[
+    // What concerns several sockets, or one of a certain kind.
+    "only a unix socket",
+    "nobody waits to be accepted",
+    "listens on",
+    "wants an address in \"listen\"",
+    "are passed as descriptors from 3 on",
+    "a channel is of no use",
+    "runs on demand, so it counts",
     "is the shortest that makes sense",
     "is the longest duration",
     "is longer than max_delay",

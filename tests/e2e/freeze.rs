@@ -56,6 +56,32 @@ fn freeze_for(time: Duration, pids: &[u32]) {
 }
 
 #[test]
+fn a_run_that_ends_with_its_daemon_has_its_time_too() {
+    let home = Home::new("{}");
+    let (told, went) = (home.path("told"), home.path("went"));
+    let slow = format!(
+        "trap 'echo x >> {}; sleep 1; echo x >> {}; exit 0' TERM; while :; do sleep 0.02; done",
+        told.display(),
+        went.display()
+    );
+    let config = serde_json::json!({ "services": {
+        "tied": { "command": slow, "stop_timeout": "3s", "on_daemon_death": "stop", "restart": "never" },
+    } });
+    home.write_config(&config.to_string());
+    let mut home = home;
+    home.start(&[]);
+    home.wait_state("tied", "running");
+    let (daemon, keeper) = home.pids();
+    let pid = home.pid("tied");
+    kill("KILL", daemon);
+    wait("it is told to end", || told.exists());
+    let (daemon, _) = home.pids();
+    freeze_for(Duration::from_secs(5), &[keeper, daemon, pid]);
+    wait("it has ended", || !alive(pid));
+    assert_eq!(home.read("went"), "x\n", "it was not killed for the time in which it stood still");
+}
+
+#[test]
 fn neither_a_stop_nor_becoming_ready_nor_a_shutdown_pays_for_a_freeze() {
     let mut home = Home::new("{}");
     let went = home.path("went");

@@ -67,17 +67,13 @@ fn a_line_written_while_no_daemon_runs_is_seen_by_the_next() {
         serde_json::json!({ "s": { "command": command, "ready": { "fd": 3 } } })
     });
     home.wait_state("s", "starting");
-    let (daemon, _) = home.pids();
     // It is starting before there is a process of it.
-    let mut pid = Vec::new();
-    wait("it runs", || {
-        pid = processes(&home.path("go").display().to_string());
-        !pid.is_empty()
-    });
+    wait("it runs", || home.pid("s") != 0);
+    let (daemon, pid) = (home.pids().0, home.pid("s"));
     kill("STOP", daemon);
     touch(&home, "go");
     // The line is in the pipe once the program that follows it runs.
-    wait("the line is written", || pid.iter().any(|p| is_sleep(*p)));
+    wait("the line is written", || is_sleep(pid));
     kill("KILL", daemon);
     home.wait_state("s", "running");
 }

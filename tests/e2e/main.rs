@@ -4,19 +4,32 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod attacks;
+mod bad_bytes;
+mod bad_config;
+mod bad_home;
+mod bad_life;
+mod bad_programs;
 mod cli;
 mod config;
 mod deaths;
+mod doctor;
 mod freeze;
 mod health;
+mod inhibit;
+mod job;
 mod life;
 mod loglines;
 mod logs;
+mod managed;
+mod peers;
 mod protocol;
 mod safe;
 mod services;
+mod slow;
+mod sockets;
 mod storm;
 mod support;
+mod systemd;
 mod tasks;
 mod upgrade;
 mod words;

@@ -250,7 +250,8 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
             "watched" | "asked" => hob::keeper::Patience { slack: MOMENT, answer: 3 * MOMENT },
             _ => hob::keeper::Patience::default(),
         },
-        notify_socket: notify.exists().then(|| notify.into_os_string()),
+        manager: hob::keeper::Manager { socket: notify.exists().then(|| notify.into_os_string()), watchdog: None },
+        parent: None,
         on_message: Box::new(move |line| log.write_all(format!("{line}\n").as_bytes()).unwrap()),
     })
 }

@@ -6,7 +6,9 @@ mod graphs;
 mod world;
 
 use hob::base::ids::RunId;
-use hob::config::{Check, Condition, Config, DaemonSpec, Health, Need, Ready, Restart, ServiceSpec};
+use hob::config::{
+    Address, Check, Condition, Config, DaemonSpec, Health, Listen, Need, Ready, Restart, ServiceSpec, UnixType,
+};
 use hob::core::service::State;
 use hob::core::{Core, Duty, End, Input, StartError, Survivor, TableRun};
 use hob::protocol::methods::Request;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use world::{World, boot, spec};
 
 /// What may happen to the one service `s` (a second one, `need`, is required by it where the case says so).
-const ACTS: [&str; 29] = [
+const ACTS: [&str; 32] = [
     "start",
     "stop",
     "restart",
@@ -40,6 +42,9 @@ const ACTS: [&str; 29] = [
     "extend",
     "passed",
     "not-passed",
+    "listening",
+    "not-listening",
+    "connection",
     "time",
     "long-time",
     "reload-same",
@@ -47,6 +52,9 @@ const ACTS: [&str; 29] = [
     "reload-without",
     "crash",
 ];
+
+/// Those that mean nothing where there are no sockets.
+const OF_SOCKETS: [&str; 3] = ["listening", "not-listening", "connection"];
 
 fn act(w: &mut World, act: &str, base: &ServiceSpec) {
     let run = w.run("s").unwrap_or(RunId(1));
@@ -90,6 +98,9 @@ fn act(w: &mut World, act: &str, base: &ServiceSpec) {
         "not-passed" => {
             w.step(Input::Checked { run, what: Duty::Health, result: Err("no".to_owned()) });
         }
+        "listening" => w.step(Input::Listening { service: "s".into(), result: Ok(()) }),
+        "not-listening" => w.step(Input::Listening { service: "s".into(), result: Err("no".to_owned()) }),
+        "connection" => w.step(Input::Connection { service: "s".into(), on: "s".into(), waiting: true }),
         "time" => w.pass(Duration::from_millis(120)),
         "long-time" => {
             let next = w.core.next_deadline().map_or(Duration::from_secs(1), |at| at.since(w.now.mono));
@@ -158,13 +169,15 @@ fn every_input_in_every_state() {
             ready: Ready::Port(80),
             ..spec()
         },
+        ServiceSpec { autostart: true, on_demand: true, listen: sockets(), ..spec() },
         ServiceSpec { requires: vec![Need { name: "need".to_owned(), condition: Condition::Ready }], ..spec() },
     ];
     let mut met = BTreeMap::new();
     for base in &kinds {
+        let acts = || ACTS.into_iter().filter(|a| !base.listen.is_empty() || !OF_SOCKETS.contains(a));
         for prefix in prefixes() {
-            for first in ACTS {
-                for second in ACTS {
+            for first in acts() {
+                for second in acts() {
                     let mut w = World::new(&all(base));
                     w.thorough = false;
                     for step in prefix {
@@ -185,6 +198,10 @@ fn every_input_in_every_state() {
             assert!(met.contains_key(&(state, first)), "{first} was never tried in {state}");
         }
     }
+}
+
+fn sockets() -> Vec<Listen> {
+    vec![Listen::new(Address::Unix(UnixType::Stream, "/s".to_owned()))]
 }
 
 fn command() -> Option<Vec<String>> {

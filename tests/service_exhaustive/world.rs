@@ -173,7 +173,7 @@ impl World {
     }
 
     pub(crate) fn list(&mut self) -> Vec<serde_json::Value> {
-        match self.ask(Request::ServiceList { names: Vec::new() }) {
+        match self.ask(Request::ServiceList { names: Vec::new(), owner: None }) {
             Some(Ok(text)) => {
                 let v: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                 v["services"].as_array().unwrap().clone()
@@ -189,7 +189,7 @@ impl World {
     }
 
     pub(crate) fn request(&self, req: u64, request: Request) -> Input {
-        let peer = Peer { uid: 0, pid: 1, access: Access::Admin };
+        let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None };
         Input::Request { req: ReqId(req), conn: ConnId(1), peer, key: None, params_hash: 0, request }
     }
 

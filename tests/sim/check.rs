@@ -7,7 +7,7 @@ use crate::os::{Os, Proc};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use hob::base::ids::RunId;
-use hob::config::{Config, Ready, Restart, ServiceSpec};
+use hob::config::{Condition, Config, Ready, Restart, ServiceSpec};
 use hob::core::record::Entity;
 use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -441,7 +441,8 @@ impl Check {
             return Err(format!("one run: {name} is started while run {other} is not over"));
         }
         for need in &start.spec.requires {
-            if !self.reached(&need.name, need.condition) {
+            let listens = os.sockets.get(&*need.name) == Some(&true) && need.condition <= Condition::Ready;
+            if !listens && !self.reached(&need.name, need.condition) {
                 let latest = self.runs.iter().filter(|(_, r)| *r.service == *need.name).max_by_key(|(_, r)| r.order);
                 let what = latest.map(|(id, r)| format!("run {id}, over {}, clean {}", r.over, r.clean));
                 return Err(format!(
@@ -562,6 +563,13 @@ impl Check {
             let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
             if at_rest && let Some(p) = os.of_service(name).find(|p| self.counts(p)) {
                 return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
+            }
+            let open = os.sockets.get(name);
+            if matches!(state, "stopped" | "failed" | "finished") && open.is_some() && !self.blind {
+                return Err(format!("sockets: {name} is {state}, and its sockets are open"));
+            }
+            if open == Some(&true) && state != "waiting" {
+                return Err(format!("sockets: {name} is {state}, and its sockets are watched"));
             }
             let desired = s["desired"].as_str().unwrap_or_default();
             // Without a config there is nothing to wish for.

@@ -8,7 +8,7 @@ use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::{Core, Effect, Input, Out, Peer};
-use hob::protocol::methods::{Change, EventQuery, Request};
+use hob::protocol::methods::{Change, EventQuery, Inhibit, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -149,13 +149,17 @@ fn request(ask: &Ask, from: Option<u64>) -> Request {
         Verb::Reset => Request::ServiceReset { names: ask.names.clone() },
         Verb::Reload => Request::DaemonReload,
         Verb::Signal => Request::ServiceSignal { name, signal: 1 },
-        Verb::List => Request::ServiceList { names: Vec::new() },
+        Verb::List => Request::ServiceList { names: Vec::new(), owner: None },
         Verb::Status => Request::DaemonStatus,
         Verb::Why => Request::DaemonWhy { name },
         Verb::History => Request::ServiceHistory { name, limit: 10 },
         Verb::Subscribe => Request::EventSubscribe(events(0)),
         Verb::Events => Request::EventHistory(events(10)),
         Verb::Ping => Request::Ping,
+        Verb::Inhibit => {
+            Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
+        }
+        Verb::Doctor => Request::DaemonDoctor,
     }
 }
 
@@ -178,7 +182,7 @@ impl World<'_> {
         let from = c.seen.get(&client).copied().filter(|_| ask.wait);
         let request = request(&ask, from);
         c.open.insert(req, Open { client, conn, ask, answered: false, fresh });
-        let peer = Peer { uid: u32::try_from(uid(client)).unwrap_or(0), pid: 1, access: Access::Admin };
+        let peer = Peer { uid: u32::try_from(uid(client)).unwrap_or(0), pid: 1, access: Access::Admin, job: None };
         self.step(Input::Request { req, conn, peer, key, params_hash: hash, request });
     }
 
@@ -382,7 +386,7 @@ impl World<'_> {
         let now = self.clock();
         let mut core = self.core.take()?;
         let mut out = Out::default();
-        let answer = query(&mut core, now, Request::ServiceList { names: Vec::new() }, &mut out);
+        let answer = query(&mut core, now, Request::ServiceList { names: Vec::new(), owner: None }, &mut out);
         self.core = Some(core);
         if !out.records.is_empty() {
             self.fail("list: a question has written records".to_owned());
@@ -402,7 +406,7 @@ impl World<'_> {
         let (now, mut out) = (self.clock(), Out::default());
         let mut core = Core::new();
         core.step(now, Input::Boot(Box::new(boot)), &mut out);
-        let request = Request::ServiceList { names: Vec::new() };
+        let request = Request::ServiceList { names: Vec::new(), owner: None };
         let Ok(answer) = query(&mut core, now, request, &mut out) else { return };
         let Ok(list) = serde_json::from_str::<serde_json::Value>(&answer) else { return };
         for s in list["services"].as_array().into_iter().flatten() {
@@ -508,7 +512,7 @@ impl Clients {
 /// Asks a core directly, without a client.
 fn query(core: &mut Core, now: hob::base::time::Now, request: Request, out: &mut Out) -> Answer {
     let req = ReqId(u64::MAX);
-    let peer = Peer { uid: 0, pid: 1, access: Access::Admin };
+    let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None };
     let ask = Input::Request { req, conn: ConnId(u64::MAX), peer, key: None, params_hash: 0, request };
     core.step(now, ask, out);
     let measure = out.effects.iter().position(|e| matches!(e, Effect::Measure { req: r, .. } if *r == req));

@@ -58,7 +58,10 @@ impl World<'_> {
             let state = states.get(&need.name).map_or("", |s| s.0.as_str());
             let spec = self.check.config.services.get(&need.name);
             let reached = match need.condition {
-                Condition::Started | Condition::Ready => state == "running" || state == "finished",
+                Condition::Started | Condition::Ready => {
+                    let listens = state == "waiting" && spec.is_some_and(|s| s.on_demand);
+                    state == "running" || state == "finished" || listens
+                }
                 Condition::Healthy => state == "running",
                 Condition::Finished | Condition::Succeeded => state == "finished",
             };
@@ -71,6 +74,7 @@ impl World<'_> {
             ("up", "finished") => self.check.may_finish.contains(name),
             ("up", "failed") => self.check.may_fail.contains(name),
             ("up", "backoff" | "starting" | "stopping") => restless,
+            ("up", "waiting") if spec.on_demand && self.os.sockets.get(name) == Some(&true) => !alive,
             ("up", "waiting") => spec.requires.iter().chain(&spec.wants).chain(&spec.after).any(waits) || restless,
             _ => false,
         };

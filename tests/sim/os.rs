@@ -60,6 +60,8 @@ pub struct Os {
     pub watched: BTreeSet<RunId>,
     /// Runs whose readiness is being watched by the present daemon.
     pub awaited: BTreeSet<RunId>,
+    /// Services whose sockets are open, and whether they are watched.
+    pub sockets: BTreeMap<Arc<str>, bool>,
     /// READY=1 lies in the socket and no daemon has read it.
     pub datagrams: BTreeSet<RunId>,
     /// What the present daemon does beside runs, and as the how manieth it was begun.
@@ -160,10 +162,12 @@ impl Os {
         self.watched.clear();
         self.awaited.clear();
         self.checks.clear();
+        self.sockets.values_mut().for_each(|watched| *watched = false);
     }
 
     pub fn keeper_died(&mut self) {
         self.table.clear();
+        self.sockets.clear();
         self.datagrams.clear();
     }
 

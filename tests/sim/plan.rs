@@ -2,7 +2,9 @@
 
 use crate::rng::Rng;
 use core::time::Duration;
-use hob::config::{Check, Condition, Config, Health, Need, Ready, Restart, ServiceSpec, Signal};
+use hob::config::{
+    Address, Check, Condition, Config, Health, Listen, Need, Ready, Restart, ServiceSpec, Signal, UnixType,
+};
 use std::sync::Arc;
 
 /// Length of the phase with faults, in milliseconds of virtual time.
@@ -150,6 +152,8 @@ pub enum Verb {
     Subscribe,
     Events,
     Ping,
+    Inhibit,
+    Doctor,
 }
 
 #[derive(Clone, Debug)]
@@ -203,9 +207,11 @@ fn configs(r: &mut Rng) -> Vec<Config> {
     let mut config = Config::default();
     config.daemon.heartbeat = Duration::from_secs(*r.pick(&[0, 30]));
     config.daemon.shutdown_timeout = Duration::from_secs(*r.pick(&[3, 20]));
+    config.daemon.shutdown_grace = Duration::from_secs(*r.pick(&[0, 5]));
     for (i, name) in all.iter().enumerate() {
         config.services.insert(name.clone(), Arc::new(service(r, &all[..i])));
     }
+    reachable(&mut config);
     let mut versions = vec![config];
     for _ in 0..r.below(4) {
         let last = versions.len() - 1;
@@ -244,7 +250,21 @@ fn changed(r: &mut Rng, from: &Config, all: &[String]) -> Config {
             needs.retain(|n| present.contains(&n.name));
         }
     }
+    reachable(&mut config);
     config
+}
+
+/// What runs on demand may never be more than ready; to need more of it is a config error.
+fn reachable(config: &mut Config) {
+    let on_demand = |(name, s): (&String, &Arc<ServiceSpec>)| s.on_demand.then(|| name.clone());
+    let on_demand: Vec<String> = config.services.iter().filter_map(on_demand).collect();
+    for spec in config.services.values_mut() {
+        let spec = Arc::make_mut(spec);
+        let needs = spec.requires.iter_mut().chain(&mut spec.wants).chain(&mut spec.after);
+        for need in needs.filter(|n| on_demand.contains(&n.name)) {
+            need.condition = need.condition.min(Condition::Ready);
+        }
+    }
 }
 
 const CONDITIONS: [Condition; 7] = [
@@ -307,6 +327,10 @@ fn policy(r: &mut Rng, spec: &mut ServiceSpec) {
         retries: u32::try_from(r.range(1, 4)).unwrap_or(1),
         ..Health::new(Check::Command(vec!["check".into()]))
     });
+    if r.percent(35) {
+        spec.listen = vec![Listen::new(Address::Unix(UnixType::Stream, "/s".into()))];
+    }
+    spec.on_demand = !spec.listen.is_empty() && !spec.oneshot && r.percent(70);
     spec.stop_command = r.percent(25).then(|| vec!["stop".into()]);
     if spec.oneshot {
         // Otherwise it is a config error, and never reaches the core.
@@ -314,6 +338,9 @@ fn policy(r: &mut Rng, spec: &mut ServiceSpec) {
         if spec.restart == Restart::Always {
             spec.restart = Restart::OnFailure;
         }
+    }
+    if spec.on_demand && spec.restart == Restart::Always {
+        spec.restart = Restart::OnFailure;
     }
 }
 
@@ -389,10 +416,12 @@ fn action(r: &mut Rng, kind: u64, names: &[String], configs: &[Config]) -> Actio
 }
 
 fn ask(r: &mut Rng, names: &[String]) -> Ask {
-    use Verb::{Events, History, List, Ping, Reset, Restart, Signal, Start, Status, Stop, Subscribe, Why};
+    use Verb::{
+        Doctor, Events, History, Inhibit, List, Ping, Reset, Restart, Signal, Start, Status, Stop, Subscribe, Why,
+    };
     let verb = *r.pick(&[
         Start, Start, Start, Stop, Stop, Stop, Restart, Restart, Reset, Signal, List, Status, Why, History, Subscribe,
-        Events, Ping,
+        Events, Ping, Inhibit, Doctor,
     ]);
     let mut wanted = vec![r.pick(names).clone()];
     if matches!(verb, Start | Stop | Restart) && r.percent(30) {

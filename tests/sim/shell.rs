@@ -8,6 +8,7 @@ use hob::config::Ready;
 use hob::core::record::Entity;
 use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage};
 use hob::protocol::rpc::{Code, RpcError};
+use std::sync::Arc;
 
 pub fn ready_datagram(run: RunId) -> Input {
     Input::Notify { run, fields: vec![("READY".to_owned(), "1".to_owned())] }
@@ -81,6 +82,9 @@ impl World<'_> {
             Effect::Rotate { req, .. } => {
                 self.tell_soon(Input::Rotated { req, result: Ok("{}".to_owned()) });
             }
+            Effect::Doctor { req, .. } => {
+                self.tell_soon(Input::Examined { req, result: Ok("{}".to_owned()) });
+            }
             Effect::Measure { req, runs } => {
                 let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
                 self.tell_soon(Input::Measured { req, usage });
@@ -97,14 +101,39 @@ impl World<'_> {
                 self.at(self.now + ms * MS, None, Event::KeeperLimit(self.keeper));
             }
             Effect::Exit { .. } => self.exit(),
-            Effect::Remove { .. }
-            | Effect::LogSpec { .. }
+            Effect::Listen { service, watch, .. } => self.listen(service, watch),
+            Effect::Unlisten { service } | Effect::Remove { service } => {
+                self.os.sockets.remove(&service);
+            }
+            Effect::LogSpec { .. }
             | Effect::Daemon { .. }
+            | Effect::JobAccess
             | Effect::Heartbeat { .. }
+            | Effect::Status { .. }
             | Effect::Log { .. }
             | Effect::Again { .. }
             | Effect::Upgrade { .. }
             | Effect::Ready => {}
+        }
+    }
+
+    /// Sockets are opened, where the system lets them be, and sooner or later somebody connects.
+    fn listen(&mut self, service: Arc<str>, watch: bool) {
+        let refused = self.rng.percent(self.options.transient);
+        self.os.sockets.insert(Arc::clone(&service), watch && !refused);
+        if !watch {
+            return;
+        }
+        let result = if refused { Err("cannot listen on unix:/s: Address already in use".to_owned()) } else { Ok(()) };
+        self.tell_soon(Input::Listening { service: Arc::clone(&service), result });
+        let ms = *self.rng.pick(&[0, 5, 2000, 30_000]);
+        self.soon(ms, true, Event::Connect(service));
+    }
+
+    pub fn connect(&mut self, service: Arc<str>) {
+        if self.os.sockets.get(&service) == Some(&true) && !self.calm {
+            let waiting = self.rng.percent(50);
+            self.step(Input::Connection { service, on: "s".into(), waiting });
         }
     }
 

@@ -12,6 +12,7 @@ use hob::config::Config;
 use hob::core::{Boot, Core, Duty, End, Input, Out, Start};
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::Arc;
 
 /// Milliseconds without faults after which everything has to have come to rest.
 const CALM: u64 = 200_000;
@@ -40,6 +41,8 @@ pub enum Event {
     ProcEnd(u32, End),
     /// A process says that it lives.
     Ping(u32),
+    /// Somebody connects to a service.
+    Connect(Arc<str>),
     /// The keeper waited long enough for a shutdown.
     KeeperLimit(u64),
 }
@@ -261,6 +264,7 @@ impl<'a> World<'a> {
             Event::ProcReady(pid) => self.proc_ready(pid),
             Event::Ping(pid) => self.ping(pid),
             Event::ProcEnd(pid, end) => self.proc_end(pid, end),
+            Event::Connect(service) => self.connect(service),
             Event::KeeperLimit(keeper) => self.keeper_limit(keeper),
         }
     }
@@ -433,6 +437,9 @@ impl<'a> World<'a> {
             keeper_started: Mono(0),
             platform: "{}".to_owned(),
             stop: self.stop_pending,
+            managed: false,
+            outer: true,
+            sockets: self.os.sockets.keys().cloned().collect(),
         }
     }
 

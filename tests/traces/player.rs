@@ -5,6 +5,7 @@
 //! - `top JSON` gives further members of the config, such as groups. `call METHOD JSON` is any method of the protocol;
 //!   `synced N` says that claims up to that one are on disk; `lose-power` is a boot in which that is not known.
 //! - `auto on|off`: whether the pretended system answers starts and sweeps by itself, and whether TERM ends a process.
+//! - `listening NAME [ERROR]` answers for the sockets of a service, `connection NAME SOCKET [waiting]` connects to one.
 //! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown
 //!   with its time. Lines that begin with two spaces are effects.
 
@@ -16,9 +17,9 @@ use hob::core::upgrade::Ticket;
 use hob::core::{
     Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
 };
-use hob::protocol::methods::{Change, Request, decode};
+use hob::protocol::methods::{Change, Inhibit, Of, Request, decode};
 use hob::protocol::rpc::{Code, RpcError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 struct Process {
@@ -37,12 +38,16 @@ struct Player {
     daemon: String,
     top: String,
     main: Option<String>,
+    managed: bool,
+    outer: bool,
     auto: bool,
     journal: BTreeMap<String, String>,
     processes: BTreeMap<RunId, Process>,
     /// The newest run of each name.
     runs: BTreeMap<String, RunId>,
     left: Vec<(RunId, Vec<Survivor>)>,
+    /// Services whose sockets the keeper holds.
+    sockets: BTreeSet<String>,
     events: Vec<(u64, String)>,
     keeper: u32,
     boots: u32,
@@ -62,11 +67,14 @@ pub(crate) fn play(text: &str) -> String {
         daemon: r#"{"heartbeat":"0s"}"#.to_owned(),
         top: "{}".to_owned(),
         main: None,
+        managed: false,
+        outer: false,
         auto: false,
         journal: BTreeMap::new(),
         processes: BTreeMap::new(),
         runs: BTreeMap::new(),
         left: Vec::new(),
+        sockets: BTreeSet::new(),
         events: Vec::new(),
         keeper: 1,
         boots: 1,
@@ -120,6 +128,8 @@ impl Player {
             "daemon" => self.daemon = arg(1),
             "top" => self.top = arg(1),
             "main" => self.main = Some(arg(1)),
+            "managed" => self.managed = arg(1) == "on",
+            "outer" => self.outer = arg(1) == "on",
             "auto" => self.auto = arg(1) == "on",
             "boot" => self.boot(None, arg(1) == "stop"),
             "safe-boot" => {
@@ -176,6 +186,13 @@ impl Player {
             "output" => {
                 Input::Output { run: self.run(&arg(1)), bytes: arg(2).parse().unwrap(), last_lines: w[3..].to_vec() }
             }
+            "listening" => {
+                let result = if w.len() > 2 { Err(arg(2)) } else { Ok(()) };
+                Input::Listening { service: arg(1).into(), result }
+            }
+            "connection" => {
+                Input::Connection { service: arg(1).into(), on: arg(2).into(), waiting: arg(3) == "waiting" }
+            }
             "reload" => Input::ConfigRead { req: None, result: Ok(Box::new(self.config())) },
             "reload-broken" => Input::ConfigRead { req: None, result: Err(arg(1)) },
             "stop-hob" => Input::Stop { hurry: arg(1) == "hurry" },
@@ -216,11 +233,16 @@ impl Player {
             "reload-service" => Request::ServiceReload { names },
             "signal" => Request::ServiceSignal { name, signal: option("n").unwrap().parse().unwrap() },
             "why" => Request::DaemonWhy { name },
-            "list" => Request::ServiceList { names },
+            "list" => Request::ServiceList { names, owner: option("owner").map(|o| owner(&o)) },
             "get" => Request::ServiceGet { name },
             "history" => Request::ServiceHistory { name, limit: 10 },
             "health" => Request::DaemonHealth,
             "status" => Request::DaemonStatus,
+            "doctor" => Request::DaemonDoctor,
+            "inhibit" => {
+                Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
+            }
+            "uninhibit" => Request::DaemonUninhibit { inhibitor: name.parse().unwrap() },
             "ping" => Request::Ping,
             "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
             "ask-reload" => Request::DaemonReload,
@@ -231,7 +253,7 @@ impl Player {
         Input::Request {
             req: ReqId(self.next_req),
             conn: ConnId(option("conn").map_or(1, |c| c.parse().unwrap())),
-            peer: Peer { uid: 1000, pid: 77, access: Access::Admin },
+            peer: Peer { uid: 1000, pid: 77, access: Access::Admin, job: option("job").map(Into::into) },
             key: option("key"),
             params_hash: option("hash").map_or(1, |h| h.parse().unwrap()),
             request,
@@ -247,7 +269,7 @@ impl Player {
         Input::Request {
             req: ReqId(self.next_req),
             conn: ConnId(1),
-            peer: Peer { uid: 1000, pid: 77, access: Access::Admin },
+            peer: Peer { uid: 1000, pid: 77, access: Access::Admin, job: None },
             key: call.key,
             params_hash: call.params_hash,
             request: call.request,
@@ -317,6 +339,8 @@ impl Player {
         });
         let journal = self.journal.iter().map(|(k, j)| Entity { key: k.clone(), json: Some(j.clone()) });
         let boot = Boot {
+            managed: self.managed,
+            outer: self.outer,
             config,
             config_error,
             entities: journal.collect(),
@@ -333,6 +357,7 @@ impl Player {
             main,
             keeper_started: Mono(1_000_000_000_000),
             stop,
+            sockets: self.sockets.iter().map(|s| s.as_str().into()).collect(),
             safe: self.safe.then(|| "it died of a test".to_owned()),
             ..Boot::default()
         };
@@ -350,6 +375,7 @@ impl Player {
         self.keeper += 1;
         self.generation = 0;
         self.processes.clear();
+        self.sockets.clear();
         self.boot(None, false);
     }
 
@@ -431,6 +457,12 @@ impl Player {
             Effect::Forget { run } => {
                 self.processes.remove(run);
             }
+            Effect::Listen { service, .. } => {
+                self.sockets.insert(service.to_string());
+            }
+            Effect::Unlisten { service } | Effect::Remove { service } => {
+                self.sockets.remove(&**service);
+            }
             _ => {}
         }
     }
@@ -507,6 +539,11 @@ fn show(effect: &Effect) -> String {
         Effect::CheckEnd { run, what } => format!("check-end {what:?} of run {run}"),
         Effect::Forget { run } => format!("forget run {run}"),
         Effect::Remove { service } => format!("remove {service}"),
+        Effect::Listen { service, spec, watch } => {
+            let on: Vec<String> = spec.listen.iter().map(|l| l.at.to_string()).collect();
+            format!("{} {} of {service}", if *watch { "listen and watch" } else { "listen" }, on.join(" "))
+        }
+        Effect::Unlisten { service } => format!("unlisten {service}"),
         Effect::LogSpec { service, spec } => format!("log-spec {service} {}x{}", spec.log.max_size, spec.log.max_files),
         Effect::Reply { req, result, durable } => {
             let durable = if *durable { " durable" } else { "" };
@@ -520,8 +557,14 @@ fn show(effect: &Effect) -> String {
             format!("event {}", rest.trim_end_matches('}'))
         }
         Effect::Measure { req, runs } => format!("measure for {req}: {runs:?}"),
+        Effect::Doctor { req, findings } => {
+            let lines = findings.iter().map(|f| format!("{} {}", f.grade.name(), f.what));
+            format!("examine for {req}: {}", lines.collect::<Vec<_>>().join(" | "))
+        }
+        Effect::Status { text } => format!("STATUS {text}"),
         Effect::LoadConfig { req } => format!("load-config {req:?}"),
         Effect::Daemon { .. } => "daemon-spec".to_owned(),
+        Effect::JobAccess => "job-access".to_owned(),
         Effect::Heartbeat { state } => format!("heartbeat {state}"),
         Effect::Log { level, text } => format!("log {level:?}: {text}"),
         Effect::Ready => "READY".to_owned(),
@@ -532,5 +575,14 @@ fn show(effect: &Effect) -> String {
         Effect::Notify { .. } | Effect::Logs { .. } | Effect::Rotate { .. } | Effect::CloseStream { .. } => {
             format!("{effect:?}")
         }
+    }
+}
+
+/// Whose services a line asks for.
+fn owner(tag: &str) -> Of {
+    match (tag, tag.strip_prefix("service/")) {
+        ("mine", _) => Of::Caller,
+        (_, Some(name)) => Of::Service(name.to_owned()),
+        (uid, None) => Of::User(uid.parse().unwrap()),
     }
 }

@@ -123,7 +123,13 @@ fn details(t: &Value) -> String {
     line("folder", string("cwd"));
     let runner = t["runner"].as_str().map_or(String::new(), |r| format!(", runner {r}"));
     line("group", format!("{}, priority {}, weight {}{runner}", string("group"), t["priority"], t["weight"]));
-    line("owner", format!("uid {}", t["owner"]));
+    line(
+        "owner",
+        match t["owner"].as_str().unwrap_or_default() {
+            uid if uid.parse::<u32>().is_ok() => format!("uid {uid}"),
+            other => other.to_owned(),
+        },
+    );
     let labels = t["labels"].as_object().into_iter().flatten();
     line("labels", labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect::<Vec<_>>().join(" "));
     line("key", string("key"));

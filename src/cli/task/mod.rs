@@ -7,8 +7,8 @@ mod group;
 mod look;
 pub(super) mod rows;
 
-use super::Failure;
 use super::flags::Args;
+use super::{Failure, status};
 use crate::base::time::Wall;
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
@@ -28,7 +28,7 @@ fn selection(args: &Args) -> Result<Map<String, Value>, Failure> {
         let states: Vec<&str> = states.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
         params.insert("state".to_owned(), json!(states));
     }
-    if let Some(owner) = args.number("owner")? {
+    if let Some(owner) = status::owner(args)? {
         params.insert("owner".to_owned(), json!(owner));
     }
     Ok(params)

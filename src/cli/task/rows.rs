@@ -46,7 +46,7 @@ const ADD: &[Flag] = &[
 const GROUP: Flag = value("group", Some('g'), "NAME", "Tasks of this group");
 const STATE: Flag = value("state", Some('s'), "STATES", "Tasks in one of these states: queued,running,failed ...");
 const LABEL: Flag = value("label", Some('l'), "NAME[=VALUE]", "Tasks with this label");
-const OWNER: Flag = value("owner", None, "UID", "Tasks of this user");
+const OWNER: Flag = value("owner", None, "NAME", "Tasks of this user or 'service/NAME'");
 const ALL: Flag = switch("all", None, "Every task");
 const SOME: &[Flag] = &[GROUP, STATE, LABEL, OWNER, ALL];
 

@@ -202,6 +202,19 @@ fn full_means_that_nothing_may_be_dropped_yet() {
 }
 
 #[test]
+fn who_may_not_use_all_places_leaves_some_to_those_who_may() {
+    let mut keys = Keys::new("k");
+    for i in 0..50 {
+        done(&mut keys, at(0, 0), &i.to_string(), &ok("1"));
+    }
+    let within = |keys: &mut Keys, most| keys.begin_within(at(1, 0), (7, CONN), "new", (1, ReqId(1)), most);
+    assert!(matches!(within(&mut keys, 50), Verdict::Full(e) if e.message.starts_with("50 request keys")));
+    let known = keys.begin_within(at(1, 0), (7, CONN), "7", (1, ReqId(2)), 50);
+    assert_eq!(known, Verdict::Replay(ok("1")), "what is there is there");
+    assert_eq!(within(&mut keys, 51), Verdict::New);
+}
+
+#[test]
 fn a_snapshot_in_slices_has_each_record_once() {
     let mut keys = Keys::new("k");
     let mut want = Vec::new();

@@ -3,7 +3,7 @@
 mod next;
 pub mod why;
 
-use super::{End, Peer, Usage};
+use super::{End, Owner, Peer, Usage};
 use crate::base::ids::{ConnId, RunId};
 use crate::base::json::Obj;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
@@ -12,17 +12,35 @@ use crate::base::time::Wall;
 use serde::{Deserialize, Serialize};
 
 /// Who asked, as far as the record of a run keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     pub uid: u32,
     pub pid: u32,
     pub conn: ConnId,
+    /// The service whose process it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<str>>,
 }
 
 impl Client {
     #[must_use]
     pub fn new(peer: &Peer, conn: ConnId) -> Client {
-        Client { uid: peer.uid, pid: peer.pid, conn }
+        Client { uid: peer.uid, pid: peer.pid, conn, job: peer.job.as_deref().map(Into::into) }
+    }
+
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        match &self.job {
+            Some(job) => Owner::Job((&**job).into()),
+            None => Owner::User(self.uid),
+        }
+    }
+
+    /// `uid 1000 (pid 42)`, `service/web (pid 42)`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let who = self.owner().text();
+        if self.pid == 0 { who } else { format!("{who} (pid {})", self.pid) }
     }
 }
 
@@ -55,15 +73,39 @@ pub enum Cause {
     Boot,
     /// The start had been ordered when the daemon died, and had not happened.
     Again,
+    /// Somebody connected to this socket of it.
+    Connection {
+        on: Box<str>,
+    },
+    /// It has ended and waits for the next connection; what starts it then is `Connection`.
+    Listen,
 }
 
 impl Cause {
+    /// Who asked for the run itself.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        match self {
+            Cause::Client(client) => Some(client.owner()),
+            Cause::Autostart
+            | Cause::Restart { .. }
+            | Cause::Retry { .. }
+            | Cause::Dependency { .. }
+            | Cause::Need { .. }
+            | Cause::Reload
+            | Cause::Boot
+            | Cause::Again
+            | Cause::Connection { .. }
+            | Cause::Listen => None,
+        }
+    }
+
     /// A clause that follows "started": `by uid 1000 (pid 42)`.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
             Cause::Autostart => "by autostart".to_owned(),
-            Cause::Client(c) => format!("by uid {} (pid {})", c.uid, c.pid),
+            Cause::Client(c) => format!("by {}", c.text()),
             Cause::Restart { n } => format!("by the restart policy, restart {n}"),
             Cause::Retry { n } => format!("again because the machine was short of something, try {}", n + 1),
             Cause::Dependency { of } => format!("because {of} needs it"),
@@ -71,6 +113,26 @@ impl Cause {
             Cause::Reload => "by a reload of the config".to_owned(),
             Cause::Boot => "because it was up when hob ended".to_owned(),
             Cause::Again => "because the daemon died before its start had happened".to_owned(),
+            Cause::Connection { on } => format!("by a connection on {on}"),
+            Cause::Listen => "to wait for a connection".to_owned(),
+        }
+    }
+
+    /// Whether a service on demand may wait for a connection all the same: nobody has asked for this very start.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        match self {
+            Cause::Autostart
+            | Cause::Dependency { .. }
+            | Cause::Need { .. }
+            | Cause::Reload
+            | Cause::Boot
+            | Cause::Listen => true,
+            Cause::Client(_)
+            | Cause::Restart { .. }
+            | Cause::Retry { .. }
+            | Cause::Again
+            | Cause::Connection { .. } => false,
         }
     }
 }
@@ -124,8 +186,8 @@ impl StopWhy {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            StopWhy::Client(c) => format!("by uid {} (pid {})", c.uid, c.pid),
-            StopWhy::Restart(c) => format!("for a restart by uid {} (pid {})", c.uid, c.pid),
+            StopWhy::Client(c) => format!("by {}", c.text()),
+            StopWhy::Restart(c) => format!("for a restart by {}", c.text()),
             StopWhy::Need { name } => format!("because {name}, which it requires, was being stopped"),
             StopWhy::Reload => "for its new config".to_owned(),
             StopWhy::Removed => "because it is not in the config any more".to_owned(),
@@ -246,6 +308,9 @@ impl RunRecord {
     pub fn json(&self) -> String {
         let mut o = Obj::new();
         o.u64("run", self.run.0).u64("number", self.number.into()).str("cause", &self.cause.text());
+        if let Some(owner) = self.cause.owner() {
+            o.str("owner", &owner.to_string());
+        }
         o.str("started", &self.started.to_string());
         o.opt_str("ready", self.ready.map(|w| w.to_string()).as_deref());
         o.str("ended", &self.ended.to_string());

@@ -10,6 +10,9 @@ use crate::core::service::stop::Phase;
 use crate::core::service::{Choice, Live, Service, State};
 use core::time::Duration;
 
+/// What to do where a socket cannot be opened.
+const FREE_ADDRESS: &str = "free that address (`ss -lpn` tells who has it), or change \"listen\"";
+
 /// Delays that are told in advance.
 const SHOWN: u32 = 2;
 
@@ -71,6 +74,15 @@ impl Core {
     /// What holds a waiting service up, each as it stands with that.
     fn waiting_next(&self, i: usize) -> String {
         let s = &self.table[i];
+        if s.awaits_connection() && !s.blind && self.orphans.is_empty() {
+            return match s.listening.retry {
+                Some(at) => {
+                    let left = human_duration(tenths(at.since(self.now.mono)));
+                    format!("its sockets are tried again in {left}; then the first connection starts it")
+                }
+                None => "the first connection starts it".to_owned(),
+            };
+        }
         let (mut once, mut also) = (Vec::new(), Vec::new());
         if s.blind {
             once.push("the config can be read".to_owned());
@@ -142,6 +154,9 @@ impl Core {
             let later = then(preview_refused(&s.spec, s.counters.refused, SHOWN));
             return format!("try {} in {left}{later}, until the machine has what it needs", n.saturating_add(1));
         }
+        if s.cause == Cause::Listen {
+            return format!("in {left} it waits for a connection again: it ended often while somebody was waiting");
+        }
         // The present delay was counted already, so the ones after it begin at the streak.
         let streak = s.counters.streak;
         let more = match (s.spec.max_restarts, s.spec.window) {
@@ -169,9 +184,13 @@ impl Core {
             true => format!("given up, after {}", restarts(s.counters.streak)),
             false => format!("started again {}{limit}", delay(s)),
         };
+        let well = if s.spec.on_demand { "the next connection starts it again" } else { "it is finished" };
         match s.spec.restart {
             Restart::Always => format!("if it ends it is {then}"),
-            Restart::OnFailure => format!("if it fails it is {then}; with exit code 0 it is finished"),
+            Restart::OnFailure => format!("if it fails it is {then}; with exit code 0 {well}"),
+            Restart::Never if s.spec.on_demand => {
+                format!("if it fails it is not started again; with exit code 0 {well}")
+            }
             Restart::Never => "if it ends it is not started again".to_owned(),
         }
     }
@@ -238,7 +257,14 @@ impl Core {
     }
 
     fn waiting_todo(&self, i: usize) -> Vec<String> {
+        let s = &self.table[i];
         let mut all = Vec::new();
+        if s.listening.error.is_some() {
+            return vec![FREE_ADDRESS.to_owned()];
+        }
+        if s.awaits_connection() {
+            return vec![format!("hob start {}  # without a connection", s.name)];
+        }
         for e in self.holding(i) {
             let need = &self.table[e.to as usize];
             let name = &need.name;
@@ -370,6 +396,7 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             Some(format!("its check by hand: {check}; or raise \"retries\" or \"timeout\" of \"health\""))
         }
         (Ended::NotStarted(_), _) => Some("check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned()),
+        (Ended::Delayed(e), _) if e.starts_with("cannot listen on") => Some(FREE_ADDRESS.to_owned()),
         (Ended::Delayed(_), _) => Some("free memory, processes or descriptors on this machine".to_owned()),
         (Ended::Code(127), None) => Some("code 127 often means that a command was not found".to_owned()),
         (Ended::Code(126), None) => Some("code 126 often means that a file is not executable".to_owned()),

@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::next::{flapping, health_text};
-use super::{Ended, RunRecord, StopWhy, millis, tenths};
+use super::{Cause, Ended, RunRecord, StopWhy, millis, tenths};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::Ready;
@@ -23,6 +23,9 @@ impl Core {
         let list = |lines: Vec<String>| serde_json::to_string(&lines).unwrap_or_default();
         let mut o = Obj::new();
         o.str("name", &s.name).str("state", s.state.name()).str("desired", desired(s));
+        if let Some(owner) = &s.owner {
+            o.str("owner", &owner.to_string());
+        }
         o.str("summary", &self.summary(i));
         o.raw("story", &list(self.story(i)));
         o.str("next", &self.what_next(i));
@@ -65,6 +68,9 @@ impl Core {
                 match s.last().map(|r| &r.end) {
                     Some(Ended::NotStarted(e) | Ended::Delayed(e)) => {
                         format!("{name} could not be started: {e}; the next try is in {left}")
+                    }
+                    _ if s.cause == Cause::Listen => {
+                        format!("{name} is down: {}; it waits for a connection again in {left}", last_outcome(s))
                     }
                     _ => format!("{name} is down: {}; it is started again in {left}{}", last_outcome(s), flapping(s)),
                 }
@@ -127,8 +133,12 @@ impl Core {
             lines.push(format!("{}: began to wait for {}", s.since.wall, non_empty(self.waiting_text(i), "its turn")));
         }
         match s.choice {
-            Choice::Up => lines.push("a person said it should be up".to_owned()),
+            Choice::Up => match &s.owner {
+                Some(owner) => lines.push(format!("{} said it should be up", owner.text())),
+                None => lines.push("a person said it should be up".to_owned()),
+            },
             Choice::Down => lines.push("a person said it should be down".to_owned()),
+            Choice::Auto if s.restored => lines.push("it ran when the program that hob is a part of ended".to_owned()),
             Choice::Auto if s.pulled => lines.push("another service needs it".to_owned()),
             Choice::Auto => {}
         }

@@ -121,6 +121,12 @@ impl Counters {
     }
 }
 
+/// The delay before the n-th start, from 1 on, that comes too soon after the one before, which was not at fault.
+#[must_use]
+pub fn paced(spec: &ServiceSpec, n: u32) -> Duration {
+    nth(spec.min_delay.max(RETRY_MIN), spec.max_delay.max(RETRY_MIN), n)
+}
+
 /// The delay before the restart that follows `streak` restarts in a row: none before the first, then `min_delay`,
 /// doubling up to `max_delay`.
 #[must_use]

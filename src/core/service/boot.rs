@@ -33,6 +33,7 @@ impl Core {
         self.keep_aside(unread, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
         self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task));
+        self.restore_sockets(&boot.sockets);
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
@@ -55,6 +56,8 @@ impl Core {
             out.records.push(record::shutdown_void());
         }
         self.table.connect();
+        self.restore_ran(boot.managed, stored.ran, out);
+        self.tell_doors(&[], out);
         self.save_meta(out);
         let went_on = self.meet_tasks(&mut boot.table, &mut boot.leftovers, boot.gap, out);
         let adopted = went_on + self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
@@ -139,7 +142,8 @@ impl Core {
                 State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => State::Stopped,
             };
             // One that is always restarted can only have finished under another policy, or while there was none.
-            let goes_on = kept == State::Finished && s.spec.restart == Restart::Always && !s.blind;
+            let lasts = s.spec.restart == Restart::Always || s.spec.on_demand;
+            let goes_on = kept == State::Finished && lasts && !s.blind;
             if same && (s.blind || s.wanted()) && !goes_on {
                 s.state = kept;
             }
@@ -341,7 +345,7 @@ impl Core {
             let cause = match (&s.cause, s.choice) {
                 (Cause::Again, _) => Cause::Again,
                 (_, Choice::Up) => Cause::Boot,
-                (_, Choice::Auto | Choice::Down) if s.pulled => Cause::Boot,
+                (_, Choice::Auto | Choice::Down) if s.pulled || s.restored => Cause::Boot,
                 (_, Choice::Auto | Choice::Down) => Cause::Autostart,
             };
             self.table.look(*i);

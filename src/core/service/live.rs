@@ -328,7 +328,7 @@ impl Core {
             }
             _ if own && !unseen => return self.apply_policy(i, outcome, out),
             _ if own => s.cause = Cause::Boot,
-            Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),
+            Some(StopWhy::Restart(client)) => s.cause = Cause::Client(client.clone()),
             Some(StopWhy::Need { name }) if !live.again => s.cause = Cause::Need { name: name.clone() },
             Some(StopWhy::Reload) if !live.again => s.cause = Cause::Reload,
             Some(
@@ -370,6 +370,7 @@ impl Core {
                 self.table[i].until = now.mono + delay;
                 self.enter(i, State::Backoff, fields.members(), out);
             }
+            Verdict::Finished if s.spec.on_demand => self.listen_again(i, out),
             Verdict::Finished => self.enter(i, State::Finished, "", out),
             Verdict::Failed { after } => {
                 if let (Some(n), Some(error)) = (after, &s.last_error) {

@@ -33,6 +33,13 @@
 //! while it is on its way, but its failure holds nobody up. `after`: only the order. Whoever waits for something that
 //! is not on its way is `stuck`, says for whom, and goes on as soon as the need recovers.
 //!
+//! # On demand
+//! A service `on_demand` that is wanted, and that nobody has asked to be started now, is `waiting` for a connection:
+//! its sockets are open and watched, and for those that need it `started` or `ready` that is as good as running. The
+//! first connection makes it wait for its own needs alone, which are pulled up only then. After a run that ended with
+//! 0 it waits for the next connection instead of being finished; all other ends are left to the policy. A stop by a
+//! person closes the sockets, a start by a person waits for no connection. When sockets are open is said in `sockets`.
+//!
 //! # Two phases
 //! Inputs and requests only set marks: the wish, `Live::stop`, a state of rest that becomes `waiting`. Marks spread
 //! over the graph by worklists, never by recursion. Then `settle` looks at each service that something has happened to,
@@ -49,6 +56,7 @@ pub mod orphan;
 pub mod reload;
 pub mod reloading;
 pub mod settle;
+pub mod sockets;
 pub mod stop;
 pub mod table;
 pub mod wish;
@@ -58,12 +66,13 @@ use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
 use crate::core::run::{Cause, Ended, RunRecord, StopWhy};
-use crate::core::{End, Usage};
+use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
 use graph::Edge;
 use health::Pulse;
 use serde::{Deserialize, Serialize};
+use sockets::Listening;
 use std::sync::Arc;
 use stop::{Phase, Sequence, Terms};
 
@@ -240,8 +249,14 @@ pub struct Service {
     pub name: Arc<str>,
     pub spec: Arc<ServiceSpec>,
     pub choice: Choice,
+    /// Who started it last, unless hob itself did.
+    pub owner: Option<Owner>,
     /// Something that is or was up needs it.
     pub pulled: bool,
+    /// It ran when a managed hob ended, and nobody has said anything about it since.
+    pub restored: bool,
+    /// What the service manager's line was last made from: state, whether it flaps, whether it is wanted.
+    pub shown: Option<(State, bool, bool)>,
     /// Not in the config any more: it goes as soon as it is down.
     pub removed: bool,
     /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
@@ -274,6 +289,7 @@ pub struct Service {
     pub save: bool,
     /// The shell knows its log settings.
     pub log_told: bool,
+    pub listening: Listening,
 }
 
 impl Service {
@@ -283,7 +299,10 @@ impl Service {
             name,
             spec,
             choice: Choice::Auto,
+            owner: None,
             pulled: false,
+            restored: false,
+            shown: None,
             removed: false,
             blind: false,
             gone: false,
@@ -305,6 +324,7 @@ impl Service {
             touched: false,
             save: false,
             log_told: false,
+            listening: Listening::default(),
         }
     }
 
@@ -317,7 +337,7 @@ impl Service {
                 Choice::Down => false,
                 // Without its config, what was up is taken to be wanted.
                 Choice::Auto if self.blind => self.pulled || self.state != State::Stopped,
-                Choice::Auto => self.spec.autostart || self.pulled,
+                Choice::Auto => self.spec.autostart || self.pulled || self.restored,
             }
     }
 
@@ -357,7 +377,8 @@ impl Service {
             }
             State::Finished => condition != Condition::Healthy,
             State::Failed => condition == Condition::Finished && self.has_ended(),
-            State::Stopped | State::Waiting | State::Stopping | State::Backoff => false,
+            State::Waiting => condition <= Condition::Ready && self.listens(),
+            State::Stopped | State::Stopping | State::Backoff => false,
         }
     }
 
@@ -383,7 +404,8 @@ impl Service {
     pub fn deadline(&self) -> Option<Mono> {
         let live = self.live.as_ref();
         match self.state {
-            State::Stopped | State::Waiting | State::Failed | State::Finished => None,
+            State::Stopped | State::Failed | State::Finished => None,
+            State::Waiting => self.listening.retry.filter(|_| self.awaits_connection()),
             State::Backoff => Some(self.until),
             State::Starting => live.and_then(|l| self.ready_limit(l)),
             State::Running => {

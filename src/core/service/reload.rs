@@ -40,6 +40,8 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("ready", &spec.ready, &plain.ready);
     feed("watchdog", &spec.watchdog, &plain.watchdog);
     feed("oneshot", &spec.oneshot, &plain.oneshot);
+    feed("listen", &spec.listen, &plain.listen);
+    feed("hob_fd", &spec.hob_fd, &plain.hob_fd);
     hash
 }
 
@@ -107,6 +109,7 @@ impl Core {
 
     fn apply_config(&mut self, mut config: Config, out: &mut Out) -> Report {
         let mut report = Report::default();
+        let doors = self.doors();
         self.config_error = None;
         self.configure_tasks(&config);
         if self.config != config.daemon {
@@ -134,6 +137,7 @@ impl Core {
             self.recall_wish(*i);
         }
         self.table.connect();
+        self.tell_doors(&doors, out);
         for (i, why) in restarts {
             self.mark_stop(i, &why);
         }
@@ -177,10 +181,16 @@ impl Core {
         }
         let s = &mut self.table[i];
         let log = s.spec.log != spec.log && s.log_told;
+        if s.spec.listen != spec.listen || s.blind {
+            s.listening.untold();
+        }
         let policy =
             (s.spec.restart, s.spec.max_restarts, s.spec.window) != (spec.restart, spec.max_restarts, spec.window);
         let (was_blind, asked_anew) = (s.blind, s.spec.health != spec.health);
         let (molded, policy) = (molded && !was_blind, policy && !was_blind);
+        if s.awaits_connection() && !spec.on_demand {
+            s.cause = Cause::Reload;
+        }
         s.spec = spec;
         s.removed = false;
         s.blind = false;
@@ -206,7 +216,7 @@ impl Core {
             State::Failed => molded || policy,
             State::Backoff => molded,
             // While the config could not be read the default policy had to judge.
-            State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always,
+            State::Finished => (policy || was_blind) && s.spec.restart == Restart::Always || s.spec.on_demand,
             State::Stopped | State::Waiting | State::Starting | State::Running | State::Stopping => false,
         };
         if again && s.wanted() {

@@ -27,6 +27,9 @@ impl Core {
         s.since = self.now;
         s.stuck = false;
         s.waiting_told = false;
+        s.listening.open = false;
+        s.listening.error = None;
+        s.listening.retry = None;
         let untold = s.live.as_ref().is_none_or(|l| l.stop.is_some() && !l.stop_told);
         let tell = match state {
             State::Waiting => false,
@@ -77,6 +80,7 @@ impl Core {
                 }
             }
             State::Waiting if !up => self.enter(i, State::Stopped, "", out),
+            State::Waiting if self.table[i].awaits_connection() => {}
             State::Waiting => self.try_start(i, out),
             State::Backoff => {
                 if !up {
@@ -152,6 +156,7 @@ impl Core {
     pub(in crate::core) fn waiting_for(&self, i: usize) -> Vec<&str> {
         let s = &self.table[i];
         match s.state {
+            State::Waiting if s.awaits_connection() => Vec::new(),
             State::Waiting => self.holding(i).map(|e| &*self.table[e.to as usize].name).collect(),
             State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
                 self.holders(i).map(|d| &*self.table[d].name).collect()
@@ -261,7 +266,8 @@ impl Core {
         let now = self.now.mono;
         let s = &mut self.table[i];
         match s.state {
-            State::Stopped | State::Waiting | State::Failed | State::Finished => {}
+            State::Stopped | State::Failed | State::Finished => {}
+            State::Waiting => self.listen_due(i),
             State::Backoff => {
                 if s.until <= now {
                     self.enter(i, State::Waiting, "", out);
@@ -299,7 +305,13 @@ impl Core {
                 self.table[i].cause = cause;
                 self.enter(i, State::Waiting, "", out);
             }
-            State::Waiting => self.table[i].cause = cause,
+            State::Waiting => {
+                self.table[i].cause = cause;
+                if self.table[i].spec.on_demand {
+                    self.table.touch(i);
+                    self.table.look_around(i);
+                }
+            }
             State::Stopping => {
                 if let Some(live) = self.table[i].live.as_mut() {
                     live.again = true;

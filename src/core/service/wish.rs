@@ -19,6 +19,7 @@ impl Core {
         let running = matches!(self.table[i].state, State::Starting | State::Running);
         if !running {
             self.table[i].counters.clear();
+            self.table[i].owner = Some(client.owner());
             self.table.save(i);
         }
         self.lift(i, Cause::Client(client), out);
@@ -47,8 +48,9 @@ impl Core {
             s.choice = Choice::Up;
         }
         s.counters.clear();
+        s.owner = Some(client.owner());
         self.table.save(i);
-        self.mark_stop(i, &StopWhy::Restart(client));
+        self.mark_stop(i, &StopWhy::Restart(client.clone()));
         let s = &mut self.table[i];
         s.cause = Cause::Client(client);
         if let Some(live) = s.live.as_mut() {
@@ -62,13 +64,15 @@ impl Core {
         let needed = self.is_needed(i);
         let s = &mut self.table[i];
         s.choice = Choice::Auto;
+        s.owner = None;
         s.pulled = needed;
         s.counters.clear();
         self.table.save(i);
         self.table.look(i);
         if self.table[i].wanted() {
             if self.table[i].state != State::Finished {
-                self.lift(i, Cause::Client(client), out);
+                let cause = if self.table[i].spec.on_demand { Cause::Listen } else { Cause::Client(client) };
+                self.lift(i, cause, out);
             }
             self.pull(i, false, out);
         } else {
@@ -101,11 +105,9 @@ impl Core {
 
     /// Whether something that is wanted up pulls it in.
     fn is_needed(&self, i: usize) -> bool {
-        self.table[i]
-            .dependants
-            .iter()
-            .map(|d| &self.table[*d as usize])
-            .any(|d| d.wanted() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After))
+        self.table[i].dependants.iter().map(|d| &self.table[*d as usize]).any(|d| {
+            d.wanted() && !d.awaits_connection() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After)
+        })
     }
 
     /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts them out of failure.
@@ -113,6 +115,10 @@ impl Core {
     pub(in crate::core) fn pull(&mut self, first: usize, by_person: bool, out: &mut Out) {
         let (mut stack, mut seen) = (vec![first], BTreeSet::from([first]));
         while let Some(i) = stack.pop() {
+            if self.table[i].awaits_connection() {
+                // What it needs is not needed before it is started itself.
+                continue;
+            }
             for at in 0..self.table[i].needs.len() {
                 let e = self.table[i].needs[at];
                 let to = e.to as usize;

@@ -8,7 +8,7 @@ use crate::base::time::Wall;
 use crate::core::due::Due;
 use crate::core::request::Asked;
 use crate::core::run::Client;
-use crate::core::{Core, Effect, Out};
+use crate::core::{Core, Effect, Out, Owner};
 use crate::protocol::methods::LogQuery;
 use crate::protocol::methods::task::{Selection, TaskCall, TaskQuery, TaskState};
 use crate::protocol::rpc::{Code, RpcError};
@@ -44,7 +44,8 @@ pub(in crate::core) fn changes(call: &TaskCall) -> bool {
 }
 
 impl Selection {
-    fn takes(&self, t: &Task) -> bool {
+    /// `owner` is whom its `owner` means.
+    fn takes(&self, t: &Task, owner: Option<&Owner>) -> bool {
         let label = |(name, value): &(String, Option<String>)| {
             let of = t.frame.labels.iter().find(|(n, _)| n == name);
             of.is_some_and(|(_, v)| value.as_ref().is_none_or(|wanted| wanted == v))
@@ -52,7 +53,7 @@ impl Selection {
         self.group.as_deref().is_none_or(|g| g == &*t.frame.group)
             && (self.states.is_empty() || self.states.contains(&t.state))
             && self.label.as_ref().is_none_or(label)
-            && self.owner.is_none_or(|uid| uid == t.frame.owner)
+            && owner.is_none_or(|o| *o == t.frame.owner)
             && (self.ids.is_empty() || self.ids.iter().any(|(first, last)| (*first..=*last).contains(&t.id)))
     }
 }
@@ -68,12 +69,12 @@ impl Core {
                 self.reply(req, answer, false, out);
             }
             TaskCall::List(query) => {
-                let answer = self.task_page(&query);
+                let answer = self.task_page(asked, &query);
                 self.reply(req, Ok(answer), false, out);
             }
             TaskCall::Stats => self.reply(req, Ok(self.task_stats()), false, out),
             TaskCall::Cancel { which, force } => {
-                self.each(asked, &which, |core, id, out| core.cancel(id, client, force, out), out);
+                self.each(asked, &which, |core, id, out| core.cancel(id, client.clone(), force, out), out);
             }
             TaskCall::Retry { which } => self.each(asked, &which, |core, id, out| core.retry(id, out), out),
             TaskCall::Hold { which } => self.each(asked, &which, |core, id, out| core.hold(id, true, out), out),
@@ -95,14 +96,16 @@ impl Core {
     }
 
     /// The tasks of a selection, in the order of their ids; each id that was named alone must exist.
-    pub(super) fn select(&self, which: &Selection) -> Result<Vec<TaskId>, RpcError> {
+    pub(super) fn select(&self, asked: &Asked, which: &Selection) -> Result<Vec<TaskId>, RpcError> {
         let alone = which.ids.iter().filter(|(first, last)| first == last).map(|(id, _)| *id);
         if let Some(id) = alone.into_iter().find(|id| self.tasks.get(*id).is_none()) {
             return Err(unknown(id));
         }
         let ranges = if which.ids.is_empty() { vec![(TaskId(1), TaskId(u64::MAX))] } else { which.ids.clone() };
+        let owner = which.owner.as_ref().map(|of| asked.peer.meant(of));
         let of = |(first, last): (TaskId, TaskId)| self.tasks.all.range(first..=last).map(|(_, t)| &**t);
-        let mut ids: Vec<TaskId> = ranges.into_iter().flat_map(of).filter(|t| which.takes(t)).map(|t| t.id).collect();
+        let mut ids: Vec<TaskId> =
+            ranges.into_iter().flat_map(of).filter(|t| which.takes(t, owner.as_ref())).map(|t| t.id).collect();
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
@@ -116,7 +119,7 @@ impl Core {
         mut change: impl FnMut(&mut Core, TaskId, &mut Out) -> Changed,
         out: &mut Out,
     ) {
-        let ids = match self.select(which) {
+        let ids = match self.select(asked, which) {
             Ok(ids) => ids,
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
@@ -142,7 +145,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
         match task.state {
             TaskState::Held | TaskState::Queued => {
-                task.why = Some(format!("by uid {} (pid {})", client.uid, client.pid).into());
+                task.why = Some(format!("by {}", client.text()).into());
                 self.unqueue(id);
                 self.rest(id, TaskState::Cancelled, out);
                 Ok(())
@@ -270,7 +273,7 @@ impl Core {
             let ended = t.outcome.as_ref().map_or(t.submitted, |o| o.ended);
             t.state.is_over() && now.since(ended) >= age && !self.tasks.followers.contains_key(&t.id)
         };
-        let ids = match self.select(which) {
+        let ids = match self.select(asked, which) {
             Ok(ids) => ids.into_iter().filter(|id| self.tasks.get(*id).is_some_and(old)).collect::<Vec<_>>(),
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
@@ -300,9 +303,10 @@ impl Core {
         out.effects.push(Effect::Logs { req: asked.req, conn: asked.conn, query });
     }
 
-    fn task_page(&self, query: &TaskQuery) -> String {
+    fn task_page(&self, asked: &Asked, query: &TaskQuery) -> String {
+        let owner = query.selection.owner.as_ref().map(|of| asked.peer.meant(of));
         let limit = query.limit.clamp(1, TASK_PAGE_MAX);
-        let all = self.tasks.after(query.after).filter(|t| query.selection.takes(t));
+        let all = self.tasks.after(query.after).filter(|t| query.selection.takes(t, owner.as_ref()));
         let (mut page, more): (Vec<&Task>, bool) = if query.last {
             let page: Vec<&Task> = all.rev().take(limit).collect();
             (page.into_iter().rev().collect(), false)

@@ -42,6 +42,7 @@ use crate::base::limits::LAST_LINES;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{AgentSpec, Config, RunnerSpec};
 use crate::core::Core;
+use crate::core::Owner;
 use crate::core::record::Entity;
 use crate::core::run::{Client, Ended};
 use crate::core::service::stop::{Sequence, Terms};
@@ -84,7 +85,7 @@ pub fn of_name(name: &str) -> Option<TaskId> {
 /// What many tasks have in common, kept once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Frame {
-    pub owner: u32,
+    pub owner: Owner,
     pub group: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<Box<str>>,

@@ -350,7 +350,7 @@ fn verdict(task: &Task, end: &Ended, stop: Option<&TaskStop>) -> (TaskState, Opt
         (None, Ended::Unknown) => {
             (TaskState::Lost, Some("hob was killed with its keeper while it ran, and nobody saw its end".to_owned()))
         }
-        (Some(TaskStop::Client(c)), _) => (TaskState::Cancelled, Some(format!("by uid {} (pid {})", c.uid, c.pid))),
+        (Some(TaskStop::Client(c)), _) => (TaskState::Cancelled, Some(format!("by {}", c.text()))),
         (Some(TaskStop::Timeout), _) => {
             let limit = crate::base::units::canonical_duration(task.timeout);
             (TaskState::TimedOut, Some(format!("it may run for {limit}")))

@@ -8,7 +8,7 @@ use crate::base::near::nearest;
 use crate::base::time::Wall;
 use crate::config::{AgentPrompt, LogSpec, ServiceSpec};
 use crate::core::request::Asked;
-use crate::core::{Core, Out};
+use crate::core::{Core, Out, Owner};
 use crate::protocol::methods::task::{After, TaskEdit, TaskSpec, TaskState, Work as Asks};
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
@@ -27,8 +27,9 @@ fn invalid(text: impl Into<String>) -> RpcError {
 }
 
 /// FNV-1a, for names that only have to be told apart from most others; who is meant is compared.
-fn hash(owner: u32, kind: u8, text: &str) -> u64 {
-    let bytes = owner.to_le_bytes().into_iter().chain([kind]).chain(text.bytes());
+fn hash(owner: &Owner, kind: u8, text: &str) -> u64 {
+    let owner = owner.to_string();
+    let bytes = owner.bytes().chain([kind]).chain(text.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -48,9 +49,9 @@ impl Core {
         many: bool,
         out: &mut Out,
     ) -> Result<String, RpcError> {
-        let owner = asked.peer.uid;
+        let owner = asked.peer.owner();
         if let Some(key) = &asked.key {
-            match self.known_key(owner, REQUEST, key, asked.params_hash) {
+            match self.known_key(&owner, REQUEST, key, asked.params_hash) {
                 Known::No => {}
                 Known::Yes(first, count) => return Ok(ids_json(first, count, many)),
                 Known::Other(id) => {
@@ -68,7 +69,7 @@ impl Core {
         let first = TaskId(self.tasks.next.max(1));
         if let [one] = &specs[..]
             && !many
-            && let Some(found) = self.same_key(owner, one)?
+            && let Some(found) = self.same_key(&owner, one)?
         {
             return Ok(ids_json(found, 0, false));
         }
@@ -77,7 +78,7 @@ impl Core {
             if many && spec.key.is_some() {
                 return Err(invalid("a task in a list has no key of its own; give the request a request_key"));
             }
-            let task = self.make(TaskId(first.0 + n), owner, spec).map_err(|e| match many {
+            let task = self.make(TaskId(first.0 + n), owner.clone(), spec).map_err(|e| match many {
                 true => RpcError { message: format!("task {} of the list: {}", n + 1, e.message), ..e },
                 false => e,
             })?;
@@ -95,14 +96,14 @@ impl Core {
         let group = self.tasks.get(first).map(|t| Arc::clone(&t.frame.group));
         let mut fields = Obj::new();
         fields.u64("id", first.0).u64("count", count.into()).opt_str("group", group.as_deref());
-        fields.str("by", &format!("uid {owner} (pid {})", asked.peer.pid));
+        fields.str("by", &asked.client().text());
         self.events.emit(self.now, "task.queued", Some(&name_of(first)), fields.members(), out);
         Ok(ids_json(first, count, many))
     }
 
     /// A task becomes one of those that exist. `new`: it was not loaded, so those it follows are counted.
     pub(super) fn take_in(&mut self, task: Task, new: bool) {
-        let (id, owner) = (task.id, task.frame.owner);
+        let (id, owner) = (task.id, &task.frame.owner);
         if let Some(keys) = task.keys.as_deref() {
             let of = [(OWN, &keys.own), (REQUEST, &keys.request)];
             for (kind, key) in of.into_iter().filter_map(|(kind, key)| Some((kind, key.as_ref()?))) {
@@ -137,16 +138,16 @@ impl Core {
         let Some(keys) = task.keys.as_deref() else { return };
         for (kind, key) in [(OWN, &keys.own), (REQUEST, &keys.request)] {
             if let Some(key) = key {
-                self.tasks.by_key.remove(&(hash(task.frame.owner, kind, &key.text), task.id));
+                self.tasks.by_key.remove(&(hash(&task.frame.owner, kind, &key.text), task.id));
             }
         }
     }
 
-    fn known_key(&self, owner: u32, kind: u8, text: &str, params: u64) -> Known {
+    fn known_key(&self, owner: &Owner, kind: u8, text: &str, params: u64) -> Known {
         let hash = hash(owner, kind, text);
         let range = (hash, TaskId(0))..=(hash, TaskId(u64::MAX));
         for (_, id) in self.tasks.by_key.range(range) {
-            let Some(task) = self.tasks.get(*id).filter(|t| t.frame.owner == owner) else { continue };
+            let Some(task) = self.tasks.get(*id).filter(|t| t.frame.owner == *owner) else { continue };
             let keys = task.keys.as_deref();
             let key = keys.and_then(|k| if kind == OWN { k.own.as_ref() } else { k.request.as_ref() });
             if let Some(key) = key.filter(|k| *k.text == *text) {
@@ -157,7 +158,7 @@ impl Core {
     }
 
     /// The task that exists already under the dedupe key of this one.
-    fn same_key(&self, owner: u32, spec: &TaskSpec) -> Result<Option<TaskId>, RpcError> {
+    fn same_key(&self, owner: &Owner, spec: &TaskSpec) -> Result<Option<TaskId>, RpcError> {
         let Some(key) = &spec.key else { return Ok(None) };
         if key.len() > TASK_KEY_MAX {
             return Err(invalid(format!("key has {} bytes; {TASK_KEY_MAX} is the most", key.len())));
@@ -173,7 +174,7 @@ impl Core {
         }
     }
 
-    fn make(&mut self, id: TaskId, owner: u32, spec: TaskSpec) -> Result<Task, RpcError> {
+    fn make(&mut self, id: TaskId, owner: Owner, spec: TaskSpec) -> Result<Task, RpcError> {
         let key = spec.key.as_ref().map(|text| Key { text: text.as_str().into(), hash: spec_hash(&spec), many: 0 });
         let (work, agent) = match spec.work {
             Asks::Command(words) => (Work::command(&words), None),
@@ -434,7 +435,7 @@ fn spec_hash(spec: &TaskSpec) -> u64 {
         Asks::Agent { name, prompt } => format!("{}\u{1}{prompt}", name.as_deref().unwrap_or_default()),
     };
     let place = [spec.cwd.as_deref(), spec.group.as_deref(), spec.runner.as_deref()].map(Option::unwrap_or_default);
-    hash(0, OWN, &format!("{text}\u{2}{}", place.join("\u{2}")))
+    hash(&Owner::User(0), OWN, &format!("{text}\u{2}{}", place.join("\u{2}")))
 }
 
 /// The reply to a submission: one id, or those of a list.

@@ -45,7 +45,7 @@ impl Core {
                 o.null("command").str("agent", name).str("prompt", &shown)
             }
         };
-        o.str("group", &t.frame.group).i64("priority", t.priority.into()).u64("owner", t.frame.owner.into());
+        o.str("group", &t.frame.group).i64("priority", t.priority.into()).str("owner", &t.frame.owner.to_string());
         o.raw("labels", &pairs(&t.frame.labels));
         o.str("submitted", &t.submitted.to_string());
         outcome(t.outcome.as_deref().filter(|_| t.live.is_none()), &mut o);
@@ -95,7 +95,7 @@ impl Core {
             return match &live.stop {
                 Some(why) => {
                     let why = match why {
-                        TaskStop::Client(c) => format!("being cancelled by uid {} (pid {})", c.uid, c.pid),
+                        TaskStop::Client(c) => format!("being cancelled by {}", c.text()),
                         TaskStop::Timeout => "being stopped because it took too long".to_owned(),
                         TaskStop::Shutdown => "being stopped because hob is shutting down".to_owned(),
                     };

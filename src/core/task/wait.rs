@@ -26,7 +26,7 @@ impl Core {
         timeout: Option<Duration>,
         out: &mut Out,
     ) {
-        let ids = match self.select(which) {
+        let ids = match self.select(asked, which) {
             Ok(ids) => ids,
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };

@@ -243,6 +243,8 @@ impl Children {
             null,
             output: [Arc::clone(&write), write],
             ready: None,
+            sockets: Vec::new(),
+            channel: None,
             // The service learned them when its run began.
             secrets: None,
         })));
@@ -251,11 +253,22 @@ impl Children {
 
     /// What the command is run with: as its service, told the service's main process.
     fn beside(&self, of: RunId, spec: &ServiceSpec, argv: &[String]) -> ServiceSpec {
-        let mut spec = ServiceSpec { command: argv.to_vec(), ready: Ready::Spawned, watchdog: None, ..spec.clone() };
+        let mut spec = ServiceSpec {
+            command: argv.to_vec(),
+            ready: Ready::Spawned,
+            watchdog: None,
+            listen: Vec::new(),
+            ..spec.clone()
+        };
         if let Some(pid) = self.pid(of) {
             spec.env.insert("MAINPID".to_owned(), pid.to_string());
         }
         spec
+    }
+
+    /// The run that a command is beside.
+    pub(super) fn command_of(&self, id: RunId) -> Option<RunId> {
+        self.commands.open.get(&id).map(|c| c.of)
     }
 
     /// The start of a command came out of the pool.

@@ -3,16 +3,19 @@
 
 use super::notify;
 use super::plan::{self, Ask, Setup};
+use super::trees::waking;
 use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Stdin, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
 use crate::sys::memfile;
+use crate::sys::net;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{self, Group, Groups, Member, Sweep};
 use crate::sys::wait;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +23,9 @@ use std::sync::Arc;
 
 /// The descriptor of a file with a prompt.
 const PROMPT_FD: i32 = 3;
+
+/// The number of the first socket that is passed to a service, as in sd_listen_fds(3).
+const FIRST_SOCKET: i32 = 3;
 
 /// One start, for the spawn lane.
 #[derive(Debug)]
@@ -38,6 +44,10 @@ pub struct SpawnJob {
     pub(super) output: [Arc<OwnedFd>; 2],
     /// The write end of the ready pipe, and its number there.
     pub(super) ready: Option<(Arc<OwnedFd>, i32)>,
+    /// The sockets it listens on.
+    pub(super) sockets: Vec<Arc<OwnedFd>>,
+    /// The job's end of its channel to hob.
+    pub channel: Option<OwnedFd>,
     /// Where capture learns the values of the service's secrets before the program can print them.
     pub secrets: Option<Arc<Secrets>>,
 }
@@ -86,7 +96,16 @@ impl SpawnJob {
         let stdin = stdin.map_or(self.null.as_raw_fd(), |(file, _)| file.as_raw_fd());
         plan.fds = vec![(stdin, 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
         plan.fds.extend(input.iter().filter(|(_, n)| *n != 0).map(|(file, n)| (file.as_raw_fd(), *n)));
+        for (fd, number) in self.sockets.iter().zip(FIRST_SOCKET..) {
+            // Whoever had it last may have left it as it likes it.
+            net::serve::set_blocking(fd.as_fd(), true).map_err(|e| StartError {
+                message: format!("cannot pass the sockets of {}: {}", self.start.service, plan::reason(&e)),
+                transient: true,
+            })?;
+            plan.fds.push((fd.as_raw_fd(), number));
+        }
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
+        self.pass_channel(&mut plan);
         let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());
         let mut result = self.clone(&plan);
@@ -103,7 +122,7 @@ impl SpawnJob {
             Err(e) if plan::of_cgroup(&e) && !e.is_transient() => {
                 // Zero says that the group holds no run.
                 let _ = group.mark(RunId(0));
-                let marked = Plan { fds: plan.fds, ..self.plan(true)? };
+                let marked = Plan { fds: plan.fds, argv: plan.argv, envp: plan.envp, ..self.plan(true)? };
                 self.told(self.clone(&marked), &marked, None)
             }
             result => self.told(result, &plan, Some(group)),
@@ -131,6 +150,14 @@ impl SpawnJob {
             plan.argv.push(c"/dev/fd/3".to_owned());
         }
         Ok(Some((file, number)))
+    }
+
+    /// The channel gets the lowest number that nothing else has, told in HOB_FD.
+    fn pass_channel(&self, plan: &mut Plan) {
+        let Some(channel) = &self.channel else { return };
+        let number = (3..).find(|n| plan.fds.iter().all(|(_, taken)| taken != n)).unwrap_or(3);
+        plan.fds.push((channel.as_raw_fd(), number));
+        plan.envp.extend(CString::new(format!("HOB_FD={number}")));
     }
 
     fn clone(&self, plan: &Plan) -> Result<Child, SpawnError> {
@@ -224,6 +251,9 @@ impl SweepJob {
             let mut round = 1;
             loop {
                 tree::signal_members(&members, signal);
+                if let Some(also) = waking(signal) {
+                    tree::signal_members(&members, also);
+                }
                 if !self.insist || members.is_empty() || round == Self::ROUNDS {
                     break;
                 }

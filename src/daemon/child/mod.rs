@@ -11,7 +11,9 @@ mod commands;
 mod dial;
 mod envfile;
 mod job;
+mod listen;
 mod notify;
+mod peer;
 mod pipes;
 mod plan;
 mod probe;
@@ -20,9 +22,11 @@ mod watch;
 
 pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
+pub use listen::{LABEL as SOCKET_LABEL, service_of as socket_service};
 pub use notify::label as notify_label;
+pub use peer::Whose;
 pub use pipes::label as ready_label;
-pub use plan::{Setup, home_id};
+pub use plan::{Setup, home_id, unfit};
 
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
@@ -87,6 +91,7 @@ pub struct Children {
     services: BTreeMap<Arc<str>, Service>,
     runs: BTreeMap<RunId, Run>,
     sockets: notify::Sockets,
+    listeners: listen::Listeners,
     pipes: pipes::Pipes,
     probes: probe::Probes,
     commands: commands::Commands,
@@ -204,6 +209,7 @@ impl Children {
             services: BTreeMap::new(),
             runs: BTreeMap::new(),
             sockets: notify::Sockets::default(),
+            listeners: listen::Listeners::default(),
             pipes: pipes::Pipes::default(),
             probes: probe::Probes::default(),
             commands: commands::Commands::default(),
@@ -228,6 +234,19 @@ impl Children {
     /// The reason, for status.
     pub fn cgroups(&self) -> Result<&Path, &str> {
         self.groups.as_ref().map(Groups::base).map_err(String::as_str)
+    }
+
+    /// What all starts have in common.
+    #[must_use]
+    pub fn setup(&self) -> &Arc<Setup> {
+        &self.setup
+    }
+
+    /// The user that a spec runs as: hob's own also where that cannot be told, as the start will say.
+    #[must_use]
+    pub fn user_of(&self, spec: &ServiceSpec) -> u32 {
+        let who = plan::identity(&self.setup, spec).ok().flatten();
+        who.map_or_else(|| crate::sys::user::own().0, |u| u.uid)
     }
 
     /// Runs that have not been forgotten.
@@ -270,6 +289,7 @@ impl Children {
             made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
             self.sockets.drain(&service);
         }
+        let sockets = self.listeners.ensure(ctx, &self.setup, &service, &start.spec)?;
         let null = self.null()?;
         let ready = match start.spec.ready {
             Ready::Fd(number) => {
@@ -295,6 +315,8 @@ impl Children {
             null,
             output,
             ready,
+            sockets,
+            channel: None,
             secrets: None,
         })
     }
@@ -335,10 +357,12 @@ impl Children {
         inputs.push(Input::Started { run, result });
     }
 
-    /// Puts the pidfd of an own child into the poll set, or notes to try again.
+    /// Puts the pidfd of a child whose end nobody else tells into the poll set, or notes to try again.
     fn listen(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
-        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Own && r.token.is_none()) else { return };
-        if entry.pidfd.is_none() {
+        let (own, orphans) = (|r: &Run| r.life == Life::Own, self.keeper_gone);
+        let watched = |r: &&mut Run| r.token.is_none() && (own(r) || orphans && r.life == Life::Adopted);
+        let Some(entry) = self.runs.get_mut(&run).filter(watched) else { return };
+        if entry.pidfd.is_none() && own(entry) {
             // Not yet reaped by us, so that the pid can only be the child's.
             entry.pidfd = entry.pid.and_then(|pid| wait::pidfd_open(pid).ok());
         }
@@ -352,8 +376,11 @@ impl Children {
         }
     }
 
-    /// The pidfd of a child of this daemon is readable.
+    /// The pidfd of a child is readable.
     pub fn readable(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        if self.keeper_gone && self.runs.get(&run).is_some_and(|r| r.life == Life::Adopted) {
+            return self.orphan_readable(ctx, run, inputs);
+        }
         let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Own) else { return };
         let (Some(fd), Some(slot)) = (&entry.pidfd, entry.slot) else { return };
         let (end, usage) = match wait::reap_own(fd.as_fd(), ctx.table, slot) {
@@ -424,6 +451,7 @@ impl Children {
     pub fn remove(&mut self, ctx: &mut Ctx<'_>, service: &str) {
         self.sockets.remove(ctx, &self.setup, service);
         self.pipes.remove(ctx, service);
+        self.listeners.close(ctx, service);
         let Some(entry) = self.services.remove(service) else { return };
         for group in entry.group.into_iter().chain(entry.beside.into_values()) {
             // Children that were left on purpose keep their group.
@@ -437,6 +465,7 @@ impl Children {
         for name in names {
             self.remove(ctx, &name);
         }
+        self.listeners.close_all(ctx);
         if let Ok(groups) = &self.groups {
             groups.remove_empty();
         }

@@ -85,7 +85,7 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         programs,
         argv: spec.command.iter().map(|a| text(a.as_bytes(), "`command`")).collect::<Result<_, _>>()?,
         envp: env.iter().map(|(k, v)| assignment(k, v)).collect::<Result<_, _>>()?,
-        pid_variables: spec.watchdog.iter().map(|_| c"WATCHDOG_PID".to_owned()).collect(),
+        pid_variables: pid_variables(spec),
         session: true,
         cwd: Some(text(cwd.as_os_str().as_bytes(), "`cwd`")?),
         umask: spec.umask.or(setup.umask),
@@ -99,6 +99,13 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         oom_score_adj: spec.oom_score.or(setup.oom_score_adj),
         ..Plan::default()
     })
+}
+
+/// Variables that are to hold the pid of the child.
+fn pid_variables(spec: &ServiceSpec) -> Vec<CString> {
+    let watchdog = spec.watchdog.map(|_| c"WATCHDOG_PID");
+    let sockets = (!spec.listen.is_empty()).then_some(c"LISTEN_PID");
+    watchdog.into_iter().chain(sockets).map(ToOwned::to_owned).collect()
 }
 
 fn io_priority(io: IoNice) -> IoPriority {
@@ -122,7 +129,7 @@ fn assignment(key: &OsString, value: &OsString) -> Result<CString, StartError> {
 }
 
 /// Whom the job is to run as; `None`: as hob.
-fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>, StartError> {
+pub(super) fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>, StartError> {
     if spec.user.is_none() && spec.group.is_none() {
         return Ok(None);
     }
@@ -180,6 +187,12 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
     if let Some(watchdog) = ask.spec.watchdog {
         env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
         env.remove(OsString::from("WATCHDOG_PID").as_os_str());
+    }
+    if !ask.spec.listen.is_empty() {
+        let names: Vec<&str> = ask.spec.listen.iter().map(|l| l.name.as_deref().unwrap_or(ask.service)).collect();
+        env.insert("LISTEN_FDS".into(), names.len().to_string().into());
+        env.insert("LISTEN_FDNAMES".into(), names.join(":").into());
+        env.remove(OsString::from("LISTEN_PID").as_os_str());
     }
     if let Some(address) = ask.notify {
         env.insert("NOTIFY_SOCKET".into(), address.into());
@@ -293,6 +306,16 @@ pub(super) fn refused(plan: &Plan) -> Option<StartError> {
     Some(StartError { message, transient: false })
 }
 
+/// Why a command of a service could not be started now, as far as a look tells.
+#[must_use]
+pub fn unfit(setup: &Setup, service: &str, spec: &ServiceSpec) -> Option<String> {
+    let ask = Ask { run: RunId(0), service, spec, notify: None, marked: false };
+    match make(setup, ask) {
+        Ok(plan) => refused(&plan).map(|e| e.message),
+        Err(e) => Some(e.message),
+    }
+}
+
 /// Why a file that exists is no program.
 fn unusable(file: &Path) -> std::io::Result<Option<String>> {
     let meta = std::fs::metadata(file)?;
@@ -322,6 +345,9 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
     let denied = kind == std::io::ErrorKind::PermissionDenied;
     let interpreter = e.path.as_deref().filter(|_| e.step == "execute").and_then(|p| interpreter(Path::new(p)));
     match (e.step, interpreter) {
+        ("execute", Some(i)) if missing && i.ends_with('\r') => {
+            message = format!("{message}; the first line of the file ends as on Windows: save it with Unix line ends");
+        }
         ("execute", Some(i)) if missing => {
             message = format!("{message}; the file exists, but its interpreter {i} does not");
         }
@@ -348,7 +374,7 @@ fn interpreter(file: &Path) -> Option<String> {
     let mut head = [0u8; 256];
     let length = std::fs::File::open(file).ok()?.read(&mut head).ok()?;
     let line = head.get(..length)?.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
-    String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned)
+    String::from_utf8_lossy(line).split([' ', '\t']).find(|w| !w.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Plans made from specs in a folder of their own.
 
 use super::*;
-use crate::config::Rlimit;
+use crate::config::{Address, Listen, Rlimit, UnixType};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
@@ -60,6 +60,20 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+#[test]
+fn sockets_are_told_by_number_and_name_whatever_else_says_so() {
+    let mut lab = Lab::new(&["sh"]);
+    lab.spec.env.insert("LISTEN_PID".to_owned(), "1".to_owned());
+    assert_eq!(lab.env().get("LISTEN_PID").map(String::as_str), Some("1"), "who has none may be told by others");
+    let at = || Listen::new(Address::Unix(UnixType::Stream, "/s".to_owned()));
+    lab.spec.listen = vec![at(), Listen { name: Some("b c".to_owned()), ..at() }];
+    lab.spec.env.insert("LISTEN_FDS".to_owned(), "9".to_owned());
+    let env = lab.env();
+    assert_eq!((env["LISTEN_FDS"].as_str(), env["LISTEN_FDNAMES"].as_str()), ("2", "web:b c"));
+    assert!(!env.contains_key("LISTEN_PID"), "the child puts it in");
+    assert_eq!(lab.make().unwrap().pid_variables, [c"LISTEN_PID".to_owned()]);
 }
 
 #[test]

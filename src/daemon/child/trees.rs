@@ -2,17 +2,25 @@
 //! pool.
 
 use super::adopt::mains;
-use super::{Children, Ctx, Life, MeasureJob, Run, SweepDone, SweepJob};
+use super::{Children, Ctx, Life, MeasureJob, Run, SweepDone, SweepJob, ended_as};
 use crate::base::ids::RunId;
-use crate::core::{Input, Survivor};
+use crate::core::{End, Input, Survivor, Usage};
 use crate::daemon::source::Source;
+use crate::sys::chan;
+use crate::sys::signals::{SIGCONT, SIGINT, SIGQUIT, SIGTERM};
 use crate::sys::table::RunTable;
 use crate::sys::tree::{self, Group, Sweep};
 use crate::sys::wait::{self, Adopted};
-use std::os::fd::{AsFd, AsRawFd};
+use core::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 pub(super) const SIGKILL: i32 = 9;
+
+/// What follows a signal that asks for an end: a stopped process sees nothing before it goes on.
+pub(super) fn waking(signal: i32) -> Option<i32> {
+    [SIGINT, SIGQUIT, SIGTERM].contains(&signal).then_some(SIGCONT)
+}
 
 impl Children {
     /// Sends a signal to the main process, or to every process of the run. A job, where there is one, belongs into the
@@ -29,6 +37,9 @@ impl Children {
         match &entry.group {
             Some(group) if !entry.leftover => {
                 let _ = group.signal(signal);
+                if let Some(also) = waking(signal) {
+                    let _ = group.signal(also);
+                }
                 None
             }
             _ => {
@@ -75,9 +86,37 @@ impl Children {
         }
     }
 
-    /// The keeper has died: from now on members of a run may be anywhere in the process table.
-    pub fn keeper_gone(&mut self) {
+    /// The keeper has died: from now on members of a run may be anywhere in the process table, and nobody tells the
+    /// ends of runs that this daemon is not the parent of, so that it looks for them itself.
+    pub fn keeper_gone(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
         self.keeper_gone = true;
+        let adopted = self.runs.iter().filter(|(_, r)| r.life == Life::Adopted).map(|(run, _)| *run);
+        for run in adopted.collect::<Vec<_>>() {
+            self.listen(ctx, run);
+            // Whether one without a descriptor still runs is found out by the sweeps that follow its end.
+            if self.runs.get(&run).is_some_and(|r| r.pidfd.is_none()) {
+                self.adopted_ended(ctx, run, inputs);
+            }
+        }
+    }
+
+    /// The descriptor of a run that outlived its keeper is readable.
+    pub(super) fn orphan_readable(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        let fd = self.runs.get(&run).and_then(|r| r.pidfd.as_ref());
+        let gone =
+            |fd: &OwnedFd| chan::wait([(Some(fd.as_fd()), false)], Some(Duration::ZERO)).is_ok_and(|[r]| r.readable);
+        if fd.is_some_and(gone) {
+            self.adopted_ended(ctx, run, inputs);
+        }
+    }
+
+    /// Whoever has reaped it writes into no table, unless it was the keeper as its last act.
+    fn adopted_ended(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        let Some(entry) = self.runs.get_mut(&run) else { return };
+        let ended = entry.slot.and_then(|slot| ctx.table.slot(slot).ended);
+        entry.end(ctx);
+        let (end, usage) = ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u));
+        inputs.push(Input::Exited { run, end, usage });
     }
 
     /// A sweep came out of the pool.
@@ -143,6 +182,9 @@ impl Run {
         }
         if let Some(fd) = &self.pidfd {
             let _ = wait::pidfd_send_signal(fd.as_fd(), signal);
+            if let Some(also) = waking(signal) {
+                let _ = wait::pidfd_send_signal(fd.as_fd(), also);
+            }
         }
     }
 

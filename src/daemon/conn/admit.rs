@@ -2,24 +2,26 @@
 //! given.
 
 use super::link::Link;
+use super::share::Kind;
+use super::wire::Wire;
 use super::{Conn, Conns};
 use crate::base::ids::ConnId;
-use crate::base::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX};
+use crate::base::limits::CHANNELS_MAX;
 use crate::config::Access;
 use crate::core::Peer;
 use crate::daemon::source::{Source, Sources};
-use crate::protocol::frame::{Decoder, Framing};
+use crate::protocol::frame::Framing;
 use crate::protocol::rpc::{self, Code, RpcError};
+use crate::sys::chan::Chan;
 use crate::sys::net::{self, Credentials};
 use mio::{Interest, Registry};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 /// Connections accepted in one turn.
 const PER_TURN: usize = 64;
-/// Of all connections, those that only root and the daemon's own user may use.
-const KEPT_FOR_ADMIN: usize = 64;
 
 /// The levels of access by number. The daemon's own user and root are admin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,12 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// Whether anybody is granted anything.
+    #[must_use]
+    pub fn grants_any(&self) -> bool {
+        !self.users.is_empty() || !self.groups.is_empty()
+    }
+
     /// The highest level that a peer is granted. `groups` is asked only if it matters.
     #[must_use]
     pub fn level(&self, cred: &Credentials, groups: impl FnOnce() -> Vec<u32>) -> Option<Access> {
@@ -54,6 +62,57 @@ impl Admission {
     }
 }
 
+/// As what somebody may pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    pub access: Access,
+    /// No change of the config may lift it above this.
+    pub most: Access,
+    /// The service that its process belongs to.
+    pub job: Option<Arc<str>>,
+}
+
+impl Pass {
+    /// For a process of a service.
+    #[must_use]
+    pub fn of_job(job: &Arc<str>, access: Access) -> Pass {
+        Pass { access, most: Access::Admin, job: Some(Arc::clone(job)) }
+    }
+
+    /// The same, and never more than this.
+    #[must_use]
+    pub fn at_most(self, most: Access) -> Pass {
+        Pass { access: self.access.min(most), most, ..self }
+    }
+}
+
+impl From<Access> for Pass {
+    fn from(access: Access) -> Pass {
+        Pass { access, most: Access::Admin, job: None }
+    }
+}
+
+impl Pass {
+    fn peer(&self, uid: u32, pid: u32) -> Peer {
+        Peer { uid, pid, access: self.access, job: self.job.clone() }
+    }
+}
+
+/// Why somebody who may pass is not served all the same.
+enum Refused {
+    Busy(RpcError),
+    Io(io::Error),
+}
+
+/// Says who may pass, or why one may not.
+pub(super) type Admit<'a> = dyn FnMut(&Credentials, BorrowedFd<'_>) -> Result<Pass, RpcError> + 'a;
+
+/// What somebody is told whom nobody has granted anything.
+pub(in crate::daemon) fn stranger(uid: u32) -> RpcError {
+    RpcError::new(Code::PermissionDenied, format!("user {uid} has no access to this hob"))
+        .hint("daemon.access in the config grants access to users and groups")
+}
+
 /// What is left to accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
@@ -66,7 +125,7 @@ pub enum Accepted {
 }
 
 impl Conns {
-    /// Accepts what waits on the listener. `admit` says the level of access of a peer, or `None` to turn it away.
+    /// Accepts what waits on the listener.
     ///
     /// # Errors
     /// What the system answers beyond what is expected of accept; to be tried again after [`super::ACCEPT_RETRY`].
@@ -75,7 +134,7 @@ impl Conns {
         listener: BorrowedFd<'_>,
         registry: &Registry,
         sources: &mut Sources,
-        admit: &mut dyn FnMut(&Credentials, BorrowedFd<'_>) -> Option<Access>,
+        admit: &mut Admit<'_>,
     ) -> io::Result<Accepted> {
         self.fill_reserve();
         for _ in 0..PER_TURN {
@@ -106,41 +165,96 @@ impl Conns {
         cred: Credentials,
         registry: &Registry,
         sources: &mut Sources,
-        admit: &mut dyn FnMut(&Credentials, BorrowedFd<'_>) -> Option<Access>,
+        admit: &mut Admit<'_>,
     ) {
-        let Some(access) = admit(&cred, stream.as_fd()) else {
-            let error = RpcError::new(Code::PermissionDenied, format!("user {} has no access to this hob", cred.uid));
-            return refuse(&stream, &error.hint("daemon.access in the config grants access to users and groups"));
+        let pass = match admit(&cred, stream.as_fd()) {
+            Ok(pass) => pass,
+            Err(error) => return refuse(&stream, &error),
         };
-        if let Err(error) = self.check_limits(cred.uid) {
-            return refuse(&stream, &error);
-        }
         // If this fails the client sees its connection closed, and tries again.
-        let _ = self.adopt(stream, cred, access, registry, sources);
+        let _ = self.place_counted(stream, cred, pass, registry, sources);
     }
 
     /// Serves a connected socket, which must not block, as if it had been accepted.
     ///
     /// # Errors
-    /// When the selector does not take it.
+    /// `Busy` as text when its user has too many; what the selector answers when it does not take it.
     pub fn adopt(
         &mut self,
         stream: UnixStream,
         cred: Credentials,
-        access: Access,
+        pass: impl Into<Pass>,
         registry: &Registry,
         sources: &mut Sources,
     ) -> io::Result<ConnId> {
-        let peer = Peer { uid: cred.uid, pid: cred.pid, access };
-        let fd = stream.as_raw_fd();
-        let conn = Conn { decoder: Decoder::new(), link: Link::new(stream, cred, peer) };
+        self.place_counted(stream, cred, pass.into(), registry, sources).map_err(|e| match e {
+            Refused::Busy(e) => io::Error::other(e.message),
+            Refused::Io(e) => e,
+        })
+    }
+
+    fn place_counted(
+        &mut self,
+        stream: UnixStream,
+        cred: Credentials,
+        pass: Pass,
+        registry: &Registry,
+        sources: &mut Sources,
+    ) -> Result<ConnId, Refused> {
+        let who = pass.peer(cred.uid, cred.pid).owner();
+        if let Err(error) = self.requests.shares.take(&who, Kind::Connection) {
+            // Whoever was let in is told why; its socket is new, so that this is no wait.
+            refuse(&stream, &error);
+            return Err(Refused::Busy(error));
+        }
+        self.place(Wire::Stream(stream), cred, pass, registry, sources).map_err(|e| {
+            self.requests.shares.give(&who, Kind::Connection, 1);
+            Refused::Io(e)
+        })
+    }
+
+    /// Serves the channel of a job (HOB_FD), whose user is `uid`. It counts for none of the connections that a job may
+    /// open.
+    ///
+    /// # Errors
+    /// When there are [`CHANNELS_MAX`] or the selector does not take it.
+    pub fn adopt_channel(
+        &mut self,
+        chan: Chan,
+        uid: u32,
+        pass: Pass,
+        registry: &Registry,
+        sources: &mut Sources,
+    ) -> io::Result<ConnId> {
+        if self.channels >= CHANNELS_MAX {
+            let what = format!("{CHANNELS_MAX} services have a channel (hob_fd), and no more can have one");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, what));
+        }
+        let cred = Credentials { uid, gid: u32::MAX, pid: 0 };
+        let id = self.place(Wire::Messages(chan), cred, pass, registry, sources)?;
+        self.channels += 1;
+        Ok(id)
+    }
+
+    fn place(
+        &mut self,
+        wire: Wire,
+        cred: Credentials,
+        pass: Pass,
+        registry: &Registry,
+        sources: &mut Sources,
+    ) -> io::Result<ConnId> {
+        let fd = wire.as_raw_fd();
+        let (decoder, most) = (wire.decoder(), pass.most);
+        let mut link = Link::new(wire, cred, pass.peer(cred.uid, cred.pid));
+        link.most = most;
+        let conn = Conn { decoder, link };
         let id = self.conns.insert(conn).ok_or_else(|| io::Error::other("too many connections"))?;
         match sources.add(registry, fd, Interest::READABLE, Source::Conn(ConnId(id))) {
             Ok(token) => {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.link.token = token;
                 }
-                *self.by_user.entry(cred.uid).or_insert(0) += 1;
                 Ok(ConnId(id))
             }
             Err(e) => {
@@ -150,17 +264,18 @@ impl Conns {
         }
     }
 
-    pub(super) fn check_limits(&self, uid: u32) -> Result<(), RpcError> {
-        let admin = uid == 0 || uid == self.own;
-        let most = if admin { CONNECTIONS_MAX } else { CONNECTIONS_MAX - KEPT_FOR_ADMIN };
-        let what = if self.conns.len() >= most {
-            format!("{most} connections are open")
-        } else if !admin && self.by_user.get(&uid).is_some_and(|n| *n >= CONNECTIONS_PER_USER_MAX) {
-            format!("user {uid} has {CONNECTIONS_PER_USER_MAX} connections open")
-        } else {
-            return Ok(());
-        };
-        Err(RpcError::new(Code::Busy, what).hint("close some, or try again later"))
+    /// What a connection that is gone had in its user's share.
+    pub(super) fn give_back(&mut self, link: &Link) {
+        let shares = &mut self.requests.shares;
+        shares.give(&link.who, Kind::Request, link.pending);
+        shares.give(&link.who, Kind::Subscription, link.subscriptions);
+        shares.give(&link.who, Kind::Stream, link.streams.len());
+        // Less is never refused.
+        let _ = shares.hold(&link.who, link.held, 0);
+        match link.wire {
+            Wire::Stream(_) => shares.give(&link.who, Kind::Connection, 1),
+            Wire::Messages(_) => self.channels -= 1,
+        }
     }
 
     /// Turns one client away by giving up the descriptor in reserve for a moment.

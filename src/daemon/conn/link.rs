@@ -1,15 +1,17 @@
 //! One connection's way out and its state: what is owed to it and when it is done. Writes to its own socket alone.
 
+use super::wire::Wire;
+use crate::base::access::Access;
 use crate::base::ids::StreamId;
-use crate::base::limits::{FRAME_MAX, UNSENT_LAGGED, UNSENT_MAX};
-use crate::core::Peer;
+use crate::base::limits::{UNSENT_LAGGED, UNSENT_MAX};
+use crate::base::time::Mono;
+use crate::core::{Owner, Peer};
 use crate::protocol::frame::Framing;
 use crate::protocol::rpc::{self, Code, RpcError};
 use crate::sys::net::Credentials;
 use mio::Token;
 use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 
 /// An empty buffer keeps at most this much memory.
 const KEEP: usize = 4096;
@@ -26,9 +28,13 @@ pub(super) enum Input {
 
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) stream: UnixStream,
+    pub(super) wire: Wire,
     pub(super) token: Token,
     pub(super) peer: Peer,
+    /// What it may at the most, whatever the config grants.
+    pub(super) most: Access,
+    /// Whose share it uses.
+    pub(super) who: Owner,
     pub(super) cred: Credentials,
     pub(super) framing: Framing,
     pub(super) input: Input,
@@ -49,21 +55,30 @@ pub(super) struct Link {
     /// Requests in flight.
     pub(super) pending: usize,
     pub(super) streams: BTreeSet<StreamId>,
-    pub(super) subscribed: bool,
+    /// Subscriptions, those included that are being asked for.
+    pub(super) subscriptions: usize,
+    /// Bytes in memory that its user's share was told of.
+    pub(super) held: usize,
+    /// When it is closed unless it takes something of what is unsent.
+    pub(super) cut_off: Option<Mono>,
     /// Subscriptions reported as lost whose notice has not been sent yet.
     pub(super) lagged: BTreeSet<StreamId>,
+    /// What it holds of the bytes that all connections may hold.
+    pub(super) counted: usize,
     out: Vec<u8>,
     sent: usize,
 }
 
 impl Link {
-    pub(super) fn new(stream: UnixStream, cred: Credentials, peer: Peer) -> Link {
+    pub(super) fn new(wire: Wire, cred: Credentials, peer: Peer) -> Link {
         Link {
-            stream,
+            framing: wire.framing().unwrap_or(Framing::Lines),
+            wire,
             token: Token(usize::MAX),
+            most: Access::Admin,
+            who: peer.owner(),
             peer,
             cred,
-            framing: Framing::Lines,
             input: Input::Open,
             dead: false,
             at_end: false,
@@ -75,8 +90,11 @@ impl Link {
             watched: false,
             pending: 0,
             streams: BTreeSet::new(),
-            subscribed: false,
+            subscriptions: 0,
+            held: 0,
+            cut_off: None,
             lagged: BTreeSet::new(),
+            counted: 0,
             out: Vec::new(),
             sent: 0,
         }
@@ -92,14 +110,14 @@ impl Link {
         self.dead
             || match self.input {
                 Input::Open => false,
-                Input::Ended => !owed && !self.subscribed && self.streams.is_empty(),
+                Input::Ended => !owed && self.subscriptions == 0 && self.streams.is_empty(),
                 Input::Stopped => !owed,
             }
     }
 
     pub(super) fn result(&mut self, id: &str, result: &str) {
         if rpc::write_result(self.framing, &mut self.out, id, result).is_err() {
-            self.error(id, &too_long());
+            self.error(id, &too_long(self.framing));
         }
         self.check_unsent();
     }
@@ -112,7 +130,7 @@ impl Link {
     pub(super) fn text(&mut self, parts: &[&str]) {
         if self.framing.write(&mut self.out, parts).is_err() {
             // Only ids of millions of bytes lead here.
-            let _ = self.framing.write(&mut self.out, &[&rpc::error_text("null", &too_long())]);
+            let _ = self.framing.write(&mut self.out, &[&rpc::error_text("null", &too_long(self.framing))]);
         }
         self.check_unsent();
     }
@@ -134,6 +152,13 @@ impl Link {
         self.check_unsent();
     }
 
+    /// Gives up what is unsent, and with it the connection.
+    pub(super) fn discard(&mut self) {
+        self.out = Vec::new();
+        self.sent = 0;
+        self.dead = true;
+    }
+
     /// Much in one turn says nothing about the reader yet: what the socket takes goes out before anyone is judged by
     /// it.
     fn check_unsent(&mut self) {
@@ -145,13 +170,18 @@ impl Link {
         }
     }
 
-    /// Writes what the socket takes, in one call. A short write counts as full. When nobody is there to read, what is
-    /// unsent is discarded; what the client sent before it went away is still to be read.
+    /// Writes what the socket takes, in one call, or one for each message where the socket tells them apart. A short
+    /// write counts as full. When nobody is there to read, what is unsent is discarded; what the client sent before it
+    /// went away is still to be read.
     pub(super) fn write(&mut self) {
         while self.unsent() > 0 && !self.hung_up {
-            match self.stream.write(self.out.get(self.sent..).unwrap_or_default()) {
+            match self.wire.write(self.out.get(self.sent..).unwrap_or_default()) {
                 Ok(n) => {
                     self.sent += n;
+                    self.cut_off = None;
+                    if self.framing == Framing::Messages {
+                        continue;
+                    }
                     self.full = self.unsent() > 0;
                     break;
                 }
@@ -175,6 +205,10 @@ impl Link {
     }
 }
 
-pub(super) fn too_long() -> RpcError {
-    RpcError::new(Code::Busy, format!("the reply is longer than {FRAME_MAX} bytes")).hint("ask for less at once")
+pub(super) fn too_long(framing: Framing) -> RpcError {
+    let error = RpcError::new(Code::Busy, format!("the reply is longer than {} bytes", framing.limit()));
+    error.hint(match framing {
+        Framing::Messages => "ask for less at once, or at HOB_SOCKET, whose limit is higher",
+        Framing::Binary | Framing::Headers | Framing::Lines => "ask for less at once",
+    })
 }

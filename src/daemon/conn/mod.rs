@@ -6,16 +6,21 @@
 //! which writes once for each connection. A connection that does not read its replies is not read from either.
 
 mod admit;
+mod budget;
 mod link;
 mod requests;
+mod share;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod wire;
 
-pub use admit::{Accepted, Admission};
+pub(super) use admit::stranger;
+pub use admit::{Accepted, Admission, Pass};
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
-use crate::base::limits::{STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
+use crate::base::limits::{BUFFERED_MAX, LAGGING_MAX, MESSAGE_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
+use crate::base::time::Mono;
 use crate::config::Access;
 use crate::core;
 use crate::daemon::source::Sources;
@@ -28,11 +33,14 @@ use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use requests::Requests;
+use share::Kind;
 use slab::Slab;
-use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
+use wire::Got;
 
 /// How long after [`Accepted::Starved`] to accept again.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -40,18 +48,27 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const MESSAGES_PER_TURN: usize = 64;
 const READS_PER_TURN: usize = 4;
 const READ_SIZE: usize = 64 * 1024;
+/// A deadline that is seen this much late means that the machine stood still, and the client with it.
+const FROZEN: Duration = Duration::from_secs(1);
+
+/// Says what somebody may who has passed before, who was then of this job; `None`: nothing any more.
+pub type Readmit<'a> = dyn FnMut(Option<&Arc<str>>, &Credentials, BorrowedFd<'_>) -> Option<Access> + 'a;
 
 /// All client connections.
 pub struct Conns {
     conns: Slab<Conn, 13>,
     requests: Requests,
-    /// Connections by user.
-    by_user: BTreeMap<u32, usize>,
-    own: u32,
+    /// Connections to jobs by HOB_FD.
+    channels: usize,
+    /// Connections that are closed at a time, unless they take something before.
+    lagging: BTreeSet<(Mono, ConnId)>,
     reserve: Option<OwnedFd>,
     dirty: Vec<ConnId>,
     backlog: Vec<ConnId>,
     lagged: Vec<(ConnId, StreamId)>,
+    /// Bytes that all connections hold, and the most that they may.
+    buffered: usize,
+    buffered_max: usize,
     scratch: Box<[u8]>,
 }
 
@@ -103,13 +120,15 @@ impl Conns {
     pub fn new(own: u32, signals: &'static Signals) -> Conns {
         let mut conns = Conns {
             conns: Slab::new(),
-            requests: Requests::new(signals),
-            by_user: BTreeMap::new(),
-            own,
+            requests: Requests::new(own, signals),
+            channels: 0,
+            lagging: BTreeSet::new(),
             reserve: None,
             dirty: Vec::new(),
             backlog: Vec::new(),
             lagged: Vec::new(),
+            buffered: 0,
+            buffered_max: BUFFERED_MAX,
             scratch: vec![0; READ_SIZE].into(),
         };
         conns.fill_reserve();
@@ -128,11 +147,11 @@ impl Conns {
     }
 
     /// Asks again who may stay and at which level, after the config changed.
-    pub fn readmit(&mut self, admit: &mut dyn FnMut(&Credentials, BorrowedFd<'_>) -> Option<Access>) {
+    pub fn readmit(&mut self, admit: &mut Readmit<'_>) {
         for id in self.conns.ids() {
             let Some(Conn { link, .. }) = self.conns.get_mut(id) else { continue };
-            match admit(&link.cred, link.stream.as_fd()) {
-                Some(access) => link.peer.access = access,
+            match admit(link.peer.job.as_ref(), &link.cred, link.wire.as_fd()) {
+                Some(access) => link.peer.access = access.min(link.most),
                 None => self.close(ConnId(id)),
             }
         }
@@ -151,10 +170,10 @@ impl Conns {
         }
     }
 
-    /// Whether an earlier turn left something to read: the loop must not wait then.
+    /// Whether an earlier turn left something to read or to close: the loop must not wait then.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        !self.backlog.is_empty() || self.has_unflushed()
     }
 
     /// Reads on where an earlier turn stopped.
@@ -198,16 +217,22 @@ impl Conns {
             if emptied || link.input != Input::Open {
                 break;
             }
-            reads -= 1;
-            match link.stream.read(&mut self.scratch) {
-                Ok(0) => {
+            match link.wire.read(&mut self.scratch, link.at_end || link.hung_up) {
+                Ok(Got::End) => {
                     link.input = Input::Ended;
                     decoder.end();
                 }
-                Ok(n) => {
+                Ok(Got::Bytes(n)) => {
+                    reads -= 1;
                     decoder.feed(self.scratch.get(..n).unwrap_or_default());
                     link.framing = decoder.framing().unwrap_or(link.framing);
                     emptied = n < READ_SIZE && !link.at_end;
+                }
+                Ok(Got::Message(n)) => decoder.feed_message(self.scratch.get(..n).unwrap_or_default()),
+                Ok(Got::Unfit) => {
+                    // It may have been the end, which the selector tells before the next turn.
+                    messages = 0;
+                    link.error("null", &unfit());
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => emptied = true,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -216,9 +241,28 @@ impl Conns {
         }
         // What was sent before hanging up has been read and counts; nobody waits for its replies.
         link.dead |= link.hung_up && !link.in_backlog;
-        if link.unsent() > 0 || link.is_done() {
+        self.count_bytes(id);
+        if self.conns.get(id.0).is_some_and(|c| c.link.unsent() > 0 || c.link.is_done()) {
             self.touch(id);
         }
+    }
+
+    /// Counts what a connection has in memory in its user's share. One that goes over it is told so, and closed.
+    fn count_bytes(&mut self, id: ConnId) {
+        let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
+        let now = decoder.held() + link.unsent();
+        let before = std::mem::replace(&mut link.held, now);
+        if let Err(e) = self.requests.shares.hold(&link.who, before, now) {
+            if link.unsent() > UNSENT_LAGGED {
+                link.dead = true;
+            } else {
+                link.error("null", &e);
+                link.input = Input::Stopped;
+            }
+            *decoder = link.wire.decoder();
+            self.touch(id);
+        }
+        self.count(id);
     }
 
     /// Answers a request. One that was answered, or whose connection is gone, is ignored.
@@ -226,8 +270,6 @@ impl Conns {
         let Some(pending) = self.requests.remove(req) else { return };
         let conn = pending.conn;
         if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
-            link.pending -= 1;
-            link.subscribed |= pending.subscribes && result.is_ok();
             self.requests.reply(link, &pending, result);
             self.touch(conn);
         }
@@ -241,6 +283,7 @@ impl Conns {
         let fits = link.notification(method, params);
         if method == notes::LAGGED {
             link.lagged.remove(&stream);
+            self.requests.unsubscribed(link);
         } else if (!fits || link.unsent() > UNSENT_LAGGED) && link.lagged.insert(stream) {
             self.lagged.push((conn, stream));
         }
@@ -264,6 +307,7 @@ impl Conns {
             let what = format!("this connection has {STREAMS_PER_CONNECTION_MAX} streams");
             return Err(RpcError::new(Code::Busy, what).hint("end some with stream.close"));
         }
+        self.requests.shares.take(&link.who, Kind::Stream)?;
         link.streams.insert(id);
         Ok(())
     }
@@ -281,7 +325,9 @@ impl Conns {
     pub fn stream_end(&mut self, conn: ConnId, id: StreamId, reason: &str) {
         if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
             link.stream_end(id, reason);
-            link.streams.remove(&id);
+            if link.streams.remove(&id) {
+                self.requests.shares.give(&link.who, Kind::Stream, 1);
+            }
             self.touch(conn);
         }
     }
@@ -316,12 +362,47 @@ impl Conns {
         !self.dirty.is_empty()
     }
 
+    /// When `due` is to be called at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.lagging.first().map(|(at, _)| *at)
+    }
+
+    /// Closes those at the next flush that have taken nothing for too long.
+    pub fn due(&mut self, now: Mono) {
+        while let Some((at, conn)) = self.lagging.first().copied().filter(|(at, _)| *at <= now) {
+            self.lagging.remove(&(at, conn));
+            let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
+            if now.since(at) > FROZEN {
+                link.cut_off = Some(now + LAGGING_MAX);
+                self.lagging.insert((now + LAGGING_MAX, conn));
+            } else {
+                self.close(conn);
+            }
+        }
+    }
+
+    /// Notes how long a connection may go on taking nothing, after it was written to.
+    fn watch_lag(&mut self, conn: ConnId, noted: Option<Mono>, now: Mono) {
+        let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { return };
+        let lags = link.unsent() > UNSENT_LAGGED;
+        link.cut_off = lags.then(|| link.cut_off.unwrap_or(now + LAGGING_MAX));
+        if link.cut_off != noted {
+            noted.map(|at| self.lagging.remove(&(at, conn)));
+            link.cut_off.map(|at| self.lagging.insert((at, conn)));
+        }
+    }
+
     /// The end of a turn: writes what gathered, once for each connection, and closes what is done or dead.
-    pub fn flush(&mut self, registry: &Registry, sources: &mut Sources, found: &mut Flushed) {
+    pub fn flush(&mut self, now: Mono, registry: &Registry, sources: &mut Sources, found: &mut Flushed) {
         for conn in std::mem::take(&mut self.dirty) {
             let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
             link.dirty = false;
+            let noted = link.cut_off;
             link.write();
+            self.watch_lag(conn, noted, now);
+            self.count_bytes(conn);
+            let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
             if link.is_done() {
                 self.drop_conn(conn, registry, sources);
                 found.closed.push(conn);
@@ -353,21 +434,23 @@ impl Conns {
 
     fn drop_conn(&mut self, id: ConnId, registry: &Registry, sources: &mut Sources) {
         let Some(Conn { link, .. }) = self.conns.remove(id.0) else { return };
-        sources.remove(registry, link.stream.as_raw_fd(), link.token);
+        sources.remove(registry, link.wire.as_raw_fd(), link.token);
         if link.pending > 0 {
             self.requests.forget(id);
         }
         self.lagged.retain(|(conn, _)| *conn != id);
-        let uid = link.peer.uid;
-        if let Some(n) = self.by_user.get_mut(&uid) {
-            *n -= 1;
-            if *n == 0 {
-                self.by_user.remove(&uid);
-            }
-        }
+        self.buffered -= link.counted;
+        link.cut_off.map(|at| self.lagging.remove(&(at, id)));
+        self.give_back(&link);
         drop(link);
         self.fill_reserve();
     }
+}
+
+/// A message of HOB_FD that is none.
+fn unfit() -> RpcError {
+    RpcError::new(Code::InvalidRequest, format!("a message has 1 to {MESSAGE_MAX} bytes"))
+        .hint("send one JSON text a message")
 }
 
 /// Asks the selector for what matters: writability only while something is unsent, or every reply that a client takes
@@ -375,5 +458,5 @@ impl Conns {
 fn watch(link: &mut Link, registry: &Registry) -> io::Result<()> {
     link.watched = link.full;
     let interest = if link.full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-    SourceFd(&link.stream.as_raw_fd()).reregister(registry, link.token, interest)
+    SourceFd(&link.wire.as_raw_fd()).reregister(registry, link.token, interest)
 }

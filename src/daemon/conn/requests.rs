@@ -1,11 +1,13 @@
 //! Requests between their message and their reply: which connection, id and batch a reply belongs to. Touches nothing.
 
 use super::link::{Link, too_long};
+use super::share::{Kind, Shares};
 use super::slab::Slab;
+use crate::base::access::Access;
 use crate::base::ids::{ConnId, ReqId};
-use crate::base::limits::{FRAME_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX};
 use crate::core;
-use crate::protocol::frame::Message;
+use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::{self, Request, Signals};
 use crate::protocol::rpc::{self, Code, Id, Invalid, Parsed, RpcError};
 
@@ -16,6 +18,8 @@ pub(super) struct Requests {
     pending: Slab<Pending, 22>,
     batches: Slab<Batch, 22>,
     signals: &'static Signals,
+    /// What each user has.
+    pub(super) shares: Shares,
 }
 
 #[derive(Debug)]
@@ -24,8 +28,28 @@ pub(super) struct Pending {
     /// `None`: a notification, whose reply nobody gets.
     id: Option<Id>,
     batch: Option<u64>,
-    /// Whether success makes a subscription.
-    pub(super) subscribes: bool,
+    about: About,
+}
+
+/// What a request means for the number of subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Else,
+    /// One more was counted when it came.
+    Subscribe,
+    Unsubscribe,
+}
+
+impl About {
+    fn of(request: &Request) -> About {
+        if matches!(request, Request::EventSubscribe(_)) {
+            About::Subscribe
+        } else if matches!(request, Request::EventUnsubscribe { .. }) {
+            About::Unsubscribe
+        } else {
+            About::Else
+        }
+    }
 }
 
 /// Replies that go out together.
@@ -34,13 +58,14 @@ struct Batch {
     conn: ConnId,
     /// Replies that are missing; one more while the batch is being read.
     missing: usize,
+    framing: Framing,
     /// Replies with commas between them.
     text: String,
 }
 
 impl Requests {
-    pub(super) fn new(signals: &'static Signals) -> Requests {
-        Requests { pending: Slab::new(), batches: Slab::new(), signals }
+    pub(super) fn new(own: u32, signals: &'static Signals) -> Requests {
+        Requests { pending: Slab::new(), batches: Slab::new(), signals, shares: Shares::new(own) }
     }
 
     /// Turns a message into inputs; what is wrong with it is answered at once.
@@ -55,8 +80,13 @@ impl Requests {
         match rpc::parse(json) {
             Parsed::One(message) => self.call(conn, link, &message, None, out),
             Parsed::Invalid(Invalid { id, error }) => link.error(id, &error),
+            Parsed::Batch(elements) if link.framing == Framing::Messages && elements.len() > BATCH_MESSAGE_MAX => {
+                let what = format!("a batch on HOB_FD has at most {BATCH_MESSAGE_MAX} requests");
+                link.error("null", &RpcError::new(Code::Busy, what).hint("send several batches"));
+            }
             Parsed::Batch(elements) => {
-                let batch = self.batches.insert(Batch { conn, missing: 1, text: String::new() });
+                let framing = link.framing;
+                let batch = self.batches.insert(Batch { conn, missing: 1, framing, text: String::new() });
                 for element in elements {
                     match rpc::parse_one(element.get()) {
                         Ok(message) => self.call(conn, link, &message, batch, out),
@@ -81,7 +111,7 @@ impl Requests {
     ) {
         let call = methods::decode(&message.method, message.params, self.signals).and_then(|call| {
             if call.access > link.peer.access {
-                return Err(denied(&message.method, call.access, link.peer.access));
+                return Err(denied(&message.method, call.access, &link.peer));
             }
             if link.pending >= REQUESTS_IN_FLIGHT_MAX {
                 let what = format!("{REQUESTS_IN_FLIGHT_MAX} requests of this connection wait for their reply");
@@ -93,14 +123,19 @@ impl Requests {
             self.expect(batch);
         }
         let placed = call.and_then(|call| {
-            let subscribes = matches!(call.request, Request::EventSubscribe(_));
-            let pending = Pending { conn, id: message.id.map(Id::new), batch, subscribes };
-            let full = || RpcError::new(Code::Busy, "too many requests wait for their reply");
-            Ok((self.pending.insert(pending).ok_or_else(full)?, call))
+            let about = About::of(&call.request);
+            self.take_share(link, about)?;
+            let pending = Pending { conn, id: message.id.map(Id::new), batch, about };
+            match self.pending.insert(pending) {
+                Some(req) => Ok((req, call)),
+                None => {
+                    self.give_share(link, about, false);
+                    Err(RpcError::new(Code::Busy, "too many requests wait for their reply"))
+                }
+            }
         });
         match placed {
             Ok((req, call)) => {
-                link.pending += 1;
                 out.push(core::Input::Request {
                     req: ReqId(req),
                     conn,
@@ -111,6 +146,37 @@ impl Requests {
                 });
             }
             Err(e) => self.answer(link, message.id, batch, &Err(e)),
+        }
+    }
+
+    /// Counts a request in its user's share, and the subscription that it asks for.
+    fn take_share(&mut self, link: &mut Link, about: About) -> Result<(), RpcError> {
+        self.shares.take(&link.who, Kind::Request)?;
+        if about == About::Subscribe {
+            if let Err(e) = self.shares.take(&link.who, Kind::Subscription) {
+                self.shares.give(&link.who, Kind::Request, 1);
+                return Err(e);
+            }
+            link.subscriptions += 1;
+        }
+        link.pending += 1;
+        Ok(())
+    }
+
+    fn give_share(&mut self, link: &mut Link, about: About, done: bool) {
+        link.pending -= 1;
+        self.shares.give(&link.who, Kind::Request, 1);
+        match (about, done) {
+            (About::Subscribe, false) | (About::Unsubscribe, true) => self.unsubscribed(link),
+            (About::Subscribe, true) | (About::Unsubscribe, false) | (About::Else, _) => {}
+        }
+    }
+
+    /// A subscription has ended.
+    pub(super) fn unsubscribed(&mut self, link: &mut Link) {
+        if link.subscriptions > 0 {
+            link.subscriptions -= 1;
+            self.shares.give(&link.who, Kind::Subscription, 1);
         }
     }
 
@@ -133,6 +199,7 @@ impl Requests {
 
     /// Answers a request that waited.
     pub(super) fn reply(&mut self, link: &mut Link, pending: &Pending, result: &Result<String, RpcError>) {
+        self.give_share(link, pending.about, result.is_ok());
         self.answer(link, pending.id.as_ref().map(Id::as_str), pending.batch, result);
     }
 
@@ -174,7 +241,7 @@ impl Requests {
 impl Batch {
     fn add(&mut self, id: &str, result: &Result<String, RpcError>) {
         // Room is left for the errors that later replies may have to become.
-        let room = (FRAME_MAX - 2).saturating_sub(self.text.len() + self.missing * 512);
+        let room = (self.framing.limit() - 2).saturating_sub(self.text.len() + self.missing * 512);
         let reply = match result {
             Ok(json) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{json}}}"#),
             Err(e) => rpc::error_text(id, e),
@@ -185,17 +252,20 @@ impl Batch {
         if reply.len() < room {
             self.text.push_str(&reply);
         } else {
-            self.text.push_str(&rpc::error_text(id, &too_long()));
+            self.text.push_str(&rpc::error_text(id, &too_long(self.framing)));
         }
     }
 }
 
-fn denied(method: &str, needed: crate::config::Access, has: crate::config::Access) -> RpcError {
+fn denied(method: &str, needed: Access, peer: &core::Peer) -> RpcError {
     let word = |a| match a {
-        crate::config::Access::Read => "read",
-        crate::config::Access::Operate => "operate",
-        crate::config::Access::Admin => "admin",
+        Access::Read => "read",
+        Access::Operate => "operate",
+        Access::Admin => "admin",
     };
-    let what = format!("{method} needs {} access and you have {}", word(needed), word(has));
-    RpcError::new(Code::PermissionDenied, what).hint("run it as the daemon's user, or have daemon.access grant it")
+    let what = format!("{method} needs {} access and you have {}", word(needed), word(peer.access));
+    RpcError::new(Code::PermissionDenied, what).hint(match &peer.job {
+        Some(job) => format!("services.{job}.access in the config grants it to this job"),
+        None => "run it as the daemon's user, or have daemon.access grant it".to_owned(),
+    })
 }

@@ -6,7 +6,7 @@ use crate::base::control::{MANIFEST_VERSION, VERSION};
 use crate::base::paths::Paths;
 use crate::core::record;
 use crate::daemon::journal::Journal;
-use crate::daemon::{BUILD, capture, child};
+use crate::daemon::{BUILD, capture, child, door};
 use crate::sys::memory;
 use crate::sys::table::RunTable;
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,8 @@ fn unknown(labels: &[u8]) -> Vec<String> {
 pub(in crate::daemon) fn knows(label: &str) -> bool {
     label.starts_with(child::notify_label("").as_str())
         || label.starts_with(child::ready_label("").as_str())
+        || label.starts_with(child::SOCKET_LABEL)
+        || label.starts_with(door::CHANNEL)
         || capture::Capture::knows(label)
         || label == super::upgrade::LABEL
 }
@@ -96,7 +98,9 @@ mod tests {
         assert!(
             knows("notify/web")
                 && knows(&child::ready_label("web"))
+                && knows("listen/web - tcp:[::]:80")
                 && knows("upgrade")
+                && knows("hob_fd/7/1000")
                 && !knows("session/9/terminal")
         );
         assert_eq!(unknown(b"notify/web\0session/9\0").len(), 1);

@@ -62,7 +62,9 @@ impl Daemon {
         self.settle_disk();
         self.end_turn();
         self.children.close(&mut self.gear.ctx());
-        for path in [&self.paths.socket, &self.paths.heartbeat] {
+        // A socket that was given is of whoever gave it.
+        let socket = Some(&self.paths.socket).filter(|_| !self.own.given);
+        for path in socket.into_iter().chain([&self.paths.heartbeat]) {
             if let Err(e) = sys::file::remove(path) {
                 self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));
             }

@@ -211,8 +211,8 @@ fn kind(input: &Input) -> u8 {
         | Input::Forward { .. }
         | Input::KeeperGone => 0,
         Input::Tick => 1,
-        Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } => 2,
-        Input::Closed { .. } | Input::Lagged { .. } => 3,
+        Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } | Input::Examined { .. } => 2,
+        Input::Closed { .. } | Input::Lagged { .. } | Input::Listening { .. } | Input::Connection { .. } => 3,
         Input::Started { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,
         Input::ReadySeen { .. } | Input::Checked { .. } | Input::Notify { .. } => 6,

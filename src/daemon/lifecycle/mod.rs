@@ -35,6 +35,9 @@ pub(super) struct Lifecycle {
     pub(super) note: Option<Note>,
     /// No client is answered before the keeper has said how an upgrade came out, or this time.
     pub(super) word_by: Option<Mono>,
+    /// A service manager wants to hear of reloads; one is over and is to be told.
+    pub(super) outer: bool,
+    pub(super) reloaded: bool,
 }
 
 impl Lifecycle {
@@ -55,6 +58,8 @@ impl Lifecycle {
             trial: flags & FLAG_TRIAL != 0,
             program,
             generation: boot.generation,
+            outer: boot.outer,
+            reloaded: false,
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
         }

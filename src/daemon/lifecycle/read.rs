@@ -3,12 +3,13 @@
 
 use super::mark::{Marks, Stage};
 use crate::base::control::{FLAG_RELOAD, FLAG_TRIAL};
+use crate::base::limits::CONFIG_MAX;
 use crate::base::paths::Paths;
 use crate::config::{self, Config, Level};
 use crate::core::Boot;
 use crate::daemon::events;
 use crate::daemon::gear::Gear;
-use crate::daemon::journal::Journal;
+use crate::daemon::journal::{Journal, Loaded};
 use crate::sys;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,9 @@ impl Reading<'_> {
         let loaded = Journal::open_marked(&self.paths.state, Some(self.marks)).unwrap_or_else(|e| {
             gear.log(Level::Error, format!("cannot open the journal in {}: {e}", self.paths.state.display()));
             *clean = false;
-            Journal::none()
+            // What can still be read tells whose the jobs are that run.
+            let read = Journal::check(&self.paths.state).ok();
+            Loaded { entities: read.map(|r| r.entities).unwrap_or_default(), ..Journal::none() }
         });
         *clean &= loaded.reports.is_empty();
         for report in loaded.reports {
@@ -126,7 +129,8 @@ impl Reading<'_> {
         {
             gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
         }
-        if !self.paths.config.exists() {
+        // A link that leads nowhere is not for hob to replace: what it names may be on its way.
+        if !self.paths.config.is_symlink() && !self.paths.config.exists() {
             if self.main {
                 return Ok(Config::default());
             }
@@ -192,13 +196,13 @@ fn write_default(path: &Path) -> io::Result<()> {
 }
 
 /// Reads and checks a config file; an error is the text of all that is wrong.
-pub(super) fn read_config(path: &Path) -> Result<Config, String> {
+pub(in crate::daemon) fn read_config(path: &Path) -> Result<Config, String> {
     read_text(path).map(|(config, _)| config)
 }
 
 fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    let bytes = sys::file::read_whole(path, CONFIG_MAX as u64).map_err(|e| format!("{name}: {e}"))?;
     let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok((config, bytes))

@@ -11,20 +11,22 @@ pub struct TooLong;
 
 /// Stream bytes that go into one message of a text framing.
 const TEXT_CHUNK: usize = 256 * 1024;
+/// The same on HOB_FD.
+const MESSAGE_CHUNK: usize = 8 * 1024;
 
 impl Framing {
     /// Appends one JSON text, given in parts so that nobody has to join them first.
     ///
     /// # Errors
-    /// When it is longer than [`FRAME_MAX`]; nothing is appended then.
+    /// When it is longer than [`Framing::limit`]; nothing is appended then.
     pub fn write(self, out: &mut Vec<u8>, parts: &[&str]) -> Result<(), TooLong> {
         let len: usize = parts.iter().map(|p| p.len()).sum();
-        if len > FRAME_MAX {
+        if len > self.limit() {
             return Err(TooLong);
         }
         out.reserve(len + 32);
         match self {
-            Framing::Binary => out.extend_from_slice(&head(0, len)),
+            Framing::Binary | Framing::Messages => out.extend_from_slice(&head(0, len)),
             // Writing to a Vec cannot fail.
             Framing::Headers => drop(write!(out, "Content-Length: {len}\r\n\r\n")),
             Framing::Lines => {}
@@ -54,7 +56,7 @@ impl Framing {
             }
             return;
         }
-        for chunk in bytes.chunks(TEXT_CHUNK) {
+        for chunk in bytes.chunks(if self == Framing::Messages { MESSAGE_CHUNK } else { TEXT_CHUNK }) {
             let mut value = Vec::with_capacity(chunk.len() + chunk.len() / 3 + 8);
             let member = if let Ok(text) = core::str::from_utf8(chunk) {
                 drop(serde_json::to_writer(&mut value, text));
@@ -80,7 +82,15 @@ impl Framing {
     }
 }
 
-fn head(kind: u8, len: usize) -> [u8; 4] {
+/// The first message in a buffer that [`Framing::Messages`] has written to, and how many bytes of the buffer it takes.
+#[must_use]
+pub fn first_message(out: &[u8]) -> Option<(&[u8], usize)> {
+    let [_, a, b, c] = *out.first_chunk::<4>()?;
+    let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+    Some((out.get(4..4 + len)?, 4 + len))
+}
+
+pub(super) fn head(kind: u8, len: usize) -> [u8; 4] {
     // The length is at most FRAME_MAX, so its top byte is free.
     let [_, a, b, c] = u32::try_from(len).unwrap_or(0).to_be_bytes();
     [kind, a, b, c]

@@ -7,16 +7,19 @@
 //!   stream id of four bytes), then its length in 24 bits, all big endian;
 //! - `C`, `c`: [`Framing::Headers`], `Content-Length` headers as language servers use them;
 //! - `{`, `[` or white space: [`Framing::Lines`], one JSON text a line.
+//!
+//! HOB_FD is not such a connection: it is a socket that keeps the borders of messages, each of which is one JSON text
+//! ([`Framing::Messages`]).
 
 pub(in crate::protocol) mod base64;
 mod encode;
 #[cfg(test)]
 mod tests;
 
-pub use encode::TooLong;
+pub use encode::{TooLong, first_message};
 
 use crate::base::ids::StreamId;
-use crate::base::limits::FRAME_MAX;
+use crate::base::limits::{FRAME_MAX, MESSAGE_MAX};
 use crate::protocol::rpc::{Code, RpcError};
 
 /// How messages are told apart on one connection, in both directions.
@@ -25,6 +28,19 @@ pub enum Framing {
     Binary,
     Headers,
     Lines,
+    /// The socket tells them apart. In buffers each has four bytes before it as in `Binary`, which are never sent.
+    Messages,
+}
+
+impl Framing {
+    /// The longest JSON text, in bytes.
+    #[must_use]
+    pub fn limit(self) -> usize {
+        match self {
+            Framing::Binary | Framing::Headers | Framing::Lines => FRAME_MAX,
+            Framing::Messages => MESSAGE_MAX,
+        }
+    }
 }
 
 /// One message, borrowed from the decoder.
@@ -93,6 +109,18 @@ impl Decoder {
             ended: false,
             failed: false,
         }
+    }
+
+    /// For what `feed_message` takes.
+    #[must_use]
+    pub fn messages() -> Self {
+        Decoder { framing: Some(Framing::Messages), ..Decoder::with_limit(MESSAGE_MAX) }
+    }
+
+    /// Takes one whole message of at most [`MESSAGE_MAX`] bytes, as its socket has delimited it.
+    pub fn feed_message(&mut self, message: &[u8]) {
+        self.feed(&encode::head(0, message.len()));
+        self.feed(message);
     }
 
     /// The framing, once the first byte has arrived.
@@ -171,7 +199,7 @@ impl Decoder {
     fn find(&mut self) -> Found {
         match self.framing {
             None => self.rest().first().map(|first| Err(unknown_framing(*first))),
-            Some(Framing::Binary) => self.binary(),
+            Some(Framing::Binary | Framing::Messages) => self.binary(),
             Some(Framing::Headers) => self.headers(),
             Some(Framing::Lines) => self.line(),
         }
@@ -360,6 +388,43 @@ pub fn fuzz(data: &[u8]) {
         got.push(format!("{message:?}"));
     }
     assert_eq!(want, got);
+}
+
+/// Entry point for fuzzing of what comes through HOB_FD: whatever the messages are, each comes out whole and alone;
+/// what is encoded is cut into the same messages again.
+///
+/// # Panics
+/// When that does not hold.
+pub fn fuzz_messages(data: &[u8]) {
+    // A message ends where a byte is below four.
+    let messages: Vec<&[u8]> = data.split_inclusive(|b| *b < 4).filter(|m| m.len() <= MESSAGE_MAX).collect();
+    let (mut decoder, mut out) = (Decoder::messages(), Vec::new());
+    let mut encoded = Vec::new();
+    for message in &messages {
+        decoder.feed_message(message);
+        assert_eq!(decoder.message(), Some(Ok(Message::Json(message))));
+        assert_eq!(decoder.message(), None);
+        assert_eq!(decoder.held(), 0);
+        if let Ok(text) = core::str::from_utf8(message) {
+            encoded.push(*message);
+            assert!(Framing::Messages.write(&mut out, &[text]).is_ok());
+        }
+    }
+    let mut rest = out.as_slice();
+    for message in encoded {
+        let (first, used) = first_message(rest).map_or((&[][..], 0), |found| found);
+        assert_eq!(first, message);
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    assert_eq!(first_message(rest), None);
+    let mut streamed = Vec::new();
+    Framing::Messages.stream_data(&mut streamed, StreamId(7), data);
+    let mut rest = streamed.as_slice();
+    while let Some((first, used)) = first_message(rest) {
+        assert!(first.len() <= MESSAGE_MAX && serde_json::from_slice::<serde_json::Value>(first).is_ok());
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    assert!(rest.is_empty());
 }
 
 fn whole_framing(data: &[u8]) -> Framing {

@@ -88,6 +88,8 @@ pub enum Kind {
     Ids,
     /// Tasks that another one follows.
     After,
+    /// `mine`, a user's number, or `service/NAME`.
+    Owner,
 }
 
 /// Methods of notifications that a server sends.
@@ -105,6 +107,9 @@ pub mod notes {
     pub const STREAM_MARK: &str = "stream.mark";
     /// `{id, position, dropped}`: bytes before this position are gone.
     pub const STREAM_GAP: &str = "stream.gap";
+    /// `{pid}`, on HOB_FD alone: another daemon has taken over. Requests without a reply are to be sent again, each
+    /// with its key; subscriptions and streams of this channel are gone.
+    pub const RESUMED: &str = "daemon.resumed";
 }
 
 /// A decoded call. The core has the one `match` over it.
@@ -124,6 +129,12 @@ pub enum Request {
     DaemonUpgrade {
         binary: Option<String>,
     },
+    DaemonDoctor,
+    /// `{what, who, why}`: a shutdown waits a moment for this connection.
+    DaemonInhibit(Inhibit),
+    DaemonUninhibit {
+        inhibitor: u32,
+    },
     /// The daemon's own log: `{lines = 50, follow = false}`.
     DaemonLogs(LogQuery),
     DaemonConfig,
@@ -131,9 +142,10 @@ pub enum Request {
     DaemonWhy {
         name: String,
     },
-    /// `{names?}`: all when absent.
+    /// `{names?, owner?}`: all when absent.
     ServiceList {
         names: Vec<String>,
+        owner: Option<Of>,
     },
     ServiceGet {
         name: String,
@@ -182,6 +194,17 @@ pub enum Request {
     Group(task::GroupCall),
 }
 
+/// Whose services are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// `mine`.
+    Caller,
+    /// `1000`.
+    User(u32),
+    /// `service/NAME`.
+    Service(String),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub names: Vec<String>,
@@ -191,6 +214,15 @@ pub struct Change {
     pub wait: bool,
     /// How long to wait at most; the change goes on after that.
     pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inhibit {
+    pub what: String,
+    /// Names the client for whoever waits.
+    pub who: String,
+    /// What it has to do first.
+    pub why: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

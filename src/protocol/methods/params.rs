@@ -1,6 +1,6 @@
 //! The params of one call, matched with a method's table and read by kind. Pure.
 
-use super::{Kind, Method, Signals, Stream};
+use super::{Kind, Method, Of, Signals, Stream};
 use crate::base::limits::SERVICES_MAX;
 use crate::base::signal::Platform;
 use crate::base::time::Wall;
@@ -153,6 +153,20 @@ impl<'a> Params<'a> {
         })
     }
 
+    /// # Errors
+    /// When it is something else.
+    pub fn owner(&self, name: &str) -> Answer<Option<Of>> {
+        self.read(name, |json| {
+            let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
+            match text.strip_prefix("service/") {
+                Some(service) => (!service.is_empty()).then(|| Of::Service(service.to_owned())),
+                None if text == "mine" => Some(Of::Caller),
+                None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok().map(Of::User),
+                None => None,
+            }
+        })
+    }
+
     /// Log positions by name; none when absent.
     ///
     /// # Errors
@@ -190,6 +204,7 @@ impl Kind {
             Kind::Data => "a text, or {\"base64\": ...}",
             Kind::Ids => "a number, a range such as \"12-40\", or a list of these",
             Kind::After => "numbers of tasks, or objects {\"id\", \"any\"}",
+            Kind::Owner => "\"mine\", the number of a user, or \"service/NAME\"",
         }
     }
 
@@ -219,6 +234,7 @@ impl Kind {
                 r#"{"oneOf":[{"type":"integer"},{"type":"string"},{"type":"array","items":{"type":["integer","string"]}}]}"#
             }
             Kind::After => r#"{"oneOf":[{"type":"integer"},{"type":"array","items":{"type":["integer","object"]}}]}"#,
+            Kind::Owner => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":0}]}"#,
         }
     }
 }

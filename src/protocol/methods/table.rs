@@ -1,7 +1,7 @@
 //! The table itself. Whoever adds a method adds a row here, a variant to `Request`, and an arm to the core's one match.
 
 use super::task_table::TASKS;
-use super::{Change, EventQuery, Kind, LogQuery, Method, Param, Params, Request};
+use super::{Change, EventQuery, Inhibit, Kind, LogQuery, Method, Param, Params, Request};
 use crate::base::access::Access;
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -24,6 +24,8 @@ const SOME_SERVICES: Param = Param {
 const SERVICES: Param =
     Param { required: false, doc: "the services: a list, or one name; all when absent", ..SOME_SERVICES };
 const THESE: Param = Param { required: false, ..SOME_SERVICES };
+const OWNER: Param =
+    param("owner", Kind::Owner, "only what this one started: mine, the number of a user, or service/NAME");
 const WAIT: Param = param("wait", Kind::Flag, "answer when the end state is reached, not at once (default true)");
 const TIMEOUT: Param = param("timeout", Kind::Duration, "how long to wait at most; the change goes on after that");
 const CHANGE: &[Param] = &[SOME_SERVICES, WAIT, TIMEOUT];
@@ -105,7 +107,7 @@ const OF_SERVICES: &[Method] = &[
             ),
             param("grace", Kind::Duration, "time for that, instead of daemon.shutdown_timeout"),
         ],
-        result: r#"{"stopping": true}"#,
+        result: r#"{"stopping": true, "limit_ms", "running", "waits_for"}"#,
         doc: "Stops all services, then hob itself.",
         decode: |p| Ok(Request::DaemonShutdown { graceful: p.flag("graceful", true)?, grace: p.duration("grace")? }),
     },
@@ -156,6 +158,40 @@ const OF_SERVICES: &[Method] = &[
         decode: |_| Ok(Request::DaemonConfig),
     },
     Method {
+        name: "daemon.doctor",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: false,
+        params: &[],
+        result: r#"{"findings": [{"level", "area", "what", "why", "do"}], "counts", "platform"}"#,
+        doc: "Looks for what is wrong around hob, and says what to do. Changes nothing.",
+        decode: |_| Ok(Request::DaemonDoctor),
+    },
+    Method {
+        name: "daemon.inhibit",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: false,
+        params: &[
+            needed("why", Kind::Text, "what has to be done before a shutdown, in a line"),
+            param("who", Kind::Text, "a name for the caller (default: its pid)"),
+            param("what", Kind::Text, "what is put off: shutdown, the default and all there is"),
+        ],
+        result: r#"{"inhibitor", "what", "grace_ms"}"#,
+        doc: "Delays a shutdown by daemon.shutdown_grace at most, until daemon.uninhibit or the end of the connection.",
+        decode: inhibit,
+    },
+    Method {
+        name: "daemon.uninhibit",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: false,
+        params: &[needed("inhibitor", Kind::Count, "the number that daemon.inhibit answered")],
+        result: r#"{"released": true}"#,
+        doc: "Ends an inhibitor of this connection.",
+        decode: |p| Ok(Request::DaemonUninhibit { inhibitor: p.id("inhibitor")? }),
+    },
+    Method {
         name: "daemon.why",
         aliases: &[],
         access: Access::Read,
@@ -170,10 +206,10 @@ const OF_SERVICES: &[Method] = &[
         aliases: &[],
         access: Access::Read,
         mutating: false,
-        params: &[SERVICES],
+        params: &[SERVICES, OWNER],
         result: r#"{"services": [{"name", "state", "desired", "pid", "uptime_secs", "restarts", "last_error", ...}]}"#,
         doc: "The services and their states.",
-        decode: |p| Ok(Request::ServiceList { names: p.names("names")? }),
+        decode: |p| Ok(Request::ServiceList { names: p.names("names")?, owner: p.owner("owner")? }),
     },
     Method {
         name: "service.get",
@@ -360,6 +396,11 @@ fn stop(p: &Params<'_>) -> Result<Request, RpcError> {
                 .hint("or \"all\": true for every service"))
         }
     }
+}
+
+fn inhibit(p: &Params<'_>) -> Result<Request, RpcError> {
+    let what = p.optional_text("what")?.unwrap_or_else(|| "shutdown".to_owned());
+    Ok(Request::DaemonInhibit(Inhibit { what, who: p.optional_text("who")?.unwrap_or_default(), why: p.text("why")? }))
 }
 
 fn service_logs(p: &Params<'_>) -> Result<Request, RpcError> {

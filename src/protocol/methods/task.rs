@@ -1,7 +1,7 @@
 //! What requests say of tasks and groups: decoded params, checked for form and not yet for sense. Pure.
 
-use super::Params;
 use super::decode::read_params;
+use super::{Of, Params};
 use crate::base::ids::TaskId;
 use crate::base::limits::{TASK_ARRAY_MAX, TASK_RETRIES_MAX};
 use crate::base::near::nearest;
@@ -136,7 +136,7 @@ pub struct Selection {
     pub states: Vec<TaskState>,
     /// A label, and its value if that matters.
     pub label: Option<(String, Option<String>)>,
-    pub owner: Option<u32>,
+    pub owner: Option<Of>,
 }
 
 impl Selection {
@@ -363,7 +363,7 @@ pub(super) fn selection(p: &Params<'_>) -> Result<Selection, RpcError> {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (text, None),
         }),
-        owner: p.integer("owner")?.and_then(|n: i64| u32::try_from(n).ok()),
+        owner: p.owner("owner")?,
     })
 }
 

@@ -21,7 +21,7 @@ const IDS: Param = Param {
 const GROUP: Param = param("group", Kind::Text, "tasks of this group");
 const STATE: Param = param("state", Kind::Names, "tasks in this state, or in one of these");
 const LABEL: Param = param("label", Kind::Text, "tasks with this label, as NAME or NAME=VALUE");
-const OWNER: Param = param("owner", Kind::Integer, "tasks of this uid");
+const OWNER: Param = param("owner", Kind::Owner, "tasks of this one: mine, the number of a user, or service/NAME");
 const ALL: Param = param("all", Kind::Flag, "every task, instead of a selection (default false)");
 const SOME: &[Param] = &[IDS, GROUP, STATE, LABEL, OWNER, ALL];
 

@@ -50,7 +50,7 @@ fn calls_without_params() {
         ("daemon.ping", Request::Ping),
         ("daemon.status", Request::DaemonStatus),
         ("rpc.discover", Request::RpcDiscover),
-        ("service.list", Request::ServiceList { names: Vec::new() }),
+        ("service.list", Request::ServiceList { names: Vec::new(), owner: None }),
         ("daemon.shutdown", Request::DaemonShutdown { graceful: true, grace: None }),
     ] {
         assert_eq!(decode(name, None, SIGNALS).unwrap().request, request);
@@ -138,7 +138,7 @@ fn what_does_not_fit_is_explained() {
         ("service.stop", r#"{"name":"a","wait":1}"#, "wait of service.stop is true or false, not 1 | "),
         ("event.history", r#"{"limit":-1}"#, "limit of event.history is a whole number from 0, not -1 | "),
         ("ping", r#"{"x":1}"#, r#"ping has no param "x" | it takes no params"#),
-        ("service.list", r#"{"quux":1}"#, r#"service.list has no param "quux" | it takes names"#),
+        ("service.list", r#"{"quux":1}"#, r#"service.list has no param "quux" | it takes names, owner"#),
         ("service.stop", r#"{"name":"a","request_key":1}"#, "request_key is a text | "),
         ("service.stop", r#"{"name":"a","request_key":""}"#, "request_key has 1 to 128 bytes | "),
         (

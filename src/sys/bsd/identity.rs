@@ -21,3 +21,10 @@ pub fn daemons_of(keeper: u32, word: &str) -> Vec<u32> {
     let second = |pid: &u32| tree::arguments(*pid).get(1).is_some_and(|w| w == word.as_bytes());
     tree::children_of(keeper).into_iter().filter(second).collect()
 }
+
+/// The keeper of the only daemon of this user whose command line has `word` in its second place and `said` anywhere.
+/// Here a process of another user could say the same, so nobody is named.
+#[must_use]
+pub fn keeper_by(_word: &str, _said: &[u8], _uid: u32) -> Option<u32> {
+    None
+}

@@ -9,6 +9,7 @@ pub const SYSTEM_RUN: &str = "/var/run";
 /// Whether orphans can be made to fall to the keeper.
 const SUBREAPER: bool = cfg!(any(target_os = "freebsd", target_os = "dragonfly"));
 
+pub mod features;
 pub mod identity;
 pub mod memfile;
 pub(super) mod memory;

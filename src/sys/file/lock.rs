@@ -122,6 +122,24 @@ pub fn holder(path: &Path) -> io::Result<Option<Option<Content>>> {
     if flock(&file, libc::LOCK_SH)? { Ok(None) } else { Ok(Some(Content::parse(&content(&mut file)?))) }
 }
 
+/// Claims a folder for this process, until the descriptor is closed: the lock file names who runs and can be removed
+/// under them, as a run folder is at the end of a login. `None`: another process has it. Where the file system cannot
+/// lock folders nobody is kept out.
+///
+/// # Errors
+/// When the folder cannot be opened.
+pub fn claim(folder: &Path) -> io::Result<Option<OwnedFd>> {
+    let folder = File::open(folder)?;
+    // Any other answer comes of a file system without locks.
+    Ok(try_lock(&folder).unwrap_or(true).then(|| folder.into()))
+}
+
+/// Whether another process has claimed this folder.
+#[must_use]
+pub fn is_claimed(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|f| !flock(f, libc::LOCK_SH).unwrap_or(true))
+}
+
 impl Content {
     /// This process in this boot.
     #[must_use]
@@ -218,6 +236,18 @@ mod tests {
         assert_eq!(left, Left::Damaged);
         drop(Lock::from(lock.into_fd()));
         assert_eq!(ours(&path).1, Left::Nothing, "what was reported is gone");
+    }
+
+    #[test]
+    fn a_folder_is_claimed_once_and_a_missing_one_by_nobody() {
+        let t = Temp::new();
+        assert!(!is_claimed(&t.0) && !is_claimed(&t.0.join("missing")));
+        let claim_of = |path: &Path| claim(path).unwrap();
+        let first = claim_of(&t.0).expect("nobody has it");
+        assert!(is_claimed(&t.0) && claim_of(&t.0).is_none());
+        drop(first);
+        assert!(!is_claimed(&t.0) && claim_of(&t.0).is_some());
+        assert!(claim(&t.0.join("missing")).is_err());
     }
 
     #[test]

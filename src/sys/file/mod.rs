@@ -6,7 +6,7 @@ pub mod lock;
 use super::check;
 use std::ffi::{CString, OsString};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -62,11 +62,38 @@ pub fn umask() -> u32 {
     u32::from(mask)
 }
 
-/// Makes a folder with exactly this mode, whatever the umask; true if it was made. The mode of one that exists is left
-/// alone.
+/// The content of a regular file, which may be reached through links. What may block its reader or never end, such as a
+/// FIFO or a device, is not read from.
 ///
 /// # Errors
-/// What mkdir(2) answers; `NotADirectory` when something else, or a link, has this name.
+/// What open(2) and read(2) answer; `IsADirectory`; `InvalidInput` for anything else that is not a regular file;
+/// `FileTooLarge` for one of more than `max` bytes.
+pub fn read_whole(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let found = file.metadata()?;
+    if found.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    if !found.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    if found.size() <= max {
+        // It may grow meanwhile.
+        file.take(max + 1).read_to_end(&mut bytes)?;
+    }
+    let size = found.size().max(bytes.len() as u64);
+    if size > max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes; {max} is the most")));
+    }
+    Ok(bytes)
+}
+
+/// Makes a folder with exactly this mode, whatever the umask; true if it was made. The mode of one that exists is left
+/// alone. A link to a folder will do where it belongs to root or to this user.
+///
+/// # Errors
+/// What mkdir(2) answers; `NotADirectory` when something else, or a link of somebody else, has this name.
 pub fn create_dir(path: &Path, mode: u32) -> io::Result<bool> {
     match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => {
@@ -74,18 +101,22 @@ pub fn create_dir(path: &Path, mode: u32) -> io::Result<bool> {
             Ok(true)
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            if std::fs::symlink_metadata(path)?.is_dir() {
-                Ok(false)
-            } else {
-                Err(io::Error::new(io::ErrorKind::NotADirectory, "exists and is not a folder"))
-            }
+            let found = std::fs::symlink_metadata(path)?;
+            let foreign = found.is_symlink() && ![0, super::user::own().0].contains(&found.uid());
+            let what = match std::fs::metadata(path) {
+                Ok(_) if foreign => format!("it is a link that user {} made, which is not followed", found.uid()),
+                Ok(target) if target.is_dir() => return Ok(false),
+                Ok(_) => "it exists and is not a folder".to_owned(),
+                Err(e) => format!("it is a link that leads nowhere ({e})"),
+            };
+            Err(io::Error::new(io::ErrorKind::NotADirectory, what))
         }
         Err(e) => Err(e),
     }
 }
 
-/// Makes a folder and those above it that are missing, all with this mode. Those that exist may be reached through
-/// links, except the last.
+/// Makes a folder and those above it that are missing, all with this mode. Those above that exist may be reached
+/// through any links.
 ///
 /// # Errors
 /// As for `create_dir`.
@@ -223,6 +254,14 @@ fn available(s: &libc::statvfs) -> u64 {
     u64::from(s.f_bavail).saturating_mul(u64::from(s.f_frsize))
 }
 
+/// Whether this process may make and change files in a folder, or write to a file; tries nothing.
+#[must_use]
+pub fn is_writable(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: `path` ends with a zero byte.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0 }
+}
+
 /// Which file this is, and how much of it there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -354,6 +393,13 @@ mod tests {
         // SAFETY: `name` ends with a zero byte.
         check(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }).unwrap();
         assert_eq!(open(&fifo, How::Read, 0).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let kind = |path: &Path, max| read_whole(path, max).unwrap_err().kind();
+        assert_eq!(kind(&fifo, 9), io::ErrorKind::InvalidInput, "nobody waits for its other end");
+        assert_eq!(kind(Path::new("/dev/zero"), 9), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(&t.0, 9), io::ErrorKind::IsADirectory);
+        std::fs::write(&file, "four").unwrap();
+        assert_eq!(read_whole(&link, 4).unwrap(), b"four");
+        assert_eq!(kind(&link, 3), io::ErrorKind::FileTooLarge);
     }
 
     #[test]
@@ -368,8 +414,19 @@ mod tests {
         assert_eq!(mode(&dir), 0o750);
         let link = t.0.join("link");
         std::os::unix::fs::symlink(&dir, &link).unwrap();
-        assert!(create_dir(&link, 0o700).is_err());
+        assert!(!create_dir(&link, 0o700).unwrap(), "a link of one's own is followed");
         create_dir_all(&link.join("below"), 0o700).unwrap();
+        let (nowhere, file) = (t.0.join("nowhere"), t.0.join("file"));
+        std::os::unix::fs::symlink(t.0.join("missing"), &nowhere).unwrap();
+        std::fs::write(&file, "").unwrap();
+        for (wrong, say) in [(&nowhere, "leads nowhere"), (&file, "not a folder")] {
+            let e = create_dir(wrong, 0o700).unwrap_err();
+            assert!(e.kind() == io::ErrorKind::NotADirectory && e.to_string().contains(say), "{e}");
+        }
+        if super::super::user::own().0 == 0 {
+            std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+            assert!(create_dir(&link, 0o700).unwrap_err().to_string().contains("user 65534"));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 /// The folder for files that live as long as the boot.
 pub const SYSTEM_RUN: &str = "/run";
 
+pub mod features;
 pub mod identity;
 pub mod memfile;
 pub(super) mod memory;

@@ -59,8 +59,9 @@ pub const SIGKILL: i32 = libc::SIGKILL;
 pub const SIGPIPE: i32 = libc::SIGPIPE;
 pub const SIGUSR2: i32 = libc::SIGUSR2;
 pub const SIGSTOP: i32 = libc::SIGSTOP;
-pub const SIGCONT: i32 = libc::SIGCONT;
 pub const SIGTERM: i32 = libc::SIGTERM;
+pub const SIGQUIT: i32 = libc::SIGQUIT;
+pub const SIGCONT: i32 = libc::SIGCONT;
 pub const SIGTTIN: i32 = libc::SIGTTIN;
 pub const SIGTTOU: i32 = libc::SIGTTOU;
 

@@ -2,9 +2,12 @@
 //! Linux.
 
 mod addr;
+mod given;
 mod peer;
+pub mod serve;
 
-pub use peer::{Credentials, credentials, groups};
+pub use given::given;
+pub use peer::{Credentials, TELLS_GROUPS, credentials, exists, groups};
 
 use super::check;
 use addr::Addr;
@@ -179,18 +182,22 @@ fn bind(socket: BorrowedFd<'_>, addr: &Addr) -> io::Result<()> {
     check(unsafe { libc::bind(socket.as_raw_fd(), addr.as_ptr(), addr.len()) }).map(drop)
 }
 
-#[cfg(not(target_os = "macos"))]
 fn socket() -> io::Result<OwnedFd> {
+    socket_of(libc::AF_UNIX, libc::SOCK_STREAM)
+}
+
+#[cfg(not(target_os = "macos"))]
+fn socket_of(domain: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    let fd = check(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the call has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(target_os = "macos")]
-fn socket() -> io::Result<OwnedFd> {
+fn socket_of(domain: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) })?;
+    let fd = check(unsafe { libc::socket(domain, kind, 0) })?;
     // SAFETY: the call has just made this descriptor, and nobody else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: no pointers are passed; the descriptor is open.

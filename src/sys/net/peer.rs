@@ -70,6 +70,20 @@ pub fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
     Ok(Credentials { uid: cred.cr_uid, gid: cred.cr_groups[0], pid: u32::try_from(pid).unwrap_or(0) })
 }
 
+/// Whether [`groups`] knows them. Elsewhere /etc/group has to be asked who is in a group.
+pub const TELLS_GROUPS: bool = !cfg!(any(target_os = "netbsd", target_os = "openbsd"));
+
+/// Whether a process exists, a zombie included, of whatever user.
+#[must_use]
+pub fn exists(pid: u32) -> bool {
+    let Some(pid) = libc::pid_t::try_from(pid).ok().filter(|p| *p > 0) else { return false };
+    // SAFETY: signal 0 is sent to nobody.
+    match check(unsafe { libc::kill(pid, 0) }) {
+        Ok(_) => true,
+        Err(e) => e.raw_os_error() == Some(libc::EPERM),
+    }
+}
+
 /// The peer's supplementary groups; none where the system does not tell.
 #[must_use]
 #[cfg(target_os = "linux")]

@@ -110,6 +110,14 @@ fn a_full_queue_ends_in_time() {
 }
 
 #[test]
+fn processes_exist_until_they_do_not() {
+    assert!(exists(std::process::id()) && exists(1) && !exists(0) && !exists(u32::MAX));
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    assert!(!exists(child.id()));
+}
+
+#[test]
 fn nobody_inherits_them() {
     let folder = Folder::new();
     let path = folder.0.join("hob.sock");

@@ -3,6 +3,7 @@
 
 mod checks;
 mod ready;
+mod sockets;
 mod takeover;
 mod trees;
 mod words;
@@ -144,6 +145,7 @@ impl Lab {
                 Some(Source::Probe(run)) => self.with(|c, ctx, inputs| c.probed(ctx, run, inputs)),
                 Some(Source::Dial(run)) => self.with(|c, ctx, inputs| c.dialled(ctx, run, inputs)),
                 Some(Source::Ready(service)) => self.with(|c, _, inputs| c.ready_written(&service, inputs)),
+                Some(Source::Socket(service, at)) => self.with(|c, _, inputs| c.connected(&service, at, inputs)),
                 Some(Source::Words(id)) => self.with(|c, _, _| c.said(id)),
                 Some(Source::Notify(service)) => {
                     while let Some(input) = self.children.notified(&self.table, &service) {

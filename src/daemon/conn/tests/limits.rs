@@ -118,11 +118,17 @@ fn access_is_checked_before_the_core_hears_of_it() {
     codes.sort();
     assert_eq!(codes, ["1 null", "2 -32003", "3 -32003"]);
     assert!(rig.held.is_empty());
-    rig.conns.readmit(&mut |_, _| Some(Access::Operate));
+    rig.conns.readmit(&mut |_, _, _| Some(Access::Operate));
     reader.send(Framing::Lines, &[stop]);
     rig.until(|rig| rig.held.len() == 1);
-    rig.conns.readmit(&mut |_, _| None);
+    rig.conns.readmit(&mut |_, _, _| None);
     rig.until_closed(conn);
+    let (mut capped, _) = rig.client_of(1000, Pass::from(Access::Admin).at_most(Access::Read)).unwrap();
+    for _ in 0..2 {
+        capped.send(Framing::Lines, &[stop]);
+        assert_eq!(error(&rig.messages(&mut capped, 1)[0]), "2 -32003", "no reload lifts it");
+        rig.conns.readmit(&mut |_, _, _| Some(Access::Admin));
+    }
 }
 
 #[test]
@@ -157,14 +163,10 @@ fn stream_frames_from_a_client_are_refused_politely() {
 fn connections_are_counted_by_user() {
     let mut rig = Rig::new();
     let (client, conn) = rig.client();
-    assert_eq!(rig.conns.by_user.get(&1000), Some(&1));
+    assert_eq!(rig.conns.requests.shares.count(&Owner::User(1000), Kind::Connection), 1);
     drop(client);
     rig.until_closed(conn);
-    assert!(rig.conns.by_user.is_empty() && rig.conns.is_empty());
-    rig.conns.by_user.insert(1000, CONNECTIONS_PER_USER_MAX);
-    rig.conns.by_user.insert(500, CONNECTIONS_MAX - 1);
-    let refused = |uid| rig.conns.check_limits(uid).is_err_and(|e| e.code == Code::Busy);
-    assert_eq!([1000, 1001, 500, 0].map(refused), [true, false, false, false]);
+    assert!(rig.conns.requests.shares.is_empty() && rig.conns.is_empty());
 }
 
 #[test]
@@ -179,7 +181,7 @@ fn accept_lets_in_whom_it_should_and_tells_the_others_why() {
     };
     let (mut first, mut second) = (connect(), connect());
     second.send(Framing::Binary, &[&ping("1")]);
-    let mut let_in = [Some(Access::Admin), None].into_iter();
+    let mut let_in = [Ok(Pass::from(Access::Admin)), Err(stranger(7))].into_iter();
     let Rig { conns, poll, sources, .. } = &mut rig;
     let mut admit = |_: &Credentials, _: BorrowedFd<'_>| let_in.next().unwrap();
     assert_eq!(conns.accept(listener.as_fd(), poll.registry(), sources, &mut admit).unwrap(), Accepted::All);
@@ -196,4 +198,56 @@ fn accept_lets_in_whom_it_should_and_tells_the_others_why() {
     first.send(Framing::Headers, &[&ping("2")]);
     assert_eq!(rig.messages(&mut first, 1), [ponged("2")]);
     std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn all_together_hold_no_more_than_they_may() {
+    let mut rig = Rig::new();
+    rig.conns.buffered_max = 1 << 20;
+    let (mut modest, _) = rig.client();
+    modest.stream.write_all(&[0, 0, 0, 200, b'{']).unwrap();
+    let mut greedy = Vec::new();
+    for n in 0..12 {
+        let (mut client, conn) = rig.client();
+        client.stream.write_all(&[0, 0xff, 0xff, 0xff]).unwrap();
+        for _ in 0..4 {
+            let part = vec![b'x'; 32 << 10];
+            let mut sent = 0;
+            rig.until(|_| {
+                sent += client.stream.write(&part[sent..]).unwrap_or(0);
+                sent == part.len()
+            });
+            rig.turn(Duration::ZERO);
+            assert!(rig.conns.buffered <= 1 << 20, "{} bytes after {n}", rig.conns.buffered);
+        }
+        greedy.push((client, conn));
+    }
+    let told = |(client, _): &mut (Client, ConnId)| client.take().first().map(|t| error(t));
+    let told: Vec<String> = greedy.iter_mut().filter_map(told).collect();
+    assert!(told.len() >= 4 && told.iter().all(|t| t == "null -32005"), "{told:?}");
+    let rest = format!("{:<199}", ping("1").trim_start_matches('{'));
+    modest.stream.write_all(rest.as_bytes()).unwrap();
+    assert_eq!(rig.messages(&mut modest, 1), [ponged("1")], "who holds little goes on");
+    for (client, conn) in greedy {
+        drop(client);
+        rig.until_closed(conn);
+    }
+    assert_eq!(rig.conns.buffered, 0);
+}
+
+#[test]
+fn who_does_not_read_gives_way_too_and_admins_last() {
+    let mut rig = Rig::new();
+    rig.conns = Conns::new(1000, SIGNALS);
+    rig.conns.buffered_max = 4 << 20;
+    let (_admin, first) = rig.client();
+    rig.conns.stream_data(first, StreamId(1), &[b'x'; 3 << 20]);
+    rig.turn(Duration::ZERO);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let cred = Credentials { uid: 1001, gid: 1001, pid: 1 };
+    let second = rig.conns.adopt(ours, cred, Access::Read, rig.poll.registry(), &mut rig.sources).unwrap();
+    rig.conns.stream_data(second, StreamId(1), &[b'x'; 2 << 20]);
+    rig.until_closed(second);
+    assert!(rig.conns.unsent(first) > 2 << 20 && rig.conns.buffered <= 4 << 20);
 }

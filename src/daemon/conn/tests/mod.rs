@@ -1,15 +1,19 @@
 //! A loop around connections, with clients on socket pairs and a closure for the core.
 
+mod channel;
 mod limits;
+mod shares;
 
 use super::*;
-use crate::base::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, FRAME_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
+use crate::base::limits::{FRAME_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
+use crate::base::time::Mono;
+use crate::core::Owner;
 use crate::daemon::source::Source;
 use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::Request;
 use crate::sys::net;
 use mio::{Events, Poll};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -25,6 +29,7 @@ struct Rig {
     sources: Sources,
     conns: Conns,
     found: Flushed,
+    now: Mono,
     /// Requests that the closure did not answer.
     held: Vec<(ReqId, ConnId, Request)>,
     answer: fn(&Request) -> Option<Result<String, RpcError>>,
@@ -49,6 +54,7 @@ impl Rig {
             sources: Sources::default(),
             conns: Conns::new(500, SIGNALS),
             found: Flushed::default(),
+            now: Mono(0),
             held: Vec::new(),
             answer: pong,
         }
@@ -59,12 +65,16 @@ impl Rig {
     }
 
     fn client_with(&mut self, access: Access) -> (Client, ConnId) {
+        self.client_of(1000, access.into()).unwrap()
+    }
+
+    fn client_of(&mut self, uid: u32, pass: Pass) -> io::Result<(Client, ConnId)> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let cred = Credentials { uid: 1000, gid: 1000, pid: 1 };
-        let id = self.conns.adopt(ours, cred, access, self.poll.registry(), &mut self.sources).unwrap();
-        (Client { stream: theirs, decoder: Decoder::new(), ended: false }, id)
+        let cred = Credentials { uid, gid: 1000, pid: 1 };
+        let id = self.conns.adopt(ours, cred, pass, self.poll.registry(), &mut self.sources)?;
+        Ok((Client { stream: theirs, decoder: Decoder::new(), ended: false }, id))
     }
 
     /// One turn; the number of requests that it read.
@@ -86,7 +96,7 @@ impl Rig {
                 None => self.held.push((req, conn, request)),
             }
         }
-        self.conns.flush(self.poll.registry(), &mut self.sources, &mut self.found);
+        self.conns.flush(self.now, self.poll.registry(), &mut self.sources, &mut self.found);
         n
     }
 

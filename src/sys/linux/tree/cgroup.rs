@@ -42,22 +42,7 @@ impl Groups {
     /// # Errors
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-            .map_err(|e| format!("/proc/self/mountinfo cannot be read: {}", reason(&e)))?;
-        let own = std::fs::read_to_string(format!("/proc/{keeper}/cgroup"))
-            .map_err(|e| format!("/proc/{keeper}/cgroup cannot be read: {}", reason(&e)))?;
-        let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
-        if own.ends_with(" (deleted)") {
-            return Err(format!("the control group {own} was removed"));
-        }
-        let mut why = format!("no cgroup2 file system is mounted that shows {own}");
-        for dir in visible(&mounts, own) {
-            match try_base(&dir, home) {
-                Ok(groups) => return Ok(groups),
-                Err(e) => why = e,
-            }
-        }
-        Err(why)
+        first(keeper, |dir| try_base(dir, home))
     }
 
     /// The folder below which the services have theirs.
@@ -89,6 +74,18 @@ impl Groups {
         let own = format!("/{base}/{}", folder_name(service));
         let path = own_path(&text)?;
         Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
+    }
+
+    /// The service in whose group a process is, with a slash and the kind behind it for a command beside one;
+    /// `Ok(None)` for a process in none of them.
+    ///
+    /// # Errors
+    /// NotFound when there is no such process, or this one may not see it.
+    pub fn service_of(&self, pid: u32) -> io::Result<Option<String>> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let base = self.base.file_name().and_then(|n| n.to_str());
+        let folder = base.zip(own_path(&text)).and_then(|(base, path)| folder_below(path, base));
+        Ok(folder.map(service_name))
     }
 
     /// The groups that exist, of this or an earlier keeper of the home.
@@ -278,6 +275,40 @@ impl AsFd for Group {
     }
 }
 
+/// The control group in which a process could make others, as far as a look tells; makes none.
+///
+/// # Errors
+/// As `Groups::probe`.
+pub fn delegated(pid: u32) -> Result<PathBuf, String> {
+    first(pid, |dir| is_delegated(dir).map(|()| dir.to_owned()))
+}
+
+/// The first folder that shows the control group of a process and will do, or why none does.
+fn first<T>(pid: u32, will_do: impl Fn(&Path) -> Result<T, String>) -> Result<T, String> {
+    let read =
+        |path: String| std::fs::read_to_string(&path).map_err(|e| format!("{path} cannot be read: {}", reason(&e)));
+    let mounts = read("/proc/self/mountinfo".to_owned())?;
+    let own = read(format!("/proc/{pid}/cgroup"))?;
+    let own = own_path(&own).ok_or("the kernel has no control groups of version 2")?;
+    if own.ends_with(" (deleted)") {
+        return Err(format!("the control group {own} was removed"));
+    }
+    let mut why = format!("no cgroup2 file system is mounted that shows {own}");
+    for dir in visible(&mounts, own) {
+        match will_do(&dir) {
+            Ok(found) => return Ok(found),
+            Err(e) => why = e,
+        }
+    }
+    Err(why)
+}
+
+/// Without this a process cannot be cloned into a group below, although the folder could be made.
+fn is_delegated(dir: &Path) -> Result<(), String> {
+    let open = OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
+    open.map(drop).map_err(|e| format!("the control group {} is not delegated to hob: {}", dir.display(), reason(&e)))
+}
+
 /// The pids in the text of `cgroup.procs`; 0 stands for a process outside of this pid namespace.
 fn listed(text: &str) -> impl Iterator<Item = u32> {
     text.lines().filter_map(|l| l.parse::<u32>().ok()).filter(|p| *p != 0)
@@ -290,11 +321,7 @@ fn at(path: PathBuf, service: &str) -> io::Result<Group> {
 
 fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
     let shown = dir.display();
-    // Without this a process cannot be cloned into a group below, although the folder could be made.
-    OpenOptions::new()
-        .write(true)
-        .open(dir.join("cgroup.procs"))
-        .map_err(|e| format!("the control group {shown} is not delegated to hob: {}", reason(&e)))?;
+    is_delegated(dir)?;
     let base = dir.join(format!("hob-{home:08x}"));
     make(&base).map_err(|e| format!("no control group can be made in {shown}: {}", reason(&e)))?;
     let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
@@ -366,6 +393,13 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// The path of the group of version 2 in the text of `/proc/PID/cgroup`; lines of version 1 are passed over.
 fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
+}
+
+/// The name that follows `base` in a path.
+fn folder_below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
+    let mut names = path.split('/');
+    names.by_ref().find(|n| *n == base)?;
+    names.next().map(|n| n.strip_suffix(" (deleted)").unwrap_or(n))
 }
 
 /// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that

@@ -190,3 +190,13 @@ fn a_folder_that_cannot_be_used_says_why() {
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(Groups::probe(u32::MAX, 1).unwrap_err().contains("cannot be read"));
 }
+
+#[test]
+fn the_folder_below_the_base_names_the_service() {
+    let below = |path| folder_below(path, "hob-00000001").map(service_name);
+    assert_eq!(below("/user.slice/hob-00000001/web").as_deref(), Some("web"));
+    assert_eq!(below("/hob-00000001/_web%2f.health/deeper").as_deref(), Some("web/.health"));
+    assert_eq!(below("/hob-00000001/web (deleted)").as_deref(), Some("web"));
+    assert_eq!(below("/hob-00000001/outer/hob-00000001/inner").as_deref(), Some("outer"));
+    assert_eq!((below("/hob-00000001"), below("/hob-000000010/web"), below("/")), (None, None, None));
+}

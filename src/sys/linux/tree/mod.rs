@@ -8,6 +8,6 @@ mod cgroup;
 mod proc;
 mod sweep;
 
-pub use cgroup::{Group, Groups};
-pub use proc::{Cost, children_of, cost, name_of, start_of};
+pub use cgroup::{Group, Groups, delegated};
+pub use proc::{Cost, all, children_of, cost, name_of, parent_of, start_of};
 pub use sweep::{Family, Main, Member, Sweep, leftovers, run_variable, signal_members, tag};

@@ -58,6 +58,12 @@ pub fn start_of(pid: u32) -> Option<u64> {
     stat(pid).filter(|s| !s.gone()).map(|s| s.start)
 }
 
+/// The parent of a living process.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<u32> {
+    stat(pid).filter(|s| !s.gone()).map(|s| s.parent)
+}
+
 /// The children of a process; none when it has gone or the kernel does not tell.
 #[must_use]
 pub fn children_of(pid: u32) -> Vec<u32> {
@@ -119,7 +125,7 @@ pub(super) fn children(pid: u32) -> Option<Vec<u32>> {
 }
 
 /// Every process of the process table.
-pub(super) fn all() -> Vec<u32> {
+pub fn all() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }

@@ -1,0 +1,171 @@
+//! `hob stop`: services by name, or hob itself: by asking it, by its keeper where no daemon answers, or by force.
+
+use super::flags::Args;
+use super::life::{DAEMON_WORD, holder};
+use super::service::finish;
+use super::{Failure, note, paths, progress, service};
+use crate::base::paths::Paths;
+use crate::client::Client;
+use crate::protocol::rpc::Code;
+use crate::{daemon, sys};
+use core::time::Duration;
+use serde_json::{Value, json};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+/// How long a stop waits for the end beyond the time that the services were given.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// How long a daemon that is to stop may take to answer at all before its keeper is told, and how long a keeper takes
+/// at most to end without a daemon.
+const STOP_ANSWER: Duration = Duration::from_secs(5);
+const STOP_BY_KEEPER: Duration = Duration::from_secs(90);
+
+pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
+    if args.has("all") && !args.operands.is_empty() {
+        return Err(Failure::usage("--all stops every service; give it, or names"));
+    }
+    if args.has("all") || !args.operands.is_empty() {
+        return service::stop(args);
+    }
+    let paths = paths(args)?;
+    let holder = holder(&paths)?;
+    if args.has("force") {
+        return force(args, &paths, holder.flatten());
+    }
+    if holder.is_none() {
+        return finish(args, &json!({ "stopped": true, "was_running": false }), |_| "hob is not running\n".to_owned());
+    }
+    let params = match args.duration("timeout")? {
+        Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
+        None => json!({ "graceful": true }),
+    };
+    let (mut client, reply) = match ask_to_stop(args, &params) {
+        Ok((client, reply)) => (Some(client), reply),
+        Err(f) => (None, tell_keeper(args, holder.flatten(), f)?),
+    };
+    let grace = reply["limit_ms"].as_u64().map_or(Duration::from_secs(20), Duration::from_millis);
+    if args.has("no-wait") {
+        return finish(args, &reply, |_| "hob is stopping\n".to_owned());
+    }
+    tell_whom_it_waits_for(args, &reply);
+
+    wait_for_end(args, &paths, client.as_mut(), grace + STOP_SLACK)?;
+    finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
+}
+
+/// Names the inhibitors, which a second request does not wait for.
+fn tell_whom_it_waits_for(args: &Args, reply: &Value) {
+    for i in reply["waits_for"].as_array().into_iter().flatten() {
+        let text = |k: &str| i[k].as_str().unwrap_or("?");
+        note(
+            args,
+            &format!("waiting for {} (pid {}): {}; another 'hob stop' does not", text("who"), i["pid"], text("why")),
+        );
+    }
+}
+
+/// Asks the daemon, if it answers at all.
+fn ask_to_stop(args: &Args, params: &Value) -> Result<(Client, Value), Failure> {
+    let mut client = super::connect(args)?;
+    client.set_timeout(Some(STOP_ANSWER));
+    client.call_once::<Value>("ping", &json!({}))?;
+    client.set_timeout(None);
+    let reply = client.call("daemon.shutdown", params)?;
+    Ok((client, reply))
+}
+
+/// Where no daemon answers, be it that it hangs, lacks descriptors, cannot come up or has lost its socket, the keeper
+/// still takes a signal.
+fn tell_keeper(args: &Args, keeper: Option<u32>, why: Failure) -> Result<Value, Failure> {
+    let hopeless = ![Code::Unavailable, Code::Busy].map(Code::exit_code).contains(&why.exit);
+    let Some(keeper) = keeper.filter(|_| !hopeless) else { return Err(why) };
+    let told =
+        sys::wait::pidfd_open(keeper).and_then(|fd| sys::wait::pidfd_send_signal(fd.as_fd(), sys::signals::SIGTERM));
+    if let Err(e) = told {
+        return Err(why.hint(format!("its keeper, pid {keeper}, cannot be told either: {e}")));
+    }
+    note(args, &format!("hob: {}; its keeper, pid {keeper}, was told by SIGTERM instead", why.message));
+    Ok(json!({ "limit_ms": u64::try_from(STOP_BY_KEEPER.as_millis()).unwrap_or(u64::MAX) }))
+}
+
+/// Waits until nobody holds the lock, saying on a terminal for whom it waits.
+fn wait_for_end(args: &Args, paths: &Paths, mut client: Option<&mut Client>, limit: Duration) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    let mut told = Duration::from_secs(1);
+    let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
+    while holder(paths)?.is_some() {
+        if begin.elapsed() > limit {
+            return Err(Failure::code(Code::Unavailable, format!("hob has not ended within {} s", limit.as_secs()))
+                .hint("'hob stop --force' kills it and all its jobs"));
+        }
+        if seen && begin.elapsed() > told {
+            told += Duration::from_secs(1);
+            let Some(client) = client.as_deref_mut() else { continue };
+            let list = client.call_once::<Value>("service.list", &json!({})).unwrap_or_default();
+            if let Some(text) = progress::told(&list, &[], begin.elapsed()) {
+                line.show(&format!("{text}, at most {} s", limit.as_secs()));
+            }
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Ends keeper, daemon and jobs without the socket, each verified.
+fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure> {
+    let home = daemon::child::home_id(&paths.home);
+    if let Some(keeper) = keeper {
+        // Held open before the signals, so that they can reach nobody else.
+        let daemons = sys::identity::daemons_of(keeper, DAEMON_WORD);
+        let pidfd = sys::wait::pidfd_open(keeper)?;
+        let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGTERM);
+        if !gone_within(Duration::from_secs(2), || holder(paths).is_ok_and(|h| h.is_none())) {
+            for daemon in daemons.iter().filter_map(|p| sys::wait::pidfd_open(*p).ok()) {
+                let _ = sys::wait::pidfd_send_signal(daemon.as_fd(), sys::signals::SIGKILL);
+            }
+            let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGKILL);
+        }
+    }
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let family = sys::tree::Family { home, keeper: keeper.unwrap_or(0), daemon: 0 };
+        let left = sys::tree::leftovers(family, Vec::new());
+        let free = holder(paths)?.is_none();
+        if left.is_empty() && free {
+            break;
+        }
+        for members in left.values() {
+            sys::tree::signal_members(members, sys::signals::SIGKILL);
+        }
+        if Instant::now() > limit {
+            let names: Vec<String> = left.values().flatten().map(|m| format!("{} (pid {})", m.name, m.pid)).collect();
+            if names.is_empty() {
+                let lock = paths.lock.display();
+                let f = Failure::new(format!("a hob that cannot be told holds {lock} or {}", paths.state.display()));
+                return Err(f.hint("'fuser' or 'lsof' with these names tell its pid; end that, then try again"));
+            }
+            return Err(Failure::new(format!("still there after SIGKILL: {}", names.join(", "))));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = std::fs::remove_file(&paths.pid);
+    if sys::features::listens(&paths.socket) != Some(true) {
+        // Otherwise it belongs to a service manager, which starts hob when it is needed again.
+        let _ = std::fs::remove_file(&paths.socket);
+    }
+    finish(args, &json!({ "stopped": true }), |_| "hob and all its jobs have ended\n".to_owned())
+}
+
+fn gone_within(limit: Duration, mut gone: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        if gone() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}

@@ -1,0 +1,59 @@
+//! Which job a process belongs to that speaks to the daemon: by its control group, or by its ancestors where there are
+//! none. Reads /proc. A process that wants to hide can, so this is a guard rail against mistakes, not a wall.
+
+use super::{Children, Life};
+use crate::base::ids::RunId;
+use crate::sys::net;
+use crate::sys::tree::{Main, Sweep};
+use std::sync::Arc;
+
+/// Whose a process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// No job's.
+    Nobody,
+    /// It is of a job of this service, a command beside one included.
+    Job(Arc<str>),
+    /// It is of a run that is over.
+    Left,
+    /// It has gone, so that nobody can tell any more.
+    Gone,
+}
+
+impl Children {
+    /// Whose a process is now. `pid` is 0 where the system does not tell it, or it is of another pid namespace.
+    #[must_use]
+    pub fn whose(&self, pid: u32) -> Whose {
+        if pid == 0 || pid == self.setup.keeper || pid == self.setup.daemon || self.services.is_empty() {
+            return Whose::Nobody;
+        }
+        if let Ok(groups) = &self.groups {
+            match groups.service_of(pid) {
+                // A service's name never has a dot after a slash: this is the kind of a command beside it.
+                Ok(Some(group)) => return Whose::Job(group.split("/.").next().unwrap_or(&group).into()),
+                Ok(None) if self.runs.values().all(|r| r.group.is_some()) => return Whose::Nobody,
+                Ok(None) => {}
+                Err(_) => return if net::exists(pid) { Whose::Nobody } else { Whose::Gone },
+            }
+        }
+        match self.mains_alone().run_of(pid) {
+            None if net::exists(pid) => Whose::Nobody,
+            None => Whose::Gone,
+            Some(None) => Whose::Nobody,
+            Some(Some(run)) => self.whose_run(run),
+        }
+    }
+
+    fn whose_run(&self, run: RunId) -> Whose {
+        let of = self.command_of(run).unwrap_or(run);
+        self.service_of(of).map_or(Whose::Left, Whose::Job)
+    }
+
+    fn mains_alone(&self) -> Sweep {
+        let main =
+            |(run, r): (&RunId, &super::Run)| Some(Main { run: *run, pid: r.pid?, alive: r.life != Life::Ended });
+        let mains = self.runs.iter().filter_map(main).collect();
+        let known = self.runs.iter().flat_map(|(run, r)| r.known.iter().map(|m| (*run, m.clone()))).collect();
+        Sweep { family: self.family(), mains, known, everywhere: false }
+    }
+}

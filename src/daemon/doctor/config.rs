@@ -1,0 +1,132 @@
+//! The config: its mistakes, and what it names that this machine does not have.
+
+use super::{Scene, quoted};
+use crate::base::finding::{Finding, Grade};
+use crate::config::{Check, Config, Ready, ServiceSpec};
+use crate::daemon::child;
+use crate::daemon::lifecycle::read::read_config;
+use crate::daemon::start::admission;
+use crate::sys;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+const AREA: &str = "config";
+/// Mistakes that are listed one by one.
+const SHOWN: usize = 20;
+
+pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
+    let path = &scene.paths.config;
+    let shown = path.display();
+    if let Err(e) = path.metadata()
+        && e.kind() == std::io::ErrorKind::NotFound
+    {
+        let f = Finding::new(Grade::Note, AREA, format!("{shown} is not there"));
+        let f = f.why("there is nothing to run; the first start makes one with examples").todo("hob start");
+        return (None, vec![f]);
+    }
+    let mut all: Vec<Finding> = rights(scene).into_iter().collect();
+    let config = match read_config(path) {
+        Ok(config) => config,
+        Err(text) => {
+            all.extend(mistakes(&text));
+            return (None, all);
+        }
+    };
+    let before = all.len();
+    let (_, unknown) = admission(&config.daemon.access);
+    all.extend(unknown.into_iter().map(|what| {
+        let f = Finding::new(Grade::Warning, AREA, format!("daemon.access: {what}"));
+        f.why("nobody gets in by that entry").todo("correct the name, then hob reload")
+    }));
+    for (name, spec) in &config.services {
+        all.extend(service(scene, name, spec));
+    }
+    all.extend(ports(&config));
+    if all.len() == before {
+        let n = config.services.len();
+        let what = format!("{shown} has no mistakes; {n} {}", if n == 1 { "service" } else { "services" });
+        all.push(Finding::new(Grade::Ok, AREA, what));
+    }
+    (Some(config), all)
+}
+
+fn mistakes(text: &str) -> Vec<Finding> {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    let why = "the file is not in effect while it has mistakes";
+    let one = |line: &&str| Finding::new(Grade::Error, AREA, *line).why(why).todo("hob config check");
+    let mut all: Vec<Finding> = lines.iter().take(SHOWN).map(one).collect();
+    if lines.len() > SHOWN {
+        let more = format!("{} more mistakes", lines.len() - SHOWN);
+        all.push(Finding::new(Grade::Error, AREA, more).todo("hob config check"));
+    }
+    all
+}
+
+/// Whoever can write the config can run anything as hob's user.
+fn rights(scene: &Scene<'_>) -> Option<Finding> {
+    let path = &scene.paths.config;
+    let meta = path.metadata().ok()?;
+    let (own, mode) = (sys::user::own().0, meta.permissions().mode() & 0o777);
+    let shown = path.display();
+    let why = "whoever can change it can run anything as the user of hob";
+    if meta.uid() != own && meta.uid() != 0 {
+        let f = Finding::new(Grade::Error, AREA, format!("{shown} belongs to {}", super::user_name(meta.uid())));
+        return Some(f.why(why).todo(format!("chown {own} {}", quoted(path))));
+    }
+    (mode & 0o022 != 0).then(|| {
+        let (grade, who) = if mode & 0o002 != 0 { (Grade::Error, "others") } else { (Grade::Warning, "its group") };
+        let f = Finding::new(grade, AREA, format!("{who} may write to {shown} (mode {mode:o})"));
+        f.why(why).todo(format!("chmod go-w {}", quoted(path)))
+    })
+}
+
+/// What a start of it would fail for.
+fn service(scene: &Scene<'_>, name: &str, spec: &ServiceSpec) -> Vec<Finding> {
+    let mut commands: Vec<(&str, Option<&Vec<String>>)> = vec![
+        ("command", Some(&spec.command)),
+        ("stop_command", spec.stop_command.as_ref()),
+        ("reload_command", spec.reload_command.as_ref()),
+    ];
+    if let Some(Check::Command(words)) = spec.health.as_ref().map(|h| &h.check) {
+        commands.push(("health.command", Some(words)));
+    }
+    if let Ready::Command(words) = &spec.ready {
+        commands.push(("ready.command", Some(words)));
+    }
+    let mut all: Vec<Finding> = Vec::new();
+    for (key, words) in commands.into_iter().filter_map(|(key, words)| Some((key, words?))) {
+        let spec = ServiceSpec { command: words.clone(), ..spec.clone() };
+        let Some(why) = child::unfit(scene.setup, name, &spec) else { continue };
+        if all.iter().any(|f| f.what.ends_with(&why)) {
+            // It is not the command that is wrong.
+            continue;
+        }
+        let grade = if spec.autostart { Grade::Error } else { Grade::Warning };
+        let what = if key == "command" { format!("{name}: {why}") } else { format!("{name}, {key}: {why}") };
+        let f = Finding::new(grade, AREA, what);
+        all.push(f.why(if key == "command" { "it cannot start" } else { "that part of it cannot work" }));
+    }
+    let strange = spec.user.is_some() && sys::user::own().0 != 0;
+    if strange && !all.iter().any(|f| f.what.contains("user")) {
+        let f = Finding::new(Grade::Error, AREA, format!("{name}: `user` needs a hob that runs as root"));
+        all.push(f.why("it cannot start").todo("remove `user`, or run hob as root"));
+    }
+    all
+}
+
+/// A port has room for one service.
+fn ports(config: &Config) -> Vec<Finding> {
+    let mut by_port: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for (name, spec) in &config.services {
+        if let Ready::Port(port) = spec.ready {
+            by_port.entry(port).or_default().push(name);
+        }
+    }
+    let shared = by_port.into_iter().filter(|(_, names)| names.len() > 1);
+    let one = |(port, names): (u16, Vec<&str>)| {
+        let f = Finding::new(Grade::Warning, AREA, format!("port {port} is that of {}", names.join(" and ")));
+        f.why("only one of them gets it, and the others count as ready by it")
+            .todo("give each a port of its own in `ready`")
+    };
+    shared.map(one).collect()
+}

@@ -1,0 +1,76 @@
+//! The journal as it lies on the disk: whether a next daemon could read all of it.
+
+use super::{Scene, quoted, reason};
+use crate::base::finding::{Finding, Grade};
+use crate::base::units::human_size;
+use crate::core::record;
+use crate::daemon::journal::Journal;
+use std::io::ErrorKind;
+use std::path::Path;
+
+const AREA: &str = "journal";
+/// Many times what a snapshot and the journal after it come to.
+const LARGE: u64 = 512 * 1024 * 1024;
+/// How often a journal that somebody writes to is read, until what is wrong is wrong each time.
+const READINGS: usize = 3;
+
+pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
+    let dir = &scene.paths.state;
+    if !dir.exists() {
+        return Vec::new();
+    }
+    let mut checked = match Journal::check(dir) {
+        Ok(checked) => checked,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Vec::new(),
+        Err(e) => {
+            let f = Finding::new(Grade::Error, AREA, format!("it cannot be read in {}: {}", dir.display(), reason(&e)));
+            return vec![f.why("a next daemon would know nothing of what was decided")];
+        }
+    };
+    for _ in 1..READINGS {
+        if checked.reports.is_empty() {
+            break;
+        }
+        // What is being written looks like damage; only what stays is.
+        let Ok(again) = Journal::check(dir) else { break };
+        checked.reports.retain(|r| again.reports.contains(r));
+        checked.gap &= again.gap;
+    }
+    let mut all = Vec::new();
+    for report in &checked.reports {
+        let f = Finding::new(Grade::Warning, AREA, report.as_str());
+        all.push(
+            f.why("what it said there is lost; the rest is read").todo("hob status, and compare with what you expect"),
+        );
+    }
+    if checked.gap && checked.reports.is_empty() {
+        let f = Finding::new(Grade::Warning, AREA, "some of its records are missing");
+        all.push(f.why("what they said is not known"));
+    }
+    let aside = record::read(checked.entities.clone()).aside.len();
+    if aside > 0 && !scene.running {
+        let f = Finding::new(Grade::Warning, AREA, format!("{aside} records mean nothing to this hob"));
+        all.push(f.why("they are of a later hob, or damaged; they are kept").todo("hob upgrade"));
+    }
+    let size = size(dir);
+    if size > LARGE {
+        let f = Finding::new(Grade::Warning, AREA, format!("it has {}", human_size(size)));
+        all.push(f.why("snapshots should keep it small").todo(format!("ls -l {}", quoted(dir))));
+    }
+    if all.is_empty() {
+        let what = format!("it can be read whole: {} entities in {}", checked.entities.len(), human_size(size));
+        all.push(Finding::new(Grade::Ok, AREA, what));
+    }
+    all
+}
+
+/// Bytes of journals and snapshots.
+fn size(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let named = entries.flatten().filter(|e| {
+        let name = e.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("journal-") || name.starts_with("snapshot-")
+    });
+    named.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}

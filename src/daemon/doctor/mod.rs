@@ -1,0 +1,153 @@
+//! An examination of everything around hob: what is wrong or may become so, why it matters and what to do. Reads files
+//! and asks the kernel; changes nothing.
+//!
+//! The daemon does it in the pool, with what it knows of itself and what the core knows of its services. Where no
+//! daemon answers, the command line does what can be done without one.
+
+mod config;
+mod journal;
+mod machine;
+mod places;
+mod platform;
+mod socket;
+
+pub use platform::offline;
+
+use super::child::{Children, Setup};
+use super::gear::Job;
+use super::{Daemon, link};
+use crate::base::control::FLAG_NO_SUBREAPER;
+use crate::base::finding::{Finding, Grade};
+use crate::base::ids::ReqId;
+use crate::base::json::Obj;
+use crate::base::paths::Paths;
+use crate::core::Boot;
+use crate::sys;
+use std::sync::Arc;
+
+/// Who looks, and what it knows that files do not tell.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    pub paths: &'a Paths,
+    /// A daemon looks at itself; otherwise somebody looks at what may run or not.
+    pub running: bool,
+    /// The control socket was passed to hob by somebody who keeps it.
+    pub given: bool,
+    /// There is to be no pid file.
+    pub managed: bool,
+    /// How children are started.
+    pub setup: &'a Setup,
+    /// Why control groups are not used.
+    pub no_cgroups: Option<String>,
+    pub subreaper: bool,
+}
+
+/// What a daemon knows of itself from its start.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// The control socket was made by somebody else, who passed it to hob and keeps it.
+    pub(super) given: bool,
+    /// hob is a part of another program.
+    managed: bool,
+    subreaper: bool,
+    /// What daemon.status tells of the machine.
+    platform: Arc<str>,
+}
+
+impl Own {
+    /// What the core is to know of it goes into `boot`.
+    pub(super) fn new(
+        (given, managed): (bool, bool),
+        handover: &link::Handover,
+        children: &Children,
+        paths: &Paths,
+        boot: &mut Boot,
+    ) -> Own {
+        boot.managed = managed;
+        boot.platform = platform::platform(children, handover, paths, managed);
+        let subreaper = handover.flags & FLAG_NO_SUBREAPER == 0;
+        Own { given, managed, subreaper, platform: boot.platform.as_str().into() }
+    }
+}
+
+/// Everything that can be found out, in a fixed order.
+#[must_use]
+pub fn examine(scene: &Scene<'_>) -> Vec<Finding> {
+    if let Some(foreign) = places::of_another_user(scene) {
+        return [vec![foreign], machine::look(scene, None)].concat();
+    }
+    let mut all = places::look(scene);
+    let (config, found) = config::look(scene);
+    all.extend(socket::look(scene, config.as_ref()));
+    all.extend(found);
+    all.extend(journal::look(scene));
+    all.extend(machine::look(scene, config.as_ref()));
+    all
+}
+
+/// The result of `daemon.doctor`.
+#[must_use]
+pub fn report(findings: &[Finding], platform: &str) -> String {
+    let mut counts = Obj::new();
+    for grade in Grade::ALL {
+        let n = findings.iter().filter(|f| f.grade == grade).count();
+        counts.u64(grade.name(), u64::try_from(n).unwrap_or(u64::MAX));
+    }
+    let list: Vec<String> = findings.iter().map(Finding::json).collect();
+    let mut o = Obj::new();
+    o.raw("findings", &format!("[{}]", list.join(","))).raw("counts", &counts.finish());
+    o.raw("platform", if platform.is_empty() { "{}" } else { platform });
+    o.finish()
+}
+
+/// What the command line knows of starts without a daemon.
+#[must_use]
+pub fn setup(paths: &Paths) -> Setup {
+    Setup {
+        config_dir: paths.config.parent().unwrap_or(&paths.home).to_owned(),
+        socket: paths.socket.clone(),
+        notify_dir: paths.run.join("notify"),
+        etc: "/etc".into(),
+        env: std::env::vars_os().collect(),
+        ..Setup::default()
+    }
+}
+
+impl Daemon {
+    /// Looks in the pool; `own` is what the core found.
+    pub(super) fn examine(&mut self, req: ReqId, own: Vec<Finding>) {
+        let (paths, setup) = (Arc::clone(&self.paths), Arc::clone(self.children.setup()));
+        let (given, platform) = (self.own.given, Arc::clone(&self.own.platform));
+        let no_cgroups = self.children.cgroups().err().map(str::to_owned);
+        let (managed, subreaper) = (self.own.managed, self.own.subreaper);
+        self.gear.bulk("an examination", move || {
+            let scene = Scene { paths: &paths, running: true, given, managed, setup: &setup, no_cgroups, subreaper };
+            let mut findings = examine(&scene);
+            findings.extend(own);
+            Job::Examined { req, result: Ok(report(&findings, &platform)) }
+        });
+    }
+}
+
+/// The text of an error without its number.
+fn reason(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+}
+
+/// A path as it can be pasted into a shell.
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// The name of a user for people.
+fn user_name(uid: u32) -> String {
+    let known =
+        sys::user::Accounts::read(std::path::Path::new("/etc")).and_then(|a| a.user(&uid.to_string(), Some("0")));
+    known.ok().map(|u| u.name).filter(|n| !n.is_empty()).unwrap_or_else(|| format!("user {uid}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Sockets to be passed to other programs, which accept and receive on them.
+
+use super::addr::Addr;
+use super::{check, is_abstract, socket_of};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Connections that may wait where nothing else is said; the system may allow fewer.
+const BACKLOG: u32 = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Stream,
+    Datagram,
+    Seqpacket,
+}
+
+impl Kind {
+    const fn number(self) -> libc::c_int {
+        match self {
+            Kind::Stream => libc::SOCK_STREAM,
+            Kind::Datagram => libc::SOCK_DGRAM,
+            Kind::Seqpacket => libc::SOCK_SEQPACKET,
+        }
+    }
+}
+
+/// Who may use the file of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    pub mode: u32,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+/// Opens a TCP or UDP socket. It blocks and is closed on exec, as all that are made here.
+///
+/// # Errors
+/// What the system answers: `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, ...
+pub fn inet(kind: Kind, at: SocketAddr, v6_only: bool, backlog: Option<u32>) -> io::Result<OwnedFd> {
+    let domain = if at.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let socket = socket_of(domain, kind.number())?;
+    if kind != Kind::Datagram {
+        // Connections of an earlier socket may linger; one that listens is in the way all the same.
+        option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    }
+    if at.is_ipv6() {
+        let set = option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, v6_only.into());
+        // OpenBSD knows nothing else than IPv6 alone.
+        set.or_else(|e| if v6_only { Err(e) } else { Ok(()) })?;
+    }
+    bind_inet(socket.as_fd(), at)?;
+    set_backlog(socket.as_fd(), kind, backlog)?;
+    Ok(socket)
+}
+
+fn bind_inet(socket: BorrowedFd<'_>, at: SocketAddr) -> io::Result<()> {
+    let bind = |address: *const libc::sockaddr, size: usize| {
+        let size = libc::socklen_t::try_from(size).unwrap_or(0);
+        // SAFETY: the address is valid for its size during the call; the descriptor is open.
+        check(unsafe { libc::bind(socket.as_raw_fd(), address, size) }).map(drop)
+    };
+    match at {
+        SocketAddr::V4(at) => {
+            // SAFETY: all zeros is a valid sockaddr_in: numbers alone.
+            let mut raw: libc::sockaddr_in = unsafe { core::mem::zeroed() };
+            raw.sin_family = family(libc::AF_INET);
+            raw.sin_port = at.port().to_be();
+            raw.sin_addr.s_addr = u32::from_ne_bytes(at.ip().octets());
+            bind((&raw const raw).cast(), size_of_val(&raw))
+        }
+        SocketAddr::V6(at) => {
+            // SAFETY: all zeros is a valid sockaddr_in6: numbers alone.
+            let mut raw: libc::sockaddr_in6 = unsafe { core::mem::zeroed() };
+            raw.sin6_family = family(libc::AF_INET6);
+            raw.sin6_port = at.port().to_be();
+            raw.sin6_addr.s6_addr = at.ip().octets();
+            raw.sin6_scope_id = at.scope_id();
+            bind((&raw const raw).cast(), size_of_val(&raw))
+        }
+    }
+}
+
+fn family(number: libc::c_int) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(number).unwrap_or(0)
+}
+
+fn option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(0);
+    // SAFETY: the value is valid for its size during the call; the descriptor is open.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) }).map(drop)
+}
+
+/// Opens a Unix socket at a path (`@name`: an abstract one, on Linux). A file that an earlier socket left is replaced;
+/// folders that are missing are made. Nobody can connect before the file has its rights.
+///
+/// # Errors
+/// `AddrInUse` when somebody listens there; `AlreadyExists` when something else than a socket is there, links
+/// included; and what the system answers.
+pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io::Result<OwnedFd> {
+    let socket = socket_of(libc::AF_UNIX, kind.number())?;
+    if is_abstract(path) {
+        super::bind(socket.as_fd(), &Addr::abstract_name(path)?)?;
+        set_backlog(socket.as_fd(), kind, backlog)?;
+        return Ok(socket);
+    }
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => {
+            let what = format!("{} is there and is not a socket", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        Ok(_) if is_served(kind, path)? => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+        }
+        Err(e) => return Err(e),
+    }
+    // On Linux the file gets the mode of the socket, so that there is no moment in which it has another one.
+    // SAFETY: a plain call; elsewhere it is refused without harm.
+    unsafe { libc::fchmod(socket.as_raw_fd(), mode(rights.mode)) };
+    super::bind(socket.as_fd(), &Addr::to_bind(path)?)?;
+    let ready = set_rights(path, rights).and_then(|()| set_backlog(socket.as_fd(), kind, backlog));
+    if ready.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    ready.map(|()| socket)
+}
+
+fn mode(mode: u32) -> libc::mode_t {
+    libc::mode_t::try_from(mode).unwrap_or(0o600)
+}
+
+/// Whether somebody has the socket at a path open, of this kind or of another.
+fn is_served(kind: Kind, path: &Path) -> io::Result<bool> {
+    let socket = socket_of(libc::AF_UNIX, kind.number())?;
+    set_blocking(socket.as_fd(), false)?;
+    let addr = Addr::to_connect(path)?;
+    // SAFETY: the address is valid for its length during the call; the descriptor is open.
+    match check(unsafe { libc::connect(socket.as_raw_fd(), addr.as_ptr(), addr.len()) }) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOENT)) => Ok(false),
+        // Its queue is full, or it is of another kind.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EPROTOTYPE)) => Ok(true),
+        Ok(_) => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives the file of a socket its owner and mode.
+///
+/// # Errors
+/// What the system answers.
+pub fn set_rights(path: &Path, rights: Rights) -> io::Result<()> {
+    if rights.uid.is_some() || rights.gid.is_some() {
+        std::os::unix::fs::chown(path, rights.uid, rights.gid)?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(rights.mode))
+}
+
+/// Listens, or changes how many connections may wait; nothing where no connections come.
+///
+/// # Errors
+/// What the system answers.
+pub fn set_backlog(socket: BorrowedFd<'_>, kind: Kind, backlog: Option<u32>) -> io::Result<()> {
+    if kind == Kind::Datagram {
+        return Ok(());
+    }
+    let backlog = libc::c_int::try_from(backlog.unwrap_or(BACKLOG)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: no pointers are passed; the descriptor is open.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Whether calls on the socket wait, which all who have it share.
+///
+/// # Errors
+/// What the system answers.
+pub fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
+    // SAFETY: no pointers are passed; the descriptor is open.
+    let flags = check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) })?;
+    let wanted = if blocking { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
+    if wanted != flags {
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, wanted) })?;
+    }
+    Ok(())
+}
+
+/// Device and number of the socket file at a path; `None` when there is none.
+#[must_use]
+pub fn file_of(path: &Path) -> Option<(u64, u64)> {
+    let found = path.symlink_metadata().ok()?;
+    found.file_type().is_socket().then(|| (found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    const RIGHTS: Rights = Rights { mode: 0o640, uid: None, gid: None };
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("hob-serve-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        dir
+    }
+
+    #[test]
+    fn a_socket_that_nobody_has_is_replaced_and_no_other() {
+        let dir = folder("stale");
+        let path = dir.join("made/s");
+        let first = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
+        for kind in [Kind::Stream, Kind::Datagram, Kind::Seqpacket] {
+            assert_eq!(unix(kind, &path, RIGHTS, None).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{kind:?}");
+        }
+        let before = file_of(&path);
+        drop(first);
+        let second = unix(Kind::Datagram, &path, RIGHTS, None).unwrap();
+        assert!(before.is_some() && file_of(&path).is_some());
+        drop(second);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(unix(Kind::Stream, &path, RIGHTS, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_the_backlog_that_can_be_changed() {
+        let dir = folder("backlog");
+        let path = dir.join("s");
+        let socket = unix(Kind::Stream, &path, RIGHTS, Some(1)).unwrap();
+        let fill = || {
+            let one = || crate::sys::net::connect(&path, std::time::Duration::from_millis(1)).ok();
+            std::iter::from_fn(one).take(64).collect::<Vec<UnixStream>>()
+        };
+        let few = fill().len();
+        set_backlog(socket.as_fd(), Kind::Stream, Some(32)).unwrap();
+        assert!(few < 10 && fill().len() > 10, "{few}");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+
+    #[test]
+    fn an_address_of_ip_that_is_in_use_is_refused() {
+        for at in ["127.0.0.1:0", "[::1]:0"] {
+            for kind in [Kind::Stream, Kind::Datagram] {
+                let Ok(socket) = inet(kind, at.parse().unwrap(), true, None) else {
+                    eprintln!("SKIPPED: no {at} here");
+                    continue;
+                };
+                let taken = match kind {
+                    Kind::Datagram => std::net::UdpSocket::from(socket.try_clone().unwrap()).local_addr(),
+                    _ => std::net::TcpListener::from(socket.try_clone().unwrap()).local_addr(),
+                };
+                let again = inet(kind, taken.unwrap(), true, None);
+                assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse, "{at} {kind:?}");
+            }
+        }
+    }
+}

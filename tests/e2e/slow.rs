@@ -1,0 +1,96 @@
+//! Clients that are slow, silent or many: nobody else waits for them, and neither does the end of hob.
+
+use crate::support::*;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+const ONE: &str = r#"{ "services": { "s": { "command": "exec sleep 1000", "min_delay": "0s" } } }"#;
+
+#[test]
+fn thousands_of_idle_and_rude_clients_delay_neither_others_nor_the_end() {
+    let mut home = Home::running(ONE);
+    let exe = std::env::current_exe().unwrap();
+    let mut rude = Command::new("sh")
+        .args(["-c", "ulimit -n 4096 2>/dev/null || ulimit -n $(ulimit -Hn); exec \"$@\"", "sh"])
+        .arg(exe)
+        .args(["--exact", "job::job", "--ignored"])
+        .env("JOB", "idle")
+        .env("HOB_SOCKET", home.path("run/hob.sock"))
+        .current_dir(&home.dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait("they are connected", || {
+        assert!(rude.try_wait().unwrap().is_none(), "the idle program has ended");
+        exists(&home.path("up"))
+    });
+    let count: usize = home.read("up").parse().unwrap();
+    if count < 2000 {
+        skip(&format!("only {count} idle clients could be had for the limit of open files"));
+    }
+    home.ok(&["ping"]);
+    home.ok(&["restart", "s"]);
+    assert!(home.ok(&["status"]).contains("running"));
+    home.ok(&["stop"]);
+    assert!(home.wait_end().success());
+    wait("they have noticed", || exists(&home.path("over")));
+    rude.wait().unwrap();
+}
+
+#[test]
+fn a_reader_that_falls_behind_is_told_where_to_go_on_and_misses_nothing() {
+    const MANY: usize = 1000;
+    let home = Home::running(ONE);
+    home.wait_state("s", "running");
+    let mut stream = UnixStream::connect(home.path("run/hob.sock")).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let subscribe = |from: Option<u64>| {
+        let params = json!({"kinds": ["service.*"], "from": from});
+        format!("{}\n", json!({"jsonrpc": "2.0", "id": 1, "method": "event.subscribe", "params": params}))
+    };
+    // Many subscriptions make much of each event.
+    for _ in 0..MANY {
+        stream.write_all(subscribe(None).as_bytes()).unwrap();
+    }
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let next = |reader: &mut BufReader<UnixStream>| {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
+    };
+    for _ in 0..MANY {
+        let reply = next(&mut reader);
+        assert_eq!(reply["result"]["reset"], false, "{reply}");
+    }
+    // From here on it does not read, while others are served.
+    for _ in 0..20 {
+        home.ok(&["restart", "s"]);
+    }
+    let last = home.call("event.history", r#"{"limit": 1}"#)["next"].as_u64().unwrap();
+    let (mut seen, mut lagged) = (vec![0_u64; MANY + 1], vec![0_u64; MANY + 1]);
+    while lagged.iter().skip(1).any(|at| *at == 0) {
+        let note = next(&mut reader);
+        let of = usize::try_from(note["params"]["subscription"].as_u64().unwrap()).unwrap();
+        if note["method"] == "event.lagged" {
+            lagged[of] = note["params"]["resume_from"].as_u64().unwrap();
+            assert!(lagged[of] > seen[of] && lagged[of] <= last, "{note}");
+            continue;
+        }
+        assert_eq!(lagged[of], 0, "nothing comes after that");
+        let seq = note["params"]["event"]["seq"].as_u64().unwrap();
+        assert!(seen[of] == 0 || seq > seen[of], "in order");
+        seen[of] = seq;
+    }
+    // Whoever resumes where it was told has all events once.
+    stream.write_all(subscribe(Some(lagged[1])).as_bytes()).unwrap();
+    let reply = next(&mut reader);
+    assert_eq!(reply["result"]["reset"], false, "{reply}");
+    let history =
+        home.call("event.history", &format!(r#"{{"kinds": ["service.*"], "from": {}, "limit": 1000}}"#, seen[1] + 1));
+    for event in history["events"].as_array().unwrap() {
+        assert_eq!(&next(&mut reader)["params"]["event"], event);
+    }
+}

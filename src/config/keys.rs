@@ -1,6 +1,7 @@
 //! The one table of keys. Parser, effective config, defaults, suggestions and the live/restart distinction of a reload
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
+use super::schedule::{Action, CronText, Missed, Overlap};
 use super::spec::{
     Access, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath, Ready,
     Restart, Rlimit, ServiceSpec, Signal, Streams,
@@ -57,6 +58,13 @@ pub(super) enum Field<S: 'static> {
     Signal(Slot<S, Signal>),
     OptSignal(Slot<S, Option<Signal>>),
     Grants(Slot<S, Vec<Grant>>),
+    Id(Slot<S, String>),
+    Cron(Slot<S, Option<CronText>>),
+    Moment(Slot<S, Option<String>>),
+    Zone(Slot<S, Option<String>>),
+    Action(Slot<S, Option<Action>>),
+    Overlap(Slot<S, Overlap>),
+    Missed(Slot<S, Missed>),
     Group(&'static [Key<S>]),
 }
 
@@ -77,8 +85,9 @@ macro_rules! at {
         Slot { get: |s| &s.$($field).+, put: |s| &mut s.$($field).+ }
     };
 }
+pub(super) use at;
 
-const fn live<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
+pub(super) const fn live<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
     Key { name, field, doc, example, live: true }
 }
 
@@ -86,11 +95,11 @@ const fn restarts<S>(name: &'static str, field: Field<S>, doc: &'static str, exa
     Key { name, field, doc, example, live: false }
 }
 
-const fn from(ms: u64) -> Span {
+pub(super) const fn from(ms: u64) -> Span {
     Span { zero: Err("write a time, or leave the key out"), min: Duration::from_millis(ms) }
 }
 
-const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
+pub(super) const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
     Span { zero: Ok(zero), min: Duration::from_millis(ms) }
 }
 

@@ -1,6 +1,7 @@
 //! Config text becomes a checked spec here, or a list of everything that is wrong with it. Pure: text in, values out.
 
 mod change;
+pub mod cron;
 mod default;
 mod error;
 mod graph;
@@ -10,6 +11,7 @@ mod machine;
 mod read;
 mod ready;
 mod scan;
+pub mod schedule;
 mod show;
 pub mod spec;
 #[cfg(test)]
@@ -21,7 +23,8 @@ pub use crate::base::signal::Platform;
 pub use change::{Change, changes};
 pub use default::DEFAULT;
 pub use error::ConfigError;
-pub use show::{KeyInfo, defaults_text, keys, masked, service_json, to_json};
+pub use schedule::{Action, JobSpec};
+pub use show::{KeyInfo, defaults_text, job_json, keys, masked, service_json, to_json};
 pub use spec::*;
 
 use crate::base::limits::CONFIG_MAX;
@@ -41,7 +44,8 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
     let Some(root) = tree::parse(text, &mut report) else {
         return Err(report.finish());
     };
-    let mut cx = read::Cx { report: &mut report, platform, service: String::new(), needs: Vec::new() };
+    let mut cx =
+        read::Cx { report: &mut report, platform, service: String::new(), needs: Vec::new(), named: Vec::new() };
     let config = read::config(&root, &mut cx);
     if report.is_clean() { Ok(config) } else { Err(report.finish()) }
 }

@@ -6,9 +6,10 @@ use super::keys::{
     ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS, RESTARTS,
     SERVICE, STREAMS, Slot, meant,
 };
+use super::schedule::keys::{MISSED, OVERLAPS};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, health, machine, ready, values};
+use super::{graph, health, machine, ready, schedule, values};
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -22,6 +23,8 @@ pub(super) struct Cx<'a, 'f> {
     /// The service being read, and every need found so far.
     pub(super) service: String,
     pub(super) needs: Vec<NeedAt>,
+    /// Every service that an action of a job names.
+    pub(super) named: Vec<schedule::read::Named>,
 }
 
 /// Why a value was not taken.
@@ -88,9 +91,12 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
         match member.key.as_str() {
             "daemon" => cx.in_key("daemon", |cx| daemon(&mut config.daemon, &member.node, cx)),
             "services" => cx.in_key("services", |cx| config.services = services(&member.node, cx)),
-            _ => cx.unknown_key(member, ["daemon", "services"].into_iter()),
+            "schedule" => cx.in_key("schedule", |cx| config.schedule = schedule::read::schedule(&member.node, cx)),
+            _ => cx.unknown_key(member, ["daemon", "services", "schedule"].into_iter()),
         }
     }
+    let named = core::mem::take(&mut cx.named);
+    schedule::read::check(&config, &named, cx);
     let needs = core::mem::take(&mut cx.needs);
     graph::check(&config, &needs, cx.report);
     config
@@ -222,7 +228,12 @@ fn short_secrets(spec: &ServiceSpec, members: &[Member], cx: &mut Cx<'_, '_>) {
 }
 
 /// Reads the members of an object by its table of keys. Answers the names of those that were wrong.
-fn object<S>(spec: &mut S, keys: &'static [Key<S>], members: &[Member], cx: &mut Cx<'_, '_>) -> Vec<&'static str> {
+pub(super) fn object<S>(
+    spec: &mut S,
+    keys: &'static [Key<S>],
+    members: &[Member],
+    cx: &mut Cx<'_, '_>,
+) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for member in members {
         let Some(key) = keys.iter().find(|k| k.name == member.key) else {
@@ -275,6 +286,13 @@ impl<S> Field<S> {
             Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
             Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
+            Field::Id(at) => set(at, spec, schedule::read::id(node, cx)?),
+            Field::Cron(at) => set(at, spec, optional(node, |n| schedule::read::cron_text(n, cx))?),
+            Field::Moment(at) => set(at, spec, optional(node, schedule::read::moment)?),
+            Field::Zone(at) => set(at, spec, optional(node, |n| schedule::read::zone_name(n, cx))?),
+            Field::Action(at) => set(at, spec, optional(node, |n| schedule::read::action(n, cx))?),
+            Field::Overlap(at) => set(at, spec, values::choice(node, OVERLAPS)?),
+            Field::Missed(at) => set(at, spec, values::choice(node, MISSED)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
                     if !object(spec, keys, members, cx).is_empty() {
@@ -323,6 +341,13 @@ impl<S> Field<S> {
             Field::Needs(_) => "a list of services".to_owned(),
             Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
+            Field::Id(_) => "a name".to_owned(),
+            Field::Cron(_) => "a cron expression".to_owned(),
+            Field::Moment(_) => "a date and a time".to_owned(),
+            Field::Zone(_) => "the name of a time zone".to_owned(),
+            Field::Action(_) => "an object with task, start, stop, restart, reload, signal or method".to_owned(),
+            Field::Overlap(_) => words(OVERLAPS),
+            Field::Missed(_) => words(MISSED),
             Field::Group(_) => "an object".to_owned(),
         }
     }

@@ -4,6 +4,9 @@
 use super::keys::{
     ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE, STREAMS, Slot,
 };
+use super::schedule::JobSpec;
+use super::schedule::keys::{JOB, MISSED, OVERLAPS};
+use super::schedule::read::action_json;
 use super::spec::{
     Check, Condition, Config, DaemonSpec, Grant, Health, IoClass, IoNice, Need, Ready, Rlimit, ServiceSpec, Signal, Who,
 };
@@ -18,7 +21,8 @@ use core::fmt::Write as _;
 pub fn to_json(config: &Config) -> String {
     let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));
     let daemon = keys_json(&config.daemon, DAEMON);
-    object([("daemon", daemon), ("services", object(services))].into_iter())
+    let jobs = object([("jobs", list(config.schedule.iter().map(|job| keys_json(&**job, JOB))))].into_iter());
+    object([("daemon", daemon), ("services", object(services)), ("schedule", jobs)].into_iter())
 }
 
 /// The config as it may be shown to whoever may read it: values of secrets are replaced by `***`.
@@ -39,6 +43,12 @@ pub fn masked(config: &Config) -> Config {
 #[must_use]
 pub fn service_json(spec: &ServiceSpec) -> String {
     keys_json(spec, SERVICE)
+}
+
+/// One job of the effective config, as `to_json` writes it.
+#[must_use]
+pub fn job_json(spec: &JobSpec) -> String {
+    keys_json(spec, JOB)
 }
 
 fn keys_json<S>(spec: &S, keys: &'static [Key<S>]) -> String {
@@ -86,6 +96,12 @@ impl<S> Field<S> {
             Field::Signal(at) => signal(*get(at, spec)),
             Field::OptSignal(at) => or_null(get(at, spec).map(signal)),
             Field::Grants(at) => list(get(at, spec).iter().map(grant)),
+            Field::Id(at) => quoted((at.get)(spec)),
+            Field::Cron(at) => or_null(get(at, spec).as_ref().map(|c| quoted(&c.text))),
+            Field::Moment(at) | Field::Zone(at) => or_null(get(at, spec).as_ref().map(|s| quoted(s))),
+            Field::Action(at) => or_null(get(at, spec).as_ref().map(action_json)),
+            Field::Overlap(at) => word(OVERLAPS, get(at, spec)),
+            Field::Missed(at) => word(MISSED, get(at, spec)),
             Field::Group(keys) => keys_json(spec, keys),
         }
     }
@@ -183,6 +199,7 @@ pub fn keys() -> Vec<KeyInfo> {
     let mut out = Vec::new();
     infos("daemon", DAEMON, &DaemonSpec::default(), &mut out);
     infos("services.NAME", SERVICE, &ServiceSpec::default(), &mut out);
+    infos("schedule.jobs[]", JOB, &JobSpec::default(), &mut out);
     out
 }
 
@@ -193,7 +210,7 @@ fn infos<S>(prefix: &str, keys: &'static [Key<S>], defaults: &S, out: &mut Vec<K
             infos(&path, inner, defaults, out);
             continue;
         }
-        let default = (!matches!(key.field, Field::Command(_))).then(|| key.field.json(defaults));
+        let default = (!key.field.is_needed()).then(|| key.field.json(defaults));
         let (wants, Key { doc, example, live, .. }) = (key.field.wants(), key);
         out.push(KeyInfo { path, wants, default, doc, example, live: *live });
     }
@@ -208,8 +225,17 @@ pub fn defaults_text() -> String {
         "  },\n  \"services\": {\n    // Any number of services, each under a name of its own.\n    \"NAME\": {\n",
     );
     section(SERVICE, &ServiceSpec::default(), 6, &mut out);
-    out.push_str("    },\n  },\n}\n");
+    out.push_str("    },\n  },\n  \"schedule\": {\n    // Any number of jobs.\n    \"jobs\": [{\n");
+    section(JOB, &JobSpec::default(), 6, &mut out);
+    out.push_str("    }],\n  },\n}\n");
     out
+}
+
+impl<S> Field<S> {
+    /// Whether there is no default that a config could do with; of the times of a job one is shown.
+    fn is_needed(&self) -> bool {
+        matches!(self, Field::Command(_) | Field::Id(_) | Field::Cron(_) | Field::Action(_))
+    }
 }
 
 fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut String) {
@@ -222,8 +248,7 @@ fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut St
             let _ = writeln!(out, "{:indent$}}},", "");
             continue;
         }
-        let value =
-            if matches!(key.field, Field::Command(_)) { key.example.to_owned() } else { key.field.json(defaults) };
+        let value = if key.field.is_needed() { key.example.to_owned() } else { key.field.json(defaults) };
         let example = if value == key.example { String::new() } else { format!(", as in {}", key.example) };
         let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.wants()));
         let _ = writeln!(out, "{:indent$}\"{}\": {value},", "", key.name);

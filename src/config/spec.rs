@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct Config {
     pub daemon: DaemonSpec,
     pub services: BTreeMap<String, Arc<ServiceSpec>>,
+    /// Jobs in the order of their ids.
+    pub schedule: Vec<Arc<super::schedule::JobSpec>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

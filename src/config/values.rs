@@ -40,7 +40,10 @@ pub(super) fn command(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<String>, B
 }
 
 /// Reads all elements, so that every wrong one is reported.
-fn all<I, T>(items: impl Iterator<Item = I>, mut read: impl FnMut(I) -> Result<T, Bad>) -> Result<Vec<T>, Bad> {
+pub(super) fn all<I, T>(
+    items: impl Iterator<Item = I>,
+    mut read: impl FnMut(I) -> Result<T, Bad>,
+) -> Result<Vec<T>, Bad> {
     let mut out = Vec::new();
     let mut said = false;
     for item in items {

@@ -12,6 +12,8 @@ pub enum Due {
     Service(usize),
     /// The leftovers of a run that belongs to no service.
     Orphan(RunId),
+    /// A job, by its place.
+    Schedule(usize),
     /// A request that waits for an end state.
     Wait(ReqId),
     Heartbeat,
@@ -61,7 +63,7 @@ impl Deadlines {
     fn known(&self, due: Due) -> Option<u32> {
         match due {
             Due::Service(i) => odd(i),
-            Due::Orphan(_) | Due::Wait(_) | Due::Heartbeat | Due::Shutdown => self.by_due.get(&due).copied(),
+            Due::Orphan(_) | Due::Schedule(_) | Due::Wait(_) | Due::Heartbeat | Due::Shutdown => self.by_due.get(&due).copied(),
         }
     }
 

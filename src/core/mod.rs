@@ -14,6 +14,7 @@ pub mod record;
 pub mod request;
 pub mod run;
 mod safe;
+pub mod schedule;
 pub mod service;
 mod state;
 pub mod upgrade;
@@ -121,6 +122,8 @@ pub struct Boot {
     pub stop: bool,
     /// Safe mode, and what was at fault: nothing is started, stopped or written.
     pub safe: Option<String>,
+    /// What tells this machine from others, for the jitter of jobs.
+    pub host: String,
 }
 
 /// Facts and wishes.
@@ -232,6 +235,10 @@ pub enum Input {
     /// The journal's reserve is used up, or whole again: refuse or accept new durable work.
     JournalFull {
         full: bool,
+    },
+    /// The wall clock was set, by so many milliseconds, or the machine has slept.
+    WallSet {
+        by: i64,
     },
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
 //! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
-//! `shutdown`.
+//! `shutdown`, `schedule/ID`.
 
 use super::keys::Keys;
 use super::run::{Cause, RunRecord, StopWhy};
@@ -309,6 +309,8 @@ pub struct Stored {
     pub runs: Vec<(RunId, RunIntent)>,
     pub meta: Option<Meta>,
     pub shutdown: Option<Shutdown>,
+    /// Of jobs: id, record, and its text.
+    pub schedules: Vec<(String, super::schedule::JobRecord, String)>,
     /// Of request keys, for `keys`.
     pub keys: Vec<Entity>,
     /// What this program does not understand, to be kept as it is, and what was wrong with it.
@@ -327,6 +329,9 @@ pub fn read(entities: Vec<Entity>) -> Stored {
         }
         let problem = match e.key.split_once('/') {
             Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
+            Some(("schedule", id)) => {
+                parse(json).map(|r| stored.schedules.push((id.to_owned(), r, json.to_owned())))
+            }
             Some(("run", _)) => match run_of(&e.key) {
                 Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
                 None => Err("its number cannot be read".to_owned()),

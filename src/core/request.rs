@@ -22,6 +22,8 @@ pub(super) struct Asked {
     pub(super) peer: Peer,
     pub(super) key: Option<String>,
     pub(super) params_hash: u64,
+    /// The job that asks, where it is no client.
+    pub(super) job: Option<Box<str>>,
 }
 
 impl Asked {
@@ -30,8 +32,8 @@ impl Asked {
         Some(Ticket { uid: self.peer.uid, key: self.key.clone()?, hash: self.params_hash })
     }
 
-    fn client(&self) -> Client {
-        Client::new(&self.peer, self.conn)
+    pub(super) fn client(&self) -> Client {
+        Client { job: self.job.clone(), ..Client::new(&self.peer, self.conn) }
     }
 }
 
@@ -60,7 +62,7 @@ impl Core {
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
             Request::DaemonWhy { name } => {
-                let answer = self.place(&name).map(|i| self.why(i));
+                let answer = self.why_anything(&name);
                 self.reply(req, answer, false, out);
             }
             Request::ServiceList { names } => match self.places(&names) {
@@ -91,6 +93,18 @@ impl Core {
             Request::ServiceHistory { name, limit } => {
                 let answer = self.place(&name).map(|i| self.history(i, limit));
                 self.reply(req, answer, false, out);
+            }
+            Request::ScheduleList { ids } => self.reply(req, self.schedule_list(&ids), false, out),
+            Request::ScheduleGet { id } => self.reply(req, self.schedule_get(&id), false, out),
+            Request::ScheduleHistory { id, limit } => self.reply(req, self.schedule_history(&id, limit), false, out),
+            Request::ScheduleNext { id, count } => self.reply(req, self.schedule_next(&id, count), false, out),
+            Request::ScheduleRun { id } => {
+                let answer = self.schedule_run(asked, &id, out);
+                self.reply(req, answer, true, out);
+            }
+            Request::SchedulePause { ids, pause } => {
+                let answer = self.schedule_pause(&ids, pause);
+                self.reply(req, answer, true, out);
             }
             Request::EventSubscribe(query) => self.events.subscribe(asked.conn, req, &query, out),
             Request::EventUnsubscribe { subscription } => {
@@ -141,6 +155,9 @@ impl Core {
     /// Exactly one for each request.
     pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
         self.pending.remove(&req);
+        if super::schedule::is_own(req) {
+            return self.schedules.answered(req, result.map(|_| ()).map_err(|e| e.message));
+        }
         // What is not promised was refused, or may be lost.
         for joined in self.keys.finish(self.now, req, &result, durable, out) {
             out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
@@ -153,6 +170,17 @@ impl Core {
         self.forget_waits(conn);
         self.forget_reloads(conn);
         self.keys.closed(conn);
+    }
+
+    /// A service, or a job where no service has that name; `schedule/ID` is always a job.
+    fn why_anything(&self, name: &str) -> Answer {
+        if let Some(id) = name.strip_prefix("schedule/") {
+            return self.job(id).map(|i| self.why_job(i));
+        }
+        match (self.table.find(name), self.schedules.find(name)) {
+            (None, Some(i)) => Ok(self.why_job(i)),
+            _ => self.place(name).map(|i| self.why(i)),
+        }
     }
 
     fn place(&self, name: &str) -> Result<usize, RpcError> {
@@ -205,13 +233,12 @@ impl Core {
         if op != Op::Stop && change.wait {
             self.keys.note(self.now, asked.req, out);
         }
-        let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
             match op {
-                Op::Start => self.wish_start(i, client, out),
-                Op::Stop => self.wish_stop(i, client),
-                Op::Restart => self.wish_restart(i, client, out),
+                Op::Start => self.wish_start(i, asked.client(), out),
+                Op::Stop => self.wish_stop(i, asked.client()),
+                Op::Restart => self.wish_restart(i, asked.client(), out),
             }
         }
         self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });
@@ -344,7 +371,9 @@ fn changes(request: &Request) -> bool {
         | Request::ServiceSignal { .. }
         | Request::ServiceRotate { .. }
         | Request::ServiceReset { .. }
-        | Request::ServiceReload { .. } => true,
+        | Request::ServiceReload { .. }
+        | Request::ScheduleRun { .. }
+        | Request::SchedulePause { .. } => true,
         Request::Ping
         | Request::DaemonStatus
         | Request::DaemonHealth
@@ -355,6 +384,10 @@ fn changes(request: &Request) -> bool {
         | Request::ServiceGet { .. }
         | Request::ServiceLogs(_)
         | Request::ServiceHistory { .. }
+        | Request::ScheduleList { .. }
+        | Request::ScheduleGet { .. }
+        | Request::ScheduleHistory { .. }
+        | Request::ScheduleNext { .. }
         | Request::EventSubscribe(_)
         | Request::EventUnsubscribe { .. }
         | Request::EventHistory(_)

@@ -286,7 +286,8 @@ impl Core {
 
     pub(super) fn config_json(&self) -> String {
         let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
-        to_json(&masked(&Config { daemon: self.config.clone(), services: services.collect() }))
+        let schedule = self.schedules.specs().cloned().collect();
+        to_json(&masked(&Config { daemon: self.config.clone(), services: services.collect(), schedule }))
     }
 
     /// What `state.json` says while nobody can be asked.

@@ -34,6 +34,8 @@ pub enum Source {
     Ready(Arc<str>),
     /// What a command beside a run prints.
     Words(RunId),
+    /// The wall clock was set.
+    Wall,
 }
 
 /// The token table: a slab whose entries carry a generation.

@@ -104,6 +104,7 @@ impl Daemon {
             reniced: 0,
             bare,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
+            wall: super::wall::WallWatch::new(sys::clock::now()),
             settle_at: None,
             _lock: handover.lock,
             gear,
@@ -222,6 +223,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         generation: handover.generation,
         deaths: marks.deaths(handover.generation),
         keeper_key: keeper_key(&handover.table),
+        host: sys::host::id(),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
         ..Boot::default()

@@ -8,6 +8,7 @@
 //! - `identity`: what tells one process and one boot from another
 //! - `thread`: priority of one thread
 //! - `memfile`: a file in memory
+//! - `walltimer`: tells when the wall clock is set
 //! - `pipe`: pipes and moving their content without copying it
 //! - `notify`: datagrams of sd_notify(3) with their sender
 //! - `rlimit`: resource limits by name
@@ -18,6 +19,7 @@ pub mod chan;
 pub mod clock;
 mod end;
 pub mod file;
+pub mod host;
 pub mod logfile;
 pub mod mask;
 pub mod memory;
@@ -26,6 +28,7 @@ mod plan;
 pub mod table;
 pub mod terminal;
 pub mod user;
+pub mod zone;
 
 #[cfg(target_os = "linux")]
 #[path = "linux/mod.rs"]
@@ -49,7 +52,7 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{SYSTEM_RUN, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
+pub use os::{SYSTEM_RUN, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait, walltimer};
 
 use std::io;
 

@@ -11,17 +11,29 @@ use crate::base::time::Wall;
 use serde::{Deserialize, Serialize};
 
 /// Who asked, as far as the record of a run keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     pub uid: u32,
     pub pid: u32,
     pub conn: ConnId,
+    /// The job of the schedule that asked; then the others say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<str>>,
 }
 
 impl Client {
     #[must_use]
     pub fn new(peer: &Peer, conn: ConnId) -> Client {
-        Client { uid: peer.uid, pid: peer.pid, conn }
+        Client { uid: peer.uid, pid: peer.pid, conn, job: None }
+    }
+
+    /// `by uid 1000 (pid 42)`, `by the job nightly`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.job {
+            Some(job) => format!("by the job {job}"),
+            None => format!("by uid {} (pid {})", self.uid, self.pid),
+        }
     }
 }
 
@@ -62,7 +74,7 @@ impl Cause {
     pub fn text(&self) -> String {
         match self {
             Cause::Autostart => "by autostart".to_owned(),
-            Cause::Client(c) => format!("by uid {} (pid {})", c.uid, c.pid),
+            Cause::Client(c) => c.text(),
             Cause::Restart { n } => format!("by the restart policy, restart {n}"),
             Cause::Retry { n } => format!("again because the machine was short of something, try {}", n + 1),
             Cause::Dependency { of } => format!("because {of} needs it"),
@@ -123,8 +135,8 @@ impl StopWhy {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            StopWhy::Client(c) => format!("by uid {} (pid {})", c.uid, c.pid),
-            StopWhy::Restart(c) => format!("for a restart by uid {} (pid {})", c.uid, c.pid),
+            StopWhy::Client(c) => c.text(),
+            StopWhy::Restart(c) => format!("for a restart {}", c.text()),
             StopWhy::Need { name } => format!("because {name}, which it requires, was being stopped"),
             StopWhy::Reload => "for its new config".to_owned(),
             StopWhy::Removed => "because it is not in the config any more".to_owned(),

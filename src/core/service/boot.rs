@@ -35,6 +35,8 @@ impl Core {
                 self.add_unknown(&intent.service);
             }
         }
+        let (jobs, host) = (core::mem::take(&mut boot.config.schedule), core::mem::take(&mut boot.host));
+        self.boot_schedules(stored.schedules, jobs, host, out);
         // A run from here on has never been on record.
         let unseen = stored.meta.as_ref().and_then(|m| m.unseen).unwrap_or(self.next_run);
         for (run, _) in &boot.leftovers {
@@ -80,7 +82,7 @@ impl Core {
             let text = format!("the journal's record {} is kept aside unread: {why}", e.key);
             out.effects.push(Effect::Log { level: Level::Error, text });
             // A record of this name may be written anew, so what cannot be read moves to a name of its own.
-            let known = e.key.starts_with("service/") || e.key.starts_with("run/") || !e.key.contains('/');
+            let known = e.key.starts_with("service/") || e.key.starts_with("schedule/") || e.key.starts_with("run/") || !e.key.contains('/');
             let key = if known { format!("aside/{}", e.key) } else { e.key.clone() };
             if key != e.key {
                 out.records.push(Entity { key: e.key, json: None });

@@ -327,7 +327,7 @@ impl Core {
             }
             _ if own && !unseen => return self.apply_policy(i, outcome, out),
             _ if own => s.cause = Cause::Boot,
-            Some(StopWhy::Restart(client)) => s.cause = Cause::Client(*client),
+            Some(StopWhy::Restart(client)) => s.cause = Cause::Client(client.clone()),
             Some(StopWhy::Need { name }) if !live.again => s.cause = Cause::Need { name: name.clone() },
             Some(StopWhy::Reload) if !live.again => s.cause = Cause::Reload,
             Some(

@@ -48,7 +48,7 @@ impl Core {
         }
         s.counters.clear();
         self.table.save(i);
-        self.mark_stop(i, &StopWhy::Restart(client));
+        self.mark_stop(i, &StopWhy::Restart(client.clone()));
         let s = &mut self.table[i];
         s.cause = Cause::Client(client);
         if let Some(live) = s.live.as_mut() {

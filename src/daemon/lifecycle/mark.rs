@@ -210,7 +210,7 @@ fn kind(input: &Input) -> u8 {
         | Input::Upgraded { .. }
         | Input::Forward { .. }
         | Input::KeeperGone => 0,
-        Input::Tick => 1,
+        Input::Tick | Input::WallSet { .. } => 1,
         Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } => 2,
         Input::Closed { .. } | Input::Lagged { .. } => 3,
         Input::Started { .. } => 4,

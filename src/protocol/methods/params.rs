@@ -127,7 +127,7 @@ impl<'a> Params<'a> {
     pub fn signal(&self, name: &str) -> Answer<i32> {
         let value = self.read(name, |json| {
             let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
-            Platform { signals: self.signals }.signal(&text)
+            Platform { signals: self.signals, ..Platform::linux() }.signal(&text)
         })?;
         self.needed(name, value)
     }

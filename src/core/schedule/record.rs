@@ -1,0 +1,117 @@
+//! A job's record: `schedule/ID`. Pure.
+
+use super::{Fire, Job, Outcome, Past, Schedules, Why};
+use crate::base::time::{Now, Wall};
+use crate::core::record::{Entity, VERSION};
+use serde::{Deserialize, Serialize};
+use std::ops::Bound::{Excluded, Unbounded};
+
+/// What the journal keeps of a job.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobRecord {
+    v: u32,
+    seen: Wall,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    high: Option<Wall>,
+    anchor: Wall,
+    boot: String,
+    /// Paused or resumed by a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paused: Option<bool>,
+    #[serde(default)]
+    number: u64,
+    #[serde(default)]
+    missed: u64,
+    #[serde(default)]
+    skipped: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    queue: Vec<Queued>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<Begun>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Past>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Queued {
+    due: Wall,
+    why: Why,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Begun {
+    number: u64,
+    due: Wall,
+    why: Why,
+    began: Wall,
+}
+
+fn key(id: &str) -> String {
+    format!("schedule/{id}")
+}
+
+pub(super) fn entity(job: &Job) -> Entity {
+    let record = JobRecord {
+        v: VERSION,
+        seen: job.seen,
+        high: job.high,
+        anchor: job.anchor,
+        boot: job.boot.clone(),
+        paused: job.choice,
+        number: job.number,
+        missed: job.missed,
+        skipped: job.skipped,
+        queue: job.queue.iter().map(|f| Queued { due: f.due, why: f.why.clone() }).collect(),
+        runs: job
+            .runs
+            .iter()
+            .map(|r| Begun { number: r.number, due: r.due, why: r.why.clone(), began: r.began.wall })
+            .collect(),
+        history: job.history.iter().cloned().collect(),
+    };
+    // The type holds nothing that JSON cannot say.
+    Entity { key: key(&job.id), json: Some(serde_json::to_string(&record).unwrap_or_default()) }
+}
+
+pub(super) fn gone(id: &str) -> Entity {
+    Entity { key: key(id), json: None }
+}
+
+impl JobRecord {
+    /// Puts everything back. Runs that were not over are lost: their requests died with the daemon.
+    pub(super) fn restore(self, job: &mut Job, now: Now) {
+        job.seen = self.seen;
+        job.high = self.high;
+        job.anchor = self.anchor;
+        job.boot = self.boot;
+        job.choice = self.paused;
+        (job.number, job.missed, job.skipped) = (self.number, self.missed, self.skipped);
+        job.history = self.history.into();
+        let mut not_before = now.mono;
+        for Queued { due, why } in self.queue {
+            job.queue.push_back(Fire { due, why, not_before });
+            not_before = not_before + job.spec.stagger;
+        }
+        job.save = false;
+        for Begun { number, due, why, began } in self.runs {
+            let took_ms = u64::try_from(now.wall.since(began).as_millis()).unwrap_or(u64::MAX);
+            let message = Some("the daemon ended before it did".into());
+            let result = Outcome::Lost;
+            job.remember(Past { number, due, why, began, ended: now.wall, took_ms, result, message });
+        }
+    }
+}
+
+impl Schedules {
+    /// Records of jobs after the one with this id, in the order of ids.
+    pub(in crate::core) fn entities_after(&self, id: &str, max: usize) -> Vec<Entity> {
+        let range = (Excluded(id), Unbounded);
+        let jobs = self.by_id.range::<str, _>(range).take(max).map(|(_, i)| entity(&self.jobs[*i]));
+        let kept = self.kept.range::<str, _>(range).take(max);
+        let mut all: Vec<Entity> = jobs.collect();
+        all.extend(kept.map(|(id, json)| Entity { key: key(id), json: Some(json.clone()) }));
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all.truncate(max);
+        all
+    }
+}

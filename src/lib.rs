@@ -26,8 +26,9 @@
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
-//!   `safe` (safe mode), `freeze`, `upgrade`
-//! - [`config`]: text to a checked spec, or every mistake in it with line and column
+//!   `schedule` (time that is kept; its first page is the essay on it), `safe` (safe mode), `freeze`, `upgrade`
+//! - [`config`]: text to a checked spec, or every mistake in it with line and column; `cron` (expressions, time zones
+//!   and when they fire), `schedule` (jobs)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon
 //!

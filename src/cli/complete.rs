@@ -24,15 +24,16 @@ pub(crate) fn words(args: &Args) -> Result<u8, Failure> {
         Some("signals") => {
             ["HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP"].map(str::to_owned).to_vec()
         }
-        _ => services(args).unwrap_or_default(),
+        Some("jobs") => names(args, "schedule.list", "jobs", "id").unwrap_or_default(),
+        _ => names(args, "service.list", "services", "name").unwrap_or_default(),
     };
     print(&list.iter().map(|w| format!("{w}\n")).collect::<String>())?;
     Ok(exit::OK)
 }
 
-fn services(args: &Args) -> Option<Vec<String>> {
-    let list: Value = connect(args).ok()?.call("service.list", &json!({})).ok()?;
-    let names = list["services"].as_array()?.iter().filter_map(|s| s["name"].as_str());
+fn names(args: &Args, method: &str, list: &str, name: &str) -> Option<Vec<String>> {
+    let answer: Value = connect(args).ok()?.call(method, &json!({})).ok()?;
+    let names = answer[list].as_array()?.iter().filter_map(|one| one[name].as_str());
     Some(names.map(str::to_owned).collect())
 }
 
@@ -45,6 +46,7 @@ fn bash() -> String {
             _ if c.count.1 == 0 => String::new(),
             Operand::Service => "$(_hob_ask services)".to_owned(),
             Operand::Method => "$(_hob_ask methods)".to_owned(),
+            Operand::Job => "$(_hob_ask jobs)".to_owned(),
             Operand::Signal => "$(_hob_ask signals) $(_hob_ask services)".to_owned(),
             Operand::Shell => "bash".to_owned(),
             Operand::File | Operand::Text => String::new(),

@@ -23,6 +23,7 @@ pub enum Operand {
     File,
     Text,
     Signal,
+    Job,
 }
 
 /// One command. `name` has one word, or two for a noun and its verb.

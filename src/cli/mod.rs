@@ -10,6 +10,7 @@ mod life;
 mod logs;
 mod render;
 mod renew;
+mod schedule;
 mod service;
 mod since;
 mod status;

@@ -63,7 +63,9 @@ impl Deadlines {
     fn known(&self, due: Due) -> Option<u32> {
         match due {
             Due::Service(i) => odd(i),
-            Due::Orphan(_) | Due::Schedule(_) | Due::Wait(_) | Due::Heartbeat | Due::Shutdown => self.by_due.get(&due).copied(),
+            Due::Orphan(_) | Due::Schedule(_) | Due::Wait(_) | Due::Heartbeat | Due::Shutdown => {
+                self.by_due.get(&due).copied()
+            }
         }
     }
 

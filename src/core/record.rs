@@ -329,9 +329,7 @@ pub fn read(entities: Vec<Entity>) -> Stored {
         }
         let problem = match e.key.split_once('/') {
             Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
-            Some(("schedule", id)) => {
-                parse(json).map(|r| stored.schedules.push((id.to_owned(), r, json.to_owned())))
-            }
+            Some(("schedule", id)) => parse(json).map(|r| stored.schedules.push((id.to_owned(), r, json.to_owned()))),
             Some(("run", _)) => match run_of(&e.key) {
                 Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
                 None => Err("its number cannot be read".to_owned()),

@@ -41,8 +41,7 @@ impl WallWatch {
             Err(e) => gear.log(Level::Warn, format!("a set clock is noticed late: {e}")),
         }
         if let Some(timer) = &self.timer
-            && let Err(e) =
-                gear.sources.add(gear.poll.registry(), timer.fd(), Interest::READABLE, Source::Wall)
+            && let Err(e) = gear.sources.add(gear.poll.registry(), timer.fd(), Interest::READABLE, Source::Wall)
         {
             gear.log(Level::Warn, format!("a set clock is noticed late: {e}"));
             self.timer = None;

@@ -14,6 +14,7 @@ mod loglines;
 mod logs;
 mod protocol;
 mod safe;
+mod schedule;
 mod services;
 mod storm;
 mod support;

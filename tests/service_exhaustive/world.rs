@@ -240,7 +240,7 @@ pub(crate) fn boot(
     let services = services.iter().map(|(n, s)| ((*n).to_owned(), Arc::new(s.clone()))).collect();
     let daemon = DaemonSpec { heartbeat: Duration::ZERO, ..DaemonSpec::default() };
     Input::Boot(Box::new(Boot {
-        config: Config { daemon, services },
+        config: Config { daemon, services, ..Config::default() },
         entities: journal.into_iter().map(|(key, json)| Entity { key, json: Some(json) }).collect(),
         table,
         generation,

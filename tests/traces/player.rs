@@ -32,6 +32,7 @@ struct Player {
     core: Core,
     now: Now,
     services: BTreeMap<String, String>,
+    jobs: BTreeMap<String, String>,
     daemon: String,
     main: Option<String>,
     auto: bool,
@@ -54,6 +55,7 @@ pub(crate) fn play(text: &str) -> String {
         core: Core::new(),
         now: Now { mono: Mono(1_000_000_000_000), wall: Wall(1_700_000_000_000) },
         services: BTreeMap::new(),
+        jobs: BTreeMap::new(),
         daemon: r#"{"heartbeat":"0s"}"#.to_owned(),
         main: None,
         auto: false,
@@ -105,6 +107,18 @@ impl Player {
         match verb.as_str() {
             "service" => {
                 self.services.insert(arg(1), arg(2));
+            }
+            "job" => {
+                self.jobs.insert(arg(1), arg(2));
+            }
+            "no-job" => {
+                self.jobs.remove(&arg(1));
+            }
+            "clock" => self.set_clock(&arg(1)),
+            "sleep" => {
+                let slept = i64::try_from(parse_duration(&arg(1)).unwrap().as_millis()).unwrap();
+                self.now.wall = Wall(self.now.wall.0 + slept);
+                self.step(Input::WallSet { by: 0 }, "");
             }
             "no-service" => {
                 self.services.remove(&arg(1));
@@ -207,6 +221,13 @@ impl Player {
             "status" => Request::DaemonStatus,
             "ping" => Request::Ping,
             "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
+            "jobs" => Request::ScheduleList { ids: names },
+            "job-get" => Request::ScheduleGet { id: name },
+            "job-run" => Request::ScheduleRun { id: name },
+            "job-pause" => Request::SchedulePause { ids: names, pause: true },
+            "job-resume" => Request::SchedulePause { ids: names, pause: false },
+            "job-next" => Request::ScheduleNext { id: name, count: 3 },
+            "job-history" => Request::ScheduleHistory { id: name, limit: 10 },
             "ask-reload" => Request::DaemonReload,
             "upgrade" => Request::DaemonUpgrade { binary: None },
             other => panic!("unknown line: {other}"),
@@ -264,7 +285,17 @@ impl Player {
                 format!("\"{name}\":{{{command}{more}}}")
             })
             .collect();
-        let text = format!("{{\"daemon\":{},\"services\":{{{}}}}}", self.daemon, services.join(","));
+        let jobs: Vec<String> = self
+            .jobs
+            .iter()
+            .map(|(id, json)| format!("{{\"id\":\"{id}\",{}", json.trim().strip_prefix('{').unwrap()))
+            .collect();
+        let text = format!(
+            "{{\"daemon\":{},\"services\":{{{}}},\"schedule\":{{\"jobs\":[{}]}}}}",
+            self.daemon,
+            services.join(","),
+            jobs.join(",")
+        );
         parse(&text, "hob.json", &Platform::of("linux")).unwrap_or_else(|e| panic!("{text}: {e:?}"))
     }
 
@@ -293,6 +324,7 @@ impl Player {
             generation: self.generation,
             deaths: self.generation - 1,
             keeper_key: format!("keeper{}", self.keeper),
+            host: "host".to_owned(),
             version: "0.1.0",
             main,
             keeper_started: Mono(1_000_000_000_000),
@@ -302,6 +334,20 @@ impl Player {
         };
         self.core = Core::new();
         self.step(Input::Boot(Box::new(boot)), "");
+    }
+
+    /// The wall clock is set, to a time or by a difference.
+    fn set_clock(&mut self, to: &str) {
+        let old = self.now.wall;
+        let by = |text: &str| i64::try_from(parse_duration(text).unwrap().as_millis()).unwrap();
+        self.now.wall = match (to.strip_prefix('+'), to.strip_prefix('-')) {
+            (Some(by_this), _) => Wall(old.0 + by(by_this)),
+            (_, Some(by_this)) => Wall(old.0 - by(by_this)),
+            (None, None) => Wall::parse(to).expect("a time"),
+        };
+        if self.generation > 0 {
+            self.step(Input::WallSet { by: self.now.wall.0 - old.0 }, "");
+        }
     }
 
     /// The daemon is killed; the keeper starts the next one.

@@ -51,7 +51,7 @@ impl Days {
         }
         let length = length(year, month);
         let first = weekday(days(year, month, 1));
-        let all = (1_u32 << length) - 1 << 1;
+        let all = ((1_u32 << length) - 1) << 1;
         let (by_number, by_weekday) = (self.by_number(first, length), self.by_weekday(first, length));
         all & if self.either { by_number | by_weekday } else { by_number & by_weekday }
     }

@@ -81,7 +81,7 @@ fn mistakes_are_placed_and_say_what_is_allowed() {
         ("* * * mai *", 7, "did you mean mar?"),
         ("* * * * 8", 9, "\"8\" is no weekday: 0 to 7"),
         ("* * * * mond", 9, "did you mean mon?"),
-        ("* * * * *  61", 13, "is no weekday"),
+        ("* * * * *  61", 12, "is no weekday"),
         ("61 * * * * *", 1, "is no second"),
         ("1,,2 * * * *", 3, "a minute is missing here"),
         ("1- * * * *", 3, "a minute is missing here"),

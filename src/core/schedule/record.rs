@@ -115,3 +115,46 @@ impl Schedules {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Mono;
+    use crate::core::record::read;
+    use std::sync::Arc;
+
+    const NOW: Now = Now { mono: Mono(5), wall: Wall(1_700_000_100_000) };
+
+    fn restored(json: &str) -> Job {
+        let stored = read(vec![Entity { key: "schedule/a".into(), json: Some(json.into()) }]);
+        assert!(stored.aside.is_empty(), "{:?}", stored.aside);
+        let mut job = Job::new("a", Arc::default(), NOW, "host", "");
+        for (_, record, _) in stored.schedules {
+            record.restore(&mut job, NOW);
+        }
+        job
+    }
+
+    #[test]
+    fn the_frozen_record_of_version_1_loads_for_ever() {
+        let job = restored(include_str!("../../../tests/compat/schedule/v1.json").trim());
+        assert_eq!(
+            (job.seen, job.high, job.anchor),
+            (Wall(1_699_999_200_000), Some(Wall(1_700_000_000_000)), Wall(1_690_000_000_000))
+        );
+        assert_eq!((job.boot.as_str(), job.choice), ("00c0ffee", Some(true)));
+        assert_eq!((job.number, job.missed, job.skipped, job.queue.len()), (41, 7, 2, 2));
+        assert!(matches!(&job.queue[1].why, Why::Client(c) if c.uid == 1000 && c.job.is_none()));
+        let results: Vec<&str> = job.history.iter().map(|p| p.result.word()).collect();
+        assert_eq!(results, ["timed_out", "done", "lost"], "a run that was not over is lost with its daemon");
+        assert!(job.save && job.runs.is_empty());
+    }
+
+    #[test]
+    fn a_record_survives_the_trip() {
+        let job = restored(include_str!("../../../tests/compat/schedule/v1.json").trim());
+        let first = entity(&job);
+        let again = entity(&restored(first.json.as_deref().unwrap()));
+        assert_eq!(first, again);
+    }
+}

@@ -234,7 +234,11 @@ mod tests {
         }
         let (mut job, now) = job("\"cron\": \"* * * * * *\", \"missed\": \"once\"", "2026-01-01T10:30:00Z");
         let found = job.look(later(now, HOUR));
-        assert_eq!((found.on_time.is_some(), found.made_up.len()), (true, 0), "the run on time makes up for the others");
+        assert_eq!(
+            (found.on_time.is_some(), found.made_up.len()),
+            (true, 0),
+            "the run on time makes up for the others"
+        );
         assert_eq!(found.lapse.unwrap().text(), "1000 or more");
     }
 

@@ -45,9 +45,7 @@ fn request_of(action: &Action) -> Request {
                 Verb::Reload => Request::ServiceReload { names: names.clone() },
             }
         }
-        Action::Signal { service, signal } => {
-            Request::ServiceSignal { name: service.clone(), signal: signal.number }
-        }
+        Action::Signal { service, signal } => Request::ServiceSignal { name: service.clone(), signal: signal.number },
         Action::Task { request, .. } | Action::Call { request, .. } => request.clone(),
     }
 }
@@ -153,7 +151,9 @@ impl Core {
         loop {
             let now = self.now.mono;
             let job = &mut self.schedules.jobs[i];
-            let Some(at) = job.queue.iter().position(|f| f.not_before <= now).filter(|_| job.has_room()) else { return };
+            let Some(at) = job.queue.iter().position(|f| f.not_before <= now).filter(|_| job.has_room()) else {
+                return;
+            };
             let Some(fire) = job.queue.remove(at) else { return };
             self.begin_run(i, fire, out);
         }

@@ -173,9 +173,7 @@ impl Core {
         let mut story: Vec<String> = Vec::new();
         let skip = job.history.len().saturating_sub(STORY_RUNS);
         story.extend(job.history.iter().skip(skip).map(Past::line));
-        story.extend(
-            job.runs.iter().map(|r| format!("{}: run {} was begun {}", r.began.wall, r.number, r.why.text())),
-        );
+        story.extend(job.runs.iter().map(|r| format!("{}: run {} was begun {}", r.began.wall, r.number, r.why.text())));
         if job.missed > 0 {
             story.push(format!("{} of its times were missed in all", job.missed));
         }

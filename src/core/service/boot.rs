@@ -82,7 +82,10 @@ impl Core {
             let text = format!("the journal's record {} is kept aside unread: {why}", e.key);
             out.effects.push(Effect::Log { level: Level::Error, text });
             // A record of this name may be written anew, so what cannot be read moves to a name of its own.
-            let known = e.key.starts_with("service/") || e.key.starts_with("schedule/") || e.key.starts_with("run/") || !e.key.contains('/');
+            let known = e.key.starts_with("service/")
+                || e.key.starts_with("schedule/")
+                || e.key.starts_with("run/")
+                || !e.key.contains('/');
             let key = if known { format!("aside/{}", e.key) } else { e.key.clone() };
             if key != e.key {
                 out.records.push(Entity { key: e.key, json: None });

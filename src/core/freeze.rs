@@ -37,6 +37,7 @@ impl Core {
             self.deadlines.set(Due::Orphan(*run), orphan.sequence.deadline());
         }
         self.thaw_waits(gap);
+        self.thaw_schedules(gap);
         self.thaw_shutdown(gap, now.mono, out);
     }
 }

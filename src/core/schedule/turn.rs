@@ -220,6 +220,16 @@ impl Core {
         }
     }
 
+    /// What runs may take grows by the time in which nobody could do anything.
+    pub(in crate::core) fn thaw_schedules(&mut self, gap: core::time::Duration) {
+        for i in self.schedules.runs.values().copied().collect::<Vec<_>>() {
+            self.schedules.touch(i);
+        }
+        for run in self.schedules.jobs.iter_mut().flat_map(|j| &mut j.runs) {
+            run.until = run.until.map(|at| at + gap);
+        }
+    }
+
     pub(in crate::core) fn schedule_due(&mut self, i: usize) {
         self.schedules.touch(i);
     }

@@ -140,8 +140,7 @@ impl Drawn {
         let wild = self.minute.star() || self.hour.star();
         let mut fires = Vec::new();
         let mut reached = clock.local[0] - 1;
-        let mut minute = clock.first;
-        for local in &clock.local {
+        for (minute, local) in (clock.first..).zip(&clock.local) {
             let mut due = wild && self.fits(clock.table[*local]);
             while !wild && reached < *local {
                 reached += 1;
@@ -150,7 +149,6 @@ impl Drawn {
             if due {
                 fires.push(minute * 60_000);
             }
-            minute += 1;
         }
         fires
     }

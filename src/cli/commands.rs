@@ -141,8 +141,8 @@ pub const COMMANDS: &[Command] = &[
     Command {
         operands: "NAME",
         count: (1, 1),
-        details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can do.\n\
-                  A job that has the name of a service is schedule/NAME.",
+        details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can\n\
+                  do. A job that has the name of a service is schedule/NAME.",
         ..command("why", "Tell the story of a service or a job", story::why)
     },
     Command {

@@ -61,10 +61,7 @@ impl Core {
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
-            Request::DaemonWhy { name } => {
-                let answer = self.why_anything(&name);
-                self.reply(req, answer, false, out);
-            }
+            Request::DaemonWhy { name } => self.reply(req, self.why_anything(&name), false, out),
             Request::ServiceList { names } => match self.places(&names) {
                 Ok(all) => self.measure_then(req, Pending::List(self.some_names(&names, &all)), out),
                 Err(e) => self.reply(req, Err(e), false, out),
@@ -91,21 +88,14 @@ impl Core {
             Request::ServiceLogs(query) => self.logs(asked, query, out),
             Request::ServiceRotate { names } => self.rotate(asked, names, out),
             Request::ServiceHistory { name, limit } => {
-                let answer = self.place(&name).map(|i| self.history(i, limit));
-                self.reply(req, answer, false, out);
+                self.reply(req, self.place(&name).map(|i| self.history(i, limit)), false, out);
             }
             Request::ScheduleList { ids } => self.reply(req, self.schedule_list(&ids), false, out),
             Request::ScheduleGet { id } => self.reply(req, self.schedule_get(&id), false, out),
             Request::ScheduleHistory { id, limit } => self.reply(req, self.schedule_history(&id, limit), false, out),
             Request::ScheduleNext { id, count } => self.reply(req, self.schedule_next(&id, count), false, out),
-            Request::ScheduleRun { id } => {
-                let answer = self.schedule_run(asked, &id, out);
-                self.reply(req, answer, true, out);
-            }
-            Request::SchedulePause { ids, pause } => {
-                let answer = self.schedule_pause(&ids, pause);
-                self.reply(req, answer, true, out);
-            }
+            Request::ScheduleRun { id } => self.schedule_run(asked, &id, out),
+            Request::SchedulePause { ids, pause } => self.schedule_pause(req, &ids, pause, out),
             Request::EventSubscribe(query) => self.events.subscribe(asked.conn, req, &query, out),
             Request::EventUnsubscribe { subscription } => {
                 let answer = self.events.unsubscribe(asked.conn, subscription);

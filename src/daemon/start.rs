@@ -60,11 +60,7 @@ impl Daemon {
         let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
-        let (mut gear, signals) = gear(&paths, options.quiet, link, &handover)?;
-        if main.is_some() {
-            // Who runs one command wants to see its words, and of hob's only what is wrong.
-            gear.log.limit_stderr(Level::Warn);
-        }
+        let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
         // The person who runs the command was told already.
         let bare = main.is_some() && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
         marks.left(Stage::Log);
@@ -186,7 +182,7 @@ impl Daemon {
 
 fn gear(
     paths: &Paths,
-    quiet: bool,
+    (quiet, one_command): (bool, bool),
     link: link::Link,
     handover: &link::Handover,
 ) -> io::Result<(Gear, signal_hook_mio::v1_0::Signals)> {
@@ -207,6 +203,10 @@ fn gear(
     let mut log = ownlog::OwnLog::open(paths.log.clone(), DaemonLog::DEFAULT, stderr);
     if let Ok(stream) = std::env::var("JOURNAL_STREAM") {
         log.for_journal(&stream);
+    }
+    if one_command {
+        // Who runs one command wants to see its words, and of hob's only what is wrong.
+        log.limit_stderr(Level::Warn);
     }
     let table = handover.table.clone();
     Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))

@@ -1,4 +1,4 @@
-//! Jobs: what an expression means without a daemon, runs by the clock through a killed daemon, and what a person can do.
+//! Jobs: what an expression means without a daemon, runs through a daemon that is killed, and what a person can do.
 
 use crate::support::*;
 use serde_json::Value;

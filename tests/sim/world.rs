@@ -416,6 +416,7 @@ impl<'a> World<'a> {
     pub fn knowledge(&self) -> Boot {
         Boot {
             safe: None,
+            host: "sim".to_owned(),
             deaths: 0,
             config: self.config(),
             config_error: self.file.is_none().then(|| "hob.json:1:1: expected a value".to_owned()),

@@ -121,8 +121,8 @@ pub fn parse(text: &str) -> Result<Expression, CronError> {
     }
 }
 
-const FORM: &str = "wants minute, hour, day of the month, month and weekday, with or without a second before them, or a \
-                    word such as @daily";
+const FORM: &str = "wants minute, hour, day of the month, month and weekday, with or without a second before them, \
+                    or a word such as @daily";
 
 fn fields(text: &str) -> Vec<Part<'_>> {
     let mut out = Vec::new();

@@ -1,6 +1,7 @@
 //! Requests about jobs. Pure.
 
 use super::{Job, Why};
+use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::near::nearest;
 use crate::config::schedule::Overlap;
@@ -45,8 +46,13 @@ impl Core {
         self.job(id).map(|i| self.job_next(i, count))
     }
 
-    /// Whether a run by hand is possible now; one that would be left out is refused.
-    pub(in crate::core) fn schedule_run(&mut self, asked: &Asked, id: &str, out: &mut Out) -> Answer {
+    pub(in crate::core) fn schedule_run(&mut self, asked: &Asked, id: &str, out: &mut Out) {
+        let answer = self.run_by_hand(asked, id, out);
+        self.reply(asked.req, answer, true, out);
+    }
+
+    /// One that would be left out is refused.
+    fn run_by_hand(&mut self, asked: &Asked, id: &str, out: &mut Out) -> Answer {
         let i = self.job(id)?;
         let job = &self.schedules.jobs[i];
         if job.spec.overlap == Overlap::Skip
@@ -68,7 +74,12 @@ impl Core {
     }
 
     /// Pauses or resumes. What passed in a pause was neither missed nor skipped.
-    pub(in crate::core) fn schedule_pause(&mut self, ids: &[String], pause: bool) -> Answer {
+    pub(in crate::core) fn schedule_pause(&mut self, req: ReqId, ids: &[String], pause: bool, out: &mut Out) {
+        let answer = self.pause_jobs(ids, pause);
+        self.reply(req, answer, true, out);
+    }
+
+    fn pause_jobs(&mut self, ids: &[String], pause: bool) -> Answer {
         let places = self.jobs(ids)?;
         let now = self.now;
         let mut rows = Vec::new();

@@ -340,7 +340,7 @@ pub const METHODS: &[Method] = &[
         access: Access::Read,
         mutating: false,
         params: &[JOB, param("limit", Kind::Count, "how many runs at most (default 10)")],
-        result: r#"{"runs": [{"number", "due", "began", "ended", "took_ms", "result", "message", "cause"}], "running"}"#,
+        result: r#"{"runs": [{"number", "due", "began", "ended", "result", "message", "cause", ...}], "running"}"#,
         doc: "The last runs of a job, the latest first.",
         decode: |p| Ok(Request::ScheduleHistory { id: p.text("id")?, limit: p.count("limit", 10)? }),
     },

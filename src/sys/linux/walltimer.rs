@@ -8,9 +8,6 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 #[derive(Debug)]
 pub struct WallTimer(OwnedFd);
 
-/// The furthest that all kernels take.
-const FAR: libc::time_t = libc::time_t::MAX >> 32;
-
 impl WallTimer {
     /// `None` where the system tells nobody.
     ///
@@ -33,7 +30,7 @@ impl WallTimer {
 
     fn arm(&self) -> io::Result<()> {
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let until = libc::timespec { tv_sec: FAR.max(1 << 30), tv_nsec: 0 };
+        let until = libc::timespec { tv_sec: libc::time_t::MAX, tv_nsec: 0 };
         let spec = libc::itimerspec { it_interval: zero, it_value: until };
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
         // SAFETY: the descriptor is open, `spec` lives for the length of the call, and no old value is asked for.
@@ -51,5 +48,21 @@ impl WallTimer {
         // is what is expected, and EAGAIN means that nothing was told.
         unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         self.arm()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_silent_while_nobody_sets_the_clock_and_can_be_armed_again() {
+        let timer = WallTimer::create().unwrap().unwrap();
+        let mut poll = libc::pollfd { fd: timer.fd(), events: libc::POLLIN, revents: 0 };
+        for _ in 0..2 {
+            // SAFETY: one live structure, and its count.
+            assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 0) }, 0);
+            timer.again().unwrap();
+        }
     }
 }

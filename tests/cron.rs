@@ -113,16 +113,20 @@ struct Shown {
     weekday: usize,
 }
 
-fn shown(local_minutes: i64) -> Shown {
-    let at = TimeZone::UTC.to_datetime(Timestamp::from_second(local_minutes * 60).unwrap());
-    let number = |n: i8| usize::try_from(n).unwrap();
-    Shown {
-        minute: number(at.minute()),
-        hour: number(at.hour()),
-        day: number(at.day()),
-        month: number(at.month()),
-        weekday: number(at.weekday().to_sunday_zero_offset()),
+/// Each minute from one to another, both included.
+fn table(first: i64, last: i64) -> Vec<Shown> {
+    let mut all = Vec::new();
+    for day in first.div_euclid(1440)..=last.div_euclid(1440) {
+        let date = TimeZone::UTC.to_datetime(Timestamp::from_second(day * 86_400).unwrap());
+        let number = |n: i8| usize::try_from(n).unwrap();
+        let (month, weekday) = (number(date.month()), number(date.weekday().to_sunday_zero_offset()));
+        let day = number(date.day());
+        let minutes = (0..24).flat_map(|hour| (0..60).map(move |minute| (hour, minute)));
+        all.extend(minutes.map(|(hour, minute)| Shown { minute, hour, day, month, weekday }));
     }
+    let skip = usize::try_from(first.rem_euclid(1440)).unwrap();
+    all.drain(..skip);
+    all
 }
 
 impl Drawn {
@@ -172,10 +176,12 @@ impl Clock {
             assert_eq!(seconds % 60, 0, "the reference knows whole minutes");
             i64::from(seconds) / 60
         };
-        let local: Vec<i64> = (first..first + days * 1440).map(|m| m + offset(m)).collect();
+        // No zone here has changed its offset within a quarter of an hour.
+        let quarters = (first..first + days * 1440).step_by(15).map(|quarter| (quarter, offset(quarter)));
+        let local: Vec<i64> = quarters.flat_map(|(quarter, ahead)| quarter + ahead..quarter + ahead + 15).collect();
         let (base, last) = (local.iter().min().unwrap() - 1, *local.iter().max().unwrap());
         let place = |l: &i64| usize::try_from(l - base).unwrap();
-        Clock { first, table: (base..=last).map(shown).collect(), local: local.iter().map(place).collect() }
+        Clock { first, table: table(base, last), local: local.iter().map(place).collect() }
     }
 
     /// So many days around each change of the offset, and as many at either end.

@@ -266,8 +266,8 @@ pub const COMMANDS: &[Command] = &[
         operand: Operand::Job,
         count: (1, 1),
         flags: NEXT,
-        details: "An expression of cron needs no running hob: five fields, six with seconds first, or @daily and its
-                  like. A time that the clocks skip runs at their change, one that they show twice runs once; with *
+        details: "An expression of cron needs no running hob: five fields, six with seconds first, or @daily and its\n\
+                  like. A time that the clocks skip runs at their change, one that they show twice runs once; with *\n\
                   for minutes or hours it follows the clock on the wall.",
         ..command("schedule next", "Show when an expression fires, or a job runs", schedule::next)
     },

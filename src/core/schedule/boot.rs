@@ -42,7 +42,7 @@ impl Core {
         }
     }
 
-    fn boot_job(&mut self, spec: Arc<JobSpec>, known: Option<JobRecord>) {
+    fn boot_job(&mut self, spec: Arc<JobSpec>, known: Option<JobRecord>) -> usize {
         let (now, boot) = (self.now, self.schedules.boot.clone());
         let mut job = Job::new(&spec.id, Arc::clone(&spec), now, &self.schedules.host, "");
         if let Some(known) = known {
@@ -56,7 +56,14 @@ impl Core {
             job.boot = boot;
             job.save = true;
         }
-        self.schedules.add(job);
+        self.schedules.add(job)
+    }
+
+    /// What runs of an earlier daemon asked for, once it is known how all services are.
+    pub(in crate::core) fn resume_schedules(&mut self, same_keeper: bool, out: &mut Out) {
+        for i in self.schedules.by_id.values().copied().collect::<Vec<_>>() {
+            self.resume_runs(i, same_keeper, out);
+        }
     }
 
     /// A new config: jobs come, go and change.
@@ -86,7 +93,10 @@ impl Core {
             // It was read once already, at the start.
             let kept = kept.and_then(|json| serde_json::from_str::<JobRecord>(&json).ok());
             match kept {
-                Some(known) => self.boot_job(spec, Some(known)),
+                Some(known) => {
+                    let i = self.boot_job(spec, Some(known));
+                    self.resume_runs(i, false, out);
+                }
                 None => {
                     let job = Job::new(&id, spec, self.now, &self.schedules.host, &self.schedules.boot);
                     self.schedules.add(job);

@@ -1,6 +1,7 @@
 //! A job's record: `schedule/ID`. Pure.
 
-use super::{Fire, Job, Outcome, Past, Schedules, Why};
+use super::{Fire, Job, Past, Run, Schedules, Why};
+use crate::base::ids::ReqId;
 use crate::base::time::{Now, Wall};
 use crate::core::record::{Entity, VERSION};
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,7 @@ pub(super) fn gone(id: &str) -> Entity {
 }
 
 impl JobRecord {
-    /// Puts everything back. Runs that were not over are lost: their requests died with the daemon.
+    /// Puts everything back. The requests of runs that were not over died with the daemon; `resume_runs` sees to them.
     pub(super) fn restore(self, job: &mut Job, now: Now) {
         job.seen = self.seen;
         job.high = self.high;
@@ -94,10 +95,10 @@ impl JobRecord {
         }
         job.save = false;
         for Begun { number, due, why, began } in self.runs {
-            let took_ms = u64::try_from(now.wall.since(began).as_millis()).unwrap_or(u64::MAX);
-            let message = Some("the daemon ended before it did".into());
-            let result = Outcome::Lost;
-            job.remember(Past { number, due, why, began, ended: now.wall, took_ms, result, message });
+            let passed = now.wall.since(began);
+            let began = Now { mono: now.mono - passed, wall: began };
+            let until = job.spec.timeout.map(|limit| now.mono + limit.saturating_sub(passed));
+            job.runs.push(Run { number, due, why, began, req: ReqId(0), until });
         }
     }
 }
@@ -123,7 +124,7 @@ mod tests {
     use crate::core::record::read;
     use std::sync::Arc;
 
-    const NOW: Now = Now { mono: Mono(5), wall: Wall(1_700_000_100_000) };
+    const NOW: Now = Now { mono: Mono(900_000_000_000_000), wall: Wall(1_700_000_100_000) };
 
     fn restored(json: &str) -> Job {
         let stored = read(vec![Entity { key: "schedule/a".into(), json: Some(json.into()) }]);
@@ -146,8 +147,8 @@ mod tests {
         assert_eq!((job.number, job.missed, job.skipped, job.queue.len()), (41, 7, 2, 2));
         assert!(matches!(&job.queue[1].why, Why::Client(c) if c.uid == 1000 && c.job.is_none()));
         let results: Vec<&str> = job.history.iter().map(|p| p.result.word()).collect();
-        assert_eq!(results, ["timed_out", "done", "lost"], "a run that was not over is lost with its daemon");
-        assert!(job.save && job.runs.is_empty());
+        assert_eq!(results, ["timed_out", "done"]);
+        assert_eq!((job.runs.len(), job.runs[0].number, job.runs[0].began.wall), (1, 41, Wall(1_699_999_200_012)));
     }
 
     #[test]

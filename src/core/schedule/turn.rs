@@ -7,6 +7,7 @@ use crate::config::schedule::{Action, Missed, Overlap, Verb};
 use crate::config::{Access, Level};
 use crate::core::due::Due;
 use crate::core::request::Asked;
+use crate::core::wait::{Item, Op, Waiting};
 use crate::core::{Core, Effect, Out, Peer};
 use crate::protocol::methods::{Change, Request};
 use crate::protocol::rpc::{Code, RpcError};
@@ -33,6 +34,9 @@ impl Job {
     }
 }
 
+/// Said of a run of which nobody knows how it came out.
+const LOST: &str = "the daemon ended before it did";
+
 /// What an action asks the daemon for.
 fn request_of(action: &Action) -> Request {
     match action {
@@ -57,6 +61,7 @@ impl Core {
             for (req, result) in core::mem::take(&mut self.schedules.answers) {
                 let (outcome, message) = match result {
                     Ok(()) => (Outcome::Done, None),
+                    Err(e) if e == LOST => (Outcome::Lost, Some(e)),
                     Err(e) => (Outcome::Failed, Some(e)),
                 };
                 self.run_over(req, outcome, message, out);
@@ -209,6 +214,42 @@ impl Core {
         self.closed(ConnId(req.0));
         self.pending.remove(&req);
         self.emit_job("schedule.ended", i, o.members(), out);
+    }
+
+    /// After a death of the daemon: a run that changes services is waited for again, as what it asked for is on record;
+    /// how any other one came out, nobody knows.
+    pub(in crate::core) fn resume_runs(&mut self, i: usize, same_keeper: bool, out: &mut Out) {
+        for at in 0..self.schedules.jobs[i].runs.len() {
+            let (req, conn) = self.schedules.own_number();
+            self.schedules.runs.insert(req, i);
+            let job = &mut self.schedules.jobs[i];
+            job.runs[at].req = req;
+            let (id, action) = (Box::from(&*job.id), job.spec.action.clone());
+            let (op, names) = match action.filter(|_| same_keeper) {
+                Some(Action::Service { verb: Verb::Start | Verb::Restart, names }) => (Op::Restart, names),
+                Some(Action::Service { verb: Verb::Stop, names }) => (Op::Stop, names),
+                Some(
+                    Action::Service { verb: Verb::Reload, .. }
+                    | Action::Signal { .. }
+                    | Action::Task { .. }
+                    | Action::Call { .. },
+                )
+                | None => {
+                    let error = RpcError::new(Code::Unavailable, LOST);
+                    self.reply(req, Err(error), false, out);
+                    continue;
+                }
+            };
+            let item = |n: usize| match op {
+                Op::Stop => Item::new(n, &self.table[n]),
+                Op::Start | Op::Restart => Item::begun(n, &self.table[n]),
+            };
+            let items = names.iter().filter_map(|n| self.table.find(n)).map(item).collect();
+            let peer = Peer { uid: 0, pid: self.facts.daemon_pid, access: Access::Admin };
+            let asked = Asked { req, conn, peer, key: None, params_hash: 0, job: Some(id) };
+            self.wait(&asked, op, items, Waiting { wait: true, timeout: None });
+        }
+        self.schedules.touch(i);
     }
 
     /// Nobody is to wait for the runs of a job that is gone.

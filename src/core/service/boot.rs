@@ -66,6 +66,7 @@ impl Core {
         if self.safe.is_some() {
             return;
         }
+        self.resume_schedules(same, out);
         match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),

@@ -28,11 +28,13 @@
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
+//!   `task` (the queue; its first page is the essay on it), `schedule` (time that is kept; likewise),
 //!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is), `inhibit` (who delays a
 //!   shutdown), `restore` (what a managed hob ran), `outer` (a line for the service manager), `doctor` (services in
 //!   trouble)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
-//!   for editors)
+//!   for editors), `programs` (groups, agents, runners), `cron` (expressions, time zones and when they fire),
+//!   `schedule` (jobs)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon
 //!

@@ -124,10 +124,28 @@ fn config() {
         "umask": "022", "wants": [{"name": "c", "condition": "started"}], "min_delay": 0, "max_delay": "1m30s",
         "window": null, "env": {"A": "b"},},
         "c": {"command": "true", /* x */ "ready": {"port": 80}, "nice": -5, "stop_signal": 34, "group": 4}}}"#;
+    let jobs = r#"{"services": {"a": {"command": "x"}}, "schedule": {"jobs": [
+      {"id": "n", "cron": "30 2 * * mon-fri", "tz": "UTC", "action": {"restart": ["a"]}, "missed": "all", "limit": 3},
+      {"id": "e", "every": "90s", "action": {"signal": "HUP", "service": "a"}, "overlap": "queue", "jitter": "1m"},
+      {"id": "o", "at": "2027-01-01T00:00:00", "action": {"method": "service.stop", "params": {"all": true}}}]}}"#;
     let broken = b"{\"services\": {'a': {command = [\"x\", yes 010 10s, \"\x01\\q\xff";
-    let corpus: [&[u8]; 7] =
-        [defaults.as_bytes(), active.as_bytes(), cyclic.as_bytes(), rich.as_bytes(), broken, b"{}", b"[[[[{{{{"];
+    let texts = [&defaults, &active, cyclic, rich, jobs].map(str::as_bytes);
+    let corpus: Vec<&[u8]> = texts.into_iter().chain([&broken[..], b"{}", b"[[[[{{{{"]).collect();
     drive(hob::config::fuzz, &corpus);
+}
+
+#[test]
+fn cron() {
+    let corpus = [
+        "*/5 0/10 1,15-20/2 jan-mar,12 mon#2,5L",
+        "0 30 2 L-3,LW,15W,31 * ?",
+        "59 23 29 2 7",
+        "0 0 30 feb sun-tue",
+        "@daily",
+        "@reboot",
+        "1- ,,5 22-2 * H~3 \u{e9}",
+    ];
+    drive(hob::config::cron::fuzz, &corpus.map(str::as_bytes));
 }
 
 #[test]

@@ -1,11 +1,19 @@
 //! Signals by name. Numbers differ between systems, so the table of the system in use is a value that is handed in.
 
+/// Finds a time zone by its name: the name, and the content of its file.
+pub type Zones = fn(&str) -> Option<(String, Vec<u8>)>;
+
 /// What text must know about the system it is meant for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Platform {
     /// Names without SIG, and their numbers.
     pub signals: &'static [(&'static str, i32)],
+    /// The name and the content of the file of a time zone; the local one for an empty name.
+    pub zones: Zones,
 }
+
+/// A platform that was not told where the files of time zones are.
+const NO_ZONES: Zones = |_| None;
 
 /// The largest signal number that may be given as a number; real-time signals have no names here.
 pub const SIGNAL_MAX: i32 = 64;
@@ -79,13 +87,13 @@ const BSD: &[(&str, i32)] = &[
 impl Platform {
     #[must_use]
     pub const fn linux() -> Platform {
-        Platform { signals: LINUX }
+        Platform { signals: LINUX, zones: NO_ZONES }
     }
 
     /// FreeBSD, NetBSD, OpenBSD, DragonFly and macOS agree on these.
     #[must_use]
     pub const fn bsd() -> Platform {
-        Platform { signals: BSD }
+        Platform { signals: BSD, zones: NO_ZONES }
     }
 
     /// The platform by its name in `std::env::consts::OS`.

@@ -57,29 +57,28 @@ impl Wall {
     pub fn utc(self) -> (i64, u32, u32, u32, u32, u32, u32) {
         let (days, ms) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
         let part = |v: i64| u32::try_from(v).unwrap_or(0);
-        // Days are counted from 0000-03-01, so that the leap day is the last of its year.
-        let z = days + 719_468;
-        let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-        let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-        let mp = (5 * doy + 2) / 153;
-        let month = if mp < 10 { mp + 3 } else { mp - 9 };
-        let year = yoe + era * 400 + i64::from(month <= 2);
-        let day = doy - (153 * mp + 2) / 5 + 1;
-        (
-            year,
-            part(month),
-            part(day),
-            part(ms / 3_600_000),
-            part(ms / 60_000 % 60),
-            part(ms / 1000 % 60),
-            part(ms % 1000),
-        )
+        let (year, month, day) = date(days);
+        (year, month, day, part(ms / 3_600_000), part(ms / 60_000 % 60), part(ms / 1000 % 60), part(ms % 1000))
     }
 }
 
+/// Year, month and day of a date that is so many days after 1970-01-01, by the proleptic Gregorian calendar.
+#[must_use]
+pub fn date(days: i64) -> (i64, u32, u32) {
+    // Days are counted from 0000-03-01, so that the leap day is the last of its year.
+    let z = days + 719_468;
+    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let part = |v: i64| u32::try_from(v).unwrap_or(0);
+    (yoe + era * 400 + i64::from(month <= 2), part(month), part(doy - (153 * mp + 2) / 5 + 1))
+}
+
 /// Days from 1970-01-01 to a date of the proleptic Gregorian calendar.
-fn days(year: i64, month: u32, day: u32) -> i64 {
+#[must_use]
+pub fn days(year: i64, month: u32, day: u32) -> i64 {
     let y = year - i64::from(month <= 2);
     let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
     let mp = i64::from((month + 9) % 12);

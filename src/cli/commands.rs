@@ -2,7 +2,8 @@
 
 use super::flags::{Command, Flag, Operand};
 use super::{
-    complete, config, demo, doctor, events, inhibit, life, logs, man, renew, service, status, stop, story, task,
+    complete, config, demo, doctor, events, inhibit, life, logs, man, renew, schedule, service, status, stop, story,
+    task,
 };
 
 const ANY: usize = usize::MAX;
@@ -70,6 +71,14 @@ const OWNED: &[Flag] = &[
     Flag { long: "owner", short: None, value: Some("NAME"), doc: "Only what this user or 'service/NAME' has started" },
 ];
 const HISTORY: &[Flag] = &[Flag { long: "limit", short: None, value: Some("N"), doc: "Show the last N runs [10]" }];
+
+const TZ: Flag = Flag { long: "tz", short: None, value: Some("ZONE"), doc: "Time zone, as in Europe/Berlin [local]" };
+const ALL_JOBS: Flag = Flag { long: "all", short: None, value: None, doc: "All jobs" };
+const NEXT: &[Flag] = &[
+    Flag { long: "count", short: Some('n'), value: Some("N"), doc: "Show the next N times [5]" },
+    TZ,
+    Flag { long: "from", short: None, value: Some("TIME"), doc: "Begin there, such as 2026-03-28T00:00:00 [now]" },
+];
 
 pub(super) const fn command(
     name: &'static str,
@@ -167,8 +176,9 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "NAME",
         count: (1, 1),
-        details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can do.",
-        ..command("why", "Tell the story of a service", story::why)
+        details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can\n\
+                  do. A job that has the name of a service is schedule/NAME.",
+        ..command("why", "Tell the story of a service or a job", story::why)
     },
     Command {
         operands: "[NAME...]",
@@ -282,6 +292,60 @@ const OF_SERVICES: &[Command] = &[
         count: (1, ANY),
         flags: LOGS,
         ..command("service logs", "Show logs of services", logs::logs)
+    },
+    Command {
+        operands: "[ID...]",
+        operand: Operand::Job,
+        count: (0, ANY),
+        details: "'hob why ID' tells the story of one.",
+        ..command("schedule list", "List jobs, when they ran and when they run next", schedule::list)
+    },
+    Command {
+        operands: "ID...",
+        operand: Operand::Job,
+        count: (1, ANY),
+        ..command("schedule run", "Run jobs once, now", schedule::run)
+    },
+    Command {
+        operands: "[ID...]",
+        operand: Operand::Job,
+        count: (0, ANY),
+        flags: &[ALL_JOBS],
+        details: "Their times pass until they are resumed; runs that have begun go on. It outlives restarts of hob.",
+        ..command("schedule pause", "Pause jobs", schedule::pause)
+    },
+    Command {
+        operands: "[ID...]",
+        operand: Operand::Job,
+        count: (0, ANY),
+        flags: &[ALL_JOBS],
+        details: "What passed in the pause is not made up for.",
+        ..command("schedule resume", "Let jobs go by the clock again", schedule::resume)
+    },
+    Command {
+        operands: "EXPR|ID",
+        operand: Operand::Job,
+        count: (1, 1),
+        flags: NEXT,
+        details: "An expression of cron needs no running hob: five fields, six with seconds first, or @daily and its\n\
+                  like. A time that the clocks skip runs at their change, one that they show twice runs once; with *\n\
+                  for minutes or hours it follows the clock on the wall.",
+        ..command("schedule next", "Show when an expression fires, or a job runs", schedule::next)
+    },
+    Command {
+        operands: "[EXPR...]",
+        operand: Operand::Text,
+        count: (0, ANY),
+        flags: &[TZ],
+        details: "Without an expression: the jobs of the config file. The exit code is 1 when something is wrong.",
+        ..command("schedule check", "Check expressions, or the jobs of the config", schedule::check)
+    },
+    Command {
+        operands: "ID",
+        operand: Operand::Job,
+        count: (1, 1),
+        flags: HISTORY,
+        ..command("schedule history", "Show the last runs of a job", schedule::history)
     },
     Command {
         operands: "METHOD [JSON]",

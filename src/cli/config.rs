@@ -7,13 +7,13 @@ use crate::config::{self, Config, ConfigError};
 use serde_json::json;
 
 /// The config file: its name, what stands in it, and what that means.
-struct Loaded {
-    name: String,
+pub(super) struct Loaded {
+    pub(super) name: String,
     bytes: Vec<u8>,
-    result: Result<Config, Vec<ConfigError>>,
+    pub(super) result: Result<Config, Vec<ConfigError>>,
 }
 
-fn load(args: &Args) -> Result<Loaded, Failure> {
+pub(super) fn load(args: &Args) -> Result<Loaded, Failure> {
     let path = paths(args)?.config;
     let name = path.display().to_string();
     let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {

@@ -25,6 +25,7 @@ pub enum Operand {
     Signal,
     /// One of these words, and nothing else.
     OneOf(&'static [&'static str]),
+    Job,
 }
 
 impl Flag {
@@ -290,7 +291,7 @@ fn check_operands(args: &Args) -> Result<(), String> {
             Some(other) => Err(format!("'{}' takes {}, not '{other}'{}", c.name, either(words), meant(words, other))),
             None => Ok(()),
         },
-        Operand::Service | Operand::Method | Operand::File | Operand::Text | Operand::Signal => Ok(()),
+        Operand::Service | Operand::Method | Operand::File | Operand::Text | Operand::Signal | Operand::Job => Ok(()),
     }
 }
 

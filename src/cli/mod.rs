@@ -15,6 +15,7 @@ mod man;
 mod progress;
 mod render;
 mod renew;
+mod schedule;
 mod service;
 mod since;
 mod status;

@@ -42,6 +42,12 @@ pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and t
     // },
   },
 
+  // "schedule": {
+  //   "jobs": [  // hob schedule next '30 2 * * *' shows when that is
+  //     {"id": "nightly", "cron": "30 2 * * *", "action": {"restart": "app"}},
+  //   ],
+  // },
+
   "daemon": {
     // How hob itself behaves; the values shown are the defaults.
     // "shutdown_timeout": "20s",      // for all services together, when hob stops

@@ -2,6 +2,7 @@
 //! are all read from it, so none of them can know a key that the others do not. Touches nothing.
 
 use super::address::Listen;
+use super::schedule::{Action, CronText, Missed, Overlap};
 use super::spec::{
     Access, AgentPrompt, Condition, Cpus, DaemonSpec, Grant, Health, IoClass, IoNice, Level, LogFormat, Need, OnDeath,
     Ready, Restart, Rlimit, ServiceSpec, Signal, Streams,
@@ -61,6 +62,13 @@ pub(super) enum Field<S: 'static> {
     Grants(Slot<S, Vec<Grant>>),
     Prompt(Slot<S, AgentPrompt>),
     OptAccess(Slot<S, Option<Access>>),
+    Id(Slot<S, String>),
+    Cron(Slot<S, Option<CronText>>),
+    Moment(Slot<S, Option<String>>),
+    Zone(Slot<S, Option<String>>),
+    Action(Slot<S, Option<Action>>),
+    Overlap(Slot<S, Overlap>),
+    Missed(Slot<S, Missed>),
     Group(&'static [Key<S>]),
 }
 
@@ -82,7 +90,6 @@ macro_rules! at {
         Slot { get: |s| &s.$($field).+, put: |s| &mut s.$($field).+ }
     };
 }
-
 pub(super) use at;
 
 pub(super) const fn live<S>(name: &'static str, field: Field<S>, doc: &'static str, example: &'static str) -> Key<S> {
@@ -93,11 +100,11 @@ const fn restarts<S>(name: &'static str, field: Field<S>, doc: &'static str, exa
     Key { name, field, doc, example, live: false }
 }
 
-const fn from(ms: u64) -> Span {
+pub(super) const fn from(ms: u64) -> Span {
     Span { zero: Err("write a time, or leave the key out"), min: Duration::from_millis(ms) }
 }
 
-const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
+pub(super) const fn zero_or_from(zero: &'static str, ms: u64) -> Span {
     Span { zero: Ok(zero), min: Duration::from_millis(ms) }
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod change;
+pub mod cron;
 mod default;
 mod error;
 mod graph;
@@ -13,6 +14,7 @@ mod programs;
 mod read;
 mod ready;
 mod scan;
+pub mod schedule;
 mod schema;
 mod show;
 pub mod spec;
@@ -26,8 +28,9 @@ pub use address::{Address, Listen, UnixType};
 pub use change::{Change, changes};
 pub use default::DEFAULT;
 pub use error::ConfigError;
+pub use schedule::{Action, JobSpec};
 pub use schema::{SCHEMA_FILE, schema, schema_text};
-pub use show::{KeyInfo, defaults_text, keys, masked, service_json, to_json};
+pub use show::{KeyInfo, defaults_text, job_json, keys, masked, service_json, to_json};
 pub use spec::*;
 
 use crate::base::limits::CONFIG_MAX;
@@ -47,8 +50,14 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
     let Some(root) = tree::parse(text, &mut report) else {
         return Err(report.finish());
     };
-    let mut cx =
-        read::Cx { report: &mut report, platform, service: String::new(), needs: Vec::new(), listens: Vec::new() };
+    let mut cx = read::Cx {
+        report: &mut report,
+        platform,
+        service: String::new(),
+        needs: Vec::new(),
+        listens: Vec::new(),
+        named: Vec::new(),
+    };
     let config = read::config(&root, &mut cx);
     if report.is_clean() { Ok(config) } else { Err(report.finish()) }
 }

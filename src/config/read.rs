@@ -8,9 +8,10 @@ use super::keys::{
 };
 use super::listen::{self, ListenAt};
 use super::programs::{self, PROMPTS, named};
+use super::schedule::keys::{MISSED, OVERLAPS};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, health, machine, ready, values};
+use super::{graph, health, machine, ready, schedule, values};
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -26,6 +27,8 @@ pub(super) struct Cx<'a, 'f> {
     pub(super) needs: Vec<NeedAt>,
     /// Every socket found so far.
     pub(super) listens: Vec<ListenAt>,
+    /// Every service that an action of a job names.
+    pub(super) named: Vec<schedule::read::Named>,
 }
 
 /// Why a value was not taken.
@@ -82,7 +85,7 @@ impl Cx<'_, '_> {
 }
 
 /// The keys of the whole, and the one that is for editors alone.
-pub(super) const ROOT: [&str; 6] = ["daemon", "services", "groups", "agents", "runners", SCHEMA_KEY];
+pub(super) const ROOT: [&str; 7] = ["daemon", "services", "groups", "agents", "runners", "schedule", SCHEMA_KEY];
 pub(super) const SCHEMA_KEY: &str = "$schema";
 
 /// Where an editor finds what is allowed in the file; hob itself has no use for it.
@@ -116,9 +119,12 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
                 config.runners = named(&member.node, programs::RUNNER, hint, cx);
             }),
             SCHEMA_KEY => cx.in_key(SCHEMA_KEY, |cx| schema_name(&member.node, cx)),
+            "schedule" => cx.in_key("schedule", |cx| config.schedule = schedule::read::schedule(&member.node, cx)),
             _ => cx.unknown_key(member, ROOT.into_iter()),
         }
     }
+    let named = core::mem::take(&mut cx.named);
+    schedule::read::check(&config, &named, cx);
     let needs = core::mem::take(&mut cx.needs);
     graph::check(&config, &needs, cx.report);
     let listens = core::mem::take(&mut cx.listens);
@@ -320,6 +326,13 @@ impl<S> Field<S> {
             Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
             Field::Prompt(at) => set(at, spec, values::choice(node, PROMPTS)?),
             Field::OptAccess(at) => set(at, spec, values::choice(node, JOB_ACCESSES)?),
+            Field::Id(at) => set(at, spec, schedule::read::id(node, cx)?),
+            Field::Cron(at) => set(at, spec, optional(node, |n| schedule::read::cron_text(n, cx))?),
+            Field::Moment(at) => set(at, spec, optional(node, schedule::read::moment)?),
+            Field::Zone(at) => set(at, spec, optional(node, |n| schedule::read::zone_name(n, cx))?),
+            Field::Action(at) => set(at, spec, optional(node, |n| schedule::read::action(n, cx))?),
+            Field::Overlap(at) => set(at, spec, values::choice(node, OVERLAPS)?),
+            Field::Missed(at) => set(at, spec, values::choice(node, MISSED)?),
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
                     if !object(spec, keys, members, cx).is_empty() {
@@ -371,6 +384,13 @@ impl<S> Field<S> {
             Field::OptAccess(_) => words(JOB_ACCESSES),
             Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
             Field::Prompt(_) => words(PROMPTS),
+            Field::Id(_) => "a name".to_owned(),
+            Field::Cron(_) => "a cron expression".to_owned(),
+            Field::Moment(_) => "a date and a time".to_owned(),
+            Field::Zone(_) => "the name of a time zone".to_owned(),
+            Field::Action(_) => "an object with task, start, stop, restart, reload, signal or method".to_owned(),
+            Field::Overlap(_) => words(OVERLAPS),
+            Field::Missed(_) => words(MISSED),
             Field::Group(_) => "an object".to_owned(),
         }
     }

@@ -11,6 +11,9 @@ use super::machine::LEVEL_MAX;
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::read::{ROOT, SCHEMA_KEY};
 use super::ready::{self, FD_MAX, FD_MIN, SOCKET_PATH_MAX};
+use super::schedule::JobSpec;
+use super::schedule::keys::{JOB, MISSED, OVERLAPS, VERBS};
+use super::schedule::read::{ACTIONS, JOBS_MAX};
 use super::spec::{AgentSpec, DaemonSpec, GroupSpec, IoClass, RunnerSpec, ServiceSpec};
 use super::values::RESERVED_ENV;
 use crate::base::limits::{LISTEN_MAX, NAME_MAX, SECRETS_MAX, SERVICES_MAX};
@@ -48,6 +51,7 @@ pub fn schema(platform: &Platform) -> Value {
             "runners" => {
                 described(named(RUNNER, &RunnerSpec::default(), platform), "What hands a task to another engine.")
             }
+            "schedule" => described(schedule(platform), "What hob does at its time."),
             _ => described(services(platform), "What hob keeps running: any number of services, each under a name."),
         };
         root.insert(key.to_owned(), value);
@@ -110,6 +114,37 @@ fn named<S>(keys: &'static [Key<S>], defaults: &S, platform: &Platform) -> Value
     })
 }
 
+fn schedule(platform: &Platform) -> Value {
+    let mut job = object(JOB, &JobSpec::default(), platform);
+    let given = |key: &str| json!({ "required": [key], "properties": { key: { "not": { "type": "null" } } } });
+    job["required"] = json!(["id", "action"]);
+    job["oneOf"] = json!(["cron", "every", "at"].map(given));
+    json!({
+        "type": "object",
+        "properties": { "jobs": { "type": "array", "items": job, "maxItems": JOBS_MAX } },
+        "additionalProperties": false,
+    })
+}
+
+/// What a job does, in one of several ways.
+fn action() -> Value {
+    let services = json!({ "anyOf": [text(), { "type": "array", "minItems": 1, "items": text() }] });
+    let members: Map<String, Value> = VERBS.iter().map(|(word, _)| ((*word).to_owned(), services.clone())).collect();
+    let mut action = json!({
+        "type": "object",
+        "properties": members,
+        "additionalProperties": false,
+        "oneOf": ACTIONS.map(|kind| json!({ "required": [kind] })),
+        "dependentRequired": { "signal": ["service"], "service": ["signal"], "params": ["method"] },
+    });
+    action["properties"]["task"] = json!({ "type": "object" });
+    action["properties"]["signal"] = json!({ "type": ["string", "integer"] });
+    action["properties"]["service"] = text();
+    action["properties"]["method"] = text();
+    action["properties"]["params"] = json!({ "type": "object" });
+    action
+}
+
 fn object<S>(keys: &'static [Key<S>], defaults: &S, platform: &Platform) -> Value {
     let members: Map<String, Value> = keys.iter().map(|k| (k.name.to_owned(), key(k, defaults, platform))).collect();
     json!({ "type": "object", "properties": members, "additionalProperties": false })
@@ -122,7 +157,7 @@ fn key<S>(key: &'static Key<S>, defaults: &S, platform: &Platform) -> Value {
         text.push_str(&format!(" {}.", capital(&key.field.wants())));
         // What the parser writes and the table gives as an example is JSON.
         let value = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
-        if !matches!(key.field, Field::Command(_)) {
+        if !key.field.is_needed() {
             schema["default"] = value(&key.field.json(defaults));
         }
         schema["examples"] = json!([value(key.example)]);
@@ -174,6 +209,11 @@ impl<S> Field<S> {
             Field::Prompt(_) => words(PROMPTS),
             Field::Listen(_) => listen(),
             Field::OptAccess(_) => words(JOB_ACCESSES),
+            Field::Id(_) => json!({ "type": "string", "pattern": NAMES, "maxLength": NAME_MAX }),
+            Field::Cron(_) | Field::Moment(_) | Field::Zone(_) => or_null(text()),
+            Field::Action(_) => action(),
+            Field::Overlap(_) => words(OVERLAPS),
+            Field::Missed(_) => words(MISSED),
             Field::Group(keys) => object(keys, defaults, platform),
         }
     }

@@ -7,6 +7,9 @@ use super::keys::{
     STREAMS, Slot,
 };
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
+use super::schedule::JobSpec;
+use super::schedule::keys::{JOB, MISSED, OVERLAPS};
+use super::schedule::read::action_json;
 use super::spec::{
     AgentSpec, Check, Condition, Config, DaemonSpec, Grant, GroupSpec, Health, IoClass, IoNice, Need, Ready, Rlimit,
     RunnerSpec, ServiceSpec, Signal, Who,
@@ -23,6 +26,7 @@ use core::fmt::Write as _;
 pub fn to_json(config: &Config) -> String {
     let services = config.services.iter().map(|(name, spec)| (name.as_str(), service_json(spec)));
     let daemon = keys_json(&config.daemon, DAEMON);
+    let jobs = object([("jobs", list(config.schedule.iter().map(|job| keys_json(&**job, JOB))))].into_iter());
     let groups = config.groups.iter().map(|(name, g)| (name.as_str(), keys_json(g, GROUP)));
     let agents = config.agents.iter().map(|(name, a)| (name.as_str(), keys_json(a, AGENT)));
     let runners = config.runners.iter().map(|(name, r)| (name.as_str(), keys_json(r, RUNNER)));
@@ -33,6 +37,7 @@ pub fn to_json(config: &Config) -> String {
             ("groups", object(groups)),
             ("agents", object(agents)),
             ("runners", object(runners)),
+            ("schedule", jobs),
         ]
         .into_iter(),
     )
@@ -56,6 +61,12 @@ pub fn masked(config: &Config) -> Config {
 #[must_use]
 pub fn service_json(spec: &ServiceSpec) -> String {
     keys_json(spec, SERVICE)
+}
+
+/// One job of the effective config, as `to_json` writes it.
+#[must_use]
+pub fn job_json(spec: &JobSpec) -> String {
+    keys_json(spec, JOB)
 }
 
 fn keys_json<S>(spec: &S, keys: &'static [Key<S>]) -> String {
@@ -106,6 +117,12 @@ impl<S> Field<S> {
             Field::Grants(at) => list(get(at, spec).iter().map(grant)),
             Field::Prompt(at) => word(PROMPTS, get(at, spec)),
             Field::OptAccess(at) => word(JOB_ACCESSES, get(at, spec)),
+            Field::Id(at) => quoted((at.get)(spec)),
+            Field::Cron(at) => or_null(get(at, spec).as_ref().map(|c| quoted(&c.text))),
+            Field::Moment(at) | Field::Zone(at) => or_null(get(at, spec).as_ref().map(|s| quoted(s))),
+            Field::Action(at) => or_null(get(at, spec).as_ref().map(action_json)),
+            Field::Overlap(at) => word(OVERLAPS, get(at, spec)),
+            Field::Missed(at) => word(MISSED, get(at, spec)),
             Field::Group(keys) => keys_json(spec, keys),
         }
     }
@@ -231,6 +248,7 @@ pub fn keys() -> Vec<KeyInfo> {
     infos("groups.NAME", GROUP, &GroupSpec::default(), &mut out);
     infos("agents.NAME", AGENT, &AgentSpec::default(), &mut out);
     infos("runners.NAME", RUNNER, &RunnerSpec::default(), &mut out);
+    infos("schedule.jobs[]", JOB, &JobSpec::default(), &mut out);
     out
 }
 
@@ -241,7 +259,7 @@ fn infos<S>(prefix: &str, keys: &'static [Key<S>], defaults: &S, out: &mut Vec<K
             infos(&path, inner, defaults, out);
             continue;
         }
-        let default = (!matches!(key.field, Field::Command(_))).then(|| key.field.json(defaults));
+        let default = (!key.field.is_needed()).then(|| key.field.json(defaults));
         let (wants, Key { doc, example, live, .. }) = (key.field.wants(), key);
         out.push(KeyInfo { path, wants, default, doc, example, live: *live });
     }
@@ -266,7 +284,9 @@ pub fn defaults_text() -> String {
     );
     many("agents", "Programs that take a prompt.", AGENT, &AgentSpec::default(), &mut out);
     many("runners", "What hands a task to another engine.", RUNNER, &RunnerSpec::default(), &mut out);
-    out.push_str("}\n");
+    out.push_str("  \"schedule\": {\n    // Any number of jobs.\n    \"jobs\": [{\n");
+    section(JOB, &JobSpec::default(), 6, &mut out);
+    out.push_str("    }],\n  },\n}\n");
     out
 }
 
@@ -275,6 +295,13 @@ fn many<S>(name: &str, doc: &str, keys: &'static [Key<S>], defaults: &S, out: &m
     let _ = writeln!(out, "  // {doc}\n  \"{name}\": {{\n    \"NAME\": {{");
     section(keys, defaults, 6, out);
     out.push_str("    },\n  },\n");
+}
+
+impl<S> Field<S> {
+    /// Whether there is no default that a config could do with; of the times of a job one is shown.
+    pub(super) fn is_needed(&self) -> bool {
+        matches!(self, Field::Command(_) | Field::Id(_) | Field::Cron(_) | Field::Action(_))
+    }
 }
 
 fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut String) {
@@ -287,8 +314,7 @@ fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut St
             let _ = writeln!(out, "{:indent$}}},", "");
             continue;
         }
-        let value =
-            if matches!(key.field, Field::Command(_)) { key.example.to_owned() } else { key.field.json(defaults) };
+        let value = if key.field.is_needed() { key.example.to_owned() } else { key.field.json(defaults) };
         let example = if value == key.example { String::new() } else { format!(", as in {}", key.example) };
         let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.wants()));
         let _ = writeln!(out, "{:indent$}\"{}\": {value},", "", key.name);

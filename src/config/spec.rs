@@ -17,6 +17,8 @@ pub struct Config {
     pub groups: BTreeMap<String, GroupSpec>,
     pub agents: BTreeMap<String, AgentSpec>,
     pub runners: BTreeMap<String, RunnerSpec>,
+    /// Jobs in the order of their ids.
+    pub schedule: Vec<Arc<super::schedule::JobSpec>>,
 }
 
 /// Slots for tasks.

@@ -12,6 +12,8 @@ pub enum Due {
     Service(usize),
     /// The leftovers of a run that belongs to no service.
     Orphan(RunId),
+    /// A job, by its place.
+    Schedule(usize),
     /// A request that waits for an end state.
     Wait(ReqId),
     /// A task: its time, its time limit, its stop sequence.
@@ -70,6 +72,7 @@ impl Deadlines {
         match due {
             Due::Service(i) => odd(i),
             Due::Orphan(_)
+            | Due::Schedule(_)
             | Due::Wait(_)
             | Due::Task(_)
             | Due::TaskWait(_)

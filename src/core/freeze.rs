@@ -38,6 +38,7 @@ impl Core {
         }
         self.thaw_tasks(gap);
         self.thaw_waits(gap);
+        self.thaw_schedules(gap);
         self.thaw_shutdown(gap, now.mono, out);
     }
 }

@@ -19,6 +19,7 @@ pub mod request;
 mod restore;
 pub mod run;
 mod safe;
+pub mod schedule;
 pub mod service;
 mod state;
 pub mod task;
@@ -129,6 +130,8 @@ pub struct Boot {
     pub safe: Option<String>,
     /// Services for which the keeper holds sockets.
     pub sockets: Vec<Arc<str>>,
+    /// What tells this machine from others, for the jitter of jobs.
+    pub host: String,
 }
 
 /// Facts and wishes.
@@ -260,6 +263,10 @@ pub enum Input {
     /// The journal's reserve is used up, or whole again: refuse or accept new durable work.
     JournalFull {
         full: bool,
+    },
+    /// The wall clock was set, by so many milliseconds, or the machine has slept.
+    WallSet {
+        by: i64,
     },
 }
 

@@ -17,14 +17,17 @@ pub struct Peer {
     pub access: Access,
     /// The service that its process belongs to.
     pub job: Option<Arc<str>>,
+    /// The job of the schedule that asks, which is no process.
+    pub schedule: Option<Arc<str>>,
 }
 
 impl Peer {
     #[must_use]
     pub fn owner(&self) -> Owner {
-        match &self.job {
-            Some(job) => Owner::Job(Arc::clone(job)),
-            None => Owner::User(self.uid),
+        match (&self.schedule, &self.job) {
+            (Some(id), _) => Owner::Schedule(Arc::clone(id)),
+            (None, Some(job)) => Owner::Job(Arc::clone(job)),
+            (None, None) => Owner::User(self.uid),
         }
     }
 
@@ -35,28 +38,34 @@ impl Peer {
             Of::Caller => self.owner(),
             Of::User(uid) => Owner::User(*uid),
             Of::Service(name) => Owner::Job(name.as_str().into()),
+            Of::Schedule(id) => Owner::Schedule(id.as_str().into()),
         }
     }
 }
 
-/// Whose something is. Its tag, which replies carry and `service.list` takes, is a user's number or `service/NAME`.
+/// Whose something is. Its tag, which replies carry and `service.list` takes, is a user's number, `service/NAME`
+/// or `schedule/ID`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     User(u32),
     /// The service of this name.
     Job(Arc<str>),
+    /// The job of the schedule with this id.
+    Schedule(Arc<str>),
 }
 
 const JOB: &str = "service/";
+const SCHEDULE: &str = "schedule/";
 
 impl Owner {
     /// Reads a tag.
     #[must_use]
     pub fn parse(tag: &str) -> Option<Owner> {
-        match tag.strip_prefix(JOB) {
-            Some("") => None,
-            Some(name) => Some(Owner::Job(name.into())),
-            None => tag.parse().ok().filter(|_| tag.bytes().all(|b| b.is_ascii_digit())).map(Owner::User),
+        match (tag.strip_prefix(JOB), tag.strip_prefix(SCHEDULE)) {
+            (Some(""), _) | (_, Some("")) => None,
+            (Some(name), _) => Some(Owner::Job(name.into())),
+            (None, Some(id)) => Some(Owner::Schedule(id.into())),
+            (None, None) => tag.parse().ok().filter(|_| tag.bytes().all(|b| b.is_ascii_digit())).map(Owner::User),
         }
     }
 
@@ -66,6 +75,7 @@ impl Owner {
         match self {
             Owner::User(uid) => format!("uid {uid}"),
             Owner::Job(_) => self.to_string(),
+            Owner::Schedule(id) => format!("the job {id}"),
         }
     }
 }
@@ -89,6 +99,7 @@ impl fmt::Display for Owner {
         match self {
             Owner::User(uid) => uid.fmt(f),
             Owner::Job(name) => write!(f, "{JOB}{name}"),
+            Owner::Schedule(id) => write!(f, "{SCHEDULE}{id}"),
         }
     }
 }
@@ -154,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_job_asks_in_its_own_name() {
-        let peer = Peer { uid: 0, pid: 1, access: Access::Read, job: None };
+        let peer = Peer { uid: 0, pid: 1, access: Access::Read, job: None, schedule: None };
         assert_eq!(peer.owner(), Owner::User(0));
         assert_eq!(Peer { job: Some("web".into()), ..peer }.owner(), Owner::Job("web".into()));
     }

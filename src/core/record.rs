@@ -2,7 +2,7 @@
 //!
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
 //! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
-//! `ran`, `shutdown`, those of `keys` and those of `task::record`.
+//! `ran`, `shutdown`, `schedule/ID`, those of `keys` and those of `task::record`.
 
 use super::keys::Keys;
 use super::owner::Owner;
@@ -350,6 +350,8 @@ pub struct Stored {
     pub tasks: Vec<Entity>,
     /// What ran when a managed hob ended.
     pub ran: Vec<String>,
+    /// Of jobs: id, record, and its text.
+    pub schedules: Vec<(String, super::schedule::JobRecord, String)>,
     /// Of request keys, for `keys`.
     pub keys: Vec<Entity>,
     /// What this program does not understand, to be kept as it is, and what was wrong with it.
@@ -372,6 +374,7 @@ pub fn read(entities: Vec<Entity>) -> Stored {
         }
         let problem = match e.key.split_once('/') {
             Some(("service", name)) => parse(json).map(|r| stored.services.push((name.to_owned(), r))),
+            Some(("schedule", id)) => parse(json).map(|r| stored.schedules.push((id.to_owned(), r, json.to_owned()))),
             Some(("run", _)) => match run_of(&e.key) {
                 Some(id) => parse(json).map(|r| stored.runs.push((id, r))),
                 None => Err("its number cannot be read".to_owned()),

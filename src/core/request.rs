@@ -64,7 +64,7 @@ impl Core {
             Request::DaemonUninhibit { inhibitor } => self.uninhibit(asked, inhibitor, out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
-            Request::DaemonWhy { name } => self.reply(req, self.place(&name).map(|i| self.why(i)), false, out),
+            Request::DaemonWhy { name } => self.reply(req, self.why_anything(&name), false, out),
             Request::ServiceList { names, owner } => match self.chosen(asked, &names, owner) {
                 Ok(all) => self.measure_then(req, Pending::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
@@ -91,9 +91,14 @@ impl Core {
             Request::ServiceLogs(query) => self.logs(asked, query, out),
             Request::ServiceRotate { names } => self.rotate(asked, names, out),
             Request::ServiceHistory { name, limit } => {
-                let answer = self.place(&name).map(|i| self.history(i, limit));
-                self.reply(req, answer, false, out);
+                self.reply(req, self.place(&name).map(|i| self.history(i, limit)), false, out);
             }
+            Request::ScheduleList { ids } => self.reply(req, self.schedule_list(&ids), false, out),
+            Request::ScheduleGet { id } => self.reply(req, self.schedule_get(&id), false, out),
+            Request::ScheduleHistory { id, limit } => self.reply(req, self.schedule_history(&id, limit), false, out),
+            Request::ScheduleNext { id, count } => self.reply(req, self.schedule_next(&id, count), false, out),
+            Request::ScheduleRun { id } => self.schedule_run(asked, &id, out),
+            Request::SchedulePause { ids, pause } => self.schedule_pause(req, &ids, pause, out),
             Request::EventSubscribe(query) => self.events.subscribe(asked.conn, req, &query, out),
             Request::EventUnsubscribe { subscription } => {
                 let answer = self.events.unsubscribe(asked.conn, subscription);
@@ -152,6 +157,9 @@ impl Core {
     /// Exactly one for each request.
     pub(super) fn reply(&mut self, req: ReqId, result: Answer, durable: bool, out: &mut Out) {
         self.pending.remove(&req);
+        if super::schedule::is_own(req) {
+            return self.schedules.answered(req, result.map(|_| ()).map_err(|e| e.message));
+        }
         // What is not promised was refused, or may be lost.
         for joined in self.keys.finish(self.now, req, &result, durable, out) {
             out.effects.push(Effect::Reply { req: joined, result: result.clone(), durable });
@@ -166,6 +174,17 @@ impl Core {
         self.forget_reloads(conn);
         self.forget_task_waits(conn);
         self.keys.closed(conn);
+    }
+
+    /// A service, or a job where no service has that name; `schedule/ID` is always a job.
+    fn why_anything(&self, name: &str) -> Answer {
+        if let Some(id) = name.strip_prefix("schedule/") {
+            return self.job(id).map(|i| self.why_job(i));
+        }
+        match (self.table.find(name), self.schedules.find(name)) {
+            (None, Some(i)) => Ok(self.why_job(i)),
+            _ => self.place(name).map(|i| self.why(i)),
+        }
     }
 
     fn place(&self, name: &str) -> Result<usize, RpcError> {
@@ -235,16 +254,15 @@ impl Core {
         if op != Op::Stop && change.wait {
             self.keys.note(self.now, asked.req, out);
         }
-        let client = asked.client();
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
         for i in places {
             if op != Op::Restart {
                 self.forget_ran(i, out);
             }
             match op {
-                Op::Start => self.wish_start(i, client.clone(), out),
-                Op::Stop => self.wish_stop(i, client.clone()),
-                Op::Restart => self.wish_restart(i, client.clone(), out),
+                Op::Start => self.wish_start(i, asked.client(), out),
+                Op::Stop => self.wish_stop(i, asked.client()),
+                Op::Restart => self.wish_restart(i, asked.client(), out),
             }
         }
         self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });
@@ -385,7 +403,9 @@ fn changes(request: &Request) -> bool {
         | Request::ServiceSignal { .. }
         | Request::ServiceRotate { .. }
         | Request::ServiceReset { .. }
-        | Request::ServiceReload { .. } => true,
+        | Request::ServiceReload { .. }
+        | Request::ScheduleRun { .. }
+        | Request::SchedulePause { .. } => true,
         Request::Ping
         | Request::DaemonStatus
         | Request::DaemonHealth
@@ -399,6 +419,10 @@ fn changes(request: &Request) -> bool {
         | Request::ServiceGet { .. }
         | Request::ServiceLogs(_)
         | Request::ServiceHistory { .. }
+        | Request::ScheduleList { .. }
+        | Request::ScheduleGet { .. }
+        | Request::ScheduleHistory { .. }
+        | Request::ScheduleNext { .. }
         | Request::EventSubscribe(_)
         | Request::EventUnsubscribe { .. }
         | Request::EventHistory(_)

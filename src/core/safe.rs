@@ -59,6 +59,7 @@ impl Core {
             Input::JournalBehind { why } => self.journal_behind = why,
             Input::JournalFull { full } => self.journal_full = full,
             Input::Boot(_)
+            | Input::WallSet { .. }
             | Input::Started { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }

@@ -6,6 +6,7 @@ use super::inhibit::Inhibitors;
 use super::keys::Keys;
 use super::life::Life;
 use super::record::{self, Entity};
+use super::schedule::Schedules;
 use super::service::Choice;
 use super::service::orphan::Orphan;
 use super::service::reloading::Reloads;
@@ -47,13 +48,14 @@ enum Section {
     Meta,
     Ran,
     Runs,
+    Schedules,
     Services,
     Shutdown,
     Tasks,
 }
 
 impl Section {
-    const ALL: [Section; 10] = [
+    const ALL: [Section; 11] = [
         Section::Aside,
         Section::Attempts,
         Section::Groups,
@@ -61,6 +63,7 @@ impl Section {
         Section::Meta,
         Section::Ran,
         Section::Runs,
+        Section::Schedules,
         Section::Services,
         Section::Shutdown,
         Section::Tasks,
@@ -89,6 +92,7 @@ pub struct Core {
     pub(super) unseen: Option<u64>,
     pub(super) events: Events,
     pub(super) keys: Keys,
+    pub(super) schedules: Schedules,
     pub(super) waits: Vec<Wait>,
     pub(super) reloads: Vec<Reloads>,
     pub(super) pending: BTreeMap<ReqId, Pending>,
@@ -175,6 +179,10 @@ impl Core {
                     let open = open.filter_map(|s| Some(record::run(s, s.live.as_ref()?, keeper)));
                     found.extend(open.take(room));
                 }
+                Section::Schedules => {
+                    let id = cursor.and_then(|c| c.strip_prefix("schedule/")).unwrap_or("");
+                    found.extend(self.schedules.entities_after(id, room));
+                }
                 Section::Services => {
                     let name = cursor.and_then(|c| c.strip_prefix("service/")).unwrap_or("");
                     let services = self.table.after_name(name).map(|i| &self.table[i]);
@@ -202,6 +210,7 @@ impl Core {
             Some((task::record::TASK, _)) => Section::Tasks,
             Some(("key", _)) => Section::Keys,
             Some(("run", _)) => Section::Runs,
+            Some(("schedule", _)) => Section::Schedules,
             Some(("service", _)) => Section::Services,
             None if key == "meta" => Section::Meta,
             None if key == "ran" => Section::Ran,
@@ -259,15 +268,32 @@ impl Core {
             Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
+            Input::WallSet { by } => self.wall_set(by),
         }
     }
 
     /// What is due, then the marks to their fixed point, then what follows from the new states.
     fn settle(&mut self, out: &mut Out) {
+        // A reply may end a run of a job, for which the next one begins at once.
+        for _ in 0..8 {
+            self.settle_marks(out);
+            self.settle_tasks(out);
+            self.answer_waits(out);
+            if !self.schedules.has_answers() {
+                break;
+            }
+        }
+        self.schedules_later();
+        self.first_beat(out);
+        self.end_shutdown(out);
+    }
+
+    fn settle_marks(&mut self, out: &mut Out) {
         // What this step made due at once is done in it too, so that a question never finds something overdue. The
         // bound only guards against something that is due for ever.
         for _ in 0..8 {
             self.do_what_is_due(out);
+            self.schedules_go_on(out);
             self.settle_services(out);
             if self.table.any_touched() || self.life.rising.is_some() {
                 self.life_goes_on(out);
@@ -278,16 +304,13 @@ impl Core {
                 break;
             }
         }
-        self.settle_tasks(out);
-        self.answer_waits(out);
-        self.first_beat(out);
-        self.end_shutdown(out);
     }
 
     fn do_what_is_due(&mut self, out: &mut Out) {
         while let Some(due) = self.deadlines.expired(self.now.mono) {
             match due {
                 Due::Service(i) => self.service_due(i, out),
+                Due::Schedule(i) => self.schedule_due(i),
                 Due::Orphan(run) => self.orphan_due(run, out),
                 Due::Wait(req) => self.wait_due(req),
                 Due::Task(id) => self.task_due(id, out),

@@ -309,6 +309,7 @@ impl Core {
             groups: self.tasks.configured_groups(),
             agents: self.programs.agents.clone(),
             runners: self.programs.runners.clone(),
+            schedule: self.schedules.specs().cloned().collect(),
         }))
     }
 

@@ -19,6 +19,7 @@ pub mod ownlog;
 pub mod pool;
 pub mod source;
 mod start;
+mod wall;
 
 pub use lifecycle::check::{Report, check};
 pub use lifecycle::upgrade::CHECK_WORD;
@@ -100,6 +101,7 @@ struct Daemon {
     bare: bool,
     own: doctor::Own,
     life: Lifecycle,
+    wall: wall::WallWatch,
     /// When to give back what coming up took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
@@ -128,7 +130,7 @@ struct Ready {
 /// The order in which ready sources are looked at in one turn.
 fn rank(source: &Source) -> u8 {
     match source {
-        Source::Waker => 0,
+        Source::Waker | Source::Wall => 0,
         Source::Notify(_) | Source::Ready(_) | Source::Words(_) => 1,
         Source::Output(_) => 2,
         Source::Probe(_) | Source::Dial(_) | Source::Socket(..) => 3,
@@ -156,6 +158,7 @@ impl Daemon {
                 other => other?,
             }
             self.gear.now = sys::clock::now();
+            self.inputs.extend(self.wall.check(self.gear.now));
             let sources = &self.gear.sources;
             ready.extend(
                 events
@@ -186,6 +189,7 @@ impl Daemon {
             self.conns.next_deadline(),
             self.accept_at,
             self.settle_at,
+            self.wall.deadline(),
         ];
         let next = next.into_iter().flatten().min()?;
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
@@ -196,6 +200,7 @@ impl Daemon {
     fn look(&mut self, r: Ready) {
         match r.source {
             Source::Waker => self.pool_results(),
+            Source::Wall => self.wall.told(&mut self.gear),
             Source::Notify(name) => self.notified(&name),
             Source::Output(name) => self.capture.readable(&name),
             Source::Ready(name) => self.children.ready_written(&name, &mut self.inputs),
@@ -438,6 +443,7 @@ impl Daemon {
     /// Sends, syncs, snapshots: what is done once a turn.
     fn end_turn(&mut self) {
         let now = self.gear.now.mono;
+        self.wall.want(self.core.keeps_time(), &mut self.gear);
         let core = &self.core;
         self.journal.snapshot_step(now, &mut |cursor, max| core.entities_from(cursor, max));
         self.journal.request_sync(&mut self.gear.pool, now, Job::Journal);

@@ -36,6 +36,8 @@ pub enum Source {
     Socket(Arc<str>, usize),
     /// What a command beside a run prints.
     Words(RunId),
+    /// The wall clock was set.
+    Wall,
 }
 
 /// The token table: a slab whose entries carry a generation.

@@ -1,6 +1,7 @@
 //! The clocks, read in one place, and local time.
 
 use crate::base::time::{Mono, Now, Wall};
+use core::time::Duration;
 
 /// Counts only while the machine is awake.
 #[cfg(target_os = "macos")]
@@ -9,6 +10,14 @@ const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 const AWAKE: libc::clockid_t = libc::CLOCK_UPTIME;
 #[cfg(not(any(target_os = "macos", target_os = "openbsd")))]
 const AWAKE: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
+/// Counts also while the machine sleeps; the awake one again where there is none such.
+#[cfg(target_os = "linux")]
+const ALL: libc::clockid_t = libc::CLOCK_BOOTTIME;
+#[cfg(target_os = "macos")]
+const ALL: libc::clockid_t = libc::CLOCK_MONOTONIC_RAW;
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+const ALL: libc::clockid_t = AWAKE;
 
 /// Reads both clocks. Neither call can fail on a supported system.
 #[must_use]
@@ -24,6 +33,16 @@ pub fn now() -> Now {
         mono: Mono(secs * 1_000_000_000 + nanos(&mono)),
         wall: Wall(wall_secs * 1000 + i64::try_from(nanos(&wall) / 1_000_000).unwrap_or(0)),
     }
+}
+
+/// How long the machine has slept since it was booted; zero where the system does not tell.
+#[must_use]
+pub fn slept() -> Duration {
+    let since = |clock| {
+        let t = read(clock);
+        Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
+    };
+    since(ALL).saturating_sub(since(AWAKE))
 }
 
 /// Seconds that the local time of this process is ahead of UTC at that moment; 0 where that cannot be told.

@@ -8,6 +8,7 @@
 //! - `identity`: what tells one process and one boot from another
 //! - `thread`: priority of one thread
 //! - `memfile`: a file in memory
+//! - `walltimer`: tells when the wall clock is set
 //! - `pipe`: pipes and moving their content without copying it
 //! - `notify`: datagrams of sd_notify(3) with their sender
 //! - `rlimit`: resource limits by name
@@ -20,6 +21,7 @@ pub mod clock;
 mod end;
 mod feature;
 pub mod file;
+pub mod host;
 pub mod logfile;
 pub mod mask;
 pub mod memory;
@@ -28,6 +30,7 @@ mod plan;
 pub mod table;
 pub mod terminal;
 pub mod user;
+pub mod zone;
 
 #[cfg(target_os = "linux")]
 #[path = "linux/mod.rs"]
@@ -51,7 +54,9 @@ mod os;
 )))]
 compile_error!("hob runs on Linux, the BSDs and macOS; src/sys has no folder for this system");
 
-pub use os::{SYSTEM_RUN, features, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait};
+pub use os::{
+    SYSTEM_RUN, features, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait, walltimer,
+};
 
 use std::io;
 

@@ -24,6 +24,7 @@ mod managed;
 mod peers;
 mod protocol;
 mod safe;
+mod schedule;
 mod services;
 mod slow;
 mod sockets;

@@ -189,7 +189,7 @@ impl World {
     }
 
     pub(crate) fn request(&self, req: u64, request: Request) -> Input {
-        let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None };
+        let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None, schedule: None };
         Input::Request { req: ReqId(req), conn: ConnId(1), peer, key: None, params_hash: 0, request }
     }
 

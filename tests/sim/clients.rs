@@ -182,7 +182,13 @@ impl World<'_> {
         let from = c.seen.get(&client).copied().filter(|_| ask.wait);
         let request = request(&ask, from);
         c.open.insert(req, Open { client, conn, ask, answered: false, fresh });
-        let peer = Peer { uid: u32::try_from(uid(client)).unwrap_or(0), pid: 1, access: Access::Admin, job: None };
+        let peer = Peer {
+            uid: u32::try_from(uid(client)).unwrap_or(0),
+            pid: 1,
+            access: Access::Admin,
+            job: None,
+            schedule: None,
+        };
         self.step(Input::Request { req, conn, peer, key, params_hash: hash, request });
     }
 
@@ -512,7 +518,7 @@ impl Clients {
 /// Asks a core directly, without a client.
 fn query(core: &mut Core, now: hob::base::time::Now, request: Request, out: &mut Out) -> Answer {
     let req = ReqId(u64::MAX);
-    let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None };
+    let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None, schedule: None };
     let ask = Input::Request { req, conn: ConnId(u64::MAX), peer, key: None, params_hash: 0, request };
     core.step(now, ask, out);
     let measure = out.effects.iter().position(|e| matches!(e, Effect::Measure { req: r, .. } if *r == req));

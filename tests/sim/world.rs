@@ -421,6 +421,7 @@ impl<'a> World<'a> {
         Boot {
             safe: None,
             gap: false,
+            host: "sim".to_owned(),
             deaths: 0,
             config: self.config(),
             config_error: self.file.is_none().then(|| "hob.json:1:1: expected a value".to_owned()),

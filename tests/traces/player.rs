@@ -35,6 +35,7 @@ struct Player {
     core: Core,
     now: Now,
     services: BTreeMap<String, String>,
+    jobs: BTreeMap<String, String>,
     daemon: String,
     top: String,
     main: Option<String>,
@@ -64,6 +65,7 @@ pub(crate) fn play(text: &str) -> String {
         core: Core::new(),
         now: Now { mono: Mono(1_000_000_000_000), wall: Wall(1_700_000_000_000) },
         services: BTreeMap::new(),
+        jobs: BTreeMap::new(),
         daemon: r#"{"heartbeat":"0s"}"#.to_owned(),
         top: "{}".to_owned(),
         main: None,
@@ -121,6 +123,18 @@ impl Player {
         match verb.as_str() {
             "service" => {
                 self.services.insert(arg(1), arg(2));
+            }
+            "job" => {
+                self.jobs.insert(arg(1), arg(2));
+            }
+            "no-job" => {
+                self.jobs.remove(&arg(1));
+            }
+            "clock" => self.set_clock(&arg(1)),
+            "sleep" => {
+                let slept = i64::try_from(parse_duration(&arg(1)).unwrap().as_millis()).unwrap();
+                self.now.wall = Wall(self.now.wall.0 + slept);
+                self.step(Input::WallSet { by: 0 }, "");
             }
             "no-service" => {
                 self.services.remove(&arg(1));
@@ -245,6 +259,13 @@ impl Player {
             "uninhibit" => Request::DaemonUninhibit { inhibitor: name.parse().unwrap() },
             "ping" => Request::Ping,
             "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
+            "jobs" => Request::ScheduleList { ids: names },
+            "job-get" => Request::ScheduleGet { id: name },
+            "job-run" => Request::ScheduleRun { id: name },
+            "job-pause" => Request::SchedulePause { ids: names, pause: true },
+            "job-resume" => Request::SchedulePause { ids: names, pause: false },
+            "job-next" => Request::ScheduleNext { id: name, count: 3 },
+            "job-history" => Request::ScheduleHistory { id: name, limit: 10 },
             "ask-reload" => Request::DaemonReload,
             "upgrade" => Request::DaemonUpgrade { binary: None },
             other => panic!("unknown line: {other}"),
@@ -253,7 +274,13 @@ impl Player {
         Input::Request {
             req: ReqId(self.next_req),
             conn: ConnId(option("conn").map_or(1, |c| c.parse().unwrap())),
-            peer: Peer { uid: 1000, pid: 77, access: Access::Admin, job: option("job").map(Into::into) },
+            peer: Peer {
+                uid: 1000,
+                pid: 77,
+                access: Access::Admin,
+                job: option("job").map(Into::into),
+                schedule: None,
+            },
             key: option("key"),
             params_hash: option("hash").map_or(1, |h| h.parse().unwrap()),
             request,
@@ -269,7 +296,7 @@ impl Player {
         Input::Request {
             req: ReqId(self.next_req),
             conn: ConnId(1),
-            peer: Peer { uid: 1000, pid: 77, access: Access::Admin, job: None },
+            peer: Peer { uid: 1000, pid: 77, access: Access::Admin, job: None, schedule: None },
             key: call.key,
             params_hash: call.params_hash,
             request: call.request,
@@ -321,7 +348,17 @@ impl Player {
         let top = self.top.trim().trim_start_matches('{');
         let top = top.strip_suffix('}').unwrap_or(top);
         let comma = if top.is_empty() { "" } else { "," };
-        let text = format!("{{\"daemon\":{},\"services\":{{{}}}{comma}{top}}}", self.daemon, services.join(","));
+        let jobs: Vec<String> = self
+            .jobs
+            .iter()
+            .map(|(id, json)| format!("{{\"id\":\"{id}\",{}", json.trim().strip_prefix('{').unwrap()))
+            .collect();
+        let text = format!(
+            "{{\"daemon\":{},\"services\":{{{}}},\"schedule\":{{\"jobs\":[{}]}}{comma}{top}}}",
+            self.daemon,
+            services.join(","),
+            jobs.join(",")
+        );
         parse(&text, "hob.json", &Platform::of("linux")).unwrap_or_else(|e| panic!("{text}: {e:?}"))
     }
 
@@ -353,6 +390,7 @@ impl Player {
             deaths: self.generation - 1,
             keeper_key: format!("boot{}-keeper{}", self.boots, self.keeper),
             gap: std::mem::take(&mut self.gap),
+            host: "host".to_owned(),
             version: "0.1.0",
             main,
             keeper_started: Mono(1_000_000_000_000),
@@ -363,6 +401,20 @@ impl Player {
         };
         self.core = Core::new();
         self.step(Input::Boot(Box::new(boot)), "");
+    }
+
+    /// The wall clock is set, to a time or by a difference.
+    fn set_clock(&mut self, to: &str) {
+        let old = self.now.wall;
+        let by = |text: &str| i64::try_from(parse_duration(text).unwrap().as_millis()).unwrap();
+        self.now.wall = match (to.strip_prefix('+'), to.strip_prefix('-')) {
+            (Some(by_this), _) => Wall(old.0 + by(by_this)),
+            (_, Some(by_this)) => Wall(old.0 - by(by_this)),
+            (None, None) => Wall::parse(to).expect("a time"),
+        };
+        if self.generation > 0 {
+            self.step(Input::WallSet { by: self.now.wall.0 - old.0 }, "");
+        }
     }
 
     /// The daemon is killed; the keeper starts the next one.

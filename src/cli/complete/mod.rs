@@ -142,6 +142,7 @@ impl Typed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Services,
+    Jobs,
     EventKinds,
 }
 
@@ -170,6 +171,11 @@ impl Live {
                 let list: Value = self.client.call_once("service.list", &json!({})).unwrap_or_default();
                 let rows = list["services"].as_array().into_iter().flatten();
                 rows.filter_map(|s| Some(word(s["name"].as_str()?, s["state"].as_str()?))).collect()
+            }
+            What::Jobs => {
+                let list: Value = self.client.call_once("schedule.list", &json!({})).unwrap_or_default();
+                let rows = list["jobs"].as_array().into_iter().flatten();
+                rows.filter_map(|j| Some(word(j["id"].as_str()?, j["state"].as_str()?))).collect()
             }
             What::EventKinds => {
                 let all = self.client.events(&[], &[], 1_000).unwrap_or_default().events;
@@ -277,6 +283,7 @@ fn operands(c: &Command, t: &Typed, live: &mut dyn FnMut(What) -> Option<Vec<Wor
             crate::sys::signals::platform().signals.iter().map(|(name, _)| word(*name, "")).collect()
         }
         Operand::Signal => services(),
+        Operand::Job => live(What::Jobs).unwrap_or_default(),
         Operand::OneOf(all) => all.iter().map(|w| word(*w, "")).collect(),
         Operand::File => vec![word(FILES, "")],
         Operand::Method | Operand::Text => Vec::new(),
@@ -294,6 +301,7 @@ mod tests {
         let mut live = |what| {
             Some(match what {
                 What::Services => vec![word("db", "running"), word("web", "failed")],
+                What::Jobs => vec![word("nightly", "waiting")],
                 What::EventKinds => vec![word("service.*", ""), word("service.ready", "")],
             })
         };
@@ -316,6 +324,7 @@ mod tests {
             ("hob logs --lines=5 d", &["db"]),
             ("hob logs r", &["rotate"]),
             ("hob logs rotate d", &["db"]),
+            ("hob schedule run n", &["nightly"]),
             ("hob logs db rotate ", &["web"]),
             ("hob logs --stream ", &["out", "err"]),
             ("hob logs --stream=o", &["--stream=out"]),

@@ -20,23 +20,28 @@ pub struct Client {
     /// The service whose process it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Box<str>>,
+    /// The job of the schedule that asked; then the others say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Box<str>>,
 }
 
 impl Client {
     #[must_use]
     pub fn new(peer: &Peer, conn: ConnId) -> Client {
-        Client { uid: peer.uid, pid: peer.pid, conn, job: peer.job.as_deref().map(Into::into) }
+        let (job, schedule) = (peer.job.as_deref().map(Into::into), peer.schedule.as_deref().map(Into::into));
+        Client { uid: peer.uid, pid: peer.pid, conn, job, schedule }
     }
 
     #[must_use]
     pub fn owner(&self) -> Owner {
-        match &self.job {
-            Some(job) => Owner::Job((&**job).into()),
-            None => Owner::User(self.uid),
+        match (&self.schedule, &self.job) {
+            (Some(id), _) => Owner::Schedule((&**id).into()),
+            (None, Some(job)) => Owner::Job((&**job).into()),
+            (None, None) => Owner::User(self.uid),
         }
     }
 
-    /// `uid 1000 (pid 42)`, `service/web (pid 42)`.
+    /// `uid 1000 (pid 42)`, `service/web (pid 42)`, `schedule/nightly`.
     #[must_use]
     pub fn text(&self) -> String {
         let who = self.owner().text();

@@ -41,6 +41,8 @@ impl Core {
                 self.add_unknown(&intent.service);
             }
         }
+        let (jobs, host) = (core::mem::take(&mut boot.config.schedule), core::mem::take(&mut boot.host));
+        self.boot_schedules(stored.schedules, jobs, host, out);
         // A run from here on has never been on record.
         let unseen = stored.meta.as_ref().and_then(|m| m.unseen).unwrap_or(self.next_run);
         for (run, _) in &boot.leftovers {
@@ -73,6 +75,7 @@ impl Core {
         if self.safe.is_some() {
             return;
         }
+        self.resume_schedules(same, out);
         match stored.shutdown.filter(|s| s.keeper == self.facts.keeper) {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),
@@ -90,7 +93,7 @@ impl Core {
             out.effects.push(Effect::Log { level: Level::Error, text });
             // A record of this name may be written anew, so what cannot be read moves to a name of its own.
             let known = match e.key.split_once('/') {
-                Some((kind, _)) => matches!(kind, "service" | "run" | "task" | "attempt" | "group"),
+                Some((kind, _)) => matches!(kind, "service" | "schedule" | "run" | "task" | "attempt" | "group"),
                 None => true,
             };
             let key = if known { format!("aside/{}", e.key) } else { e.key.clone() };

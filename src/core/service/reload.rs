@@ -53,6 +53,7 @@ struct Report {
     restarted: Vec<String>,
     updated: Vec<String>,
     unchanged: Vec<String>,
+    jobs: crate::core::schedule::JobChanges,
 }
 
 impl Report {
@@ -66,6 +67,15 @@ impl Report {
             ("unchanged", &self.unchanged),
         ] {
             o.raw(name, &serde_json::to_string(list).unwrap_or_default());
+        }
+        for (name, list) in [
+            ("jobs_added", &self.jobs.added),
+            ("jobs_removed", &self.jobs.removed),
+            ("jobs_updated", &self.jobs.updated),
+        ] {
+            if !list.is_empty() {
+                o.raw(name, &serde_json::to_string(list).unwrap_or_default());
+            }
         }
         o.members().to_owned()
     }
@@ -117,6 +127,7 @@ impl Core {
             out.effects.push(Effect::Daemon { spec: Box::new(self.config.clone()) });
             self.plan_beat();
         }
+        report.jobs = self.apply_schedule(core::mem::take(&mut config.schedule), out);
         let mut restarts = Vec::new();
         for i in self.table.by_name().collect::<Vec<_>>() {
             let name = self.table[i].name.to_string();

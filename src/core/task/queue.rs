@@ -106,7 +106,7 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get(id) else { return };
         let Claim::Synced { run } = task.claim else { return };
-        let spec = self.job(task);
+        let spec = self.process_of(task);
         let stdin = self.input_of(task);
         let rank = task.rank();
         let (name, weight) = (Arc::clone(&task.frame.group), task.weight);

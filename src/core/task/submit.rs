@@ -367,7 +367,7 @@ impl Core {
     }
 
     /// What a task is run with, by the config as it is now.
-    pub(super) fn job(&self, task: &Task) -> Result<ServiceSpec, String> {
+    pub(super) fn process_of(&self, task: &Task) -> Result<ServiceSpec, String> {
         let mut spec = ServiceSpec { nice: Some(super::NICE), ..ServiceSpec::default() };
         let words = match &task.work {
             Work::Command(words) => words.split('\0').map(str::to_owned).collect(),

@@ -94,7 +94,7 @@ impl From<Access> for Pass {
 
 impl Pass {
     fn peer(&self, uid: u32, pid: u32) -> Peer {
-        Peer { uid, pid, access: self.access, job: self.job.clone() }
+        Peer { uid, pid, access: self.access, job: self.job.clone(), schedule: None }
     }
 }
 

@@ -68,7 +68,8 @@ impl Shares {
     pub(super) fn is_limited(&self, who: &Owner) -> bool {
         match who {
             Owner::User(uid) => *uid != 0 && *uid != self.own,
-            Owner::Job(_) => true,
+            // Jobs of the schedule have no connection.
+            Owner::Job(_) | Owner::Schedule(_) => true,
         }
     }
 

@@ -210,7 +210,7 @@ fn kind(input: &Input) -> u8 {
         | Input::Upgraded { .. }
         | Input::Forward { .. }
         | Input::KeeperGone => 0,
-        Input::Tick => 1,
+        Input::Tick | Input::WallSet { .. } => 1,
         Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } | Input::Examined { .. } => 2,
         Input::Closed { .. } | Input::Lagged { .. } | Input::Listening { .. } | Input::Connection { .. } => 3,
         Input::Started { .. } => 4,

@@ -19,8 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Stack of a pool thread in bytes; only touched pages take memory.
-const STACK: usize = 128 * 1024;
+/// Stack of a pool thread in bytes; only touched pages take memory. Reading a time zone wants most of it, in a build
+/// for debugging.
+const STACK: usize = 512 * 1024;
 /// Threads of one lane that may be stuck and replaced at the same time; with more, the lane waits for one of them.
 const ABANDONED_MAX: usize = 4;
 /// How long after a refused thread start the next try is made.

@@ -178,6 +178,32 @@ pub enum Request {
         name: String,
         limit: usize,
     },
+    /// `{ids?}`: all when absent.
+    ScheduleList {
+        ids: Vec<String>,
+    },
+    ScheduleGet {
+        id: String,
+    },
+    /// `{id}`: once, now.
+    ScheduleRun {
+        id: String,
+    },
+    /// `schedule.pause` and `schedule.resume`, `{ids?}`: all when absent.
+    SchedulePause {
+        ids: Vec<String>,
+        pause: bool,
+    },
+    /// `{id, count = 5}`.
+    ScheduleNext {
+        id: String,
+        count: usize,
+    },
+    /// `{id, limit = 10}`.
+    ScheduleHistory {
+        id: String,
+        limit: usize,
+    },
     /// `{kinds?, names?, from?}`: `kinds` are globs such as `service.*`; `from` is the first sequence number wanted.
     EventSubscribe(EventQuery),
     EventUnsubscribe {
@@ -203,6 +229,8 @@ pub enum Of {
     User(u32),
     /// `service/NAME`.
     Service(String),
+    /// `schedule/ID`.
+    Schedule(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

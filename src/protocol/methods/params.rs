@@ -127,7 +127,7 @@ impl<'a> Params<'a> {
     pub fn signal(&self, name: &str) -> Answer<i32> {
         let value = self.read(name, |json| {
             let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
-            Platform { signals: self.signals }.signal(&text)
+            Platform { signals: self.signals, ..Platform::linux() }.signal(&text)
         })?;
         self.needed(name, value)
     }
@@ -158,6 +158,9 @@ impl<'a> Params<'a> {
     pub fn owner(&self, name: &str) -> Answer<Option<Of>> {
         self.read(name, |json| {
             let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
+            if let Some(id) = text.strip_prefix("schedule/") {
+                return (!id.is_empty()).then(|| Of::Schedule(id.to_owned()));
+            }
             match text.strip_prefix("service/") {
                 Some(service) => (!service.is_empty()).then(|| Of::Service(service.to_owned())),
                 None if text == "mine" => Some(Of::Caller),
@@ -204,7 +207,7 @@ impl Kind {
             Kind::Data => "a text, or {\"base64\": ...}",
             Kind::Ids => "a number, a range such as \"12-40\", or a list of these",
             Kind::After => "numbers of tasks, or objects {\"id\", \"any\"}",
-            Kind::Owner => "\"mine\", the number of a user, or \"service/NAME\"",
+            Kind::Owner => "\"mine\", the number of a user, \"service/NAME\" or \"schedule/ID\"",
         }
     }
 

@@ -41,6 +41,15 @@ const MARKS: Param =
 const KINDS: Param =
     param("kinds", Kind::Names, "kinds of events, `*` stands for anything: service.*; all when absent");
 const EVENTS_OF: Param = param("names", Kind::Names, "events of these alone; of all when absent");
+const JOB: Param = needed("id", Kind::Text, "the job");
+const JOBS: Param = Param {
+    name: "ids",
+    alias: Some("id"),
+    kind: Kind::Names,
+    required: false,
+    doc: "the jobs: a list, or one id; all when absent",
+};
+const PAUSED: &str = r#"{"jobs": [{"id", "paused", "changed", "next"}]}"#;
 const CHANGED: &str = r#"{"services": [{"name", "state", "changed", "message"}]}"#;
 const STREAMS: &str = r#"{"streams": [{"id", "name", "position"}]}, then the bytes as stream `id`"#;
 
@@ -319,6 +328,76 @@ const OF_SERVICES: &[Method] = &[
         result: r#"{"runs": [{"run", "cause", "started", "ended", "exit_code" or "signal", ...}]}"#,
         doc: "The last runs of a service, the latest last.",
         decode: |p| Ok(Request::ServiceHistory { name: p.text("name")?, limit: p.count("limit", 10)? }),
+    },
+    Method {
+        name: "schedule.list",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[JOBS],
+        result: r#"{"jobs": [{"id", "state", "time", "tz", "action", "next", "last", "last_result", "runs", ...}]}"#,
+        doc: "The jobs of the schedule, and when each runs.",
+        decode: |p| Ok(Request::ScheduleList { ids: p.names("ids")? }),
+    },
+    Method {
+        name: "schedule.get",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[JOB],
+        result: r#"{"id", "state", "time", "next", "config", "next_times": [...], "history": [...], ...}"#,
+        doc: "One job in detail.",
+        decode: |p| Ok(Request::ScheduleGet { id: p.text("id")? }),
+    },
+    Method {
+        name: "schedule.run",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[JOB],
+        result: r#"{"id", "run", "queued"}"#,
+        doc: "Runs a job once, now, whatever its time is; by its rule of overlap.",
+        decode: |p| Ok(Request::ScheduleRun { id: p.text("id")? }),
+    },
+    Method {
+        name: "schedule.pause",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[JOBS],
+        result: PAUSED,
+        doc: "Lets the times of jobs pass until they are resumed; runs that have begun go on.",
+        decode: |p| Ok(Request::SchedulePause { ids: p.names("ids")?, pause: true }),
+    },
+    Method {
+        name: "schedule.resume",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: &[JOBS],
+        result: PAUSED,
+        doc: "Ends a pause. What passed in it is not made up for.",
+        decode: |p| Ok(Request::SchedulePause { ids: p.names("ids")?, pause: false }),
+    },
+    Method {
+        name: "schedule.next",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[JOB, param("count", Kind::Count, "how many times at most (default 5)")],
+        result: r#"{"id", "paused", "next": ["2026-03-29T03:00:00+02:00", ...]}"#,
+        doc: "The next times at which a job runs.",
+        decode: |p| Ok(Request::ScheduleNext { id: p.text("id")?, count: p.count("count", 5)? }),
+    },
+    Method {
+        name: "schedule.history",
+        aliases: &[],
+        access: Access::Read,
+        mutating: false,
+        params: &[JOB, param("limit", Kind::Count, "how many runs at most (default 10)")],
+        result: r#"{"runs": [{"number", "due", "began", "ended", "result", "message", "cause", ...}], "running"}"#,
+        doc: "The last runs of a job, the latest first.",
+        decode: |p| Ok(Request::ScheduleHistory { id: p.text("id")?, limit: p.count("limit", 10)? }),
     },
     Method {
         name: "event.subscribe",

@@ -21,5 +21,6 @@ pub mod spawn;
 pub mod thread;
 pub mod tree;
 pub mod wait;
+pub mod walltimer;
 
 use super::table;

@@ -43,7 +43,8 @@ const NAMES: [(&str, i32); 30] = [
 ];
 
 /// The names and numbers of this system, for readers of config and protocol.
-static PLATFORM: crate::base::signal::Platform = crate::base::signal::Platform::bsd();
+static PLATFORM: crate::base::signal::Platform =
+    crate::base::signal::Platform { zones: crate::sys::zone::read, ..crate::base::signal::Platform::bsd() };
 
 #[must_use]
 pub fn platform() -> &'static crate::base::signal::Platform {

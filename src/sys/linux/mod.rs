@@ -15,5 +15,6 @@ pub mod spawn;
 pub mod thread;
 pub mod tree;
 pub mod wait;
+pub mod walltimer;
 
 use super::table;

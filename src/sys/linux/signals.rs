@@ -42,7 +42,8 @@ const NAMES: [(&str, i32); 31] = [
 
 /// Highest signal number.
 /// The names and numbers of this system, for readers of config and protocol.
-static PLATFORM: crate::base::signal::Platform = crate::base::signal::Platform::linux();
+static PLATFORM: crate::base::signal::Platform =
+    crate::base::signal::Platform { zones: crate::sys::zone::read, ..crate::base::signal::Platform::linux() };
 
 #[must_use]
 pub fn platform() -> &'static crate::base::signal::Platform {

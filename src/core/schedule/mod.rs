@@ -7,7 +7,8 @@
 //! A time that nobody could keep (hob was down, the machine slept, the clock was put forward) was missed: the rule of
 //! `missed` makes up for it, and what is made up for waits in a queue, one after the other. A **run** is one call of a
 //! method of the daemon's own, made by the job and not by a client: it ends with the reply, so a run that starts a
-//! service ends when that service has come up or has failed to.
+//! service ends when that service has come up or has failed to. A run that submits a task goes on until that task is
+//! over, and giving it up is to cancel the task.
 //!
 //! # The two clocks
 //! Due times are of the wall clock, deadlines of the monotonic one. A wait is therefore planned a thousandth short and
@@ -20,6 +21,7 @@
 
 mod ask;
 mod boot;
+mod follow;
 pub(in crate::core) mod record;
 mod time;
 mod turn;
@@ -28,7 +30,7 @@ mod view;
 pub(in crate::core) use boot::JobChanges;
 pub use record::JobRecord;
 
-use crate::base::ids::{ConnId, ReqId};
+use crate::base::ids::{ConnId, ReqId, TaskId};
 use crate::base::limits::HISTORY_PER_NAME;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::JobSpec;
@@ -99,6 +101,10 @@ pub(in crate::core) struct Run {
     began: Now,
     req: ReqId,
     until: Option<Mono>,
+    /// What it has submitted.
+    tasks: Vec<TaskId>,
+    /// How it ends once its tasks, which are being cancelled for this, are over.
+    given_up: Option<(Outcome, Option<String>)>,
 }
 
 /// How a run ended.
@@ -230,8 +236,10 @@ pub(in crate::core) struct Schedules {
     /// Something has happened to these.
     touched: BTreeSet<usize>,
     runs: BTreeMap<ReqId, usize>,
-    /// Replies to requests of runs: what went wrong, if anything.
-    answers: Vec<(ReqId, Result<(), String>)>,
+    /// Tasks that runs have submitted.
+    followed: BTreeSet<(TaskId, ReqId)>,
+    /// How runs came out, and what went wrong.
+    answers: Vec<(ReqId, Outcome, Option<String>)>,
     last_own: u64,
     /// Records of jobs that are not in the config, while that cannot be read.
     kept: BTreeMap<Arc<str>, String>,
@@ -258,7 +266,12 @@ impl Schedules {
 
     /// The reply to a request of a run.
     pub(in crate::core) fn answered(&mut self, req: ReqId, result: Result<(), String>) {
-        self.answers.push((req, result));
+        let (outcome, message) = match result {
+            Ok(()) => (Outcome::Done, None),
+            Err(e) if e == turn::LOST => (Outcome::Lost, Some(e)),
+            Err(e) => (Outcome::Failed, Some(e)),
+        };
+        self.answers.push((req, outcome, message));
     }
 
     pub(in crate::core) fn has_answers(&self) -> bool {

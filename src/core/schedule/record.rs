@@ -1,7 +1,7 @@
 //! A job's record: `schedule/ID`. Pure.
 
-use super::{Fire, Job, Past, Run, Schedules, Why};
-use crate::base::ids::ReqId;
+use super::{Fire, Job, Outcome, Past, Run, Schedules, Why};
+use crate::base::ids::{ReqId, TaskId};
 use crate::base::time::{Now, Wall};
 use crate::core::record::{Entity, VERSION};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,10 @@ struct Begun {
     due: Wall,
     why: Why,
     began: Wall,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tasks: Vec<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_up: Option<(Outcome, Option<String>)>,
 }
 
 fn key(id: &str) -> String {
@@ -66,7 +70,14 @@ pub(super) fn entity(job: &Job) -> Entity {
         runs: job
             .runs
             .iter()
-            .map(|r| Begun { number: r.number, due: r.due, why: r.why.clone(), began: r.began.wall })
+            .map(|r| Begun {
+                number: r.number,
+                due: r.due,
+                why: r.why.clone(),
+                began: r.began.wall,
+                tasks: r.tasks.clone(),
+                given_up: r.given_up.clone(),
+            })
             .collect(),
         history: job.history.iter().cloned().collect(),
     };
@@ -94,11 +105,12 @@ impl JobRecord {
             not_before = not_before + job.spec.stagger;
         }
         job.save = false;
-        for Begun { number, due, why, began } in self.runs {
+        for Begun { number, due, why, began, tasks, given_up } in self.runs {
             let passed = now.wall.since(began);
             let began = Now { mono: now.mono - passed, wall: began };
             let until = job.spec.timeout.map(|limit| now.mono + limit.saturating_sub(passed));
-            job.runs.push(Run { number, due, why, began, req: ReqId(0), until });
+            let until = until.filter(|_| given_up.is_none());
+            job.runs.push(Run { number, due, why, began, req: ReqId(0), until, tasks, given_up });
         }
     }
 }

@@ -28,6 +28,9 @@ impl Job {
         match self.spec.overlap {
             _ if self.runs.is_empty() => None,
             Overlap::Skip => Some("its last run goes on"),
+            Overlap::Restart if !self.queue.is_empty() && self.runs.iter().any(|r| r.given_up.is_some()) => {
+                Some("one waits already for its last run to end")
+            }
             Overlap::Queue if self.queue.len() >= limit => Some("as many as limit says wait already"),
             Overlap::Allow if self.runs.len() >= RUNS_MAX => Some("a hundred of its runs go on"),
             Overlap::Queue | Overlap::Allow | Overlap::Restart => None,
@@ -36,10 +39,10 @@ impl Job {
 }
 
 /// Said of a run of which nobody knows how it came out.
-const LOST: &str = "the daemon ended before it did";
+pub(super) const LOST: &str = "the daemon ended before it did";
 
 /// A job as one who asks: it may do all that the person may who wrote the config.
-fn peer_of(id: &Arc<str>) -> Peer {
+pub(super) fn peer_of(id: &Arc<str>) -> Peer {
     Peer { uid: 0, pid: 0, access: Access::Admin, job: None, schedule: Some(Arc::clone(id)) }
 }
 
@@ -64,12 +67,7 @@ impl Core {
     /// Everything that has happened to jobs: replies to their runs, times that have come, runs that may begin.
     pub(in crate::core) fn schedules_go_on(&mut self, out: &mut Out) {
         loop {
-            for (req, result) in core::mem::take(&mut self.schedules.answers) {
-                let (outcome, message) = match result {
-                    Ok(()) => (Outcome::Done, None),
-                    Err(e) if e == LOST => (Outcome::Lost, Some(e)),
-                    Err(e) => (Outcome::Failed, Some(e)),
-                };
+            for (req, outcome, message) in core::mem::take(&mut self.schedules.answers) {
                 self.run_over(req, outcome, message, out);
             }
             let Some(i) = self.schedules.touched.pop_first() else { break };
@@ -93,7 +91,7 @@ impl Core {
 
     /// Answers that came too late in a step are looked at in the next one, which has to come.
     pub(in crate::core) fn schedules_later(&mut self) {
-        for (req, _) in &self.schedules.answers {
+        for (req, ..) in &self.schedules.answers {
             if let Some(i) = self.schedules.runs.get(req) {
                 self.deadlines.set(Due::Schedule(*i), Some(self.now.mono));
             }
@@ -136,7 +134,7 @@ impl Core {
         job.queue.push_back(fire);
         if replaced {
             for req in self.schedules.jobs[i].runs.iter().map(|r| r.req).collect::<Vec<_>>() {
-                self.run_over(req, Outcome::Replaced, None, out);
+                self.give_up(req, Outcome::Replaced, None, out);
             }
         }
     }
@@ -154,7 +152,7 @@ impl Core {
         for req in late.map(|r| r.req).collect::<Vec<_>>() {
             let limit = self.schedules.jobs[i].spec.timeout.unwrap_or_default();
             let message = format!("it took longer than {}", crate::base::units::human_duration(limit));
-            self.run_over(req, Outcome::TimedOut, Some(message), out);
+            self.give_up(req, Outcome::TimedOut, Some(message), out);
         }
     }
 
@@ -177,7 +175,7 @@ impl Core {
         job.number += 1;
         job.save = true;
         let until = job.spec.timeout.map(|limit| now.mono + limit);
-        let run = Run { number: job.number, due: fire.due, why: fire.why, began: now, req, until };
+        let run = Run { number: job.number, due: fire.due, why: fire.why, began: now, req, until, tasks: Vec::new(), given_up: None };
         let mut o = Obj::new();
         o.u64("number", run.number).str("due", &run.due.to_string()).str("why", run.why.word());
         let request = job.spec.action.as_ref().map(request_of);
@@ -194,12 +192,15 @@ impl Core {
     }
 
     /// A run has ended, or nobody waits for it any longer. One that is not known has ended before.
-    fn run_over(&mut self, req: ReqId, result: Outcome, message: Option<String>, out: &mut Out) {
+    pub(super) fn run_over(&mut self, req: ReqId, result: Outcome, message: Option<String>, out: &mut Out) {
         let Some(i) = self.schedules.runs.remove(&req) else { return };
         let now = self.now;
         let job = &mut self.schedules.jobs[i];
         let Some(at) = job.runs.iter().position(|r| r.req == req) else { return };
         let run = job.runs.remove(at);
+        for id in &run.tasks {
+            self.schedules.followed.remove(&(*id, req));
+        }
         let took_ms = crate::core::run::millis(now.mono.since(run.began.mono));
         let mut o = Obj::new();
         o.u64("number", run.number).str("result", result.word()).opt_str("message", message.as_deref());
@@ -221,14 +222,19 @@ impl Core {
         self.emit_job("schedule.ended", i, o.members(), out);
     }
 
-    /// After a death of the daemon: a run that changes services is waited for again, as what it asked for is on record;
-    /// how any other one came out, nobody knows.
+    /// After a death of the daemon: a run that changes services or has submitted tasks is waited for again, as what it
+    /// asked for is on record; how any other one came out, nobody knows.
     pub(in crate::core) fn resume_runs(&mut self, i: usize, same_keeper: bool, out: &mut Out) {
         for at in 0..self.schedules.jobs[i].runs.len() {
             let (req, conn) = self.schedules.own_number();
             self.schedules.runs.insert(req, i);
             let job = &mut self.schedules.jobs[i];
             job.runs[at].req = req;
+            if !job.runs[at].tasks.is_empty() {
+                let tasks = job.runs[at].tasks.clone();
+                self.follow_tasks(req, &tasks);
+                continue;
+            }
             let (id, action) = (Arc::clone(&job.id), job.spec.action.clone());
             let (op, names) = match action.filter(|_| same_keeper) {
                 Some(Action::Service { verb: Verb::Start | Verb::Restart, names }) => (Op::Restart, names),
@@ -261,6 +267,9 @@ impl Core {
     pub(super) fn give_up_runs(&mut self, i: usize, out: &mut Out) {
         for run in core::mem::take(&mut self.schedules.jobs[i].runs) {
             self.schedules.runs.remove(&run.req);
+            for id in &run.tasks {
+                self.schedules.followed.remove(&(*id, run.req));
+            }
             self.closed(ConnId(run.req.0), out);
             self.pending.remove(&run.req);
         }

@@ -141,7 +141,7 @@ impl Core {
         self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), true, out);
     }
 
-    fn cancel(&mut self, id: TaskId, client: Client, force: bool, out: &mut Out) -> Changed {
+    pub(in crate::core) fn cancel(&mut self, id: TaskId, client: Client, force: bool, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
         match task.state {
             TaskState::Held | TaskState::Queued => {

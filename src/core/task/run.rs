@@ -329,7 +329,7 @@ impl Core {
     }
 }
 
-fn past(state: TaskState) -> &'static str {
+pub(in crate::core) fn past(state: TaskState) -> &'static str {
     match state {
         TaskState::Failed => "failed",
         TaskState::Cancelled => "was cancelled",

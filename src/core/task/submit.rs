@@ -8,6 +8,7 @@ use crate::base::near::nearest;
 use crate::base::time::Wall;
 use crate::config::{AgentPrompt, LogSpec, ServiceSpec};
 use crate::core::request::Asked;
+use crate::core::schedule::is_own;
 use crate::core::{Core, Out, Owner};
 use crate::protocol::methods::task::{After, TaskEdit, TaskSpec, TaskState, Work as Asks};
 use crate::protocol::rpc::{Code, RpcError};
@@ -39,21 +40,28 @@ const REQUEST: u8 = b'r';
 impl Core {
     pub(in crate::core) fn submit(&mut self, asked: &Asked, specs: Vec<TaskSpec>, many: bool, out: &mut Out) {
         let answer = self.try_submit(asked, specs, many, out);
+        if let (Ok((first, count)), true) = (&answer, is_own(asked.req)) {
+            let count = if many { u64::from(*count) } else { 1 };
+            let ids = (first.0..first.0.saturating_add(count)).map(TaskId).collect();
+            return self.run_submitted(asked.req, ids);
+        }
+        let answer = answer.map(|(first, count)| ids_json(first, count, many));
         self.reply(asked.req, answer, true, out);
     }
 
+    /// The first of the new tasks, and how many follow one another from there.
     fn try_submit(
         &mut self,
         asked: &Asked,
         specs: Vec<TaskSpec>,
         many: bool,
         out: &mut Out,
-    ) -> Result<String, RpcError> {
+    ) -> Result<(TaskId, u32), RpcError> {
         let owner = asked.peer.owner();
         if let Some(key) = &asked.key {
             match self.known_key(&owner, REQUEST, key, asked.params_hash) {
                 Known::No => {}
-                Known::Yes(first, count) => return Ok(ids_json(first, count, many)),
+                Known::Yes(first, count) => return Ok((first, count)),
                 Known::Other(id) => {
                     let text = format!("request_key {key:?} was used for another request, which made task {id}");
                     return Err(RpcError::new(Code::Conflict, text).hint("use a new key for each new request"));
@@ -71,7 +79,7 @@ impl Core {
             && !many
             && let Some(found) = self.same_key(&owner, one)?
         {
-            return Ok(ids_json(found, 0, false));
+            return Ok((found, 0));
         }
         let mut made: Vec<Task> = Vec::with_capacity(specs.len());
         for (n, spec) in (0..).zip(specs) {
@@ -98,7 +106,7 @@ impl Core {
         fields.u64("id", first.0).u64("count", count.into()).opt_str("group", group.as_deref());
         fields.str("by", &asked.client().text());
         self.events.emit(self.now, "task.queued", Some(&name_of(first)), fields.members(), out);
-        Ok(ids_json(first, count, many))
+        Ok((first, count))
     }
 
     /// A task becomes one of those that exist. `new`: it was not loaded, so those it follows are counted.

@@ -43,6 +43,7 @@ impl Core {
     /// Replies to those whose tasks are all over.
     pub(super) fn answer_task_waits(&mut self, out: &mut Out) {
         let ended = core::mem::take(&mut self.tasks.ended);
+        self.tell_runs(&ended);
         if ended.is_empty() || self.tasks.waits.is_empty() {
             return;
         }

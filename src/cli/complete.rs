@@ -33,7 +33,12 @@ pub(crate) fn words(args: &Args) -> Result<u8, Failure> {
 fn services(args: &Args) -> Option<Vec<String>> {
     let list: Value = connect(args).ok()?.call("service.list", &json!({})).ok()?;
     let names = list["services"].as_array()?.iter().filter_map(|s| s["name"].as_str());
-    Some(names.map(str::to_owned).collect())
+    // All instances of a service are meant by what stands before the @.
+    let all = names.flat_map(|n| [Some(n), crate::config::instance(n).map(|(group, _)| group)]).flatten();
+    let mut all: Vec<String> = all.map(str::to_owned).collect();
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
 }
 
 fn bash() -> String {

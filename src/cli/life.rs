@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, note, paths, print, renew, service};
+use super::{Failure, complain, exit, note, paths, plan, print, renew, service};
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -466,6 +466,9 @@ fn after_safe_mode(args: &Args, result: &Value) -> Result<u8, Failure> {
 }
 
 pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
+    if args.has("dry-run") {
+        return plan::plan(args);
+    }
     let result: Value = super::connect(args)?.call("daemon.reload", &json!({}))?;
     if result["left_safe_mode"] == true {
         return after_safe_mode(args, &result);

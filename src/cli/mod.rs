@@ -8,12 +8,14 @@ mod events;
 mod flags;
 mod life;
 mod logs;
+mod plan;
 mod render;
 mod renew;
 mod service;
 mod since;
 mod status;
 mod story;
+mod transient;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};

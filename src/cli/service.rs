@@ -44,7 +44,7 @@ fn change(args: &Args, method: &str, doing: &str) -> Result<u8, Failure> {
     })
 }
 
-fn outcome(s: &Value) -> String {
+pub(crate) fn outcome(s: &Value) -> String {
     let name = s["name"].as_str().unwrap_or("?");
     let result = s["result"].as_str().unwrap_or("accepted").replace('_', " ");
     let mut line = format!("{name}: {result}");
@@ -97,10 +97,19 @@ pub(crate) fn signal(args: &Args) -> Result<u8, Failure> {
     let (signal, names) = args.operands.split_first().ok_or_else(|| Failure::usage("which signal?"))?;
     let mut client = connect(args)?;
     let mut last = Value::Null;
+    let mut text = String::new();
     for name in names {
         last = client.call("service.signal", &json!({ "name": name, "signal": signal }))?;
+        match last["instances"].as_array() {
+            None => text.push_str(&format!("{name}: {signal} sent\n")),
+            Some(all) => all.iter().for_each(|s| {
+                let sent = || format!("{signal} sent");
+                let what = s["message"].as_str().map_or_else(sent, str::to_owned);
+                text.push_str(&format!("{}: {what}\n", s["name"].as_str().unwrap_or("?")));
+            }),
+        }
     }
-    finish(args, &last, |_| names.iter().map(|n| format!("{n}: {signal} sent\n")).collect())
+    finish(args, &last, |_| text)
 }
 
 pub(crate) fn call(args: &Args) -> Result<u8, Failure> {

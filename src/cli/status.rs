@@ -17,7 +17,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     if let [name] = args.operands.as_slice() {
-        return story::one(args, name);
+        return story::one(args, name, table);
     }
     let paths = paths(args)?;
     let mut client = match connect(args) {
@@ -123,6 +123,7 @@ fn table_without(r: &Value, spared: &[&str]) -> Table {
             (false, true) => format!("{state} (unhealthy)"),
             (false, false) => state.to_owned(),
         };
+        let shown = if s["transient"] == true { format!("{shown}, transient") } else { shown };
         t.row().cell(s["name"].as_str().unwrap_or("?")).painted(shown.clone(), paint.state(state, &shown));
         numbers.clone().for_each(|c| {
             t.number(figure(s, c).unwrap_or_else(|| "-".to_owned()));
@@ -167,7 +168,13 @@ pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
     let limit = args.number("limit")?.unwrap_or(10);
     let result: Value = connect(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
-    finish(args, &result, runs)
+    finish(args, &result, |r| match r["instances"].as_array() {
+        None => runs(r),
+        Some(all) => {
+            let one = |r: &Value| format!("{}\n{}", r["name"].as_str().unwrap_or("?"), runs(r));
+            all.iter().map(one).collect::<Vec<_>>().join("\n")
+        }
+    })
 }
 
 fn runs(r: &Value) -> String {
@@ -192,7 +199,7 @@ pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
 }
 
 pub(crate) fn get(args: &Args) -> Result<u8, Failure> {
-    story::one(args, args.operands.first().map_or("", String::as_str))
+    story::one(args, args.operands.first().map_or("", String::as_str), table)
 }
 
 pub(crate) fn ping(args: &Args) -> Result<u8, Failure> {

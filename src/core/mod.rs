@@ -10,6 +10,8 @@ pub mod event;
 mod freeze;
 pub mod keys;
 pub mod life;
+mod members;
+mod plan;
 pub mod record;
 pub mod request;
 pub mod run;
@@ -115,6 +117,8 @@ pub struct Boot {
     pub main: Option<(String, Arc<ServiceSpec>)>,
     /// When the keeper started, for the uptime.
     pub keeper_started: Mono,
+    /// The signals of this system, for configs that requests bring.
+    pub signals: &'static [(&'static str, i32)],
     /// Facts for `daemon.status`, as a JSON object (platform, paths).
     pub platform: String,
     /// A shutdown that was asked for while no daemon ran.
@@ -377,9 +381,10 @@ pub enum Effect {
         req: ReqId,
         runs: Vec<RunId>,
     },
-    /// Read and check the config file; answered by `ConfigRead`.
+    /// Read and check the config file; answered by `ConfigRead`. `look`: only to tell what it would lead to.
     LoadConfig {
         req: Option<ReqId>,
+        look: bool,
     },
     /// New daemon settings took effect (log level and size, access, nice).
     Daemon {

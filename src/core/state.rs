@@ -30,6 +30,7 @@ pub(super) struct Facts {
     pub(super) deaths: u32,
     pub(super) version: &'static str,
     pub(super) keeper_started: Mono,
+    pub(super) signals: &'static [(&'static str, i32)],
     pub(super) platform: String,
 }
 
@@ -198,7 +199,7 @@ impl Core {
             Input::Rotated { req, result } => self.reply(req, result, false, out),
             Input::ConfigRead { req, result } => self.config_read(req, result, out),
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
-            Input::Reload => out.effects.push(Effect::LoadConfig { req: None }),
+            Input::Reload => out.effects.push(Effect::LoadConfig { req: None, look: false }),
             Input::Forward { signal } => self.forward(signal, out),
             Input::Renew { signal } if self.life.main.is_some() => self.forward(signal, out),
             Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
@@ -267,6 +268,7 @@ impl Core {
             deaths: boot.deaths,
             version: boot.version,
             keeper_started: boot.keeper_started,
+            signals: boot.signals,
             platform: core::mem::take(&mut boot.platform),
         };
         self.config = core::mem::take(&mut boot.config.daemon);

@@ -5,7 +5,7 @@ use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
-use crate::config::{Config, masked, to_json};
+use crate::config::{Config, masked, service_json, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,9 +18,11 @@ const PROTOCOL_VERSION: u64 = 1;
 pub(super) enum Pending {
     /// `None`: all of them.
     List(Option<Vec<Arc<str>>>),
-    Get(Arc<str>),
+    /// One service by its name, or all of its instances.
+    Get(String, Vec<Arc<str>>),
     Status,
     Reload,
+    Plan,
 }
 
 type Usages = BTreeMap<RunId, Usage>;
@@ -30,10 +32,9 @@ impl Core {
     pub(super) fn measure_then(&mut self, req: ReqId, pending: Pending, out: &mut Out) {
         let run_of = |name: &Arc<str>| self.table.find(name).and_then(|i| self.measurable(i));
         let runs: Vec<RunId> = match &pending {
-            Pending::List(Some(names)) => names.iter().filter_map(run_of).collect(),
-            Pending::Get(name) => run_of(name).into_iter().collect(),
+            Pending::List(Some(names)) | Pending::Get(_, names) => names.iter().filter_map(run_of).collect(),
             Pending::List(None) | Pending::Status => self.table.by_name().filter_map(|i| self.measurable(i)).collect(),
-            Pending::Reload => Vec::new(),
+            Pending::Reload | Pending::Plan => Vec::new(),
         };
         self.pending.insert(req, pending);
         if runs.is_empty() {
@@ -55,12 +56,16 @@ impl Core {
                 let places = names.iter().filter_map(|n| self.table.find(n));
                 format!("{{\"services\":{}}}", self.rows(places, &usages))
             }
-            Pending::Get(name) => match self.table.find(&name) {
-                Some(i) => self.detail(i, &usages),
-                None => return self.reply(req, Err(self.unknown(&name)), false, out),
-            },
+            Pending::Get(name, names) => {
+                let exact = names.iter().any(|n| **n == *name);
+                let mut rows = names.iter().filter_map(|n| self.table.find(n)).map(|i| self.detail(i, &usages));
+                match rows.next() {
+                    Some(first) => Core::joined(&name, exact, core::iter::once(first).chain(rows)),
+                    None => return self.reply(req, Err(self.unknown(&name)), false, out),
+                }
+            }
             Pending::Status => self.status(&usages),
-            Pending::Reload => return,
+            Pending::Reload | Pending::Plan => return,
         };
         self.reply(req, Ok(result), false, out);
     }
@@ -86,6 +91,9 @@ impl Core {
         o.str("name", &s.name).str("state", s.state.name());
         o.str("desired", desired(s)).bool("autostart", s.spec.autostart);
         o.bool("overridden", s.wanted() != s.spec.autostart).bool("removed", s.removed);
+        if s.transient {
+            o.bool("transient", true);
+        }
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_u64("run", live.map(|l| l.run.0));
         o.opt_u64("uptime_secs", live.map(|l| self.now.mono.since(l.begun.mono).as_secs()));
@@ -285,8 +293,19 @@ impl Core {
     }
 
     pub(super) fn config_json(&self) -> String {
-        let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
-        to_json(&masked(&Config { daemon: self.config.clone(), services: services.collect() }))
+        let of = |transient: bool| {
+            let all = self.table.by_name().map(|i| &self.table[i]).filter(move |s| s.transient == transient);
+            all.map(|s| (s.name.to_string(), Arc::clone(&s.spec))).collect()
+        };
+        let mut text = to_json(&masked(&Config { daemon: self.config.clone(), services: of(false) }));
+        let made = masked(&Config { services: of(true), ..Config::default() }).services;
+        if !made.is_empty() {
+            // Beside what can be in a file, because it is in none.
+            let rows = made.iter().map(|(name, spec)| format!("{}:{}", quoted(name), service_json(spec)));
+            text.pop();
+            text.push_str(&format!(",\"transient\":{{{}}}}}", rows.collect::<Vec<_>>().join(",")));
+        }
+        text
     }
 
     /// What `state.json` says while nobody can be asked.
@@ -316,6 +335,12 @@ pub(super) fn desired(s: &Service) -> &'static str {
         Choice::Auto => s.wanted(),
     };
     if up { "up" } else { "down" }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    json_str(text, &mut out);
+    out
 }
 
 fn survivor(s: &super::Survivor) -> String {

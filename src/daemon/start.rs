@@ -224,6 +224,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         keeper_key: keeper_key(&handover.table),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
+        signals: sys::signals::platform().signals,
         ..Boot::default()
     }
 }

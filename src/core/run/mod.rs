@@ -23,6 +23,12 @@ impl Client {
     pub fn new(peer: &Peer, conn: ConnId) -> Client {
         Client { uid: peer.uid, pid: peer.pid, conn }
     }
+
+    /// `uid 1000 (pid 42)`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("uid {} (pid {})", self.uid, self.pid)
+    }
 }
 
 /// Why a run was started.

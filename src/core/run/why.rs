@@ -121,6 +121,9 @@ impl Core {
         if let Some(live) = s.live.as_deref() {
             lines.push(live_line(live));
         }
+        if s.transient {
+            lines.push("it is transient: a request made it, and a stop removes it".to_owned());
+        }
         if s.state == State::Waiting {
             lines.push(format!("{}: began to wait for {}", s.since.wall, non_empty(self.waiting_text(i), "its turn")));
         }
@@ -197,6 +200,9 @@ impl Core {
             State::Finished => all.push(format!("hob start {name}  # to run it again")),
             State::Stopped => all.push(format!("hob start {name}")),
         }
+        if s.transient && !s.removed {
+            all.push(format!("hob service remove {name}  # it is transient and then gone for good"));
+        }
         if s.choice != Choice::Auto && s.wanted() != s.spec.autostart {
             all.push(format!("hob service reset {name}  # back to autostart {}", s.spec.autostart));
         }
@@ -247,6 +253,7 @@ fn stopped_summary(s: &Service) -> String {
         None => String::new(),
     };
     match (s.choice, s.removed) {
+        (_, true) if s.transient => format!("{name} is transient and on its way out"),
         (_, true) => format!("{name} is not in the config any more"),
         (Choice::Down, _) => format!("{name} is down because a person wants it down{by}"),
         (Choice::Auto, _) if !s.wanted() && s.runs == 0 => format!("{name} was never started, and autostart is off"),

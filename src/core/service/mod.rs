@@ -51,6 +51,7 @@ pub mod reloading;
 pub mod settle;
 pub mod stop;
 pub mod table;
+pub mod transient;
 pub mod wish;
 pub mod words;
 
@@ -242,8 +243,10 @@ pub struct Service {
     pub choice: Choice,
     /// Something that is or was up needs it.
     pub pulled: bool,
-    /// Not in the config any more: it goes as soon as it is down.
+    /// Not in the config any more, or transient and not wanted any more: it goes as soon as it is down.
     pub removed: bool,
+    /// It came by a request and not from hob.json.
+    pub transient: bool,
     /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
     pub blind: bool,
     /// Its place in the table is free.
@@ -285,6 +288,7 @@ impl Service {
             choice: Choice::Auto,
             pulled: false,
             removed: false,
+            transient: false,
             blind: false,
             gone: false,
             state: State::Stopped,

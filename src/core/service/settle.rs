@@ -3,7 +3,7 @@
 
 use super::graph::{Edge, Kind};
 use super::stop::Phase;
-use super::{Service, State};
+use super::{Choice, Service, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::core::run::{Cause, StopWhy};
@@ -40,6 +40,9 @@ impl Core {
         }
         if save {
             self.table.save(i);
+        }
+        if self.table[i].transient && matches!(state, State::Failed | State::Finished) {
+            self.bound_ended(out);
         }
         self.table.touch(i);
         self.table.look_around(i);
@@ -93,7 +96,8 @@ impl Core {
         let name = Arc::clone(&self.table[i].name);
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
-        let choice = self.table[i].choice;
+        // What a person said of a transient one was said of this one alone.
+        let choice = if self.table[i].transient { Choice::Auto } else { self.table[i].choice };
         self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
@@ -105,7 +109,8 @@ impl Core {
     fn try_start(&mut self, i: usize, out: &mut Out) {
         let s = &self.table[i];
         // A run that no record knows may be of any service, and no service may have two.
-        let (mut blocked, mut stuck) = (s.blind || !self.orphans.is_empty(), s.blind);
+        let missing = self.missing(i).next().is_some();
+        let (mut blocked, mut stuck) = (s.blind || missing || !self.orphans.is_empty(), s.blind || missing);
         for e in &s.needs {
             let need = &self.table[e.to as usize];
             if need.reached(e.condition) {
@@ -151,6 +156,7 @@ impl Core {
                 .map(|e| (e, &self.table[e.to as usize]))
                 .filter(|(e, need)| !need.reached(e.condition) && held_by(e, need))
                 .map(|(_, need)| &*need.name)
+                .chain(self.missing(i))
                 .collect(),
             State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
                 self.holders(i).map(|d| &*self.table[d].name).collect()

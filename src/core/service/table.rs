@@ -2,12 +2,12 @@
 //! Pure.
 
 use super::{Service, graph};
-use crate::config::ServiceSpec;
+use crate::config::{ServiceSpec, instance};
 use core::ops::{Index, IndexMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     all: Vec<Service>,
     by_name: BTreeMap<Arc<str>, usize>,
@@ -50,6 +50,14 @@ impl Table {
     pub fn after_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
         use core::ops::Bound::{Excluded, Unbounded};
         self.by_name.range::<str, _>((Excluded(name), Unbounded)).map(|(_, i)| *i)
+    }
+
+    /// Places of the instances of a service, `NAME@1` and so on, by name.
+    #[must_use]
+    pub fn instances(&self, group: &str) -> Vec<usize> {
+        let prefix = format!("{group}@");
+        let all = self.after_name(&prefix).take_while(|i| self.all[*i].name.starts_with(&prefix));
+        all.filter(|i| instance(&self.all[*i].name).is_some()).collect()
     }
 
     #[must_use]

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 impl Core {
     /// A person wants it up.
     pub(in crate::core) fn wish_start(&mut self, i: usize, client: Client, out: &mut Out) {
+        self.hold_on(i);
         let s = &mut self.table[i];
         if s.choice != Choice::Up {
             s.choice = Choice::Up;
@@ -33,6 +34,7 @@ impl Core {
             s.pulled = false;
             self.table.save(i);
         }
+        self.let_go(i);
         self.table.look(i);
         self.mark_stop(i, &StopWhy::Client(client));
     }
@@ -42,6 +44,7 @@ impl Core {
         if self.table[i].live.is_none() {
             return self.wish_start(i, client, out);
         }
+        self.hold_on(i);
         let s = &mut self.table[i];
         if !s.wanted() {
             s.choice = Choice::Up;

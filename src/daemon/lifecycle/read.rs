@@ -178,7 +178,7 @@ fn write_default(path: &Path) -> io::Result<()> {
 }
 
 /// Reads and checks a config file; an error is the text of all that is wrong.
-pub(super) fn read_config(path: &Path) -> Result<Config, String> {
+pub(in crate::daemon) fn read_config(path: &Path) -> Result<Config, String> {
     read_text(path).map(|(config, _)| config)
 }
 

@@ -208,7 +208,7 @@ fn the_document_lists_every_method() {
     let start = doc["methods"].as_array().unwrap().iter().find(|m| m["name"] == "service.start").unwrap();
     assert_eq!(start["x-access"], "operate");
     assert_eq!(start["params"][0]["x-alias"], "name");
-    assert_eq!(start["params"][3]["name"], "request_key");
+    assert_eq!(start["params"][4]["name"], "request_key");
     assert_eq!(start["params"][2]["schema"]["oneOf"][0]["type"], "string");
 }
 

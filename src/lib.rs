@@ -26,7 +26,7 @@
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
-//!   `safe` (safe mode), `freeze`, `upgrade`
+//!   `safe` (safe mode), `freeze`, `upgrade`, `members` (names in requests), `plan` (what a reload would do)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon

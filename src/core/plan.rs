@@ -330,7 +330,7 @@ impl Plan<'_> {
 
     fn start_reason<'a>(&self, name: &str, cause: &'a Cause) -> (String, Option<&'a str>) {
         let of = if let Cause::Dependency { of } | Cause::Need { name: of } = cause { Some(&**of) } else { None };
-        if self.report.added.iter().any(|n| n == name) {
+        if self.before.table.find(name).is_none() {
             return ("new in the config".to_owned(), of);
         }
         let why = match (self.changed(name), cause) {

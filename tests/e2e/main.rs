@@ -15,6 +15,7 @@ mod logs;
 mod protocol;
 mod safe;
 mod services;
+mod shape;
 mod storm;
 mod support;
 mod upgrade;

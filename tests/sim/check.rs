@@ -4,9 +4,9 @@
 use crate::disk::Disk;
 use crate::needs::Run;
 use crate::os::{Os, Proc};
-use crate::plan::Plan;
+use crate::plan::{Plan, TRANSIENT};
 use crate::policy::Policy;
-use hob::base::ids::RunId;
+use hob::base::ids::{ReqId, RunId};
 use hob::config::{Config, Ready, Restart, ServiceSpec};
 use hob::core::record::Entity;
 use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
@@ -49,6 +49,8 @@ pub struct Check {
     entities: BTreeSet<String>,
     /// Runs whose record was written and which were not forgotten.
     recorded: BTreeSet<RunId>,
+    /// Requests that only look at the config.
+    pub looks: BTreeSet<ReqId>,
     /// Where the records of the last step end.
     last_end: usize,
     names: usize,
@@ -78,8 +80,9 @@ impl Check {
             may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             recorded: BTreeSet::new(),
+            looks: BTreeSet::new(),
             last_end: 0,
-            names: plan.names().len(),
+            names: plan.names().len() + TRANSIENT.len(),
         }
     }
 
@@ -225,6 +228,7 @@ impl Check {
                     run.healthy |= result.is_ok();
                 }
             }
+            Input::ConfigRead { req: Some(req), .. } if self.looks.contains(req) => {}
             Input::ConfigRead { result: Ok(config), .. } => {
                 self.config = Config::clone(config);
                 self.blind = false;

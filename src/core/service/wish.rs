@@ -62,6 +62,7 @@ impl Core {
 
     /// Back to what the config and the needs of others say.
     pub(in crate::core) fn wish_reset(&mut self, i: usize, client: Client, out: &mut Out) {
+        self.hold_on(i);
         let needed = self.is_needed(i);
         let s = &mut self.table[i];
         s.choice = Choice::Auto;

@@ -60,9 +60,10 @@ impl Core {
         let mut fuse = 64 + 64 * self.table.len();
         while fuse > 0 {
             fuse -= 1;
-            let Some(i) = self.table.next_dirty() else { return };
+            let Some(i) = self.table.next_dirty() else { return self.table.reconnect() };
             self.look_at(i, out);
         }
+        self.table.reconnect();
         self.log_error("the services did not settle in one step; going on in the next", out);
     }
 
@@ -102,7 +103,6 @@ impl Core {
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         self.table.remove(i);
-        self.table.connect();
         self.save_meta(out);
     }
 

@@ -12,6 +12,8 @@ pub struct Table {
     all: Vec<Service>,
     by_name: BTreeMap<Arc<str>, usize>,
     free: Vec<usize>,
+    /// Somebody was removed since the edges were worked out: some may lead to a free place, where nobody is ever up.
+    loose: bool,
     /// To be looked at in this step, in order, each once.
     dirty: VecDeque<usize>,
     /// Changed in this step.
@@ -88,7 +90,7 @@ impl Table {
         i
     }
 
-    /// Frees the place of a service that is down. `connect` has to follow.
+    /// Frees the place of a service that is down. `reconnect` has to follow before the step ends.
     pub fn remove(&mut self, i: usize) {
         let service = &mut self.all[i];
         self.by_name.remove(&service.name);
@@ -96,10 +98,19 @@ impl Table {
         service.live = None;
         service.history = Vec::new();
         self.free.push(i);
+        self.loose = true;
+    }
+
+    /// Works out the edges again after removals, once for all of a step.
+    pub fn reconnect(&mut self) {
+        if self.loose {
+            self.connect();
+        }
     }
 
     /// Works out the edges between all services from their specs.
     pub fn connect(&mut self) {
+        self.loose = false;
         let mut needs = vec![Vec::new(); self.all.len()];
         for i in self.by_name.values() {
             needs[*i] = graph::edges(&self.all[*i].spec, *i, |n| self.find(n));

@@ -194,3 +194,89 @@ impl Core {
         Some(RpcError::new(Code::Conflict, text).hint("take it out of the file, then `hob reload`"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{ConnId, ReqId, RunId};
+    use crate::base::time::{Now, Wall};
+    use crate::config::{Access, Config};
+    use crate::core::{Boot, End, Input, Peer, Usage};
+    use crate::protocol::methods::Request;
+
+    fn core(services: usize) -> Core {
+        let spec = Arc::new(ServiceSpec { autostart: false, ..ServiceSpec::default() });
+        let services = (0..services).map(|i| (format!("s{i}"), Arc::clone(&spec))).collect();
+        let config = Config { services, ..Config::default() };
+        let mut core = Core::new();
+        let boot = Boot { config, signals: Platform::linux().signals, keeper_key: "k".to_owned(), ..Boot::default() };
+        core.step(Now::default(), Input::Boot(Box::new(boot)), &mut Out::default());
+        core
+    }
+
+    fn run(core: &mut Core, now: Now, name: &str, config: &str) -> Result<RunId, RpcError> {
+        let peer = Peer { uid: 0, pid: 1, access: Access::Admin };
+        let (name, config) = (name.to_owned(), config.to_owned());
+        let request = Request::ServiceNew(NewService { name, config, wait: false, timeout: None });
+        let (req, conn, mut out) = (ReqId(1), ConnId(1), Out::default());
+        core.step(now, Input::Request { req, conn, peer, key: None, params_hash: 0, request }, &mut out);
+        let (mut started, mut refused) = (None, None);
+        for effect in out.effects {
+            if let Effect::Start(start) = effect {
+                started = Some(start.run);
+            } else if let Effect::Reply { result: Err(e), .. } = effect {
+                refused = Some(e);
+            }
+        }
+        refused.map_or_else(|| Ok(started.unwrap()), Err)
+    }
+
+    #[test]
+    fn of_those_that_have_ended_the_newest_are_kept() {
+        let mut core = core(0);
+        let end = |core: &mut Core, n: usize| {
+            let now = Now { wall: Wall(i64::try_from(n).unwrap()), ..Now::default() };
+            // Names sort otherwise than their times.
+            let run = run(core, now, &format!("j{}", 1000 - n), r#"{"command":"x","oneshot":true}"#).unwrap();
+            let (end, usage) = (End::Code(0), Usage::default());
+            for input in [
+                Input::Started { run, result: Ok(7) },
+                Input::Exited { run, end, usage },
+                Input::Tree { run, left: Vec::new() },
+            ] {
+                core.step(now, input, &mut Out::default());
+            }
+        };
+        for n in 0..TRANSIENT_ENDED_MAX {
+            end(&mut core, n);
+        }
+        assert_eq!(core.table.len(), TRANSIENT_ENDED_MAX);
+        end(&mut core, TRANSIENT_ENDED_MAX);
+        assert_eq!(core.table.len(), TRANSIENT_ENDED_MAX);
+        assert!(!core.knows("j1000") && core.knows("j999") && core.knows(&format!("j{}", 1000 - TRANSIENT_ENDED_MAX)));
+    }
+
+    #[test]
+    fn there_is_an_end_to_their_number_and_to_their_size() {
+        let mut full = core(SERVICES_MAX - 1);
+        let two = run(&mut full, Now::default(), "j", r#"{"command":"x","instances":2}"#).unwrap_err();
+        assert_eq!((two.code, full.table.len()), (Code::Busy, SERVICES_MAX - 1));
+        run(&mut full, Now::default(), "j", r#"{"command":"x"}"#).unwrap();
+        let long = format!(r#"{{"command":"{}"}}"#, "x".repeat(TRANSIENT_CONFIG_MAX));
+        let e = run(&mut core(0), Now::default(), "j", &long).unwrap_err();
+        assert!(e.code == Code::InvalidParams && e.message.contains("has more than 65536 bytes"), "{e:?}");
+    }
+
+    #[test]
+    fn the_config_in_the_journal_is_short_and_means_the_same() {
+        let core = core(0);
+        let text =
+            r#"{"command":["x","50%"],"env":{"A":"1"},"log":{"max_files":2},"stop_signal":"USR1","umask":"007"}"#;
+        let spec = core.kept_spec("j", text).unwrap();
+        let brief = service_brief(&spec);
+        assert!(brief.len() < text.len() + 10, "{brief}");
+        assert_eq!(core.kept_spec("j", &brief), Ok(spec));
+        assert!(core.kept_spec("j", r#"{"command":"x","of_a_later_time":1}"#).unwrap_err().contains("unknown key"));
+        assert_eq!(core.kept_spec("j", r#"{"command":"x","requires":["gone"]}"#).unwrap().requires.len(), 1);
+    }
+}

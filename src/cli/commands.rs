@@ -206,7 +206,7 @@ pub const COMMANDS: &[Command] = &[
         ..command("service restart", "Restart services", service::restart)
     },
     Command {
-        operands: "NAME [--set KEY=VALUE...] -- COMMAND [ARG...]",
+        operands: "NAME -- COMMAND",
         operand: Operand::Text,
         count: (1, 1),
         takes_command: true,

@@ -63,6 +63,9 @@ fn json_of_every_command_parses() {
         ("logs rotate up", 0, 1),
         ("events", 0, 1),
         ("reload", 0, 1),
+        ("plan", 0, 1),
+        ("service run job -- sleep 1000", 0, 1),
+        ("service remove job", 0, 1),
         ("upgrade", 0, 1),
         ("ping", 0, 1),
         ("health", 3, 1),
@@ -92,7 +95,9 @@ fn json_of_every_command_parses() {
         ("stop", 0, 1),
     ] {
         tried.push(line);
-        let out = home.hob(&line.split(' ').chain(["--json"]).collect::<Vec<_>>());
+        // Behind it, or before what would take it for its own.
+        let (before, after) = if line.contains(" -- ") { (Some("--json"), None) } else { (None, Some("--json")) };
+        let out = home.hob(&before.into_iter().chain(line.split(' ')).chain(after).collect::<Vec<_>>());
         let text = String::from_utf8(out.stdout).unwrap();
         assert_eq!(out.status.code(), Some(code), "{line}: {text}{}", String::from_utf8_lossy(&out.stderr));
         let parsed: Vec<Value> =
@@ -277,7 +282,7 @@ fn completions_work_in_bash() {
     };
     for (words, want) in [
         ("hob st", &["start", "stop", "status"][..]),
-        ("hob service re", &["restart", "reload", "reset"]),
+        ("hob service re", &["restart", "remove", "reload", "reset"]),
         ("hob why ''", &["broken", "needs", "up"]),
         ("hob why up ''", &[]),
         ("hob stop up n", &["needs"]),

@@ -30,7 +30,7 @@
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
 //!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is), `inhibit` (who delays a
 //!   shutdown), `restore` (what a managed hob ran), `outer` (a line for the service manager), `doctor` (services in
-//!   trouble)
+//!   trouble), `members` (names in requests), `plan` (what a reload would do)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
 //!   for editors)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)

@@ -124,9 +124,13 @@ fn config() {
         "umask": "022", "wants": [{"name": "c", "condition": "started"}], "min_delay": 0, "max_delay": "1m30s",
         "window": null, "env": {"A": "b"},},
         "c": {"command": "true", /* x */ "ready": {"port": 80}, "nice": -5, "stop_signal": 34, "group": 4}}}"#;
+    let several = r#"{"services": {
+      "web": {"command": ["x", "%i", "%%"], "instances": 3, "ready": {"port": "80%i"}, "requires": ["db@%i"]},
+      "db": {"command": "x %i", "instances": ["1", "2", "3"]}, "one": {"command": "x", "after": ["web", "db"]}}}"#;
     let broken = b"{\"services\": {'a': {command = [\"x\", yes 010 10s, \"\x01\\q\xff";
-    let corpus: [&[u8]; 7] =
-        [defaults.as_bytes(), active.as_bytes(), cyclic.as_bytes(), rich.as_bytes(), broken, b"{}", b"[[[[{{{{"];
+    let (rich, several) = (rich.as_bytes(), several.as_bytes());
+    let corpus: [&[u8]; 8] =
+        [defaults.as_bytes(), active.as_bytes(), cyclic.as_bytes(), rich, several, broken, b"{}", b"[[[[{{{{"];
     drive(hob::config::fuzz, &corpus);
 }
 

@@ -12,6 +12,7 @@ mod inhibit;
 mod life;
 mod logs;
 mod man;
+mod plan;
 mod progress;
 mod render;
 mod renew;
@@ -21,6 +22,7 @@ mod status;
 mod stop;
 mod story;
 mod topics;
+mod transient;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};

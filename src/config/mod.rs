@@ -6,9 +6,11 @@ mod default;
 mod error;
 mod graph;
 mod health;
+mod instances;
 mod keys;
 mod listen;
 mod machine;
+mod one;
 mod read;
 mod ready;
 mod scan;
@@ -22,11 +24,13 @@ mod values;
 
 pub use crate::base::signal::Platform;
 pub use address::{Address, Listen, UnixType};
-pub use change::{Change, changes};
+pub use change::{Changed, changed, changed_daemon};
 pub use default::DEFAULT;
 pub use error::ConfigError;
+pub use instances::instance;
+pub use one::parse_service;
 pub use schema::{SCHEMA_FILE, schema, schema_text};
-pub use show::{KeyInfo, defaults_text, keys, masked, service_json, to_json};
+pub use show::{KeyInfo, defaults_text, keys, masked, service_brief, service_json, to_json};
 pub use spec::*;
 
 use crate::base::limits::CONFIG_MAX;
@@ -46,8 +50,14 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
     let Some(root) = tree::parse(text, &mut report) else {
         return Err(report.finish());
     };
-    let mut cx =
-        read::Cx { report: &mut report, platform, service: String::new(), needs: Vec::new(), listens: Vec::new() };
+    let mut cx = read::Cx {
+        report: &mut report,
+        platform,
+        service: String::new(),
+        instance: None,
+        needs: Vec::new(),
+        listens: Vec::new(),
+    };
     let config = read::config(&root, &mut cx);
     if report.is_clean() { Ok(config) } else { Err(report.finish()) }
 }
@@ -84,6 +94,10 @@ pub fn fuzz(bytes: &[u8]) {
     match parse_bytes(bytes, "fuzz.json", &platform) {
         Ok(config) => {
             let json = to_json(&config);
+            if json.len() > CONFIG_MAX {
+                // All instances, written out, may be longer than a file is allowed to be.
+                return;
+            }
             assert_eq!(parse(&json, "fuzz.json", &platform).as_ref(), Ok(&config), "{json}");
         }
         Err(errors) => {

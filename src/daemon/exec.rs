@@ -84,7 +84,7 @@ impl Daemon {
             }
             Effect::CloseStream { req, conn, id } => self.close_stream(req, conn, id),
             Effect::Measure { req, runs } => self.measure(req, &runs),
-            Effect::LoadConfig { req } => self.load_config(req),
+            Effect::LoadConfig { req, look } => self.load_config(req, look),
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::JobAccess => self.judge_again(),
             Effect::Heartbeat { state } => self.heartbeat(state),
@@ -216,26 +216,33 @@ impl Daemon {
     }
 
     /// One after the other: of two that read at once, the one that read last must not be told first.
-    fn load_config(&mut self, req: Option<ReqId>) {
-        self.loads.push_back(req);
+    fn load_config(&mut self, req: Option<ReqId>, look: bool) {
+        self.loads.push_back((req, look));
         if self.loads.len() == 1 {
             self.load_next();
         }
     }
 
     fn load_next(&mut self) {
-        if !self.loads.is_empty() {
-            if self.life.outer {
+        if let Some((_, look)) = self.loads.front().copied() {
+            if self.life.outer && !look {
                 self.gear.link.reloading();
             }
             let paths = Arc::clone(&self.paths);
-            self.gear.bulk(LOADING, move || Job::Config(lifecycle::read::take_config(&paths).map(Box::new)));
+            self.gear.bulk(LOADING, move || {
+                let read = if look {
+                    lifecycle::read::read_config(&paths.config)
+                } else {
+                    lifecycle::read::take_config(&paths)
+                };
+                Job::Config(read.map(Box::new))
+            });
         }
     }
 
     /// The config was read for the first that asked.
     pub(super) fn loaded(&mut self, result: Result<Box<Config>, String>) {
-        if let Some(req) = self.loads.pop_front() {
+        if let Some((req, _)) = self.loads.pop_front() {
             self.inputs.push(Input::ConfigRead { req, result });
             self.life.reloaded = self.loads.is_empty();
         }

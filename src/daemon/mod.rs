@@ -81,7 +81,7 @@ struct Daemon {
     /// Replies in order of the sync they wait for.
     held: VecDeque<Held>,
     /// Who asked for the config to be read; it is being read for the first of them.
-    loads: VecDeque<Option<ReqId>>,
+    loads: VecDeque<(Option<ReqId>, bool)>,
     /// What the core is told in the next round.
     inputs: Vec<Input>,
     out: Out,

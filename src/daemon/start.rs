@@ -263,6 +263,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
         outer: handover.flags & FLAG_OUTER != 0,
+        signals: sys::signals::platform().signals,
         ..Boot::default()
     }
 }

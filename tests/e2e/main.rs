@@ -25,6 +25,7 @@ mod peers;
 mod protocol;
 mod safe;
 mod services;
+mod shape;
 mod slow;
 mod sockets;
 mod storm;

@@ -215,9 +215,10 @@ fn asked(retries: u32) -> Health {
 }
 
 /// Ways into every state.
-fn prefixes() -> [&'static [&'static str]; 9] {
+fn prefixes() -> [&'static [&'static str]; 10] {
     [
         &[],
+        &["stop"],
         &["start"],
         &["start", "started"],
         &["start", "started", "notify", "ready-seen"],

@@ -142,7 +142,12 @@ impl Daemon {
             if let Some(ending) = self.life.ending.take() {
                 return Ok(ending);
             }
+            let settles = self.settle_at.take_if(|at| *at <= self.gear.now.mono).is_some();
             let timeout = self.timeout();
+            if settles {
+                // Last, because whatever runs after it brings its pages back.
+                sys::memory::settle();
+            }
             match self.gear.poll.poll(&mut events, timeout) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,
@@ -357,10 +362,6 @@ impl Daemon {
         }
         if past(self.accept_at) {
             self.accept();
-        }
-        if past(self.settle_at) {
-            self.settle_at = None;
-            sys::memory::settle();
         }
         if past(self.core.next_deadline()) {
             self.inputs.push(Input::Tick);

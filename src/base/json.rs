@@ -22,6 +22,29 @@ pub fn json_str(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Appends a number, without what general formatting costs.
+pub fn json_u64(mut value: u64, out: &mut String) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.push_str(core::str::from_utf8(&digits[at..]).unwrap_or_default());
+}
+
+/// The same with a sign.
+pub fn json_i64(value: i64, out: &mut String) {
+    if value < 0 {
+        out.push('-');
+    }
+    json_u64(value.unsigned_abs(), out);
+}
+
 /// Writes one JSON object, member by member, in the order of the calls. Names are the caller's own and need no
 /// escaping.
 #[derive(Clone, Debug, Default)]
@@ -52,13 +75,13 @@ impl Obj {
 
     pub fn u64(&mut self, name: &str, value: u64) -> &mut Obj {
         self.name(name);
-        let _ = write!(self.members, "{value}");
+        json_u64(value, &mut self.members);
         self
     }
 
     pub fn i64(&mut self, name: &str, value: i64) -> &mut Obj {
         self.name(name);
-        let _ = write!(self.members, "{value}");
+        json_i64(value, &mut self.members);
         self
     }
 
@@ -132,5 +155,19 @@ mod tests {
         );
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
         assert_eq!(format!("{{{}}}", o.members()), text);
+    }
+
+    #[test]
+    fn numbers_are_written_as_formatting_writes_them() {
+        for n in [0, 1, 9, 10, 1_000, 18_446_744_073_709_551_615] {
+            let mut text = String::new();
+            json_u64(n, &mut text);
+            assert_eq!(text, n.to_string());
+        }
+        for n in [0, -1, i64::MIN, i64::MAX] {
+            let mut text = String::new();
+            json_i64(n, &mut text);
+            assert_eq!(text, n.to_string());
+        }
     }
 }

@@ -31,7 +31,7 @@ pub const BUILD: &str = match option_env!("HOB_BUILD") {
 use crate::base::control::ToDaemon;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::ROUNDS_PER_TURN;
-use crate::base::time::Mono;
+use crate::base::time::{Mono, sooner};
 use crate::config::Level;
 use crate::core::{Core, Input, Out};
 use crate::protocol::rpc::RpcError;
@@ -49,6 +49,9 @@ use std::sync::Arc;
 
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Records and effects of a round for which memory is kept.
+const KEPT: usize = 16;
 
 /// A deadline that is seen this much late means that the machine stood still.
 const FROZEN: Duration = Duration::from_secs(1);
@@ -82,6 +85,8 @@ struct Daemon {
     /// What the core is told in the next round.
     inputs: Vec<Input>,
     out: Out,
+    /// The nearest of all deadlines when the loop last went to sleep.
+    due_at: Option<Mono>,
     /// When to accept again after descriptors ran out.
     accept_at: Option<Mono>,
     /// The service of each run that is not forgotten.
@@ -169,23 +174,17 @@ impl Daemon {
     }
 
     /// How long the loop may sleep: until the nearest of all deadlines.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         if !self.inputs.is_empty() || self.conns.has_backlog() {
+            self.due_at = Some(Mono(0));
             return Some(Duration::ZERO);
         }
-        let next = [
-            self.core.next_deadline(),
-            self.gear.pool.next_deadline(),
-            self.gear.log.deadline(),
-            self.children.next_deadline(),
-            self.capture.deadline(),
-            self.journal.next_deadline(),
-            self.accept_at,
-            self.settle_at,
-        ];
-        let next = next.into_iter().flatten().min()?;
+        let next = sooner(self.core.next_deadline(), self.gear.pool.next_deadline());
+        let next = sooner(next, sooner(self.gear.log.deadline(), self.children.next_deadline()));
+        let next = sooner(next, sooner(self.capture.deadline(), self.journal.next_deadline()));
+        self.due_at = sooner(next, sooner(self.accept_at, self.settle_at));
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
-        Some(next.since(sys::clock::now().mono))
+        Some(self.due_at?.since(sys::clock::now().mono))
     }
 
     /// Turns one ready source into inputs.
@@ -340,6 +339,10 @@ impl Daemon {
     fn due(&mut self) {
         let now = self.gear.now.mono;
         let past = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        if !past(self.due_at) {
+            // What this turn made due is seen to in the next, which does not wait.
+            return;
+        }
         if self.gear.pool.next_deadline().is_some_and(|at| now.since(at) > FROZEN) {
             self.gear.pool.thaw(now);
         }
@@ -389,6 +392,9 @@ impl Daemon {
             self.inputs = inputs;
             self.write_round(&mut out);
             self.run(&mut out);
+            // A round that starts everything is a hundred times as large as those after it.
+            out.records.shrink_to(KEPT);
+            out.effects.shrink_to(KEPT);
             self.out = out;
         }
         self.write_events();

@@ -208,6 +208,7 @@ impl OwnLog {
             }
         };
         lines.clear();
+        lines.shrink_to(PIECE);
         self.lines = lines;
         grown
     }

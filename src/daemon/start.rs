@@ -98,6 +98,7 @@ impl Daemon {
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),
+            due_at: None,
             accept_at: None,
             told_gone: false,
             niceness: sys::thread::niceness(),

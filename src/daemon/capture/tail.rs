@@ -75,6 +75,7 @@ impl Spans {
         if spans.files.is_empty() {
             spans.end = end_of_old(names, 0)?;
         }
+        spans.files.shrink_to_fit();
         Ok(spans)
     }
 

@@ -4,7 +4,7 @@ use super::run::{self, millis, secs};
 use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
-use crate::base::json::{Obj, json_i64, json_str, json_u64};
+use crate::base::json::{Obj, json_str};
 use crate::config::{Config, masked, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
@@ -159,9 +159,9 @@ impl Core {
     pub(super) fn ping(&self) -> String {
         let mut text = String::with_capacity(96);
         text.push_str("{\"pong\":true,\"timestamp\":");
-        json_i64(self.now.wall.0, &mut text);
+        text.push_str(itoa::Buffer::new().format(self.now.wall.0));
         text.push_str(",\"uptime_secs\":");
-        json_u64(self.uptime(), &mut text);
+        text.push_str(itoa::Buffer::new().format(self.uptime()));
         text.push_str(",\"version\":\"");
         text.push_str(self.facts.version);
         text.push_str("\"}");

@@ -99,7 +99,7 @@ struct Daemon {
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     life: Lifecycle,
-    /// When to give back what coming up took.
+    /// When to give back what coming up, or a heartbeat, took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
@@ -330,8 +330,13 @@ impl Daemon {
             Job::Config(result) => self.loaded(result),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
-            Job::Quiet(Ok(())) => {}
-            Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
+            Job::Beat(written) => {
+                // Nothing may follow until the next beat.
+                self.settle_at = Some(now.mono);
+                if let Err(e) = written {
+                    self.gear.log(Level::Warn, e);
+                }
+            }
         }
     }
 

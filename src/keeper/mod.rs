@@ -409,6 +409,7 @@ impl Keeper {
                 if let Some(worker) = &mut self.worker {
                     worker.watch.beat(now, Duration::from_millis(next_ms));
                 }
+                self.settle = true;
                 self.notify_outer("WATCHDOG=1");
             }
             ToKeeper::Stopping { limit_ms } => {

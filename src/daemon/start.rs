@@ -80,11 +80,10 @@ impl Daemon {
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
-        let services = if marks.enter(Stage::Jobs) {
-            adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?
-        } else {
-            BTreeMap::new()
-        };
+        let mut services = BTreeMap::new();
+        if marks.enter(Stage::Jobs) {
+            services = adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?;
+        }
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
         let copy =

@@ -21,7 +21,11 @@ const DINIT_VERSION: [u8; 1] = [0];
 struct Line {
     stream: UnixStream,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    /// How long an answer is where it does not say so itself.
+    length: usize,
+    buffer: Vec<u8>,
+    /// Bytes in the buffer.
+    have: usize,
 }
 
 impl Line {
@@ -29,27 +33,54 @@ impl Line {
     fn to(socket: &Path, request: Vec<u8>) -> Line {
         let mut stream = until("a socket", || UnixStream::connect(socket).ok());
         stream.write_all(&request).unwrap();
-        let mut answer = vec![0; 4096];
-        let length = stream.read(&mut answer).unwrap();
-        answer.truncate(length);
-        Line { stream, request, answer }
+        let mut buffer = vec![0; 64 * 1024];
+        let length = stream.read(&mut buffer).unwrap();
+        Line { stream, request, length, buffer, have: 0 }
+    }
+
+    /// The length of the answer that the buffer begins with, once it is whole. Frames of hob begin with theirs: an
+    /// answer grows by a digit when hob has been up for ten seconds.
+    fn whole(&self, bytes: &[u8]) -> Option<usize> {
+        let length = match bytes.first_chunk::<4>() {
+            Some([0, a, b, c]) if self.request.len() > 1 => {
+                4 + (usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c))
+            }
+            _ => self.length,
+        };
+        (bytes.len() >= length).then_some(length)
+    }
+
+    /// Reads so many answers.
+    fn take(&mut self, mut count: usize) {
+        while count > 0 {
+            self.have += self.stream.read(self.buffer.get_mut(self.have..).unwrap()).unwrap();
+            let mut at = 0;
+            while count > 0
+                && let Some(length) = self.whole(&self.buffer[at..self.have])
+            {
+                at += length;
+                count -= 1;
+            }
+            self.buffer.copy_within(at..self.have, 0);
+            self.have -= at;
+        }
     }
 
     fn one(&mut self) -> Duration {
         let begin = Instant::now();
         self.stream.write_all(&self.request).unwrap();
-        self.stream.read_exact(&mut self.answer).unwrap();
+        self.take(1);
         begin.elapsed()
     }
 
     /// Requests a second.
     fn many(&mut self) -> f64 {
-        let (batch, mut answers) = (self.request.repeat(IN_FLIGHT), self.answer.repeat(IN_FLIGHT));
+        let batch = self.request.repeat(IN_FLIGHT);
         let rounds = 10 * REQUESTS / IN_FLIGHT;
         let begin = Instant::now();
         for _ in 0..rounds {
             self.stream.write_all(&batch).unwrap();
-            self.stream.read_exact(&mut answers).unwrap();
+            self.take(IN_FLIGHT);
         }
         f64::from(u32::try_from(rounds * IN_FLIGHT).unwrap()) / begin.elapsed().as_secs_f64()
     }
@@ -79,7 +110,7 @@ pub(crate) fn ping() {
     }
     let times: Vec<Times> = times.into_iter().map(Times::of).collect();
     for (i, (name, line, _)) in lines.iter().enumerate() {
-        row(&format!("{name}, {} and {} bytes", line.request.len(), line.answer.len()), &times[i], &times[1]);
+        row(&format!("{name}, {} and {} bytes", line.request.len(), line.length), &times[i], &times[1]);
     }
     for (i, (name, ..)) in lines.iter().enumerate() {
         rates[i].sort_unstable_by(f64::total_cmp);

@@ -177,10 +177,11 @@ impl Core {
     /// As short as it can be: this is what tells others that hob lives, and is asked most often.
     pub(super) fn ping(&self) -> String {
         let mut text = String::with_capacity(96);
-        let uptime = self.uptime();
-        // Writing to a String cannot fail.
-        let _ =
-            write!(text, "{{\"pong\":true,\"timestamp\":{},\"uptime_secs\":{uptime},\"version\":\"", self.now.wall.0);
+        text.push_str("{\"pong\":true,\"timestamp\":");
+        text.push_str(itoa::Buffer::new().format(self.now.wall.0));
+        text.push_str(",\"uptime_secs\":");
+        text.push_str(itoa::Buffer::new().format(self.uptime()));
+        text.push_str(",\"version\":\"");
         text.push_str(self.facts.version);
         text.push_str("\"}");
         text

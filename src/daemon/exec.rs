@@ -287,7 +287,7 @@ impl Daemon {
         self.gear.bulk("the heartbeat", move || {
             let one = sys::file::atomic_write(&beat, format!("{wall}\n").as_bytes(), 0o600, false);
             let two = sys::file::atomic_write(&file, state.as_bytes(), 0o600, false);
-            Job::Quiet(one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}")))
+            Job::Beat(one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}")))
         });
     }
 }

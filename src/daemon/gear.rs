@@ -48,8 +48,8 @@ pub(super) enum Job {
         req: Option<ReqId>,
         found: super::lifecycle::upgrade::Found,
     },
-    /// Something that nobody waits for; a failure is worth a line in the log.
-    Quiet(Result<(), String>),
+    /// The heartbeat was written; a failure is worth a line in the log.
+    Beat(Result<(), String>),
 }
 
 #[derive(Debug)]

@@ -31,7 +31,7 @@
 //!   `task` (the queue; its first page is the essay on it), `schedule` (time that is kept; likewise),
 //!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is), `inhibit` (who delays a
 //!   shutdown), `restore` (what a managed hob ran), `outer` (a line for the service manager), `doctor` (services in
-//!   trouble)
+//!   trouble), `members` (names in requests), `plan` (what a reload would do)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
 //!   for editors), `programs` (groups, agents, runners), `cron` (expressions, time zones and when they fire),
 //!   `schedule` (jobs)

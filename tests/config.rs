@@ -56,6 +56,63 @@ fn wrong_configs_say_where_what_and_what_else() {
     check("whole.txt", str::to_owned);
 }
 
+#[test]
+fn wrong_instances_say_where_what_and_what_else() {
+    check("instances.txt", |services| format!("{{\"services\": {{\n{services}\n}}}}"));
+}
+
+#[test]
+fn instances_are_services_with_names_of_their_own() {
+    let text = r#"{"services": {
+        "web": {"instances": 2, "command": ["web", "--port", "80%i", "100%%"], "cwd": "/srv/%i", "env": {"N": "%i"},
+                "ready": {"port": "80%i"}, "health": {"http": "http://localhost:80%i/%i"}, "requires": ["db@%i"]},
+        "db": {"instances": ["2", "1"], "command": "date +%%F; exec db %i", "cpus": "%i"},
+        "one": {"command": "date +%F %i", "requires": [{"name": "web", "condition": "started"}, "solo"],
+                "after": ["x"]},
+        "x@a": {"command": ["x"]}, "x@b": {"command": ["x", "%"]}, "x": {"command": ["x"]},
+        "solo": {"command": "s", "instances": null},
+    }}"#;
+    let config = parse(text, "f", &Platform::linux()).unwrap_or_else(|e| panic!("{e:#?}"));
+    let names: Vec<&str> = config.services.keys().map(String::as_str).collect();
+    assert_eq!(names, ["db@1", "db@2", "one", "solo", "web@1", "web@2", "x", "x@a", "x@b"]);
+    let web = &config.services["web@2"];
+    assert_eq!(web.command, ["web", "--port", "802", "100%"]);
+    assert_eq!((web.cwd.as_deref(), web.env["N"].as_str(), &web.ready), (Some("/srv/2"), "2", &Ready::Port(802)));
+    assert!(to_json(&config).contains(r#""health":{"http":"http://localhost:802/2","#));
+    assert_eq!(web.requires[0].name, "db@2");
+    assert_eq!(config.services["db@1"].command[2], "date +%F; exec db 1");
+    let one = &config.services["one"];
+    assert_eq!(one.command[2], "date +%F %i", "an ordinary service is as it is written");
+    let needs: Vec<String> = one.requires.iter().map(|n| format!("{} {:?}", n.name, n.condition)).collect();
+    assert_eq!(needs, ["web@1 Started", "web@2 Started", "solo Ready"]);
+    assert_eq!(one.after[0].name, "x", "a service of the very name is meant itself");
+    assert_eq!(parse(&to_json(&config), "f", &Platform::linux()), Ok(config), "written out they are plain services");
+    let count = |text: &str| parse(text, "f", &Platform::linux()).unwrap().services;
+    let (three, listed) = (r#"{"services":{"a":{"command":"x","instances":3}}}"#, r#""instances":["1","2","3"]"#);
+    assert_eq!(count(three), count(&three.replace("\"instances\":3", listed)));
+}
+
+#[test]
+fn instances_cannot_fill_the_memory() {
+    let long = "x".repeat(100_000);
+    let text = format!(r#"{{"services": {{"a": {{"command": ["{long}"], "instances": 1000}}}}}}"#);
+    let all = errors(text.as_bytes());
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].starts_with("f:1:15: services.a: all instances up to here come to 100"), "{all:?}");
+    let one = |name: &str, more: &str| format!(r#""{name}": {{"command": "x", "instances": 1000{more}}}"#);
+    let needs: Vec<String> = (0..9).map(|i| one(&format!("s{i}"), r#", "after": ["base"]"#)).collect();
+    let text = format!(r#"{{"services": {{{}, {}}}}}"#, one("base", ""), needs.join(","));
+    let all = errors(text.as_bytes());
+    assert!(all.iter().any(|e| e.ends_with("needs of all instances of services come to more than 100000")), "{all:?}");
+    let many: Vec<String> = (0..11).map(|i| one(&format!("s{i}"), "")).collect();
+    let all = errors(format!(r#"{{"services": {{{}}}}}"#, many.join(",")).as_bytes());
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(
+        all[0].ends_with("services.s10: with its instances there are 11000 services; 10000 is the most"),
+        "{all:?}"
+    );
+}
+
 fn errors(bytes: &[u8]) -> Vec<String> {
     let errors = parse_bytes(bytes, "f", &Platform::linux()).unwrap_err();
     errors.iter().map(ToString::to_string).collect()

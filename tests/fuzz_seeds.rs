@@ -128,8 +128,11 @@ fn config() {
       {"id": "n", "cron": "30 2 * * mon-fri", "tz": "UTC", "action": {"restart": ["a"]}, "missed": "all", "limit": 3},
       {"id": "e", "every": "90s", "action": {"signal": "HUP", "service": "a"}, "overlap": "queue", "jitter": "1m"},
       {"id": "o", "at": "2027-01-01T00:00:00", "action": {"method": "service.stop", "params": {"all": true}}}]}}"#;
+    let several = r#"{"services": {
+      "web": {"command": ["x", "%i", "%%"], "instances": 3, "ready": {"port": "80%i"}, "requires": ["db@%i"]},
+      "db": {"command": "x %i", "instances": ["1", "2", "3"]}, "one": {"command": "x", "after": ["web", "db"]}}}"#;
     let broken = b"{\"services\": {'a': {command = [\"x\", yes 010 10s, \"\x01\\q\xff";
-    let texts = [&defaults, &active, cyclic, rich, jobs].map(str::as_bytes);
+    let texts = [&defaults, &active, cyclic, rich, jobs, several].map(str::as_bytes);
     let corpus: Vec<&[u8]> = texts.into_iter().chain([&broken[..], b"{}", b"[[[[{{{{"]).collect();
     drive(hob::config::fuzz, &corpus);
 }

@@ -4,11 +4,14 @@
 // Helpers of a test fail as loudly as the test, and a skipped part must be seen.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use hob::base::time::Mono;
-use hob::core::Input;
+use hob::base::ids::{ConnId, ReqId};
+use hob::base::time::{Mono, Now};
+use hob::config::Platform;
 use hob::core::record::Entity;
+use hob::core::{Boot, Core, Effect, Input, Out, Peer};
 use hob::daemon::journal::{Ended, Journal};
 use hob::daemon::pool::{Done, Pool};
+use hob::protocol::methods::Request;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -70,6 +73,69 @@ fn the_files_of_version_1_load_for_ever() {
         entity("run/3", r#"{"service":"a\u0000b","list":[1, 2.50, -3e4]}"#),
     ];
     load_frozen("v1", &expected, 0, false);
+}
+
+/// What a core that starts with the frozen files answers.
+fn listed(name: &str, config: &str) -> serde_json::Value {
+    let platform = Platform::linux();
+    let boot = Boot {
+        config: hob::config::parse(config, "f", &platform).unwrap(),
+        entities: Journal::check(&frozen(name)).unwrap().entities,
+        signals: platform.signals,
+        keeper_key: "another".to_owned(),
+        generation: 1,
+        ..Boot::default()
+    };
+    let (mut core, mut out) = (Core::new(), Out::default());
+    core.step(Now::default(), Input::Boot(Box::new(boot)), &mut out);
+    let peer = Peer { uid: 0, pid: 1, access: hob::config::Access::Admin, job: None, schedule: None };
+    let (req, conn) = (ReqId(1), ConnId(1));
+    let request = Request::DaemonConfig;
+    core.step(
+        Now::default(),
+        Input::Request { req, conn, peer: peer.clone(), key: None, params_hash: 0, request },
+        &mut out,
+    );
+    let request = Request::ServiceList { names: Vec::new(), owner: None };
+    core.step(
+        Now::default(),
+        Input::Request { req: ReqId(2), conn, peer, key: None, params_hash: 0, request },
+        &mut out,
+    );
+    core.step(Now::default(), Input::Measured { req: ReqId(2), usage: Vec::new() }, &mut out);
+    let mut all = serde_json::Map::new();
+    for effect in out.effects {
+        if let Effect::Reply { result, .. } = effect {
+            let reply: serde_json::Value = serde_json::from_str(&result.unwrap()).unwrap();
+            all.extend(reply.as_object().unwrap().clone());
+        }
+    }
+    let rows = all["services"].as_array().unwrap();
+    let text = |row: &serde_json::Value| {
+        let transient = if row["transient"] == true { " transient" } else { "" };
+        format!("{} {}{transient}", row["name"].as_str().unwrap(), row["state"].as_str().unwrap())
+    };
+    serde_json::json!({ "rows": rows.iter().map(text).collect::<Vec<_>>(), "transient": all["transient"] })
+}
+
+#[test]
+fn transient_services_of_version_1_come_back_for_ever() {
+    let checked = Journal::check(&frozen("v1-transient")).unwrap();
+    load_frozen("v1-transient", &checked.entities, 0, false);
+    let all = listed("v1-transient", r#"{"services":{"web":{"command":"x"}}}"#);
+    let rows = serde_json::json!(["job finished transient", "pool@2 waiting transient", "web starting"]);
+    assert_eq!(all["rows"], rows, "one that a person stopped is gone");
+    let (job, pool) = (&all["transient"]["job"], &all["transient"]["pool@2"]);
+    assert_eq!(job["command"], serde_json::json!(["/bin/job", "100%"]));
+    assert_eq!(
+        (&job["env"]["A"], &job["restart"], &job["log"]["max_files"]),
+        (&"1".into(), &"never".into(), &2.into())
+    );
+    assert_eq!((&pool["cwd"], &pool["stop_signal"]), (&"/srv".into(), &"SIGINT".into()));
+    assert_eq!(pool["requires"], serde_json::json!(["web"]));
+    // hob.json has the last word about a name.
+    let all = listed("v1-transient", r#"{"services":{"job":{"command":"x"}}}"#);
+    assert_eq!(all["rows"], serde_json::json!(["job starting", "pool@2 waiting transient"]));
 }
 
 #[test]

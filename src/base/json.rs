@@ -5,6 +5,15 @@ use core::fmt::Write as _;
 /// Appends `text` as a JSON string with its quotes.
 pub fn json_str(text: &str, out: &mut String) {
     out.push('"');
+    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        escaped(text, out);
+    } else {
+        out.push_str(text);
+    }
+    out.push('"');
+}
+
+fn escaped(text: &str, out: &mut String) {
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -19,7 +28,6 @@ pub fn json_str(text: &str, out: &mut String) {
             c => out.push(c),
         }
     }
-    out.push('"');
 }
 
 /// Writes one JSON object, member by member, in the order of the calls. Names are the caller's own and need no
@@ -52,13 +60,13 @@ impl Obj {
 
     pub fn u64(&mut self, name: &str, value: u64) -> &mut Obj {
         self.name(name);
-        let _ = write!(self.members, "{value}");
+        self.members.push_str(itoa::Buffer::new().format(value));
         self
     }
 
     pub fn i64(&mut self, name: &str, value: i64) -> &mut Obj {
         self.name(name);
-        let _ = write!(self.members, "{value}");
+        self.members.push_str(itoa::Buffer::new().format(value));
         self
     }
 

@@ -49,6 +49,14 @@ pub const SERVICES_MAX: usize = 10_000;
 pub const NAME_MAX: usize = 64;
 /// Sockets that one service listens on.
 pub const LISTEN_MAX: usize = 32;
+/// Instances of one service.
+pub const INSTANCES_MAX: usize = 1000;
+/// Bytes of all instances of a config together, and needs that come of needing all instances of services.
+pub const EXPANDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const EXPANDED_NEEDS_MAX: usize = 100_000;
+/// Bytes of the config of a transient service, and transient services that have ended and are kept to tell of it.
+pub const TRANSIENT_CONFIG_MAX: usize = 64 * 1024;
+pub const TRANSIENT_ENDED_MAX: usize = 100;
 /// Size of a config file.
 pub const CONFIG_MAX: usize = 4 * 1024 * 1024;
 /// Nesting depth of a config, so that reading one fits on the stack of any thread.

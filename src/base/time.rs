@@ -30,6 +30,15 @@ impl Mono {
     }
 }
 
+/// The earlier of two moments, each of which may never come.
+#[must_use]
+pub fn sooner(a: Option<Mono>, b: Option<Mono>) -> Option<Mono> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a <= b { a } else { b }),
+        (one, None) | (None, one) => one,
+    }
+}
+
 impl Add<Duration> for Mono {
     type Output = Mono;
     fn add(self, d: Duration) -> Mono {

@@ -2,8 +2,8 @@
 
 use super::flags::{Command, Flag, Operand};
 use super::{
-    complete, config, demo, doctor, events, inhibit, life, logs, man, renew, schedule, service, status, stop, story,
-    task,
+    complete, config, demo, doctor, events, inhibit, life, logs, man, plan, renew, schedule, service, status, stop,
+    story, task, transient,
 };
 
 const ANY: usize = usize::MAX;
@@ -63,6 +63,13 @@ const EVENTS: &[Flag] = &[
     LINES,
     Flag { long: "kind", short: Some('k'), value: Some("GLOB"), doc: "Only these kinds, such as 'service.*'" },
     Flag { long: "from", short: None, value: Some("SEQ"), doc: "Begin with this sequence number" },
+];
+const RELOAD: &[Flag] =
+    &[Flag { long: "dry-run", short: None, value: None, doc: "Only tell what would be done, as 'hob plan'" }];
+const SERVICE_RUN: &[Flag] = &[
+    Flag { long: "set", short: None, value: Some("KEY=VALUE"), doc: "Set a key of the service; may be repeated" },
+    WAIT,
+    TIMEOUT,
 ];
 const UPGRADE: &[Flag] =
     &[Flag { long: "binary", short: None, value: Some("PATH"), doc: "The new program [what hob was started from]" }];
@@ -201,7 +208,12 @@ const OF_SERVICES: &[Command] = &[
         details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
-    command("reload", "Read the config again and apply what changed", life::reload),
+    Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", life::reload) },
+    Command {
+        details: "Reads the config as it is now and lists every start, stop, restart and live change, with its\n\
+                  reason, in the order in which a reload would do it.",
+        ..command("plan", "Tell what a reload would do, and change nothing", plan::plan)
+    },
     Command {
         flags: UPGRADE,
         details: "Asks the new program first whether it can take over; then daemon and keeper become it. Services,\n\
@@ -262,6 +274,22 @@ const OF_SERVICES: &[Command] = &[
         count: (1, ANY),
         flags: CHANGE,
         ..command("service restart", "Restart services", service::restart)
+    },
+    Command {
+        operands: "NAME -- COMMAND",
+        operand: Operand::Text,
+        count: (1, 1),
+        takes_command: true,
+        flags: SERVICE_RUN,
+        details: transient::DETAILS,
+        ..command("service run", "Run a command as a service that is in no file", transient::run)
+    },
+    Command {
+        operands: "NAME...",
+        count: (1, ANY),
+        flags: CHANGE,
+        details: "Stops them first. Those of hob.json are refused: take them out of the file, then 'hob reload'.",
+        ..command("service remove", "Remove transient services", transient::remove)
     },
     Command {
         operands: "NAME...",

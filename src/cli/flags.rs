@@ -112,6 +112,11 @@ impl Args {
         self.given.iter().rev().find(|(name, _)| *name == long).and_then(|(_, v)| v.as_ref())
     }
 
+    /// All values given for a flag, in their order.
+    pub fn values<'a>(&'a self, long: &'a str) -> impl Iterator<Item = &'a OsString> {
+        self.given.iter().filter(move |(name, _)| *name == long).filter_map(|(_, v)| v.as_ref())
+    }
+
     #[must_use]
     pub fn path(&self, long: &str) -> Option<PathBuf> {
         self.value(long).map(PathBuf::from)

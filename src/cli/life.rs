@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, given, note, paths, print, progress, renew, service};
+use super::{Failure, complain, exit, given, note, paths, plan, print, progress, renew, service};
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -251,8 +251,10 @@ fn daemon_words(args: &Args, paths: &Paths, hold: &Hold) -> Result<Vec<CString>,
 }
 
 fn make_folders(paths: &Paths) -> Result<(), Failure> {
+    // Another start may make it at the same time, so that a keeper is no proof of a removed one by itself.
     if !paths.state.exists()
         && let Some(keeper) = keeper_of(paths)
+        && !paths.state.exists()
     {
         let what = format!("hob still runs with pid {keeper} in {}, which was removed", paths.home.display());
         return Err(Failure::code(Code::Unavailable, what).hint("'hob stop --force' ends it and all its jobs"));
@@ -443,6 +445,9 @@ fn after_safe_mode(args: &Args, result: &Value) -> Result<u8, Failure> {
 }
 
 pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
+    if args.has("dry-run") {
+        return plan::plan(args);
+    }
     let result: Value = super::connect(args)?.call("daemon.reload", &json!({}))?;
     if result["left_safe_mode"] == true {
         return after_safe_mode(args, &result);

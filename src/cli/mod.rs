@@ -12,6 +12,7 @@ mod inhibit;
 mod life;
 mod logs;
 mod man;
+mod plan;
 mod progress;
 mod render;
 mod renew;
@@ -23,6 +24,7 @@ mod stop;
 mod story;
 mod task;
 mod topics;
+mod transient;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};

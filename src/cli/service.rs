@@ -36,7 +36,7 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
     })
 }
 
-fn outcome(s: &Value) -> String {
+pub(crate) fn outcome(s: &Value) -> String {
     let name = s["name"].as_str().unwrap_or("?");
     let result = s["result"].as_str().unwrap_or("accepted").replace('_', " ");
     let mut line = format!("{name}: {result}");
@@ -91,9 +91,17 @@ pub(crate) fn signal(args: &Args) -> Result<u8, Failure> {
     // Each is told at once: one that fails does not hide those before it.
     for name in names {
         let result: Value = client.call("service.signal", &json!({ "name": name, "signal": signal }))?;
-        finish(args, &result, |_| format!("{name}: {signal} sent\n"))?;
+        finish(args, &result, |result| match result["instances"].as_array() {
+            None => format!("{name}: {signal} sent\n"),
+            Some(all) => all.iter().map(|s| signalled(s, signal)).collect(),
+        })?;
     }
     Ok(exit::OK)
+}
+
+fn signalled(instance: &Value, signal: &str) -> String {
+    let what = instance["message"].as_str().map_or_else(|| format!("{signal} sent"), str::to_owned);
+    format!("{}: {what}\n", instance["name"].as_str().unwrap_or("?"))
 }
 
 pub(crate) fn call(args: &Args) -> Result<u8, Failure> {

@@ -22,7 +22,7 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         return list(args);
     }
     if let [name] = args.operands.as_slice() {
-        return story::one(args, name);
+        return story::one(args, name, table);
     }
     let mut client = match connect(args) {
         Ok(c) => c,
@@ -136,6 +136,7 @@ fn table_without(r: &Value, spared: &[&str]) -> Table {
             (false, true) => format!("{state} (unhealthy)"),
             (false, false) => state.to_owned(),
         };
+        let shown = if s["transient"] == true { format!("{shown}, transient") } else { shown };
         t.row().cell(s["name"].as_str().unwrap_or("?")).painted(shown.clone(), paint.state(state, &shown));
         numbers.clone().for_each(|c| {
             t.number(figure(s, c).unwrap_or_else(|| "-".to_owned()));
@@ -187,7 +188,13 @@ pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
     let limit = args.number("limit")?.unwrap_or(10);
     let result: Value = connect(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
-    finish(args, &result, runs)
+    finish(args, &result, |r| match r["instances"].as_array() {
+        None => runs(r),
+        Some(all) => {
+            let one = |r: &Value| format!("{}\n{}", r["name"].as_str().unwrap_or("?"), runs(r));
+            all.iter().map(one).collect::<Vec<_>>().join("\n")
+        }
+    })
 }
 
 /// Runs as a table, the present one last, and below it what those that failed said in the end.
@@ -249,7 +256,7 @@ pub(super) fn owner(args: &Args) -> Result<Option<String>, Failure> {
 }
 
 pub(crate) fn get(args: &Args) -> Result<u8, Failure> {
-    story::one(args, args.operands.first().map_or("", String::as_str))
+    story::one(args, args.operands.first().map_or("", String::as_str), table)
 }
 
 pub(crate) fn ping(args: &Args) -> Result<u8, Failure> {

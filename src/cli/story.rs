@@ -11,15 +11,23 @@ use serde_json::{Value, json};
 pub(crate) fn why(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
     let result: Value = connect(args)?.call("daemon.why", &json!({ "name": name }))?;
-    finish(args, &result, |r| Teller::new(args).summary(r) + &Teller::new(args).story(r))
+    let teller = Teller::new(args);
+    let one = |r: &Value| teller.summary(r) + &teller.story(r);
+    finish(args, &result, |r| match r["instances"].as_array() {
+        None => one(r),
+        Some(all) => all.iter().map(one).collect::<Vec<_>>().join("\n"),
+    })
 }
 
-/// Everything about one service: how it is, what it is, and its story.
-pub(crate) fn one(args: &Args, name: &str) -> Result<u8, Failure> {
+/// Everything about one service: how it is, what it is, and its story. A name that means several shows them in a table.
+pub(crate) fn one(args: &Args, name: &str, table: fn(&Value) -> String) -> Result<u8, Failure> {
     let mut client = connect(args)?;
     let service: Value = client.call("service.get", &json!({ "name": name }))?;
     if args.has("json") || args.has("quiet") {
         return finish(args, &service, |_| String::new());
+    }
+    if service["instances"].is_array() {
+        return finish(args, &json!({ "services": service["instances"] }), table);
     }
     let story: Value = client.call("daemon.why", &json!({ "name": name }))?;
     let teller = Teller::new(args);
@@ -119,7 +127,8 @@ fn facts(s: &Value) -> Vec<(&'static str, String)> {
     let number = |k: &str| s[k].as_u64().unwrap_or(0);
     let since = if s["since"].is_string() { format!(" since {}", when::moment(text("since"))) } else { String::new() };
     let flapping = if s["flapping"] == true { ", flapping" } else { "" };
-    let mut out = vec![("State", format!("{}{since}{flapping}", text("state")))];
+    let transient = if s["transient"] == true { ", transient" } else { "" };
+    let mut out = vec![("State", format!("{}{since}{flapping}{transient}", text("state")))];
     if let Some(pid) = s["pid"].as_u64() {
         let up = s["uptime_secs"].as_f64().map_or_else(String::new, |u| format!(", up {}", ago(u)));
         let memory = s["memory"].as_u64().map_or_else(String::new, |m| format!(", {} of memory", units::human_size(m)));

@@ -34,6 +34,14 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl ConfigError {
+    /// For a text that nobody has before him as a file: the path to the value instead of the place.
+    #[must_use]
+    pub fn by_path(&self) -> String {
+        let whole = self.to_string();
+        let place = format!("{}:{}:{}: ", self.file, self.line, self.column);
+        whole.strip_prefix(&place).unwrap_or(&whole).to_owned()
+    }
+
     /// The line of the text that the error is in, and below it a caret under the column. A long line is cut around it.
     #[must_use]
     pub fn excerpt(&self, text: &str) -> String {
@@ -49,7 +57,7 @@ impl ConfigError {
 }
 
 /// A place in the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Pos {
     pub(super) line: u32,
     pub(super) column: u32,
@@ -101,6 +109,11 @@ impl<'a> Report<'a> {
             message: message.into(),
             suggestion,
         });
+    }
+
+    /// How many errors there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.errors.len() + self.more
     }
 
     /// Whether errors are only counted by now.

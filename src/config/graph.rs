@@ -1,6 +1,7 @@
 //! Dependencies between services: whether each exists, and that none waits for itself. Touches nothing.
 
 use super::error::{Pos, Report, quote};
+use super::instances::instance;
 use super::spec::{Condition, Config, Restart, ServiceSpec};
 use crate::base::near::nearest;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,24 +20,31 @@ pub(super) struct NeedAt {
 /// other.
 pub(super) fn check(config: &Config, needs: &[NeedAt], report: &mut Report<'_>) {
     let mut guesses = GUESSES_MAX;
+    // The instances of a service have their needs at one place.
+    let mut told = BTreeSet::new();
     let mut edges: BTreeMap<&str, Vec<&NeedAt>> = BTreeMap::new();
     for need in needs {
         if need.from == need.to {
-            report.add_at(need.path.clone(), need.pos, "a service cannot need itself", None);
+            if told.insert(need.pos) {
+                report.add_at(need.path.clone(), need.pos, "a service cannot need itself", None);
+            }
         } else if let Some(to) = config.services.get(&need.to) {
-            if let Some(message) = unreachable(need, to) {
+            if let Some(message) = unreachable(need, to)
+                && told.insert(need.pos)
+            {
                 report.add_at(need.path.clone(), need.pos, message, None);
             }
             edges.entry(&need.from).or_default().push(need);
-        } else {
-            let names = config.services.keys().map(String::as_str).filter(|name| *name != need.from);
+        } else if told.insert(need.pos) {
+            let all = config.services.keys().flat_map(|n| [n.as_str(), instance(n).map_or(n, |(group, _)| group)]);
+            let names = all.filter(|name| *name != need.from);
             let meant = if guesses == 0 { None } else { nearest(&need.to, names) };
             guesses = guesses.saturating_sub(1);
             let message = format!("there is no service {}", quote(&need.to));
             report.add_at(need.path.clone(), need.pos, message, meant.map(str::to_owned));
         }
     }
-    let mut search = Search { edges: &edges, done: BTreeSet::new(), knotted: BTreeSet::new() };
+    let mut search = Search { edges: &edges, done: BTreeSet::new(), knotted: BTreeSet::new(), told };
     for start in edges.keys() {
         search.walk(start, report);
     }
@@ -70,6 +78,8 @@ struct Search<'n, 'e> {
     done: BTreeSet<&'n str>,
     /// Services that are part of a reported cycle.
     knotted: BTreeSet<&'n str>,
+    /// Places of which something was reported.
+    told: BTreeSet<Pos>,
 }
 
 impl<'n> Search<'n, '_> {
@@ -111,6 +121,9 @@ impl<'n> Search<'n, '_> {
 
     fn cycle(&mut self, names: &[&'n str], closing: &NeedAt, report: &mut Report<'_>) {
         self.knotted.extend(names.iter().copied());
+        if !self.told.insert(closing.pos) {
+            return;
+        }
         let shown = names.get(..CYCLE_SHOWN_MAX).unwrap_or(names);
         let more = match names.len() - shown.len() {
             0 => String::new(),

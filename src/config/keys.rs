@@ -70,6 +70,8 @@ pub(super) enum Field<S: 'static> {
     Overlap(Slot<S, Overlap>),
     Missed(Slot<S, Missed>),
     Group(&'static [Key<S>]),
+    /// Read before all others, because it says how many of them there are; no service has it afterwards.
+    Instances,
 }
 
 /// One key of the config.
@@ -214,6 +216,13 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         Field::Rlimits(at!(rlimits)),
         "resource limits by the names of getrlimit(2) in lower case; a value is both the soft and the hard limit",
         r#"{"nofile": 4096, "core": {"soft": 0, "hard": "unlimited"}}"#,
+    ),
+    live(
+        "instances",
+        Field::Instances,
+        "run several of it, as NAME@1 and so on or by names: in each, %i in any text is the instance (also in \
+         HOB_INSTANCE) and %% a percent sign; NAME means all of them",
+        r#"["blue", "green"]"#,
     ),
     live("autostart", Field::Flag(at!(autostart)), "start when hob starts", "true"),
     live("restart", Field::Restart(at!(restart)), "whether to start again after an end", r#""always""#),
@@ -455,6 +464,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("kill_timeout", "stop_timeout"),
     ("grace", "stop_timeout"),
     ("readiness", "ready"),
+    ("numprocs", "instances"),
+    ("replicas", "instances"),
     ("programs", "services"),
     ("processes", "services"),
     ("loglevel", "log"),

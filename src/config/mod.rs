@@ -7,9 +7,11 @@ mod default;
 mod error;
 mod graph;
 mod health;
+mod instances;
 mod keys;
 mod listen;
 mod machine;
+mod one;
 mod programs;
 mod read;
 mod ready;
@@ -25,12 +27,14 @@ mod values;
 
 pub use crate::base::signal::Platform;
 pub use address::{Address, Listen, UnixType};
-pub use change::{Change, changes};
+pub use change::{Changed, changed, changed_daemon};
 pub use default::DEFAULT;
 pub use error::ConfigError;
+pub use instances::instance;
+pub use one::parse_service;
 pub use schedule::{Action, JobSpec};
 pub use schema::{SCHEMA_FILE, schema, schema_text};
-pub use show::{KeyInfo, defaults_text, job_json, keys, masked, service_json, to_json};
+pub use show::{KeyInfo, defaults_text, job_json, keys, masked, service_brief, service_json, to_json};
 pub use spec::*;
 
 use crate::base::limits::CONFIG_MAX;
@@ -54,6 +58,7 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
         report: &mut report,
         platform,
         service: String::new(),
+        instance: None,
         needs: Vec::new(),
         listens: Vec::new(),
         named: Vec::new(),
@@ -94,6 +99,10 @@ pub fn fuzz(bytes: &[u8]) {
     match parse_bytes(bytes, "fuzz.json", &platform) {
         Ok(config) => {
             let json = to_json(&config);
+            if json.len() > CONFIG_MAX {
+                // All instances, written out, may be longer than a file is allowed to be.
+                return;
+            }
             assert_eq!(parse(&json, "fuzz.json", &platform).as_ref(), Ok(&config), "{json}");
         }
         Err(errors) => {

@@ -11,7 +11,7 @@ use super::programs::{self, PROMPTS, named};
 use super::schedule::keys::{MISSED, OVERLAPS};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
-use super::{graph, health, machine, ready, schedule, values};
+use super::{graph, health, instances, machine, ready, schedule, values};
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -24,6 +24,8 @@ pub(super) struct Cx<'a, 'f> {
     pub(super) platform: &'a Platform,
     /// The service being read, and every need found so far.
     pub(super) service: String,
+    /// Where it is one of several.
+    pub(super) instance: Option<String>,
     pub(super) needs: Vec<NeedAt>,
     /// Every socket found so far.
     pub(super) listens: Vec<ListenAt>,
@@ -125,7 +127,8 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
     }
     let named = core::mem::take(&mut cx.named);
     schedule::read::check(&config, &named, cx);
-    let needs = core::mem::take(&mut cx.needs);
+    let mut needs = core::mem::take(&mut cx.needs);
+    instances::spread(&mut config.services, &mut needs, cx.report);
     graph::check(&config, &needs, cx.report);
     let listens = core::mem::take(&mut cx.listens);
     listen::check(&listens, cx.report);
@@ -153,17 +156,69 @@ fn services(node: &Node, cx: &mut Cx<'_, '_>) -> BTreeMap<String, Arc<ServiceSpe
         cx.say(node.pos, format!("{} services; {SERVICES_MAX} is the most", members.len()));
         return services;
     }
+    let taken = members.iter().map(|m| (m.key.as_str(), m.pos)).collect();
+    let mut room = instances::Room::default();
     for member in members {
         cx.in_key(&member.key, |cx| {
             if let Some(message) = name_error(&member.key) {
                 cx.report.add(member.pos, message);
             }
+            entry(member, &taken, &mut services, &mut room, cx);
+        });
+    }
+    if services.len() > SERVICES_MAX {
+        cx.say(node.pos, format!("{} services with all instances; {SERVICES_MAX} is the most", services.len()));
+    }
+    services
+}
+
+/// One member of `services`: a service, or its instances.
+pub(super) fn entry(
+    member: &Member,
+    taken: &BTreeMap<&str, Pos>,
+    services: &mut BTreeMap<String, Arc<ServiceSpec>>,
+    room: &mut instances::Room,
+    cx: &mut Cx<'_, '_>,
+) {
+    match instances::of(member, taken, cx) {
+        Some(names) => several(member, &names, services, room, cx),
+        None => {
             cx.service.clone_from(&member.key);
             let spec = service(member, cx);
             services.insert(member.key.clone(), Arc::new(spec));
-        });
+        }
     }
-    services
+}
+
+/// The instances of one service. A mistake in it is reported for the first that has it.
+fn several(
+    member: &Member,
+    names: &[String],
+    services: &mut BTreeMap<String, Arc<ServiceSpec>>,
+    room: &mut instances::Room,
+    cx: &mut Cx<'_, '_>,
+) {
+    if services.len() + names.len() > SERVICES_MAX {
+        let message = format!("with its instances there are {} services", services.len() + names.len());
+        return cx.report.add(member.pos, format!("{message}; {SERVICES_MAX} is the most"));
+    }
+    let mut good = room.admit(member, names.len(), cx);
+    let mut spec = Arc::new(ServiceSpec::default());
+    for (at, name) in names.iter().enumerate() {
+        if good || at == 0 {
+            let before = cx.report.count();
+            cx.service = format!("{}@{name}", member.key);
+            cx.instance = Some(name.clone());
+            let copy = instances::copy(member, name, cx);
+            // What is wrong with the text itself would only be found again.
+            if cx.report.count() == before {
+                spec = Arc::new(service(&copy, cx));
+            }
+            good &= cx.report.count() == before;
+        }
+        services.insert(format!("{}@{name}", member.key), Arc::clone(&spec));
+    }
+    cx.instance = None;
 }
 
 /// Why a text cannot be the name of a service.
@@ -333,6 +388,7 @@ impl<S> Field<S> {
             Field::Action(at) => set(at, spec, optional(node, |n| schedule::read::action(n, cx))?),
             Field::Overlap(at) => set(at, spec, values::choice(node, OVERLAPS)?),
             Field::Missed(at) => set(at, spec, values::choice(node, MISSED)?),
+            Field::Instances => {}
             Field::Group(keys) => match &node.value {
                 Value::Object(members) => {
                     if !object(spec, keys, members, cx).is_empty() {
@@ -392,6 +448,7 @@ impl<S> Field<S> {
             Field::Overlap(_) => words(OVERLAPS),
             Field::Missed(_) => words(MISSED),
             Field::Group(_) => "an object".to_owned(),
+            Field::Instances => instances::wants(),
         }
     }
 }

@@ -66,6 +66,12 @@ fn wanted<T>(result: Result<T, Bad>, node: &Node, cx: &mut Cx<'_, '_>, wants: &s
 }
 
 pub(super) fn port(node: &Node, cx: &mut Cx<'_, '_>) -> Result<u16, Bad> {
+    // The instances of a service each have their own by "80%i".
+    if let (Some(_), Value::Text(text)) = (&cx.instance, &node.value)
+        && let Some(port) = text.parse().ok().filter(|port| *port > 0)
+    {
+        return Ok(port);
+    }
     wanted(integer(node, 1, u16::MAX), node, cx, "a port from 1 to 65535", "8080")
 }
 

@@ -16,7 +16,7 @@ use super::schedule::keys::{JOB, MISSED, OVERLAPS, VERBS};
 use super::schedule::read::{ACTIONS, JOBS_MAX};
 use super::spec::{AgentSpec, DaemonSpec, GroupSpec, IoClass, RunnerSpec, ServiceSpec};
 use super::values::RESERVED_ENV;
-use crate::base::limits::{LISTEN_MAX, NAME_MAX, SECRETS_MAX, SERVICES_MAX};
+use crate::base::limits::{INSTANCES_MAX, LISTEN_MAX, NAME_MAX, SECRETS_MAX, SERVICES_MAX};
 use crate::base::signal::{Platform, SIGNAL_MAX};
 use crate::base::text::capital;
 use crate::base::units::{DURATION_NOT, any_case, canonical_duration, canonical_size, duration_pattern, size_pattern};
@@ -214,6 +214,7 @@ impl<S> Field<S> {
             Field::Action(_) => action(),
             Field::Overlap(_) => words(OVERLAPS),
             Field::Missed(_) => words(MISSED),
+            Field::Instances => or_null(instances()),
             Field::Group(keys) => object(keys, defaults, platform),
         }
     }
@@ -265,6 +266,13 @@ fn path() -> Value {
 fn account() -> Value {
     let name = r"^[^-+\s:/,\x00-\x1f\x7f][^\s:/,\x00-\x1f\x7f]*$";
     json!({ "anyOf": [{ "type": "string", "pattern": name }, integer(0, i64::from(u32::MAX) - 1)] })
+}
+
+/// How many, or what stands behind the `@` of each.
+fn instances() -> Value {
+    let name = json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:-]+$" });
+    let list = json!({ "type": "array", "minItems": 1, "maxItems": INSTANCES_MAX, "items": name });
+    json!({ "anyOf": [integer(1, i64::try_from(INSTANCES_MAX).unwrap_or(i64::MAX)), list] })
 }
 
 /// An address, an object with one, or a list of these.

@@ -69,6 +69,24 @@ pub fn job_json(spec: &JobSpec) -> String {
     keys_json(spec, JOB)
 }
 
+/// The same without the keys that are at their default: as short as a person would write it.
+#[must_use]
+pub fn service_brief(spec: &ServiceSpec) -> String {
+    brief(spec, &ServiceSpec::default(), SERVICE).unwrap_or_else(|| "{}".to_owned())
+}
+
+fn brief<S>(spec: &S, plain: &S, keys: &'static [Key<S>]) -> Option<String> {
+    let mut members = Vec::new();
+    for key in keys {
+        let value = match &key.field {
+            Field::Group(inner) => brief(spec, plain, inner),
+            field => Some(field.json(spec)).filter(|json| *json != field.json(plain)),
+        };
+        members.extend(value.map(|json| (key.name, json)));
+    }
+    (!members.is_empty()).then(|| object(members.into_iter()))
+}
+
 fn keys_json<S>(spec: &S, keys: &'static [Key<S>]) -> String {
     object(keys.iter().map(|k| (k.name, k.field.json(spec))))
 }
@@ -124,6 +142,7 @@ impl<S> Field<S> {
             Field::Overlap(at) => word(OVERLAPS, get(at, spec)),
             Field::Missed(at) => word(MISSED, get(at, spec)),
             Field::Group(keys) => keys_json(spec, keys),
+            Field::Instances => "null".to_owned(),
         }
     }
 }

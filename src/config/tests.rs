@@ -20,7 +20,9 @@ fn service(member: &str) -> ServiceSpec {
     let others = ["db", "cache", "metrics", "network"].map(|name| format!("\"{name}\": {{\"command\": \"x\"}}"));
     let text = format!("{{\"services\": {{\"web\": {{{member}}}, {}}}}}", others.join(","));
     let config = parse(&text, "f", &LINUX).unwrap_or_else(|e| panic!("{member}: {e:?}"));
-    (*config.services["web"]).clone()
+    // Its instances would read the same.
+    let found = config.services.get("web").or_else(|| config.services.get("web@blue"));
+    ServiceSpec::clone(found.unwrap())
 }
 
 /// All keys that hold a value, with the objects they are in.
@@ -103,7 +105,7 @@ fn the_table_knows_every_field_and_documents_it() {
     } = ServiceSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
         DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (40, 6));
+    assert_eq!((SERVICE.len(), DAEMON.len()), (41, 6));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
@@ -131,10 +133,10 @@ fn sockets_survive_the_way_to_json_and_back() {
 #[test]
 fn changes_are_told_apart_by_whether_the_service_must_restart() {
     let old = service(r#""command": "x""#);
-    assert_eq!(changes(&old, &old.clone()), Change::Same);
+    assert_eq!(changed(&old, &old.clone()), []);
     for (member, key, live) in [
         (r#""cwd": "/""#, "cwd", false),
-        (r#""env": {"A": ""}"#, "env", false),
+        (r#""env": {"A": ""}"#, "env.A", false),
         (r#""env_file": "/e""#, "env_file", false),
         (r#""secrets": ["A"]"#, "secrets", false),
         (r#""user": "u""#, "user", false),
@@ -168,21 +170,26 @@ fn changes_are_told_apart_by_whether_the_service_must_restart() {
         (r#""leave_children": true"#, "leave_children", true),
         (r#""on_daemon_death": "stop""#, "on_daemon_death", false),
         (r#""listen": "unix:/s""#, "listen", false),
-        (r#""log": {"max_files": 2}"#, "log", true),
-        (r#""log": {"timestamps": true}"#, "log", true),
-        (r#""log": {"rate": "1MB/s"}"#, "log", true),
-        (r#""log": {"streams": "split"}"#, "log", true),
-        (r#""log": {"max_age": "1d"}"#, "log", true),
-        (r#""log": {"compress": true}"#, "log", true),
+        (r#""log": {"max_files": 2}"#, "log.max_files", true),
+        (r#""log": {"timestamps": true}"#, "log.timestamps", true),
+        (r#""log": {"rate": "1MB/s"}"#, "log.rate", true),
+        (r#""log": {"streams": "split"}"#, "log.streams", true),
+        (r#""log": {"max_age": "1d"}"#, "log.max_age", true),
+        (r#""log": {"compress": true}"#, "log.compress", true),
     ] {
         let new = service(&format!(r#""command": "x", {member}"#));
-        let want = if live { Change::Live(vec![key]) } else { Change::Restart(vec![key]) };
-        assert_eq!(changes(&old, &new), want);
-        assert_eq!(changes(&new, &old), want);
+        let want = [Changed { path: key.to_owned(), live }];
+        assert_eq!(changed(&old, &new), want);
+        assert_eq!(changed(&new, &old), want);
     }
-    let at_once = service(r#""command": "x", "listen": "unix:/s""#);
-    let on_demand = service(r#""command": "x", "listen": "unix:/s", "on_demand": true"#);
-    assert_eq!(changes(&at_once, &on_demand), Change::Live(vec!["on_demand"]));
-    let new = service(r#""command": "y", "restart": "never""#);
-    assert_eq!(changes(&old, &new), Change::Restart(vec!["command", "restart"]));
+    let paths = |old: &str, new: &str| {
+        let all = changed(&service(old), &service(new)).into_iter().map(|c| c.path);
+        all.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(paths(r#""command": "x""#, r#""command": "y", "restart": "never""#), "command restart");
+    let old = r#""command": "x", "env": {"A": "1", "B": "2", "C": "3"}, "log": {"max_files": 2}"#;
+    let new = r#""command": "x", "env": {"B": "2", "C": "4", "D-E": "5"}, "log": {"max_files": 3, "compress": true}"#;
+    assert_eq!(paths(old, new), r#"env.A env.C env."D-E" log.max_files log.compress"#);
+    let at_once = r#""command": "x", "listen": "unix:/s""#;
+    assert_eq!(paths(at_once, r#""command": "x", "listen": "unix:/s", "on_demand": true"#), "on_demand");
 }

@@ -294,12 +294,17 @@ impl Filter {
 
     fn wants(&self, head: &Head<'_>) -> bool {
         (self.kinds.is_empty() || self.kinds.iter().any(|k| matches(k.as_bytes(), head.kind.as_bytes())))
-            && (self.names.is_empty() || head.name.is_some_and(|name| self.names.iter().any(|n| n == name)))
+            && (self.names.is_empty() || head.name.is_some_and(|name| self.names.iter().any(|n| is_or_has(n, name))))
     }
 
     fn wants_line(&self, line: &str) -> bool {
         head(line).is_some_and(|h| self.wants(&h))
     }
+}
+
+/// Whether `name` is this service or an instance of it.
+fn is_or_has(service: &str, name: &str) -> bool {
+    name.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.len() > 1 && rest.starts_with('@'))
 }
 
 /// Whether `text` fits `pattern`, in which `*` stands for any number of bytes. Takes at most pattern times text steps.

@@ -12,8 +12,10 @@ mod freeze;
 mod inhibit;
 pub mod keys;
 pub mod life;
+mod members;
 mod outer;
 pub mod owner;
+mod plan;
 pub mod record;
 pub mod request;
 mod restore;
@@ -116,6 +118,8 @@ pub struct Boot {
     pub main: Option<(String, Arc<ServiceSpec>)>,
     /// When the keeper started, for the uptime.
     pub keeper_started: Mono,
+    /// The signals of this system, for configs that requests bring.
+    pub signals: &'static [(&'static str, i32)],
     /// Facts for `daemon.status`, as a JSON object (platform, paths).
     pub platform: String,
     /// Records of the journal are missing: something that was accepted may be lost.
@@ -455,9 +459,10 @@ pub enum Effect {
     Status {
         text: String,
     },
-    /// Read and check the config file; answered by `ConfigRead`.
+    /// Read and check the config file; answered by `ConfigRead`. `look`: only to tell what it would lead to.
     LoadConfig {
         req: Option<ReqId>,
+        look: bool,
     },
     /// New daemon settings took effect (log level and size, access, nice).
     Daemon {

@@ -13,8 +13,9 @@ use super::service::{Choice, Live, Service, State};
 use super::task::record as task;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::ServiceSpec;
+use crate::config::{ServiceSpec, service_brief};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -66,6 +67,9 @@ pub struct ServiceRecord {
     last_error: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     history: Vec<RunRecord>,
+    /// The config of one that is not in hob.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transient: Option<Box<RawValue>>,
 }
 
 /// What the journal keeps of a run that is not over.
@@ -209,6 +213,7 @@ pub fn service(s: &Service) -> Entity {
         fails: s.fails,
         last_error: s.last_error.clone(),
         history: s.history.clone(),
+        transient: s.transient.then(|| RawValue::from_string(service_brief(&s.spec)).ok()).flatten(),
     };
     entity(service_key(&s.name), &record)
 }
@@ -219,6 +224,12 @@ pub fn wish(name: &str, choice: Choice) -> Entity {
     let mut gone = Service::new(name.into(), Arc::new(ServiceSpec::default()));
     gone.choice = choice;
     service(&gone)
+}
+
+/// A record as it was read.
+#[must_use]
+pub fn kept(name: &str, record: &ServiceRecord) -> Entity {
+    entity(service_key(name), record)
 }
 
 fn service_key(name: &str) -> String {
@@ -233,7 +244,7 @@ pub fn service_gone(name: &str) -> Entity {
 /// Whether there is anything to keep of a service: one that was never touched needs no record.
 #[must_use]
 pub fn worth_keeping(s: &Service) -> bool {
-    !s.gone && (s.choice != Choice::Auto || s.pulled || s.runs > 0)
+    !s.gone && (s.choice != Choice::Auto || s.pulled || s.runs > 0 || s.transient)
 }
 
 #[must_use]

@@ -10,11 +10,11 @@ use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::Obj;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_RESERVE};
-use crate::base::near::nearest;
 use crate::config::{Access, Condition};
 use crate::protocol::methods::task::{GroupCall, TaskCall};
 use crate::protocol::methods::{Change, LogQuery, Of, Request, discover};
 use crate::protocol::rpc::{Code, RpcError};
+use std::collections::BTreeSet;
 
 /// Who asks, and under which number the reply goes out.
 #[derive(Debug)]
@@ -54,10 +54,8 @@ impl Core {
             Request::DaemonStatus => self.measure_then(req, Pending::Status, out),
             Request::DaemonHealth => self.reply(req, Ok(self.health()), false, out),
             Request::DaemonShutdown { graceful, grace } => self.ask_shutdown(asked, graceful, grace, out),
-            Request::DaemonReload => {
-                self.pending.insert(req, Pending::Reload);
-                out.effects.push(Effect::LoadConfig { req: Some(req) });
-            }
+            Request::DaemonReload => self.load_config(req, Pending::Reload, out),
+            Request::DaemonPlan => self.ask_plan(req, out),
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             Request::DaemonDoctor => self.examine(req, out),
             Request::DaemonInhibit(wish) => self.inhibit(asked, wish, out),
@@ -69,12 +67,14 @@ impl Core {
                 Ok(all) => self.measure_then(req, Pending::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
-            Request::ServiceGet { name } => match self.place(&name) {
-                Ok(i) => self.measure_then(req, Pending::Get(self.table[i].name.clone()), out),
+            Request::ServiceGet { name } => match self.members(&name) {
+                Ok(all) => self.measure_then(req, Pending::Get(name, self.names(&all)), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
             Request::ServiceStart(change) => self.change(asked, Op::Start, &change, out),
+            Request::ServiceNew(new) => self.start_new(asked, &new, out),
             Request::ServiceStop(change) => self.change(asked, Op::Stop, &change, out),
+            Request::ServiceRemove(change) => self.remove(asked, &change, out),
             Request::ServiceRestart(change) => self.change(asked, Op::Restart, &change, out),
             Request::ServiceSignal { name, signal } => {
                 let answer = self.signal(&name, signal, out);
@@ -91,7 +91,8 @@ impl Core {
             Request::ServiceLogs(query) => self.logs(asked, query, out),
             Request::ServiceRotate { names } => self.rotate(asked, names, out),
             Request::ServiceHistory { name, limit } => {
-                self.reply(req, self.place(&name).map(|i| self.history(i, limit)), false, out);
+                let answer = self.one_or_each(&name, |i| self.history(i, limit));
+                self.reply(req, answer, false, out);
             }
             Request::ScheduleList { ids } => self.reply(req, self.schedule_list(&ids), false, out),
             Request::ScheduleGet { id } => self.reply(req, self.schedule_get(&id), false, out),
@@ -141,7 +142,7 @@ impl Core {
             }
         }
         let ends = matches!(request, Request::DaemonShutdown { .. });
-        let stops = matches!(request, Request::ServiceStop(_));
+        let stops = matches!(request, Request::ServiceStop(_) | Request::ServiceRemove(_));
         if self.life.stopping.is_some() && !ends {
             self.reply(asked.req, Err(Core::shutting_down()), false, out);
             return false;
@@ -176,28 +177,21 @@ impl Core {
         self.keys.closed(conn);
     }
 
-    /// A service, or a job where no service has that name; `schedule/ID` is always a job.
+    /// A service, all instances of one, or a job where no service has that name; `schedule/ID` is always a job.
     fn why_anything(&self, name: &str) -> Answer {
         if let Some(id) = name.strip_prefix("schedule/") {
             return self.job(id).map(|i| self.why_job(i));
         }
-        match (self.table.find(name), self.schedules.find(name)) {
-            (None, Some(i)) => Ok(self.why_job(i)),
-            _ => self.place(name).map(|i| self.why(i)),
+        match (self.members(name), self.schedules.find(name)) {
+            (Err(_), Some(i)) => Ok(self.why_job(i)),
+            _ => self.one_or_each(name, |i| self.why(i)),
         }
     }
 
-    fn place(&self, name: &str) -> Result<usize, RpcError> {
-        self.table.find(name).ok_or_else(|| self.unknown(name))
-    }
-
     fn places(&self, names: &[String]) -> Result<Vec<usize>, RpcError> {
-        let mut all = Vec::with_capacity(names.len());
+        let (mut all, mut seen) = (Vec::with_capacity(names.len()), BTreeSet::new());
         for name in names {
-            let i = self.place(name)?;
-            if !all.contains(&i) {
-                all.push(i);
-            }
+            all.extend(self.members(name)?.into_iter().filter(|i| seen.insert(*i)));
         }
         Ok(all)
     }
@@ -220,19 +214,31 @@ impl Core {
             let owner = asked.peer.meant(&of);
             all.retain(|i| self.table[*i].owner.as_ref() == Some(&owner));
         }
-        Ok(Some(all.into_iter().map(|i| self.table[i].name.clone()).collect()))
+        Ok(Some(self.names(&all)))
     }
 
-    /// The nearest name is a hint for whoever mistyped one.
-    pub(super) fn unknown(&self, name: &str) -> RpcError {
-        let error = RpcError::new(Code::NotFound, format!("there is no service {name:?}"));
-        match nearest(name, self.table.names()) {
-            Some(near) => error.hint(format!("did you mean {near:?}?")),
-            None => error.hint("`hob status` lists all of them"),
+    fn names(&self, all: &[usize]) -> Vec<std::sync::Arc<str>> {
+        all.iter().map(|i| self.table[*i].name.clone()).collect()
+    }
+
+    pub(super) fn load_config(&mut self, req: ReqId, pending: Pending, out: &mut Out) {
+        let look = matches!(pending, Pending::Plan);
+        self.pending.insert(req, pending);
+        out.effects.push(Effect::LoadConfig { req: Some(req), look });
+    }
+
+    fn remove(&mut self, asked: &Asked, change: &Change, out: &mut Out) {
+        match self.not_removable(&change.names) {
+            Some(e) => self.reply(asked.req, Err(e), false, out),
+            None => self.change(asked, Op::Stop, change, out),
         }
     }
 
     fn change(&mut self, asked: &Asked, op: Op, change: &Change, out: &mut Out) {
+        if op == Op::Stop && self.keys.is_resumed(asked.req) && self.all_gone(&change.names) {
+            // They were transient, and the daemon before this one has stopped them.
+            return self.reply(asked.req, Ok(Core::gone(&change.names)), true, out);
+        }
         let places = match self.places(&change.names) {
             Ok(_) if change.all => self.table.by_name().collect(),
             Ok(places) if !places.is_empty() => places,
@@ -251,7 +257,7 @@ impl Core {
             let items = places.iter().map(|i| Item::begun(*i, &self.table[*i])).collect();
             return self.wait(asked, Op::Restart, items, Waiting { wait: change.wait, timeout: change.timeout });
         }
-        if op != Op::Stop && change.wait {
+        if change.wait && (op != Op::Stop || places.iter().any(|i| self.table[*i].transient)) {
             self.keys.note(self.now, asked.req, out);
         }
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
@@ -266,19 +272,6 @@ impl Core {
             }
         }
         self.wait(asked, op, items, Waiting { wait: change.wait, timeout: change.timeout });
-    }
-
-    fn signal(&self, name: &str, signal: i32, out: &mut Out) -> Answer {
-        let i = self.place(name)?;
-        let live = self.table[i].live.as_ref().filter(|l| l.end.is_none());
-        let Some((live, pid)) = live.and_then(|l| Some((l, l.pid?))) else {
-            let text = format!("{name} has no process: it is {}", self.table[i].state);
-            return Err(RpcError::new(Code::Unavailable, text).hint(format!("hob why {name}")));
-        };
-        out.effects.push(Effect::Signal { run: live.run, signal, tree: false });
-        let mut o = Obj::new();
-        o.str("name", name).u64("pid", pid.into()).u64("run", live.run.0).i64("signal", i64::from(signal));
-        Ok(o.finish())
     }
 
     fn reset(&mut self, asked: &Asked, names: &[String], out: &mut Out) -> Answer {
@@ -301,7 +294,11 @@ impl Core {
 
     fn logs(&mut self, asked: &Asked, query: LogQuery, out: &mut Out) {
         match self.places(&query.names) {
-            Ok(_) => out.effects.push(Effect::Logs { req: asked.req, conn: asked.conn, query }),
+            Ok(all) => {
+                let names = all.iter().map(|i| self.table[*i].name.to_string()).collect();
+                let query = LogQuery { names, ..query };
+                out.effects.push(Effect::Logs { req: asked.req, conn: asked.conn, query });
+            }
             Err(e) => self.reply(asked.req, Err(e), false, out),
         }
     }
@@ -346,7 +343,7 @@ impl Core {
             Some(n) if self.table[n].choice == Choice::Down => format!("{name}, which a person stopped"),
             Some(n) if self.table[n].state == State::Running => self.unlike(i, n),
             Some(n) => format!("{name}, which {}", phrase(self.table[n].state)),
-            None => name.to_owned(),
+            None => format!("{name}, which does not exist"),
         };
         let mut all: Vec<String> = self.waiting_for(i).into_iter().map(one).collect();
         if s.awaits_connection() {
@@ -395,6 +392,8 @@ fn changes(request: &Request) -> bool {
         Request::Task(call) => super::task::calls::changes(call),
         Request::Group(call) => *call != GroupCall::List,
         Request::DaemonShutdown { .. }
+        | Request::ServiceNew(_)
+        | Request::ServiceRemove(_)
         | Request::DaemonReload
         | Request::DaemonUpgrade { .. }
         | Request::ServiceStart(_)
@@ -407,6 +406,7 @@ fn changes(request: &Request) -> bool {
         | Request::ScheduleRun { .. }
         | Request::SchedulePause { .. } => true,
         Request::Ping
+        | Request::DaemonPlan
         | Request::DaemonStatus
         | Request::DaemonHealth
         | Request::DaemonDoctor

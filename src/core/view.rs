@@ -6,7 +6,7 @@ use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
-use crate::config::{Config, Listen, masked, to_json};
+use crate::config::{Config, Listen, masked, service_json, to_json};
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,12 @@ const PROTOCOL_VERSION: u64 = 1;
 pub(super) enum Pending {
     /// `None`: all of them.
     List(Option<Vec<Arc<str>>>),
-    Get(Arc<str>),
+    /// One service by its name, or all of its instances.
+    Get(String, Vec<Arc<str>>),
     Status,
     Reload,
     Doctor,
+    Plan,
 }
 
 type Usages = BTreeMap<RunId, Usage>;
@@ -32,10 +34,9 @@ impl Core {
     pub(super) fn measure_then(&mut self, req: ReqId, pending: Pending, out: &mut Out) {
         let run_of = |name: &Arc<str>| self.table.find(name).and_then(|i| self.measurable(i));
         let runs: Vec<RunId> = match &pending {
-            Pending::List(Some(names)) => names.iter().filter_map(run_of).collect(),
-            Pending::Get(name) => run_of(name).into_iter().collect(),
+            Pending::List(Some(names)) | Pending::Get(_, names) => names.iter().filter_map(run_of).collect(),
             Pending::List(None) | Pending::Status => self.table.by_name().filter_map(|i| self.measurable(i)).collect(),
-            Pending::Reload | Pending::Doctor => Vec::new(),
+            Pending::Reload | Pending::Doctor | Pending::Plan => Vec::new(),
         };
         self.pending.insert(req, pending);
         if runs.is_empty() {
@@ -57,12 +58,16 @@ impl Core {
                 let places = names.iter().filter_map(|n| self.table.find(n));
                 format!("{{\"services\":{}}}", self.rows(places, &usages))
             }
-            Pending::Get(name) => match self.table.find(&name) {
-                Some(i) => self.detail(i, &usages),
-                None => return self.reply(req, Err(self.unknown(&name)), false, out),
-            },
+            Pending::Get(name, names) => {
+                let exact = names.iter().any(|n| **n == *name);
+                let mut rows = names.iter().filter_map(|n| self.table.find(n)).map(|i| self.detail(i, &usages));
+                match rows.next() {
+                    Some(first) => Core::joined(&name, exact, core::iter::once(first).chain(rows)),
+                    None => return self.reply(req, Err(self.unknown(&name)), false, out),
+                }
+            }
             Pending::Status => self.status(&usages),
-            Pending::Reload | Pending::Doctor => return,
+            Pending::Reload | Pending::Doctor | Pending::Plan => return,
         };
         self.reply(req, Ok(result), false, out);
     }
@@ -88,6 +93,9 @@ impl Core {
         o.str("name", &s.name).str("state", s.state.name());
         o.str("desired", desired(s)).bool("autostart", s.spec.autostart);
         o.bool("overridden", s.wanted() != s.spec.autostart).bool("removed", s.removed);
+        if s.transient {
+            o.bool("transient", true);
+        }
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_u64("run", live.map(|l| l.run.0));
         o.opt_u64("uptime_secs", live.map(|l| self.now.mono.since(l.begun.mono).as_secs()));
@@ -169,10 +177,11 @@ impl Core {
     /// As short as it can be: this is what tells others that hob lives, and is asked most often.
     pub(super) fn ping(&self) -> String {
         let mut text = String::with_capacity(96);
-        let uptime = self.uptime();
-        // Writing to a String cannot fail.
-        let _ =
-            write!(text, "{{\"pong\":true,\"timestamp\":{},\"uptime_secs\":{uptime},\"version\":\"", self.now.wall.0);
+        text.push_str("{\"pong\":true,\"timestamp\":");
+        text.push_str(itoa::Buffer::new().format(self.now.wall.0));
+        text.push_str(",\"uptime_secs\":");
+        text.push_str(itoa::Buffer::new().format(self.uptime()));
+        text.push_str(",\"version\":\"");
         text.push_str(self.facts.version);
         text.push_str("\"}");
         text
@@ -302,15 +311,26 @@ impl Core {
     }
 
     pub(super) fn config_json(&self) -> String {
-        let services = self.table.by_name().map(|i| (self.table[i].name.to_string(), Arc::clone(&self.table[i].spec)));
-        to_json(&masked(&Config {
+        let of = |transient: bool| {
+            let all = self.table.by_name().map(|i| &self.table[i]).filter(move |s| s.transient == transient);
+            all.map(|s| (s.name.to_string(), Arc::clone(&s.spec))).collect()
+        };
+        let mut text = to_json(&masked(&Config {
             daemon: self.config.clone(),
-            services: services.collect(),
+            services: of(false),
             groups: self.tasks.configured_groups(),
             agents: self.programs.agents.clone(),
             runners: self.programs.runners.clone(),
             schedule: self.schedules.specs().cloned().collect(),
-        }))
+        }));
+        let made = masked(&Config { services: of(true), ..Config::default() }).services;
+        if !made.is_empty() {
+            // Beside what can be in a file, because it is in none.
+            let rows = made.iter().map(|(name, spec)| format!("{}:{}", quoted(name), service_json(spec)));
+            text.pop();
+            text.push_str(&format!(",\"transient\":{{{}}}}}", rows.collect::<Vec<_>>().join(",")));
+        }
+        text
     }
 
     /// What `state.json` says while nobody can be asked.
@@ -355,6 +375,12 @@ fn sockets(s: &Service) -> String {
         o.finish()
     };
     format!("[{}]", s.spec.listen.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    json_str(text, &mut out);
+    out
 }
 
 fn survivor(s: &super::Survivor) -> String {

@@ -29,6 +29,7 @@ pub(super) struct Item {
     state: State,
     run: Option<RunId>,
     fails: u32,
+    transient: bool,
     done: Option<Done>,
     /// A failure that is told at this time, or earlier when its output is there.
     told_at: Option<Mono>,
@@ -69,6 +70,7 @@ impl Item {
             state: s.state,
             run: s.live.as_ref().map(|l| l.run),
             fails: s.fails,
+            transient: s.transient,
             done: None,
             told_at: None,
         }
@@ -203,7 +205,8 @@ impl Core {
             let took = now.since(since);
             if self.table.find(&item.name) != Some(item.i) {
                 let ok = op == Op::Stop;
-                let message = Some("is not in the config any more".to_owned());
+                let why = if item.transient { "was transient and is gone" } else { "is not in the config any more" };
+                let message = Some(why.to_owned());
                 item.done = Some(Done { result: if ok { "stopped" } else { "failed" }, message, ok, took });
                 continue;
             }

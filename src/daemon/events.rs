@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+/// Memory kept for what is written at once.
+const KEPT: usize = 4096;
 /// Lines and bytes at which the file is rewritten with its last part, and bytes of that part.
 const LINES_MAX: usize = 2 * EVENTS_KEPT;
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -101,6 +103,7 @@ impl EventLog {
         }
         let told = self.append(count);
         self.text.clear();
+        self.text.shrink_to(KEPT);
         told
     }
 

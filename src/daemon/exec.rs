@@ -91,7 +91,7 @@ impl Daemon {
             }
             Effect::CloseStream { req, conn, id } => self.close_stream(req, conn, id),
             Effect::Measure { req, runs } => self.measure(req, &runs),
-            Effect::LoadConfig { req } => self.load_config(req),
+            Effect::LoadConfig { req, look } => self.load_config(req, look),
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::JobAccess => self.judge_again(),
             Effect::Heartbeat { state } => self.heartbeat(state),
@@ -244,26 +244,33 @@ impl Daemon {
     }
 
     /// One after the other: of two that read at once, the one that read last must not be told first.
-    fn load_config(&mut self, req: Option<ReqId>) {
-        self.loads.push_back(req);
+    fn load_config(&mut self, req: Option<ReqId>, look: bool) {
+        self.loads.push_back((req, look));
         if self.loads.len() == 1 {
             self.load_next();
         }
     }
 
     fn load_next(&mut self) {
-        if !self.loads.is_empty() {
-            if self.life.outer {
+        if let Some((_, look)) = self.loads.front().copied() {
+            if self.life.outer && !look {
                 self.gear.link.reloading();
             }
             let paths = Arc::clone(&self.paths);
-            self.gear.bulk(LOADING, move || Job::Config(lifecycle::read::take_config(&paths).map(Box::new)));
+            self.gear.bulk(LOADING, move || {
+                let read = if look {
+                    lifecycle::read::read_config(&paths.config)
+                } else {
+                    lifecycle::read::take_config(&paths)
+                };
+                Job::Config(read.map(Box::new))
+            });
         }
     }
 
     /// The config was read for the first that asked.
     pub(super) fn loaded(&mut self, result: Result<Box<Config>, String>) {
-        if let Some(req) = self.loads.pop_front() {
+        if let Some((req, _)) = self.loads.pop_front() {
             self.inputs.push(Input::ConfigRead { req, result });
             self.life.reloaded = self.loads.is_empty();
         }
@@ -308,7 +315,7 @@ impl Daemon {
         self.gear.bulk("the heartbeat", move || {
             let one = sys::file::atomic_write(&beat, format!("{wall}\n").as_bytes(), 0o600, false);
             let two = sys::file::atomic_write(&file, state.as_bytes(), 0o600, false);
-            Job::Quiet(one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}")))
+            Job::Beat(one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}")))
         });
     }
 }

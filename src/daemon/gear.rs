@@ -48,7 +48,9 @@ pub(super) enum Job {
         req: Option<ReqId>,
         found: super::lifecycle::upgrade::Found,
     },
-    /// Something that nobody waits for; a failure is worth a line in the log.
+    /// The heartbeat was written; a failure is worth a line in the log.
+    Beat(Result<(), String>),
+    /// Something was done that nobody waits for; a failure is worth a line in the log.
     Quiet(Result<(), String>),
 }
 

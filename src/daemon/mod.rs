@@ -34,7 +34,7 @@ pub const BUILD: &str = match option_env!("HOB_BUILD") {
 use crate::base::control::ToDaemon;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::ROUNDS_PER_TURN;
-use crate::base::time::Mono;
+use crate::base::time::{Mono, sooner};
 use crate::config::Level;
 use crate::core::{Core, Input, Out};
 use crate::protocol::rpc::RpcError;
@@ -52,6 +52,9 @@ use std::sync::Arc;
 
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Records and effects of a round for which memory is kept.
+const KEPT: usize = 16;
 
 /// A deadline that is seen this much late means that the machine stood still.
 const FROZEN: Duration = Duration::from_secs(1);
@@ -84,10 +87,12 @@ struct Daemon {
     /// Claims of tasks, by the sync they wait for and their number.
     claims: VecDeque<(u64, u64)>,
     /// Who asked for the config to be read; it is being read for the first of them.
-    loads: VecDeque<Option<ReqId>>,
+    loads: VecDeque<(Option<ReqId>, bool)>,
     /// What the core is told in the next round.
     inputs: Vec<Input>,
     out: Out,
+    /// The nearest of all deadlines when the loop last went to sleep.
+    due_at: Option<Mono>,
     /// When to accept again after descriptors ran out.
     accept_at: Option<Mono>,
     /// The service of each run that is not forgotten.
@@ -102,7 +107,7 @@ struct Daemon {
     own: doctor::Own,
     life: Lifecycle,
     wall: wall::WallWatch,
-    /// When to give back what coming up took.
+    /// When to give back what coming up, or a heartbeat, took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
@@ -152,7 +157,12 @@ impl Daemon {
             if let Some(ending) = self.life.ending.take() {
                 return Ok(ending);
             }
+            let settles = self.settle_at.take_if(|at| *at <= self.gear.now.mono).is_some();
             let timeout = self.timeout();
+            if settles {
+                // Last, because whatever runs after it brings its pages back.
+                sys::memory::settle();
+            }
             match self.gear.poll.poll(&mut events, timeout) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,
@@ -175,25 +185,18 @@ impl Daemon {
     }
 
     /// How long the loop may sleep: until the nearest of all deadlines.
-    fn timeout(&self) -> Option<Duration> {
+    fn timeout(&mut self) -> Option<Duration> {
         if !self.inputs.is_empty() || self.conns.has_backlog() {
+            self.due_at = Some(Mono(0));
             return Some(Duration::ZERO);
         }
-        let next = [
-            self.core.next_deadline(),
-            self.gear.pool.next_deadline(),
-            self.gear.log.deadline(),
-            self.children.next_deadline(),
-            self.capture.deadline(),
-            self.journal.next_deadline(),
-            self.conns.next_deadline(),
-            self.accept_at,
-            self.settle_at,
-            self.wall.deadline(),
-        ];
-        let next = next.into_iter().flatten().min()?;
+        let next = sooner(self.core.next_deadline(), self.gear.pool.next_deadline());
+        let next = sooner(next, sooner(self.gear.log.deadline(), self.children.next_deadline()));
+        let next = sooner(next, sooner(self.capture.deadline(), self.journal.next_deadline()));
+        let next = sooner(next, sooner(self.conns.next_deadline(), self.accept_at));
+        self.due_at = sooner(next, sooner(self.settle_at, self.wall.deadline()));
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
-        Some(next.since(sys::clock::now().mono))
+        Some(self.due_at?.since(sys::clock::now().mono))
     }
 
     /// Turns one ready source into inputs.
@@ -349,6 +352,13 @@ impl Daemon {
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
+            Job::Beat(written) => {
+                // Nothing may follow until the next beat.
+                self.settle_at = Some(now.mono);
+                if let Err(e) = written {
+                    self.gear.log(Level::Warn, e);
+                }
+            }
         }
     }
 
@@ -356,6 +366,10 @@ impl Daemon {
     fn due(&mut self) {
         let now = self.gear.now.mono;
         let past = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        if !past(self.due_at) {
+            // What this turn made due is seen to in the next, which does not wait.
+            return;
+        }
         if self.gear.pool.next_deadline().is_some_and(|at| now.since(at) > FROZEN) {
             self.gear.pool.thaw(now);
         }
@@ -381,10 +395,6 @@ impl Daemon {
         }
         if past(self.accept_at) {
             self.accept();
-        }
-        if past(self.settle_at) {
-            self.settle_at = None;
-            sys::memory::settle();
         }
         if past(self.core.next_deadline()) {
             self.inputs.push(Input::Tick);
@@ -412,6 +422,9 @@ impl Daemon {
             self.inputs = inputs;
             self.write_round(&mut out);
             self.run(&mut out);
+            // A round that starts everything is a hundred times as large as those after it.
+            out.records.shrink_to(KEPT);
+            out.effects.shrink_to(KEPT);
             self.out = out;
         }
         self.write_events();

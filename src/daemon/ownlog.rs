@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl OwnLog {
     pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<OwnedFd>) -> OwnLog {
         let names = Names::new(path);
         let share = Arc::new(Share::new(names.clone()));
-        let stderr = stderr.map(File::from);
+        let stderr = stderr.map(File::from).filter(|f| !is_null(f));
         let plain = stderr.as_ref().is_some_and(|f| f.metadata().is_ok_and(|m| m.is_file()));
         let mut log = OwnLog {
             names,
@@ -208,6 +208,7 @@ impl OwnLog {
             }
         };
         lines.clear();
+        lines.shrink_to(PIECE);
         self.lines = lines;
         grown
     }
@@ -289,6 +290,13 @@ impl OwnLog {
             }
         }
     }
+}
+
+/// Whether whatever is written there is thrown away.
+fn is_null(file: &File) -> bool {
+    let device = |m: std::fs::Metadata| m.file_type().is_char_device().then(|| m.rdev());
+    let null = std::fs::metadata("/dev/null").ok().and_then(device);
+    null.is_some() && file.metadata().ok().and_then(device) == null
 }
 
 fn name(level: Level) -> &'static str {
@@ -413,6 +421,17 @@ mod tests {
             );
         }
         assert!(text(&dir, "hob.log").starts_with("2026-11-20T17:56:18.001Z error a\n    b\n"));
+    }
+
+    #[test]
+    fn nothing_is_written_to_where_it_is_thrown_away() {
+        let dir = Dir::new();
+        let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert!(OwnLog::open(dir.path("a.log"), SPEC, Some(null.into())).stderr.is_none());
+        let zero = std::fs::OpenOptions::new().write(true).open("/dev/zero").unwrap();
+        assert!(OwnLog::open(dir.path("b.log"), SPEC, Some(zero.into())).stderr.is_some());
+        let file = File::create(dir.path("c")).unwrap();
+        assert!(OwnLog::open(dir.path("c.log"), SPEC, Some(file.into())).stderr.is_some());
     }
 
     #[test]

@@ -85,10 +85,10 @@ impl Daemon {
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
         let channels = Channels::find(&mut handover.held);
-        let services = match marks.enter(Stage::Jobs) {
-            true => adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?,
-            false => BTreeMap::new(),
-        };
+        let mut services = BTreeMap::new();
+        if marks.enter(Stage::Jobs) {
+            services = adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?;
+        }
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
         let copy =
@@ -104,6 +104,7 @@ impl Daemon {
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),
+            due_at: None,
             accept_at: None,
             told_gone: false,
             niceness: sys::thread::niceness(),
@@ -266,6 +267,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
         outer: handover.flags & FLAG_OUTER != 0,
+        signals: sys::signals::platform().signals,
         ..Boot::default()
     }
 }

@@ -397,6 +397,7 @@ impl Keeper {
                 if let Some(worker) = &mut self.worker {
                     worker.watch.beat(now, next);
                 }
+                self.settle = true;
                 self.outer.beat(next);
             }
             ToKeeper::Reloading => self.outer.reloading(now),

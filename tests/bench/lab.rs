@@ -7,10 +7,13 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) const HOB: &str = env!("CARGO_BIN_EXE_hob");
+/// The program that is measured: the one that was built for this, or the one that HOB_BENCH_PROGRAM names.
+pub(crate) static HOB: LazyLock<String> =
+    LazyLock::new(|| std::env::var("HOB_BENCH_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_hob").to_owned()));
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
@@ -112,17 +115,21 @@ pub(crate) struct Hob {
 impl Hob {
     /// With so many services that run this command, restarted at once whenever they end.
     pub(crate) fn with(count: usize, argv: &[String]) -> Hob {
+        Hob::logging(count, argv, r#"{"max_size": "10GB"}"#)
+    }
+
+    /// The same, with these settings of their logs.
+    pub(crate) fn logging(count: usize, argv: &[String], log: &str) -> Hob {
         let command = serde_json::to_string(argv).unwrap();
         let one = |i| {
-            let log = r#""log": {"max_size": "10GB"}"#;
             let restart = r#""restart": "always", "min_delay": "0s", "max_restarts": 1000000"#;
-            format!(r#""s{i}": {{"command": {command}, {restart}, {log}}}"#)
+            format!(r#""s{i}": {{"command": {command}, {restart}, "log": {log}}}"#)
         };
         let services: Vec<String> = (0..count).map(one).collect();
         let dir = Folder::new();
         let config = format!(r#"{{"daemon": {{"heartbeat": "0s"}}, "services": {{{}}}}}"#, services.join(","));
         fs::write(dir.0.join("hob.json"), config).unwrap();
-        let running = Running::start(&[HOB.into(), "--home".into(), dir.path(""), "run".into()]);
+        let running = Running::start(&[HOB.clone(), "--home".into(), dir.path(""), "run".into()]);
         Hob { running, dir }
     }
 
@@ -141,7 +148,7 @@ impl Hob {
 
     /// Keeper and daemon.
     pub(crate) fn tree(&self) -> Vec<u32> {
-        let exe = fs::canonicalize(HOB).unwrap();
+        let exe = fs::canonicalize(&*HOB).unwrap();
         let own = |p: &u32| fs::read_link(format!("/proc/{p}/exe")).is_ok_and(|e| e == exe);
         descendants(self.running.child.id()).into_iter().filter(own).collect()
     }

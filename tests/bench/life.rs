@@ -15,7 +15,7 @@ fn sleep() -> [String; 2] {
 
 pub(crate) fn size() {
     let of = |path: &str| fs::metadata(path).unwrap().len() / 1024;
-    println!("  hob {:>6} KiB as built here; README says how the static program is built", of(HOB));
+    println!("  hob {:>6} KiB as built here; README says how the static program is built", of(&HOB));
     for program in ["dinit", "pueued"] {
         if let Some(path) = peers::find(program) {
             println!("  {program} {:>6} KiB", of(&path));

@@ -1,9 +1,9 @@
 //! How long hob takes for what happens often: an answer, a command, a restart, a block of output.
 
 use crate::floor;
-use crate::lab::{Folder, HOB, Hob, Running, Times, frame, kill, now, own, pause, row, stamp, ticks, time, until};
+use crate::lab::{Folder, HOB, Hob, Running, Times, frame, kill, now, own, pause, row, stamp, time, until};
 use crate::peers::{self, Peer};
-use std::fs;
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,82 +14,127 @@ const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 /// In a row, of nine.
 const REQUESTS: usize = 3000;
 const IN_FLIGHT: usize = 64;
+/// dinit's question for its version.
+const DINIT_VERSION: [u8; 1] = [0];
 
-/// A connection that sends pings; `echo` answers with as many bytes as hob.
-struct Line(UnixStream, usize);
+/// A connection that asks the smallest question there is.
+struct Line {
+    stream: UnixStream,
+    request: Vec<u8>,
+    /// How long an answer is where it does not say so itself.
+    length: usize,
+    buffer: Vec<u8>,
+    /// Bytes in the buffer.
+    have: usize,
+}
 
 impl Line {
-    fn to(socket: &Path) -> Line {
-        Line(until("a socket", || UnixStream::connect(socket).ok()), 0)
+    /// The first answer shows how long all of them are.
+    fn to(socket: &Path, request: Vec<u8>) -> Line {
+        let mut stream = until("a socket", || UnixStream::connect(socket).ok());
+        stream.write_all(&request).unwrap();
+        let mut buffer = vec![0; 64 * 1024];
+        let length = stream.read(&mut buffer).unwrap();
+        Line { stream, request, length, buffer, have: 0 }
     }
 
-    fn one(&mut self, request: &[u8], answer: &mut [u8]) -> Duration {
-        let begin = Instant::now();
-        self.0.write_all(request).unwrap();
-        let n = if self.1 == 0 { self.0.read(answer).unwrap() } else { self.1 };
-        if self.1 != 0 {
-            self.0.read_exact(answer.get_mut(..n).unwrap()).unwrap();
+    /// The length of the answer that the buffer begins with, once it is whole. Frames of hob begin with theirs: an
+    /// answer grows by a digit when hob has been up for ten seconds.
+    fn whole(&self, bytes: &[u8]) -> Option<usize> {
+        let length = match bytes.first_chunk::<4>() {
+            Some([0, a, b, c]) if self.request.len() > 1 => {
+                4 + (usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c))
+            }
+            _ => self.length,
+        };
+        (bytes.len() >= length).then_some(length)
+    }
+
+    /// Reads so many answers.
+    fn take(&mut self, mut count: usize) {
+        while count > 0 {
+            self.have += self.stream.read(self.buffer.get_mut(self.have..).unwrap()).unwrap();
+            let mut at = 0;
+            while count > 0
+                && let Some(length) = self.whole(&self.buffer[at..self.have])
+            {
+                at += length;
+                count -= 1;
+            }
+            self.buffer.copy_within(at..self.have, 0);
+            self.have -= at;
         }
-        self.1 = n;
+    }
+
+    fn one(&mut self) -> Duration {
+        let begin = Instant::now();
+        self.stream.write_all(&self.request).unwrap();
+        self.take(1);
         begin.elapsed()
     }
 
-    fn many(&mut self, request: &[u8], answer: &mut [u8]) -> f64 {
-        let batch = request.repeat(IN_FLIGHT);
+    /// Requests a second.
+    fn many(&mut self) -> f64 {
+        let batch = self.request.repeat(IN_FLIGHT);
         let rounds = 10 * REQUESTS / IN_FLIGHT;
         let begin = Instant::now();
         for _ in 0..rounds {
-            self.0.write_all(&batch).unwrap();
-            self.0.read_exact(answer.get_mut(..self.1 * IN_FLIGHT).unwrap()).unwrap();
+            self.stream.write_all(&batch).unwrap();
+            self.take(IN_FLIGHT);
         }
         f64::from(u32::try_from(rounds * IN_FLIGHT).unwrap()) / begin.elapsed().as_secs_f64()
     }
 }
 
 pub(crate) fn ping() {
-    let hob = Hob::with(1, &["/bin/sleep".into(), "100000".into()]);
+    let sleep = ["/bin/sleep".to_owned(), "100000".to_owned()];
+    let hob = Hob::with(1, &sleep);
     hob.wait_for(1);
     let dir = Folder::new();
-    let socket = dir.0.join("echo");
-    let _echo = Running::start(&[own(), "@echo".into(), dir.path("echo")]);
-    let (request, mut answer) = (frame(PING), vec![0; 64 * 1024]);
-    let mut lines = [Line::to(&hob.socket()), Line::to(&socket)];
-    let (mut times, mut rates) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let echo = Running::start(&[own(), "@echo".into(), dir.path("echo")]);
+    let mut lines = vec![
+        ("hob", Line::to(&hob.socket(), frame(PING)), hob.tree().pop().unwrap()),
+        ("echo", Line::to(&dir.0.join("echo"), frame(PING)), echo.child.id()),
+    ];
+    let dinit = peers::ALL.iter().find(|p| p.name == "dinit" && p.installed()).map(|p| p.with(1, &sleep));
+    if let Some((running, dir)) = &dinit {
+        lines.push(("dinit", Line::to(&dir.0.join("s"), DINIT_VERSION.to_vec()), running.child.id()));
+    }
+    let mut times = vec![Vec::new(); lines.len()];
+    let mut rates = vec![Vec::new(); lines.len()];
     for _ in 0..9 {
-        for (i, line) in lines.iter_mut().enumerate() {
-            times[i].extend((0..REQUESTS).map(|_| line.one(&request, &mut answer)));
-            rates[i].push(line.many(&request, &mut answer));
+        for (i, (_, line, _)) in lines.iter_mut().enumerate() {
+            times[i].extend((0..REQUESTS).map(|_| line.one()));
+            rates[i].push(line.many());
         }
     }
-    let [mine, floor] = times.map(Times::of);
-    row("hob", &mine, &floor);
-    row("echo", &floor, &floor);
-    let [mine, floor] = rates.map(|mut r| {
-        r.sort_unstable_by(f64::total_cmp);
-        r[r.len() / 2] / 1e3
-    });
-    println!("  {IN_FLIGHT} in flight: hob {mine:.0} k/s, echo {floor:.0} k/s (medians)");
-    let daemon = hob.tree().pop().unwrap();
-    let counts = counted(&[daemon], &["raw_syscalls:sys_enter", "instructions:u"], || {
-        (0..REQUESTS).for_each(|_| {
-            lines[0].one(&request, &mut answer);
-        });
-    });
-    for (event, count) in counts {
-        println!("  {event}: {:.2} each", count / f64::from(u32::try_from(REQUESTS).unwrap()));
+    let times: Vec<Times> = times.into_iter().map(Times::of).collect();
+    for (i, (name, line, _)) in lines.iter().enumerate() {
+        row(&format!("{name}, {} and {} bytes", line.request.len(), line.length), &times[i], &times[1]);
+    }
+    for (i, (name, ..)) in lines.iter().enumerate() {
+        rates[i].sort_unstable_by(f64::total_cmp);
+        println!("  {name:<28} {:>6.0} k/s with {IN_FLIGHT} in flight (median)", rates[i][rates[i].len() / 2] / 1e3);
+    }
+    for (name, line, pid) in &mut lines {
+        for (event, count) in counted(&[*pid], false, &["raw_syscalls:sys_enter", "instructions:u"], || {
+            (0..REQUESTS).for_each(|_| {
+                line.one();
+            });
+        }) {
+            println!("  {name:<28} {:>8.2} {event} each", count / f64::from(u32::try_from(REQUESTS).unwrap()));
+        }
     }
 }
 
-/// What perf counts of these processes, without what they start, while something is done; nothing where there is no
-/// perf.
-fn counted(pids: &[u32], events: &[&str], act: impl FnOnce()) -> Vec<(String, f64)> {
-    let Some(perf) = peers::find("perf") else {
-        println!("  perf is not installed: nothing is counted");
-        return Vec::new();
-    };
+/// What perf counts of these processes while something is done, with what they start if `all`; nothing where there is
+/// no perf.
+fn counted(pids: &[u32], all: bool, events: &[&str], act: impl FnOnce()) -> Vec<(String, f64)> {
+    let Some(perf) = peers::find("perf") else { return Vec::new() };
     let list: Vec<String> = pids.iter().map(u32::to_string).collect();
     let mut command = Command::new(perf);
-    command.args(["stat", "-i", "-x,", "-e", &events.join(","), "-p", &list.join(",")]);
+    command.arg("stat").args((!all).then_some("-i"));
+    command.args(["-x,", "-e", &events.join(","), "-p", &list.join(",")]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     // It says nowhere when it has begun.
     pause(Duration::from_millis(700));
@@ -119,7 +164,7 @@ pub(crate) fn status() {
     hob.wait_for(SERVICES);
     let running: Vec<_> = peers::ALL.iter().filter(|p| p.installed()).map(|p| (p, p.with(SERVICES, &sleep))).collect();
     let mut commands = vec![
-        ("hob status".to_owned(), vec![HOB.to_owned(), "--home".into(), hob.dir.path(""), "status".into()]),
+        ("hob status".to_owned(), vec![HOB.clone(), "--home".into(), hob.dir.path(""), "status".into()]),
         ("/bin/true".to_owned(), vec!["/bin/true".to_owned()]),
     ];
     for (peer, (_, dir)) in &running {
@@ -147,11 +192,12 @@ pub(crate) fn status() {
 /// From the SIGKILL of a service that has just started to the first act of the next.
 pub(crate) fn restart() {
     const KILLS: usize = 60;
+    const COUNTED: usize = 10;
     let dir = Folder::new();
     let argv = |name: &str| [own(), "@stamp".to_owned(), dir.path(name)];
     let hob = Hob::with(1, &argv("hob"));
     let quick: Vec<&Peer> = peers::ALL.iter().filter(|p| p.quick && p.installed()).collect();
-    let _running: Vec<_> = quick.iter().map(|p| p.with(1, &argv(p.name))).collect();
+    let running: Vec<_> = quick.iter().map(|p| p.with(1, &argv(p.name))).collect();
     let names: Vec<&str> = std::iter::once("hob").chain(quick.iter().map(|p| p.name)).collect();
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); names.len() + 1];
     let mut before = 0;
@@ -172,46 +218,51 @@ pub(crate) fn restart() {
     for (name, t) in names.iter().copied().chain(["clone and exec alone"]).zip(&times) {
         row(name, t, &times[names.len()]);
     }
-    let file = dir.path("hob");
-    for (event, count) in counted(&hob.tree(), &["raw_syscalls:sys_enter"], || {
-        for n in KILLS..KILLS + 10 {
-            kill(stamp(&file, n).1);
-            stamp(&file, n + 1);
-            pause(Duration::from_millis(50));
+    let trees = std::iter::once(hob.tree()).chain(running.iter().map(|(running, _)| vec![running.child.id()]));
+    for (name, tree) in names.iter().zip(trees) {
+        let file = dir.path(name);
+        for (all, what) in [(false, "by the supervisor"), (true, "with the new process")] {
+            for (event, count) in counted(&tree, all, &["raw_syscalls:sys_enter"], || restarts(&file, COUNTED)) {
+                let each = count / f64::from(u32::try_from(COUNTED).unwrap());
+                println!("  {name:<28} {each:>6.1} {event} each restart, {what}");
+            }
         }
-    }) {
-        println!("  {event}: {:.1} each restart, by keeper and daemon", count / 10.0);
     }
 }
 
-/// From the first write until all is in the file, and the CPU time of the reader.
-pub(crate) fn capture() {
-    const MB: u32 = 1500;
-    let write = [own(), "@write".to_owned(), MB.to_string()];
-    let size = u64::from(MB) * 1_000_000 / 65_500 * 65_500;
-    let written = |file: &Path| until("output", || (fs::metadata(file).ok()?.len() >= size).then_some(()));
-    let mut rows = [Vec::new(), Vec::new()];
-    for _ in 0..3 {
-        let begin = Instant::now();
-        let hob = Hob::with(1, &write);
-        written(&hob.dir.0.join("logs/services/s0.log"));
-        rows[0].push((begin.elapsed(), hob.tree().into_iter().map(ticks).sum::<u32>()));
-        drop(hob);
-        let dir = Folder::new();
-        let begin = Instant::now();
-        let mut writer = Command::new(&write[0]).args(&write[1..]).stdout(Stdio::piped()).spawn().unwrap();
-        let file = fs::File::create(dir.0.join("out")).unwrap();
-        let mut cat = Command::new("/bin/cat").stdin(writer.stdout.take().unwrap()).stdout(file).spawn().unwrap();
-        written(&dir.0.join("out"));
-        rows[1].push((begin.elapsed(), ticks(cat.id())));
-        kill(writer.id());
-        writer.wait().unwrap();
-        cat.wait().unwrap();
+/// Kills whoever runs, so many times.
+fn restarts(file: &str, count: usize) {
+    let begun = std::fs::read_to_string(file).unwrap().lines().count();
+    for n in begun..begun + count {
+        kill(stamp(file, n - 1).1);
+        stamp(file, n);
+        pause(Duration::from_millis(50));
     }
-    for (name, mut rows) in ["hob, from its start", "cat > file"].into_iter().zip(rows) {
-        rows.sort_unstable();
-        let (took, ticks) = rows[1];
-        let cpu = f64::from(ticks) / 100.0 / (f64::from(MB) / 1000.0);
-        println!("  {name:<28} {:>6.0} MB/s   {cpu:.2} CPU s/GB (median of 3)", f64::from(MB) / took.as_secs_f64());
+}
+
+/// Answers that promise to outlast a power cut, one after the other, beside a file that is synced after each record.
+pub(crate) fn durable() {
+    const ROUNDS: usize = 200;
+    let hob = Hob::with(1, &["/bin/sleep".into(), "100000".into()]);
+    hob.wait_for(1);
+    let mut stream = UnixStream::connect(hob.socket()).unwrap();
+    let mut file = OpenOptions::new().create(true).append(true).open(hob.dir.0.join("floor")).unwrap();
+    let (mut mine, mut floor) = (Vec::new(), Vec::new());
+    for n in 0..ROUNDS {
+        let params = format!(r#"{{"names":["s0"],"request_key":"bench-{n}"}}"#);
+        let request = frame(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"service.reset","params":{params}}}"#));
+        let mut answer = [0; 4096];
+        let begin = Instant::now();
+        stream.write_all(&request).unwrap();
+        let length = stream.read(&mut answer).unwrap();
+        mine.push(begin.elapsed());
+        assert!(answer[..length].windows(9).any(|w| w == b"\"result\":"), "a durable answer");
+        let begin = Instant::now();
+        file.write_all(&[b'x'; 400]).unwrap();
+        file.sync_data().unwrap();
+        floor.push(begin.elapsed());
     }
+    let (mine, floor) = (Times::of(mine), Times::of(floor));
+    row("hob", &mine, &floor);
+    row("append and fdatasync", &floor, &floor);
 }

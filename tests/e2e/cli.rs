@@ -63,6 +63,11 @@ fn json_of_every_command_parses() {
         ("logs rotate up", 0, 1),
         ("events", 0, 1),
         ("reload", 0, 1),
+        ("plan", 0, 1),
+        ("doctor", 1, 1),
+        ("inhibit --why cut -- echo 1", 0, 1),
+        ("service run job -- sleep 1000", 0, 1),
+        ("service remove job", 0, 1),
         ("upgrade", 0, 1),
         ("ping", 0, 1),
         ("health", 3, 1),
@@ -97,7 +102,9 @@ fn json_of_every_command_parses() {
         ("stop", 0, 1),
     ] {
         tried.push(line);
-        let out = home.hob(&line.split(' ').chain(["--json"]).collect::<Vec<_>>());
+        // Behind it, or before what would take it for its own.
+        let (before, after) = if line.contains(" -- ") { (Some("--json"), None) } else { (None, Some("--json")) };
+        let out = home.hob(&before.into_iter().chain(line.split(' ')).chain(after).collect::<Vec<_>>());
         let text = String::from_utf8(out.stdout).unwrap();
         assert_eq!(out.status.code(), Some(code), "{line}: {text}{}", String::from_utf8_lossy(&out.stderr));
         let parsed: Vec<Value> =

@@ -26,6 +26,7 @@ mod protocol;
 mod safe;
 mod schedule;
 mod services;
+mod shape;
 mod slow;
 mod sockets;
 mod storm;

@@ -130,7 +130,7 @@ fn completions_work_in_the_shells_themselves() {
         }
         for (line, want) in [
             ("hob sta", &["start", "status"][..]),
-            ("hob service re", &["reload", "reset", "restart"]),
+            ("hob service re", &["reload", "remove", "reset", "restart"]),
             ("hob why ", &["broken", "db:1", "up"]),
             ("hob why db:", &["db:1"]),
             ("hob why up ", &[]),

@@ -170,6 +170,7 @@ fn every_input_in_every_state() {
             ..spec()
         },
         ServiceSpec { autostart: true, on_demand: true, listen: sockets(), ..spec() },
+        ServiceSpec { restart: Restart::Never, listen: sockets(), ..spec() },
         ServiceSpec { requires: vec![Need { name: "need".to_owned(), condition: Condition::Ready }], ..spec() },
     ];
     let mut met = BTreeMap::new();
@@ -215,9 +216,10 @@ fn asked(retries: u32) -> Health {
 }
 
 /// Ways into every state.
-fn prefixes() -> [&'static [&'static str]; 9] {
+fn prefixes() -> [&'static [&'static str]; 10] {
     [
         &[],
+        &["stop"],
         &["start"],
         &["start", "started"],
         &["start", "started", "notify", "ready-seen"],

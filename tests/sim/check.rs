@@ -4,9 +4,9 @@
 use crate::disk::Disk;
 use crate::needs::Run;
 use crate::os::{Os, Proc};
-use crate::plan::Plan;
+use crate::plan::{Plan, TRANSIENT};
 use crate::policy::Policy;
-use hob::base::ids::RunId;
+use hob::base::ids::{ReqId, RunId};
 use hob::config::{Condition, Config, Ready, Restart, ServiceSpec};
 use hob::core::record::Entity;
 use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
@@ -49,6 +49,8 @@ pub struct Check {
     entities: BTreeSet<String>,
     /// Runs whose record was written and which were not forgotten.
     recorded: BTreeSet<RunId>,
+    /// Requests that only look at the config.
+    pub looks: BTreeSet<ReqId>,
     /// Where the records of the last step end.
     last_end: usize,
     names: usize,
@@ -78,8 +80,9 @@ impl Check {
             may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
             recorded: BTreeSet::new(),
+            looks: BTreeSet::new(),
             last_end: 0,
-            names: plan.names().len(),
+            names: plan.names().len() + TRANSIENT.len(),
         }
     }
 
@@ -225,6 +228,7 @@ impl Check {
                     run.healthy |= result.is_ok();
                 }
             }
+            Input::ConfigRead { req: Some(req), .. } if self.looks.contains(req) => {}
             Input::ConfigRead { result: Ok(config), .. } => {
                 self.config = Config::clone(config);
                 self.blind = false;
@@ -310,13 +314,14 @@ impl Check {
         let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
         run.over = true;
         run.clean = matches!(end, End::Code(0) | End::Unknown);
+        // A daemon that took the run over knows only when its start was ordered.
+        let since = if run.epoch == self.epoch { run.ready_at } else { run.ready_at.map(|_| run.begun) };
+        let healthy = since.map_or(0, |at| now - at);
+        let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
         if run.stopped || run.orphan || run.unrecorded {
+            self.policy.well_for(&run.service, spec, healthy);
             self.policy.stopped(&run.service);
         } else {
-            // A daemon that took the run over knows only when its start was ordered.
-            let since = if run.epoch == self.epoch { run.ready_at } else { run.ready_at.map(|_| run.begun) };
-            let healthy = since.map_or(0, |at| now - at);
-            let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
             self.policy.ended(&run.service, spec, Some(end), healthy, now);
         }
     }

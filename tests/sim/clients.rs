@@ -1,14 +1,14 @@
 //! Clients: what they ask, which answers they are owed, and what they were promised.
 
 use crate::check::Wish;
-use crate::plan::{Ask, CLIENTS, Verb};
+use crate::plan::{Ask, CLIENTS, TRANSIENT, Verb};
 use crate::shell::tells_of_work;
 use crate::world::{Event, World};
 use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::{Core, Effect, Input, Out, Peer};
-use hob::protocol::methods::{Change, EventQuery, Inhibit, Request};
+use hob::protocol::methods::{Change, EventQuery, Inhibit, NewService, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,7 +81,7 @@ impl Clients {
     pub fn asked(&self, input: &Input) -> Option<Asked> {
         let Input::Request { req, .. } = input else { return None };
         let open = self.open.get(req)?;
-        let speaks = matches!(open.ask.verb, Verb::Start | Verb::Stop | Verb::Restart | Verb::Reset);
+        let speaks = matches!(open.ask.verb, Verb::Start | Verb::New | Verb::Stop | Verb::Restart | Verb::Reset);
         speaks.then_some(Asked { req: *req, fresh: open.fresh })
     }
 
@@ -124,6 +124,11 @@ impl Clients {
     }
 }
 
+/// Whether it changes what is wanted.
+fn changes(verb: Verb) -> bool {
+    matches!(verb, Verb::Start | Verb::New | Verb::Stop | Verb::Restart | Verb::Reset)
+}
+
 fn uid(client: u64) -> u64 {
     1000 + client
 }
@@ -144,6 +149,11 @@ fn request(ask: &Ask, from: Option<u64>) -> Request {
     let events = |limit| EventQuery { kinds: Vec::new(), names: Vec::new(), from, limit };
     match ask.verb {
         Verb::Start => Request::ServiceStart(change()),
+        Verb::New => {
+            let config = TRANSIENT.iter().find(|(n, _)| *n == name).map_or("{}", |(_, c)| c).to_owned();
+            Request::ServiceNew(NewService { name, config, wait: ask.wait, timeout: change().timeout })
+        }
+        Verb::Plan => Request::DaemonPlan,
         Verb::Stop => Request::ServiceStop(change()),
         Verb::Restart => Request::ServiceRestart(change()),
         Verb::Reset => Request::ServiceReset { names: ask.names.clone() },
@@ -176,7 +186,7 @@ impl World<'_> {
         c.next_req += 1;
         let req = ReqId(c.next_req);
         let hash = hash(&ask);
-        let mutates = matches!(ask.verb, Verb::Start | Verb::Stop | Verb::Restart | Verb::Reset | Verb::Signal);
+        let mutates = changes(ask.verb) || ask.verb == Verb::Signal;
         let key = ask.key.clone().filter(|_| mutates);
         let fresh = key.as_ref().map_or(Fresh::Yes, |k| c.key_asked((uid(client), k.clone()), hash, req));
         let from = c.seen.get(&client).copied().filter(|_| ask.wait);
@@ -198,13 +208,13 @@ impl World<'_> {
         let ask = open.ask.clone();
         let wish = match (ask.verb, asked.fresh) {
             (_, Fresh::No) => return,
-            (Verb::Start | Verb::Restart, Fresh::Yes) => Wish::Up,
+            (Verb::Start | Verb::New | Verb::Restart, Fresh::Yes) => Wish::Up,
             (Verb::Stop, Fresh::Yes) => Wish::Down,
             (Verb::Reset, Fresh::Yes) => Wish::Auto,
             (_, _) => Wish::Either,
         };
         for name in &ask.names {
-            self.check.spoken(name, ask.verb != Verb::Start);
+            self.check.spoken(name, !matches!(ask.verb, Verb::Start | Verb::New));
             // A restart says nothing new about the wish of a service that autostart or a need holds up.
             let held = matches!(self.check.wish(name), Wish::Auto | Wish::Either);
             let wish = if ask.verb == Verb::Restart && held { Wish::Either } else { wish };
@@ -265,7 +275,7 @@ impl World<'_> {
         };
         open.answered = true;
         let (verb, client, key, asked) = (open.ask.verb, open.client, open.ask.key.clone(), hash(&open.ask));
-        let mutates = matches!(verb, Verb::Start | Verb::Stop | Verb::Restart | Verb::Reset);
+        let mutates = changes(verb);
         if mutates && answer.is_ok() && !durable && !self.journal_full {
             self.fail(format!("durable: {verb:?} is answered without a promise"));
         }
@@ -321,7 +331,7 @@ impl World<'_> {
         if open.ask.verb == Verb::Subscribe {
             return self.subscribed(&open, json);
         }
-        let relies = matches!(open.ask.verb, Verb::Start | Verb::Stop | Verb::Restart);
+        let relies = matches!(open.ask.verb, Verb::Start | Verb::New | Verb::Stop | Verb::Restart);
         if relies && self.file.is_some() && self.rng.percent(30) {
             self.check_promised(&open.ask.names);
         }
@@ -415,6 +425,13 @@ impl World<'_> {
         let request = Request::ServiceList { names: Vec::new(), owner: None };
         let Ok(answer) = query(&mut core, now, request, &mut out) else { return };
         let Ok(list) = serde_json::from_str::<serde_json::Value>(&answer) else { return };
+        let listed = |name: &str| list["services"].as_array().into_iter().flatten().any(|s| s["name"] == name);
+        for name in names.iter().filter(|n| TRANSIENT.iter().any(|(t, _)| t == n)) {
+            let promised = self.check.wish(name) == Wish::Up && self.check.wish_end(name) <= self.disk.synced();
+            if promised && !listed(name) {
+                return self.fail(format!("durable: {name} was made, and the journal does not have it"));
+            }
+        }
         for s in list["services"].as_array().into_iter().flatten() {
             let name = s["name"].as_str().unwrap_or_default();
             let gone = !config.services.contains_key(name);

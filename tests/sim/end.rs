@@ -1,7 +1,7 @@
 //! The end of a seed: the faults are over and time has passed, so everything that can be well has to be.
 
 use crate::check::Wish;
-use crate::plan::{Verb, program, works};
+use crate::plan::{TRANSIENT, Verb, program, works};
 use crate::world::World;
 use hob::config::{Condition, Need, Restart, ServiceSpec};
 use hob::core::{Effect, Input, Out};
@@ -36,8 +36,22 @@ impl World<'_> {
             };
             self.require(judged);
         }
-        for name in states.keys().filter(|n| !config.services.contains_key(*n)) {
+        for name in states.keys().filter(|n| !config.services.contains_key(*n) && TRANSIENT.iter().all(|(t, _)| t != n))
+        {
             self.fail(format!("liveness: {name} is not in the config any more"));
+        }
+        for (name, _) in TRANSIENT {
+            let state = states.get(name).map(|(state, _)| state.as_str());
+            // What failed or was crashed under `never` has come to its end like what has finished.
+            let fine = match (self.check.wish(name), state) {
+                (Wish::Up, state) => matches!(state, Some("running" | "finished" | "failed")),
+                (Wish::Down, state) => state.is_none(),
+                (Wish::Auto | Wish::Either, state) => matches!(state, None | Some("running" | "finished" | "failed")),
+            };
+            if !fine {
+                let wish = self.check.wish(name);
+                self.fail(format!("liveness: {name}, which clients made, ends as {state:?}, wished {wish:?}"));
+            }
         }
         self.quiet(&states);
         self.all_answered(&states);
@@ -127,7 +141,7 @@ impl World<'_> {
             |name: &String| states.get(name).is_none_or(|s| matches!(s.0.as_str(), "running" | "stopped" | "finished"));
         for ask in self.clients.unanswered() {
             let endless = ask.wait && ask.timeout.is_none() && !ask.names.iter().all(settled);
-            if !(endless && matches!(ask.verb, Verb::Start | Verb::Restart)) {
+            if !(endless && matches!(ask.verb, Verb::Start | Verb::New | Verb::Restart)) {
                 self.fail(format!("one reply: nobody answered {ask:?}"));
             }
         }

@@ -140,6 +140,10 @@ pub struct Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Start,
+    /// A transient service.
+    New,
+    /// What a reload would do.
+    Plan,
     Stop,
     Restart,
     Reset,
@@ -276,6 +280,10 @@ const CONDITIONS: [Condition; 7] = [
     Condition::Finished,
     Condition::Succeeded,
 ];
+
+/// What clients make themselves: names and configs.
+pub const TRANSIENT: [(&str, &str); 2] =
+    [("t0", r#"{"command":["sim","good"]}"#), ("t1", r#"{"command":["sim","task"],"restart":"never"}"#)];
 
 /// The programs that the fake system knows.
 const PROGRAMS: [&str; 9] = ["good", "good", "good", "crashy", "crashy", "task", "late", "doomed", "noexec"];
@@ -417,13 +425,15 @@ fn action(r: &mut Rng, kind: u64, names: &[String], configs: &[Config]) -> Actio
 
 fn ask(r: &mut Rng, names: &[String]) -> Ask {
     use Verb::{
-        Doctor, Events, History, Inhibit, List, Ping, Reset, Restart, Signal, Start, Status, Stop, Subscribe, Why,
+        Doctor, Events, History, Inhibit, List, New, Ping, Plan, Reset, Restart, Signal, Start, Status, Stop,
+        Subscribe, Why,
     };
     let verb = *r.pick(&[
         Start, Start, Start, Stop, Stop, Stop, Restart, Restart, Reset, Signal, List, Status, Why, History, Subscribe,
-        Events, Ping, Inhibit, Doctor,
+        Events, Ping, Inhibit, Doctor, New, New, Plan,
     ]);
-    let mut wanted = vec![r.pick(names).clone()];
+    let one = if verb == New || r.percent(12) { r.pick(&TRANSIENT).0.to_owned() } else { r.pick(names).clone() };
+    let mut wanted = vec![one];
     if matches!(verb, Start | Stop | Restart) && r.percent(30) {
         wanted.push(r.pick(names).clone());
     }

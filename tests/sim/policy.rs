@@ -32,12 +32,17 @@ impl Policy {
         self.counts.clear();
     }
 
+    /// A run has ended in whatever way, `healthy` nanoseconds after it had become ready.
+    pub fn well_for(&mut self, service: &str, spec: &ServiceSpec, healthy: u64) {
+        if u128::from(healthy) + u128::from(MS) >= spec.reset_after.as_nanos() {
+            self.counts.remove(service);
+        }
+    }
+
     /// A run ended by itself, `healthy` nanoseconds after it had become ready.
     pub fn ended(&mut self, service: &str, spec: &ServiceSpec, end: Option<End>, healthy: u64, now: u64) {
+        self.well_for(service, spec, healthy);
         let count = self.counts.entry(service.to_owned()).or_default();
-        if u128::from(healthy) + u128::from(MS) >= spec.reset_after.as_nanos() {
-            *count = Count::default();
-        }
         let failed = match end {
             None => true,
             Some(End::Code(c)) => c != 0,

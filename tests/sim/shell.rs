@@ -89,7 +89,8 @@ impl World<'_> {
                 let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
                 self.tell_soon(Input::Measured { req, usage });
             }
-            Effect::LoadConfig { req } => {
+            Effect::LoadConfig { req, look } => {
+                self.check.looks.extend(req.filter(|_| look));
                 let result = match self.file {
                     Some(_) => Ok(Box::new(self.config())),
                     None => Err("hob.json:1:1: expected a value".to_owned()),

@@ -436,6 +436,7 @@ impl<'a> World<'a> {
             version: "0.0.0",
             main: None,
             keeper_started: Mono(0),
+            signals: hob::config::Platform::linux().signals,
             platform: "{}".to_owned(),
             stop: self.stop_pending,
             managed: false,

@@ -17,7 +17,7 @@ use hob::core::upgrade::Ticket;
 use hob::core::{
     Await, Boot, Core, Duty, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage,
 };
-use hob::protocol::methods::{Change, Inhibit, Of, Request, decode};
+use hob::protocol::methods::{Change, Inhibit, LogQuery, NewService, Of, Request, decode};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -234,7 +234,8 @@ impl Player {
 
     fn request(&mut self, verb: &str, w: &[String]) -> Input {
         let option = |name: &str| w.iter().find_map(|o| o.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
-        let names: Vec<String> = w.iter().filter(|o| !o.contains('=') && *o != "nowait").cloned().collect();
+        let plain = |o: &&String| !o.contains('=') && *o != "nowait" && !o.starts_with('{');
+        let names: Vec<String> = w.iter().filter(plain).cloned().collect();
         let name = names.first().cloned().unwrap_or_default();
         let wait = !w.iter().any(|o| o == "nowait");
         let timeout = option("timeout").map(|t| parse_duration(&t).unwrap());
@@ -248,6 +249,7 @@ impl Player {
             "signal" => Request::ServiceSignal { name, signal: option("n").unwrap().parse().unwrap() },
             "why" => Request::DaemonWhy { name },
             "list" => Request::ServiceList { names, owner: option("owner").map(|o| owner(&o)) },
+            "logs" => Request::ServiceLogs(logs_of(names)),
             "get" => Request::ServiceGet { name },
             "history" => Request::ServiceHistory { name, limit: 10 },
             "health" => Request::DaemonHealth,
@@ -267,6 +269,9 @@ impl Player {
             "job-next" => Request::ScheduleNext { id: name, count: 3 },
             "job-history" => Request::ScheduleHistory { id: name, limit: 10 },
             "ask-reload" => Request::DaemonReload,
+            "plan" => Request::DaemonPlan,
+            "remove" => Request::ServiceRemove(change),
+            "run" => self.new_service(name, &w[1..].join(" "), wait, timeout),
             "upgrade" => Request::DaemonUpgrade { binary: None },
             other => panic!("unknown line: {other}"),
         };
@@ -303,8 +308,19 @@ impl Player {
         }
     }
 
+    /// `run NAME [nowait] {JSON}`, with a command as `service` has it.
+    fn new_service(&self, name: String, rest: &str, wait: bool, timeout: Option<Duration>) -> Request {
+        let json = rest.split_once('{').map_or_else(|| "{}".to_owned(), |(_, json)| format!("{{{json}"));
+        let config = if json.contains("\"command\"") {
+            json
+        } else {
+            json.replacen('{', &format!("{{\"command\":[\"/bin/{name}\"]{}", if json == "{}" { "" } else { "," }), 1)
+        };
+        Request::ServiceNew(NewService { name, config, wait, timeout })
+    }
+
     fn run(&self, name: &str) -> RunId {
-        name.parse().map(RunId).unwrap_or_else(|_| self.runs[name])
+        name.parse().map(RunId).unwrap_or_else(|_| *self.runs.get(name).unwrap_or_else(|| panic!("{name} has no run")))
     }
 
     fn started(&mut self, name: &str, result: Result<u32, StartError>) -> Input {
@@ -394,6 +410,7 @@ impl Player {
             version: "0.1.0",
             main,
             keeper_started: Mono(1_000_000_000_000),
+            signals: Platform::linux().signals,
             stop,
             sockets: self.sockets.iter().map(|s| s.as_str().into()).collect(),
             safe: self.safe.then(|| "it died of a test".to_owned()),
@@ -502,7 +519,7 @@ impl Player {
                 let usage = Usage { cpu: Duration::from_millis(1500), memory: 1_000_000 };
                 inputs.push(Input::Measured { req: *req, usage: runs.iter().map(|r| (*r, usage)).collect() });
             }
-            Effect::LoadConfig { req } => {
+            Effect::LoadConfig { req, .. } => {
                 inputs.push(Input::ConfigRead { req: *req, result: Ok(Box::new(self.config())) });
             }
             Effect::Event { seq, line } => self.events.push((*seq, line.clone())),
@@ -549,6 +566,11 @@ impl Player {
         let alive: Vec<String> = self.processes.iter().map(|(r, p)| format!("{} {}", r.0, p.name)).collect();
         self.lines.push(format!("  next {text}; runs: {}", alive.join(", ")));
     }
+}
+
+fn logs_of(names: Vec<String>) -> LogQuery {
+    let (since, until, stream) = (None, None, None);
+    LogQuery { names, lines: 5, follow: false, from: Vec::new(), since, until, stream, marks: false }
 }
 
 fn duty(word: &str) -> Duty {
@@ -614,7 +636,7 @@ fn show(effect: &Effect) -> String {
             format!("examine for {req}: {}", lines.collect::<Vec<_>>().join(" | "))
         }
         Effect::Status { text } => format!("STATUS {text}"),
-        Effect::LoadConfig { req } => format!("load-config {req:?}"),
+        Effect::LoadConfig { req, look } => format!("load-config {req:?}{}", if *look { " to look" } else { "" }),
         Effect::Daemon { .. } => "daemon-spec".to_owned(),
         Effect::JobAccess => "job-access".to_owned(),
         Effect::Heartbeat { state } => format!("heartbeat {state}"),

@@ -170,7 +170,8 @@ impl Live {
             What::Services => {
                 let list: Value = self.client.call_once("service.list", &json!({})).unwrap_or_default();
                 let rows = list["services"].as_array().into_iter().flatten();
-                rows.filter_map(|s| Some(word(s["name"].as_str()?, s["state"].as_str()?))).collect()
+                let all = rows.filter_map(|s| Some(word(s["name"].as_str()?, s["state"].as_str()?)));
+                with_groups(all.collect())
             }
             What::Jobs => {
                 let list: Value = self.client.call_once("schedule.list", &json!({})).unwrap_or_default();
@@ -186,6 +187,13 @@ impl Live {
             }
         }
     }
+}
+
+/// All instances of a service are meant by what stands before the `@`.
+fn with_groups(names: Vec<Word>) -> Vec<Word> {
+    let groups: BTreeSet<String> =
+        names.iter().filter_map(|w| crate::config::instance(&w.text)).map(|(group, _)| group.to_owned()).collect();
+    groups.into_iter().map(|group| word(&group, "all its instances")).chain(names).collect()
 }
 
 /// The words that the last one may become.
@@ -313,7 +321,7 @@ mod tests {
         for (line, want) in [
             ("hob st", &["start", "stop", "status"][..]),
             ("hob --home /x --quiet sto", &["stop"]),
-            ("hob service re", &["restart", "reload", "reset"]),
+            ("hob service re", &["restart", "remove", "reload", "reset"]),
             ("hob why ", &["db", "web"]),
             ("hob why db ", &[]),
             ("hob stop db ", &["web"]),

@@ -90,6 +90,7 @@ impl Core {
         if !self.orphans.is_empty() {
             once.push("the runs that no record knows have ended".to_owned());
         }
+        once.extend(self.missing(i).map(|name| format!("there is a service {name}")));
         for e in self.holding(i) {
             let need = &self.table[e.to as usize];
             once.push(format!("{} {}", need.name, reached(e.condition)));
@@ -249,6 +250,9 @@ impl Core {
             }
             State::Stopped if blind || self.life.stopping.is_some() => {}
             State::Stopped => all.push(format!("hob start {name}")),
+        }
+        if s.transient && !s.removed {
+            all.push(format!("hob service remove {name}  # it is transient and then gone for good"));
         }
         if s.choice != Choice::Auto && s.wanted() != s.spec.autostart && !blind {
             all.push(format!("hob service reset {name}  # back to autostart {}", s.spec.autostart));

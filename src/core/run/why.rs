@@ -129,6 +129,9 @@ impl Core {
         if let Some(live) = s.live.as_deref() {
             lines.push(live_line(live));
         }
+        if s.transient {
+            lines.push("it is transient: a request made it, and a stop removes it".to_owned());
+        }
         if s.state == State::Waiting {
             lines.push(format!("{}: began to wait for {}", s.since.wall, non_empty(self.waiting_text(i), "its turn")));
         }
@@ -181,6 +184,7 @@ fn stopped_summary(s: &Service) -> String {
         None => String::new(),
     };
     match (s.choice, s.removed) {
+        (_, true) if s.transient => format!("{name} is transient and on its way out"),
         (_, true) => format!("{name} is not in the config any more"),
         _ if s.blind => format!("{name} is down, and the config cannot be read{by}"),
         (Choice::Down, _) => format!("{name} is down because a person wants it down{by}"),

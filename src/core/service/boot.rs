@@ -5,7 +5,7 @@ use super::{Choice, Live, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
-use crate::config::{Level, Restart};
+use crate::config::{Level, Restart, ServiceSpec};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
@@ -124,15 +124,29 @@ impl Core {
         out: &mut Out,
     ) {
         let config_known = !self.blind_config();
-        for (name, record) in services {
-            let i = match self.table.find(&name) {
-                Some(i) => i,
-                None if config_known && runs.iter().all(|(_, r)| r.service != name) => {
+        for (name, mut record) in services {
+            let config = record.transient.take();
+            let i = match (self.table.find(&name), config) {
+                (Some(i), None) => i,
+                (Some(i), Some(_)) => {
+                    // It is in hob.json now, so it must not come back when that lets it go.
+                    self.table.save(i);
+                    i
+                }
+                (None, Some(config)) => match self.kept_spec(&name, config.get()) {
+                    Ok(spec) => self.add_kept(&name, spec, record.choice),
+                    Err(why) => {
+                        record.transient = Some(config);
+                        self.keep_aside(vec![(record::kept(&name, &record), why)], out);
+                        continue;
+                    }
+                },
+                (None, None) if config_known && runs.iter().all(|(_, r)| r.service != name) => {
                     self.next_run = self.next_run.max(record.newest_run() + 1);
                     self.keep_wish(&name, record.choice, out);
                     continue;
                 }
-                None => self.add_unknown(&name),
+                (None, None) => self.add_unknown(&name),
             };
             let s = &mut self.table[i];
             let newest = record.newest_run();
@@ -147,7 +161,9 @@ impl Core {
             // One that is always restarted can only have finished under another policy, or while there was none.
             let lasts = s.spec.restart == Restart::Always || s.spec.on_demand;
             let goes_on = kept == State::Finished && lasts && !s.blind;
-            if same && (s.blind || s.wanted()) && !goes_on {
+            // A transient one that has ended by itself has done what it was made for, whoever keeps it now.
+            let done = s.transient && kept != State::Backoff;
+            if (same || done) && (s.blind || s.wanted()) && !goes_on {
                 s.state = kept;
             }
             self.next_run = self.next_run.max(newest + 1);
@@ -159,9 +175,17 @@ impl Core {
         }
     }
 
+    /// A transient service of the journal; one that a person stopped has only to go.
+    fn add_kept(&mut self, name: &str, spec: Arc<ServiceSpec>, choice: Choice) -> usize {
+        let i = self.table.add(name, spec);
+        self.table[i].transient = true;
+        self.table[i].removed = choice == Choice::Down;
+        i
+    }
+
     /// A service that the config does not name: it is to go, unless the config could not be read at all.
     fn add_unknown(&mut self, name: &str) -> usize {
-        let spec = crate::config::ServiceSpec { autostart: false, ..crate::config::ServiceSpec::default() };
+        let spec = ServiceSpec { autostart: false, ..ServiceSpec::default() };
         let i = self.table.add(name, Arc::new(spec));
         let blind = self.blind_config();
         let s = &mut self.table[i];
@@ -357,7 +381,8 @@ impl Core {
                     self.lift(*i, cause, out);
                 }
             } else if self.table[*i].live.is_some() && self.table[*i].stop_mark().is_none() {
-                let why = if self.table[*i].removed { StopWhy::Removed } else { StopWhy::Unwanted };
+                let gone = self.table[*i].removed && !self.table[*i].transient;
+                let why = if gone { StopWhy::Removed } else { StopWhy::Unwanted };
                 self.mark_stop(*i, &why);
             }
         }

@@ -59,6 +59,7 @@ pub mod settle;
 pub mod sockets;
 pub mod stop;
 pub mod table;
+pub mod transient;
 pub mod wish;
 pub mod words;
 
@@ -257,8 +258,10 @@ pub struct Service {
     pub restored: bool,
     /// What the service manager's line was last made from: state, whether it flaps, whether it is wanted.
     pub shown: Option<(State, bool, bool)>,
-    /// Not in the config any more: it goes as soon as it is down.
+    /// Not in the config any more, or transient and not wanted any more: it goes as soon as it is down.
     pub removed: bool,
+    /// It came by a request and not from hob.json.
+    pub transient: bool,
     /// The config could not be read, so that its spec is unknown: what runs is kept, nothing is started.
     pub blind: bool,
     /// Its place in the table is free.
@@ -304,6 +307,7 @@ impl Service {
             restored: false,
             shown: None,
             removed: false,
+            transient: false,
             blind: false,
             gone: false,
             state: State::Stopped,

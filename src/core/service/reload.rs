@@ -3,11 +3,13 @@
 use super::{Choice, State};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
-use crate::config::{Config, Level, Restart, ServiceSpec};
+use crate::config::{Changed, Config, Level, Restart, ServiceSpec, changed, changed_daemon};
 use crate::core::run::{Cause, StopWhy};
+use crate::core::view::Pending;
 use crate::core::{Core, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later
@@ -28,6 +30,7 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("cwd", &spec.cwd, &plain.cwd);
     feed("env", &spec.env, &plain.env);
     feed("env_file", &spec.env_file, &plain.env_file);
+    feed("secrets", &spec.secrets, &plain.secrets);
     feed("user", &spec.user, &plain.user);
     feed("group", &spec.group, &plain.group);
     feed("umask", &spec.umask, &plain.umask);
@@ -47,17 +50,20 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
 
 /// What a reload did, by name.
 #[derive(Debug, Default)]
-struct Report {
-    added: Vec<String>,
-    removed: Vec<String>,
+pub(in crate::core) struct Report {
+    pub(in crate::core) added: Vec<String>,
+    pub(in crate::core) removed: Vec<String>,
     restarted: Vec<String>,
-    updated: Vec<String>,
+    pub(in crate::core) updated: Vec<String>,
     unchanged: Vec<String>,
-    jobs: crate::core::schedule::JobChanges,
+    pub(in crate::core) jobs: crate::core::schedule::JobChanges,
+    /// The keys that differ, of the daemon and of each service that is restarted or updated.
+    pub(in crate::core) daemon: Vec<String>,
+    pub(in crate::core) keys: BTreeMap<String, Vec<Changed>>,
 }
 
 impl Report {
-    fn members(&self) -> String {
+    pub(in crate::core) fn members(&self) -> String {
         let mut o = Obj::new();
         for (name, list) in [
             ("added", &self.added),
@@ -88,6 +94,14 @@ impl Core {
         result: Result<Box<Config>, String>,
         out: &mut Out,
     ) {
+        if let Some(req) = req.filter(|req| matches!(self.pending.get(req), Some(Pending::Plan))) {
+            let planned = match result {
+                _ if self.life.stopping.is_some() => Err(Core::shutting_down()),
+                Ok(config) => Ok(self.plan(*config)),
+                Err(text) => Err(not_taken(&text)),
+            };
+            return self.reply(req, planned, false, out);
+        }
         if self.life.stopping.is_some() {
             if let Some(req) = req {
                 self.reply(req, Err(Core::shutting_down()), false, out);
@@ -109,20 +123,20 @@ impl Core {
                 let line = format!("the config is not used, the old one stays: {text}");
                 out.effects.push(Effect::Log { level: Level::Error, text: line });
                 if let Some(req) = req {
-                    let error = RpcError::new(Code::InvalidParams, format!("the config was not taken: {text}"));
-                    self.reply(req, Err(error.hint("the old config goes on; see `hob config check`")), false, out);
+                    self.reply(req, Err(not_taken(&text)), false, out);
                 }
                 self.config_error = Some(text);
             }
         }
     }
 
-    fn apply_config(&mut self, mut config: Config, out: &mut Out) -> Report {
+    pub(in crate::core) fn apply_config(&mut self, mut config: Config, out: &mut Out) -> Report {
         let mut report = Report::default();
         let doors = self.doors();
         self.config_error = None;
         self.configure_tasks(&config);
         if self.config != config.daemon {
+            report.daemon.extend(changed_daemon(&self.config, &config.daemon).into_iter().map(|key| key.path));
             self.config = config.daemon;
             out.effects.push(Effect::Daemon { spec: Box::new(self.config.clone()) });
             self.plan_beat();
@@ -133,6 +147,7 @@ impl Core {
             let name = self.table[i].name.to_string();
             match config.services.remove(&name) {
                 _ if self.life.main == Some(i) => {}
+                None if self.table[i].transient => {}
                 None => {
                     self.table[i].removed = true;
                     self.table[i].blind = false;
@@ -168,6 +183,17 @@ impl Core {
         report
     }
 
+    /// The config has what was transient: it lasts, and is nobody's. Whether it was transient.
+    fn make_lasting(&mut self, i: usize) -> bool {
+        let s = &mut self.table[i];
+        let was = core::mem::take(&mut s.transient);
+        if was {
+            s.owner = None;
+            self.table.save(i);
+        }
+        was
+    }
+
     fn apply_spec(
         &mut self,
         i: usize,
@@ -181,9 +207,10 @@ impl Core {
         let new_mold = mold(&spec);
         let stale = s.live.as_ref().is_some_and(|l| l.mold != new_mold && l.stop.is_none());
         let molded = mold(&s.spec) != new_mold;
-        if s.spec == spec && !stale && !s.removed && !s.blind {
-            report.unchanged.push(name);
-            return;
+        let was_transient = self.make_lasting(i);
+        let s = &mut self.table[i];
+        if s.spec == spec && !stale && !s.removed && !s.blind && !was_transient {
+            return report.unchanged.push(name);
         }
         // Whoever is up because of autostart stays up until somebody stops it: autostart speaks of starts only.
         if s.choice == Choice::Auto && s.spec.autostart && !spec.autostart && s.wanted() && s.live.is_some() {
@@ -202,6 +229,9 @@ impl Core {
         if s.awaits_connection() && !spec.on_demand {
             s.cause = Cause::Reload;
         }
+        if !was_blind {
+            report.keys.insert(name.clone(), changed(&s.spec, &spec));
+        }
         s.spec = spec;
         s.removed = false;
         s.blind = false;
@@ -211,8 +241,7 @@ impl Core {
         }
         if stale {
             restarts.push((i, StopWhy::Reload));
-            report.restarted.push(name);
-            return;
+            return report.restarted.push(name);
         }
         report.updated.push(name);
         if let Some(run) = self.table[i].live.as_ref().map(|l| l.run).filter(|_| was_blind) {
@@ -237,9 +266,15 @@ impl Core {
     }
 }
 
+fn not_taken(text: &str) -> RpcError {
+    let error = RpcError::new(Code::InvalidParams, format!("the config was not taken: {text}"));
+    error.hint("the old config goes on; see `hob config check`")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Platform, keys, parse};
     use core::time::Duration;
 
     #[test]
@@ -252,5 +287,43 @@ mod tests {
         assert_eq!(mold(&plain), mold(&live));
         assert_ne!(mold(&plain), mold(&other));
         assert_ne!(mold(&split), mold(&two));
+    }
+
+    /// The table of keys says which of them need a restart, and a reload goes by the mold.
+    #[test]
+    fn the_mold_and_the_table_of_keys_agree() {
+        let needed = |n: &str| format!("\"{n}\":{{\"command\":\"x\"}}");
+        let needs = ["db", "cache", "metrics", "network"].map(needed).join(",");
+        let read = |member: &str| {
+            let text = format!("{{\"services\":{{\"s\":{{\"command\":\"x\"{member}}},{needs}}}}}");
+            let config = parse(&text, "f", &Platform::linux()).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+            config.services.into_iter().find(|(name, _)| name == "s" || name.starts_with("s@")).unwrap().1
+        };
+        let plain = read("");
+        let mut seen = 0;
+        for key in keys().into_iter().filter(|k| k.path.starts_with("services.NAME.") && !k.path.ends_with(".command"))
+        {
+            let path: Vec<&str> = key.path.split('.').skip(2).collect();
+            // An example that is the default says nothing.
+            let value = key.default.as_deref().map_or(key.example, |d| match (d == key.example, d) {
+                (false, _) => key.example,
+                (true, "true") => "false",
+                (true, "false") => "true",
+                (true, "\"on-failure\"") => "\"never\"",
+                (true, d) if d.starts_with('"') => "\"7s\"",
+                (true, _) => "7",
+            });
+            let value = if path == ["log", "max_size"] { "\"9MB\"" } else { value };
+            // What runs on demand wants an address.
+            let more = if path == ["on_demand"] { ",\"listen\":\"unix:/s\"" } else { "" };
+            let plain = if more.is_empty() { plain.clone() } else { read(more) };
+            let value = if path == ["stop_signal"] { "\"SIGHUP\"" } else { value };
+            let value = path.iter().skip(1).rev().fold(value.to_owned(), |v, name| format!("{{\"{name}\":{v}}}"));
+            let other = read(&format!(",\"{}\":{value}{more}", path[0]));
+            assert!(*other != *plain || path == ["instances"], "{}: {value} is the default", key.path);
+            assert_eq!(mold(&other) == mold(&plain), key.live, "{}", key.path);
+            seen += 1;
+        }
+        assert!(seen > 30);
     }
 }

@@ -1,9 +1,9 @@
 //! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
 //! Pure.
 
-use super::State;
 use super::graph::{Edge, Kind};
 use super::stop::Phase;
+use super::{Choice, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::core::run::{Cause, StopWhy};
@@ -44,6 +44,9 @@ impl Core {
         if save {
             self.table.save(i);
         }
+        if self.table[i].transient && matches!(state, State::Failed | State::Finished) {
+            self.bound_ended(out);
+        }
         self.table.touch(i);
         self.table.look_around(i);
     }
@@ -60,9 +63,10 @@ impl Core {
         let mut fuse = 64 + 64 * self.table.len();
         while fuse > 0 {
             fuse -= 1;
-            let Some(i) = self.table.next_dirty() else { return };
+            let Some(i) = self.table.next_dirty() else { return self.table.reconnect() };
             self.look_at(i, out);
         }
+        self.table.reconnect();
         self.log_error("the services did not settle in one step; going on in the next", out);
     }
 
@@ -97,19 +101,20 @@ impl Core {
         let name = Arc::clone(&self.table[i].name);
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
-        let choice = self.table[i].choice;
+        // What a person said of a transient one was said of this one alone.
+        let choice = if self.table[i].transient { Choice::Auto } else { self.table[i].choice };
         self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         self.table.remove(i);
-        self.table.connect();
         self.save_meta(out);
     }
 
     fn try_start(&mut self, i: usize, out: &mut Out) {
         let s = &self.table[i];
         // A run that no record knows may be of any service, and no service may have two.
-        let (mut blocked, mut stuck) = (s.blind || !self.orphans.is_empty(), s.blind);
+        let missing = self.missing(i).next().is_some();
+        let (mut blocked, mut stuck) = (s.blind || missing || !self.orphans.is_empty(), s.blind || missing);
         for e in &s.needs {
             let need = &self.table[e.to as usize];
             if need.reached(e.condition) {
@@ -157,7 +162,10 @@ impl Core {
         let s = &self.table[i];
         match s.state {
             State::Waiting if s.awaits_connection() => Vec::new(),
-            State::Waiting => self.holding(i).map(|e| &*self.table[e.to as usize].name).collect(),
+            State::Waiting => {
+                let held = self.holding(i).map(|e| &*self.table[e.to as usize].name);
+                held.chain(self.missing(i)).collect()
+            }
             State::Stopping if s.live.as_ref().is_some_and(|l| l.sequence.phase == Phase::Held) => {
                 self.holders(i).map(|d| &*self.table[d].name).collect()
             }

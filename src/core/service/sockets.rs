@@ -101,6 +101,7 @@ impl Core {
             return;
         }
         s.listening.told = Some(wanted);
+        s.listening.open = false;
         let service = Arc::clone(&s.name);
         out.effects.push(match wanted {
             Sockets::Closed => Effect::Unlisten { service },

@@ -2,16 +2,18 @@
 //! Pure.
 
 use super::{Service, graph};
-use crate::config::ServiceSpec;
+use crate::config::{ServiceSpec, instance};
 use core::ops::{Index, IndexMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
     all: Vec<Service>,
     by_name: BTreeMap<Arc<str>, usize>,
     free: Vec<usize>,
+    /// Somebody was removed since the edges were worked out: some may lead to a free place, where nobody is ever up.
+    loose: bool,
     /// To be looked at in this step, in order, each once.
     dirty: VecDeque<usize>,
     /// Changed in this step.
@@ -52,6 +54,14 @@ impl Table {
         self.by_name.range::<str, _>((Excluded(name), Unbounded)).map(|(_, i)| *i)
     }
 
+    /// Places of the instances of a service, `NAME@1` and so on, by name.
+    #[must_use]
+    pub fn instances(&self, group: &str) -> Vec<usize> {
+        let prefix = format!("{group}@");
+        let all = self.after_name(&prefix).take_while(|i| self.all[*i].name.starts_with(&prefix));
+        all.filter(|i| instance(&self.all[*i].name).is_some()).collect()
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_name.len()
@@ -80,7 +90,7 @@ impl Table {
         i
     }
 
-    /// Frees the place of a service that is down. `connect` has to follow.
+    /// Frees the place of a service that is down. `reconnect` has to follow before the step ends.
     pub fn remove(&mut self, i: usize) {
         let service = &mut self.all[i];
         self.by_name.remove(&service.name);
@@ -88,10 +98,19 @@ impl Table {
         service.live = None;
         service.history = Vec::new();
         self.free.push(i);
+        self.loose = true;
+    }
+
+    /// Works out the edges again after removals, once for all of a step.
+    pub fn reconnect(&mut self) {
+        if self.loose {
+            self.connect();
+        }
     }
 
     /// Works out the edges between all services from their specs.
     pub fn connect(&mut self) {
+        self.loose = false;
         let mut needs = vec![Vec::new(); self.all.len()];
         for i in self.by_name.values() {
             needs[*i] = graph::edges(&self.all[*i].spec, *i, |n| self.find(n));

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 impl Core {
     /// A person wants it up.
     pub(in crate::core) fn wish_start(&mut self, i: usize, client: Client, out: &mut Out) {
+        self.hold_on(i);
         let s = &mut self.table[i];
         if s.choice != Choice::Up {
             s.choice = Choice::Up;
@@ -34,6 +35,7 @@ impl Core {
             s.pulled = false;
             self.table.save(i);
         }
+        self.let_go(i);
         self.table.look(i);
         self.mark_stop(i, &StopWhy::Client(client));
     }
@@ -43,6 +45,7 @@ impl Core {
         if self.table[i].live.is_none() {
             return self.wish_start(i, client, out);
         }
+        self.hold_on(i);
         let s = &mut self.table[i];
         if !s.wanted() {
             s.choice = Choice::Up;
@@ -61,6 +64,7 @@ impl Core {
 
     /// Back to what the config and the needs of others say.
     pub(in crate::core) fn wish_reset(&mut self, i: usize, client: Client, out: &mut Out) {
+        self.hold_on(i);
         let needed = self.is_needed(i);
         let s = &mut self.table[i];
         s.choice = Choice::Auto;

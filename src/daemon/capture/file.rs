@@ -218,6 +218,16 @@ impl LogFile {
         Ok(())
     }
 
+    /// What lies between this position and the end, but no more than the last `most` bytes; `None` when it does not
+    /// all lie in this file.
+    #[must_use]
+    pub fn end_from(&self, from: u64, most: u64) -> Option<Vec<u8>> {
+        let begin = from.max(self.position().saturating_sub(most)).checked_sub(self.base)?;
+        let mut bytes = vec![0; usize::try_from(self.size.checked_sub(begin)?).ok()?];
+        self.file.read_exact_at(&mut bytes, begin).ok()?;
+        Some(bytes)
+    }
+
     /// Whether the next byte begins a line. An unreadable file counts as if it did.
     #[must_use]
     pub fn at_line_end(&self) -> bool {

@@ -8,7 +8,7 @@ use super::index::Index;
 use super::lines::{Lines, shape};
 use super::ready::{At, Watch};
 use super::source::{Order, Point, Source, Taken};
-use super::tail::{Cursor, Part, Share, Spans};
+use super::tail::{Cursor, LAST_BYTES, Part, Share, Spans, last_lines};
 use super::tend::Zipping;
 use super::zip::Zip;
 use crate::base::ids::{ReqId, RunId};
@@ -320,7 +320,10 @@ impl Writer {
                 }
                 self.tell();
                 let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
-                let last_lines = self.share.last_lines(begin, self.position).unwrap_or_default();
+                let last_lines = match self.log.as_ref().and_then(|log| log.end_from(begin, LAST_BYTES)) {
+                    Some(bytes) => last_lines(&bytes),
+                    None => self.share.last_lines(begin, self.position).unwrap_or_default(),
+                };
                 let bytes = self.position.saturating_sub(begin);
                 out.facts.push(Fact::Output { run, bytes, last_lines });
                 self.runs.retain(|(r, _)| *r != run);

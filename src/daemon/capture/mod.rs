@@ -152,7 +152,7 @@ pub struct Capture {
     tasks: PathBuf,
     words: Arc<dyn Words>,
     desk: Option<Arc<Mutex<Desk>>>,
-    services: BTreeMap<Arc<str>, Service>,
+    services: BTreeMap<Arc<str>, Box<Service>>,
     shares: BTreeMap<Arc<str>, Arc<Share>>,
     queue: VecDeque<Arc<str>>,
     polls: BTreeSet<(Mono, Arc<str>)>,
@@ -291,7 +291,7 @@ impl Capture {
             capacity,
             removed: false,
         };
-        self.services.insert(name, service);
+        self.services.insert(name, Box::new(service));
     }
 
     /// What readers of a service's log need, whether it has run or not.

@@ -117,6 +117,10 @@ impl Source {
             return None;
         }
         flow.points.pop_front();
+        if flow.points.is_empty() {
+            // There are as many of these as services, and points are rare.
+            flow.points = VecDeque::new();
+        }
         Some(point)
     }
 

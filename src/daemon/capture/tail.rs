@@ -18,6 +18,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// How far back lines are counted at most, and how much is read for it at once.
 const SCAN_MAX: u64 = 32 * 1024 * 1024;
 const SCAN_BLOCK: u64 = 64 * 1024;
+/// How far back the last lines of a run are looked for.
+pub const LAST_BYTES: u64 = SCAN_BLOCK;
 /// Old files looked at beyond a missing one.
 const MISSING_MAX: u32 = 2;
 
@@ -73,6 +75,7 @@ impl Spans {
         if spans.files.is_empty() {
             spans.end = end_of_old(names, 0)?;
         }
+        spans.files.shrink_to_fit();
         Ok(spans)
     }
 
@@ -328,12 +331,18 @@ impl Share {
     /// # Errors
     /// As for `read`.
     pub fn last_lines(&self, from: u64, to: u64) -> io::Result<Vec<String>> {
-        let (_, bytes) = self.range(&mut Cursor::new(from), from.max(to.saturating_sub(SCAN_BLOCK)), to)?;
-        let lines = bytes.rsplit(|b| *b == b'\n').map(short).filter(|line| !line.is_empty());
-        let mut lines: Vec<String> = lines.take(LAST_LINES).collect();
-        lines.reverse();
-        Ok(lines)
+        let (_, bytes) = self.range(&mut Cursor::new(from), from.max(to.saturating_sub(LAST_BYTES)), to)?;
+        Ok(last_lines(&bytes))
     }
+}
+
+/// The last lines of a text that are not empty, for a run's record.
+#[must_use]
+pub fn last_lines(text: &[u8]) -> Vec<String> {
+    let lines = text.rsplit(|b| *b == b'\n').map(short).filter(|line| !line.is_empty());
+    let mut lines: Vec<String> = lines.take(LAST_LINES).collect();
+    lines.reverse();
+    lines
 }
 
 /// The file of this number, and whether it is compressed.

@@ -94,6 +94,9 @@ struct Words {
 
 impl Commands {
     pub(super) fn next_deadline(&self) -> Option<Mono> {
+        if self.repeats.is_empty() && self.open.is_empty() {
+            return None;
+        }
         let repeats = self.repeats.values().filter_map(|r| r.due);
         repeats.chain(self.open.values().filter_map(|c| Some(c.limit?.1))).min()
     }

@@ -123,7 +123,7 @@ impl Dials {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.open.values().map(|d| d.until).min()
+        if self.open.is_empty() { None } else { self.open.values().map(|d| d.until).min() }
     }
 }
 

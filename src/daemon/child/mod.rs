@@ -29,7 +29,7 @@ pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id, unfit};
 
 use crate::base::ids::RunId;
-use crate::base::time::Mono;
+use crate::base::time::{Mono, sooner};
 use crate::config::{self, Ready, ServiceSpec};
 use crate::core::{Duty, End, Input, Start, StartError, Usage};
 use crate::daemon::link::Link;
@@ -474,9 +474,8 @@ impl Children {
     /// When `tick` is to be called at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let all =
-            [self.probes.next_deadline(), self.commands.next_deadline(), self.dials.next_deadline(), self.deaf_until];
-        all.into_iter().flatten().min()
+        let next = sooner(self.probes.next_deadline(), self.commands.next_deadline());
+        sooner(next, sooner(self.dials.next_deadline(), self.deaf_until))
     }
 
     /// Does what has become due.

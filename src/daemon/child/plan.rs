@@ -3,7 +3,7 @@
 
 use super::envfile;
 use crate::base::ids::RunId;
-use crate::config::{IoClass, IoNice, ServiceSpec};
+use crate::config::{IoClass, IoNice, ServiceSpec, instance};
 use crate::core::{StartError, task};
 use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
@@ -184,6 +184,9 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
         Some(id) => env.insert("HOB_TASK_ID".into(), id.to_string().into()),
         None => env.insert("HOB_SERVICE".into(), ask.service.into()),
     };
+    if let Some((_, instance)) = instance(ask.service) {
+        env.insert("HOB_INSTANCE".into(), instance.into());
+    }
     if let Some(watchdog) = ask.spec.watchdog {
         env.insert("WATCHDOG_USEC".into(), watchdog.as_micros().to_string().into());
         env.remove(OsString::from("WATCHDOG_PID").as_os_str());

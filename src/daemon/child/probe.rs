@@ -97,7 +97,7 @@ impl Probes {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        self.open.values().map(|p| p.due).min()
+        if self.open.is_empty() { None } else { self.open.values().map(|p| p.due).min() }
     }
 }
 

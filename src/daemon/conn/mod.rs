@@ -395,7 +395,8 @@ impl Conns {
 
     /// The end of a turn: writes what gathered, once for each connection, and closes what is done or dead.
     pub fn flush(&mut self, now: Mono, registry: &Registry, sources: &mut Sources, found: &mut Flushed) {
-        for conn in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for conn in dirty.drain(..) {
             let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { continue };
             link.dirty = false;
             let noted = link.cut_off;
@@ -420,6 +421,9 @@ impl Conns {
                 self.touch(conn);
             }
         }
+        // The room of the list serves again.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     #[cfg(test)]

@@ -109,41 +109,12 @@ impl Requests {
         batch: Option<u64>,
         out: &mut Vec<core::Input>,
     ) {
-        let call = methods::decode(&message.method, message.params, self.signals).and_then(|call| {
-            if call.access > link.peer.access {
-                return Err(denied(&message.method, call.access, &link.peer));
-            }
-            if link.pending >= REQUESTS_IN_FLIGHT_MAX {
-                let what = format!("{REQUESTS_IN_FLIGHT_MAX} requests of this connection wait for their reply");
-                return Err(RpcError::new(Code::Busy, what).hint("read replies before sending more"));
-            }
-            Ok(call)
-        });
         if message.id.is_some() {
             self.expect(batch);
         }
-        let placed = call.and_then(|call| {
-            let about = About::of(&call.request);
-            self.take_share(link, about)?;
-            let pending = Pending { conn, id: message.id.map(Id::new), batch, about };
-            match self.pending.insert(pending) {
-                Some(req) => Ok((req, call)),
-                None => {
-                    self.give_share(link, about, false);
-                    Err(RpcError::new(Code::Busy, "too many requests wait for their reply"))
-                }
-            }
-        });
-        match placed {
-            Ok((req, call)) => {
-                out.push(core::Input::Request {
-                    req: ReqId(req),
-                    conn,
-                    peer: link.peer.clone(),
-                    key: call.key,
-                    params_hash: call.params_hash,
-                    request: call.request,
-                });
+        match self.open(conn, link, message, batch) {
+            Ok(input) => {
+                out.push(input);
             }
             Err(e) => self.answer(link, message.id, batch, &Err(e)),
         }
@@ -178,6 +149,39 @@ impl Requests {
             link.subscriptions -= 1;
             self.shares.give(&link.who, Kind::Subscription, 1);
         }
+    }
+
+    /// Reads a request, sees whether it may be made, and gives it a number to be answered by.
+    fn open(
+        &mut self,
+        conn: ConnId,
+        link: &mut Link,
+        message: &rpc::Message<'_>,
+        batch: Option<u64>,
+    ) -> Result<core::Input, RpcError> {
+        let call = methods::decode(&message.method, message.params, self.signals)?;
+        if call.access > link.peer.access {
+            return Err(denied(&message.method, call.access, &link.peer));
+        }
+        if link.pending >= REQUESTS_IN_FLIGHT_MAX {
+            let what = format!("{REQUESTS_IN_FLIGHT_MAX} requests of this connection wait for their reply");
+            return Err(RpcError::new(Code::Busy, what).hint("read replies before sending more"));
+        }
+        let about = About::of(&call.request);
+        self.take_share(link, about)?;
+        let pending = Pending { conn, id: message.id.map(Id::new), batch, about };
+        let Some(req) = self.pending.insert(pending) else {
+            self.give_share(link, about, false);
+            return Err(RpcError::new(Code::Busy, "too many requests wait for their reply"));
+        };
+        Ok(core::Input::Request {
+            req: ReqId(req),
+            conn,
+            peer: link.peer.clone(),
+            key: call.key,
+            params_hash: call.params_hash,
+            request: call.request,
+        })
     }
 
     /// Requests and batches that wait.

@@ -64,6 +64,9 @@ impl Store {
     }
 
     pub(super) fn snapshot_step(&mut self, now: Mono, slice: &mut dyn FnMut(Option<&str>, usize) -> Vec<Entity>) {
+        if !self.snapshot_due() && !matches!(self.snapshot.state, State::Writing(_)) {
+            return;
+        }
         let state = core::mem::replace(&mut self.snapshot.state, State::Idle);
         let result = match state {
             State::Idle if self.snapshot_due() && self.snapshot.retry.due(now) => self.begin(now).map(State::Writing),

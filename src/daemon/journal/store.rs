@@ -5,7 +5,7 @@ use super::record;
 use super::snapshot::Snapshot;
 use super::sync::{Ended, Job, Work};
 use crate::base::limits::JOURNAL_RESERVE;
-use crate::base::time::Mono;
+use crate::base::time::{Mono, sooner};
 use crate::core::Input;
 use crate::core::record::Entity;
 use crate::sys::file::{self, How};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// Allocated beyond the reserve each time, so that not every round asks for more.
 const ALLOCATE_STEP: u64 = 256 * 1024;
 /// A buffer larger than this is given back after use.
-const BUFFER_KEPT: usize = 256 * 1024;
+const BUFFER_KEPT: usize = 16 * 1024;
 /// Bytes of `journal-bad.log` at which nothing more is set aside.
 const BAD_FILE_MAX: u64 = 8 * 1024 * 1024;
 
@@ -315,7 +315,7 @@ impl Store {
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
         let write = if self.pending.is_empty() { None } else { self.retry.at() };
-        [write, self.full_retry.at(), self.snapshot_deadline()].into_iter().flatten().min()
+        sooner(write, sooner(self.full_retry.at(), self.snapshot_deadline()))
     }
 
     /// Starts a new journal; the one before stays to be synced and read until a snapshot replaces both.

@@ -9,7 +9,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::base::time::Mono;
+use crate::base::time::{Mono, sooner};
 use crate::sys;
 use core::fmt;
 use core::time::Duration;
@@ -267,8 +267,7 @@ impl<T: Send + 'static> Pool<T> {
     /// When `overdue` is to be called, if nothing happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let due = self.due.first().map(|(at, _)| *at);
-        [due, self.retry].into_iter().flatten().min()
+        sooner(self.due.first().map(|(at, _)| *at), self.retry)
     }
 
     /// The machine stood still: whatever is at work may take its time anew.

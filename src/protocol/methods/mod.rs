@@ -64,6 +64,8 @@ pub enum Kind {
     Duration,
     /// A signal's name, with or without SIG, or its number.
     Signal,
+    /// Any object; what it holds is checked later.
+    Object,
     /// An object of names and log positions.
     Positions,
     /// RFC 3339 text with a zone, or a number of milliseconds since 1970.
@@ -125,6 +127,7 @@ pub enum Request {
         grace: Option<Duration>,
     },
     DaemonReload,
+    DaemonPlan,
     /// `{binary?}`: a path; by default what lies now where the present program was executed from.
     DaemonUpgrade {
         binary: Option<String>,
@@ -152,7 +155,11 @@ pub enum Request {
     },
     /// `{name | names, wait = true, timeout?}`.
     ServiceStart(Change),
+    /// The same with `config`: a service that hob.json does not have.
+    ServiceNew(NewService),
     ServiceStop(Change),
+    /// `{name | names, wait = true, timeout?}`: transient ones alone.
+    ServiceRemove(Change),
     ServiceRestart(Change),
     /// `{name, signal}`: a name with or without SIG, or a number.
     ServiceSignal {
@@ -241,6 +248,16 @@ pub struct Change {
     /// Reply only when the end state is reached.
     pub wait: bool,
     /// How long to wait at most; the change goes on after that.
+    pub timeout: Option<Duration>,
+}
+
+/// A transient service that is to be made and started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewService {
+    pub name: String,
+    /// JSON text: the keys of a service in hob.json.
+    pub config: String,
+    pub wait: bool,
     pub timeout: Option<Duration>,
 }
 

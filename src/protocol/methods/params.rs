@@ -170,6 +170,14 @@ impl<'a> Params<'a> {
         })
     }
 
+    /// An object as its JSON text.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn object(&self, name: &str) -> Answer<Option<String>> {
+        self.read(name, |json| json.starts_with('{').then(|| json.to_owned()))
+    }
+
     /// Log positions by name; none when absent.
     ///
     /// # Errors
@@ -195,6 +203,7 @@ impl Kind {
             Kind::Count => "a whole number from 0",
             Kind::Duration => "a duration such as \"10s\", or a number of seconds",
             Kind::Signal => "a signal such as \"TERM\" or 15",
+            Kind::Object => "an object",
             Kind::Positions => "an object of names and positions",
             Kind::Time => "a time such as \"2026-11-20T18:09:38Z\", or milliseconds since 1970",
             Kind::Stream => "\"out\" or \"err\"",
@@ -221,6 +230,7 @@ impl Kind {
             Kind::Count => r#"{"type":"integer","minimum":0}"#,
             Kind::Duration => r#"{"oneOf":[{"type":"string"},{"type":"number","minimum":0}]}"#,
             Kind::Signal => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":1}]}"#,
+            Kind::Object => r#"{"type":"object"}"#,
             Kind::Positions => r#"{"type":"object","additionalProperties":{"type":"integer","minimum":0}}"#,
             Kind::Time => r#"{"oneOf":[{"type":"string","format":"date-time"},{"type":"integer"}]}"#,
             Kind::Stream => r#"{"enum":["out","err"]}"#,

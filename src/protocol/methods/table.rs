@@ -1,7 +1,7 @@
 //! The table itself. Whoever adds a method adds a row here, a variant to `Request`, and an arm to the core's one match.
 
 use super::task_table::TASKS;
-use super::{Change, EventQuery, Inhibit, Kind, LogQuery, Method, Param, Params, Request};
+use super::{Change, EventQuery, Inhibit, Kind, LogQuery, Method, NewService, Param, Params, Request};
 use crate::base::access::Access;
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -29,6 +29,12 @@ const OWNER: Param =
 const WAIT: Param = param("wait", Kind::Flag, "answer when the end state is reached, not at once (default true)");
 const TIMEOUT: Param = param("timeout", Kind::Duration, "how long to wait at most; the change goes on after that");
 const CHANGE: &[Param] = &[SOME_SERVICES, WAIT, TIMEOUT];
+const CONFIG: Param = param(
+    "config",
+    Kind::Object,
+    "make a transient service of this name with these keys of hob.json, and start it (admin access)",
+);
+const START: &[Param] = &[SOME_SERVICES, WAIT, TIMEOUT, CONFIG];
 const STOP: &[Param] =
     &[THESE, WAIT, TIMEOUT, param("all", Kind::Flag, "every service, instead of names (default false)")];
 const LINES: Param = param("lines", Kind::Count, "how many of the last lines (default 50)");
@@ -129,6 +135,16 @@ const OF_SERVICES: &[Method] = &[
         result: r#"{"changed", "added", "removed"}"#,
         doc: "Reads the config again: all of it takes effect, or nothing when it has an error.",
         decode: |_| Ok(Request::DaemonReload),
+    },
+    Method {
+        name: "daemon.plan",
+        aliases: &[],
+        access: Access::Admin,
+        mutating: false,
+        params: &[],
+        result: r#"{"daemon", "changes": [{"action", "name", "why", "keys", "because_of"}], "order", "added", ...}"#,
+        doc: "What daemon.reload would do with the config as it is on disk now, in its order; changes nothing.",
+        decode: |_| Ok(Request::DaemonPlan),
     },
     Method {
         name: "daemon.upgrade",
@@ -235,10 +251,20 @@ const OF_SERVICES: &[Method] = &[
         aliases: &[],
         access: Access::Operate,
         mutating: true,
-        params: CHANGE,
+        params: START,
         result: CHANGED,
         doc: "Starts services, and what they require first.",
-        decode: |p| Ok(Request::ServiceStart(change(p)?)),
+        decode: start,
+    },
+    Method {
+        name: "service.remove",
+        aliases: &[],
+        access: Access::Operate,
+        mutating: true,
+        params: CHANGE,
+        result: CHANGED,
+        doc: "Stops transient services and forgets them, as service.stop does; refuses those of hob.json.",
+        decode: |p| Ok(Request::ServiceRemove(change(p)?)),
     },
     Method {
         name: "service.stop",
@@ -462,6 +488,15 @@ const OF_SERVICES: &[Method] = &[
 
 fn change(p: &Params<'_>) -> Result<Change, RpcError> {
     Ok(Change { names: p.names("names")?, all: false, wait: p.flag("wait", true)?, timeout: p.duration("timeout")? })
+}
+
+fn start(p: &Params<'_>) -> Result<Request, RpcError> {
+    let change = change(p)?;
+    let Some(config) = p.object("config")? else { return Ok(Request::ServiceStart(change)) };
+    match <[String; 1]>::try_from(change.names) {
+        Ok([name]) => Ok(Request::ServiceNew(NewService { name, config, wait: change.wait, timeout: change.timeout })),
+        Err(_) => Err(RpcError::new(Code::InvalidParams, "a config makes one service, so it takes one name")),
+    }
 }
 
 /// Some by name or all of them, but never all because a name was forgotten.

@@ -101,6 +101,26 @@ fn params_by_name_and_by_position() {
 }
 
 #[test]
+fn a_start_with_a_config_takes_an_admin() {
+    let config = r#"{"command": ["x"], "env": {"A": "1"}}"#;
+    let new = NewService { name: "job".into(), config: config.into(), wait: true, timeout: None };
+    let made = call("service.start", &format!(r#"{{"name":"job","config":{config}}}"#));
+    assert_eq!((made.request, made.access), (Request::ServiceNew(new.clone()), Access::Admin));
+    let listed = call("service.start", &format!(r#"[["job"],true,null,{config}]"#));
+    assert_eq!(listed.request, Request::ServiceNew(new));
+    assert_eq!(call("service.start", r#"{"name":"job"}"#).access, Access::Operate);
+    assert_eq!(call("service.start", r#"{"name":"job","config":null}"#).access, Access::Operate);
+    for (params, said) in [
+        (r#"{"names":["a","b"],"config":{}}"#, "a config makes one service, so it takes one name | "),
+        (r#"{"name":"a","config":[]}"#, "config of service.start is an object, not [] | "),
+        (r#"{"name":"a","config":"{}"}"#, r#"config of service.start is an object, not "{}" | "#),
+    ] {
+        assert_eq!(refused("service.start", params), said);
+    }
+    assert!(refused("service.start", r#"{"config":{}}"#).starts_with("service.start needs names"));
+}
+
+#[test]
 fn signals_by_name_or_number() {
     for (given, number) in [
         ("15", 15),
@@ -208,7 +228,7 @@ fn the_document_lists_every_method() {
     let start = doc["methods"].as_array().unwrap().iter().find(|m| m["name"] == "service.start").unwrap();
     assert_eq!(start["x-access"], "operate");
     assert_eq!(start["params"][0]["x-alias"], "name");
-    assert_eq!(start["params"][3]["name"], "request_key");
+    assert_eq!(start["params"][4]["name"], "request_key");
     assert_eq!(start["params"][2]["schema"]["oneOf"][0]["type"], "string");
 }
 

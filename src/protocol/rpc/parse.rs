@@ -44,6 +44,9 @@ pub enum FromServer<'a> {
 /// Parses one JSON text from a client.
 #[must_use]
 pub fn parse(json: &[u8]) -> Parsed<'_> {
+    if let Some(message) = parse_plain(json) {
+        return Parsed::One(message);
+    }
     let Ok(text) = core::str::from_utf8(json) else {
         return Parsed::Invalid(invalid("null", Code::Parse, "the message is not UTF-8".to_owned()));
     };
@@ -61,7 +64,7 @@ pub fn parse(json: &[u8]) -> Parsed<'_> {
             Ok(batch) => Parsed::Batch(batch.elements),
         };
     }
-    match parse_one(text) {
+    match parse_any(text) {
         Ok(message) => Parsed::One(message),
         Err(invalid) => Parsed::Invalid(invalid),
     }
@@ -72,9 +75,13 @@ pub fn parse(json: &[u8]) -> Parsed<'_> {
 /// # Errors
 /// What is to be answered: a parse error, or an invalid request.
 pub fn parse_one(text: &str) -> Result<Message<'_>, Invalid<'_>> {
-    if let Some(message) = parse_plain(text) {
-        return Ok(message);
+    match parse_plain(text.as_bytes()) {
+        Some(message) => Ok(message),
+        None => parse_any(text),
     }
+}
+
+fn parse_any(text: &str) -> Result<Message<'_>, Invalid<'_>> {
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|e| no_json(&e))?;
     let id = envelope.id.map(RawValue::get);
     let reply_id = id.filter(|id| is_id(id)).unwrap_or("null");
@@ -155,18 +162,19 @@ fn plain_string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 /// Reads the everyday form of a request at a fraction of the general reader's cost: a flat object of `jsonrpc`, `id`
 /// and `method` with plain values. `None` for anything else, right or wrong, which then takes the general way.
-fn parse_plain(text: &str) -> Option<Message<'_>> {
-    let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","#)?;
-    let (id, rest) = match rest.strip_prefix(r#""id":"#) {
+fn parse_plain(json: &[u8]) -> Option<Message<'_>> {
+    let rest = json.strip_prefix(br#"{"jsonrpc":"2.0","#)?;
+    let (id, rest) = match rest.strip_prefix(br#""id":"#) {
         None => (None, rest),
         Some(rest) => {
-            let (id, rest) = rest.split_at_checked(plain_id(rest.as_bytes())?)?;
-            (Some(id), rest.strip_prefix(',')?)
+            let (id, rest) = rest.split_at_checked(plain_id(rest)?)?;
+            (Some(core::str::from_utf8(id).ok()?), rest.strip_prefix(b",")?)
         }
     };
-    let method = rest.strip_prefix(r#""method":""#)?.strip_suffix("\"}")?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'_';
-    method.bytes().all(plain).then_some(Message { id, method: Cow::Borrowed(method), params: None })
+    let method = rest.strip_prefix(br#""method":""#)?.strip_suffix(b"\"}")?;
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || *b == b'.' || *b == b'_';
+    let method = core::str::from_utf8(method).ok().filter(|m| m.as_bytes().iter().all(plain))?;
+    Some(Message { id, method: Cow::Borrowed(method), params: None })
 }
 
 /// Length of an id that is a natural number, or a string of letters, digits and dashes.

@@ -152,11 +152,7 @@ impl Group {
         let mut found = Vec::new();
         let mut open = Vec::new();
         if self.is_leaf() {
-            let mut text = String::new();
-            let read = self.open_file(c"cgroup.procs").map(|fd| File::from(fd).read_to_string(&mut text));
-            if matches!(read, Ok(Ok(_))) {
-                found.extend(listed(&text));
-            }
+            found.extend(self.text(c"cgroup.procs").iter().flat_map(|text| listed(text)));
         } else {
             open.push(self.path.clone());
         }
@@ -240,9 +236,7 @@ impl Group {
     /// Present memory of the group in bytes, where the memory controller is on.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
-        let mut text = String::new();
-        File::from(self.open_file(c"memory.current").ok()?).read_to_string(&mut text).ok()?;
-        text.trim().parse().ok()
+        self.text(c"memory.current").ok()?.trim().parse().ok()
     }
 
     /// Removes the group and those below it.
@@ -261,6 +255,13 @@ impl Group {
         // SAFETY: the folder is open and `meta` is valid to write to.
         let result = unsafe { libc::fstat(self.dir.as_raw_fd(), &raw mut meta) };
         result == 0 && meta.st_nlink == 2
+    }
+
+    /// The whole text of a file of the group; its size is not asked for, because it has none.
+    fn text(&self, name: &CStr) -> io::Result<String> {
+        let mut text = Vec::with_capacity(256);
+        File::from(self.open_file(name)?).take(u64::MAX).read_to_end(&mut text)?;
+        String::from_utf8(text).map_err(io::Error::other)
     }
 
     fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {

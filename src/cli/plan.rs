@@ -1,0 +1,83 @@
+//! `hob plan` and `hob reload --dry-run`: what a reload would do.
+
+use super::flags::Args;
+use super::render::{Paint, colours, wrapped};
+use super::service::finish;
+use super::{Failure, connect};
+use crate::sys::terminal;
+use serde_json::{Value, json};
+
+pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
+    let result: Value = connect(args)?.call("daemon.plan", &json!({}))?;
+    finish(args, &result, |r| told(r, Paint { on: colours() }, terminal::columns()))
+}
+
+/// Width of the column of actions.
+const ACTION: usize = 9;
+
+fn told(r: &Value, paint: Paint, columns: Option<usize>) -> String {
+    let text = |v: &Value| v.as_str().unwrap_or("?").to_owned();
+    let list = |v: &Value| v.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let mut out = String::new();
+    let mut line = |action: &str, subject: &str, why: &str| {
+        let colour = match action {
+            "stop" | "remove" => "31",
+            "restart" | "wait" => "33",
+            "start" | "add" => "32",
+            _ => "36",
+        };
+        let rest = wrapped(&format!("{subject}: {why}"), ACTION, ACTION, columns);
+        out.push_str(&format!("{}{}\n", paint.colour(colour, &format!("{action:ACTION$}")), rest.trim_start()));
+    };
+    let daemon = list(&r["daemon"]);
+    if !daemon.is_empty() {
+        line("update", "hob itself", &format!("{} changed; without a restart", daemon.join(", ")));
+    }
+    for c in r["changes"].as_array().into_iter().flatten() {
+        line(&text(&c["action"]), &text(&c["name"]), &text(&c["why"]));
+    }
+    let order: Vec<String> = r["order"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|a| format!("{} {}", text(&a["action"]), text(&a["name"])))
+        .collect();
+    if out.is_empty() {
+        return "nothing would change\n".to_owned();
+    }
+    // A single act has no order, and neither have changes that are each done by one act.
+    let restarts = r["changes"].as_array().into_iter().flatten().any(|c| c["action"] == "restart");
+    if restarts && order.len() > 2 {
+        out.push_str(&format!("{}\n", wrapped(&format!("In this order: {}", order.join(", ")), 0, 2, columns)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_told_line_by_line_with_the_order_of_its_restarts() {
+        let r = json!({
+            "daemon": ["daemon.log.level"],
+            "changes": [
+                {"action": "update", "name": "db", "why": "stop_timeout changed; without a restart"},
+                {"action": "restart", "name": "worker", "why": "it requires web"},
+                {"action": "restart", "name": "web", "why": "command, env.PORT changed"},
+            ],
+            "order": [{"action": "stop", "name": "worker"}, {"action": "stop", "name": "web"},
+                {"action": "start", "name": "web"}, {"action": "start", "name": "worker"}],
+        });
+        let text = told(&r, Paint { on: false }, None);
+        assert_eq!(
+            text,
+            "update   hob itself: daemon.log.level changed; without a restart\n\
+             update   db: stop_timeout changed; without a restart\n\
+             restart  worker: it requires web\n\
+             restart  web: command, env.PORT changed\n\
+             In this order: stop worker, stop web, start web, start worker\n"
+        );
+        assert_eq!(told(&json!({"changes": []}), Paint { on: false }, None), "nothing would change\n");
+    }
+}

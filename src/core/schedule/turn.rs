@@ -175,7 +175,16 @@ impl Core {
         job.number += 1;
         job.save = true;
         let until = job.spec.timeout.map(|limit| now.mono + limit);
-        let run = Run { number: job.number, due: fire.due, why: fire.why, began: now, req, until, tasks: Vec::new(), given_up: None };
+        let run = Run {
+            number: job.number,
+            due: fire.due,
+            why: fire.why,
+            began: now,
+            req,
+            until,
+            tasks: Vec::new(),
+            given_up: None,
+        };
         let mut o = Obj::new();
         o.u64("number", run.number).str("due", &run.due.to_string()).str("why", run.why.word());
         let request = job.spec.action.as_ref().map(request_of);

@@ -104,12 +104,9 @@ impl Core {
                 let answer = self.events.unsubscribe(asked.conn, subscription);
                 self.reply(req, answer, false, out);
             }
-            Request::EventHistory(query) => {
-                let answer = self.events.history(&query);
-                self.reply(req, answer, false, out);
-            }
+            Request::EventHistory(query) => self.reply(req, self.events.history(&query), false, out),
             Request::StreamClose { id } => {
-                out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) });
+                out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) })
             }
             Request::Task(call) => self.task_call(asked, *call, out),
             Request::Group(call) => self.group_call(asked, call, out),

@@ -9,8 +9,7 @@
 //! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown
 //!   with its time. Lines that begin with two spaces are effects.
 
-mod show;
-
+use crate::show::{duty, owner, show, survivors};
 use hob::base::ids::{ConnId, ReqId, RunId};
 use hob::base::time::{Mono, Now, Wall};
 use hob::base::units::parse_duration;
@@ -19,7 +18,6 @@ use hob::core::upgrade::Ticket;
 use hob::core::{Boot, Core, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage};
 use hob::protocol::methods::{Change, Inhibit, Request, decode};
 use hob::protocol::rpc::{Code, RpcError};
-use show::{duty, owner, show, survivors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use hob::core::{Await, Duty, Effect, Survivor};
 use hob::protocol::methods::Of;
 
-pub(super) fn duty(word: &str) -> Duty {
+pub(crate) fn duty(word: &str) -> Duty {
     match word {
         "health" => Duty::Health,
         "reload" => Duty::Reload,
@@ -12,12 +12,12 @@ pub(super) fn duty(word: &str) -> Duty {
     }
 }
 
-pub(super) fn survivors(words: &[String]) -> Vec<Survivor> {
+pub(crate) fn survivors(words: &[String]) -> Vec<Survivor> {
     let one = |w: &String| w.split_once(':').map(|(n, p)| Survivor { name: n.to_owned(), pid: p.parse().unwrap() });
     words.iter().filter_map(one).collect()
 }
 
-pub(super) fn show(effect: &Effect) -> String {
+pub(crate) fn show(effect: &Effect) -> String {
     match effect {
         Effect::Start(s) => format!("start {} run {}{}", s.service, s.run, if s.notify { " notify" } else { "" }),
         Effect::Signal { run, signal, tree } => {
@@ -83,7 +83,7 @@ pub(super) fn show(effect: &Effect) -> String {
 }
 
 /// Whose services a line asks for.
-pub(super) fn owner(tag: &str) -> Of {
+pub(crate) fn owner(tag: &str) -> Of {
     match (tag, tag.strip_prefix("service/")) {
         ("mine", _) => Of::Caller,
         (_, Some(name)) => Of::Service(name.to_owned()),

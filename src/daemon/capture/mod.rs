@@ -175,8 +175,8 @@ impl core::fmt::Debug for Capture {
 }
 
 impl Capture {
-    /// A capture into `NAME.log` in this folder, and of tasks into `ID.log` in the folder `tasks` beside it. `copied`: the
-    /// service whose output hob also writes to its own stdout.
+    /// A capture into `NAME.log` in this folder, and of tasks into `ID.log` in the folder `tasks` beside it. `copied`:
+    /// the service whose output hob also writes to its own stdout.
     #[must_use]
     pub fn new(folder: PathBuf, words: Arc<dyn Words>, copied: Option<Arc<str>>) -> Capture {
         let tasks = folder.with_file_name("tasks");

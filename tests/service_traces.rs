@@ -6,6 +6,8 @@
 
 #[path = "traces/player.rs"]
 mod player;
+#[path = "traces/show.rs"]
+mod show;
 
 use std::path::Path;
 use std::{env, fs};

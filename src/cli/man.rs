@@ -219,6 +219,21 @@ fn hob() -> String {
 }
 
 /// hob.json(5).
+/// The parts of a config: heading, where its keys stand, and what is said first.
+const PARTS: [(&str, &str, &str); 6] = [
+    (
+        "KEYS OF A SERVICE",
+        "services.NAME.",
+        "Under services each service has a name of its own, and these keys. Where it is not said otherwise, a change \
+         takes effect without a restart of the service.",
+    ),
+    ("KEYS OF THE DAEMON", "daemon.", "These stand under daemon."),
+    ("KEYS OF A GROUP", "groups.NAME.", "Under groups each group of tasks has a name, and these keys."),
+    ("KEYS OF AN AGENT", "agents.NAME.", "Under agents each program that takes a prompt has a name, and these keys."),
+    ("KEYS OF A RUNNER", "runners.NAME.", "Under runners each engine for tasks has a name, and these keys."),
+    ("KEYS OF A JOB", "schedule.jobs[].", "Under schedule, jobs is a list of objects with these keys."),
+];
+
 fn hob_json() -> String {
     let mut p = Page::new("HOB.JSON", 5, "hob.json", "the config of hob");
     p.section("DESCRIPTION");
@@ -238,14 +253,8 @@ fn hob_json() -> String {
     p.term("sizes", "", &format!("Bytes, as in {SIZE_FORMS}."));
     p.term("names", "", "Letters, digits and any of -_.@: but neither a dot nor a hyphen at the beginning.");
     let keys = config::keys();
-    for (heading, prefix) in [("KEYS OF A SERVICE", "services.NAME."), ("KEYS OF THE DAEMON", "daemon.")] {
+    for (heading, prefix, intro) in PARTS {
         p.section(heading);
-        let intro = if prefix.starts_with("services") {
-            "Under services each service has a name of its own, and these keys. Where it is not said otherwise, a \
-             change takes effect without a restart of the service."
-        } else {
-            "These stand under daemon."
-        };
         p.paragraph(intro);
         keys.iter().filter_map(|k| Some((k.path.strip_prefix(prefix)?, k))).for_each(|(name, k)| p.key(name, k));
     }
@@ -328,7 +337,7 @@ mod tests {
             }
         }
         for k in config::keys() {
-            let name = k.path.strip_prefix("services.NAME.").or(k.path.strip_prefix("daemon.")).unwrap();
+            let name = PARTS.iter().find_map(|(_, prefix, _)| k.path.strip_prefix(prefix)).unwrap();
             assert!(five.contains(&format!(".B {}\n", quoted(name))), "{name}");
         }
         for topic in topics::TOPICS {

@@ -129,13 +129,15 @@ fn schedule(platform: &Platform) -> Value {
 /// What a job does, in one of several ways.
 fn action() -> Value {
     let services = json!({ "anyOf": [text(), { "type": "array", "minItems": 1, "items": text() }] });
+    let pairs = [("signal", "service"), ("service", "signal"), ("params", "method")];
+    let beside = |(key, of): (&str, &str)| json!({ "if": { "required": [key] }, "then": { "required": [of] } });
     let members: Map<String, Value> = VERBS.iter().map(|(word, _)| ((*word).to_owned(), services.clone())).collect();
     let mut action = json!({
         "type": "object",
         "properties": members,
         "additionalProperties": false,
         "oneOf": ACTIONS.map(|kind| json!({ "required": [kind] })),
-        "dependentRequired": { "signal": ["service"], "service": ["signal"], "params": ["method"] },
+        "allOf": pairs.map(beside),
     });
     action["properties"]["task"] = json!({ "type": "object" });
     action["properties"]["signal"] = json!({ "type": ["string", "integer"] });

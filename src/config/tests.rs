@@ -110,8 +110,14 @@ fn the_table_knows_every_field_and_documents_it() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);
         assert_eq!(info.default.is_none(), {
-            let needed =
-                ["services.NAME.command", "schedule.jobs[].id", "schedule.jobs[].cron", "schedule.jobs[].action"];
+            let needed = [
+                "services.NAME.command",
+                "agents.NAME.command",
+                "runners.NAME.prefix",
+                "schedule.jobs[].id",
+                "schedule.jobs[].cron",
+                "schedule.jobs[].action",
+            ];
             needed.contains(&info.path.as_str())
         });
     }

@@ -39,6 +39,10 @@ impl Asked {
 
 type Answer = Result<String, RpcError>;
 
+fn close_stream(asked: &Asked, id: u32, out: &mut Out) {
+    out.effects.push(Effect::CloseStream { req: asked.req, conn: asked.conn, id: StreamId(id) });
+}
+
 impl Core {
     /// The one match over requests.
     pub(super) fn request(&mut self, asked: &Asked, request: Request, out: &mut Out) {
@@ -105,13 +109,8 @@ impl Core {
                 let answer = self.events.unsubscribe(asked.conn, subscription);
                 self.reply(req, answer, false, out);
             }
-            Request::EventHistory(query) => {
-                let answer = self.events.history(&query);
-                self.reply(req, answer, false, out);
-            }
-            Request::StreamClose { id } => {
-                out.effects.push(Effect::CloseStream { req, conn: asked.conn, id: StreamId(id) });
-            }
+            Request::EventHistory(query) => self.reply(req, self.events.history(&query), false, out),
+            Request::StreamClose { id } => close_stream(asked, id, out),
             Request::Task(call) => self.task_call(asked, *call, out),
             Request::Group(call) => self.group_call(asked, call, out),
             Request::RpcDiscover => self.reply(req, Ok(discover(self.facts.version)), false, out),

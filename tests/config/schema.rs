@@ -197,7 +197,11 @@ fn every_key_is_described_with_its_default_and_its_example() {
     for key in config::keys() {
         let mut at = &schema;
         for part in key.path.split('.') {
-            at = if part == "NAME" { &at["additionalProperties"] } else { &at["properties"][part] };
+            at = match part.strip_suffix("[]") {
+                Some(list) => &at["properties"][list]["items"],
+                None if part == "NAME" => &at["additionalProperties"],
+                None => &at["properties"][part],
+            };
         }
         assert!(
             at["description"].as_str().is_some_and(|d| d.to_lowercase().contains(&key.doc.to_lowercase())),

@@ -115,7 +115,8 @@ fn cancel_pause_timeout_and_retry_do_what_they_say() {
     let home = Home::running("{}");
     let pids = home.path("pids");
     let deaf = format!(
-        "trap '' TERM; (trap '' TERM; setsid sleep 1000 & echo $! >>{0}; wait) & echo $$ >>{0}; while :; do sleep 1; done",
+        "trap '' TERM; (trap '' TERM; setsid sleep 1000 & echo $! >>{0}; wait) & echo $$ >>{0}; \
+         while :; do sleep 1; done",
         pids.display()
     );
     let id = submit(&home, json!({ "command": deaf }));

@@ -235,7 +235,8 @@ impl LogFile {
         self.size == 0 || self.file.read_exact_at(&mut last, self.size - 1).is_err() || last[0] == b'\n'
     }
 
-    /// Goes over to a new file, and keeps `keep` with it, the first of all among them with `head`. On failure the old one goes on, unless `lost` is set.
+    /// Goes over to a new file, and keeps `keep` with it, the first of all among them with `head`. On failure the old
+    /// one goes on, unless `lost` is set.
     ///
     /// # Errors
     /// What open(2), rename(2) and write(2) answer.

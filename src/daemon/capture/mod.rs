@@ -13,6 +13,7 @@ pub mod copy;
 pub mod desk;
 mod equip;
 pub mod file;
+mod flush;
 mod guard;
 pub mod index;
 pub mod lane;
@@ -53,7 +54,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tail::Share;
 use zip::{Step, Zip};
 
@@ -174,7 +175,8 @@ impl core::fmt::Debug for Capture {
 }
 
 impl Capture {
-    /// A capture into `NAME.log` in this folder, and of tasks into `ID.log` in the folder `tasks` beside it. `copied`: the service whose output hob also writes to its own stdout.
+    /// A capture into `NAME.log` in this folder, and of tasks into `ID.log` in the folder `tasks` beside it. `copied`:
+    /// the service whose output hob also writes to its own stdout.
     #[must_use]
     pub fn new(folder: PathBuf, words: Arc<dyn Words>, copied: Option<Arc<str>>) -> Capture {
         let tasks = folder.with_file_name("tasks");
@@ -537,36 +539,6 @@ impl Capture {
         if let Some(name) = self.copied.clone() {
             self.enqueue(&name);
             self.pump(now, host);
-        }
-    }
-
-    /// Moves all that lies in the pipes, on the caller's thread and for no longer than `limit`, before hob ends. False
-    /// when something is left.
-    pub fn flush(&mut self, limit: Duration, clock: impl Fn() -> Now) -> bool {
-        let until = clock().mono + limit;
-        let Some(desk) = &self.desk else { return true };
-        while matches!(desk.try_lock(), Err(TryLockError::WouldBlock)) {
-            if clock().mono >= until {
-                return false;
-            }
-            std::thread::sleep(DELAY_MIN);
-        }
-        for service in self.services.values() {
-            service.source.order(Order::Finish);
-        }
-        loop {
-            let (mut empty, mut moved) = (true, false);
-            for service in self.services.values() {
-                let outcome = turn(desk, &service.writer, clock());
-                empty &= outcome.drained && outcome.moved == 0;
-                moved |= outcome.moved > 0;
-            }
-            if empty || clock().mono >= until {
-                return empty;
-            }
-            if !moved {
-                std::thread::sleep(DELAY_MIN);
-            }
         }
     }
 }

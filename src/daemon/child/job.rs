@@ -129,8 +129,8 @@ impl SpawnJob {
         }
     }
 
-    /// What a task reads, in a file of its own, and the number it has there. The path of a prompt's file becomes the last
-    /// argument.
+    /// What a task reads, in a file of its own, and the number it has there. The path of a prompt's file becomes the
+    /// last argument.
     fn input(&self, plan: &mut Plan) -> Result<Option<(std::fs::File, i32)>, StartError> {
         let (bytes, number) = match &self.start.stdin {
             None => return Ok(None),

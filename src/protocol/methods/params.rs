@@ -243,9 +243,7 @@ impl Kind {
             Kind::Data => {
                 r#"{"oneOf":[{"type":"string"},{"type":"object","properties":{"base64":{"type":"string"}}}]}"#
             }
-            Kind::Ids => {
-                r#"{"oneOf":[{"type":"integer"},{"type":"string"},{"type":"array","items":{"type":["integer","string"]}}]}"#
-            }
+            Kind::Ids => r#"{"type":["integer","string","array"],"items":{"type":["integer","string"]}}"#,
             Kind::After => r#"{"oneOf":[{"type":"integer"},{"type":"array","items":{"type":["integer","object"]}}]}"#,
             Kind::Owner => r#"{"oneOf":[{"type":"string"},{"type":"integer","minimum":0}]}"#,
         }

@@ -6,9 +6,11 @@ use crate::needs::Run;
 use crate::os::{Os, Proc};
 use crate::plan::Plan;
 use crate::policy::Policy;
+use crate::tasks_model::Tasks;
 use hob::base::ids::RunId;
 use hob::config::{Config, Ready, Restart, ServiceSpec};
 use hob::core::record::Entity;
+use hob::core::task::of_name;
 use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +54,7 @@ pub struct Check {
     /// Where the records of the last step end.
     last_end: usize,
     names: usize,
+    pub tasks: Tasks,
 }
 
 impl Check {
@@ -80,6 +83,7 @@ impl Check {
             recorded: BTreeSet::new(),
             last_end: 0,
             names: plan.names().len(),
+            tasks: Tasks::default(),
         }
     }
 
@@ -126,6 +130,7 @@ impl Check {
 
     /// The journal ends here now: what lay behind it never happened.
     pub fn lost(&mut self, survives: usize) {
+        self.tasks.lost(survives);
         for wishes in self.wishes.values_mut() {
             while let Some((begin, end, _)) = wishes.last().copied().filter(|w| w.1 > survives) {
                 wishes.pop();
@@ -180,6 +185,10 @@ impl Check {
         self.disturbed = true;
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     pub fn shutdown_undisturbed(&self) -> bool {
         self.stopping.is_some() && !self.disturbed
     }
@@ -193,6 +202,7 @@ impl Check {
     }
 
     pub fn will_tell_started(&mut self, run: RunId, at: u64) {
+        self.tasks.will_tell_started(run, at);
         if let Some(run) = self.runs.get_mut(&run) {
             run.told_at = at;
         }
@@ -200,7 +210,7 @@ impl Check {
 
     /// Facts about a run come after the answer to its start.
     pub fn started_told(&self, run: RunId) -> u64 {
-        self.runs.get(&run).map_or(0, |r| r.told_at)
+        self.runs.get(&run).map_or_else(|| self.tasks.started_told(run), |r| r.told_at)
     }
 
     /// Takes note of what the core is about to be told.
@@ -323,7 +333,9 @@ impl Check {
 
     /// Records of one step.
     pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
-        for r in records {
+        self.tasks.records(records);
+        let of_tasks = |key: &str| ["task/", "attempt/", "group/"].iter().any(|kind| key.starts_with(kind));
+        for r in records.iter().filter(|r| !of_tasks(&r.key)) {
             match &r.json {
                 Some(json) => {
                     if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
@@ -349,6 +361,16 @@ impl Check {
 
     /// Holds an order against what is known, before it is carried out.
     pub fn effect(&mut self, now: u64, effect: &Effect, os: &Os, disk: &Disk) -> Result<(), String> {
+        let run = match effect {
+            Effect::Signal { run, .. } | Effect::Kill { run } | Effect::Sweep { run } | Effect::Forget { run } => {
+                Some(*run)
+            }
+            Effect::Start(start) if of_name(&start.service).is_some() => Some(start.run),
+            _ => None,
+        };
+        if run.is_some_and(|run| self.tasks.has_run(run)) {
+            return self.tasks.effect(effect, os, disk);
+        }
         match effect {
             Effect::Start(start) => self.start(now, start, os, disk),
             Effect::Signal { run, signal, tree } => self.signal(now, *run, *signal, *tree, os),
@@ -542,7 +564,10 @@ impl Check {
     }
 
     /// The process is about to be made.
-    pub fn spawn(&self, start: &Start, os: &Os) -> Result<(), String> {
+    pub fn spawn(&mut self, start: &Start, os: &Os) -> Result<(), String> {
+        if of_name(&start.service).is_some() {
+            return self.tasks.spawned(start.run, os);
+        }
         if let Some(p) = os.of_service(&start.service).find(|p| p.main) {
             return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
         }

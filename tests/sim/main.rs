@@ -17,6 +17,12 @@ mod plan;
 mod policy;
 mod rng;
 mod shell;
+mod tasks_ask;
+mod tasks_list;
+mod tasks_model;
+mod tasks_plan;
+mod tasks_reply;
+mod tasks_round;
 mod world;
 
 use plan::Plan;

@@ -6,6 +6,7 @@ use crate::world::{Event, World};
 use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
+use hob::core::task::of_name;
 use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage};
 use hob::protocol::rpc::{Code, RpcError};
 
@@ -35,7 +36,8 @@ impl World<'_> {
             Effect::Start(start) => self.start(start),
             Effect::Signal { run, signal, tree } => self.signal(run, signal, tree),
             Effect::Kill { run } => self.signal(run, 9, true),
-            Effect::Pause { .. } | Effect::Discard { .. } => {}
+            Effect::Pause { run, on } => self.pause(run, on),
+            Effect::Discard { .. } => {}
             Effect::Sync { ticket } => self.claim(ticket),
             Effect::Sweep { run } => {
                 self.os.watched.insert(run);
@@ -141,11 +143,16 @@ impl World<'_> {
     pub fn spawn(&mut self, start: &Start) {
         let run = start.run;
         let answer = if self.rng.percent(self.options.transient) {
+            self.check.tasks.pending.remove(&run);
             if let Some(slot) = self.os.table.get_mut(&run) {
                 slot.exec_error = Some(shortage());
             }
             Err(shortage())
         } else if program(&start.spec) == "noexec" {
+            if of_name(&start.service).is_some() {
+                let checked = self.check.spawn(start, &self.os);
+                self.require(checked);
+            }
             if let Some(slot) = self.os.table.get_mut(&run) {
                 slot.pid = Some(1);
                 slot.exec_error = Some(exec_error());
@@ -244,7 +251,24 @@ impl World<'_> {
         }
     }
 
+    /// The processes of a run stop, or go on.
+    fn pause(&mut self, run: RunId, on: bool) {
+        if on {
+            self.os.paused.insert(run);
+            return;
+        }
+        self.os.paused.remove(&run);
+        for (pid, end) in core::mem::take(&mut self.os.pending_ends) {
+            self.soon(50, false, Event::ProcEnd(pid, end));
+        }
+    }
+
     pub fn proc_end(&mut self, pid: u32, end: End) {
+        // What is stopped does nothing, and ends only when it is killed.
+        let stopped = self.os.procs.get(&pid).is_some_and(|p| self.os.paused.contains(&p.run));
+        if stopped && end != End::Signal(9) {
+            return self.os.pending_ends.push((pid, end));
+        }
         let Some(proc) = self.os.end(pid, end) else { return };
         let run = proc.run;
         self.note(|| format!("  process {pid} of run {run} ends: {end:?}"));

@@ -4,7 +4,7 @@ use super::{Task, TaskStop, name_of, record};
 use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::TASK_PAGE_MAX;
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::core::due::Due;
 use crate::core::request::Asked;
 use crate::core::run::Client;
@@ -147,6 +147,7 @@ impl Core {
                 self.rest(id, TaskState::Cancelled, out);
                 Ok(())
             }
+            TaskState::Running | TaskState::Paused if !task.has_slot() => Err("it has just ended".to_owned()),
             TaskState::Running | TaskState::Paused => {
                 let first = self.stop_task(id, TaskStop::Client(client), force, out);
                 if first || force { Ok(()) } else { Err("it is being cancelled already".to_owned()) }
@@ -166,7 +167,7 @@ impl Core {
         }
         task.fails = 0;
         task.why = None;
-        task.again_at = Wall(0);
+        (task.again_at, task.again) = (Wall(0), Mono(0));
         self.tasks.set_state(id, TaskState::Queued);
         self.save_attempt(id, out);
         self.follow_others(id);
@@ -229,8 +230,9 @@ impl Core {
         {
             return Err(format!("task {follower} follows it"));
         }
-        if !task.state.is_over() {
-            self.unqueue(id);
+        // The record of a claim has to go with the task.
+        if !task.state.is_over() && self.unqueue(id) {
+            out.records.push(record::attempt_gone(id));
         }
         self.drop_task(id, out);
         Ok(())

@@ -8,7 +8,7 @@
 use super::group::Change;
 use super::{Claim, Frame, Keys, Outcome, Task, TaskStop, Work};
 use crate::base::ids::{RunId, TaskId};
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::core::record::{Entity, VERSION, entity};
 use crate::protocol::methods::task::{After, TaskState};
 use core::time::Duration;
@@ -243,6 +243,7 @@ impl TaskRecord<'_> {
             submitted: Wall(self.submitted),
             not_before: Wall(self.not_before),
             again_at: Wall(0),
+            again: Mono(0),
             after: self.after.into_owned().into(),
             stdin,
             keys: self.keys.map(Box::new),

@@ -5,7 +5,7 @@ use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
 use crate::base::near::nearest;
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::config::{AgentPrompt, LogSpec, ServiceSpec};
 use crate::core::request::Asked;
 use crate::core::{Core, Out};
@@ -223,6 +223,7 @@ impl Core {
             submitted: self.now.wall,
             not_before: self.not_before(spec.delay, spec.at),
             again_at: Wall(0),
+            again: Mono(0),
             after: spec.after.into(),
             stdin: spec.stdin.map(Into::into),
             keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),

@@ -96,6 +96,7 @@ impl Daemon {
             admission: conn::Admission::default(),
             held: VecDeque::new(),
             claims: VecDeque::new(),
+            ended: Vec::new(),
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),

@@ -369,7 +369,7 @@ impl Check {
             _ => None,
         };
         if run.is_some_and(|run| self.tasks.has_run(run)) {
-            return self.tasks.effect(effect, os, disk);
+            return Ok(());
         }
         match effect {
             Effect::Start(start) => self.start(now, start, os, disk),

@@ -63,6 +63,7 @@ impl World<'_> {
             Effect::CheckEnd { run, what } => {
                 self.os.checks.remove(&(run, what));
             }
+            Effect::Forget { run } if self.disk.is_behind() => self.ended.push(run),
             Effect::Forget { run } => self.forget(run),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.notified(conn, stream, method, &params),
@@ -126,6 +127,11 @@ impl World<'_> {
     fn start(&mut self, start: Box<Start>) {
         self.score.starts += 1;
         let run = start.run;
+        if self.disk.is_behind() && of_name(&start.service).is_some() {
+            // Nobody would know that it ran, if keeper and daemon died now.
+            self.check.tasks.pending.remove(&run);
+            return self.tell_soon(Input::Started { run, result: Err(shortage()) });
+        }
         self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None, asked: false });
         let truth = crate::os::Truth {
             service: start.service.clone(),
@@ -291,7 +297,9 @@ impl World<'_> {
         }
     }
 
-    fn forget(&mut self, run: RunId) {
+    pub fn forget(&mut self, run: RunId) {
+        let checked = self.check.tasks.forgotten(run, &self.os, &self.disk);
+        self.require(checked);
         self.os.table.remove(&run);
         self.os.watched.remove(&run);
         self.os.awaited.remove(&run);

@@ -149,6 +149,10 @@ impl Tasks {
         let ids: Vec<TaskId> = self.jobs.iter().filter(|(_, j)| !j.is_over()).map(|(id, _)| *id).collect();
         for id in ids {
             let phase = self.jobs[&id].phase;
+            // A wait is kept to the millisecond, and that of one that was never begun is not.
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.again = if job.attempts == 0 { 0 } else { job.again.saturating_sub(2 * MS) };
+            }
             let Some(open) = open.get(&id) else {
                 if matches!(phase, Phase::Running(_)) {
                     return Err(format!("task records: task {id} is {phase:?}, and the journal does not say so"));
@@ -481,22 +485,14 @@ impl Tasks {
         }
     }
 
-    /// Holds an effect about a run against what is true when it is carried out.
-    pub fn effect(&self, effect: &Effect, os: &crate::os::Os, disk: &crate::disk::Disk) -> Held {
-        match effect {
-            Effect::Forget { run } => {
-                if let Some(p) = os.procs.values().find(|p| p.run == *run) {
-                    return Err(format!("task gone: run {run} is forgotten, and process {} lives", p.pid));
-                }
-                let Some(facts) = self.runs.get(run) else { return Ok(()) };
-                let open = disk.last(&attempt_key(facts.id), disk.written()).and_then(|(_, json)| open_claim(json));
-                match open {
-                    Some(o) if o.run == *run => {
-                        Err(format!("task records: run {run} is forgotten, and its end is not on record"))
-                    }
-                    _ => Ok(()),
-                }
-            }
+    /// Its slot in the keeper's table is about to be freed.
+    pub fn forgotten(&self, run: RunId, os: &crate::os::Os, disk: &crate::disk::Disk) -> Held {
+        let Some(facts) = self.runs.get(&run) else { return Ok(()) };
+        if let Some(p) = os.procs.values().find(|p| p.run == run) {
+            return Err(format!("task gone: run {run} is forgotten, and process {} lives", p.pid));
+        }
+        match disk.last(&attempt_key(facts.id), disk.written()).and_then(|(_, json)| open_claim(json)) {
+            Some(o) if o.run == run => Err(format!("task records: run {run} is forgotten before its end is on record")),
             _ => Ok(()),
         }
     }

@@ -89,6 +89,8 @@ pub struct World<'a> {
     /// The config file: a version, or broken.
     pub file: Option<usize>,
     pub journal_full: bool,
+    /// Runs to be forgotten once their ends are in the journal.
+    pub ended: Vec<RunId>,
     pub score: Score,
     kill: Option<(u64, Death)>,
     queue: BTreeMap<(u64, u64), (Option<u64>, Event)>,
@@ -124,6 +126,7 @@ impl<'a> World<'a> {
             calm: false,
             file: Some(0),
             journal_full: false,
+            ended: Vec::new(),
             score: Score::default(),
             kill: None,
             queue: BTreeMap::new(),
@@ -405,6 +408,9 @@ impl<'a> World<'a> {
         self.disk.set_behind(on);
         if !on {
             self.begin_sync();
+            for run in core::mem::take(&mut self.ended) {
+                self.forget(run);
+            }
         }
         self.step(Input::JournalBehind { why: on.then(|| "the disk is full".to_owned()) });
     }
@@ -487,6 +493,7 @@ impl<'a> World<'a> {
     pub fn die(&mut self, how: &str) {
         self.note(|| format!("* the daemon dies {how}"));
         self.kill = None;
+        self.ended.clear();
         if self.core.take().is_some() {
             for (epoch, event) in self.queue.values() {
                 if *epoch == Some(self.epoch)

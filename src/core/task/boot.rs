@@ -79,6 +79,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.attempts = record.n;
         task.fails = record.fails;
+        task.last = record.last.unwrap_or_default();
         task.why = record.why;
         task.outcome = record.outcome;
         task.again_at = Wall(record.again_at);
@@ -94,9 +95,10 @@ impl Core {
         }
     }
 
-    /// The highest run number that a claim names.
+    /// The highest run number that a task names.
     pub(in crate::core) fn newest_claim(&self) -> u64 {
-        self.tasks.open.iter().map(|c| c.run.0).max().unwrap_or(0)
+        let last = self.tasks.all.values().map(|t| t.last.0);
+        self.tasks.open.iter().map(|c| c.run.0).chain(last).max().unwrap_or(0)
     }
 
     /// Brings claims without an end together with the run table and with what was found running, which are taken out
@@ -162,6 +164,7 @@ impl Core {
         let now = self.now.wall;
         let Some(task) = self.tasks.get_mut(open.id) else { return };
         task.attempts += 1;
+        task.last = open.run;
         task.outcome = Some(Box::new(Outcome {
             end: Ended::Unknown,
             started: open.begun.map_or(task.submitted, |n| n.wall),
@@ -188,6 +191,7 @@ impl Core {
         let begun = open.begun.unwrap_or(self.now);
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.attempts += 1;
+        task.last = run;
         let timeout = task.timeout;
         let mut live = Live::new(run, begun);
         live.pid = slot.pid.filter(|_| slot.exec_error.is_none());

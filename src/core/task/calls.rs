@@ -135,7 +135,16 @@ impl Core {
             }
             rows.push_str(&o.finish());
         }
+        self.keep_runs(out);
         self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), true, out);
+    }
+
+    /// The numbers of runs are not given again either, when no task is left that names a higher one.
+    fn keep_runs(&mut self, out: &mut Out) {
+        let dropped = core::mem::take(&mut self.tasks.dropped_run);
+        if dropped > 0 && dropped > self.tasks.newest_run() {
+            self.save_meta(out);
+        }
     }
 
     fn cancel(&mut self, id: TaskId, client: Client, force: bool, out: &mut Out) -> Changed {
@@ -260,6 +269,7 @@ impl Core {
         if id.0 + 1 == self.tasks.next {
             self.save_meta(out);
         }
+        self.tasks.dropped_run = self.tasks.dropped_run.max(task.last.0);
         if task.attempts > 0 {
             out.effects.push(Effect::Discard { service: name_of(id) });
         }
@@ -279,6 +289,7 @@ impl Core {
         for id in &ids {
             self.drop_task(*id, out);
         }
+        self.keep_runs(out);
         self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), true, out);
     }
 

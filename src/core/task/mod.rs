@@ -263,6 +263,8 @@ pub struct Task {
     pub stdin: Option<Box<[u8]>>,
     pub keys: Option<Box<Keys>>,
     pub claim: Claim,
+    /// The run of its last attempt that began, 0 for none: no other may get that number.
+    pub last: RunId,
     pub live: Option<Box<Live>>,
     pub outcome: Option<Box<Outcome>>,
     /// Why it is in its state, where that needs words.
@@ -390,6 +392,8 @@ pub struct Tasks {
     waits: Vec<wait::TaskWait>,
     /// Tasks that are over since waits were looked at.
     ended: Vec<TaskId>,
+    /// The highest run number of tasks that the present request removes.
+    dropped_run: u64,
     /// While a daemon comes up: claims that have no end on record.
     open: Vec<boot::Open>,
 }
@@ -418,6 +422,11 @@ impl Tasks {
     #[must_use]
     pub fn of_run(&self, run: RunId) -> Option<TaskId> {
         self.runs.get(&run).copied()
+    }
+
+    /// The highest run number of an attempt that began.
+    fn newest_run(&self) -> u64 {
+        self.all.values().map(|t| t.last.0).max().unwrap_or(0)
     }
 
     /// In the order of their ids, those after this one.

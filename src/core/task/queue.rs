@@ -126,6 +126,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.claim = Claim::None;
         task.attempts += 1;
+        task.last = run;
         task.why = None;
         task.live = Some(Box::new(Live::new(run, now)));
         self.tasks.set_state(id, TaskState::Running);

@@ -69,6 +69,9 @@ pub struct AttemptRecord {
     pub state: Option<TaskState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// The run of the last attempt that began, unless that is the one above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<RunId>,
     /// The keeper under which it was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper: Option<String>,
@@ -165,6 +168,7 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
         fails: t.fails,
         state: run.is_none().then_some(t.state),
         run,
+        last: Some(t.last).filter(|last| last.0 > 0 && run != Some(*last)),
         keeper: run.map(|_| keeper.to_owned()),
         begun,
         stop,
@@ -248,6 +252,7 @@ impl TaskRecord<'_> {
             stdin,
             keys: self.keys.map(Box::new),
             claim: Claim::None,
+            last: RunId(0),
             live: None,
             outcome: None,
             why: None,

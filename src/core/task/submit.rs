@@ -1,7 +1,7 @@
 //! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
 
 use super::{BACKOFF, Claim, Frame, Key, Keys, TIMEOUT, Task, Work, group, name_of, record};
-use crate::base::ids::TaskId;
+use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
 use crate::base::near::nearest;
@@ -228,6 +228,7 @@ impl Core {
             stdin: spec.stdin.map(Into::into),
             keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),
             claim: Claim::None,
+            last: RunId(0),
             live: None,
             outcome: None,
             why: None,

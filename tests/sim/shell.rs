@@ -30,6 +30,11 @@ pub fn tells_of_work(error: &RpcError) -> bool {
 
 impl World<'_> {
     pub fn exec(&mut self, effect: Effect) {
+        if let Effect::Forget { run } = effect
+            && self.disk.is_behind()
+        {
+            return self.ended.push(run);
+        }
         let checked = self.check.effect(self.now, &effect, &self.os, &self.disk);
         self.require(checked);
         match effect {
@@ -63,7 +68,6 @@ impl World<'_> {
             Effect::CheckEnd { run, what } => {
                 self.os.checks.remove(&(run, what));
             }
-            Effect::Forget { run } if self.disk.is_behind() => self.ended.push(run),
             Effect::Forget { run } => self.forget(run),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.notified(conn, stream, method, &params),
@@ -297,7 +301,7 @@ impl World<'_> {
         }
     }
 
-    pub fn forget(&mut self, run: RunId) {
+    fn forget(&mut self, run: RunId) {
         let checked = self.check.tasks.forgotten(run, &self.os, &self.disk);
         self.require(checked);
         self.os.table.remove(&run);

@@ -57,6 +57,8 @@ pub struct Job {
     pub again: u64,
     /// How often its program may have been started by now.
     pub grants: u32,
+    /// Its time has come once, whatever the clock says since.
+    pub ripe: bool,
     /// A person has said that it is to run once more, whatever came of those it follows.
     pub retried: bool,
     /// Those it follows that were over once.
@@ -296,6 +298,9 @@ impl Tasks {
         let ready: BTreeSet<TaskId> =
             self.jobs.iter().filter(|(_, j)| self.is_runnable(j, now, wall)).map(|(id, _)| *id).collect();
         self.since.retain(|id, _| ready.contains(id));
+        for job in self.jobs.values_mut() {
+            job.ripe |= job.not_before <= wall;
+        }
         for id in ready {
             self.since.entry(id).or_insert(self.step);
         }

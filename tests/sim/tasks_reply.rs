@@ -175,6 +175,7 @@ impl Tasks {
             begun: 0,
             again: 0,
             grants: 1,
+            ripe: false,
             retried: false,
             cleared: BTreeSet::new(),
             exit: None,
@@ -206,6 +207,7 @@ impl Tasks {
             job.group.clone_from(group);
         }
         if let Some(delay) = edit.delay {
+            job.ripe = false;
             job.not_before = wall + i64::try_from(millis(delay)).unwrap_or(0);
         }
         job.priority = edit.priority.unwrap_or(job.priority);
@@ -256,7 +258,9 @@ impl Tasks {
     fn change_one(&mut self, call: &TaskCall, id: TaskId) -> Held {
         let uid = self.jobs.get(&id).map_or(0, |j| j.uid);
         let spawned = self.spawns.get(&uid).copied().unwrap_or(0);
-        let followed = self.jobs.values().any(|j| !j.is_over() && j.after.iter().any(|a| a.id == id));
+        let follows =
+            |j: &Job| !j.is_over() && !j.retried && !j.cleared.contains(&id) && j.after.iter().any(|a| a.id == id);
+        let followed = self.jobs.values().any(follows);
         if matches!(call, TaskCall::Remove { .. }) {
             let phase = self.jobs.get(&id).map(|j| j.phase);
             let open = matches!(phase, Some(Phase::Held | Phase::Queued));

@@ -251,7 +251,7 @@ impl Tasks {
         if limit > 0 && running > 0 && weight + u64::from(job.weight) > limit {
             return Err(format!("weight: task {id} weighs {} and {weight} run of {limit}", job.weight));
         }
-        if job.not_before > scene.wall || job.again > scene.now {
+        if job.not_before > scene.wall && !job.ripe || job.again > scene.now {
             return Err(format!("task start: task {id} is started before its time"));
         }
         self.follows(&job).map_err(|why| format!("after: task {id} is started, and {why}"))?;

@@ -409,7 +409,7 @@ impl<'a> World<'a> {
         if !on {
             self.begin_sync();
             for run in core::mem::take(&mut self.ended) {
-                self.forget(run);
+                self.exec(Effect::Forget { run });
             }
         }
         self.step(Input::JournalBehind { why: on.then(|| "the disk is full".to_owned()) });

@@ -9,7 +9,7 @@ use crate::core::run::Ended;
 use crate::core::{Core, Effect, Out, Survivor, TableRun};
 use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The longest wait after starts that the machine refused.
@@ -132,6 +132,11 @@ impl Core {
                 None if self.never_began(&open) && left.is_empty() => self.void_claim(id, out),
                 None => self.lose(&open, left, out),
             }
+        }
+        // What is left of a task is never left on purpose, whoever came to that end before.
+        let known: BTreeSet<RunId> = self.tasks.all.values().map(|t| t.last).collect();
+        for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
+            self.orphan(run, false, left, out);
         }
         if gap {
             self.hold_after_gap(out);

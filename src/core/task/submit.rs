@@ -119,7 +119,8 @@ impl Core {
     /// Notes whom a task follows, and how many of these are not over.
     pub(super) fn follow_others(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(id).filter(|t| !t.state.is_over() && !t.after.is_empty()) else { return };
-        let open: Vec<TaskId> = task
+        // One that is named twice ends only once.
+        let open: BTreeSet<TaskId> = task
             .after
             .iter()
             .map(|a| a.id)

@@ -229,6 +229,10 @@ impl Tasks {
                 None => {}
             }
         }
+        // Those that may run twice may have done so already, as far as the journal knows.
+        for job in self.jobs.values_mut().filter(|j| j.repeatable) {
+            job.grants = job.grants.max(self.spawns.get(&job.uid).copied().unwrap_or(0) + 1);
+        }
         self.pending.clear();
         self.since.clear();
         self.tickets.clear();
@@ -266,6 +270,15 @@ impl Tasks {
         let alive: BTreeSet<RunId> = os.procs.values().map(|p| p.run).collect();
         let taken = alive.union(&self.pending).filter_map(|run| self.runs.get(run)).filter(|r| r.group == group);
         taken.fold((0, 0), |(n, weight), r| (n + 1, weight + u64::from(r.weight)))
+    }
+
+    /// A task begins to follow others: those that are over are so for good, even if they are tried again.
+    pub fn follow(&mut self, id: TaskId) {
+        let over = |a: &After| self.jobs.get(&a.id).is_none_or(Job::is_over);
+        let cleared = self.jobs.get(&id).into_iter().flat_map(|j| &j.after).filter(|a| over(a)).map(|a| a.id).collect();
+        if let Some(job) = self.edit(id) {
+            job.cleared = cleared;
+        }
     }
 
     /// Whether what a task follows is over, as it wants it.

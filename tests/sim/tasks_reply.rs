@@ -136,6 +136,7 @@ impl Tasks {
             let request = key.filter(|_| n == 0).map(|(text, hash)| (text.clone(), *hash, count));
             let job = self.made(scene, spec, owner, request);
             self.insert(TaskId(*id), job);
+            self.follow(TaskId(*id));
         }
         Ok(())
     }
@@ -201,8 +202,6 @@ impl Tasks {
             job.after.clone_from(after);
             job.retried = false;
         }
-        // Those that run again now are followed again.
-        job.cleared.clear();
         if let Some(group) = &edit.group {
             job.group.clone_from(group);
         }
@@ -214,6 +213,7 @@ impl Tasks {
         job.retries = edit.retries.unwrap_or(job.retries);
         job.weight = edit.weight.unwrap_or(job.weight);
         job.timeout = edit.timeout.map_or(job.timeout, millis);
+        self.follow(id);
         self.is_no_circle(id)
     }
 
@@ -283,7 +283,7 @@ impl Tasks {
             (TaskCall::Retry { .. }, Phase::Over(_)) => {
                 (job.phase, job.fails, job.again) = (Phase::Queued, 0, 0);
                 (job.retried, job.grants) = (true, spawned + 1);
-                job.cleared.clear();
+                self.follow(id);
             }
             _ => return Err(format!("which is {phase:?}")),
         }
@@ -319,7 +319,8 @@ impl Tasks {
             if row["state"] != job.state().name() {
                 return Err(format!("wait: task {id} is {:?}, and the answer says {row}", job.phase));
             }
-            if v["done"] == true && !job.is_over() {
+            // One that is tried again meanwhile was over once.
+            if v["done"] == true && !job.is_over() && !job.retried {
                 return Err(format!("wait: it is answered though task {id} is {:?}", job.phase));
             }
         }

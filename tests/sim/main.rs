@@ -1,7 +1,7 @@
 //! The seeded simulator: the real core between a fake system, a fake shell, rude clients and fate, under virtual time.
 //!
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
-//! With HOB_SIM_LOUD set every step of it is told.
+//! With HOB_SIM_LOUD set every step of it is told; HOB_SIM_TRIES=0 leaves out the shrinking.
 //! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk
 //! by leaving out operations as long as the same invariant fails, and told with the last steps before the failure.
 
@@ -54,10 +54,11 @@ fn invariant(failure: &Failure) -> &str {
 
 /// Leaves out operations, in ever smaller pieces, as long as the same invariant fails.
 fn shrink(mut plan: Plan, mut failure: Failure) -> (Plan, Failure) {
+    let most = number("HOB_SIM_TRIES").map_or(TRIES, |n| usize::try_from(n).unwrap_or(TRIES));
     let (mut piece, mut tries) = (plan.ops.len().div_ceil(2), 0);
-    while piece > 0 && tries < TRIES {
+    while piece > 0 && tries < most {
         let mut at = 0;
-        while at < plan.ops.len() && tries < TRIES {
+        while at < plan.ops.len() && tries < most {
             let mut less = plan.clone();
             less.ops.drain(at..(at + piece).min(plan.ops.len()));
             tries += 1;

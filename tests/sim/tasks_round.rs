@@ -147,6 +147,9 @@ impl Tasks {
         self.kept()?;
         let open = open_claims(entities);
         let ids: Vec<TaskId> = self.jobs.iter().filter(|(_, j)| !j.is_over()).map(|(id, _)| *id).collect();
+        for id in &ids {
+            self.follow(*id);
+        }
         for id in ids {
             let phase = self.jobs[&id].phase;
             // A wait is kept to the millisecond, and that of one that was never begun is not.

@@ -64,8 +64,6 @@ impl Daemon {
                 self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
             }
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
-            // The keeper's table says that it began until the journal says how it ended.
-            Effect::Forget { run } if !self.journal.is_written() => self.ended.push(run),
             Effect::Forget { run } => self.forget(run),
             Effect::Remove { service } => {
                 self.children.remove(&mut self.gear.ctx(), &service);
@@ -123,7 +121,11 @@ impl Daemon {
         self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 
+    /// The keeper's table says that a run began until the journal says how it ended.
     pub(super) fn forget(&mut self, run: RunId) {
+        if !self.journal.is_written() {
+            return self.life.ended.push(run);
+        }
         self.children.forget(&mut self.gear.ctx(), run);
         self.services.remove(&run);
     }

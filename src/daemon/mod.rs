@@ -79,8 +79,6 @@ struct Daemon {
     held: VecDeque<Held>,
     /// Claims of tasks, by the sync they wait for and their number.
     claims: VecDeque<(u64, u64)>,
-    /// Runs to be forgotten once their ends are in the journal.
-    ended: Vec<RunId>,
     /// Who asked for the config to be read; it is being read for the first of them.
     loads: VecDeque<Option<ReqId>>,
     /// What the core is told in the next round.
@@ -467,8 +465,8 @@ impl Daemon {
 
     /// Replies whose records are on disk go out, in order.
     fn release(&mut self) {
-        if !self.ended.is_empty() && self.journal.is_written() {
-            for run in core::mem::take(&mut self.ended) {
+        if !self.life.ended.is_empty() && self.journal.is_written() {
+            for run in core::mem::take(&mut self.life.ended) {
                 self.forget(run);
             }
         }

@@ -96,7 +96,6 @@ impl Daemon {
             admission: conn::Admission::default(),
             held: VecDeque::new(),
             claims: VecDeque::new(),
-            ended: Vec::new(),
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),

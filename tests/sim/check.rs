@@ -435,7 +435,7 @@ impl Check {
     }
 
     /// Whether a process speaks against a service that is said to have none.
-    fn counts(&self, p: &Proc) -> bool {
+    pub fn counts(&self, p: &Proc) -> bool {
         self.is_recorded(p.run) && (p.main || !self.leaves(p.run))
     }
 
@@ -577,34 +577,5 @@ impl Check {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Holds `service.list` against what is true.
-    pub fn listed(&self, list: &serde_json::Value, os: &Os) -> Result<(), String> {
-        let Some(services) = list["services"].as_array() else { return Err(format!("list: {list}")) };
-        for s in services {
-            let (name, state) = (s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default());
-            let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
-            if at_rest && let Some(p) = os.of_service(name).find(|p| self.counts(p)) {
-                return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
-            }
-            let desired = s["desired"].as_str().unwrap_or_default();
-            // Without a config there is nothing to wish for.
-            let known = !self.blind && self.config.services.contains_key(name);
-            match (self.wish(name), desired) {
-                (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
-                (wish, _) if known => {
-                    return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}"));
-                }
-                _ => {}
-            }
-            let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
-            if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)
-                && pid != main
-            {
-                return Err(format!("list: {name} has pid {pid}, and its process is {main}"));
-            }
-        }
-        Ok(())
     }
 }

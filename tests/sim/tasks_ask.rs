@@ -52,7 +52,7 @@ impl Tasks {
         let takes = |(id, job): &(&TaskId, &crate::tasks_model::Job)| {
             which.group.as_ref().is_none_or(|g| *g == job.group)
                 && (which.states.is_empty() || which.states.contains(&job.state()))
-                && (which.ids.is_empty() || which.ids.iter().any(|(first, last)| (first..=last).contains(&id)))
+                && (which.ids.is_empty() || which.ids.iter().any(|(first, last)| (first..=last).contains(id)))
         };
         Some(self.jobs.iter().filter(takes).map(|(id, _)| *id).collect())
     }

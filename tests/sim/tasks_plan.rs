@@ -1,5 +1,6 @@
-//! What a seed means for tasks: the groups of the configs, and what clients ask about tasks. Tasks are named by chance
-//! here, as the how manieth of those that exist when the request is made, so that leaving out operations changes little.
+//! What a seed means for tasks: the groups of the configs, and what clients ask about tasks. Tasks are named by
+//! chance here, as the how manieth of those that exist when the request is made, so that leaving out operations
+//! changes little.
 
 use crate::plan::{Action, Ask, CLIENTS, FAULTS_END, Op, Verb};
 use crate::rng::Rng;

@@ -51,7 +51,7 @@ impl Tasks {
             _ => return Ok(()),
         };
         match &**call {
-            TaskCall::Submit { specs, many } => self.submitted(scene, specs, *many, key, owner, answer),
+            TaskCall::Submit { specs, many } => self.submitted(scene, specs, *many, (key, owner), answer),
             TaskCall::Edit { id, edit } => self.edited(scene, *id, edit, answer),
             TaskCall::List(_) => match answer {
                 Ok(json) => self.listed(scene.os, &serde_json::from_str(json).unwrap_or_default()),
@@ -83,10 +83,10 @@ impl Tasks {
         scene: Scene<'_>,
         specs: &[TaskSpec],
         many: bool,
-        key: Option<&(String, u64)>,
-        owner: u32,
+        who: (Option<&(String, u64)>, u32),
         answer: &Answer,
     ) -> Held {
+        let (key, owner) = who;
         let ids: Vec<u64> = match answer {
             Ok(json) => {
                 let v: Value = serde_json::from_str(json).unwrap_or_default();

@@ -329,8 +329,9 @@ impl Tasks {
             },
             "task.paused" | "task.resumed" => {
                 let pauses = v["kind"] == "task.paused";
-                let person = matches!(asked, Some(Request::Group(_)))
-                    || matches!(asked, Some(Request::Task(c)) if matches!(**c, TaskCall::Pause { .. } | TaskCall::Resume { .. }));
+                let pause = |c: &TaskCall| matches!(c, TaskCall::Pause { .. } | TaskCall::Resume { .. });
+                let person =
+                    matches!(asked, Some(Request::Group(_))) || matches!(asked, Some(Request::Task(c)) if pause(c));
                 match self.edit(id).filter(|j| matches!(j.phase, Phase::Running(_)) && person) {
                     Some(job) if job.paused != pauses => {
                         job.paused = pauses;
@@ -501,7 +502,7 @@ impl Tasks {
     }
 }
 
-/// Whether this is a refusal for now.
+/// Whether this says that another time may do.
 pub fn now_not(e: &RpcError) -> bool {
     use hob::protocol::rpc::Code;
     matches!(e.code, Code::Busy | Code::ShuttingDown)

@@ -9,6 +9,7 @@ pub mod upgrade;
 
 use super::Ending;
 use crate::base::control::{FLAG_TRIAL, FLAG_UPGRADE};
+use crate::base::ids::RunId;
 use crate::base::time::Mono;
 use crate::config::Config;
 use crate::core::Boot;
@@ -35,6 +36,8 @@ pub(super) struct Lifecycle {
     pub(super) note: Option<Note>,
     /// No client is answered before the keeper has said how an upgrade came out, or this time.
     pub(super) word_by: Option<Mono>,
+    /// Runs to be forgotten once their ends are in the journal.
+    pub(super) ended: Vec<RunId>,
 }
 
 impl Lifecycle {
@@ -57,6 +60,7 @@ impl Lifecycle {
             generation: boot.generation,
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
+            ended: Vec::new(),
         }
     }
 }

@@ -178,6 +178,10 @@ impl Core {
         task.why = None;
         (task.again_at, task.again) = (Wall(0), Mono(0));
         self.tasks.set_state(id, TaskState::Queued);
+        if let Some(task) = self.tasks.get(id) {
+            // It may have been held before it was cancelled, and is not any more.
+            out.records.push(record::task(task));
+        }
         self.save_attempt(id, out);
         self.follow_others(id);
         self.emit_task("task.queued", id, "", out);

@@ -89,6 +89,8 @@ impl Tasks {
                     }
                 }
                 Effect::Start(start) => {
+                    // The number of a run that never began may be given again.
+                    self.runs.remove(&start.run);
                     if let Some(id) = of_name(&start.service) {
                         self.start(scene, id, start)?;
                     }

@@ -63,11 +63,7 @@ impl Daemon {
                 self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
             }
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
-            Effect::Forget { run } => {
-                self.children.forget(&mut self.gear.ctx(), run);
-                self.end_channel(run);
-                self.services.remove(&run);
-            }
+            Effect::Forget { run } => self.forget(run),
             Effect::Remove { service } => {
                 self.children.remove(&mut self.gear.ctx(), &service);
                 self.capture.forget(&service, now, &mut self.gear);
@@ -131,10 +127,24 @@ impl Daemon {
         self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
     }
 
+    /// The keeper's table says that a run began until the journal says how it ended.
+    pub(super) fn forget(&mut self, run: RunId) {
+        if !self.journal.is_written() {
+            return self.life.ended.push(run);
+        }
+        self.children.forget(&mut self.gear.ctx(), run);
+        self.end_channel(run);
+        self.services.remove(&run);
+    }
+
     /// The service's pipe is with the keeper before the clone, so that no output can be lost with this daemon.
     fn start_child(&mut self, start: Start) {
         let (run, service) = (start.run, Arc::clone(&start.service));
         self.services.insert(run, Arc::clone(&service));
+        if task::of_name(&service).is_some() && !self.journal.is_written() {
+            // Nobody would know that it ran, if keeper and daemon died now.
+            return self.put_off(run, "the journal cannot be written".to_owned());
+        }
         if self.bare {
             let (out, err) = (std::io::stdout(), std::io::stderr());
             let copies = out.as_fd().try_clone_to_owned().and_then(|o| Ok((o, err.as_fd().try_clone_to_owned()?)));

@@ -502,6 +502,11 @@ impl Daemon {
 
     /// Replies whose records are on disk go out, in order.
     fn release(&mut self) {
+        if !self.life.ended.is_empty() && self.journal.is_written() {
+            for run in core::mem::take(&mut self.life.ended) {
+                self.forget(run);
+            }
+        }
         let durable = self.journal.durable_upto();
         while let Some((_, ticket)) = self.claims.front().copied().filter(|(token, _)| *token <= durable) {
             self.claims.pop_front();

@@ -6,9 +6,11 @@ use crate::needs::Run;
 use crate::os::{Os, Proc};
 use crate::plan::{Plan, TRANSIENT};
 use crate::policy::Policy;
+use crate::tasks_model::Tasks;
 use hob::base::ids::{ReqId, RunId};
 use hob::config::{Condition, Config, Ready, Restart, ServiceSpec};
 use hob::core::record::Entity;
+use hob::core::task::of_name;
 use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +56,7 @@ pub struct Check {
     /// Where the records of the last step end.
     last_end: usize,
     names: usize,
+    pub tasks: Tasks,
 }
 
 impl Check {
@@ -83,6 +86,7 @@ impl Check {
             looks: BTreeSet::new(),
             last_end: 0,
             names: plan.names().len() + TRANSIENT.len(),
+            tasks: Tasks::default(),
         }
     }
 
@@ -129,6 +133,7 @@ impl Check {
 
     /// The journal ends here now: what lay behind it never happened.
     pub fn lost(&mut self, survives: usize) {
+        self.tasks.lost(survives);
         for wishes in self.wishes.values_mut() {
             while let Some((begin, end, _)) = wishes.last().copied().filter(|w| w.1 > survives) {
                 wishes.pop();
@@ -183,6 +188,10 @@ impl Check {
         self.disturbed = true;
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     pub fn shutdown_undisturbed(&self) -> bool {
         self.stopping.is_some() && !self.disturbed
     }
@@ -196,6 +205,7 @@ impl Check {
     }
 
     pub fn will_tell_started(&mut self, run: RunId, at: u64) {
+        self.tasks.will_tell_started(run, at);
         if let Some(run) = self.runs.get_mut(&run) {
             run.told_at = at;
         }
@@ -203,7 +213,7 @@ impl Check {
 
     /// Facts about a run come after the answer to its start.
     pub fn started_told(&self, run: RunId) -> u64 {
-        self.runs.get(&run).map_or(0, |r| r.told_at)
+        self.runs.get(&run).map_or_else(|| self.tasks.started_told(run), |r| r.told_at)
     }
 
     /// Takes note of what the core is about to be told.
@@ -328,7 +338,9 @@ impl Check {
 
     /// Records of one step.
     pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
-        for r in records {
+        self.tasks.records(records);
+        let of_tasks = |key: &str| ["task/", "attempt/", "group/"].iter().any(|kind| key.starts_with(kind));
+        for r in records.iter().filter(|r| !of_tasks(&r.key)) {
             match &r.json {
                 Some(json) => {
                     if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
@@ -354,6 +366,16 @@ impl Check {
 
     /// Holds an order against what is known, before it is carried out.
     pub fn effect(&mut self, now: u64, effect: &Effect, os: &Os, disk: &Disk) -> Result<(), String> {
+        let run = match effect {
+            Effect::Signal { run, .. } | Effect::Kill { run } | Effect::Sweep { run } | Effect::Forget { run } => {
+                Some(*run)
+            }
+            Effect::Start(start) if of_name(&start.service).is_some() => Some(start.run),
+            _ => None,
+        };
+        if run.is_some_and(|run| self.tasks.has_run(run)) {
+            return Ok(());
+        }
         match effect {
             Effect::Start(start) => self.start(now, start, os, disk),
             Effect::Signal { run, signal, tree } => self.signal(now, *run, *signal, *tree, os),
@@ -418,7 +440,7 @@ impl Check {
     }
 
     /// Whether a process speaks against a service that is said to have none.
-    fn counts(&self, p: &Proc) -> bool {
+    pub fn counts(&self, p: &Proc) -> bool {
         self.is_recorded(p.run) && (p.main || !self.leaves(p.run))
     }
 
@@ -548,7 +570,10 @@ impl Check {
     }
 
     /// The process is about to be made.
-    pub fn spawn(&self, start: &Start, os: &Os) -> Result<(), String> {
+    pub fn spawn(&mut self, start: &Start, os: &Os) -> Result<(), String> {
+        if of_name(&start.service).is_some() {
+            return self.tasks.spawned(start.run, os);
+        }
         if let Some(p) = os.of_service(&start.service).find(|p| p.main) {
             return Err(format!("two mains: {} has process {} of run {}", start.service, p.pid, p.run));
         }
@@ -558,41 +583,5 @@ impl Check {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Holds `service.list` against what is true.
-    pub fn listed(&self, list: &serde_json::Value, os: &Os) -> Result<(), String> {
-        let Some(services) = list["services"].as_array() else { return Err(format!("list: {list}")) };
-        for s in services {
-            let (name, state) = (s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default());
-            let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
-            if at_rest && let Some(p) = os.of_service(name).find(|p| self.counts(p)) {
-                return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
-            }
-            let open = os.sockets.get(name);
-            if matches!(state, "stopped" | "failed" | "finished") && open.is_some() && !self.blind {
-                return Err(format!("sockets: {name} is {state}, and its sockets are open"));
-            }
-            if open == Some(&true) && state != "waiting" {
-                return Err(format!("sockets: {name} is {state}, and its sockets are watched"));
-            }
-            let desired = s["desired"].as_str().unwrap_or_default();
-            // Without a config there is nothing to wish for.
-            let known = !self.blind && self.config.services.contains_key(name);
-            match (self.wish(name), desired) {
-                (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
-                (wish, _) if known => {
-                    return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}"));
-                }
-                _ => {}
-            }
-            let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
-            if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)
-                && pid != main
-            {
-                return Err(format!("list: {name} has pid {pid}, and its process is {main}"));
-            }
-        }
-        Ok(())
     }
 }

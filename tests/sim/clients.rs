@@ -3,11 +3,13 @@
 use crate::check::Wish;
 use crate::plan::{Ask, CLIENTS, TRANSIENT, Verb};
 use crate::shell::tells_of_work;
+use crate::tasks_ask::Question;
 use crate::world::{Event, World};
 use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::{Core, Effect, Input, Out, Peer};
+use hob::protocol::methods::task::TaskCall;
 use hob::protocol::methods::{Change, EventQuery, Inhibit, NewService, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,8 @@ struct Open {
     ask: Ask,
     answered: bool,
     fresh: Fresh,
+    /// A request about tasks.
+    request: Option<Request>,
 }
 
 /// What a key stands for.
@@ -118,6 +122,18 @@ impl Clients {
         }
     }
 
+    /// The request about to be stepped, if it is about tasks: with its key, and who asks.
+    pub fn question(&self, input: &Input) -> Option<Question> {
+        let Input::Request { req, peer, key, params_hash, .. } = input else { return None };
+        let request = self.open.get(req)?.request.clone()?;
+        Some((request, key.clone().map(|k| (k, *params_hash)), peer.uid))
+    }
+
+    /// Requests about tasks that are open.
+    pub fn open_waits(&self) -> Vec<(Ask, Option<Request>)> {
+        self.open.values().map(|o| (o.ask.clone(), o.request.clone())).collect()
+    }
+
     /// Requests that were never answered.
     pub fn unanswered(&self) -> Vec<Ask> {
         self.open.values().map(|o| o.ask.clone()).collect()
@@ -134,7 +150,10 @@ fn uid(client: u64) -> u64 {
 }
 
 fn hash(ask: &Ask) -> u64 {
-    let text = format!("{:?} {:?} {} {:?}", ask.verb, ask.names, ask.wait, ask.timeout);
+    hash_of(&format!("{:?} {:?} {} {:?}", ask.verb, ask.names, ask.wait, ask.timeout))
+}
+
+fn hash_of(text: &str) -> u64 {
     text.bytes().fold(7, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b)))
 }
 
@@ -165,7 +184,7 @@ fn request(ask: &Ask, from: Option<u64>) -> Request {
         Verb::History => Request::ServiceHistory { name, limit: 10 },
         Verb::Subscribe => Request::EventSubscribe(events(0)),
         Verb::Events => Request::EventHistory(events(10)),
-        Verb::Ping => Request::Ping,
+        Verb::Ping | Verb::Task => Request::Ping,
         Verb::Inhibit => {
             Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
         }
@@ -190,8 +209,14 @@ impl World<'_> {
         let key = ask.key.clone().filter(|_| mutates);
         let fresh = key.as_ref().map_or(Fresh::Yes, |k| c.key_asked((uid(client), k.clone()), hash, req));
         let from = c.seen.get(&client).copied().filter(|_| ask.wait);
-        let request = request(&ask, from);
-        c.open.insert(req, Open { client, conn, ask, answered: false, fresh });
+        let of_tasks = ask.task.as_ref().map(|t| self.check.tasks.request(t));
+        let request = of_tasks.clone().unwrap_or_else(|| request(&ask, from));
+        let (key, hash) = match &of_tasks {
+            // The tasks themselves carry the key of their submission.
+            Some(request) => (ask.key.clone(), hash_of(&format!("{request:?}"))),
+            None => (key, hash),
+        };
+        c.open.insert(req, Open { client, conn, ask, answered: false, fresh, request: of_tasks });
         let peer = Peer {
             uid: u32::try_from(uid(client)).unwrap_or(0),
             pid: 1,
@@ -245,7 +270,7 @@ impl World<'_> {
         if signal {
             self.step(Input::Reload);
         } else {
-            let ask = Ask { verb: Verb::Reload, names: Vec::new(), wait: false, timeout: None, key: None };
+            let ask = Ask { verb: Verb::Reload, names: Vec::new(), wait: false, timeout: None, key: None, task: None };
             self.ask(client % CLIENTS, ask);
         }
     }
@@ -275,13 +300,20 @@ impl World<'_> {
         };
         open.answered = true;
         let (verb, client, key, asked) = (open.ask.verb, open.client, open.ask.key.clone(), hash(&open.ask));
-        let mutates = changes(verb);
+        let of_tasks = open.request.as_ref().is_some_and(crate::tasks_ask::changes);
+        if let Some(Request::Task(call)) = &open.request
+            && let TaskCall::Wait { which, .. } = &**call
+        {
+            let judged = self.check.tasks.waited(which, &answer, false);
+            self.require(judged);
+        }
+        let mutates = changes(verb) || of_tasks;
         if mutates && answer.is_ok() && !durable && !self.journal_full {
             self.fail(format!("durable: {verb:?} is answered without a promise"));
         }
         let judged = self.clients.judge(req, &answer);
         self.require(judged);
-        if let Some(key) = key.filter(|_| mutates || verb == Verb::Signal) {
+        if let Some(key) = key.filter(|_| (mutates || verb == Verb::Signal) && verb != Verb::Task) {
             self.clients.key_answered((uid(client), key), asked, req, &answer, durable.then_some(end));
         }
         if durable {
@@ -294,6 +326,7 @@ impl World<'_> {
 
     pub fn claim(&mut self, ticket: u64) {
         let end = self.disk.position();
+        self.check.tasks.tickets.insert(ticket, end);
         self.clients.claims.push((end, ticket));
         self.begin_sync();
     }
@@ -533,7 +566,7 @@ impl Clients {
 }
 
 /// Asks a core directly, without a client.
-fn query(core: &mut Core, now: hob::base::time::Now, request: Request, out: &mut Out) -> Answer {
+pub fn query(core: &mut Core, now: hob::base::time::Now, request: Request, out: &mut Out) -> Answer {
     let req = ReqId(u64::MAX);
     let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None, schedule: None };
     let ask = Input::Request { req, conn: ConnId(u64::MAX), peer, key: None, params_hash: 0, request };

@@ -7,18 +7,22 @@ use std::collections::BTreeMap;
 pub struct Disk {
     log: Vec<Entity>,
     synced: usize,
+    /// Where rounds end: each of them is on disk whole or not at all.
+    rounds: Vec<usize>,
     /// Records that could not be written; a newer one of the same entity replaces an older.
     behind: Option<Vec<Entity>>,
     pub events: Vec<(u64, String)>,
 }
 
 impl Disk {
-    /// One round's records in one write. `torn`: only so many of them reach the disk.
-    pub fn write(&mut self, records: Vec<Entity>, torn: Option<usize>) {
-        let keep = torn.unwrap_or(records.len()).min(records.len());
+    /// One round's records in one write.
+    pub fn write(&mut self, records: Vec<Entity>) {
         match &mut self.behind {
             Some(queue) => queue.extend(records),
-            None => self.log.extend(records.into_iter().take(keep)),
+            None => {
+                self.log.extend(records);
+                self.rounds.push(self.log.len());
+            }
         }
     }
 
@@ -46,7 +50,10 @@ impl Disk {
     pub fn set_behind(&mut self, on: bool) {
         match (on, self.behind.take()) {
             (true, queue) => self.behind = Some(queue.unwrap_or_default()),
-            (false, queue) => self.log.extend(queue.unwrap_or_default()),
+            (false, queue) => {
+                self.log.extend(queue.unwrap_or_default());
+                self.rounds.push(self.log.len());
+            }
         }
     }
 
@@ -59,7 +66,10 @@ impl Disk {
     /// The power failed: of what was not synced the last `lost` records are gone. Where the survivors end.
     pub fn power_lost(&mut self, lost: u64) -> usize {
         let lost = usize::try_from(lost).unwrap_or(usize::MAX);
-        let left = self.log.len().saturating_sub(lost).max(self.synced);
+        let left = self.log.len().saturating_sub(lost);
+        let whole = self.rounds.iter().rev().find(|end| **end <= left).copied().unwrap_or(0);
+        let left = whole.max(self.synced);
+        self.rounds.retain(|end| *end <= left);
         self.log.truncate(left);
         self.events.truncate(self.events.len().saturating_sub(lost));
         left
@@ -74,6 +84,14 @@ impl Disk {
         let mut alive: Vec<usize> = last.into_values().filter(|i| self.log[*i].json.is_some()).collect();
         alive.sort_unstable();
         alive.into_iter().map(|i| self.log[i].clone()).collect()
+    }
+
+    /// The last record of an entity before a position, and where it is.
+    pub fn last(&self, key: &str, upto: usize) -> Option<(usize, Option<&str>)> {
+        let queued = self.behind.iter().flatten();
+        let all = self.log.iter().chain(queued).enumerate().take(upto);
+        let found = all.filter(|(_, e)| e.key == key).last();
+        found.map(|(at, e)| (at, e.json.as_deref()))
     }
 
     /// The present state of one entity.

@@ -53,7 +53,10 @@ impl World<'_> {
                 self.fail(format!("liveness: {name}, which clients made, ends as {state:?}, wished {wish:?}"));
             }
         }
-        self.quiet(&states);
+        self.tasks_verdict();
+        if self.tasks_rest() {
+            self.quiet(&states);
+        }
         self.all_answered(&states);
     }
 
@@ -139,7 +142,7 @@ impl World<'_> {
     fn all_answered(&mut self, states: &BTreeMap<String, (String, String)>) {
         let settled =
             |name: &String| states.get(name).is_none_or(|s| matches!(s.0.as_str(), "running" | "stopped" | "finished"));
-        for ask in self.clients.unanswered() {
+        for ask in self.clients.unanswered().into_iter().filter(|ask| ask.verb != Verb::Task) {
             let endless = ask.wait && ask.timeout.is_none() && !ask.names.iter().all(settled);
             if !(endless && matches!(ask.verb, Verb::Start | Verb::New | Verb::Restart)) {
                 self.fail(format!("one reply: nobody answered {ask:?}"));

@@ -1,7 +1,7 @@
 //! The seeded simulator: the real core between a fake system, a fake shell, rude clients and fate, under virtual time.
 //!
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
-//! With HOB_SIM_LOUD set every step of it is told.
+//! With HOB_SIM_LOUD set every step of it is told; HOB_SIM_TRIES=0 leaves out the shrinking.
 //! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk
 //! by leaving out operations as long as the same invariant fails, and told with the last steps before the failure.
 
@@ -17,6 +17,12 @@ mod plan;
 mod policy;
 mod rng;
 mod shell;
+mod tasks_ask;
+mod tasks_list;
+mod tasks_model;
+mod tasks_plan;
+mod tasks_reply;
+mod tasks_round;
 mod world;
 
 use plan::Plan;
@@ -48,10 +54,11 @@ fn invariant(failure: &Failure) -> &str {
 
 /// Leaves out operations, in ever smaller pieces, as long as the same invariant fails.
 fn shrink(mut plan: Plan, mut failure: Failure) -> (Plan, Failure) {
+    let most = number("HOB_SIM_TRIES").map_or(TRIES, |n| usize::try_from(n).unwrap_or(TRIES));
     let (mut piece, mut tries) = (plan.ops.len().div_ceil(2), 0);
-    while piece > 0 && tries < TRIES {
+    while piece > 0 && tries < most {
         let mut at = 0;
-        while at < plan.ops.len() && tries < TRIES {
+        while at < plan.ops.len() && tries < most {
             let mut less = plan.clone();
             less.ops.drain(at..(at + piece).min(plan.ops.len()));
             tries += 1;
@@ -90,7 +97,9 @@ fn seeds(from: u64, count: u64) {
     let mut failed: Vec<u64> = Vec::new();
     let mut first = String::new();
     for n in from..from + count {
-        match seed(n) {
+        // The first failure is shrunk and told whole; of the others the invariant is enough.
+        let result = if first.is_empty() { seed(n) } else { run(&Plan::new(n)).map_err(|f| f.what) };
+        match result {
             Ok(score) => {
                 all.steps += score.steps;
                 all.starts += score.starts;
@@ -99,8 +108,11 @@ fn seeds(from: u64, count: u64) {
             }
             Err(text) => {
                 failed.push(n);
+                let line = text.lines().next().unwrap_or_default().to_owned();
                 if first.is_empty() {
                     first = text;
+                } else {
+                    let _ = writeln!(first, "seed {n} too: {line}");
                 }
                 if failed.len() >= 10 {
                     break;

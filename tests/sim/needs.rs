@@ -1,6 +1,7 @@
 //! What is known about a run, and what that means for those that need it.
 
-use crate::check::Check;
+use crate::check::{Check, Wish};
+use crate::os::Os;
 use hob::base::ids::RunId;
 use hob::config::{Condition, ServiceSpec};
 use std::sync::Arc;
@@ -73,5 +74,41 @@ impl Check {
             }
             _ => Err(format!("health: {} failed {} times, and {retries:?} are allowed", run.service, run.fails)),
         }
+    }
+
+    /// Holds `service.list` against what is true.
+    pub fn listed(&self, list: &serde_json::Value, os: &Os) -> Result<(), String> {
+        let Some(services) = list["services"].as_array() else { return Err(format!("list: {list}")) };
+        for s in services {
+            let (name, state) = (s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default());
+            let at_rest = matches!(state, "stopped" | "waiting" | "backoff" | "failed" | "finished");
+            if at_rest && let Some(p) = os.of_service(name).find(|p| self.counts(p)) {
+                return Err(format!("stopped: {name} is {state}, and process {} of run {} lives", p.pid, p.run));
+            }
+            let open = os.sockets.get(name);
+            if matches!(state, "stopped" | "failed" | "finished") && open.is_some() && !self.blind {
+                return Err(format!("sockets: {name} is {state}, and its sockets are open"));
+            }
+            if open == Some(&true) && state != "waiting" {
+                return Err(format!("sockets: {name} is {state}, and its sockets are watched"));
+            }
+            let desired = s["desired"].as_str().unwrap_or_default();
+            // Without a config there is nothing to wish for.
+            let known = !self.blind && self.config.services.contains_key(name);
+            match (self.wish(name), desired) {
+                (Wish::Up, "up") | (Wish::Down, "down") | (Wish::Auto | Wish::Either, "up" | "down") => {}
+                (wish, _) if known => {
+                    return Err(format!("wish: {name} is wanted {wish:?}, and the core says {desired}"));
+                }
+                _ => {}
+            }
+            let main = os.of_service(name).find(|p| p.main).map(|p| u64::from(p.pid));
+            if let (Some(pid), Some(main)) = (s["pid"].as_u64(), main)
+                && pid != main
+            {
+                return Err(format!("list: {name} has pid {pid}, and its process is {main}"));
+            }
+        }
+        Ok(())
     }
 }

@@ -67,6 +67,9 @@ pub struct Os {
     /// What the present daemon does beside runs, and as the how manieth it was begun.
     pub checks: BTreeMap<(RunId, Duty), u64>,
     pub checks_begun: u64,
+    /// Runs whose processes are stopped, and ends that come once they go on.
+    pub paused: BTreeSet<RunId>,
+    pub pending_ends: Vec<(u32, End)>,
     last_pid: u32,
 }
 
@@ -84,6 +87,11 @@ impl Os {
         let crash = if r.percent(60) { code } else { End::Signal(11) };
         let (ready_in, ends_in) = match program(spec) {
             "crashy" if !calm && r.percent(60) => (soon / 2, Some((r.below(5000), crash))),
+            "quick" => (soon, Some((r.below(400), End::Code(0)))),
+            "slow" => (soon, Some((r.range(1000, 4000), End::Code(0)))),
+            "fails" => (soon, Some((r.below(400), code))),
+            "flaky" => (soon, Some((r.below(400), if r.percent(50) { code } else { End::Code(0) }))),
+            "signalled" => (soon, Some((r.below(400), End::Signal(11)))),
             "task" => (soon / 4, Some((r.below(3000), End::Code(0)))),
             "late" if !calm => (r.below(30_000), None),
             // Even what ends at once takes a moment to do so.

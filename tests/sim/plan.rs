@@ -1,6 +1,7 @@
 //! What a seed means: the swarm's options, the configs, and the list of what clients and fate do, which can be shrunk.
 
 use crate::rng::Rng;
+use crate::tasks_plan::{self, TaskAsk};
 use core::time::Duration;
 use hob::config::{
     Address, Check, Condition, Config, Health, Listen, Need, Ready, Restart, ServiceSpec, Signal, UnixType,
@@ -135,6 +136,8 @@ pub struct Ask {
     pub wait: bool,
     pub timeout: Option<u64>,
     pub key: Option<String>,
+    /// What is asked about tasks (`Verb::Task`).
+    pub task: Option<TaskAsk>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +161,7 @@ pub enum Verb {
     Ping,
     Inhibit,
     Doctor,
+    Task,
 }
 
 #[derive(Clone, Debug)]
@@ -172,8 +176,10 @@ impl Plan {
     pub fn new(seed: u64) -> Plan {
         let mut r = Rng::fork(seed, 1);
         let options = options(&mut r);
-        let configs = configs(&mut r);
-        let ops = ops(&mut r, &configs);
+        let mut configs = configs(&mut r);
+        let mut ops = ops(&mut r, &configs);
+        tasks_plan::configure(seed, &mut configs);
+        tasks_plan::ops(seed, &mut ops);
         Plan { seed, options, configs, ops }
     }
 
@@ -441,7 +447,8 @@ fn ask(r: &mut Rng, names: &[String]) -> Ask {
         wanted.push("nobody".to_owned());
     }
     let key = r.percent(30).then(|| format!("k{}", r.below(4)));
-    Ask { verb, names: wanted, wait: r.percent(50), timeout: r.percent(50).then(|| r.range(1, 30_000)), key }
+    let (wait, timeout) = (r.percent(50), r.percent(50).then(|| r.range(1, 30_000)));
+    Ask { verb, names: wanted, wait, timeout, key, task: None }
 }
 
 /// What a process of this service does for sure when there are no faults: run for ever, end well, or fail.

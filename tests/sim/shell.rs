@@ -6,6 +6,7 @@ use crate::world::{Event, World};
 use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
+use hob::core::task::of_name;
 use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage};
 use hob::protocol::rpc::{Code, RpcError};
 use std::sync::Arc;
@@ -30,13 +31,19 @@ pub fn tells_of_work(error: &RpcError) -> bool {
 
 impl World<'_> {
     pub fn exec(&mut self, effect: Effect) {
+        if let Effect::Forget { run } = effect
+            && self.disk.is_behind()
+        {
+            return self.ended.push(run);
+        }
         let checked = self.check.effect(self.now, &effect, &self.os, &self.disk);
         self.require(checked);
         match effect {
             Effect::Start(start) => self.start(start),
             Effect::Signal { run, signal, tree } => self.signal(run, signal, tree),
             Effect::Kill { run } => self.signal(run, 9, true),
-            Effect::Pause { .. } | Effect::Discard { .. } => {}
+            Effect::Pause { run, on } => self.pause(run, on),
+            Effect::Discard { .. } => {}
             Effect::Sync { ticket } => self.claim(ticket),
             Effect::Sweep { run } => {
                 self.os.watched.insert(run);
@@ -154,6 +161,11 @@ impl World<'_> {
     fn start(&mut self, start: Box<Start>) {
         self.score.starts += 1;
         let run = start.run;
+        if self.disk.is_behind() && of_name(&start.service).is_some() {
+            // Nobody would know that it ran, if keeper and daemon died now.
+            self.check.tasks.pending.remove(&run);
+            return self.tell_soon(Input::Started { run, result: Err(shortage()) });
+        }
         self.os.table.insert(run, TableRun { run, pid: None, exec_error: None, ended: None, asked: false });
         let truth = crate::os::Truth {
             service: start.service.clone(),
@@ -171,11 +183,16 @@ impl World<'_> {
     pub fn spawn(&mut self, start: &Start) {
         let run = start.run;
         let answer = if self.rng.percent(self.options.transient) {
+            self.check.tasks.pending.remove(&run);
             if let Some(slot) = self.os.table.get_mut(&run) {
                 slot.exec_error = Some(shortage());
             }
             Err(shortage())
         } else if program(&start.spec) == "noexec" {
+            if of_name(&start.service).is_some() {
+                let checked = self.check.spawn(start, &self.os);
+                self.require(checked);
+            }
             if let Some(slot) = self.os.table.get_mut(&run) {
                 slot.pid = Some(1);
                 slot.exec_error = Some(exec_error());
@@ -274,7 +291,24 @@ impl World<'_> {
         }
     }
 
+    /// The processes of a run stop, or go on.
+    fn pause(&mut self, run: RunId, on: bool) {
+        if on {
+            self.os.paused.insert(run);
+            return;
+        }
+        self.os.paused.remove(&run);
+        for (pid, end) in core::mem::take(&mut self.os.pending_ends) {
+            self.soon(50, false, Event::ProcEnd(pid, end));
+        }
+    }
+
     pub fn proc_end(&mut self, pid: u32, end: End) {
+        // What is stopped does nothing, and ends only when it is killed.
+        let stopped = self.os.procs.get(&pid).is_some_and(|p| self.os.paused.contains(&p.run));
+        if stopped && end != End::Signal(9) {
+            return self.os.pending_ends.push((pid, end));
+        }
         let Some(proc) = self.os.end(pid, end) else { return };
         let run = proc.run;
         self.note(|| format!("  process {pid} of run {run} ends: {end:?}"));
@@ -298,6 +332,8 @@ impl World<'_> {
     }
 
     fn forget(&mut self, run: RunId) {
+        let checked = self.check.tasks.forgotten(run, &self.os, &self.disk);
+        self.require(checked);
         self.os.table.remove(&run);
         self.os.watched.remove(&run);
         self.os.awaited.remove(&run);

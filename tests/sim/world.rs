@@ -6,10 +6,13 @@ use crate::disk::Disk;
 use crate::os::{MS, Os};
 use crate::plan::{Action, Death, FAULTS_END, Op, Options, Plan};
 use crate::rng::Rng;
+use crate::tasks_ask::Question;
+use crate::tasks_model::{Scene, Told};
 use hob::base::ids::RunId;
 use hob::base::time::{Mono, Now, Wall};
 use hob::config::Config;
-use hob::core::{Boot, Core, Duty, End, Input, Out, Start};
+use hob::core::task::of_name;
+use hob::core::{Boot, Core, Duty, Effect, End, Input, Out, Start};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -89,6 +92,8 @@ pub struct World<'a> {
     /// The config file: a version, or broken.
     pub file: Option<usize>,
     pub journal_full: bool,
+    /// Runs to be forgotten once their ends are in the journal.
+    pub ended: Vec<RunId>,
     pub score: Score,
     kill: Option<(u64, Death)>,
     queue: BTreeMap<(u64, u64), (Option<u64>, Event)>,
@@ -124,6 +129,7 @@ impl<'a> World<'a> {
             calm: false,
             file: Some(0),
             journal_full: false,
+            ended: Vec::new(),
             score: Score::default(),
             kill: None,
             queue: BTreeMap::new(),
@@ -279,11 +285,14 @@ impl<'a> World<'a> {
         let before = self.disk.position();
         self.check.input(self.now, &input);
         let asked = self.clients.asked(&input);
+        let told = Told::of(&input);
+        let question = self.clients.question(&input);
         let mut out = Out::default();
         core.step(now, input, &mut out);
         let torn = match &mut self.kill {
-            Some((0, Death::BeforeWrite)) => Some(0),
-            Some((0, Death::Torn)) => Some(usize::try_from(self.rng.below(out.records.len() as u64 + 1)).unwrap_or(0)),
+            // A round that is torn is on disk whole or not at all.
+            Some((0, Death::BeforeWrite)) => Some(false),
+            Some((0, Death::Torn)) => Some(self.rng.percent(50)),
             Some((left, Death::BeforeWrite | Death::Torn)) => {
                 *left -= 1;
                 None
@@ -294,13 +303,18 @@ impl<'a> World<'a> {
         self.check.ends_at(end);
         let refused = asked.is_some_and(|a| out.effects.iter().any(|e| crate::shell::is_refusal(e, a.req)));
         self.core = Some(core);
-        let told = self.check.records(&out.records);
-        self.require(told);
+        let kept = self.check.records(&out.records);
+        self.require(kept);
         if let (Some(asked), false) = (asked, refused) {
             self.wished(asked, before, end);
         }
         self.note(|| format!("  {} records: {}", out.records.len(), crate::shell::keys(&out.records)));
-        self.disk.write(out.records, torn);
+        if torn != Some(false) {
+            self.check.tasks.end = end;
+            self.disk.write(out.records);
+            let judged = self.tasks_round(told, question.as_ref(), &out.effects);
+            self.require(judged);
+        }
         if torn.is_some() {
             if let Some(run) = ready {
                 self.os.datagrams.insert(run);
@@ -326,7 +340,21 @@ impl<'a> World<'a> {
         }
         if self.rng.percent(10) {
             self.probe();
+            self.probe_tasks();
         }
+    }
+
+    /// What the core did about tasks in this round, which is in the journal now.
+    fn tasks_round(&mut self, told: Told, asked: Option<&Question>, effects: &[Effect]) -> Result<(), String> {
+        let scene = Scene {
+            os: &self.os,
+            disk: &self.disk,
+            now: self.now,
+            wall: WALL_START + i64::try_from(self.now / MS).unwrap_or(0) + self.wall_shift,
+            stopping: self.check.is_stopping(),
+            journal_full: self.journal_full,
+        };
+        self.check.tasks.round(scene, told, asked, effects)
     }
 
     fn act(&mut self, action: &Action) {
@@ -384,6 +412,9 @@ impl<'a> World<'a> {
         self.disk.set_behind(on);
         if !on {
             self.begin_sync();
+            for run in core::mem::take(&mut self.ended) {
+                self.exec(Effect::Forget { run });
+            }
         }
         self.step(Input::JournalBehind { why: on.then(|| "the disk is full".to_owned()) });
     }
@@ -410,6 +441,7 @@ impl<'a> World<'a> {
         self.step(Input::JournalFull { full: false });
         let version = self.file.unwrap_or(0);
         self.reload(Some(version), 0, false);
+        self.resume_tasks();
     }
 
     pub fn config(&self) -> Config {
@@ -432,7 +464,7 @@ impl<'a> World<'a> {
             keeper_pid: 1,
             daemon_pid: 2,
             generation: self.generation,
-            keeper_key: format!("keeper {} of boot {}", self.keeper, self.boots),
+            keeper_key: format!("{}-{}", self.boots, self.keeper),
             version: "0.0.0",
             main: None,
             keeper_started: Mono(0),
@@ -470,6 +502,7 @@ impl<'a> World<'a> {
     pub fn die(&mut self, how: &str) {
         self.note(|| format!("* the daemon dies {how}"));
         self.kill = None;
+        self.ended.clear();
         if self.core.take().is_some() {
             for (epoch, event) in self.queue.values() {
                 if *epoch == Some(self.epoch)
@@ -516,7 +549,8 @@ impl<'a> World<'a> {
         self.new_keeper();
         let survives = self.disk.power_lost(lost);
         self.lose(survives, true);
-        self.os.runs.retain(|run, _| self.disk.get(&format!("run/{run}")).is_some());
+        let of_task = |name: &str| of_name(name).is_some();
+        self.os.runs.retain(|run, t| of_task(&t.service) || self.disk.get(&format!("run/{run}")).is_some());
         self.boots += 1;
         self.booted_at = self.now;
         self.frozen_until = 0;

@@ -58,6 +58,9 @@ impl Core {
             for i in self.table.by_name().collect::<Vec<_>>() {
                 self.table.look(i);
             }
+            if self.orphans.is_empty() {
+                self.tasks.look_at_all();
+            }
             return;
         }
         if orphan.main_gone {

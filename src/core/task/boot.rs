@@ -8,8 +8,12 @@ use crate::core::record::{Entity, parse};
 use crate::core::run::Ended;
 use crate::core::{Core, Effect, Out, Survivor, TableRun};
 use crate::protocol::methods::task::TaskState;
-use std::collections::BTreeMap;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// The longest wait after starts that the machine refused.
+const REFUSED_MAX: Duration = Duration::from_secs(26);
 
 /// A claim that has no end on record.
 #[derive(Debug)]
@@ -71,12 +75,17 @@ impl Core {
         if let Some(state) = record.state {
             self.tasks.set_state(id, state);
         }
+        let now = self.now;
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.attempts = record.n;
         task.fails = record.fails;
+        task.last = record.last.unwrap_or_default();
         task.why = record.why;
         task.outcome = record.outcome;
         task.again_at = Wall(record.again_at);
+        // The clock may have been set back since; no wait is longer than the longest of its kind.
+        let longest = task.delay().max(REFUSED_MAX);
+        task.again = now.mono + task.again_at.since(now.wall).min(longest);
         if let (None, Some(run), Some(keeper)) = (record.state, record.run, record.keeper) {
             let begun = record.begun.map(|(mono, wall)| Now { mono: Mono(mono), wall: Wall(wall) });
             // The claimed attempt is counted when it begins.
@@ -86,9 +95,10 @@ impl Core {
         }
     }
 
-    /// The highest run number that a claim names.
+    /// The highest run number that a task names.
     pub(in crate::core) fn newest_claim(&self) -> u64 {
-        self.tasks.open.iter().map(|c| c.run.0).max().unwrap_or(0)
+        let last = self.tasks.all.values().map(|t| t.last.0);
+        self.tasks.open.iter().map(|c| c.run.0).chain(last).max().unwrap_or(0)
     }
 
     /// Brings claims without an end together with the run table and with what was found running, which are taken out
@@ -101,6 +111,10 @@ impl Core {
         out: &mut Out,
     ) -> u64 {
         let mut adopted = 0;
+        // What follows from the end of one below reaches those that follow it.
+        for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
+            self.follow_others(id);
+        }
         for open in core::mem::take(&mut self.tasks.open) {
             let (id, run) = (open.id, open.run);
             let slot = table.iter().position(|t| t.run == run).map(|at| table.swap_remove(at));
@@ -119,11 +133,13 @@ impl Core {
                 None => self.lose(&open, left, out),
             }
         }
+        // What is left of a task is never left on purpose, whoever came to that end before.
+        let known: BTreeSet<RunId> = self.tasks.all.values().map(|t| t.last).collect();
+        for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
+            self.orphan(run, false, left, out);
+        }
         if gap {
             self.hold_after_gap(out);
-        }
-        for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
-            self.follow_others(id);
         }
         for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
             if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Queued) {
@@ -153,6 +169,7 @@ impl Core {
         let now = self.now.wall;
         let Some(task) = self.tasks.get_mut(open.id) else { return };
         task.attempts += 1;
+        task.last = open.run;
         task.outcome = Some(Box::new(Outcome {
             end: Ended::Unknown,
             started: open.begun.map_or(task.submitted, |n| n.wall),
@@ -179,6 +196,7 @@ impl Core {
         let begun = open.begun.unwrap_or(self.now);
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.attempts += 1;
+        task.last = run;
         let timeout = task.timeout;
         let mut live = Live::new(run, begun);
         live.pid = slot.pid.filter(|_| slot.exec_error.is_none());
@@ -202,6 +220,10 @@ impl Core {
         if let Some(error) = slot.exec_error {
             return self.task_started(id, run, Err(error), out);
         }
+        // The daemon before this one may have died between the record and the signal.
+        if slot.ended.is_none() {
+            out.effects.push(Effect::Pause { run, on: open.paused });
+        }
         match slot.ended {
             Some((end, usage)) => self.task_exited(id, run, end, usage, out),
             None if open.stop.is_some() => {
@@ -220,10 +242,15 @@ impl Core {
         let risky = |t: &&Task| t.state == TaskState::Queued && !t.frame.repeatable;
         let ids: Vec<TaskId> = self.tasks.after(TaskId(0)).filter(risky).map(|t| t.id).collect();
         for id in ids {
+            self.unqueue(id);
             self.tasks.set_state(id, TaskState::Held);
             if let Some(task) = self.tasks.get_mut(id) {
                 task.why = Some("records of the journal are missing, so it may have run already".into());
                 out.records.push(record::task(task));
+                // The state of one that has been tried is in its attempt.
+                if record::has_attempt(task) {
+                    out.records.push(record::attempt(task, &self.facts.keeper));
+                }
             }
             self.emit_task("task.held", id, "\"why\":\"a gap in the journal\"", out);
         }

@@ -4,7 +4,7 @@ use super::{Task, TaskStop, name_of, record};
 use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::TASK_PAGE_MAX;
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::core::due::Due;
 use crate::core::request::Asked;
 use crate::core::run::Client;
@@ -138,7 +138,16 @@ impl Core {
             }
             rows.push_str(&o.finish());
         }
+        self.keep_runs(out);
         self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), true, out);
+    }
+
+    /// The numbers of runs are not given again either, when no task is left that names a higher one.
+    fn keep_runs(&mut self, out: &mut Out) {
+        let dropped = core::mem::take(&mut self.tasks.dropped_run);
+        if dropped > 0 && dropped > self.tasks.newest_run() {
+            self.save_meta(out);
+        }
     }
 
     pub(in crate::core) fn cancel(&mut self, id: TaskId, client: Client, force: bool, out: &mut Out) -> Changed {
@@ -150,6 +159,7 @@ impl Core {
                 self.rest(id, TaskState::Cancelled, out);
                 Ok(())
             }
+            TaskState::Running | TaskState::Paused if !task.has_slot() => Err("it has just ended".to_owned()),
             TaskState::Running | TaskState::Paused => {
                 let first = self.stop_task(id, TaskStop::Client(client), force, out);
                 if first || force { Ok(()) } else { Err("it is being cancelled already".to_owned()) }
@@ -169,8 +179,12 @@ impl Core {
         }
         task.fails = 0;
         task.why = None;
-        task.again_at = Wall(0);
+        (task.again_at, task.again) = (Wall(0), Mono(0));
         self.tasks.set_state(id, TaskState::Queued);
+        if let Some(task) = self.tasks.get(id) {
+            // It may have been held before it was cancelled, and is not any more.
+            out.records.push(record::task(task));
+        }
         self.save_attempt(id, out);
         self.follow_others(id);
         self.emit_task("task.queued", id, "", out);
@@ -232,8 +246,9 @@ impl Core {
         {
             return Err(format!("task {follower} follows it"));
         }
-        if !task.state.is_over() {
-            self.unqueue(id);
+        // The record of a claim has to go with the task.
+        if !task.state.is_over() && self.unqueue(id) {
+            out.records.push(record::attempt_gone(id));
         }
         self.drop_task(id, out);
         Ok(())
@@ -261,6 +276,7 @@ impl Core {
         if id.0 + 1 == self.tasks.next {
             self.save_meta(out);
         }
+        self.tasks.dropped_run = self.tasks.dropped_run.max(task.last.0);
         if task.attempts > 0 {
             out.effects.push(Effect::Discard { service: name_of(id) });
         }
@@ -280,6 +296,7 @@ impl Core {
         for id in &ids {
             self.drop_task(*id, out);
         }
+        self.keep_runs(out);
         self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), true, out);
     }
 

@@ -258,10 +258,14 @@ pub struct Task {
     pub not_before: Wall,
     /// The same for the next try, after a failure or a start that the machine refused.
     pub again_at: Wall,
+    /// What decides of these: the same in awake time, which no step of the clock changes.
+    pub again: Mono,
     pub after: Box<[After]>,
     pub stdin: Option<Box<[u8]>>,
     pub keys: Option<Box<Keys>>,
     pub claim: Claim,
+    /// The run of its last attempt that began, 0 for none: no other may get that number.
+    pub last: RunId,
     pub live: Option<Box<Live>>,
     pub outcome: Option<Box<Outcome>>,
     /// Why it is in its state, where that needs words.
@@ -302,6 +306,19 @@ impl Task {
         self.not_before.max(self.again_at)
     }
 
+    /// Whether its time has come.
+    #[must_use]
+    pub fn has_come(&self, now: Now) -> bool {
+        self.not_before <= now.wall && self.again <= now.mono
+    }
+
+    /// It is tried again after so long.
+    pub(super) fn wait(&mut self, delay: Duration, now: Now) {
+        let millis = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        self.again_at = Wall(now.wall.0.saturating_add(millis));
+        self.again = now.mono + delay;
+    }
+
     /// Whether it takes a slot.
     #[must_use]
     pub fn has_slot(&self) -> bool {
@@ -328,8 +345,8 @@ impl Task {
                     None => [sequence, timeout].into_iter().flatten().min(),
                 }
             }
-            (TaskState::Queued, _) if self.earliest() > now.wall && self.blocked == 0 => {
-                Some(now.mono + self.earliest().since(now.wall))
+            (TaskState::Queued, _) if !self.has_come(now) && self.blocked == 0 => {
+                Some((now.mono + self.not_before.since(now.wall)).max(self.again))
             }
             (TaskState::Queued | TaskState::Held | TaskState::Running | TaskState::Paused, _) => None,
             (
@@ -376,6 +393,8 @@ pub struct Tasks {
     waits: Vec<wait::TaskWait>,
     /// Tasks that are over since waits were looked at.
     ended: Vec<TaskId>,
+    /// The highest run number of tasks that the present request removes.
+    dropped_run: u64,
     /// While a daemon comes up: claims that have no end on record.
     open: Vec<boot::Open>,
 }
@@ -404,6 +423,11 @@ impl Tasks {
     #[must_use]
     pub fn of_run(&self, run: RunId) -> Option<TaskId> {
         self.runs.get(&run).copied()
+    }
+
+    /// The highest run number of an attempt that began.
+    fn newest_run(&self) -> u64 {
+        self.all.values().map(|t| t.last.0).max().unwrap_or(0)
     }
 
     /// In the order of their ids, those after this one.
@@ -456,6 +480,10 @@ impl Tasks {
         self.counts[task.state as usize] -= 1;
         self.counts[state as usize] += 1;
         task.state = state;
+    }
+
+    pub(in crate::core) fn look_at_all(&mut self) {
+        self.dirty.extend(self.groups.keys().cloned());
     }
 
     fn look_at(&mut self, group: &Arc<str>) {

@@ -41,6 +41,10 @@ impl Core {
     fn start_claimed(&mut self, name: &Arc<str>, out: &mut Out) {
         loop {
             let Some(group) = self.tasks.groups.get(name).filter(|g| !g.paused()) else { return };
+            // What is left of a task whose end nobody saw still takes its place.
+            if !self.orphans.is_empty() {
+                return;
+            }
             let synced = |id: TaskId| {
                 self.tasks.get(id).filter(|t| matches!(t.claim, Claim::Synced { .. })).map(|t| (id, t.weight))
             };
@@ -60,7 +64,12 @@ impl Core {
             let free = group.parallel().saturating_sub(group.running);
             let wanted = if group.parallel() == 0 { 0 } else { free as usize + group.ahead() };
             if group.claimed.len() >= wanted {
-                break;
+                // One that goes before a claimed one takes its claim.
+                let before = group.ready.first() < group.claimed.last();
+                let last = group.claimed.last().filter(|_| before && wanted > 0 && !group.ready.is_empty());
+                let Some(last) = last.map(|rank| rank.id) else { break };
+                self.give_back(last, out);
+                continue;
             }
             let Some(rank) = group.ready.pop_first() else { break };
             group.claimed.insert(rank);
@@ -117,6 +126,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.claim = Claim::None;
         task.attempts += 1;
+        task.last = run;
         task.why = None;
         task.live = Some(Box::new(Live::new(run, now)));
         self.tasks.set_state(id, TaskState::Running);
@@ -139,11 +149,11 @@ impl Core {
 
     /// Puts a task where it belongs by its state: among those that can be claimed, or to its time.
     pub(super) fn enqueue(&mut self, id: TaskId) {
-        let now = self.now.wall;
+        let now = self.now;
         let Some(task) = self.tasks.get(id) else { return };
         let ready = task.state == TaskState::Queued
             && task.blocked == 0
-            && task.earliest() <= now
+            && task.has_come(now)
             && task.claim == Claim::None
             && task.live.is_none();
         if ready {
@@ -167,6 +177,16 @@ impl Core {
         group.claimed.remove(&rank);
         self.tasks.look_at(&name);
         run.is_some()
+    }
+
+    /// A claim is given back: its task is one of those that could be claimed again.
+    fn give_back(&mut self, id: TaskId, out: &mut Out) {
+        let written = self.tasks.get(id).is_some_and(|t| !t.frame.repeatable);
+        self.unqueue(id);
+        if written {
+            self.save_attempt(id, out);
+        }
+        self.enqueue(id);
     }
 
     pub(super) fn plan_task(&mut self, id: TaskId) {
@@ -195,7 +215,8 @@ impl Core {
                     out.effects.push(Effect::Log { level: Level::Debug, text });
                     return self.task_finished(id, out);
                 }
-                if live.timeout_at.is_some_and(|at| at <= now.mono) && live.end.is_none() {
+                let late = live.timeout_at.is_some_and(|at| at <= now.mono) && !live.paused;
+                if late && live.end.is_none() && live.stop.is_none() {
                     self.stop_task(id, super::TaskStop::Timeout, false, out);
                 } else {
                     live.sequence.tick(live.run, super::TERMS, now.mono, out);

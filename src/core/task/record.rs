@@ -8,7 +8,7 @@
 use super::group::Change;
 use super::{Claim, Frame, Keys, Outcome, Task, TaskStop, Work};
 use crate::base::ids::{RunId, TaskId};
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::core::record::{Entity, VERSION, entity};
 use crate::protocol::methods::task::{After, TaskState};
 use core::time::Duration;
@@ -69,6 +69,9 @@ pub struct AttemptRecord {
     pub state: Option<TaskState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
+    /// The run of the last attempt that began, unless that is the one above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<RunId>,
     /// The keeper under which it was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper: Option<String>,
@@ -165,6 +168,7 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
         fails: t.fails,
         state: run.is_none().then_some(t.state),
         run,
+        last: Some(t.last).filter(|last| last.0 > 0 && run != Some(*last)),
         keeper: run.map(|_| keeper.to_owned()),
         begun,
         stop,
@@ -243,10 +247,12 @@ impl TaskRecord<'_> {
             submitted: Wall(self.submitted),
             not_before: Wall(self.not_before),
             again_at: Wall(0),
+            again: Mono(0),
             after: self.after.into_owned().into(),
             stdin,
             keys: self.keys.map(Box::new),
             claim: Claim::None,
+            last: RunId(0),
             live: None,
             outcome: None,
             why: None,

@@ -3,7 +3,7 @@
 use super::{TERMS, Task, TaskStop, name_of};
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
-use crate::base::time::{Mono, Wall};
+use crate::base::time::Mono;
 use crate::core::due::Due;
 use crate::core::run::{Ended, clip, signal_name};
 use crate::core::service::stop::Phase;
@@ -41,7 +41,10 @@ impl Core {
                 self.emit_task("task.started", id, fields.members(), out);
                 self.plan_task(id);
             }
-            Err(e) if e.transient && live.stop.is_none() => self.put_task_off(id, &e, out),
+            // A shutdown cancels what ran, and this has not.
+            Err(e) if e.transient && matches!(live.stop, None | Some(TaskStop::Shutdown)) => {
+                self.put_task_off(id, &e, out);
+            }
             Err(e) => {
                 live.end = Some((End::Unknown, Usage::default(), now));
                 self.task_over(id, Ended::NotStarted(clip(&e.message)), out);
@@ -58,7 +61,7 @@ impl Core {
         task.attempts -= 1;
         task.refused = task.refused.saturating_add(1);
         let delay = Duration::from_millis(100 << task.refused.min(8));
-        task.again_at = Wall(now.wall.0 + i64::try_from(delay.as_millis()).unwrap_or(0));
+        task.wait(delay, now);
         task.why = Some(clip(&format!("could not be started now: {}", error.message)));
         self.tasks.runs.remove(&live.run);
         self.tasks.set_state(id, TaskState::Queued);
@@ -177,10 +180,10 @@ impl Core {
 
     /// Queues the next attempt.
     fn try_again(&mut self, id: TaskId, state: TaskState, delay: Duration, out: &mut Out) {
-        let now = self.now.wall;
+        let now = self.now;
         self.tasks.set_state(id, TaskState::Queued);
         if let Some(task) = self.tasks.get_mut(id) {
-            task.again_at = Wall(now.0.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
+            task.wait(delay, now);
         }
         self.save_attempt(id, out);
         let mut fields = Obj::new();

@@ -1,11 +1,11 @@
 //! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
 
 use super::{BACKOFF, Claim, Frame, Key, Keys, TIMEOUT, Task, Work, group, name_of, record};
-use crate::base::ids::TaskId;
+use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
 use crate::base::near::nearest;
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::config::{AgentPrompt, LogSpec, ServiceSpec};
 use crate::core::request::Asked;
 use crate::core::schedule::is_own;
@@ -128,7 +128,8 @@ impl Core {
     /// Notes whom a task follows, and how many of these are not over.
     pub(super) fn follow_others(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(id).filter(|t| !t.state.is_over() && !t.after.is_empty()) else { return };
-        let open: Vec<TaskId> = task
+        // One that is named twice ends only once.
+        let open: BTreeSet<TaskId> = task
             .after
             .iter()
             .map(|a| a.id)
@@ -232,10 +233,12 @@ impl Core {
             submitted: self.now.wall,
             not_before: self.not_before(spec.delay, spec.at),
             again_at: Wall(0),
+            again: Mono(0),
             after: spec.after.into(),
             stdin: spec.stdin.map(Into::into),
             keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),
             claim: Claim::None,
+            last: RunId(0),
             live: None,
             outcome: None,
             why: None,

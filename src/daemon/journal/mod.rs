@@ -151,6 +151,13 @@ impl Journal {
         self.durable_upto() >= token
     }
 
+    /// Whether all records are written, so that a daemon after this one knows of them; nothing is known without a
+    /// journal, and nothing waits for one.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.store.as_ref().is_none_or(|s| s.written >= self.tickets)
+    }
+
     /// The ticket up to which all records are on disk.
     #[must_use]
     pub fn durable_upto(&self) -> u64 {

@@ -9,6 +9,7 @@ pub mod upgrade;
 
 use super::Ending;
 use crate::base::control::{FLAG_TRIAL, FLAG_UPGRADE};
+use crate::base::ids::RunId;
 use crate::base::time::Mono;
 use crate::config::Config;
 use crate::core::Boot;
@@ -38,6 +39,8 @@ pub(super) struct Lifecycle {
     /// A service manager wants to hear of reloads; one is over and is to be told.
     pub(super) outer: bool,
     pub(super) reloaded: bool,
+    /// Runs to be forgotten once their ends are in the journal.
+    pub(super) ended: Vec<RunId>,
 }
 
 impl Lifecycle {
@@ -62,6 +65,7 @@ impl Lifecycle {
             reloaded: false,
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
+            ended: Vec::new(),
         }
     }
 }

@@ -1,0 +1,511 @@
+//! One round of the core held against the rules of tasks: what it ordered, and what it said has happened.
+
+use crate::os::MS;
+use crate::tasks_ask::Question;
+use crate::tasks_model::{Phase, Scene, Tasks, Told, Why};
+use hob::base::ids::{RunId, TaskId};
+use hob::core::record::Entity;
+use hob::core::task::of_name;
+use hob::core::{Effect, End, Start, TableRun};
+use hob::protocol::methods::Request;
+use hob::protocol::methods::task::{TaskCall, TaskState};
+use hob::protocol::rpc::RpcError;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+type Held = Result<(), String>;
+
+/// A claim without an end in the journal.
+struct Open {
+    run: RunId,
+    keeper: String,
+    begun: bool,
+}
+
+/// What the journal says of attempts that have no end.
+fn open_claims(entities: &[Entity]) -> BTreeMap<TaskId, Open> {
+    let mut all = BTreeMap::new();
+    for e in entities {
+        let Some(id) = e.key.strip_prefix("attempt/").and_then(|n| n.parse().ok()).map(TaskId) else { continue };
+        if let Some(open) = open_claim(e.json.as_deref()) {
+            all.insert(id, open);
+        }
+    }
+    all
+}
+
+fn open_claim(json: Option<&str>) -> Option<Open> {
+    let v: Value = serde_json::from_str(json?).ok()?;
+    let run = v["run"].as_u64().filter(|_| v["state"].is_null())?;
+    Some(Open { run: RunId(run), keeper: v["keeper"].as_str()?.to_owned(), begun: !v["begun"].is_null() })
+}
+
+pub fn attempt_key(id: TaskId) -> String {
+    format!("attempt/{:012}", id.0)
+}
+
+fn boot_of(keeper: &str) -> &str {
+    keeper.split('-').next().unwrap_or_default()
+}
+
+impl Tasks {
+    /// Takes in a round whose records are in the journal, before any of its effects is carried out.
+    pub fn round(&mut self, scene: Scene<'_>, told: Told, asked: Option<&Question>, effects: &[Effect]) -> Held {
+        self.step += 1;
+        self.unknown.clear();
+        self.doomed.clear();
+        let mut req = None;
+        match told {
+            Told::Boot { table, entities, keeper, groups } => {
+                self.config = groups;
+                self.booted(scene, &table, &entities, &keeper)?;
+            }
+            Told::Config(groups) => self.config = groups,
+            Told::Request(n) => req = Some(n),
+            Told::Synced(ticket) => {
+                let at = self.tickets.get(&ticket).copied().unwrap_or_default();
+                self.told_synced = self.told_synced.max(at);
+            }
+            Told::Other => {}
+        }
+        if scene.stopping {
+            self.stop_all(scene);
+        }
+        let answer = effects.iter().find_map(|e| match e {
+            Effect::Reply { req: r, result, .. } if Some(*r) == req => Some(result),
+            _ => None,
+        });
+        let asked = asked.filter(|_| req.is_some());
+        if let (Some((Request::Task(call), ..)), Some(Ok(answer))) = (asked, answer)
+            && matches!(**call, TaskCall::Cancel { .. })
+        {
+            self.cancelled(answer);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Reply { req: r, result, .. } if Some(*r) == req => {
+                    if let Some((request, key, owner)) = asked {
+                        self.answered(scene, request, key.as_ref(), *owner, result)?;
+                    }
+                }
+                Effect::Start(start) => {
+                    // The number of a run that never began may be given again.
+                    self.runs.remove(&start.run);
+                    if let Some(id) = of_name(&start.service) {
+                        self.start(scene, id, start)?;
+                    }
+                }
+                Effect::Event { line, .. } if line.contains("\"kind\":\"task.") => {
+                    let asked = asked.map(|(request, ..)| request);
+                    self.event(scene, &serde_json::from_str(line).unwrap_or_default(), asked)?;
+                }
+                Effect::Signal { run, tree, .. } if self.has_run(*run) => self.signalled(scene, *run, !*tree)?,
+                Effect::Kill { run } if self.has_run(*run) => self.signalled(scene, *run, false)?,
+                _ => {}
+            }
+        }
+        if let Some(id) = self.unknown.first() {
+            return Err(format!("task lost: nobody can know how task {id} ended, and the core does not say so"));
+        }
+        for id in core::mem::take(&mut self.doomed) {
+            if let Some(phase @ (Phase::Held | Phase::Queued)) = self.jobs.get(&id).map(|j| j.phase) {
+                return Err(format!("after: task {id} is {phase:?}, and one that it follows did not succeed"));
+            }
+        }
+        self.note_runnable(scene.now, scene.wall);
+        self.synced(scene.disk.synced());
+        self.kept()
+    }
+
+    /// The records of a round: each attempt belongs to a task, and there are as many tasks as there should be.
+    pub fn records(&mut self, records: &[Entity]) {
+        for r in records.iter().filter(|r| r.key.starts_with("task/") || r.key.starts_with("attempt/")) {
+            match &r.json {
+                Some(_) => self.entities.insert(r.key.clone()),
+                None => self.entities.remove(&r.key),
+            };
+        }
+    }
+
+    fn kept(&self) -> Held {
+        let mut tasks = 0;
+        for key in &self.entities {
+            let id = key.split_once('/').and_then(|(_, n)| n.parse().ok()).map(TaskId).unwrap_or_default();
+            if !self.jobs.contains_key(&id) {
+                return Err(format!("task records: {key} is kept, and there is no such task"));
+            }
+            tasks += usize::from(key.starts_with("task/"));
+        }
+        match self.jobs.len() {
+            n if n == tasks => Ok(()),
+            n => Err(format!("task lost: {n} tasks exist, and {tasks} are in the journal")),
+        }
+    }
+
+    /// What the deaths before mean for each task.
+    fn booted(&mut self, scene: Scene<'_>, table: &[TableRun], entities: &[Entity], keeper: &str) -> Held {
+        self.entities.clear();
+        self.records(entities);
+        self.kept()?;
+        let open = open_claims(entities);
+        let ids: Vec<TaskId> = self.jobs.iter().filter(|(_, j)| !j.is_over()).map(|(id, _)| *id).collect();
+        for id in &ids {
+            self.follow(*id);
+        }
+        for id in ids {
+            let phase = self.jobs[&id].phase;
+            // A wait is kept to the millisecond, and that of one that was never begun is not.
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.again = if job.attempts == 0 { 0 } else { job.again.saturating_sub(2 * MS) };
+            }
+            let Some(open) = open.get(&id) else {
+                if matches!(phase, Phase::Running(_)) {
+                    return Err(format!("task records: task {id} is {phase:?}, and the journal does not say so"));
+                }
+                continue;
+            };
+            let slot = table.iter().find(|t| t.run == open.run);
+            let began = slot.is_some_and(|s| s.pid.is_some() || s.exec_error.is_some());
+            let same_boot = boot_of(&open.keeper) == boot_of(keeper);
+            let never = slot.is_some() || open.keeper == keeper || same_boot && !open.begun;
+            // What is left of it does not change that nobody saw its end.
+            let (spawns, now) =
+                (self.jobs.get(&id).map_or(0, |j| self.spawns.get(&j.uid).copied().unwrap_or(0)), scene.now);
+            let Some(job) = self.edit(id) else { continue };
+            if began {
+                if !matches!(job.phase, Phase::Running(_)) {
+                    job.begun = now;
+                    job.attempts += 1;
+                }
+                job.phase = Phase::Running(open.run);
+            } else if never {
+                job.attempts -= u32::from(matches!(job.phase, Phase::Running(_)));
+                (job.phase, job.stop, job.paused) = (Phase::Queued, None, false);
+            } else {
+                job.attempts += u32::from(!matches!(job.phase, Phase::Running(_)));
+                (job.exit, job.stop, job.paused) = (None, None, false);
+                job.phase = Phase::Queued;
+                if job.repeatable {
+                    job.grants = job.grants.max(spawns + 1);
+                } else {
+                    self.unknown.insert(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A shutdown ends what runs.
+    fn stop_all(&mut self, scene: Scene<'_>) {
+        let of = |(id, job): (&TaskId, &crate::tasks_model::Job)| match job.phase {
+            Phase::Running(run) if job.stop.is_none() => Some((*id, run)),
+            _ => None,
+        };
+        let running: Vec<(TaskId, RunId)> = self.jobs.iter().filter_map(of).collect();
+        for (id, run) in running {
+            let certain = scene.os.main_of(run).is_some() || self.pending.contains(&run);
+            if let Some(job) = self.edit(id) {
+                job.stop = Some((Why::Shutdown, certain));
+                job.paused = false;
+            }
+        }
+    }
+
+    /// Running tasks that a person cancels in this round.
+    fn cancelled(&mut self, answer: &str) {
+        let v: Value = serde_json::from_str(answer).unwrap_or_default();
+        for row in v["tasks"].as_array().into_iter().flatten().filter(|r| r["changed"] == true) {
+            let id = TaskId(row["id"].as_u64().unwrap_or_default());
+            if let Some(job) = self.edit(id).filter(|j| matches!(j.phase, Phase::Running(_))) {
+                job.stop.get_or_insert((Why::Client, true));
+                job.paused = false;
+            }
+        }
+    }
+
+    fn start(&mut self, scene: Scene<'_>, id: TaskId, start: &Start) -> Held {
+        let run = start.run;
+        let Some(job) = self.jobs.get(&id).cloned() else {
+            return Err(format!("task start: task {id} does not exist"));
+        };
+        if job.phase != Phase::Queued {
+            return Err(format!("task start: task {id} is {:?}", job.phase));
+        }
+        if start.spec.command != job.words {
+            return Err(format!("task start: task {id} runs {:?} instead of {:?}", start.spec.command, job.words));
+        }
+        if scene.stopping {
+            return Err(format!("shutdown: task {id} is started in it"));
+        }
+        let made = scene.os.runs.get(&run).is_some_and(|t| t.pid.is_some() || t.exec_failed);
+        if made || !scene.os.tree(run).is_empty() || self.pending.contains(&run) {
+            return Err(format!("task run: run {run} of task {id} has been before"));
+        }
+        let group = self.group(&job.group);
+        if group.paused {
+            return Err(format!("task start: task {id} is started, and its group {} is paused", job.group));
+        }
+        let (running, weight) = self.taken(&job.group, scene.os);
+        if running >= group.parallel {
+            return Err(format!(
+                "slots: task {id} is started while {running} of group {} run; {} may",
+                job.group, group.parallel
+            ));
+        }
+        let limit = u64::from(group.weight_limit);
+        if limit > 0 && running > 0 && weight + u64::from(job.weight) > limit {
+            return Err(format!("weight: task {id} weighs {} and {weight} run of {limit}", job.weight));
+        }
+        if job.not_before > scene.wall && !job.ripe || job.again > scene.now {
+            return Err(format!("task start: task {id} is started before its time"));
+        }
+        self.follows(&job).map_err(|why| format!("after: task {id} is started, and {why}"))?;
+        let open = scene.disk.last(&attempt_key(id), usize::MAX).and_then(|(_, json)| open_claim(json));
+        if open.is_none_or(|o| o.run != run || !o.begun) {
+            return Err(format!("claim: task {id} is started, and the journal does not say so"));
+        }
+        if !job.repeatable {
+            let claim = scene.disk.last(&attempt_key(id), scene.disk.synced()).and_then(|(_, json)| open_claim(json));
+            if claim.is_none_or(|o| o.run != run) {
+                return Err(format!("claim: task {id} is started, and its claim of run {run} is not on disk"));
+            }
+        }
+        self.first(scene, id)?;
+        let (begun, uid) = (scene.now, job.uid);
+        if let Some(job) = self.edit(id) {
+            (job.phase, job.begun, job.stop) = (Phase::Running(run), begun, None);
+            job.attempts += 1;
+        }
+        self.since.remove(&id);
+        let facts = crate::tasks_model::Run { uid, id, group: job.group, weight: job.weight, told_at: 0 };
+        self.runs.insert(run, facts);
+        self.pending.insert(run);
+        Ok(())
+    }
+
+    /// Nobody of the same group that could have been started is before it.
+    fn first(&self, scene: Scene<'_>, id: TaskId) -> Held {
+        let job = &self.jobs[&id];
+        for (other, since) in &self.since {
+            let Some(o) = self.jobs.get(other).filter(|o| o.group == job.group && o.rank(*other) < job.rank(id)) else {
+                continue;
+            };
+            if *since >= self.step || !self.is_runnable(o, scene.now, scene.wall) {
+                continue;
+            }
+            let claim = scene.disk.last(&attempt_key(*other), usize::MAX);
+            let at = claim.and_then(|(at, json)| open_claim(json).map(|_| at));
+            if o.repeatable || at.is_none_or(|at| at < self.told_synced) {
+                return Err(format!("priority: task {id} is started before task {other}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A signal to a run: somebody must have wanted it.
+    fn signalled(&mut self, scene: Scene<'_>, run: RunId, main: bool) -> Held {
+        let Some(facts) = self.runs.get(&run).cloned() else { return Ok(()) };
+        let Some(job) = self.jobs.get(&facts.id).filter(|j| j.uid == facts.uid) else { return Ok(()) };
+        let alive = scene.os.main_of(run).is_some();
+        if job.phase != Phase::Running(run) || job.stop.is_some() || !main && !alive {
+            return Ok(());
+        }
+        let ran = (scene.now - job.begun) / MS;
+        if job.timeout == 0 || ran < job.timeout {
+            return Err(format!("time limit: task {} ran for {ran} ms of {} and is stopped", facts.id, job.timeout));
+        }
+        if let Some(job) = self.edit(facts.id) {
+            job.stop = Some((Why::Timeout, alive));
+            job.paused = false;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, scene: Scene<'_>, v: &Value, asked: Option<&Request>) -> Held {
+        let id = TaskId(v["id"].as_u64().unwrap_or_default());
+        match v["kind"].as_str().unwrap_or_default() {
+            "task.queued" | "task.held" | "task.released" | "task.edited" => Ok(()),
+            "task.started" => match self.jobs.get(&id).map(|j| j.phase) {
+                Some(Phase::Running(run)) if v["run"].as_u64() == Some(run.0) => Ok(()),
+                phase => Err(format!("task events: {v} of a task that is {phase:?}")),
+            },
+            "task.paused" | "task.resumed" => {
+                let pauses = v["kind"] == "task.paused";
+                let pause = |c: &TaskCall| matches!(c, TaskCall::Pause { .. } | TaskCall::Resume { .. });
+                let person =
+                    matches!(asked, Some(Request::Group(_))) || matches!(asked, Some(Request::Task(c)) if pause(c));
+                match self.edit(id).filter(|j| matches!(j.phase, Phase::Running(_)) && person) {
+                    Some(job) if job.paused != pauses => {
+                        job.paused = pauses;
+                        Ok(())
+                    }
+                    _ => Err(format!("task events: nobody asked for {v}")),
+                }
+            }
+            "task.start_failed" => self.put_off(scene, id, v),
+            "task.retried" => self.again(scene, id, v),
+            "task.completed" => self.over(scene, id, TaskState::Succeeded, v, asked),
+            "task.failed" => self.over(scene, id, TaskState::Failed, v, asked),
+            "task.timeout" => self.over(scene, id, TaskState::TimedOut, v, asked),
+            "task.cancelled" => self.over(scene, id, TaskState::Cancelled, v, asked),
+            "task.lost" => self.over(scene, id, TaskState::Lost, v, asked),
+            _ => Err(format!("task events: {v}")),
+        }
+    }
+
+    fn put_off(&mut self, scene: Scene<'_>, id: TaskId, v: &Value) -> Held {
+        let run = self.jobs.get(&id).map(|j| j.phase);
+        let Some(Phase::Running(run)) = run else { return Err(format!("task events: {v} of one that is {run:?}")) };
+        if scene.os.runs.get(&run).is_some_and(|t| t.pid.is_some() || t.exec_failed) {
+            return Err(format!("task events: {v}, and it was started"));
+        }
+        self.pending.remove(&run);
+        let again = scene.now + v["next_try_in_ms"].as_u64().unwrap_or(0) * MS;
+        if let Some(job) = self.edit(id) {
+            (job.phase, job.again, job.stop) = (Phase::Queued, again, None);
+            job.attempts -= 1;
+        }
+        Ok(())
+    }
+
+    /// The end of the present attempt, as the system knows it.
+    fn ended(&self, scene: Scene<'_>, id: TaskId, run: RunId, v: &Value) -> Result<Option<End>, String> {
+        if let Some(p) = scene.os.procs.values().find(|p| p.run == run) {
+            return Err(format!("task gone: {v}, and process {} of run {run} lives", p.pid));
+        }
+        if self.pending.contains(&run) {
+            return Err(format!("task gone: {v}, and run {run} of task {id} is about to start"));
+        }
+        let end = scene.os.runs.get(&run).and_then(|t| t.ended);
+        let (code, signal) = match end {
+            Some(End::Code(c)) => (Some(i64::from(c)), None),
+            Some(End::Signal(n)) => (None, Some(i64::from(n))),
+            Some(End::Unknown) | None => (None, None),
+        };
+        if v["exit_code"].as_i64() != code || v["signal"].as_i64() != signal {
+            return Err(format!("task end: {v}, and the truth is {end:?}"));
+        }
+        Ok(end)
+    }
+
+    /// Whether an attempt may have led to this.
+    fn may(&self, scene: Scene<'_>, id: TaskId, run: RunId, end: Option<End>, state: TaskState) -> Held {
+        let stop = self.jobs[&id].stop;
+        let free = stop.is_none_or(|(_, certain)| !certain);
+        let never = end.is_none() && scene.os.runs.get(&run).is_none_or(|t| t.exec_failed || t.pid.is_none());
+        let fine = match state {
+            TaskState::Succeeded => end == Some(End::Code(0)) && (free || stop.is_some_and(|s| s.0 == Why::Shutdown)),
+            TaskState::Failed => free && (never || end.is_some_and(|e| e != End::Code(0))),
+            TaskState::TimedOut => stop.is_some_and(|s| s.0 == Why::Timeout),
+            TaskState::Cancelled => stop.is_some_and(|s| s.0 != Why::Timeout),
+            TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Lost => false,
+        };
+        if fine {
+            return Ok(());
+        }
+        Err(format!("task end: task {id} is said to be {state}, its end was {end:?}, hob's own wish {stop:?}"))
+    }
+
+    fn again(&mut self, scene: Scene<'_>, id: TaskId, v: &Value) -> Held {
+        let Some(job) = self.jobs.get(&id).cloned() else { return Err(format!("task events: {v}")) };
+        let Phase::Running(run) = job.phase else { return Err(format!("task events: {v} of {:?}", job.phase)) };
+        let end = self.ended(scene, id, run, v)?;
+        let failed = match v["after"].as_str() {
+            Some("failed") => TaskState::Failed,
+            Some("timed_out") => TaskState::TimedOut,
+            Some("cancelled") if job.repeatable && job.stop.is_some_and(|s| s.0 == Why::Shutdown) => {
+                TaskState::Cancelled
+            }
+            _ => return Err(format!("retries: {v}")),
+        };
+        self.may(scene, id, run, end, failed)?;
+        let fails = job.fails + u32::from(failed != TaskState::Cancelled);
+        if failed != TaskState::Cancelled && fails > job.retries {
+            return Err(format!("retries: task {id} is tried again after {fails} failures of {}", job.retries));
+        }
+        let wait = v["next_try_in_ms"].as_u64().unwrap_or(0);
+        let due = if failed == TaskState::Cancelled { 0 } else { job.backoff << (fails - 1).min(20) };
+        if wait != due.min(3_600_000) {
+            return Err(format!("retries: task {id} waits {wait} ms instead of {due}"));
+        }
+        let again = scene.now + wait * MS;
+        if let Some(job) = self.edit(id) {
+            (job.phase, job.stop, job.paused) = (Phase::Queued, None, false);
+            (job.fails, job.again, job.exit) = (fails, again, end);
+            job.grants += 1;
+        }
+        Ok(())
+    }
+
+    fn over(&mut self, scene: Scene<'_>, id: TaskId, state: TaskState, v: &Value, asked: Option<&Request>) -> Held {
+        let Some(job) = self.jobs.get(&id).cloned() else { return Err(format!("task events: {v}")) };
+        let mut exit = job.exit;
+        let mut fails = job.fails;
+        match job.phase {
+            Phase::Running(run) => {
+                exit = self.ended(scene, id, run, v)?;
+                self.may(scene, id, run, exit, state)?;
+                fails += u32::from(matches!(state, TaskState::Failed | TaskState::TimedOut));
+                if matches!(state, TaskState::Failed | TaskState::TimedOut) && fails <= job.retries {
+                    return Err(format!("retries: task {id} is over after {fails} failures of {}", job.retries));
+                }
+            }
+            Phase::Queued if state == TaskState::Lost && self.unknown.remove(&id) => {}
+            Phase::Queued | Phase::Held if state == TaskState::Cancelled => {
+                let person = matches!(asked, Some(Request::Task(c)) if matches!(**c, TaskCall::Cancel { .. }));
+                let over = |a: &hob::protocol::methods::task::After| {
+                    let state = self.jobs.get(&a.id).map(|j| j.phase);
+                    !a.any && matches!(state, Some(Phase::Over(s)) if s != TaskState::Succeeded)
+                };
+                if !person && !job.after.iter().any(over) {
+                    return Err(format!("task end: nobody wanted {v}"));
+                }
+            }
+            phase => return Err(format!("task end: {v}, and it is {phase:?}")),
+        }
+        if let Some(job) = self.edit(id) {
+            (job.phase, job.stop, job.paused) = (Phase::Over(state), None, false);
+            (job.fails, job.exit) = (fails, exit);
+        }
+        self.since.remove(&id);
+        self.tell_followers(id, state);
+        Ok(())
+    }
+
+    fn tell_followers(&mut self, id: TaskId, state: TaskState) {
+        let followers: Vec<TaskId> = self
+            .jobs
+            .iter()
+            .filter(|(_, j)| matches!(j.phase, Phase::Held | Phase::Queued) && j.after.iter().any(|a| a.id == id))
+            .map(|(id, _)| *id)
+            .collect();
+        for follower in followers {
+            let Some(job) = self.jobs.get(&follower) else { continue };
+            if state == TaskState::Succeeded || job.after.iter().any(|a| a.id == id && a.any) {
+                if let Some(job) = self.edit(follower) {
+                    job.cleared.insert(id);
+                }
+            } else if !job.cleared.contains(&id) && !job.retried {
+                self.doomed.insert(follower);
+            }
+        }
+    }
+
+    /// Its slot in the keeper's table is about to be freed.
+    pub fn forgotten(&self, run: RunId, os: &crate::os::Os, disk: &crate::disk::Disk) -> Held {
+        let Some(facts) = self.runs.get(&run) else { return Ok(()) };
+        if let Some(p) = os.procs.values().find(|p| p.run == run) {
+            return Err(format!("task gone: run {run} is forgotten, and process {} lives", p.pid));
+        }
+        match disk.last(&attempt_key(facts.id), disk.written()).and_then(|(_, json)| open_claim(json)) {
+            Some(o) if o.run == run => Err(format!("task records: run {run} is forgotten before its end is on record")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether this says that another time may do.
+pub fn now_not(e: &RpcError) -> bool {
+    use hob::protocol::rpc::Code;
+    matches!(e.code, Code::Busy | Code::ShuttingDown)
+}

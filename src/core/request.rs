@@ -95,8 +95,7 @@ impl Core {
             Request::ServiceLogs(query) => self.logs(asked, query, out),
             Request::ServiceRotate { names } => self.rotate(asked, names, out),
             Request::ServiceHistory { name, limit } => {
-                let answer = self.one_or_each(&name, |i| self.history(i, limit));
-                self.reply(req, answer, false, out);
+                self.reply(req, self.one_or_each(&name, |i| self.history(i, limit)), false, out);
             }
             Request::ScheduleList { ids } => self.reply(req, self.schedule_list(&ids), false, out),
             Request::ScheduleGet { id } => self.reply(req, self.schedule_get(&id), false, out),

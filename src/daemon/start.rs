@@ -129,10 +129,15 @@ impl Daemon {
         };
         daemon.begin(boot, config_problem, handover.early)?;
         daemon.drop_unknown(held);
-        daemon.gear.link.up();
-        let _ = daemon.life.marks.enter(Stage::Serving);
-        daemon.accept();
+        daemon.open();
         Ok(daemon)
+    }
+
+    /// All is taken over: the keeper is told so, and whoever waits to be let in is.
+    fn open(&mut self) {
+        self.gear.link.up();
+        let _ = self.life.marks.enter(Stage::Serving);
+        self.accept();
     }
 
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.

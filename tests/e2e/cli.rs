@@ -10,7 +10,7 @@ const CONFIG: &str = r#"{ "services": {
     "up": { "command": "echo hello; exec sleep 1000", "reload_signal": "CONT" },
     "broken": { "command": "echo no luck; exit 9", "max_restarts": 1, "min_delay": "10ms" },
     "needs": { "command": "exec sleep 1000", "requires": ["up"] }
-} }"#;
+}, "schedule": { "jobs": [{ "id": "job", "every": "1h", "action": { "restart": ["needs"] } }] } }"#;
 
 /// The names of all commands as help lists them.
 fn commands(home: &Home) -> Vec<String> {
@@ -99,6 +99,34 @@ fn json_of_every_command_parses() {
         ("man config", 0, 1),
         ("config schema", 0, 1),
         ("demo --for 1s", 0, 0),
+        ("add -- echo hi", 0, 1),
+        ("task wait 1", 0, 1),
+        ("task list", 0, 1),
+        ("task show 1", 0, 1),
+        ("task output 1", 0, 1),
+        ("task cancel 1", 1, 1),
+        ("task pause 1", 1, 1),
+        ("task resume 1", 1, 1),
+        ("task retry 1", 0, 1),
+        ("task add --hold -- true", 0, 1),
+        ("task edit 2 --priority 1", 0, 1),
+        ("task release 2", 0, 1),
+        ("task wait 1 2", 0, 1),
+        ("task hold 2", 1, 1),
+        ("task stats", 0, 1),
+        ("task remove 1", 0, 1),
+        ("task clean", 0, 1),
+        ("group set x --parallel 2", 0, 1),
+        ("group list", 0, 1),
+        ("group pause x", 0, 1),
+        ("group resume x", 0, 1),
+        ("schedule list", 0, 1),
+        ("schedule run job", 0, 1),
+        ("schedule pause job", 0, 1),
+        ("schedule resume job", 0, 1),
+        ("schedule next job", 0, 1),
+        ("schedule check", 0, 1),
+        ("schedule history job", 0, 1),
         ("stop", 0, 1),
     ] {
         tried.push(line);

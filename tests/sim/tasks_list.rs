@@ -25,10 +25,10 @@ impl Tasks {
             if row["state"] != want {
                 return Err(format!("task list: task {id} is {want} ({:?}), and the list says {row}", job.phase));
             }
-            let spec = (row["group"].as_str(), row["priority"].as_i64(), row["owner"].as_u64());
+            let spec = (row["group"].as_str(), row["priority"].as_i64(), row["owner"].as_str());
             let words = row["command"].as_array().map(|w| w.iter().filter_map(Value::as_str).collect::<Vec<_>>());
             let same = words.is_some_and(|w| w == job.words);
-            if spec != (Some(&job.group), Some(job.priority.into()), Some(job.owner.into())) || !same {
+            if spec != (Some(&job.group), Some(job.priority.into()), Some(job.owner.to_string().as_str())) || !same {
                 return Err(format!("task lost: task {id} is {job:?}, and the list says {row}"));
             }
             if row["attempts"] != job.attempts {

@@ -29,7 +29,7 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
         (false, false) => print(&format!("task {id} is queued\n"))?,
     }
     if args.has("follow") {
-        return look::follow(&mut client, id, None);
+        return look::follow(args, &mut client, id, None);
     }
     if args.has("wait") {
         let done: Value = client.call("task.wait", &json!({ "ids": id }))?;

@@ -221,15 +221,15 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
     let (id, lines) = (id(args)?, args.number("lines")?);
     let mut client = connect(args)?;
     if args.has("follow") {
-        return follow(&mut client, id, lines.map(|n| n as u64));
+        return follow(args, &mut client, id, lines.map(|n| n as u64));
     }
-    copy(&client, id, lines.map(|n| n as u64), false)?;
+    copy(args, &client, id, lines.map(|n| n as u64), false)?;
     Ok(exit::OK)
 }
 
 /// Shows the output of a task until that is over; its exit code.
-pub(super) fn follow(client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
-    copy(client, id, lines, true)?;
+pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
+    copy(args, client, id, lines, true)?;
     let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
     let task = &done["tasks"][0];
     if task["state"] != "succeeded" && task["exit_code"].is_null() {
@@ -239,17 +239,31 @@ pub(super) fn follow(client: &mut Client, id: u64, lines: Option<u64>) -> Result
     Ok(exit_code(task))
 }
 
-fn copy(client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<(), Failure> {
+/// As it is, or as an object for each line.
+fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<(), Failure> {
+    let json = args.has("json");
     let mut out = io::stdout().lock();
+    let mut open = Vec::new();
     let stream = client.logs_of(LogAsk { task: Some(id), lines, follow, ..LogAsk::default() })?;
     for chunk in stream {
         match chunk? {
+            LogChunk::Data { bytes, .. } if json => {
+                open.extend_from_slice(&bytes);
+                while let Some(end) = open.iter().position(|b| *b == b'\n') {
+                    let line: Vec<u8> = open.drain(..=end).collect();
+                    writeln!(out, "{}", json!({ "id": id, "line": String::from_utf8_lossy(&line[..end]) }))?;
+                }
+            }
             LogChunk::Data { bytes, .. } => out.write_all(&bytes)?,
+            LogChunk::Gap { dropped, .. } if json => writeln!(out, "{}", json!({ "id": id, "dropped": dropped }))?,
             LogChunk::Gap { dropped, .. } => {
                 print(&format!("[hob: {dropped} bytes were over the limit and are gone]\n"))?;
             }
         }
         out.flush()?;
+    }
+    if !open.is_empty() {
+        writeln!(out, "{}", json!({ "id": id, "line": String::from_utf8_lossy(&open) }))?;
     }
     Ok(())
 }

@@ -184,7 +184,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
 
 const fn adds(name: &'static str, summary: &'static str) -> Command {
     Command {
-        operands: "[COMMAND LINE | PROMPT] [-- COMMAND [ARG...]]",
+        operands: "[TEXT] [-- COMMAND...]",
         operand: Operand::Text,
         count: (0, 1),
         takes_command: true,

@@ -1,6 +1,7 @@
 //! Deaths of the daemon by its own fault: three in a row bring safe mode, which harms nobody and can be left.
 
 use crate::support::*;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 const SERVICES: &str = r#"{ "services": { "n": { "command": "i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done" },
@@ -108,4 +109,28 @@ fn safe_mode_leaves_out_what_it_dies_of_itself() {
         assert!(alive(pid), "{stage}");
         assert_eq!(home.call("ping", "{}")["pong"], true);
     }
+}
+
+#[test]
+fn output_is_treated_as_before_while_safe_mode_knows_no_config() {
+    let mut home = Home::with_env("{}", "HOB_FAULT", "config:2-4,safe-config:5-6");
+    let spec = json!({ "command": "while :; do echo \"a $TOKEN\"; sleep 0.01; done",
+        "env": { "TOKEN": "in-the-config-44" }, "secrets": ["TOKEN"], "log": { "timestamps": true } });
+    home.write_config(&json!({ "services": { "s": spec } }).to_string());
+    home.start(&[]);
+    let goes_on = |home: &Home| {
+        let before = home.log("s").lines().count();
+        wait("it writes", || home.log("s").lines().count() > before + 20);
+        let log = home.log("s");
+        let whole = log.rsplit_once('\n').unwrap().0;
+        assert!(whole.lines().all(|l| l.len() == 30 && l.ends_with("Z a ***")), "{whole}");
+    };
+    goes_on(&home);
+    kill("KILL", home.pids().0);
+    wait("safe mode", || status(&home) == "safe mode");
+    assert!(home.fails(&["start", "s"]).1.contains("the config"), "it is the config that was at fault");
+    goes_on(&home);
+    home.ok(&["reload"]);
+    wait("it is left", || status(&home) != "safe mode");
+    goes_on(&home);
 }

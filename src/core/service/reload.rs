@@ -218,7 +218,7 @@ impl Core {
             self.table.save(i);
         }
         let s = &mut self.table[i];
-        let log = s.spec.log != spec.log && s.log_told;
+        let log = if s.log_told { s.spec.log != spec.log } else { s.live.is_some() };
         if s.spec.listen != spec.listen || s.blind {
             s.listening.untold();
         }

@@ -27,6 +27,8 @@ pub struct LogFile {
     size: u64,
     /// The time and the stream of the last record.
     stamped: Option<(Wall, u32)>,
+    /// Bytes lie behind the end that the next write is to replace.
+    beyond: bool,
     /// The file has left its name and its successor could not be completed: it is to be opened anew.
     pub lost: bool,
 }
@@ -75,7 +77,7 @@ impl LogFile {
                 (Index::replace(&names.index(0), Record::output(written, base), None)?, base)
             }
         };
-        Ok(LogFile { names: names.clone(), file, index, base, size, stamped: None, lost: false })
+        Ok(LogFile { names: names.clone(), file, index, base, size, stamped: None, beyond: false, lost: false })
     }
 
     /// Makes an empty file whose first byte has this position. It takes the place of an old one of its name.
@@ -83,7 +85,16 @@ impl LogFile {
         let file = LogFile::fresh(names)?;
         std::fs::rename(names.fresh(), names.log(0))?;
         let index = Index::replace(&names.index(0), Record::output(wall, base), None)?;
-        Ok(LogFile { names: names.clone(), file, index, base, size: 0, stamped: Some((wall, 0)), lost: false })
+        Ok(LogFile {
+            names: names.clone(),
+            file,
+            index,
+            base,
+            size: 0,
+            stamped: Some((wall, 0)),
+            beyond: false,
+            lost: false,
+        })
     }
 
     fn fresh(names: &Names) -> io::Result<File> {
@@ -122,6 +133,9 @@ impl LogFile {
     /// # Errors
     /// What opening the file anew answers.
     pub fn check(&mut self, wall: Wall) -> io::Result<bool> {
+        if core::mem::take(&mut self.beyond) {
+            self.file.set_len(self.size)?;
+        }
         let meta = self.file.metadata()?;
         if meta.nlink() == 0 {
             *self = LogFile::open(&self.names, wall, self.position())?;
@@ -150,16 +164,13 @@ impl LogFile {
         }
     }
 
-    /// Cuts the file back to this position, if it lies in the file.
-    ///
-    /// # Errors
-    /// What ftruncate(2) answers.
-    pub fn cut(&mut self, position: u64) -> io::Result<()> {
+    /// Goes back to this position, if it lies in the file: the next `write` takes the place of all that follows. Until
+    /// then that stays, because readers may have been told of it, and what is written again is mostly the same.
+    pub fn go_back(&mut self, position: u64) {
         if (self.base..self.position()).contains(&position) {
-            self.file.set_len(position - self.base)?;
             self.size = position - self.base;
+            self.beyond = true;
         }
-        Ok(())
     }
 
     /// When the first byte was written, or so.
@@ -210,11 +221,14 @@ impl LogFile {
     /// # Errors
     /// What write(2) answers.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(e) = self.file.write_all_at(bytes, self.size) {
+        let end = self.size + bytes.len() as u64;
+        let beyond = core::mem::take(&mut self.beyond);
+        let written = self.file.write_all_at(bytes, self.size);
+        if let Err(e) = written.and_then(|()| if beyond { self.file.set_len(end) } else { Ok(()) }) {
             self.file.set_len(self.size)?;
             return Err(e);
         }
-        self.size += bytes.len() as u64;
+        self.size = end;
         Ok(())
     }
 

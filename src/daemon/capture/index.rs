@@ -159,6 +159,12 @@ impl Index {
         Ok(index)
     }
 
+    /// Where the file ended when it was to be replaced, if it was.
+    #[must_use]
+    pub fn end(&self) -> Option<u64> {
+        matches!(self.last.what, What::End { .. }).then_some(self.last.position)
+    }
+
     fn push(&mut self, record: Record) -> io::Result<()> {
         self.file.write_all_at(&record.encode(), self.bytes)?;
         self.bytes += RECORD as u64;

@@ -366,7 +366,7 @@ impl Writer {
                 }
             }
         } else if self.open_again.is_none_or(|at| at <= now.mono) {
-            match LogFile::open(self.share.names(), now.wall, self.position) {
+            match self.share.alone(|| LogFile::open(self.share.names(), now.wall, self.position)) {
                 Ok(log) => {
                     self.position = log.position();
                     self.began.get_or_insert(self.position);

@@ -4,7 +4,7 @@
 //! positions.
 
 use super::index::Index;
-use super::rotate::{Names, end_of_old};
+use super::rotate::{Names, end_of_old, interrupted};
 use super::zip;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
 use crate::sys::logfile::{self, Mode};
@@ -57,10 +57,14 @@ impl Spans {
             };
             let meta = file.metadata()?;
             let size = if packed { zip::size(&file)? } else { meta.len() };
-            let stated = Index::read(&names.index(number))?.map(|i| i.first.position);
+            let mut index = Index::read(&names.index(number))?;
+            if index.is_none() && number == 0 && interrupted(names, None, size)? {
+                index = Index::read(&names.index(1))?;
+            }
             let newer = spans.files.last().map(|s| s.base);
-            let base = match (stated, newer) {
-                (Some(base), None) => base,
+            let base = match (index.as_ref().map(|i| i.first.position), newer) {
+                // The index of a file that this one was to replace, unless it ends here.
+                (Some(base), None) => index.and_then(|i| i.end()).map_or(base, |end| end.saturating_sub(size)),
                 (None, None) => end_of_old(names, number + 1)?,
                 (Some(base), Some(newer)) if base <= newer => base,
                 (_, Some(newer)) => newer.saturating_sub(size),
@@ -149,6 +153,12 @@ impl Share {
         if state.waiting > 0 {
             self.changed.notify_all();
         }
+    }
+
+    /// The writer looks at the files and completes what was begun; nobody looks them up in the middle of that.
+    pub fn alone<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _state = self.lock();
+        change()
     }
 
     /// The writer tells what there is now. Each change wakes those who wait.

@@ -209,6 +209,10 @@ fn a_rotation_that_was_interrupted_after_any_step_is_completed() {
                 let end = before.len() as u64;
                 let total = interrupt(&rig.names, keep, files, done, end);
                 rig.die();
+                // A reader may come before the writer has looked.
+                let (found, _) = rig.read_from(0);
+                assert!(before.ends_with(&found) && before.len() - found.len() <= 100, "{done} steps: {found:?}");
+                assert_eq!(rig.share.end(), Some(end), "keep {keep}, {files} files, {done} steps");
                 rig.write(b"next line\n");
                 let after = rig.all().concat();
                 let lost = before.len().saturating_sub(after.len() - 10);
@@ -261,6 +265,25 @@ fn interrupt(names: &Names, keep: u32, files: u32, done: usize, end: u64) -> usi
         step();
     }
     steps.len()
+}
+
+#[test]
+fn what_is_written_again_leaves_no_hole_for_readers_and_no_rest() {
+    let dir = Dir::new();
+    let names = Names::new(dir.path("a.log"));
+    let text = || std::fs::read_to_string(names.log(0)).unwrap();
+    let mut log = file::LogFile::open(&names, Wall(1), 0).unwrap();
+    log.write(b"one\ntw").unwrap();
+    log.go_back(4);
+    assert_eq!((log.position(), text().as_str()), (4, "one\ntw"));
+    log.write(b"two\nthree\n").unwrap();
+    assert_eq!((log.position(), text().as_str()), (14, "one\ntwo\nthree\n"));
+    log.go_back(4);
+    log.write(b"2\n").unwrap();
+    assert_eq!((log.position(), text().as_str()), (6, "one\n2\n"));
+    log.go_back(4);
+    assert!(!log.check(Wall(2)).unwrap());
+    assert_eq!((log.position(), text().as_str()), (4, "one\n"), "nothing was written again");
 }
 
 #[test]

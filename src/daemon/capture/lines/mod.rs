@@ -181,18 +181,26 @@ impl Lines {
             self.find_place(w);
             self.page.state.mid = [false; 2];
         }
+        let mut emptied = false;
         for (done, hoard) in self.page.done.iter_mut().zip(&self.hoards) {
             if *done > hoard.size() {
-                *done = 0;
+                (*done, emptied) = (0, true);
             }
         }
+        // If what is taken next made the old page fit again, a daemon after this one would skip that much of it.
+        if emptied && let Err(e) = self.mark() {
+            out.notes.push(format!("cannot note that the output of {} was dealt with: {e}", w.source.name));
+        }
         let Some(batch) = self.page.batch.take() else { return };
-        if !w.ready_file(now, out) || w.log.as_mut().is_some_and(|log| log.cut(batch.position).is_err()) {
+        if !w.ready_file(now, out) {
             out.notes
                 .push(format!("the log of {} cannot be completed: {} bytes are dropped", w.source.name, batch.length));
             self.page.done[batch.stream] += batch.length;
             self.page.state.lost += batch.length;
             return;
+        }
+        if let Some(log) = &mut w.log {
+            log.go_back(batch.position);
         }
         w.position = batch.position;
         let length = usize::try_from(batch.length).unwrap_or(0);

@@ -10,7 +10,7 @@ use crate::config::spec::LogSpec;
 use crate::daemon::capture::desk::{Desk, Words};
 use crate::daemon::capture::lane::{Fact, Outcome, Writer};
 use crate::daemon::capture::rotate::Names;
-use crate::daemon::capture::source::{Order, Point, Source};
+use crate::daemon::capture::source::{Order, Point, Source, Taken};
 use crate::daemon::capture::tail::Share;
 use crate::daemon::capture::testing::{Dir, Memory};
 use crate::sys::{memfile, pipe};
@@ -167,6 +167,28 @@ fn a_page_older_than_the_cut_of_its_hoard_is_understood() {
     rig.die();
     rig.write(b"two\n");
     assert_eq!(rig.text(), format!("{T}one\n{T}two\n"));
+}
+
+#[test]
+fn a_second_death_after_the_cut_of_a_hoard_skips_nothing() {
+    for stream in [0, 1] {
+        let mut rig = Rig::new(STAMPED, 2);
+        rig.pipes[stream].write_all(b"one\n").unwrap();
+        rig.turn();
+        let mut page = rig.page();
+        page.done[stream] = 4;
+        rig.hoard().set_page(&page).unwrap();
+        // This daemon dies when it has taken more than that, and told of nothing yet.
+        rig.die();
+        rig.turn();
+        rig.pipes[stream].write_all(b"two\nthree\n").unwrap();
+        let mut hoard = Hoard::new(rig.ends[stream][2].try_clone().unwrap()).unwrap();
+        let source = if stream == 0 { Some(&rig.source) } else { rig.second.as_ref() };
+        assert_eq!(hoard.take(source.unwrap(), 100).unwrap(), Taken::Some { bytes: 10, all: true });
+        rig.die();
+        rig.turn();
+        assert_eq!(rig.text(), format!("{T}one\n{T}two\n{T}three\n"), "stream {stream}");
+    }
 }
 
 #[test]

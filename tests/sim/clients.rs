@@ -567,9 +567,9 @@ impl Clients {
 
 /// Asks a core directly, without a client.
 pub fn query(core: &mut Core, now: hob::base::time::Now, request: Request, out: &mut Out) -> Answer {
-    let req = ReqId(u64::MAX);
+    let req = ReqId(u64::MAX >> 2);
     let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None, schedule: None };
-    let ask = Input::Request { req, conn: ConnId(u64::MAX), peer, key: None, params_hash: 0, request };
+    let ask = Input::Request { req, conn: ConnId(u64::MAX >> 2), peer, key: None, params_hash: 0, request };
     core.step(now, ask, out);
     let measure = out.effects.iter().position(|e| matches!(e, Effect::Measure { req: r, .. } if *r == req));
     if let Some(at) = measure {

@@ -293,9 +293,9 @@ impl Tasks {
             if *since >= self.step || !self.is_runnable(o, scene.now, scene.wall) {
                 continue;
             }
-            let claim = scene.disk.last(&attempt_key(*other), usize::MAX);
-            let at = claim.and_then(|(at, json)| open_claim(json).map(|_| at));
-            if o.repeatable || at.is_none_or(|at| at < self.told_synced) {
+            // What has claimed a slot does not wait for this one's, only for word that its claim is on disk.
+            let claim = scene.disk.last(&attempt_key(*other), usize::MAX).and_then(|(_, json)| open_claim(json));
+            if o.repeatable || claim.is_none() {
                 return Err(format!("priority: task {id} is started before task {other}"));
             }
         }
@@ -392,11 +392,14 @@ impl Tasks {
     fn may(&self, scene: Scene<'_>, id: TaskId, run: RunId, end: Option<End>, state: TaskState) -> Held {
         let stop = self.jobs[&id].stop;
         let free = stop.is_none_or(|(_, certain)| !certain);
+        let job = &self.jobs[&id];
+        let overdue = job.timeout > 0 && (scene.now - job.begun) / MS >= job.timeout;
         let never = end.is_none() && scene.os.runs.get(&run).is_none_or(|t| t.exec_failed || t.pid.is_none());
         let fine = match state {
             TaskState::Succeeded => end == Some(End::Code(0)) && (free || stop.is_some_and(|s| s.0 == Why::Shutdown)),
             TaskState::Failed => free && (never || end.is_some_and(|e| e != End::Code(0))),
-            TaskState::TimedOut => stop.is_some_and(|s| s.0 == Why::Timeout),
+            // Whoever delays a shutdown lets it run on, perhaps past its limit.
+            TaskState::TimedOut => stop.is_some_and(|s| s.0 == Why::Timeout || s.0 == Why::Shutdown && overdue),
             TaskState::Cancelled => stop.is_some_and(|s| s.0 != Why::Timeout),
             TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Lost => false,
         };

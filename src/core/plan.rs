@@ -13,7 +13,7 @@ use super::view::Pending;
 use super::{Core, Duty, Effect, End, Input, Out, Usage};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::Obj;
-use crate::config::{Changed, Config, Ready};
+use crate::config::{Changed, Config, JobSpec, Ready};
 use crate::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -57,10 +57,14 @@ impl Core {
     }
 
     /// The reply of `daemon.plan`.
-    pub(super) fn plan(&self, config: Config) -> String {
+    pub(super) fn plan(&self, mut config: Config) -> String {
+        // Jobs go by the clock, and nothing is to become due in a rehearsal.
+        let jobs = self.changed_jobs(core::mem::take(&mut config.schedule));
+        let tables = self.changed_tables(&config);
         let mut new = Rehearsal::of(self);
         let mut out = Out::default();
-        let report = new.core.apply_config(config, &mut out);
+        let mut report = new.core.apply_config(config, &mut out);
+        report.daemon.extend(tables);
         new.effects(out);
         new.play();
         let mut known = Rehearsal::under_way(self);
@@ -68,7 +72,30 @@ impl Core {
             .into_iter()
             .filter(|(name, act)| !known.remove(&(Arc::clone(name), act.word())))
             .collect();
-        Plan { before: self, after: &new.core, report: &report, acts: &acts }.json()
+        Plan { before: self, after: &new.core, report: &report, jobs: &jobs, acts: &acts }.json()
+    }
+
+    /// What happens to the jobs of the schedule, by name.
+    fn changed_jobs(&self, jobs: Vec<Arc<JobSpec>>) -> Vec<(&'static str, String)> {
+        let new: BTreeMap<&str, &Arc<JobSpec>> = jobs.iter().map(|job| (job.id.as_str(), job)).collect();
+        let old: BTreeMap<&str, &Arc<JobSpec>> = self.schedules.specs().map(|job| (job.id.as_str(), job)).collect();
+        let gone = old.keys().filter(|id| !new.contains_key(*id)).map(|id| ("remove", format!("schedule/{id}")));
+        let word = |id: &str, job: &Arc<JobSpec>| match old.get(id) {
+            None => Some("add"),
+            Some(known) => (*known != job).then_some("update"),
+        };
+        let come = new.iter().filter_map(|(id, job)| Some((word(id, job)?, format!("schedule/{id}"))));
+        gone.chain(come).collect()
+    }
+
+    /// The tables around tasks that differ, by their keys in the config.
+    fn changed_tables(&self, config: &Config) -> Vec<String> {
+        let differ = [
+            ("groups", self.tasks.configured_groups() != config.groups),
+            ("agents", self.programs.agents != config.agents),
+            ("runners", self.programs.runners != config.runners),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
     }
 }
 
@@ -231,6 +258,7 @@ struct Plan<'a> {
     before: &'a Core,
     after: &'a Core,
     report: &'a Report,
+    jobs: &'a [(&'static str, String)],
     acts: &'a Acts,
 }
 
@@ -248,6 +276,14 @@ impl Plan<'_> {
             let quiet = names.iter().filter(|name| !by_name.contains_key(name.as_str()) && !self.waits(name));
             rows.extend(quiet.map(|name| self.row(word, name, self.quiet_reason(word, name), None)));
         }
+        rows.extend(self.jobs.iter().map(|(word, name)| {
+            let why = match *word {
+                "add" => "new in the config",
+                "remove" => "not in the config any more",
+                _ => "changed; it goes by that from now on",
+            };
+            self.row(word, name, why.to_owned(), None)
+        }));
         let mut done = BTreeSet::new();
         for (name, _) in self.acts.iter().filter(|(name, _)| done.insert(Arc::clone(name))) {
             rows.push(self.acted(name, &by_name[&**name]));

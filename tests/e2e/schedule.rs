@@ -145,6 +145,9 @@ fn a_reload_takes_jobs_or_says_why_not() {
         { "id": "new", "at": "2199-01-01T00:00:00Z", "action": { "stop": "web" } } ] } }"#,
     );
     let check = home.ok(&["schedule", "check"]);
+    let plan = home.ok(&["plan"]);
+    assert!(plan.contains("add      schedule/new: new in the config\n"), "{plan}");
+    assert!(plan.contains("remove   schedule/yearly: not in the config any more\n"), "{plan}");
     assert!(check.contains("good, 1 jobs\nnew: next 2199-01-01"), "{check}");
     home.ok(&["reload"]);
     let list = home.call("schedule.list", "{}");

@@ -304,6 +304,8 @@ fn after_the_death_of_keeper_and_daemon_what_ran_is_lost_and_what_waited_runs() 
     wait("two run", || fs::read_to_string(&log).is_ok_and(|t| t.lines().count() == 2));
     let pid = task(&home, runs)["pid"].as_u64().unwrap();
     let (daemon, keeper) = home.pids();
+    // Stopped, because it would see the death of the keeper and end its jobs in order.
+    kill("STOP", daemon);
     kill("KILL", keeper);
     kill("KILL", daemon);
     home.reap();

@@ -139,7 +139,7 @@ const OF_SERVICES: &[Command] = &[
         operands: "[-- COMMAND [ARG...]]",
         details: "With a command it runs that as its only service, passes its output through and ends with its\n\
                   exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
-                  folder then, unless --home is given.\n\
+                  folder then; with --home they are there, and services of a hob.json there run beside it.\n\
                   With --managed hob is a part of the program that starts it: it ends when that does, known by the\n\
                   end of standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
         ..command("run", "Run hob in the foreground", life::run)
@@ -238,7 +238,11 @@ const OF_SERVICES: &[Command] = &[
     },
     command("ping", "Ask whether hob answers", status::ping),
     command("health", "Show how hob itself is", status::health),
-    command("config check", "Check the config and list everything that is wrong", config::check),
+    Command {
+        operands: "[FILE]",
+        count: (0, 1),
+        ..command("config check", "Check the config and list everything that is wrong", config::check)
+    },
     Command {
         flags: DEFAULTS,
         ..command("config show", "Show the config file with every key filled in", config::show)

@@ -5,6 +5,7 @@ use super::{Failure, exit, note, paths, print};
 use crate::base::limits::CONFIG_MAX;
 use crate::config::{self, Config, ConfigError};
 use serde_json::json;
+use std::path::PathBuf;
 
 /// The config file: its name, what stands in it, and what that means.
 pub(super) struct Loaded {
@@ -14,7 +15,10 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn load(args: &Args) -> Result<Loaded, Failure> {
-    let path = paths(args)?.config;
+    read(paths(args)?.config)
+}
+
+fn read(path: PathBuf) -> Result<Loaded, Failure> {
     let name = path.display().to_string();
     let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {
         let f = Failure::new(format!("cannot read {name}: {e}"));
@@ -36,7 +40,10 @@ fn error_json(e: &ConfigError) -> serde_json::Value {
 }
 
 pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
-    let Loaded { name, bytes, result } = load(args)?;
+    let Loaded { name, bytes, result } = match args.operands.first() {
+        Some(file) => read(PathBuf::from(file))?,
+        None => load(args)?,
+    };
     match result {
         Ok(c) if args.has("json") => {
             print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?

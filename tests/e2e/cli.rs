@@ -174,6 +174,10 @@ fn exit_codes_are_those_of_the_help() {
     home.write_config(r#"{ "services": { "up": {} } }"#);
     assert_eq!(code(&home, "config check"), 1);
     assert_eq!(code(&home, "reload"), 11);
+    let other = home.path("other.json");
+    std::fs::write(&other, r#"{ "services": { "up": { "command": "true" } } }"#).unwrap();
+    assert_eq!(code(&home, &format!("config check {}", other.display())), 0);
+    assert_eq!(code(&home, &format!("config check {}", home.path("none.json").display())), 1);
 }
 
 #[test]

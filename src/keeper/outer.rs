@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// Words that wait for a manager that does not read; of more the oldest go.
 const WAITING_MAX: usize = 32;
+const PING: &str = "WATCHDOG=1";
 /// Beyond the time that something is to take: hob ends by itself before its manager loses patience.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -64,9 +65,9 @@ impl Outer {
     /// The daemon lives. While hob is not ready, that is also why it may take longer than the manager allows.
     pub(super) fn beat(&mut self, next: Duration) {
         if self.told.ready {
-            self.say("WATCHDOG=1".to_owned());
+            self.say(PING.to_owned());
         } else {
-            self.say(format!("WATCHDOG=1\nEXTEND_TIMEOUT_USEC={}", (next.max(SLACK) + SLACK).as_micros()));
+            self.say(format!("{PING}\nEXTEND_TIMEOUT_USEC={}", (next.max(SLACK) + SLACK).as_micros()));
         }
     }
 
@@ -118,13 +119,14 @@ impl Outer {
         if self.manager.socket.is_none() {
             return;
         }
-        // A ping that comes late is none.
-        if self.waiting.is_empty() || words != "WATCHDOG=1" {
-            if self.waiting.len() == WAITING_MAX {
-                self.waiting.pop_front();
-            }
-            self.waiting.push_back(words);
+        // One ping says as much as many. None would not do: the next comes half a watchdog later.
+        if words == PING && self.waiting.iter().any(|w| w == PING) {
+            return;
         }
+        if self.waiting.len() == WAITING_MAX {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(words);
     }
 
     /// Sends what waits; answers what is to be reported.
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_one_line_said_once_and_old_pings_are_not_kept() {
+    fn a_status_is_one_line_said_once_and_of_pings_one_waits_behind_other_words() {
         let mut o = outer();
         o.beat(Duration::from_secs(30));
         assert_eq!(o.waiting, ["WATCHDOG=1\nEXTEND_TIMEOUT_USEC=40000000"], "not ready yet");
@@ -198,7 +200,7 @@ mod tests {
             o.beat(Duration::ZERO);
             o.status("a\nREADY=1".to_owned());
         }
-        assert_eq!(o.waiting.iter().skip(1).collect::<Vec<_>>(), ["READY=1", "STATUS=a READY=1"]);
+        assert_eq!(o.waiting.iter().skip(1).collect::<Vec<_>>(), ["READY=1", "WATCHDOG=1", "STATUS=a READY=1"]);
         for n in 0..100 {
             o.status(n.to_string());
         }

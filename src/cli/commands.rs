@@ -201,6 +201,7 @@ const OF_SERVICES: &[Command] = &[
         details: "The old ones move on by one, and the oldest goes when there are more than log.max_files.",
         ..command("logs rotate", "Begin new log files for services", logs::rotate)
     },
+    task::rows::ADD,
     Command {
         operands: "[NAME...]",
         count: (0, ANY),

@@ -341,7 +341,6 @@ fn find_flag(flag: &Arg<'_>, command: Option<&'static Command>) -> Result<&'stat
 
 /// What other tools call it, and what it is here.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("add", "config path"),
     ("attach", "logs -f NAME"),
     ("check", "config check"),
     ("down", "stop"),
@@ -396,11 +395,24 @@ fn unknown_command(name: &str, commands: &'static [Command]) -> String {
 /// The text of `hob --help`.
 #[must_use]
 pub(super) fn help_all(commands: &[Command]) -> String {
-    let mut t =
-        String::from("hob keeps services running and says why.\n\nUsage: hob [FLAGS] COMMAND [ARGS]\n\nCommands:\n");
-    for c in commands.iter().filter(|c| !c.hidden) {
+    let mut t = String::from(
+        "hob keeps services running, works through tasks, does things at their time, and says why.\n\nUsage: hob [FLAGS] COMMAND [ARGS]\n\nCommands:\n",
+    );
+    // A noun that is no command itself has its verbs on one line.
+    let noun_of = |c: &Command| {
+        let noun = c.name.split_once(' ')?.0;
+        commands.iter().all(|c| c.name != noun).then_some(noun)
+    };
+    let shown = || commands.iter().filter(|c| !c.hidden);
+    for c in shown().filter(|c| noun_of(c).is_none()) {
         let left = if c.operands.is_empty() { c.name.to_owned() } else { format!("{} {}", c.name, c.operands) };
         row(&mut t, &left, c.summary);
+    }
+    t.push_str("\nCommands with a verb ('hob task --help' tells of those of task):\n");
+    let nouns: std::collections::BTreeSet<&str> = shown().filter_map(noun_of).collect();
+    for noun in nouns {
+        let verbs: Vec<_> = verbs_of(noun, commands).filter_map(|c| c.name.split(' ').nth(1)).collect();
+        t.push_str(&format!("  {noun:<10}{}\n", verbs.join(", ")));
     }
     t.push_str("\nFlags of every command:\n");
     flag_rows(&mut t, GLOBAL);

@@ -15,13 +15,19 @@ const CONFIG: &str = r#"{ "services": {
 /// The names of all commands as help lists them.
 fn commands(home: &Home) -> Vec<String> {
     let help = home.ok(&["--help"]);
-    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
-    let lower = |w: &&str| w.chars().all(|c| c.is_ascii_lowercase());
-    let name = |l: &str| {
-        let left = l.trim_start().split("  ").next().unwrap_or("").to_owned();
-        left.split(' ').take_while(lower).collect::<Vec<_>>().join(" ")
+    let after = |start: &'static str| {
+        help.lines().skip_while(move |l| !l.starts_with(start)).skip(1).take_while(|l| !l.is_empty())
     };
-    listed.map(name).collect()
+    let lower = |w: &&str| w.chars().all(|c| c.is_ascii_lowercase());
+    let alone = after("Commands:").map(|l| {
+        let left = l.trim_start().split("  ").next().unwrap_or("");
+        left.split(' ').take_while(lower).collect::<Vec<_>>().join(" ")
+    });
+    let of_nouns = after("Commands with a verb").flat_map(|l| {
+        let (noun, verbs) = l.trim_start().split_once(' ').unwrap();
+        verbs.trim_start().split(", ").map(|verb| format!("{noun} {verb}")).collect::<Vec<_>>()
+    });
+    alone.chain(of_nouns).collect()
 }
 
 fn settled() -> Home {

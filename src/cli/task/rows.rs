@@ -14,7 +14,7 @@ const fn switch(long: &'static str, short: Option<char>, doc: &'static str) -> F
     Flag { long, short, value: None, doc }
 }
 
-const ADD: &[Flag] = &[
+const ADD_FLAGS: &[Flag] = &[
     value("group", Some('g'), "NAME", "Whose slots it takes [default; of an agent its own]"),
     value("priority", Some('p'), "N", "Higher ones start first [0]"),
     value("after", Some('a'), "IDS", "Start only when these have succeeded"),
@@ -94,9 +94,10 @@ Examples:
   hob add -- make -j4                     hob add --after 12 --label kind=test 'cargo test'
   hob add --agent claude 'fix the tests'  hob add --array 1-100 -- convert {}.png {}.jpg";
 
+pub(in crate::cli) const ADD: Command = Command { details: ADD_DETAILS, ..adds("add", "Queue a task") };
+
 /// In the order of help.
 pub(in crate::cli) const ROWS: &[Command] = &[
-    Command { details: ADD_DETAILS, ..adds("add", "Queue a task") },
     Command { details: ADD_DETAILS, ..adds("task add", "Queue a task, as 'hob add' does") },
     Command {
         operands: "[IDS...]",
@@ -188,7 +189,7 @@ const fn adds(name: &'static str, summary: &'static str) -> Command {
         operand: Operand::Text,
         count: (0, 1),
         takes_command: true,
-        flags: ADD,
+        flags: ADD_FLAGS,
         ..command(name, summary, add::add)
     }
 }

@@ -109,11 +109,9 @@ impl Core {
             return t.why.as_deref().map(str::to_owned);
         }
         let group = self.tasks.groups.get(&t.frame.group);
-        if t.blocked > 0 {
-            let open = |id: &TaskId| self.tasks.get(*id).is_some_and(|o| !o.state.is_over());
-            let first: Vec<String> =
-                t.after.iter().map(|a| a.id).filter(open).take(5).map(|id| id.to_string()).collect();
-            return Some(format!("waits for task {}", first.join(", ")));
+        let open = self.open_before(t);
+        if !open.is_empty() {
+            return Some(format!("waits for {}", super::why::tasks(&open)));
         }
         if t.earliest() > self.now.wall {
             let at = format!("waits until {}", t.earliest());
@@ -126,8 +124,19 @@ impl Core {
         match group {
             Some(g) if g.paused() => Some(format!("group {} is paused", t.frame.group)),
             Some(g) if g.parallel() == 0 => Some(format!("group {} has no slots", t.frame.group)),
-            Some(g) if g.running >= g.parallel() => {
-                Some(format!("all {} slots of group {} are taken", g.parallel(), t.frame.group))
+            Some(g) if g.running >= g.parallel() => Some(match g.parallel() {
+                1 => format!("the only slot of group {} is taken", t.frame.group),
+                n => format!("all {n} slots of group {} are taken", t.frame.group),
+            }),
+            Some(g) if !g.has_room(t.weight) => Some(format!(
+                "its weight {} does not fit into group {}, which runs {} of {}",
+                t.weight,
+                t.frame.group,
+                g.weight,
+                g.weight_limit()
+            )),
+            _ if !self.orphans.is_empty() => {
+                Some("waits for the end of what was left running when hob and its keeper were killed".to_owned())
             }
             _ if self.journal_behind.is_some() => Some("waits for the journal, which cannot be written".to_owned()),
             _ => None,

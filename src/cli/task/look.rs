@@ -83,6 +83,9 @@ fn note(task: &Value) -> String {
         _ => {}
     }
     notes.extend(task["why"].as_str().map(when::moments));
+    if task["over_limit"] == true {
+        notes.push("output over its limit".to_owned());
+    }
     if let Some(n) = task["attempts"].as_u64().filter(|n| *n > 1) {
         notes.push(format!("attempt {n}"));
     }

@@ -56,6 +56,9 @@ impl Core {
         };
         let ended = t.outcome.as_ref().filter(|_| live.is_none()).map(|r| r.ended.to_string());
         o.opt_str("ended", ended.as_deref());
+        if t.outcome.as_deref().and_then(|r| r.output).is_some_and(|bytes| bytes > kept_of(t)) {
+            o.bool("over_limit", true);
+        }
         o.u64("attempts", t.attempts.into());
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_str("why", self.reason(t).as_deref());
@@ -79,7 +82,7 @@ impl Core {
         o.opt_u64("stdin_bytes", t.stdin.as_ref().map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX)));
         o.opt_str("key", t.keys.as_ref().and_then(|k| k.own.as_ref()).map(|k| &*k.text));
         o.opt_str("runner", t.frame.runner.as_deref()).bool("repeatable", t.frame.repeatable);
-        o.u64("max_output", t.frame.max_output.unwrap_or(super::MAX_OUTPUT));
+        o.u64("max_output", kept_of(t));
         o.opt_u64("run", t.run().map(|r| r.0));
         let lines = t.outcome.as_deref().map(|r| &r.lines[..]).unwrap_or_default();
         o.raw("last_lines", &json(&lines));
@@ -142,6 +145,11 @@ impl Core {
             _ => None,
         }
     }
+}
+
+/// How much of its output is kept.
+pub(super) fn kept_of(t: &Task) -> u64 {
+    t.frame.max_output.unwrap_or(super::MAX_OUTPUT)
 }
 
 /// How the last attempt ended.

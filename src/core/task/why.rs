@@ -124,7 +124,7 @@ impl Core {
                 lines.push(format!("{} before", counted(number - 1, "attempt")));
             }
             lines.push(attempt_line(t, number, r));
-            let kept = t.frame.max_output.unwrap_or(super::MAX_OUTPUT);
+            let kept = super::view::kept_of(t);
             if let Some(bytes) = r.output.filter(|bytes| *bytes > kept) {
                 let text = "it wrote more than is kept of its output";
                 lines.push(format!("  {text}: {} of {}", human_size(kept), human_size(bytes)));

@@ -181,11 +181,13 @@ const OF_SERVICES: &[Command] = &[
         ..command("services", "List services, as 'service list' does", status::list)
     },
     Command {
-        operands: "NAME",
+        operands: "NAME|ID",
+        operand: Operand::Anything,
         count: (1, 1),
-        details: "Tells why a service is up, down or waiting, what happened last, what comes next and what you can\n\
-                  do. A job that has the name of a service is schedule/NAME.",
-        ..command("why", "Tell the story of a service or a job", story::why)
+        details: "Tells why a service is up, down or waiting, a task queued, held or over, what happened last, what\n\
+                  comes next and what you can do. A task is its number. Where a service has that name too, a task\n\
+                  is task/N and a job is schedule/ID.",
+        ..command("why", "Tell the story of a service, a task or a job", story::why)
     },
     Command {
         operands: "[NAME...]",

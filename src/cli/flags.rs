@@ -26,6 +26,10 @@ pub enum Operand {
     /// One of these words, and nothing else.
     OneOf(&'static [&'static str]),
     Job,
+    Task,
+    Group,
+    /// Whatever has a story: a service, a job or a task.
+    Anything,
 }
 
 impl Flag {
@@ -296,7 +300,15 @@ fn check_operands(args: &Args) -> Result<(), String> {
             Some(other) => Err(format!("'{}' takes {}, not '{other}'{}", c.name, either(words), meant(words, other))),
             None => Ok(()),
         },
-        Operand::Service | Operand::Method | Operand::File | Operand::Text | Operand::Signal | Operand::Job => Ok(()),
+        Operand::Service
+        | Operand::Method
+        | Operand::File
+        | Operand::Text
+        | Operand::Signal
+        | Operand::Job
+        | Operand::Task
+        | Operand::Group
+        | Operand::Anything => Ok(()),
     }
 }
 

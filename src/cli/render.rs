@@ -28,13 +28,13 @@ impl Paint {
         if self.on && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// The colour of a service's state.
+    /// The colour of the state of a service or a task.
     pub(crate) fn state(self, state: &str, text: &str) -> String {
         let code = match state {
-            "running" => "32",
-            "failed" => "31;1",
+            "running" | "succeeded" => "32",
+            "failed" | "timed_out" | "lost" => "31;1",
             "backoff" => "31",
-            "starting" | "stopping" | "waiting" => "33",
+            "starting" | "stopping" | "waiting" | "queued" | "paused" | "held" => "33",
             _ => "2",
         };
         self.colour(code, text)
@@ -54,9 +54,9 @@ impl Paint {
     /// The same in bold, for what stands alone.
     pub(crate) fn strong_state(self, state: &str, text: &str) -> String {
         let code = match state {
-            "running" => "32;1",
-            "failed" | "backoff" => "31;1",
-            "starting" | "stopping" | "waiting" => "33;1",
+            "running" | "succeeded" => "32;1",
+            "failed" | "backoff" | "timed_out" | "lost" => "31;1",
+            "starting" | "stopping" | "waiting" | "queued" | "paused" | "held" => "33;1",
             _ => "1",
         };
         self.colour(code, text)

@@ -245,7 +245,7 @@ pub(super) fn owner(args: &Args) -> Result<Option<String>, Failure> {
     if args.has("mine") {
         return Err(Failure::usage("--mine and --owner: give one of them"));
     }
-    if name.starts_with("service/") || name.starts_with("schedule/") {
+    if ["service/", "schedule/", "task/"].iter().any(|kind| name.starts_with(kind)) {
         return Ok(Some(name.to_owned()));
     }
     let found = Accounts::read(Path::new("/etc")).and_then(|a| a.uid(name)).map(|uid| Some(uid.to_string()));

@@ -1,4 +1,4 @@
-//! `hob why NAME` and `hob status NAME`: one service, told to a person.
+//! `hob why NAME` and `hob status NAME`: one service, job or task, told to a person.
 
 use super::flags::Args;
 use super::render::{Paint, ago, colours, wrapped};
@@ -58,7 +58,8 @@ impl Teller {
     /// One sentence, its subject in the colour of the state.
     fn summary(&self, r: &Value) -> String {
         let text = |k: &str| r[k].as_str().unwrap_or("?");
-        let (name, state) = (text("name"), text("state"));
+        let (task, state) = (r["id"].as_u64().map(|id| format!("task {id}")), text("state"));
+        let name = task.as_deref().unwrap_or_else(|| text("name"));
         let sentence = wrapped(&when::moments(text("summary")), 0, 0, self.columns);
         match sentence.strip_prefix(name) {
             Some(rest) => format!("{}{rest}\n", self.paint.strong_state(state, name)),

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Fastest rate of a log, in bytes a second.
 const LOG_RATE_MAX: u64 = 1_000_000_000_000;
 /// Variables that hob sets itself, whatever a config says.
-pub(super) const RESERVED_ENV: [&str; 5] = ["HOB_RUN", "HOB_SERVICE", "HOB_INSTANCE", "HOB_SOCKET", "HOB_FD"];
+pub(super) const RESERVED_ENV: [&str; 6] =
+    ["HOB_RUN", "HOB_SERVICE", "HOB_TASK_ID", "HOB_INSTANCE", "HOB_SOCKET", "HOB_FD"];
 
 pub(super) fn command(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<String>, Bad> {
     match &node.value {

@@ -136,6 +136,8 @@ pub struct Boot {
     pub sockets: Vec<Arc<str>>,
     /// What tells this machine from others, for the jitter of jobs.
     pub host: String,
+    /// The user that hob runs as.
+    pub uid: u32,
 }
 
 /// Facts and wishes.

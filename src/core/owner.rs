@@ -1,6 +1,6 @@
 //! Who asks, and whose something is: a user, or the job whose process asked. Pure.
 
-use super::{Core, Effect, Out};
+use super::{Core, Effect, Out, task};
 use crate::config::{Access, ServiceSpec};
 use crate::protocol::methods::Of;
 use core::fmt;
@@ -37,18 +37,18 @@ impl Peer {
         match of {
             Of::Caller => self.owner(),
             Of::User(uid) => Owner::User(*uid),
-            Of::Service(name) => Owner::Job(name.as_str().into()),
+            Of::Job(name) => Owner::Job(name.as_str().into()),
             Of::Schedule(id) => Owner::Schedule(id.as_str().into()),
         }
     }
 }
 
-/// Whose something is. Its tag, which replies carry and `service.list` takes, is a user's number, `service/NAME`
-/// or `schedule/ID`.
+/// Whose something is. Its tag, which replies carry and `service.list` takes, is a user's number, `service/NAME`,
+/// `task/N` or `schedule/ID`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     User(u32),
-    /// The service of this name.
+    /// The service of this name, or the task, whose name is `task/N`.
     Job(Arc<str>),
     /// The job of the schedule with this id.
     Schedule(Arc<str>),
@@ -61,6 +61,9 @@ impl Owner {
     /// Reads a tag.
     #[must_use]
     pub fn parse(tag: &str) -> Option<Owner> {
+        if task::of_name(tag).is_some() {
+            return Some(Owner::Job(tag.into()));
+        }
         match (tag.strip_prefix(JOB), tag.strip_prefix(SCHEDULE)) {
             (Some(""), _) | (_, Some("")) => None,
             (Some(name), _) => Some(Owner::Job(name.into())),
@@ -98,6 +101,7 @@ impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Owner::User(uid) => uid.fmt(f),
+            Owner::Job(name) if task::of_name(name).is_some() => f.write_str(name),
             Owner::Job(name) => write!(f, "{JOB}{name}"),
             Owner::Schedule(id) => write!(f, "{SCHEDULE}{id}"),
         }
@@ -114,10 +118,14 @@ pub(super) struct Door {
 }
 
 impl Core {
-    /// What the processes of a service may ask of hob: `None` where there is no such service, `Some(None)` where it is
-    /// nothing. Of a service whose config cannot be read nobody knows what it may change.
+    /// What the processes of a service or a task may ask of hob: `None` where there is no such service, `Some(None)`
+    /// where it is nothing. Of a service whose config cannot be read nobody knows what it may change.
     #[must_use]
     pub fn job_access(&self, service: &str) -> Option<Option<Access>> {
+        if task::of_name(service).is_some() {
+            // Whoever submitted it could do that much.
+            return Some(ServiceSpec::default().access);
+        }
         let s = &self.table[self.table.find(service)?];
         Some(if s.blind { Some(Access::Read) } else { s.spec.access })
     }
@@ -154,13 +162,15 @@ mod tests {
 
     #[test]
     fn a_tag_reads_back_and_nothing_else_does() {
-        for owner in [Owner::User(0), Owner::User(1000), Owner::Job("web".into()), Owner::Job("7".into())] {
+        let jobs = ["web", "7", "task/7"].map(|name| Owner::Job(name.into()));
+        for owner in [Owner::User(0), Owner::User(1000)].into_iter().chain(jobs) {
             assert_eq!(Owner::parse(&owner.to_string()), Some(owner));
         }
-        for bad in ["", "web", "-1", "+1", "1 ", "4294967296", "service/", "task/1", "alice"] {
+        for bad in ["", "web", "-1", "+1", "1 ", "4294967296", "service/", "task/", "task/x", "alice"] {
             assert_eq!(Owner::parse(bad), None, "{bad}");
         }
         assert_eq!((Owner::User(7).text(), Owner::Job("a".into()).text()), ("uid 7".into(), "service/a".into()));
+        assert_eq!(Owner::Job("task/3".into()).text(), "task/3");
     }
 
     #[test]

@@ -379,7 +379,7 @@ pub fn read(entities: Vec<Entity>) -> Stored {
             stored.keys.push(e);
             continue;
         }
-        if matches!(e.key.split_once('/'), Some((task::TASK | task::ATTEMPT | task::GROUP, _))) {
+        if matches!(e.key.split_once('/'), Some((task::TASK | task::ATTEMPT | task::GROUP | task::GONE, _))) {
             stored.tasks.push(e);
             continue;
         }

@@ -7,7 +7,7 @@ use super::upgrade::Ticket;
 use super::view::Pending;
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
-use crate::base::ids::{ConnId, ReqId, StreamId};
+use crate::base::ids::{ConnId, ReqId, StreamId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_RESERVE};
 use crate::config::{Access, Condition};
@@ -175,13 +175,21 @@ impl Core {
         self.keys.closed(conn);
     }
 
-    /// A service, all instances of one, or a job where no service has that name; `schedule/ID` is always a job.
+    /// A service, all instances of one, or where no service has that name a job or the task of that number;
+    /// `schedule/ID` is always a job, and `task/N` a task.
     fn why_anything(&self, name: &str) -> Answer {
         if let Some(id) = name.strip_prefix("schedule/") {
             return self.job(id).map(|i| self.why_job(i));
         }
-        match (self.members(name), self.schedules.find(name)) {
-            (Err(_), Some(i)) => Ok(self.why_job(i)),
+        if let Some(number) = name.strip_prefix("task/") {
+            return self.why_task(number.parse().map(TaskId).map_err(|_| {
+                let error = RpcError::new(Code::InvalidParams, format!("{number:?} is not the number of a task"));
+                error.hint("`hob task list` shows those that there are")
+            })?);
+        }
+        match (self.members(name), self.schedules.find(name), name.parse()) {
+            (Err(_), Some(i), _) => Ok(self.why_job(i)),
+            (Err(_), None, Ok(id)) => self.why_task(TaskId(id)),
             _ => self.one_or_each(name, |i| self.why(i)),
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Facts {
     pub(super) platform: String,
     pub(super) managed: bool,
     pub(super) outer: bool,
+    /// The user that hob runs as.
+    pub(super) uid: u32,
 }
 
 /// The parts of a snapshot, in their order.
@@ -44,6 +46,7 @@ pub(super) struct Facts {
 enum Section {
     Aside,
     Attempts,
+    Gone,
     Groups,
     Keys,
     Meta,
@@ -56,9 +59,10 @@ enum Section {
 }
 
 impl Section {
-    const ALL: [Section; 11] = [
+    const ALL: [Section; 12] = [
         Section::Aside,
         Section::Attempts,
+        Section::Gone,
         Section::Groups,
         Section::Keys,
         Section::Meta,
@@ -169,6 +173,7 @@ impl Core {
                     found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
                 }
                 Section::Attempts => found.extend(self.tasks.attempts_from(cursor, room, keeper)),
+                Section::Gone => found.extend(self.tasks.gone_from(cursor, room)),
                 Section::Groups => found.extend(self.tasks.changes_from(cursor, room)),
                 Section::Tasks => found.extend(self.tasks.tasks_from(cursor, room)),
                 Section::Keys => found.extend(self.keys.entities_from(self.now, cursor.unwrap_or(""), room)),
@@ -207,6 +212,7 @@ impl Core {
         match key.split_once('/') {
             _ if self.aside.contains_key(key) => Section::Aside,
             Some((task::record::ATTEMPT, _)) => Section::Attempts,
+            Some((task::record::GONE, _)) => Section::Gone,
             Some((task::record::GROUP, _)) => Section::Groups,
             Some((task::record::TASK, _)) => Section::Tasks,
             Some(("key", _)) => Section::Keys,
@@ -359,6 +365,7 @@ impl Core {
             platform: core::mem::take(&mut boot.platform),
             managed: boot.managed,
             outer: boot.outer,
+            uid: boot.uid,
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();

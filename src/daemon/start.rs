@@ -269,6 +269,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         deaths: marks.deaths(handover.generation),
         keeper_key: keeper_key(&handover.table),
         host: sys::host::id(),
+        uid: sys::user::own().0,
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
         outer: handover.flags & FLAG_OUTER != 0,

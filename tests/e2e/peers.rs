@@ -7,17 +7,17 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Output;
 
 /// A job that makes calls for the test.
-struct Bridge<'h> {
+pub(crate) struct Bridge<'h> {
     home: &'h Home,
     asked: u32,
 }
 
 impl Bridge<'_> {
-    fn of(home: &Home) -> Bridge<'_> {
+    pub(crate) fn of(home: &Home) -> Bridge<'_> {
         Bridge { home, asked: 0 }
     }
 
-    fn begin(&mut self, method: &str, params: &Value) {
+    pub(crate) fn begin(&mut self, method: &str, params: &Value) {
         self.asked += 1;
         let ask = json!({"method": method, "params": params});
         put(&self.home.path(&format!("ask-{}", self.asked)), &ask.to_string());
@@ -29,7 +29,7 @@ impl Bridge<'_> {
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
-    fn ask(&mut self, method: &str, params: &Value) -> Value {
+    pub(crate) fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.begin(method, params);
         self.answer()
     }
@@ -191,7 +191,7 @@ fn a_reload_changes_what_open_connections_of_jobs_may() {
 }
 
 /// A command line as somebody else, with these supplementary groups.
-fn as_other(home: &Home, uid: u32, groups: &str, args: &[&str]) -> Output {
+pub(crate) fn as_other(home: &Home, uid: u32, groups: &str, args: &[&str]) -> Output {
     let hob = home.command(args);
     let mut c = std::process::Command::new("setpriv");
     c.args(["--reuid", &uid.to_string(), "--regid", "65534", "--groups", groups]);
@@ -199,7 +199,7 @@ fn as_other(home: &Home, uid: u32, groups: &str, args: &[&str]) -> Output {
 }
 
 /// Whether this test can be somebody else.
-fn can_change_user(home: &Home) -> bool {
+pub(crate) fn can_change_user(home: &Home) -> bool {
     let root = std::fs::metadata(&home.dir).unwrap().uid() == 0;
     let can = root && as_other(home, 65_534, "65534", &["--version"]).status.success();
     if !can {

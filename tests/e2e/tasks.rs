@@ -12,21 +12,21 @@ fn asked(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().map_or(otherwise, |v| v.parse().unwrap())
 }
 
-fn submit(home: &Home, spec: Value) -> u64 {
+pub(crate) fn submit(home: &Home, spec: Value) -> u64 {
     home.call("task.submit", &spec.to_string())["id"].as_u64().unwrap()
 }
 
-fn task(home: &Home, id: u64) -> Value {
+pub(crate) fn task(home: &Home, id: u64) -> Value {
     home.call("task.get", &json!({ "id": id }).to_string())
 }
 
-fn wait_for(home: &Home, ids: &str) -> Vec<Value> {
+pub(crate) fn wait_for(home: &Home, ids: &str) -> Vec<Value> {
     let done = home.call("task.wait", &json!({ "ids": ids }).to_string());
     assert_eq!(done["done"], true);
     done["tasks"].as_array().unwrap().clone()
 }
 
-fn wait_task(home: &Home, id: u64, state: &str) {
+pub(crate) fn wait_task(home: &Home, id: u64, state: &str) {
     wait(&format!("task {id} is {state}"), || task(home, id)["state"] == state);
 }
 

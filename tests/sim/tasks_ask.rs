@@ -79,6 +79,7 @@ impl Tasks {
             max_output: None,
             runner: None,
             repeatable: p.repeatable,
+            hob_fd: false,
         }
     }
 

@@ -454,6 +454,7 @@ impl<'a> World<'a> {
             safe: None,
             gap: false,
             host: "sim".to_owned(),
+            uid: 0,
             deaths: 0,
             config: self.config(),
             config_error: self.file.is_none().then(|| "hob.json:1:1: expected a value".to_owned()),

@@ -86,7 +86,7 @@ pub(crate) fn show(effect: &Effect) -> String {
 pub(crate) fn owner(tag: &str) -> Of {
     match (tag, tag.strip_prefix("service/")) {
         ("mine", _) => Of::Caller,
-        (_, Some(name)) => Of::Service(name.to_owned()),
+        (_, Some(name)) => Of::Job(name.to_owned()),
         (uid, None) => Of::User(uid.parse().unwrap()),
     }
 }

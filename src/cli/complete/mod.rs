@@ -8,6 +8,7 @@ use super::flags::{Args, Command, Flag, GLOBAL, Operand, is_verb_of};
 use super::{Failure, exit, paths, print, topics};
 use crate::client::Client;
 use crate::protocol::methods::METHODS;
+use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -16,6 +17,10 @@ pub(super) use scripts::SHELLS;
 
 /// A shell waits for its words no longer than that.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tasks that are offered at most, and letters of what is said of one.
+const TASKS: usize = 100;
+const DOC_MAX: usize = 60;
 
 /// What the shell is to complete by itself, in place of words; no service has a name like these.
 const FILES: &str = "/files";
@@ -46,7 +51,7 @@ pub(crate) fn words(args: &Args) -> Result<u8, Failure> {
     let given: Vec<String> = args.rest.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     let Some((last, before)) = given.split_last() else { return Ok(exit::OK) };
     let typed = Typed::read(before);
-    let list: Vec<Word> = offered(&typed, last, &mut |what| Live::connect(args, &typed).map(|l| l.ask(what)));
+    let list: Vec<Word> = offered(&typed, last, &mut |what| Live::connect(args, &typed).map(|mut l| l.ask(what)));
     let line = |w: &Word| match w.doc.is_empty() {
         true => format!("{}\n", w.text),
         false => format!("{}\t{}\n", w.text, w.doc.replace(['\t', '\n'], " ")),
@@ -144,6 +149,12 @@ enum What {
     Services,
     Jobs,
     EventKinds,
+    /// Those in one of these states; in any, where none is named.
+    Tasks(&'static [&'static str]),
+    Groups,
+    Labels,
+    Agents,
+    Runners,
 }
 
 /// A daemon to ask, found by the flags that were typed.
@@ -152,6 +163,18 @@ struct Live {
 }
 
 impl Live {
+    /// The last tasks.
+    fn recent(&mut self, states: &[&str]) -> Vec<Value> {
+        let params = json!({ "last": true, "limit": TASKS, "state": states });
+        let mut list: Value = self.client.call_once("task.list", &params).unwrap_or_default();
+        list["tasks"].as_array_mut().map(core::mem::take).unwrap_or_default()
+    }
+
+    fn configured(&mut self, what: &str) -> Vec<Word> {
+        let config: Value = self.client.call_once("daemon.config", &json!({})).unwrap_or_default();
+        config[what].as_object().into_iter().flatten().map(|(name, _)| word(name.as_str(), "")).collect()
+    }
+
     fn connect(args: &Args, typed: &Typed) -> Option<Live> {
         let mut given = Args::of_words(args.command);
         for long in ["home", "config", "socket"] {
@@ -165,7 +188,7 @@ impl Live {
         Some(Live { client })
     }
 
-    fn ask(mut self, what: What) -> Vec<Word> {
+    fn ask(&mut self, what: What) -> Vec<Word> {
         match what {
             What::Services => {
                 let list: Value = self.client.call_once("service.list", &json!({})).unwrap_or_default();
@@ -178,6 +201,21 @@ impl Live {
                 let rows = list["jobs"].as_array().into_iter().flatten();
                 rows.filter_map(|j| Some(word(j["id"].as_str()?, j["state"].as_str()?))).collect()
             }
+            What::Tasks(states) => tasks(&self.recent(states)),
+            What::Labels => {
+                let labels = |t: &Value| t["labels"].as_object().cloned().unwrap_or_default();
+                let text = |(name, value): (String, Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+                let all: BTreeSet<String> = self.recent(&[]).iter().flat_map(labels).map(text).collect();
+                all.into_iter().map(|label| word(label, "")).collect()
+            }
+            What::Groups => {
+                let list: Value = self.client.call_once("group.list", &json!({})).unwrap_or_default();
+                let rows = list["groups"].as_array().into_iter().flatten();
+                let doc = |g: &Value| format!("{} of {} slots taken", g["running"], g["parallel"]);
+                rows.filter_map(|g| Some(word(g["name"].as_str()?, &doc(g)))).collect()
+            }
+            What::Agents => self.configured("agents"),
+            What::Runners => self.configured("runners"),
             What::EventKinds => {
                 let all = self.client.events(&[], &[], 1_000).unwrap_or_default().events;
                 let kinds: BTreeSet<String> = all.into_iter().map(|e| e.kind).collect();
@@ -187,6 +225,15 @@ impl Live {
             }
         }
     }
+}
+
+/// The newest first, with their state and command.
+fn tasks(rows: &[Value]) -> Vec<Word> {
+    let one = |t: &Value| {
+        let doc = format!("{}: {}", t["state"].as_str()?, super::task::command_line(t));
+        Some(word(t["id"].as_u64()?.to_string(), &doc.chars().take(DOC_MAX).collect::<String>()))
+    };
+    rows.iter().rev().filter_map(one).collect()
 }
 
 /// All instances of a service are meant by what stands before the `@`.
@@ -199,7 +246,7 @@ fn with_groups(names: Vec<Word>) -> Vec<Word> {
 /// The words that the last one may become.
 fn offered(t: &Typed, last: &str, live: &mut dyn FnMut(What) -> Option<Vec<Word>>) -> Vec<Word> {
     if let Some(flag) = t.open {
-        return begun(values(flag, live), last);
+        return valued(flag, last, live);
     }
     if t.rest {
         // A user's command: its program, then whatever files it may take.
@@ -207,7 +254,7 @@ fn offered(t: &Typed, last: &str, live: &mut dyn FnMut(What) -> Option<Vec<Word>
     }
     if let Some((name, value)) = last.strip_prefix("--").and_then(|l| l.split_once('=')) {
         let flag = t.known().find(|f| f.long == name && f.value.is_some());
-        let list = begun(flag.map(|f| values(f, live)).unwrap_or_default(), value);
+        let list = flag.map(|f| valued(f, value, live)).unwrap_or_default();
         let whole = |w: Word| if is_order(&w.text) { w } else { word(format!("--{name}={}", w.text), &w.doc) };
         return list.into_iter().map(whole).collect();
     }
@@ -232,11 +279,26 @@ fn begun(list: Vec<Word>, typed: &str) -> Vec<Word> {
     list.into_iter().filter(|w| w.text.starts_with(typed) || is_order(&w.text)).collect()
 }
 
+/// The values that begin with what was typed; of a list its last part.
+fn valued(flag: &Flag, typed: &str, live: &mut dyn FnMut(What) -> Option<Vec<Word>>) -> Vec<Word> {
+    let list = matches!(flag.value, Some("IDS" | "STATES"));
+    let (before, part) = typed.rsplit_once(',').filter(|_| list).map_or(("", typed), |(b, p)| (b, p));
+    let all = begun(values(flag, live), part).into_iter();
+    let whole = |w: Word| if before.is_empty() { w } else { word(format!("{before},{}", w.text), &w.doc) };
+    all.map(whole).collect()
+}
+
 fn values(flag: &Flag, live: &mut dyn FnMut(What) -> Option<Vec<Word>>) -> Vec<Word> {
     match flag.value {
         Some("DIR") => vec![word(FOLDERS, "")],
         Some("FILE" | "PATH") => vec![word(FILES, "")],
         Some("GLOB") => live(What::EventKinds).unwrap_or_default(),
+        Some("GROUP") => live(What::Groups).unwrap_or_default(),
+        Some("AGENT") => live(What::Agents).unwrap_or_default(),
+        Some("RUNNER") => live(What::Runners).unwrap_or_default(),
+        Some("NAME=VALUE" | "NAME[=VALUE]") if flag.long == "label" => live(What::Labels).unwrap_or_default(),
+        Some("IDS") => live(What::Tasks(OPEN)).unwrap_or_default(),
+        Some("STATES") => TaskState::ALL.map(|s| word(s.name(), "")).into(),
         Some("TIME") => ["10s", "30s", "1m", "10m", "1h", "1d"].map(|t| word(t, "")).into(),
         _ => flag.choices().into_iter().map(|c| word(c, "")).collect(),
     }
@@ -279,6 +341,24 @@ fn plain(t: &Typed, live: &mut dyn FnMut(What) -> Option<Vec<Word>>) -> Vec<Word
     list
 }
 
+/// Tasks that are not over.
+const OPEN: &[&str] = &["held", "queued", "running", "paused"];
+const OVER: &[&str] = &["succeeded", "failed", "cancelled", "timed_out", "lost"];
+
+/// The states of the tasks that a command can do something to.
+fn fit(command: &str) -> &'static [&'static str] {
+    match command {
+        "task cancel" | "task wait" => OPEN,
+        "task retry" | "task clean" => OVER,
+        "task hold" => &["queued"],
+        "task release" => &["held"],
+        "task edit" => &["held", "queued"],
+        "task pause" => &["running"],
+        "task resume" => &["paused"],
+        _ => &[],
+    }
+}
+
 fn operands(c: &Command, t: &Typed, live: &mut dyn FnMut(What) -> Option<Vec<Word>>) -> Vec<Word> {
     let mut services = || {
         let all = live(What::Services).unwrap_or_default();
@@ -292,6 +372,15 @@ fn operands(c: &Command, t: &Typed, live: &mut dyn FnMut(What) -> Option<Vec<Wor
         }
         Operand::Signal => services(),
         Operand::Job => live(What::Jobs).unwrap_or_default(),
+        Operand::Group => live(What::Groups).unwrap_or_default(),
+        Operand::Task => {
+            let all = live(What::Tasks(fit(c.name))).unwrap_or_default();
+            all.into_iter().filter(|w| !t.operands.contains(&w.text)).collect()
+        }
+        Operand::Anything => {
+            let kinds = [What::Services, What::Jobs, What::Tasks(&[])];
+            kinds.into_iter().filter_map(live).flatten().collect()
+        }
         Operand::OneOf(all) => all.iter().map(|w| word(*w, "")).collect(),
         Operand::File => vec![word(FILES, "")],
         Operand::Method | Operand::Text => Vec::new(),
@@ -310,6 +399,14 @@ mod tests {
             Some(match what {
                 What::Services => vec![word("db", "running"), word("web", "failed")],
                 What::Jobs => vec![word("nightly", "waiting")],
+                What::Tasks([]) => vec![word("12", "running: make"), word("7", "failed: x")],
+                What::Tasks(states) if states.contains(&"running") => vec![word("12", "running: make")],
+                What::Tasks(states) if states.contains(&"failed") => vec![word("7", "failed: x")],
+                What::Tasks(_) => Vec::new(),
+                What::Groups => vec![word("agents", ""), word("build", "")],
+                What::Labels => vec![word("kind=test", "")],
+                What::Agents => vec![word("claude", "")],
+                What::Runners => vec![word("srun", "")],
                 What::EventKinds => vec![word("service.*", ""), word("service.ready", "")],
             })
         };
@@ -322,7 +419,25 @@ mod tests {
             ("hob st", &["start", "stop", "status"][..]),
             ("hob --home /x --quiet sto", &["stop"]),
             ("hob service re", &["restart", "remove", "reload", "reset"]),
-            ("hob why ", &["db", "web"]),
+            ("hob why ", &["db", "web", "nightly", "12", "7"]),
+            ("hob why 1", &["12"]),
+            ("hob task output ", &["12", "7"]),
+            ("hob task cancel ", &["12"]),
+            ("hob task retry ", &["7"]),
+            ("hob task retry 7 ", &[]),
+            ("hob task release ", &[]),
+            ("hob task list -g b", &["build"]),
+            ("hob task list --state fa", &["failed"]),
+            ("hob task list --state=failed,l", &["--state=failed,lost"]),
+            ("hob task clean -l k", &["kind=test"]),
+            ("hob group pause ", &["agents", "build"]),
+            ("hob add --group=a", &["--group=agents"]),
+            ("hob add --agent ", &["claude"]),
+            ("hob add --runner s", &["srun"]),
+            ("hob add --label ", &["kind=test"]),
+            ("hob add --after ", &["12"]),
+            ("hob add --after 3,", &["3,12"]),
+            ("hob add -- ma", &["/programs"]),
             ("hob why db ", &[]),
             ("hob stop db ", &["web"]),
             ("hob stop --no-wait w", &["web"]),

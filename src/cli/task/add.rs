@@ -138,8 +138,8 @@ fn spec(args: &Args) -> Result<Map<String, Value>, Failure> {
     if let Some(path) = args.text("stdin")? {
         put("stdin", json!({ "base64": to_base64(&input(path)?) }));
     }
-    for name in ["hold", "repeatable"] {
-        if args.has(name) {
+    for (flag, name) in [("hold", "hold"), ("repeatable", "repeatable"), ("hob-fd", "hob_fd")] {
+        if args.has(flag) {
             put(name, json!(true));
         }
     }

@@ -56,7 +56,7 @@ fn table(r: &Value) -> String {
         let since = ["ended", "started", "submitted"].iter().find_map(|k| task[*k].as_str()).map(when::moment);
         let took =
             task["duration_ms"].as_u64().map_or(String::new(), |ms| lasted(Duration::from_millis(ms).as_secs_f64()));
-        t.row().number(task["id"].to_string()).painted(state, colour(paint, state));
+        t.row().number(task["id"].to_string()).painted(state, paint.state(state, state));
         t.cell(task["group"].as_str().unwrap_or("")).cell(since.unwrap_or_default()).number(took);
         t.cell(short(&command_line(task), 48)).cell(note(task));
     }
@@ -74,16 +74,6 @@ fn short(text: &str, most: usize) -> String {
     text.chars().take(most - 3).collect::<String>() + "..."
 }
 
-fn colour(paint: Paint, state: &str) -> String {
-    let as_service = match state {
-        "succeeded" | "running" => "running",
-        "failed" | "timed_out" | "lost" => "failed",
-        "queued" | "paused" | "held" => "waiting",
-        _ => "stopped",
-    };
-    paint.state(as_service, state)
-}
-
 fn note(task: &Value) -> String {
     let mut notes = Vec::new();
     match (task["exit_code"].as_i64(), task["signal_name"].as_str(), task["error"].as_str()) {
@@ -93,6 +83,9 @@ fn note(task: &Value) -> String {
         _ => {}
     }
     notes.extend(task["why"].as_str().map(when::moments));
+    if task["over_limit"] == true {
+        notes.push("output over its limit".to_owned());
+    }
     if let Some(n) = task["attempts"].as_u64().filter(|n| *n > 1) {
         notes.push(format!("attempt {n}"));
     }
@@ -107,7 +100,7 @@ pub(super) fn show(args: &Args) -> Result<u8, Failure> {
 fn details(t: &Value) -> String {
     let paint = Paint { on: colours() };
     let state = t["state"].as_str().unwrap_or("?");
-    let mut text = format!("task {} is {}", t["id"], colour(paint, state));
+    let mut text = format!("task {} is {}", t["id"], paint.state(state, state));
     let note = note(t);
     if !note.is_empty() {
         text.push_str(&format!(": {note}"));

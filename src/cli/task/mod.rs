@@ -97,7 +97,7 @@ fn exit_code(task: &Value) -> u8 {
 }
 
 /// The command of a task in one line.
-fn command_line(task: &Value) -> String {
+pub(super) fn command_line(task: &Value) -> String {
     if let Some(prompt) = task["prompt"].as_str() {
         let line = prompt.lines().next().unwrap_or("");
         return format!("{}: {line}", task["agent"].as_str().unwrap_or("agent"));

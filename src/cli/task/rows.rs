@@ -15,7 +15,7 @@ const fn switch(long: &'static str, short: Option<char>, doc: &'static str) -> F
 }
 
 const ADD_FLAGS: &[Flag] = &[
-    value("group", Some('g'), "NAME", "Whose slots it takes [default; of an agent its own]"),
+    value("group", Some('g'), "GROUP", "Whose slots it takes [default; of an agent its own]"),
     value("priority", Some('p'), "N", "Higher ones start first [0]"),
     value("after", Some('a'), "IDS", "Start only when these have succeeded"),
     value("after-any", None, "IDS", "Start when these are over, however they ended"),
@@ -25,28 +25,29 @@ const ADD_FLAGS: &[Flag] = &[
     value("retries", Some('r'), "N", "Try so often again after a failure [0]"),
     value("backoff", None, "TIME", "Before the first retry, doubled with each further one [1s]"),
     value("label", Some('l'), "NAME=VALUE", "A label to find it by; may be given several times"),
-    value("key", None, "TEXT", "While a task with this key exists, add the same no second time"),
+    value("key", None, "TEXT", "Add the same with this key only once, while that task exists and for an hour at least"),
     value("env", Some('e'), "NAME[=VALUE]", "A variable, with the value it has here unless one is given"),
     switch("env-all", None, "All variables as they are here"),
     value("cwd", Some('C'), "DIR", "The folder it runs in [the present one]"),
     value("stdin", None, "FILE", "Its standard input; - for that of this command"),
     value("weight", None, "N", "What it counts towards its group's weight_limit [1]"),
     value("max-output", None, "SIZE", "How much of its output is kept, head and tail [64MB]"),
-    value("runner", None, "NAME", "Hand it to this runner of the config"),
-    value("agent", None, "NAME", "Give the operand to this agent as its prompt"),
+    value("runner", None, "RUNNER", "Hand it to this runner of the config"),
+    value("agent", None, "AGENT", "Give the operand to this agent as its prompt"),
     switch("prompt", None, "Give the operand to the default agent as its prompt"),
     switch("hold", None, "Do not start it before it is released"),
     switch("repeatable", None, "It does no harm if it runs twice, so it may after a crash"),
+    switch("hob-fd", None, "Give it a channel to hob of its own, told in HOB_FD"),
     value("array", None, "A-B", "A task for each number of the range, in place of {} in the command"),
     switch("print-id", None, "Print nothing but its id"),
     switch("follow", Some('f'), "Show its output until it is over, and end with its exit code"),
     switch("wait", Some('w'), "Wait until it is over, and end with its exit code"),
 ];
 
-const GROUP: Flag = value("group", Some('g'), "NAME", "Tasks of this group");
+const GROUP: Flag = value("group", Some('g'), "GROUP", "Tasks of this group");
 const STATE: Flag = value("state", Some('s'), "STATES", "Tasks in one of these states: queued,running,failed ...");
 const LABEL: Flag = value("label", Some('l'), "NAME[=VALUE]", "Tasks with this label");
-const OWNER: Flag = value("owner", None, "NAME", "Tasks of this user or 'service/NAME'");
+const OWNER: Flag = value("owner", None, "NAME", "Tasks of this user, 'service/NAME', 'task/N' or 'schedule/ID'");
 const ALL: Flag = switch("all", None, "Every task");
 const SOME: &[Flag] = &[GROUP, STATE, LABEL, OWNER, ALL];
 
@@ -63,7 +64,7 @@ const OUTPUT: &[Flag] = &[
     value("lines", Some('n'), "N", "The last N lines [all]"),
 ];
 const EDIT: &[Flag] = &[
-    value("group", Some('g'), "NAME", "Move it to this group"),
+    value("group", Some('g'), "GROUP", "Move it to this group"),
     value("priority", Some('p'), "N", "Higher ones start first"),
     value("after", Some('a'), "IDS", "Start only when these have succeeded"),
     value("delay", None, "TIME", "Start this much later at the earliest"),
@@ -78,7 +79,7 @@ const EDIT: &[Flag] = &[
 const fn some(name: &'static str, summary: &'static str, run: Run) -> Command {
     Command {
         operands: "[IDS...]",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (0, ANY),
         flags: SOME,
         ..command(name, summary, run)
@@ -101,7 +102,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     Command { details: ADD_DETAILS, ..adds("task add", "Queue a task, as 'hob add' does") },
     Command {
         operands: "[IDS...]",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (0, ANY),
         flags: LIST,
         details: "IDS are numbers and ranges: 3 7-9. Without any selection the last 100 tasks are shown.",
@@ -109,7 +110,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     },
     Command {
         operands: "ID",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (1, 1),
         ..command("task show", "Show one task in detail", look::show)
     },
@@ -124,7 +125,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     some("task resume", "Let paused tasks go on", change::resume),
     Command {
         operands: "ID",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (1, 1),
         flags: EDIT,
         takes_command: true,
@@ -133,7 +134,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     },
     Command {
         operands: "[IDS...]",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (0, ANY),
         flags: &[GROUP, STATE, LABEL, OWNER, value("timeout", None, "TIME", "Wait this long at most")],
         details: "Without a selection: all tasks. Ends with 0 when all have succeeded, with 1 otherwise.",
@@ -141,14 +142,14 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     },
     Command {
         operands: "ID",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (1, 1),
         flags: OUTPUT,
         ..command("task output", "Show what a task wrote", look::output)
     },
     Command {
         operands: "[IDS...]",
-        operand: Operand::Text,
+        operand: Operand::Task,
         count: (0, ANY),
         flags: &[GROUP, STATE, LABEL, OWNER, value("age", None, "TIME", "Only those that are over for this long")],
         ..command("task clean", "Remove tasks that are over, with their output", change::clean)
@@ -158,7 +159,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     command("group list", "List the groups of tasks and their slots", group::list),
     Command {
         operands: "NAME",
-        operand: Operand::Text,
+        operand: Operand::Group,
         count: (1, 1),
         flags: &[
             value("parallel", Some('j'), "N", "How many of its tasks run at once"),
@@ -169,14 +170,14 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     },
     Command {
         operands: "NAME",
-        operand: Operand::Text,
+        operand: Operand::Group,
         count: (1, 1),
         flags: &[switch("running", None, "And its tasks that run")],
         ..command("group pause", "Start no task of a group", group::pause)
     },
     Command {
         operands: "NAME",
-        operand: Operand::Text,
+        operand: Operand::Group,
         count: (1, 1),
         flags: &[switch("running", None, "And its tasks that are paused")],
         ..command("group resume", "Start the tasks of a group again", group::resume)

@@ -1,5 +1,6 @@
 //! Tasks of an earlier daemon: what the journal says, what the run table says, and what follows from both. Pure.
 
+use super::gone::GONE;
 use super::record::{self, ATTEMPT, AttemptRecord, GROUP, GroupRecord, TASK, TaskRecord};
 use super::{Claim, Live, Outcome, Task, TaskStop};
 use crate::base::ids::{RunId, TaskId};
@@ -24,6 +25,8 @@ pub(super) struct Open {
     begun: Option<Now>,
     stop: Option<TaskStop>,
     paused: bool,
+    left: Option<Duration>,
+    until: Option<Mono>,
 }
 
 impl Core {
@@ -43,6 +46,7 @@ impl Core {
                     }
                     Err(why) => Err(why),
                 },
+                (GONE, Some(id)) => self.restore_gone(id, json),
                 (GROUP, _) => parse::<GroupRecord>(json).map(|r| {
                     self.tasks.groups.entry(name.into()).or_default().change = r.change;
                 }),
@@ -71,6 +75,13 @@ impl Core {
         Ok(())
     }
 
+    fn restore_gone(&mut self, id: TaskId, json: &str) -> Result<(), String> {
+        let gone = self.tasks.gone.restore(self.now, id, json)?;
+        let hashes = super::submit::hashes(&gone.owner, &gone.keys);
+        self.tasks.by_key.extend(hashes.map(|hash| (hash, id)));
+        Ok(())
+    }
+
     fn restore_attempt(&mut self, id: TaskId, record: AttemptRecord) {
         if let Some(state) = record.state {
             self.tasks.set_state(id, state);
@@ -91,7 +102,8 @@ impl Core {
             // The claimed attempt is counted when it begins.
             task.attempts = record.n.saturating_sub(1);
             let (stop, paused) = (record.stop, record.paused);
-            self.tasks.open.push(Open { id, run, keeper, begun, stop, paused });
+            let (left, until) = (record.left.map(Duration::from_nanos), record.until.map(Mono));
+            self.tasks.open.push(Open { id, run, keeper, begun, stop, paused, left, until });
         }
     }
 
@@ -127,9 +139,9 @@ impl Core {
                 }
                 Some(_) => {
                     out.effects.push(Effect::Forget { run });
-                    self.void_claim(id, out);
+                    self.void_claim(id, run, out);
                 }
-                None if self.never_began(&open) && left.is_empty() => self.void_claim(id, out),
+                None if self.never_began(&open) && left.is_empty() => self.void_claim(id, run, out),
                 None => self.lose(&open, left, out),
             }
         }
@@ -158,7 +170,10 @@ impl Core {
     }
 
     /// As if it had never been claimed.
-    fn void_claim(&mut self, id: TaskId, out: &mut Out) {
+    fn void_claim(&mut self, id: TaskId, run: RunId, out: &mut Out) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.last = run;
+        }
         self.save_attempt(id, out);
     }
 
@@ -203,8 +218,11 @@ impl Core {
         live.stop.clone_from(&open.stop);
         live.paused = open.paused && slot.ended.is_none();
         live.heard = slot.ended.is_none();
-        let until = begun.mono + timeout;
+        // Time in which it was paused does not count.
+        let until = open.until.unwrap_or(begun.mono + timeout);
+        let until = open.left.map_or(until, |left| now + left);
         live.timeout_at = (!timeout.is_zero() && live.pid.is_some()).then_some(until);
+        live.moved = open.until.is_some() || open.left.is_some();
         if live.paused {
             live.left = live.timeout_at.map(|at| at.since(now));
         }

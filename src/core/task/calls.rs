@@ -77,12 +77,14 @@ impl Core {
                 self.each(asked, &which, |core, id, out| core.cancel(id, client.clone(), force, out), out);
             }
             TaskCall::Retry { which } => self.each(asked, &which, |core, id, out| core.retry(id, out), out),
-            TaskCall::Hold { which } => self.each(asked, &which, |core, id, out| core.hold(id, true, out), out),
-            TaskCall::Release { which } => self.each(asked, &which, |core, id, out| core.hold(id, false, out), out),
+            TaskCall::Hold { which } => {
+                self.each(asked, &which, |core, id, out| core.hold(id, Some(&client), out), out);
+            }
+            TaskCall::Release { which } => self.each(asked, &which, |core, id, out| core.hold(id, None, out), out),
             TaskCall::Pause { which } => self.each(asked, &which, |core, id, out| core.pause(id, true, out), out),
             TaskCall::Resume { which } => self.each(asked, &which, |core, id, out| core.pause(id, false, out), out),
             TaskCall::Edit { id, edit } => {
-                let answer = self.edit_task(id, *edit, out);
+                let answer = self.edit_task(id, &asked.peer, *edit, out);
                 self.reply(req, answer, true, out);
             }
             TaskCall::Prioritize { which, priority } => {
@@ -192,10 +194,11 @@ impl Core {
         Ok(())
     }
 
-    fn hold(&mut self, id: TaskId, hold: bool, out: &mut Out) -> Changed {
-        let (from, to) = match hold {
-            true => (TaskState::Queued, TaskState::Held),
-            false => (TaskState::Held, TaskState::Queued),
+    /// `by`: who holds it; without one it is released.
+    fn hold(&mut self, id: TaskId, by: Option<&Client>, out: &mut Out) -> Changed {
+        let (from, to) = match by {
+            Some(_) => (TaskState::Queued, TaskState::Held),
+            None => (TaskState::Held, TaskState::Queued),
         };
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.state != from || task.live.is_some() {
@@ -203,11 +206,12 @@ impl Core {
         }
         self.unqueue(id);
         self.tasks.set_state(id, to);
-        if let Some(task) = self.tasks.get(id) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.why = by.map(|client| format!("by {}", client.text()).into());
             out.records.push(record::task(task));
         }
         self.save_attempt(id, out);
-        self.emit_task(if hold { "task.held" } else { "task.released" }, id, "", out);
+        self.emit_task(if by.is_some() { "task.held" } else { "task.released" }, id, "", out);
         self.enqueue(id);
         Ok(())
     }
@@ -258,7 +262,7 @@ impl Core {
     fn drop_task(&mut self, id: TaskId, out: &mut Out) {
         let Some(task) = self.tasks.all.remove(&id) else { return };
         self.tasks.counts[task.state as usize] -= 1;
-        self.forget_keys(&task);
+        self.bury_keys(&task, out);
         self.deadlines.set(Due::Task(id), None);
         for a in &task.after {
             if let Some(of) = self.tasks.followers.get_mut(&a.id) {

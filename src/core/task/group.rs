@@ -238,6 +238,7 @@ impl Core {
             return false;
         }
         live.paused = pause;
+        live.moved = true;
         // What it may still run is kept while it is stopped.
         if pause {
             live.left = live.timeout_at.map(|at| at.since(now));

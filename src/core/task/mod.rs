@@ -29,6 +29,7 @@
 
 pub mod boot;
 pub mod calls;
+mod gone;
 pub mod group;
 pub mod queue;
 pub mod record;
@@ -36,6 +37,7 @@ pub mod run;
 pub mod submit;
 pub mod view;
 pub mod wait;
+pub mod why;
 
 use crate::base::ids::{RunId, TaskId};
 use crate::base::limits::LAST_LINES;
@@ -101,6 +103,11 @@ pub struct Frame {
     pub runner: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub repeatable: bool,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub hob_fd: bool,
+    /// The number of the user it runs as, unless that is hob's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
 }
 
 /// What is to be run, as it is kept.
@@ -190,6 +197,8 @@ pub struct Live {
     pub paused: bool,
     /// While it is paused: how long it may still run.
     pub left: Option<Duration>,
+    /// It has been paused, which has moved the end of its time.
+    pub moved: bool,
     /// The shell knows it.
     pub known: bool,
     /// Capture will say when its output has passed.
@@ -212,6 +221,7 @@ impl Live {
             timeout_at: None,
             paused: false,
             left: None,
+            moved: false,
             known: true,
             heard: true,
         }
@@ -264,7 +274,7 @@ pub struct Task {
     pub stdin: Option<Box<[u8]>>,
     pub keys: Option<Box<Keys>>,
     pub claim: Claim,
-    /// The run of its last attempt that began, 0 for none: no other may get that number.
+    /// The run of its last attempt, one that was only claimed included; 0 for none. No other may get that number.
     pub last: RunId,
     pub live: Option<Box<Live>>,
     pub outcome: Option<Box<Outcome>>,
@@ -328,7 +338,11 @@ impl Task {
     /// The delay before the retry after so many failures.
     #[must_use]
     pub fn delay(&self) -> Duration {
-        let doubled = self.backoff.checked_mul(1 << self.fails.saturating_sub(1).min(20)).unwrap_or(BACKOFF_MAX);
+        self.delay_after(self.fails)
+    }
+
+    fn delay_after(&self, fails: u32) -> Duration {
+        let doubled = self.backoff.checked_mul(1 << fails.saturating_sub(1).min(20)).unwrap_or(BACKOFF_MAX);
         doubled.min(BACKOFF_MAX)
     }
 
@@ -384,6 +398,8 @@ pub struct Tasks {
     /// Hashes of owner and key, to the first task of the submission; which of those that share a hash it is, the task
     /// itself says.
     by_key: BTreeSet<(u64, TaskId)>,
+    /// The keys of those that were removed.
+    gone: gone::Graves,
     frames: BTreeSet<Arc<Frame>>,
     pub next: u64,
     /// Number of the last claim whose sync was asked for.
@@ -500,6 +516,10 @@ impl Tasks {
     pub(in crate::core) fn attempts_from(&self, cursor: Option<&str>, max: usize, keeper: &str) -> Vec<Entity> {
         let kept = self.after(Tasks::id_in(cursor)).filter(|t| record::has_attempt(t));
         kept.take(max).map(|t| record::attempt(t, keeper)).collect()
+    }
+
+    pub(in crate::core) fn gone_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {
+        self.gone.entities_after(Tasks::id_in(cursor), max)
     }
 
     pub(in crate::core) fn changes_from(&self, cursor: Option<&str>, max: usize) -> Vec<Entity> {

@@ -170,6 +170,7 @@ impl Core {
         let (rank, name, run) = (task.rank(), Arc::clone(&task.frame.group), task.run());
         task.claim = Claim::None;
         if let Some(run) = run {
+            task.last = run;
             self.tasks.runs.remove(&run);
         }
         let group = self.tasks.group_for(&name);

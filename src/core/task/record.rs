@@ -3,7 +3,7 @@
 //! `task/ID` is what was asked for; it is written when a task is submitted, edited, held or released. `attempt/ID` is
 //! what has come of it: the claim of an attempt that is under way, or the state it came to rest in. It is written
 //! several times for each task and is short, however long the task itself is. `group/NAME` is what a person changed of
-//! a group.
+//! a group. `gone/ID` keeps the keys of a task that was removed.
 
 use super::group::Change;
 use super::{Claim, Frame, Keys, Outcome, Task, TaskStop, Work};
@@ -19,6 +19,7 @@ use std::borrow::Cow;
 pub const TASK: &str = "task";
 pub const ATTEMPT: &str = "attempt";
 pub const GROUP: &str = "group";
+pub use super::gone::GONE;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TaskRecord<'a> {
@@ -54,6 +55,9 @@ pub struct TaskRecord<'a> {
     keys: Option<Keys>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     held: bool,
+    /// Why it is held.
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    why: Option<Cow<'a, str>>,
 }
 
 /// What has come of a task.
@@ -69,7 +73,7 @@ pub struct AttemptRecord {
     pub state: Option<TaskState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
-    /// The run of the last attempt that began, unless that is the one above.
+    /// The run of the last attempt, unless that is the one above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<RunId>,
     /// The keeper under which it was claimed.
@@ -82,6 +86,12 @@ pub struct AttemptRecord {
     pub stop: Option<TaskStop>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub paused: bool,
+    /// What it may still run, in nanoseconds, while it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+    /// The awake time at which it has run long enough, once a pause has moved that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub again_at: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +121,10 @@ fn is_one(n: &u32) -> bool {
 
 fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn key(kind: &str, id: TaskId) -> String {
@@ -150,6 +164,7 @@ pub fn task(t: &Task) -> Entity {
         stdin64: coded.map(Cow::Owned),
         keys: t.keys.as_deref().cloned(),
         held: t.state == TaskState::Held,
+        why: t.why.as_deref().filter(|_| t.state == TaskState::Held).map(Cow::Borrowed),
     };
     entity(key(TASK, t.id), &record)
 }
@@ -157,6 +172,7 @@ pub fn task(t: &Task) -> Entity {
 /// What has come of a task, if anything has.
 #[must_use]
 pub fn attempt(t: &Task, keeper: &str) -> Entity {
+    let live = t.live.as_deref();
     let (run, begun, stop) = match (&t.live, t.claim) {
         (Some(l), _) => (Some(l.run), Some((l.begun.mono.0, l.begun.wall.0)), l.stop.clone()),
         (None, Claim::Written { run, .. } | Claim::Synced { run }) => (Some(run), None, None),
@@ -172,7 +188,9 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
         keeper: run.map(|_| keeper.to_owned()),
         begun,
         stop,
-        paused: t.live.as_ref().is_some_and(|l| l.paused),
+        paused: live.is_some_and(|l| l.paused),
+        left: live.filter(|l| l.paused).and_then(|l| l.left).map(nanos),
+        until: live.filter(|l| !l.paused && l.moved).and_then(|l| l.timeout_at).map(|at| at.0),
         again_at: if run.is_none() && t.state == TaskState::Queued { t.again_at.0 } else { 0 },
         why: t.why.clone(),
         outcome: t.outcome.clone(),
@@ -183,7 +201,7 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
 /// Whether there is anything to keep of what has come of a task.
 #[must_use]
 pub fn has_attempt(t: &Task) -> bool {
-    t.run().is_some() || t.attempts > 0 || t.state.is_over()
+    t.run().is_some() || t.last.0 > 0 || t.attempts > 0 || t.state.is_over()
 }
 
 #[must_use]
@@ -255,7 +273,7 @@ impl TaskRecord<'_> {
             last: RunId(0),
             live: None,
             outcome: None,
-            why: None,
+            why: self.why.map(Into::into),
         })
     }
 }

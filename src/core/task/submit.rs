@@ -6,10 +6,10 @@ use crate::base::json::Obj;
 use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
 use crate::base::near::nearest;
 use crate::base::time::{Mono, Wall};
-use crate::config::{AgentPrompt, LogSpec, ServiceSpec};
+use crate::config::{Access, AgentPrompt, AgentSpec, LogSpec, ServiceSpec};
 use crate::core::request::Asked;
 use crate::core::schedule::is_own;
-use crate::core::{Core, Out, Owner};
+use crate::core::{Core, Out, Owner, Peer};
 use crate::protocol::methods::task::{After, TaskEdit, TaskSpec, TaskState, Work as Asks};
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
@@ -36,6 +36,12 @@ fn hash(owner: &Owner, kind: u8, text: &str) -> u64 {
 
 const OWN: u8 = b'k';
 const REQUEST: u8 = b'r';
+
+/// By which the keys of a task are found.
+pub(super) fn hashes(owner: &Owner, keys: &Keys) -> impl Iterator<Item = u64> + use<> {
+    let of = |kind, key: &Option<Key>| key.as_ref().map(|key| hash(owner, kind, &key.text));
+    [of(OWN, &keys.own), of(REQUEST, &keys.request)].into_iter().flatten()
+}
 
 impl Core {
     pub(in crate::core) fn submit(&mut self, asked: &Asked, specs: Vec<TaskSpec>, many: bool, out: &mut Out) {
@@ -86,7 +92,7 @@ impl Core {
             if many && spec.key.is_some() {
                 return Err(invalid("a task in a list has no key of its own; give the request a request_key"));
             }
-            let task = self.make(TaskId(first.0 + n), owner.clone(), spec).map_err(|e| match many {
+            let task = self.make(TaskId(first.0 + n), &asked.peer, spec).map_err(|e| match many {
                 true => RpcError { message: format!("task {} of the list: {}", n + 1, e.message), ..e },
                 false => e,
             })?;
@@ -113,10 +119,7 @@ impl Core {
     pub(super) fn take_in(&mut self, task: Task, new: bool) {
         let (id, owner) = (task.id, &task.frame.owner);
         if let Some(keys) = task.keys.as_deref() {
-            let of = [(OWN, &keys.own), (REQUEST, &keys.request)];
-            for (kind, key) in of.into_iter().filter_map(|(kind, key)| Some((kind, key.as_ref()?))) {
-                self.tasks.by_key.insert((hash(owner, kind, &key.text), id));
-            }
+            self.tasks.by_key.extend(hashes(owner, keys).map(|hash| (hash, id)));
         }
         self.tasks.insert(task);
         if new {
@@ -143,12 +146,23 @@ impl Core {
         }
     }
 
-    pub(super) fn forget_keys(&mut self, task: &Task) {
+    /// A task is removed: its keys stay, as long as they count.
+    pub(super) fn bury_keys(&mut self, task: &Task, out: &mut Out) {
         let Some(keys) = task.keys.as_deref() else { return };
-        for (kind, key) in [(OWN, &keys.own), (REQUEST, &keys.request)] {
-            if let Some(key) = key {
-                self.tasks.by_key.remove(&(hash(&task.frame.owner, kind, &key.text), task.id));
-            }
+        let owner = &task.frame.owner;
+        match self.tasks.gone.bury(self.now, task.id, owner, keys.clone(), task.submitted) {
+            Some(record) => out.records.push(record),
+            None => self.forget_keys(task.id, owner, keys),
+        }
+        for (id, gone, record) in self.tasks.gone.expire(self.now) {
+            self.forget_keys(id, &gone.owner, &gone.keys);
+            out.records.push(record);
+        }
+    }
+
+    fn forget_keys(&mut self, id: TaskId, owner: &Owner, keys: &Keys) {
+        for hash in hashes(owner, keys) {
+            self.tasks.by_key.remove(&(hash, id));
         }
     }
 
@@ -156,8 +170,12 @@ impl Core {
         let hash = hash(owner, kind, text);
         let range = (hash, TaskId(0))..=(hash, TaskId(u64::MAX));
         for (_, id) in self.tasks.by_key.range(range) {
-            let Some(task) = self.tasks.get(*id).filter(|t| t.frame.owner == *owner) else { continue };
-            let keys = task.keys.as_deref();
+            let (of, keys) = match (self.tasks.get(*id), self.tasks.gone.get(*id, self.now)) {
+                (Some(task), _) => (&task.frame.owner, task.keys.as_deref()),
+                (None, Some(gone)) => (&gone.owner, Some(&gone.keys)),
+                (None, None) => continue,
+            };
+            let keys = keys.filter(|_| of == owner);
             let key = keys.and_then(|k| if kind == OWN { k.own.as_ref() } else { k.request.as_ref() });
             if let Some(key) = key.filter(|k| *k.text == *text) {
                 return if key.hash == params { Known::Yes(*id, key.many) } else { Known::Other(*id) };
@@ -178,12 +196,14 @@ impl Core {
             Known::Other(id) => {
                 let text = format!("key {key:?} belongs to task {id}, which is another one");
                 let error = RpcError::new(Code::Conflict, text);
-                Err(error.hint(format!("`hob task show {id}` shows it; `hob task remove {id}` frees the key")))
+                Err(error
+                    .hint("use another key; one belongs to its task for as long as that exists, and an hour at least"))
             }
         }
     }
 
-    fn make(&mut self, id: TaskId, owner: Owner, spec: TaskSpec) -> Result<Task, RpcError> {
+    fn make(&mut self, id: TaskId, peer: &Peer, spec: TaskSpec) -> Result<Task, RpcError> {
+        let (owner, user) = (peer.owner(), self.user_of(peer)?);
         let key = spec.key.as_ref().map(|text| Key { text: text.as_str().into(), hash: spec_hash(&spec), many: 0 });
         let (work, agent) = match spec.work {
             Asks::Command(words) => (Work::command(&words), None),
@@ -200,6 +220,9 @@ impl Core {
         if let Some(runner) = &spec.runner {
             self.runner_named(runner)?;
         }
+        if let Some(agent) = agent.as_ref().filter(|_| user.is_some()) {
+            no_secrets(agent)?;
+        }
         if agent.as_ref().is_some_and(|a| a.prompt == AgentPrompt::Stdin) && spec.stdin.is_some() {
             return Err(invalid("the agent reads its prompt from its standard input, so there can be no other stdin"));
         }
@@ -215,6 +238,8 @@ impl Core {
             max_output: spec.max_output,
             runner: spec.runner.map(Into::into),
             repeatable: spec.repeatable,
+            hob_fd: spec.hob_fd,
+            user,
         });
         Ok(Task {
             id,
@@ -243,6 +268,22 @@ impl Core {
             outcome: None,
             why: None,
         })
+    }
+
+    /// As whom the tasks of a client run: an admin's as hob itself, those of others as who they are. So nobody gets the
+    /// rights of hob's user by being allowed to operate it.
+    fn user_of(&self, peer: &Peer) -> Result<Option<u32>, RpcError> {
+        match (peer.access, self.facts.uid) {
+            (Access::Admin, _) => Ok(None),
+            (Access::Read | Access::Operate, own) if own == peer.uid => Ok(None),
+            (Access::Read | Access::Operate, 0) => Ok(Some(peer.uid)),
+            (Access::Read | Access::Operate, own) => {
+                let uid = peer.uid;
+                let text = format!("a task of uid {uid} runs as that user, and hob, which is uid {own}, cannot be it");
+                let hint = "whom `daemon.access` in the config makes an admin may queue tasks that run as hob itself";
+                Err(RpcError::new(Code::PermissionDenied, text).hint(hint))
+            }
+        }
     }
 
     fn not_before(&self, delay: Option<Duration>, at: Option<Wall>) -> Wall {
@@ -301,13 +342,23 @@ impl Core {
         }
     }
 
-    pub(super) fn edit_task(&mut self, id: TaskId, edit: TaskEdit, out: &mut Out) -> Result<String, RpcError> {
+    pub(super) fn edit_task(
+        &mut self,
+        id: TaskId,
+        peer: &Peer,
+        edit: TaskEdit,
+        out: &mut Out,
+    ) -> Result<String, RpcError> {
         let task = self.tasks.get(id).ok_or_else(|| super::calls::unknown(id))?;
+        if peer.access != Access::Admin && self.user_of(peer).ok() != Some(task.frame.user) {
+            let text = format!("task {id} runs as another user, so only that one and admins may change what it does");
+            return Err(RpcError::new(Code::PermissionDenied, text).hint("submit one of your own"));
+        }
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
             let text = format!("task {id} is {}: only one that has not begun can be edited", task.state);
             return Err(RpcError::new(Code::Conflict, text).hint("submit another one"));
         }
-        let mut new = task.clone();
+        let (mut new, retried) = (task.clone(), task.again_at.0 > 0);
         let mut frame = Frame::clone(&new.frame);
         match (&mut new.work, edit.command, edit.prompt) {
             (_, None, None) => {}
@@ -332,6 +383,8 @@ impl Core {
         }
         if edit.delay.is_some() || edit.at.is_some() {
             new.not_before = self.not_before(edit.delay, edit.at);
+            // It is a person's word against that of a retry.
+            (new.again_at, new.again) = (Wall(0), Mono(0));
         }
         new.priority = edit.priority.unwrap_or(new.priority);
         new.timeout = edit.timeout.unwrap_or(new.timeout);
@@ -351,7 +404,7 @@ impl Core {
             *task = new;
         }
         self.follow_others(id);
-        if claimed {
+        if claimed || retried {
             self.save_attempt(id, out);
         }
         self.emit_task("task.edited", id, "", out);
@@ -408,6 +461,8 @@ impl Core {
             None => words,
         };
         spec.env.extend(task.frame.env.iter().cloned());
+        spec.hob_fd = task.frame.hob_fd;
+        spec.user = task.frame.user.map(|uid| uid.to_string());
         spec.cwd = Some(task.frame.cwd.as_deref().unwrap_or(".").to_owned());
         spec.umask = task.frame.umask;
         // Of three files the first is the head; the other two take turns at the tail.
@@ -436,6 +491,18 @@ fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
     match nearest(name, known) {
         Some(near) => error.hint(format!("did you mean {near:?}?")),
         None => error.hint("`hob config show` shows those that there are"),
+    }
+}
+
+/// Who runs an agent's program as himself could read what it is given.
+fn no_secrets(agent: &AgentSpec) -> Result<(), RpcError> {
+    match agent.env.keys().find(|name| name.ends_with("_env")) {
+        Some(name) => {
+            let text =
+                format!("this agent is given a secret of hob's own user ({name}), which other users may not see");
+            Err(RpcError::new(Code::PermissionDenied, text).hint("an admin may use it: `daemon.access` in the config"))
+        }
+        None => Ok(()),
     }
 }
 

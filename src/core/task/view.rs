@@ -56,6 +56,9 @@ impl Core {
         };
         let ended = t.outcome.as_ref().filter(|_| live.is_none()).map(|r| r.ended.to_string());
         o.opt_str("ended", ended.as_deref());
+        if t.outcome.as_deref().and_then(|r| r.output).is_some_and(|bytes| bytes > kept_of(t)) {
+            o.bool("over_limit", true);
+        }
         o.u64("attempts", t.attempts.into());
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_str("why", self.reason(t).as_deref());
@@ -79,7 +82,7 @@ impl Core {
         o.opt_u64("stdin_bytes", t.stdin.as_ref().map(|s| u64::try_from(s.len()).unwrap_or(u64::MAX)));
         o.opt_str("key", t.keys.as_ref().and_then(|k| k.own.as_ref()).map(|k| &*k.text));
         o.opt_str("runner", t.frame.runner.as_deref()).bool("repeatable", t.frame.repeatable);
-        o.u64("max_output", t.frame.max_output.unwrap_or(super::MAX_OUTPUT));
+        o.u64("max_output", kept_of(t));
         o.opt_u64("run", t.run().map(|r| r.0));
         let lines = t.outcome.as_deref().map(|r| &r.lines[..]).unwrap_or_default();
         o.raw("last_lines", &json(&lines));
@@ -109,11 +112,9 @@ impl Core {
             return t.why.as_deref().map(str::to_owned);
         }
         let group = self.tasks.groups.get(&t.frame.group);
-        if t.blocked > 0 {
-            let open = |id: &TaskId| self.tasks.get(*id).is_some_and(|o| !o.state.is_over());
-            let first: Vec<String> =
-                t.after.iter().map(|a| a.id).filter(open).take(5).map(|id| id.to_string()).collect();
-            return Some(format!("waits for task {}", first.join(", ")));
+        let open = self.open_before(t);
+        if !open.is_empty() {
+            return Some(format!("waits for {}", super::why::tasks(&open)));
         }
         if t.earliest() > self.now.wall {
             let at = format!("waits until {}", t.earliest());
@@ -126,13 +127,29 @@ impl Core {
         match group {
             Some(g) if g.paused() => Some(format!("group {} is paused", t.frame.group)),
             Some(g) if g.parallel() == 0 => Some(format!("group {} has no slots", t.frame.group)),
-            Some(g) if g.running >= g.parallel() => {
-                Some(format!("all {} slots of group {} are taken", g.parallel(), t.frame.group))
+            Some(g) if g.running >= g.parallel() => Some(match g.parallel() {
+                1 => format!("the only slot of group {} is taken", t.frame.group),
+                n => format!("all {n} slots of group {} are taken", t.frame.group),
+            }),
+            Some(g) if !g.has_room(t.weight) => Some(format!(
+                "its weight {} does not fit into group {}, which runs {} of {}",
+                t.weight,
+                t.frame.group,
+                g.weight,
+                g.weight_limit()
+            )),
+            _ if !self.orphans.is_empty() => {
+                Some("waits for the end of what was left running when hob and its keeper were killed".to_owned())
             }
             _ if self.journal_behind.is_some() => Some("waits for the journal, which cannot be written".to_owned()),
             _ => None,
         }
     }
+}
+
+/// How much of its output is kept.
+pub(super) fn kept_of(t: &Task) -> u64 {
+    t.frame.max_output.unwrap_or(super::MAX_OUTPUT)
 }
 
 /// How the last attempt ended.

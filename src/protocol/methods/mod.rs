@@ -234,8 +234,8 @@ pub enum Of {
     Caller,
     /// `1000`.
     User(u32),
-    /// `service/NAME`.
-    Service(String),
+    /// `service/NAME`, without what stands before the name, or `task/N`.
+    Job(String),
     /// `schedule/ID`.
     Schedule(String),
 }

@@ -161,8 +161,11 @@ impl<'a> Params<'a> {
             if let Some(id) = text.strip_prefix("schedule/") {
                 return (!id.is_empty()).then(|| Of::Schedule(id.to_owned()));
             }
+            if text.strip_prefix("task/").is_some_and(|id| id.parse::<u64>().is_ok()) {
+                return Some(Of::Job(text));
+            }
             match text.strip_prefix("service/") {
-                Some(service) => (!service.is_empty()).then(|| Of::Service(service.to_owned())),
+                Some(service) => (!service.is_empty()).then(|| Of::Job(service.to_owned())),
                 None if text == "mine" => Some(Of::Caller),
                 None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok().map(Of::User),
                 None => None,

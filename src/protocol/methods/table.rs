@@ -221,7 +221,11 @@ const OF_SERVICES: &[Method] = &[
         aliases: &[],
         access: Access::Read,
         mutating: false,
-        params: &[needed("name", Kind::Text, "a service, or the number of a run")],
+        params: &[needed(
+            "name",
+            Kind::Text,
+            "a service, else a job or the number of a task; schedule/ID and task/N are always these",
+        )],
         result: r#"{"name", "state", "desired", "summary", "story": [...], "next", "todo": [...], "waiting_for", ...}"#,
         doc: "Why something is up, down or waiting, what happened last and what comes next.",
         decode: |p| Ok(Request::DaemonWhy { name: p.text("name")? }),

@@ -125,6 +125,8 @@ pub struct TaskSpec {
     pub max_output: Option<u64>,
     pub runner: Option<String>,
     pub repeatable: bool,
+    /// A channel to hob for each run.
+    pub hob_fd: bool,
 }
 
 /// Which tasks a request means: all that fit every part that is given.
@@ -317,6 +319,7 @@ fn spec(p: &Params<'_>) -> Result<TaskSpec, RpcError> {
         max_output: p.size("max_output")?,
         runner: p.optional_text("runner")?,
         repeatable: p.flag("repeatable", false)?,
+        hob_fd: p.flag("hob_fd", false)?,
     })
 }
 

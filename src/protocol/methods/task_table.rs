@@ -21,7 +21,8 @@ const IDS: Param = Param {
 const GROUP: Param = param("group", Kind::Text, "tasks of this group");
 const STATE: Param = param("state", Kind::Names, "tasks in this state, or in one of these");
 const LABEL: Param = param("label", Kind::Text, "tasks with this label, as NAME or NAME=VALUE");
-const OWNER: Param = param("owner", Kind::Owner, "tasks of this one: mine, the number of a user, or service/NAME");
+const OWNER: Param =
+    param("owner", Kind::Owner, "tasks of this one: mine, the number of a user, service/NAME, task/N or schedule/ID");
 const ALL: Param = param("all", Kind::Flag, "every task, instead of a selection (default false)");
 const SOME: &[Param] = &[IDS, GROUP, STATE, LABEL, OWNER, ALL];
 
@@ -58,12 +59,13 @@ const SUBMIT: &[Param] = &[
     param("backoff", Kind::Duration, "delay before the first retry, doubled with each further one (default 1s)"),
     param("stdin", Kind::Data, "its standard input: a text, or {\"base64\"}"),
     LABELS,
-    param("key", Kind::Text, "while a task with this key exists, the same again answers its id"),
+    param("key", Kind::Text, "the same again answers the id of the first, while that exists and for an hour at least"),
     param("hold", Kind::Flag, "do not start it before it is released (default false)"),
     WEIGHT,
     param("max_output", Kind::Size, "how much of its output is kept, head and tail (default 64MB)"),
     param("runner", Kind::Text, "the runner that it is handed to"),
     param("repeatable", Kind::Flag, "it does no harm if it runs twice, so it may after a crash (default false)"),
+    param("hob_fd", Kind::Flag, "give each run a channel to hob, told in HOB_FD (default false)"),
 ];
 
 const EDIT: &[Param] =

@@ -1,0 +1,148 @@
+//! Keys of tasks that were removed: for an hour after its submission nobody adds the same task again, even if it is
+//! gone by then. Pure.
+//!
+//! Nothing here needs to be woken: what is old is dropped when it is looked at, or when others come.
+
+use super::Keys;
+use crate::base::ids::TaskId;
+use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLY_AGE, KEPT_REPLY_MIN_AGE};
+use crate::base::time::{Mono, Now, Wall};
+use crate::core::Owner;
+use crate::core::record::{Entity, VERSION, entity, parse};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The kind of its records.
+pub const GONE: &str = "gone";
+
+#[derive(Debug)]
+pub(super) struct Gone {
+    pub(super) owner: Owner,
+    pub(super) keys: Keys,
+    submitted: Wall,
+    /// How long it counts, in awake time, which no step of the clock changes.
+    until: Mono,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct GoneRecord {
+    v: u32,
+    owner: Owner,
+    keys: Keys,
+    submitted: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Graves(BTreeMap<TaskId, Gone>);
+
+fn key(id: TaskId) -> String {
+    format!("{GONE}/{:012}", id.0)
+}
+
+fn record(id: TaskId, gone: &Gone) -> Entity {
+    let (owner, keys) = (gone.owner.clone(), gone.keys.clone());
+    entity(key(id), &GoneRecord { v: VERSION, owner, keys, submitted: gone.submitted.0 })
+}
+
+impl Graves {
+    /// What counts still.
+    pub(super) fn get(&self, id: TaskId, now: Now) -> Option<&Gone> {
+        self.0.get(&id).filter(|gone| now.mono < gone.until)
+    }
+
+    /// Takes the keys of a task that is removed, and answers their record if they count any longer.
+    pub(super) fn bury(&mut self, now: Now, id: TaskId, owner: &Owner, keys: Keys, submitted: Wall) -> Option<Entity> {
+        let left = KEPT_REPLY_AGE.checked_sub(now.wall.since(submitted)).filter(|left| !left.is_zero())?;
+        let gone = Gone { owner: owner.clone(), keys, submitted, until: now.mono + left };
+        let record = record(id, &gone);
+        self.0.insert(id, gone);
+        Some(record)
+    }
+
+    /// Reads one back. The clock may have been set meanwhile, so it counts for a minute at least and an hour at most.
+    pub(super) fn restore(&mut self, now: Now, id: TaskId, json: &str) -> Result<&Gone, String> {
+        let r: GoneRecord = parse(json)?;
+        let submitted = Wall(r.submitted);
+        let left = KEPT_REPLY_AGE.saturating_sub(now.wall.since(submitted)).max(KEPT_REPLY_MIN_AGE);
+        let gone = Gone { owner: r.owner, keys: r.keys, submitted, until: now.mono + left };
+        Ok(self.0.entry(id).or_insert(gone))
+    }
+
+    /// Takes out what counts no longer, and the oldest of those that are too many and older than a minute.
+    pub(super) fn expire(&mut self, now: Now) -> Vec<(TaskId, Gone, Entity)> {
+        let guarded = now.mono + (KEPT_REPLY_AGE - KEPT_REPLY_MIN_AGE);
+        let mut old = Vec::new();
+        // The order of ids is that of submissions.
+        while let Some((_, first)) = self.0.first_key_value() {
+            let most = if self.0.len() > KEPT_REPLIES_MAX { guarded } else { now.mono };
+            if first.until > most {
+                break;
+            }
+            let Some((id, gone)) = self.0.pop_first() else { break };
+            old.push((id, gone, Entity { key: key(id), json: None }));
+        }
+        old
+    }
+
+    pub(super) fn entities_after(&self, id: TaskId, max: usize) -> Vec<Entity> {
+        use core::ops::Bound::{Excluded, Unbounded};
+        self.0.range((Excluded(id), Unbounded)).take(max).map(|(id, gone)| record(*id, gone)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::task::Key;
+
+    const MINUTE: i64 = 60_000;
+
+    fn at(minutes: i64) -> Now {
+        Now { mono: Mono(u64::try_from(minutes).unwrap() * 60_000_000_000), wall: Wall(minutes * MINUTE) }
+    }
+
+    fn keys() -> Keys {
+        Keys { own: Some(Key { text: "k".into(), hash: 7, many: 0 }), request: None }
+    }
+
+    fn bury(graves: &mut Graves, id: u64, submitted: i64, now: i64) -> Option<Entity> {
+        graves.bury(at(now), TaskId(id), &Owner::User(7), keys(), Wall(submitted * MINUTE))
+    }
+
+    #[test]
+    fn a_key_counts_for_an_hour_after_its_submission_whoever_reads_it() {
+        let mut graves = Graves::default();
+        assert!(bury(&mut graves, 1, 0, 60).is_none(), "its hour was over");
+        let record = bury(&mut graves, 2, 0, 59).unwrap();
+        assert!(graves.get(TaskId(2), at(59)).is_some() && graves.get(TaskId(2), at(60)).is_none());
+        let mut back = Graves::default();
+        let gone = back.restore(at(30), TaskId(2), record.json.as_deref().unwrap()).unwrap();
+        assert_eq!((&gone.keys, &gone.owner), (&keys(), &Owner::User(7)));
+        assert_eq!(back.entities_after(TaskId(0), 9), [record]);
+        assert!(back.get(TaskId(2), at(59)).is_some() && back.get(TaskId(2), at(60)).is_none());
+        assert_eq!(back.expire(at(60)).len(), 1);
+        assert!(back.entities_after(TaskId(0), 9).is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_loses_no_key_at_once_and_keeps_none_for_ever() {
+        let record = bury(&mut Graves::default(), 2, 1000, 1000).unwrap();
+        for (now, until) in [(5000, 5001), (0, 60)] {
+            let mut graves = Graves::default();
+            graves.restore(at(now), TaskId(2), record.json.as_deref().unwrap()).unwrap();
+            assert!(graves.get(TaskId(2), at(now)).is_some() && graves.get(TaskId(2), at(until)).is_none(), "{now}");
+        }
+    }
+
+    #[test]
+    fn of_too_many_the_oldest_go_and_none_within_a_minute() {
+        let mut graves = Graves::default();
+        let most = u64::try_from(KEPT_REPLIES_MAX).unwrap();
+        for id in 1..=most + 2 {
+            bury(&mut graves, id, 10, 10);
+        }
+        assert!(graves.expire(at(10)).is_empty());
+        let dropped: Vec<u64> = graves.expire(at(11)).into_iter().map(|(id, ..)| id.0).collect();
+        assert_eq!(dropped, [1, 2]);
+    }
+}

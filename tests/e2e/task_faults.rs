@@ -1,0 +1,73 @@
+//! Tasks beside faults of the machine: a journal that cannot be written, and what deaths leave behind.
+
+use crate::support::*;
+use crate::tasks::{submit, task, wait_for, wait_task};
+use serde_json::json;
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn while_the_journal_cannot_be_written_nothing_starts_and_no_end_is_lost() {
+    let home = Home::running("{}");
+    let (gate, ran) = (home.path("gate"), home.path("ran"));
+    let until = format!("until test -e {}; do sleep 0.01; done; exit 7", gate.display());
+    let first = submit(&home, json!({ "command": until }));
+    let after = json!([{ "id": first, "any": true }]);
+    let say = |word: &str| format!("echo {word} >>{}", ran.display());
+    let again = submit(&home, json!({ "command": say("again"), "after": after, "repeatable": true }));
+    let once = submit(&home, json!({ "command": say("once"), "after": after }));
+    wait_task(&home, first, "running");
+    // Of this daemon alone: it can make no file any longer.
+    let (daemon, keeper) = home.pids();
+    let limit = Command::new("prlimit").args(["--pid", &daemon.to_string(), "--fsize=1"]).status();
+    if !limit.is_ok_and(|s| s.success()) {
+        return skip("there is no prlimit here, so a journal that cannot be written is not tried");
+    }
+    fs::write(&gate, "").unwrap();
+    wait_task(&home, first, "failed");
+    wait("its start is put off", || {
+        task(&home, again)["why"].as_str().is_some_and(|why| why.contains("the journal cannot be written"))
+    });
+    assert_eq!(task(&home, once)["state"], "queued");
+    assert!(!exists(&ran), "nothing is started of which nobody would know");
+    // The end is on no record. What the keeper holds of it has to stay until it is.
+    kill("KILL", daemon);
+    wait_for(&home, &format!("{first}-{once}"));
+    let shown = task(&home, first);
+    assert_eq!((&shown["state"], &shown["exit_code"], &shown["attempts"]), (&"failed".into(), &7.into(), &1.into()));
+    let mut said: Vec<String> = fs::read_to_string(&ran).unwrap().lines().map(str::to_owned).collect();
+    said.sort();
+    assert_eq!(said, ["again", "once"]);
+    assert_eq!(task(&home, again)["attempts"], 1, "what was put off was no attempt");
+    assert_eq!(home.pids().1, keeper);
+}
+
+#[test]
+fn nothing_is_left_of_a_lost_task_that_is_removed() {
+    let mut home =
+        Home::running(r#"{"agents": {"file": {"command": ["sh", "-c", "cat $0; sleep 1000"], "prompt": "file"}}}"#);
+    let reads = submit(&home, json!({ "command": "cat; sleep 1000", "stdin": "typed\n" }));
+    let prompt = submit(&home, json!({ "prompt": "asked\n" }));
+    for (id, word) in [(reads, "typed"), (prompt, "asked")] {
+        wait("it has written", || home.read(&format!("logs/tasks/{id}.log")).contains(word));
+    }
+    let (daemon, keeper) = home.pids();
+    kill("STOP", daemon);
+    kill("KILL", keeper);
+    kill("KILL", daemon);
+    home.reap();
+    wait("both are gone", || !alive(daemon) && !alive(keeper));
+    home.start(&[]);
+    for id in [reads, prompt] {
+        wait_task(&home, id, "lost");
+    }
+    assert!(home.ok(&["why", "1"]).contains("task 1 is lost: hob and its keeper ended while it ran"));
+    // What it wrote is kept as long as the task is.
+    assert_eq!(home.ok(&["task", "output", "1"]), "typed\n");
+    home.ok(&["task", "remove", &format!("{reads}-{prompt}")]);
+    wait("its files are gone", || fs::read_dir(home.path("logs/tasks")).unwrap().count() == 0);
+    // Its number is not given again.
+    kill("KILL", home.pids().0);
+    let next = submit(&home, json!({ "command": "true" }));
+    assert_eq!(next, prompt + 1);
+}

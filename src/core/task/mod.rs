@@ -399,6 +399,8 @@ pub struct Tasks {
     open: Vec<boot::Open>,
     /// A task has to wait for a moment of the wall clock.
     timed: bool,
+    /// The config could not be read, so that nobody knows how many may run, and by which programs.
+    pub(in crate::core) blind: bool,
 }
 
 impl Tasks {

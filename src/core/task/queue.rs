@@ -27,7 +27,7 @@ impl Core {
     }
 
     fn fill(&mut self, name: &Arc<str>, out: &mut Out) {
-        if self.life.stopping.is_some() || !self.tasks.groups.contains_key(name) {
+        if self.life.stopping.is_some() || self.tasks.blind || !self.tasks.groups.contains_key(name) {
             return;
         }
         self.start_claimed(name, out);

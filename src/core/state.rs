@@ -275,7 +275,10 @@ impl Core {
             Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
-            Input::WallSet { by } => self.wall_set(by),
+            Input::WallSet { by } => {
+                self.wall_set(by);
+                self.tasks_wall_set();
+            }
         }
     }
 

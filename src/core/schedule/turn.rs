@@ -309,7 +309,7 @@ impl Core {
     /// Whether there is anybody for whom the wall clock matters.
     #[must_use]
     pub fn keeps_time(&self) -> bool {
-        !self.schedules.is_empty()
+        !self.schedules.is_empty() || self.tasks.waits_for_time()
     }
 
     pub(super) fn emit_job(&mut self, kind: &'static str, i: usize, fields: &str, out: &mut Out) {

@@ -28,6 +28,7 @@ impl Core {
         self.keep_aside(stored.aside, out);
         self.restore_keys(stored.keys);
         self.configure_tasks(&boot.config);
+        self.tasks.blind = self.blind_config();
         self.build_table(&mut boot);
         let unread = self.restore_tasks(stored.tasks);
         self.keep_aside(unread, out);

@@ -123,25 +123,39 @@ impl Core {
         out: &mut Out,
     ) -> u64 {
         let mut adopted = 0;
-        // What follows from the end of one below reaches those that follow it.
-        for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
+        let (void, open) = core::mem::take(&mut self.tasks.open).into_iter().partition(|open| {
+            let slot = table.iter().find(|t| t.run == open.run);
+            let began = slot.is_some_and(|s| s.pid.is_some() || s.exec_error.is_some());
+            let left = leftovers.iter().any(|(run, _)| *run == open.run);
+            !began && (slot.is_some() || self.never_began(open) && !left)
+        });
+        let (void, open): (Vec<Open>, Vec<Open>) = (void, open);
+        for open in void {
+            if let Some(at) = table.iter().position(|t| t.run == open.run) {
+                table.swap_remove(at);
+                out.effects.push(Effect::Forget { run: open.run });
+            }
+            leftovers.retain(|(run, _)| *run != open.run);
+            self.void_claim(open.id, open.run, out);
+        }
+        // What follows from the end of one below reaches those that follow it, but none that has begun itself.
+        let again = |o: &&Open| {
+            self.tasks.get(o.id).is_some_and(|t| t.frame.repeatable) && table.iter().all(|t| t.run != o.run)
+        };
+        let begun: BTreeSet<TaskId> = open.iter().filter(|o| !again(o)).map(|o| o.id).collect();
+        for id in self.tasks.all.keys().copied().filter(|id| !begun.contains(id)).collect::<Vec<_>>() {
             self.follow_others(id);
         }
-        for open in core::mem::take(&mut self.tasks.open) {
-            let (id, run) = (open.id, open.run);
+        for open in open {
+            let run = open.run;
             let slot = table.iter().position(|t| t.run == run).map(|at| table.swap_remove(at));
             let left = leftovers.iter().position(|(r, _)| *r == run).map(|at| leftovers.swap_remove(at).1);
             let left = left.unwrap_or_default();
             match slot {
-                Some(slot) if slot.pid.is_some() || slot.exec_error.is_some() => {
+                Some(slot) => {
                     adopted += u64::from(slot.ended.is_none());
                     self.adopt_task(open, slot, out);
                 }
-                Some(_) => {
-                    out.effects.push(Effect::Forget { run });
-                    self.void_claim(id, run, out);
-                }
-                None if self.never_began(&open) && left.is_empty() => self.void_claim(id, run, out),
                 None => self.lose(&open, left, out),
             }
         }
@@ -198,7 +212,9 @@ impl Core {
             Some(_) => "hob and its keeper ended while it ran, and nobody saw how it ended",
             None => "the machine stopped when it was about to start, and nobody knows whether it did",
         };
-        task.why = Some(why.into());
+        if !task.state.is_over() {
+            task.why = Some(why.into());
+        }
         if task.frame.repeatable {
             return self.save_attempt(open.id, out);
         }

@@ -85,6 +85,7 @@ fn name_error(name: &str) -> Option<String> {
 impl Tasks {
     /// The groups of a config that was loaded; those that it does not name any more stay while anything needs them.
     pub(in crate::core) fn configure(&mut self, config: &Config) {
+        self.blind = false;
         for (name, group) in &mut self.groups {
             group.spec = config.groups.get(&**name).copied();
         }

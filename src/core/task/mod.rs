@@ -413,6 +413,10 @@ pub struct Tasks {
     dropped_run: u64,
     /// While a daemon comes up: claims that have no end on record.
     open: Vec<boot::Open>,
+    /// A task has to wait for a moment of the wall clock.
+    timed: bool,
+    /// The config could not be read, so that nobody knows how many may run, and by which programs.
+    pub(in crate::core) blind: bool,
 }
 
 impl Tasks {
@@ -450,6 +454,11 @@ impl Tasks {
     pub fn after(&self, id: TaskId) -> impl DoubleEndedIterator<Item = &Task> {
         use core::ops::Bound::{Excluded, Unbounded};
         self.all.range((Excluded(id), Unbounded)).map(|(_, t)| &**t)
+    }
+
+    /// Whether the wall clock matters to any of them, or has.
+    pub(in crate::core) fn waits_for_time(&self) -> bool {
+        self.timed
     }
 
     /// Whether any attempt is under way, or its end is not on record yet.

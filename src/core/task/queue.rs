@@ -27,7 +27,7 @@ impl Core {
     }
 
     fn fill(&mut self, name: &Arc<str>, out: &mut Out) {
-        if self.life.stopping.is_some() || !self.tasks.groups.contains_key(name) {
+        if self.life.stopping.is_some() || self.tasks.blind || !self.tasks.groups.contains_key(name) {
             return;
         }
         self.start_claimed(name, out);
@@ -190,8 +190,20 @@ impl Core {
         self.enqueue(id);
     }
 
+    /// The wall clock was set, or the machine has slept: what waits for a moment of it waits longer or shorter now.
+    pub(in crate::core) fn tasks_wall_set(&mut self) {
+        let waits = |t: &&Task| t.state == TaskState::Queued && t.not_before.0 > 0 && t.live.is_none();
+        let ids: Vec<TaskId> = self.tasks.after(TaskId(0)).filter(waits).map(|t| t.id).collect();
+        for id in ids {
+            self.enqueue(id);
+        }
+    }
+
     pub(super) fn plan_task(&mut self, id: TaskId) {
-        let at = self.tasks.get(id).and_then(|t| t.deadline(self.now));
+        let task = self.tasks.get(id);
+        let timed = task.is_some_and(|t| t.state == TaskState::Queued && t.not_before > self.now.wall);
+        let at = task.and_then(|t| t.deadline(self.now));
+        self.tasks.timed |= timed;
         self.deadlines.set(Due::Task(id), at);
     }
 

@@ -125,6 +125,7 @@ impl Core {
             });
         }
         match group {
+            _ if self.tasks.blind => Some("waits for a config that can be read".to_owned()),
             Some(g) if g.paused() => Some(format!("group {} is paused", t.frame.group)),
             Some(g) if g.parallel() == 0 => Some(format!("group {} has no slots", t.frame.group)),
             Some(g) if g.running >= g.parallel() => Some(match g.parallel() {

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod control;
 pub mod finding;
+pub mod gather;
 pub mod ids;
 pub mod json;
 pub mod limits;

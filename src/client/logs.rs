@@ -2,6 +2,7 @@
 
 use super::wire::Received;
 use super::{ClientError, Line};
+use crate::base::gather::Gather as _;
 use crate::base::ids::StreamId;
 use crate::base::time::Wall;
 use crate::protocol::methods::{Stream, notes};
@@ -69,7 +70,7 @@ impl LogStream {
     pub(super) fn open(line: Line, ask: LogAsk) -> Result<LogStream, ClientError> {
         let mut stream = LogStream {
             line,
-            open: ask.names.iter().map(|n| (n.clone(), None)).collect(),
+            open: ask.names.iter().map(|n| (n.clone(), None)).gather(),
             ask,
             ends: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -113,7 +114,7 @@ impl LogStream {
             params["from"] = json!(self.open.values().next().copied().flatten());
             "daemon.logs"
         } else {
-            let from: BTreeMap<_, _> = self.positions().collect();
+            let from: BTreeMap<_, _> = self.positions().gather();
             params["from"] = json!(from);
             params["names"] = json!(self.open.keys().collect::<Vec<_>>());
             if let Some(stream) = ask.stream {

@@ -12,6 +12,7 @@ use super::schedule::keys::{MISSED, OVERLAPS};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, instances, machine, ready, schedule, values};
+use crate::base::gather::Gather as _;
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -156,7 +157,7 @@ fn services(node: &Node, cx: &mut Cx<'_, '_>) -> BTreeMap<String, Arc<ServiceSpe
         cx.say(node.pos, format!("{} services; {SERVICES_MAX} is the most", members.len()));
         return services;
     }
-    let taken = members.iter().map(|m| (m.key.as_str(), m.pos)).collect();
+    let taken = members.iter().map(|m| (m.key.as_str(), m.pos)).gather();
     let mut room = instances::Room::default();
     for member in members {
         cx.in_key(&member.key, |cx| {

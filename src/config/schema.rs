@@ -16,6 +16,7 @@ use super::schedule::keys::{JOB, MISSED, OVERLAPS, VERBS};
 use super::schedule::read::{ACTIONS, JOBS_MAX};
 use super::spec::{AgentSpec, DaemonSpec, GroupSpec, IoClass, RunnerSpec, ServiceSpec};
 use super::values::RESERVED_ENV;
+use crate::base::gather::Gather as _;
 use crate::base::limits::{INSTANCES_MAX, LISTEN_MAX, NAME_MAX, SECRETS_MAX, SERVICES_MAX};
 use crate::base::signal::{Platform, SIGNAL_MAX};
 use crate::base::text::capital;
@@ -57,7 +58,7 @@ pub fn schema(platform: &Platform) -> Value {
         };
         ((*key).to_owned(), described(value, doc))
     };
-    let mut schema = closed(ROOT.iter().map(member).collect());
+    let mut schema = closed(ROOT.iter().map(member).gather());
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "hob.json".into();
     described(schema, "The config of hob. Comments and trailing commas are allowed.")
@@ -143,14 +144,13 @@ fn services(platform: &Platform) -> Value {
 fn schedule(platform: &Platform) -> Value {
     let job = with(object(JOB, &JobSpec::default(), platform), "required", vec!["id", "action"]);
     let job = with(job, "oneOf", ["cron", "every", "at"].map(given).to_vec());
-    closed(Map::from_iter([("jobs".to_owned(), with(array(job), "maxItems", JOBS_MAX))]))
+    closed([("jobs".to_owned(), with(array(job), "maxItems", JOBS_MAX))].into_iter().gather())
 }
 
 /// What a job does, in one of several ways.
 fn action() -> Value {
     let services = any_of(vec![text(), with(array(text()), "minItems", 1)]);
-    let mut members: Map<String, Value> =
-        VERBS.iter().map(|(word, _)| ((*word).to_owned(), services.clone())).collect();
+    let mut members: Map<String, Value> = VERBS.iter().map(|(word, _)| ((*word).to_owned(), services.clone())).gather();
     members.insert("task".to_owned(), fixed(r#"{ "type": "object" }"#));
     members.insert("signal".to_owned(), fixed(r#"{ "type": ["string", "integer"] }"#));
     members.insert("service".to_owned(), text());
@@ -167,7 +167,7 @@ fn action() -> Value {
 }
 
 fn object<S>(keys: &'static [Key<S>], defaults: &S, platform: &Platform) -> Value {
-    let members = keys.iter().map(|k| (k.name.to_owned(), key(k, defaults, platform))).collect();
+    let members = keys.iter().map(|k| (k.name.to_owned(), key(k, defaults, platform))).gather();
     let needed: Vec<&str> = keys.iter().filter(|k| matches!(k.field, Field::Command(_))).map(|k| k.name).collect();
     if needed.is_empty() { closed(members) } else { with(closed(members), "required", needed) }
 }
@@ -305,7 +305,7 @@ fn listen() -> Value {
         };
         ((*name).to_owned(), value)
     };
-    let object = with(closed(listen::MEMBERS.iter().map(member).collect()), "oneOf", one_of(&listen::KINDS));
+    let object = with(closed(listen::MEMBERS.iter().map(member).gather()), "oneOf", one_of(&listen::KINDS));
     let one = any_of(vec![matching(address), object]);
     any_of(vec![one.clone(), with(array(one), "maxItems", LISTEN_MAX)])
 }
@@ -351,11 +351,11 @@ fn rlimits() -> Value {
             forms.push(size("$"));
         }
         let one = any_of(forms.clone());
-        let both = closed(Map::from_iter([("soft".to_owned(), one.clone()), ("hard".to_owned(), one)]));
+        let both = closed([("soft".to_owned(), one.clone()), ("hard".to_owned(), one)].into_iter().gather());
         forms.push(with(both, "required", vec!["soft", "hard"]));
         any_of(forms)
     };
-    closed(RLIMITS.iter().map(|(name, bytes)| ((*name).to_owned(), limit(*bytes))).collect())
+    closed(RLIMITS.iter().map(|(name, bytes)| ((*name).to_owned(), limit(*bytes))).gather())
 }
 
 fn socket() -> Value {
@@ -373,7 +373,7 @@ fn ready() -> Value {
         };
         ((*kind).to_owned(), value)
     };
-    let object = closed(ready::KINDS.iter().map(member).collect());
+    let object = closed(ready::KINDS.iter().map(member).gather());
     let object = with(with(object, "minProperties", 1), "maxProperties", 1);
     any_of(vec![one_word(ready::WORDS.map(Value::from).to_vec()), object])
 }
@@ -391,12 +391,13 @@ fn health() -> Value {
         };
         ((*name).to_owned(), value)
     };
-    with(closed(health::MEMBERS.iter().map(member).collect()), "oneOf", one_of(&health::KINDS))
+    with(closed(health::MEMBERS.iter().map(member).gather()), "oneOf", one_of(&health::KINDS))
 }
 
 fn needs() -> Value {
     let name = fixed(r#"{ "type": "string" }"#);
-    let long = closed(Map::from_iter([("name".to_owned(), name.clone()), ("condition".to_owned(), words(CONDITIONS))]));
+    let long =
+        closed([("name".to_owned(), name.clone()), ("condition".to_owned(), words(CONDITIONS))].into_iter().gather());
     with(array(any_of(vec![name, with(long, "required", vec!["name"])])), "uniqueItems", true)
 }
 
@@ -417,11 +418,9 @@ fn signal(platform: &Platform) -> Value {
 
 fn grants() -> Value {
     let member = |name: &str, value| (name.to_owned(), value);
-    let one = closed(Map::from_iter([
-        member("user", account()),
-        member("group", account()),
-        member("level", words(ACCESSES)),
-    ]));
+    let one = closed(
+        [member("user", account()), member("group", account()), member("level", words(ACCESSES))].into_iter().gather(),
+    );
     let one = with(with(one, "required", vec!["level"]), "oneOf", one_of(&["user", "group"]));
     with(array(one), "uniqueItems", true)
 }

@@ -11,6 +11,7 @@ use super::service::backoff::Counters;
 use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
 use super::task::record as task;
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{ServiceSpec, service_brief};
@@ -150,7 +151,7 @@ pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
         let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
         Some((RunId(run), Arc::from(named.service)))
     };
-    entities.iter().filter_map(|e| one(e).or_else(|| claim(e))).collect()
+    entities.iter().filter_map(|e| one(e).or_else(|| claim(e))).gather()
 }
 
 /// Whether the journal has runs that an earlier keeper left, or that were found without a record, and that are not

@@ -9,6 +9,7 @@ use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
 use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
@@ -315,7 +316,7 @@ fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> 
         let one = l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
         one.or_else(|| child::socket_service(l))
     };
-    labels.filter_map(service).map(Arc::from).collect()
+    labels.filter_map(service).map(Arc::from).gather()
 }
 
 /// How jobs are taken over.

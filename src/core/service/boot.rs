@@ -2,6 +2,7 @@
 //! Pure.
 
 use super::{Choice, Live, State};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
@@ -207,8 +208,8 @@ impl Core {
         unseen: u64,
         out: &mut Out,
     ) -> u64 {
-        let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).collect();
-        let mut leftovers: BTreeMap<RunId, Vec<Survivor>> = leftovers.into_iter().collect();
+        let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).gather();
+        let mut leftovers: BTreeMap<RunId, Vec<Survivor>> = leftovers.into_iter().gather();
         let mut adopted = 0;
         for (run, intent) in runs {
             let Some(i) = self.table.find(&intent.service) else { continue };
@@ -392,6 +393,6 @@ impl Core {
         for i in all.iter().filter(|i| self.table[**i].wanted()).copied().collect::<Vec<_>>() {
             self.pull(i, false, out);
         }
-        self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).collect());
+        self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).gather());
     }
 }

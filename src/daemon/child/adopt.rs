@@ -2,6 +2,7 @@
 
 use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, Todo, ended_as, plan};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::core::{End, Survivor, TableRun, Usage};
 use crate::sys::spawn;
@@ -90,7 +91,7 @@ impl Children {
     fn marked_groups(&self) -> BTreeMap<RunId, Arc<Group>> {
         let Ok(groups) = &self.groups else { return BTreeMap::new() };
         let marked = |g: Group| Some((g.marked().filter(|run| *run != RunId(0))?, Arc::new(g)));
-        groups.list().into_iter().filter_map(marked).collect()
+        groups.list().into_iter().filter_map(marked).gather()
     }
 
     /// Takes back a notify socket that the keeper held under `notify_label`.

@@ -2,6 +2,7 @@
 //! (env_file, passwd, the program's metadata), so it runs in the pool's spawn lane, never in the loop.
 
 use super::envfile;
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::config::{IoClass, IoNice, ServiceSpec, instance};
 use crate::core::{StartError, task};
@@ -152,7 +153,7 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
         let name = k.as_bytes();
         !name.starts_with(b"HOB_") && !MEANT_FOR_HOB.iter().any(|m| m.as_bytes() == name)
     };
-    let mut env: Environment = setup.env.iter().filter(|(k, _)| inherited(k)).cloned().collect();
+    let mut env: Environment = setup.env.iter().filter(|(k, _)| inherited(k)).cloned().gather();
     // Those of the user replace what hob inherited, and what the config says replaces those.
     if let (Some(who), Some(_)) = (who, &ask.spec.user) {
         let known = [("HOME", &who.home), ("SHELL", &who.shell), ("USER", &who.name), ("LOGNAME", &who.name)];

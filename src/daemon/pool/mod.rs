@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::base::gather::Gather as _;
 use crate::base::time::{Mono, sooner};
 use crate::sys;
 use core::fmt;
@@ -341,7 +342,7 @@ impl<T: Send + 'static> Pool<T> {
                 state = shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        let ended: BTreeSet<u64> = lock(&self.results.queue).iter().map(|(id, _)| *id).collect();
+        let ended: BTreeSet<u64> = lock(&self.results.queue).iter().map(|(id, _)| *id).gather();
         self.open.iter().filter(|(id, _)| !ended.contains(id)).map(|(_, open)| open.name).collect()
     }
 

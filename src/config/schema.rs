@@ -4,7 +4,7 @@
 use super::health;
 use super::keys::{
     ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN,
-    ON_DEATHS, RESTARTS, RLIMITS, SERVICE, STREAMS, Span,
+    ON_DEATHS, RESTARTS, RLIMITS, SERVICE, STREAMS, Seen, Span,
 };
 use super::listen::{self, BACKLOG_MAX, TYPES};
 use super::machine::LEVEL_MAX;
@@ -173,10 +173,13 @@ fn object<S>(keys: &'static [Key<S>], defaults: &S, platform: &Platform) -> Valu
 }
 
 fn key<S>(key: &'static Key<S>, defaults: &S, platform: &Platform) -> Value {
-    let mut schema = key.field.schema(defaults, platform);
+    let mut schema = match &key.field {
+        Field::Group(keys) => object(keys, defaults, platform),
+        field => field.seen(defaults).schema(platform),
+    };
     let mut text = format!("{}.", capital(key.doc));
     if !matches!(key.field, Field::Group(_)) {
-        text.push_str(&format!(" {}.", capital(&key.field.wants())));
+        text.push_str(&format!(" {}.", capital(&key.field.seen(defaults).wants())));
         // What the parser writes and the table gives as an example is JSON.
         if !key.field.is_needed() {
             schema["default"] = fixed(&key.field.json(defaults));
@@ -189,54 +192,54 @@ fn key<S>(key: &'static Key<S>, defaults: &S, platform: &Platform) -> Value {
     described(schema, &text)
 }
 
-impl<S> Field<S> {
-    fn schema(&self, defaults: &S, platform: &Platform) -> Value {
+impl Seen<'_> {
+    fn schema(self, platform: &Platform) -> Value {
         match self {
-            Field::Command(_) => command(),
-            Field::OptCommand(_) => or_null(command()),
-            Field::Path(_) => or_null(path()),
-            Field::Account(_) => or_null(account()),
-            Field::Env(_) => env(),
-            Field::Flag(_) => fixed(r#"{ "type": "boolean" }"#),
-            Field::Span(_, span) => duration(*span),
-            Field::OptSpan(_, span) => or_null(duration(*span)),
-            Field::Count(_, min, max) => integer(i64::from(*min), i64::from(*max)),
-            Field::Size(_) => any_of(vec![size("$"), integer(LOG_SIZE_MIN.cast_signed(), FILE_MAX)]),
-            Field::OptRate(_) => {
+            Seen::Command(_) => command(),
+            Seen::OptCommand(_) => or_null(command()),
+            Seen::Path(_) => or_null(path()),
+            Seen::Account(_) => or_null(account()),
+            Seen::Env(_) => env(),
+            Seen::Flag(_) => fixed(r#"{ "type": "boolean" }"#),
+            Seen::Span(_, span) => duration(span),
+            Seen::OptSpan(_, span) => or_null(duration(span)),
+            Seen::Count(_, min, max) => integer(i64::from(min), i64::from(max)),
+            Seen::Size(_) => any_of(vec![size("$"), integer(LOG_SIZE_MIN.cast_signed(), FILE_MAX)]),
+            Seen::OptRate(_) => {
                 or_null(described(size("/s$"), &format!("{}/s at least", canonical_size(LOG_RATE_MIN))))
             }
-            Field::Variables(_) => variables(),
-            Field::Nice(_) => integer(-20, 19),
-            Field::OptNice(_) => or_null(integer(-20, 19)),
-            Field::OptInt(_, min, max) => or_null(integer(i64::from(*min), i64::from(*max))),
-            Field::IoNice(_) => or_null(ionice()),
-            Field::Cpus(_) => {
+            Seen::Variables(_) => variables(),
+            Seen::Nice(_) => integer(-20, 19),
+            Seen::OptNice(_) => or_null(integer(-20, 19)),
+            Seen::OptInt(_, min, max) => or_null(integer(i64::from(min), i64::from(max))),
+            Seen::IoNice(_) => or_null(ionice()),
+            Seen::Cpus(_) => {
                 let part = r"\s*[0-9]+(-[0-9]+)?\s*";
                 or_null(matching(&format!("^{part}(,{part})*$")))
             }
-            Field::Umask(_) => or_null(matching(MODE)),
-            Field::Rlimits(_) => rlimits(),
-            Field::Restart(_) => words(RESTARTS),
-            Field::Level(_) => words(LEVELS),
-            Field::OnDeath(_) => words(ON_DEATHS),
-            Field::LogFormat(_) => words(FORMATS),
-            Field::Streams(_) => words(STREAMS),
-            Field::Ready(_) => ready(),
-            Field::Health(_) => or_null(health()),
-            Field::Needs(_) => needs(),
-            Field::Signal(_) => signal(platform),
-            Field::OptSignal(_) => or_null(signal(platform)),
-            Field::Grants(_) => grants(),
-            Field::Prompt(_) => words(PROMPTS),
-            Field::Listen(_) => listen(),
-            Field::OptAccess(_) => words(JOB_ACCESSES),
-            Field::Id(_) => name(),
-            Field::Cron(_) | Field::Moment(_) | Field::Zone(_) => or_null(text()),
-            Field::Action(_) => action(),
-            Field::Overlap(_) => words(OVERLAPS),
-            Field::Missed(_) => words(MISSED),
-            Field::Instances => or_null(instances()),
-            Field::Group(keys) => object(keys, defaults, platform),
+            Seen::Umask(_) => or_null(matching(MODE)),
+            Seen::Rlimits(_) => rlimits(),
+            Seen::Restart(_) => words(RESTARTS),
+            Seen::Level(_) => words(LEVELS),
+            Seen::OnDeath(_) => words(ON_DEATHS),
+            Seen::LogFormat(_) => words(FORMATS),
+            Seen::Streams(_) => words(STREAMS),
+            Seen::Ready(_) => ready(),
+            Seen::Health(_) => or_null(health()),
+            Seen::Needs(_) => needs(),
+            Seen::Signal(_) => signal(platform),
+            Seen::OptSignal(_) => or_null(signal(platform)),
+            Seen::Grants(_) => grants(),
+            Seen::Prompt(_) => words(PROMPTS),
+            Seen::Listen(_) => listen(),
+            Seen::OptAccess(_) => words(JOB_ACCESSES),
+            Seen::Id(_) => name(),
+            Seen::Cron(_) | Seen::Moment(_) | Seen::Zone(_) => or_null(text()),
+            Seen::Action(_) => action(),
+            Seen::Overlap(_) => words(OVERLAPS),
+            Seen::Missed(_) => words(MISSED),
+            Seen::Instances => or_null(instances()),
+            Seen::Group => fixed("{}"),
         }
     }
 }

@@ -7,9 +7,9 @@ use super::{Core, Effect, Out, Usage};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
+use crate::base::map::Map;
 use crate::config::{Config, Listen, masked, service_json, to_json};
 use core::fmt::Write as _;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Version of the protocol that `daemon.health` names.
@@ -28,7 +28,7 @@ pub(super) enum Pending {
     Plan,
 }
 
-type Usages = BTreeMap<RunId, Usage>;
+type Usages = Map<RunId, Usage>;
 
 impl Core {
     /// Asks what the runs concerned use now; the reply follows when that is known.

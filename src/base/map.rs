@@ -56,6 +56,14 @@ impl<K, V> Map<K, V> {
         self.list.iter_mut().map(|(_, value)| value)
     }
 
+    pub fn into_values(self) -> impl Iterator<Item = V> {
+        self.list.into_iter().map(|(_, value)| value)
+    }
+
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        (!self.list.is_empty()).then(|| self.list.remove(0))
+    }
+
     /// Keeps those of which `keep` is true, and asks it once of each, in order.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.list.retain_mut(|(key, value)| keep(key, value));
@@ -93,6 +101,15 @@ impl<K: Ord, V> Map<K, V> {
         K: Borrow<Q>,
     {
         self.find(key).ok().map(|at| &mut self.list[at].1)
+    }
+
+    /// What stands behind this key, whether the map has it or not.
+    pub fn after<Q: Ord + ?Sized>(&self, key: &Q) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V, Q>
+    where
+        K: Borrow<Q>,
+    {
+        let from = self.find(key).map_or_else(|at| at, |at| at + 1);
+        self.list[from..].iter().map(|(key, value)| (key, value))
     }
 
     /// Answers the value that the key had.
@@ -159,6 +176,7 @@ mod tests {
                 0 => assert_eq!(ours.remove(&key), theirs.remove(&key)),
                 1 => *ours.get_or(key, || round) += 1,
                 2 => ours.retain(|k, v| (k ^ *v) % 16 != 0),
+                3 if seed % 7 == 0 => assert_eq!(ours.pop_first(), theirs.pop_first()),
                 _ => assert_eq!(ours.insert(key, round), theirs.insert(key, round)),
             }
             match seed % 5 {
@@ -169,6 +187,7 @@ mod tests {
             assert_eq!(ours.get(&key), theirs.get(&key));
             assert_eq!(ours.contains_key(&key), theirs.contains_key(&key));
             assert!(ours.iter().eq(&theirs));
+            assert!(ours.after(&key).eq(theirs.range(key + 1..)));
             assert!(ours.keys().eq(theirs.keys()) && ours.values().eq(theirs.values()));
         }
         assert!(ours.len() > 10, "the test met more than an empty map");

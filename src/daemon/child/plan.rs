@@ -4,12 +4,12 @@
 use super::envfile;
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::config::{IoClass, IoNice, ServiceSpec, instance};
 use crate::core::{StartError, task};
 use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
 use crate::sys::{rlimit, spawn, tree, user};
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -63,7 +63,7 @@ pub(super) struct Ask<'a> {
     pub(super) marked: bool,
 }
 
-type Environment = BTreeMap<OsString, OsString>;
+type Environment = Map<OsString, OsString>;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -242,7 +242,7 @@ fn folder(setup: &Setup, spec: &ServiceSpec, who: Option<&User>) -> Result<PathB
 }
 
 fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartError> {
-    let mut all: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+    let mut all: Map<i32, (u64, u64)> = Map::new();
     if let (Some(number), Some(before)) = (rlimit::number("nofile"), setup.nofile) {
         all.insert(number, before);
     }

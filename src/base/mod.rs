@@ -4,9 +4,11 @@
 pub mod access;
 pub mod control;
 pub mod finding;
+pub mod gather;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod map;
 pub mod near;
 pub mod paths;
 pub mod signal;

@@ -4,12 +4,13 @@ use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
 use super::{Failure, connect, exit, print, since};
 use crate::base::limits::LINE_MAX;
+use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::client::{LogAsk, LogChunk, LogStream, Mark, Stream};
 use crate::sys::clock;
 use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Write};
 
 /// Shown when nothing else is asked for.
@@ -28,7 +29,7 @@ pub(crate) fn logs(args: &Args) -> Result<u8, Failure> {
         names: args.operands.clone(),
         last: pattern.is_some().then_some(lines).flatten().map(|most| Last { most, lines: VecDeque::new() }),
         pattern,
-        open: BTreeMap::new(),
+        open: Map::new(),
         out: io::stdout().lock(),
     };
     while let Some(item) = stream.next() {
@@ -124,7 +125,7 @@ struct Writer<W: Write> {
     pattern: Option<Pattern>,
     last: Option<Last>,
     /// The unfinished line of each service and stream.
-    open: BTreeMap<(String, Option<Stream>), Open>,
+    open: Map<(String, Option<Stream>), Open>,
     out: W,
 }
 
@@ -225,7 +226,7 @@ impl<W: Write> Writer<W> {
     fn finish(&mut self, of: impl Fn(&str) -> bool) -> io::Result<()> {
         let (ended, open) = std::mem::take(&mut self.open).into_iter().partition(|((name, _), _)| of(name));
         self.open = open;
-        let ended: BTreeMap<_, Open> = ended;
+        let ended: Map<_, Open> = ended;
         ended.into_iter().try_for_each(|((name, _), line)| self.line(&name, &line))
     }
 
@@ -272,7 +273,7 @@ mod tests {
             names: vec!["a".into(), "bcd".into()],
             pattern: None,
             last: None,
-            open: BTreeMap::new(),
+            open: Map::new(),
             out: Vec::new(),
         }
     }

@@ -2,12 +2,14 @@
 
 use super::wire::Received;
 use super::{ClientError, Line};
+use crate::base::gather::Gather as _;
 use crate::base::ids::StreamId;
+use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::protocol::methods::{Stream, notes};
 use crate::protocol::rpc::{self, Code, FromServer, RpcError};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// What a log stream yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +55,12 @@ pub struct LogStream {
     line: Line,
     ask: LogAsk,
     /// Ends of the logs when they were opened.
-    ends: BTreeMap<String, u64>,
-    marks: BTreeMap<String, Mark>,
+    ends: Map<String, u64>,
+    marks: Map<String, Mark>,
     /// What is not at its end: names asked for, and where to go on once that is known.
-    open: BTreeMap<String, Option<u64>>,
+    open: Map<String, Option<u64>>,
     /// Streams of this connection.
-    streams: BTreeMap<StreamId, String>,
+    streams: Map<StreamId, String>,
     requests: u64,
     ready: VecDeque<LogChunk>,
     connected: bool,
@@ -69,11 +71,11 @@ impl LogStream {
     pub(super) fn open(line: Line, ask: LogAsk) -> Result<LogStream, ClientError> {
         let mut stream = LogStream {
             line,
-            open: ask.names.iter().map(|n| (n.clone(), None)).collect(),
+            open: ask.names.iter().map(|n| (n.clone(), None)).gather(),
             ask,
-            ends: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            streams: BTreeMap::new(),
+            ends: Map::new(),
+            marks: Map::new(),
+            streams: Map::new(),
             requests: 0,
             ready: VecDeque::new(),
             connected: false,
@@ -113,8 +115,8 @@ impl LogStream {
             params["from"] = json!(self.open.values().next().copied().flatten());
             "daemon.logs"
         } else {
-            let from: BTreeMap<_, _> = self.positions().collect();
-            params["from"] = json!(from);
+            let from = self.positions().map(|(name, at)| (name.to_owned(), at.into()));
+            params["from"] = Value::Object(from.gather());
             params["names"] = json!(self.open.keys().collect::<Vec<_>>());
             if let Some(stream) = ask.stream {
                 params["stream"] = json!(stream.name());
@@ -137,7 +139,7 @@ impl LogStream {
             self.streams.insert(StreamId(id), name.to_owned());
             self.open.insert(name.to_owned(), Some(position));
             if let Some(end) = stream.get("end").and_then(Value::as_u64) {
-                self.ends.entry(name.to_owned()).or_insert(end);
+                self.ends.get_or(name.to_owned(), || end);
             }
         }
         self.connected = true;

@@ -51,6 +51,7 @@ pub use start::{Start, ensure_running};
 pub use types::State;
 pub use wire::{Raw, Received};
 
+use crate::base::gather::Gather as _;
 use crate::protocol::methods::{self, Method};
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt;
@@ -388,7 +389,7 @@ fn add_key(method: &Method, params: &mut Value) -> bool {
             return false;
         }
         let named = method.params.iter().zip(std::mem::take(list)).map(|(p, v)| (p.name.to_owned(), v));
-        *params = Value::Object(named.collect());
+        *params = Value::Object(named.gather());
     }
     if params.is_null() {
         *params = Value::Object(serde_json::Map::new());

@@ -7,6 +7,7 @@ use super::read::{Bad, Cx, name_error};
 use super::spec::{Need, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::values::integer;
+use crate::base::gather::Gather as _;
 use crate::base::limits::{EXPANDED_BYTES_MAX, EXPANDED_NEEDS_MAX, INSTANCES_MAX, NAME_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -220,7 +221,7 @@ pub(super) fn spread(
     needs: &mut Vec<NeedAt>,
     report: &mut Report<'_>,
 ) {
-    let names: BTreeMap<String, ()> = services.keys().map(|name| (name.clone(), ())).collect();
+    let names: BTreeMap<String, ()> = services.keys().map(|name| (name.clone(), ())).gather();
     if names.keys().all(|name| instance(name).is_none()) {
         return;
     }

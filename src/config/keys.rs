@@ -27,51 +27,93 @@ pub(super) struct Span {
 /// The longest duration in a config.
 pub(super) const SPAN_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// The type of a key, with its place in the spec.
-pub(super) enum Field<S: 'static> {
-    Command(Slot<S, Vec<String>>),
-    OptCommand(Slot<S, Option<Vec<String>>>),
-    Path(Slot<S, Option<String>>),
-    Account(Slot<S, Option<String>>),
-    Env(Slot<S, BTreeMap<String, String>>),
-    Flag(Slot<S, bool>),
-    Span(Slot<S, Duration>, Span),
-    OptSpan(Slot<S, Option<Duration>>, Span),
-    Count(Slot<S, u32>, u32, u32),
-    Size(Slot<S, u64>),
-    OptRate(Slot<S, Option<u64>>),
-    Variables(Slot<S, Vec<String>>),
-    Nice(Slot<S, i32>),
-    OptNice(Slot<S, Option<i32>>),
-    OptInt(Slot<S, Option<i32>>, i32, i32),
-    IoNice(Slot<S, Option<IoNice>>),
-    Cpus(Slot<S, Option<Cpus>>),
-    Umask(Slot<S, Option<u32>>),
-    Rlimits(Slot<S, Vec<Rlimit>>),
-    Restart(Slot<S, Restart>),
-    Level(Slot<S, Level>),
-    OnDeath(Slot<S, OnDeath>),
-    LogFormat(Slot<S, LogFormat>),
-    Streams(Slot<S, Streams>),
-    Ready(Slot<S, Ready>),
-    Health(Slot<S, Option<Health>>),
-    Needs(Slot<S, Vec<Need>>),
-    Listen(Slot<S, Vec<Listen>>),
-    Signal(Slot<S, Signal>),
-    OptSignal(Slot<S, Option<Signal>>),
-    Grants(Slot<S, Vec<Grant>>),
-    Prompt(Slot<S, AgentPrompt>),
-    OptAccess(Slot<S, Option<Access>>),
-    Id(Slot<S, String>),
-    Cron(Slot<S, Option<CronText>>),
-    Moment(Slot<S, Option<String>>),
-    Zone(Slot<S, Option<String>>),
-    Action(Slot<S, Option<Action>>),
-    Overlap(Slot<S, Overlap>),
-    Missed(Slot<S, Missed>),
-    Group(&'static [Key<S>]),
-    /// Read before all others, because it says how many of them there are; no service has it afterwards.
-    Instances,
+/// Writes the list of types of keys three times: with the way to the value (the table), with the value (to show it) and
+/// with its place (to read it). What is done with a value is then written once, and not once for each kind of spec.
+macro_rules! fields {
+    ($($name:ident($type:ty $(, $limit:ident: $of:ty)*),)*) => {
+        /// The type of a key, with its place in the spec.
+        pub(super) enum Field<S: 'static> {
+            $($name(Slot<S, $type> $(, $of)*),)*
+            Group(&'static [Key<S>]),
+            /// Read before all others, because it says how many of them there are; no service has it afterwards.
+            Instances,
+        }
+
+        /// The type of a key, with its value.
+        pub(super) enum Seen<'s> {
+            $($name(&'s $type $(, $of)*),)*
+            Group,
+            Instances,
+        }
+
+        /// The type of a key, with the place of its value.
+        pub(super) enum Place<'s> {
+            $($name(&'s mut $type $(, $of)*),)*
+            Group,
+            Instances,
+        }
+
+        impl<S> Field<S> {
+            pub(super) fn seen<'s>(&self, spec: &'s S) -> Seen<'s> {
+                match self {
+                    $(Field::$name(at $(, $limit)*) => Seen::$name((at.get)(spec) $(, *$limit)*),)*
+                    Field::Group(_) => Seen::Group,
+                    Field::Instances => Seen::Instances,
+                }
+            }
+
+            pub(super) fn place<'s>(&self, spec: &'s mut S) -> Place<'s> {
+                match self {
+                    $(Field::$name(at $(, $limit)*) => Place::$name((at.put)(spec) $(, *$limit)*),)*
+                    Field::Group(_) => Place::Group,
+                    Field::Instances => Place::Instances,
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    Command(Vec<String>),
+    OptCommand(Option<Vec<String>>),
+    Path(Option<String>),
+    Account(Option<String>),
+    Env(BTreeMap<String, String>),
+    Flag(bool),
+    Span(Duration, span: Span),
+    OptSpan(Option<Duration>, span: Span),
+    Count(u32, min: u32, max: u32),
+    Size(u64),
+    OptRate(Option<u64>),
+    Variables(Vec<String>),
+    Nice(i32),
+    OptNice(Option<i32>),
+    OptInt(Option<i32>, min: i32, max: i32),
+    IoNice(Option<IoNice>),
+    Cpus(Option<Cpus>),
+    Umask(Option<u32>),
+    Rlimits(Vec<Rlimit>),
+    Restart(Restart),
+    Level(Level),
+    OnDeath(OnDeath),
+    LogFormat(LogFormat),
+    Streams(Streams),
+    Ready(Ready),
+    Health(Option<Health>),
+    Needs(Vec<Need>),
+    Listen(Vec<Listen>),
+    Signal(Signal),
+    OptSignal(Option<Signal>),
+    Grants(Vec<Grant>),
+    Prompt(AgentPrompt),
+    OptAccess(Option<Access>),
+    Id(String),
+    Cron(Option<CronText>),
+    Moment(Option<String>),
+    Zone(Option<String>),
+    Action(Option<Action>),
+    Overlap(Overlap),
+    Missed(Missed),
 }
 
 /// One key of the config.

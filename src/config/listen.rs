@@ -12,7 +12,8 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 
 pub(super) const KINDS: [&str; 3] = ["tcp", "udp", "unix"];
-const MEMBERS: [&str; 10] = ["tcp", "udp", "unix", "name", "type", "backlog", "mode", "user", "group", "ipv6_only"];
+pub(super) const MEMBERS: [&str; 10] =
+    ["tcp", "udp", "unix", "name", "type", "backlog", "mode", "user", "group", "ipv6_only"];
 pub(super) const TYPES: &[(&str, UnixType)] =
     &[("stream", UnixType::Stream), ("datagram", UnixType::Datagram), ("seqpacket", UnixType::Seqpacket)];
 pub(super) const BACKLOG_MAX: u32 = 65_535;

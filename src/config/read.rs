@@ -4,7 +4,7 @@ use super::error::{Pos, Report, quote};
 use super::graph::NeedAt;
 use super::keys::{
     ACCESSES, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN, ON_DEATHS,
-    RESTARTS, SERVICE, STREAMS, Slot, meant,
+    Place, RESTARTS, SERVICE, STREAMS, Seen, meant,
 };
 use super::listen::{self, ListenAt};
 use super::programs::{self, PROMPTS, named};
@@ -12,6 +12,7 @@ use super::schedule::keys::{MISSED, OVERLAPS};
 use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, instances, machine, ready, schedule, values};
+use crate::base::gather::Gather as _;
 use crate::base::limits::{NAME_MAX, SECRET_MIN, SERVICES_MAX};
 use crate::base::signal::Platform;
 use crate::base::units::{canonical_duration, canonical_size};
@@ -156,7 +157,7 @@ fn services(node: &Node, cx: &mut Cx<'_, '_>) -> BTreeMap<String, Arc<ServiceSpe
         cx.say(node.pos, format!("{} services; {SERVICES_MAX} is the most", members.len()));
         return services;
     }
-    let taken = members.iter().map(|m| (m.key.as_str(), m.pos)).collect();
+    let taken = members.iter().map(|m| (m.key.as_str(), m.pos)).gather();
     let mut room = instances::Room::default();
     for member in members {
         cx.in_key(&member.key, |cx| {
@@ -333,10 +334,18 @@ pub(super) fn object<S>(
             continue;
         };
         cx.report.enter_key(key.name);
-        if let Err(bad) = key.field.read(spec, &member.node, cx) {
+        let read = match (&key.field, &member.node.value) {
+            (Field::Group(inner), Value::Object(members)) => match object(spec, inner, members, cx).as_slice() {
+                [] => Ok(()),
+                _ => Err(Bad::Said),
+            },
+            (Field::Group(_), _) => Err(Bad::Kind(None)),
+            (field, _) => field.place(spec).read(&member.node, cx),
+        };
+        if let Err(bad) = read {
             failed.push(key.name);
             if let Bad::Kind(meant) = bad {
-                cx.kind(&member.node, &key.field.wants(), key.example, meant);
+                cx.kind(&member.node, &key.field.seen(spec).wants(), key.example, meant);
             }
         }
         cx.report.leave();
@@ -344,117 +353,107 @@ pub(super) fn object<S>(
     failed
 }
 
-impl<S> Field<S> {
+impl Place<'_> {
     /// Reads one value into its place.
-    fn read(&'static self, spec: &mut S, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
+    fn read(self, node: &Node, cx: &mut Cx<'_, '_>) -> Result<(), Bad> {
         match self {
-            Field::Command(at) => set(at, spec, values::command(node, cx)?),
-            Field::OptCommand(at) => set(at, spec, optional(node, |n| values::command(n, cx))?),
-            Field::Path(at) => set(at, spec, optional(node, |n| values::path(n, cx))?),
-            Field::Account(at) => set(at, spec, optional(node, |n| values::account(n, cx))?),
-            Field::Env(at) => set(at, spec, values::env(node, cx)?),
-            Field::Flag(at) => set(at, spec, values::flag(node)?),
-            Field::Span(at, span) => set(at, spec, values::span(node, *span, cx)?),
-            Field::OptSpan(at, span) => set(at, spec, optional(node, |n| values::span(n, *span, cx))?),
-            Field::Count(at, min, max) => set(at, spec, values::integer(node, *min, *max)?),
-            Field::Size(at) => set(at, spec, values::log_size(node, cx)?),
-            Field::OptRate(at) => set(at, spec, optional(node, |n| values::rate(n, cx))?),
-            Field::Variables(at) => set(at, spec, values::variables(node, cx)?),
-            Field::Nice(at) => set(at, spec, values::integer(node, -20, 19)?),
-            Field::OptNice(at) => set(at, spec, optional(node, |n| values::integer(n, -20, 19))?),
-            Field::OptInt(at, min, max) => set(at, spec, optional(node, |n| values::integer(n, *min, *max))?),
-            Field::IoNice(at) => set(at, spec, optional(node, machine::ionice)?),
-            Field::Cpus(at) => set(at, spec, optional(node, |n| machine::cpus(n, cx))?),
-            Field::Umask(at) => set(at, spec, optional(node, values::umask)?),
-            Field::Rlimits(at) => set(at, spec, values::rlimits(node, cx)?),
-            Field::Restart(at) => set(at, spec, values::restart(node)?),
-            Field::OnDeath(at) => set(at, spec, values::choice(node, ON_DEATHS)?),
-            Field::Level(at) => set(at, spec, values::choice(node, LEVELS)?),
-            Field::LogFormat(at) => set(at, spec, values::choice(node, FORMATS)?),
-            Field::Streams(at) => set(at, spec, values::choice(node, STREAMS)?),
-            Field::Ready(at) => set(at, spec, ready::ready(node, cx)?),
-            Field::Health(at) => set(at, spec, optional(node, |n| health::health(n, cx))?),
-            Field::Needs(at) => set(at, spec, values::needs(node, cx)?),
-            Field::Listen(at) => set(at, spec, listen::listen(node, cx)?),
-            Field::Signal(at) => set(at, spec, values::signal(node, cx)?),
-            Field::OptSignal(at) => set(at, spec, optional(node, |n| values::signal(n, cx))?),
-            Field::Grants(at) => set(at, spec, values::grants(node, cx)?),
-            Field::Prompt(at) => set(at, spec, values::choice(node, PROMPTS)?),
-            Field::OptAccess(at) => set(at, spec, values::choice(node, JOB_ACCESSES)?),
-            Field::Id(at) => set(at, spec, schedule::read::id(node, cx)?),
-            Field::Cron(at) => set(at, spec, optional(node, |n| schedule::read::cron_text(n, cx))?),
-            Field::Moment(at) => set(at, spec, optional(node, schedule::read::moment)?),
-            Field::Zone(at) => set(at, spec, optional(node, |n| schedule::read::zone_name(n, cx))?),
-            Field::Action(at) => set(at, spec, optional(node, |n| schedule::read::action(n, cx))?),
-            Field::Overlap(at) => set(at, spec, values::choice(node, OVERLAPS)?),
-            Field::Missed(at) => set(at, spec, values::choice(node, MISSED)?),
-            Field::Instances => {}
-            Field::Group(keys) => match &node.value {
-                Value::Object(members) => {
-                    if !object(spec, keys, members, cx).is_empty() {
-                        return Err(Bad::Said);
-                    }
-                }
-                _ => return Err(Bad::Kind(None)),
-            },
+            Place::Command(at) => *at = values::command(node, cx)?,
+            Place::OptCommand(at) => *at = optional(node, |n| values::command(n, cx))?,
+            Place::Path(at) => *at = optional(node, |n| values::path(n, cx))?,
+            Place::Account(at) => *at = optional(node, |n| values::account(n, cx))?,
+            Place::Env(at) => *at = values::env(node, cx)?,
+            Place::Flag(at) => *at = values::flag(node)?,
+            Place::Span(at, span) => *at = values::span(node, span, cx)?,
+            Place::OptSpan(at, span) => *at = optional(node, |n| values::span(n, span, cx))?,
+            Place::Count(at, min, max) => *at = values::integer(node, min, max)?,
+            Place::Size(at) => *at = values::log_size(node, cx)?,
+            Place::OptRate(at) => *at = optional(node, |n| values::rate(n, cx))?,
+            Place::Variables(at) => *at = values::variables(node, cx)?,
+            Place::Nice(at) => *at = values::integer(node, -20, 19)?,
+            Place::OptNice(at) => *at = optional(node, |n| values::integer(n, -20, 19))?,
+            Place::OptInt(at, min, max) => *at = optional(node, |n| values::integer(n, min, max))?,
+            Place::IoNice(at) => *at = optional(node, machine::ionice)?,
+            Place::Cpus(at) => *at = optional(node, |n| machine::cpus(n, cx))?,
+            Place::Umask(at) => *at = optional(node, values::umask)?,
+            Place::Rlimits(at) => *at = values::rlimits(node, cx)?,
+            Place::Restart(at) => *at = values::restart(node)?,
+            Place::OnDeath(at) => *at = values::choice(node, ON_DEATHS)?,
+            Place::Level(at) => *at = values::choice(node, LEVELS)?,
+            Place::LogFormat(at) => *at = values::choice(node, FORMATS)?,
+            Place::Streams(at) => *at = values::choice(node, STREAMS)?,
+            Place::Ready(at) => *at = ready::ready(node, cx)?,
+            Place::Health(at) => *at = optional(node, |n| health::health(n, cx))?,
+            Place::Needs(at) => *at = values::needs(node, cx)?,
+            Place::Listen(at) => *at = listen::listen(node, cx)?,
+            Place::Signal(at) => *at = values::signal(node, cx)?,
+            Place::OptSignal(at) => *at = optional(node, |n| values::signal(n, cx))?,
+            Place::Grants(at) => *at = values::grants(node, cx)?,
+            Place::Prompt(at) => *at = values::choice(node, PROMPTS)?,
+            Place::OptAccess(at) => *at = values::choice(node, JOB_ACCESSES)?,
+            Place::Id(at) => *at = schedule::read::id(node, cx)?,
+            Place::Cron(at) => *at = optional(node, |n| schedule::read::cron_text(n, cx))?,
+            Place::Moment(at) => *at = optional(node, schedule::read::moment)?,
+            Place::Zone(at) => *at = optional(node, |n| schedule::read::zone_name(n, cx))?,
+            Place::Action(at) => *at = optional(node, |n| schedule::read::action(n, cx))?,
+            Place::Overlap(at) => *at = values::choice(node, OVERLAPS)?,
+            Place::Missed(at) => *at = values::choice(node, MISSED)?,
+            Place::Group | Place::Instances => {}
         }
         Ok(())
     }
+}
 
+impl Seen<'_> {
     /// The type in words, to stand behind "wants".
-    pub(super) fn wants(&self) -> String {
+    pub(super) fn wants(self) -> String {
         let limits = |min: i64, max: i64| format!("a whole number from {min} to {max}");
         match self {
-            Field::Command(_) | Field::OptCommand(_) => "a list of texts, or one text for the shell".to_owned(),
-            Field::Path(_) => "a path".to_owned(),
-            Field::Account(_) => "a name or a number".to_owned(),
-            Field::Env(_) => "an object of texts".to_owned(),
-            Field::Flag(_) => "true or false".to_owned(),
-            Field::Span(_, span) | Field::OptSpan(_, span) => match span.zero {
+            Seen::Command(_) | Seen::OptCommand(_) => "a list of texts, or one text for the shell".to_owned(),
+            Seen::Path(_) => "a path".to_owned(),
+            Seen::Account(_) => "a name or a number".to_owned(),
+            Seen::Env(_) => "an object of texts".to_owned(),
+            Seen::Flag(_) => "true or false".to_owned(),
+            Seen::Span(_, span) | Seen::OptSpan(_, span) => match span.zero {
                 Ok(means) => format!("a duration (\"0s\": {means})"),
                 Err(_) => "a duration".to_owned(),
             },
-            Field::Count(_, min, max) => limits(i64::from(*min), i64::from(*max)),
-            Field::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
-            Field::OptRate(_) => format!("a rate of at least {}/s", canonical_size(LOG_RATE_MIN)),
-            Field::Variables(_) => "a list of names of variables".to_owned(),
-            Field::Nice(_) | Field::OptNice(_) => limits(-20, 19),
-            Field::OptInt(_, min, max) => limits(i64::from(*min), i64::from(*max)),
-            Field::IoNice(_) => format!("{}, or such a class with a level from 0 to 7", words(IO_CLASSES)),
-            Field::Cpus(_) => "numbers of processors and ranges of them".to_owned(),
-            Field::Umask(_) => "three octal digits in quotes".to_owned(),
-            Field::Rlimits(_) => "an object of limits".to_owned(),
-            Field::Restart(_) => words(RESTARTS),
-            Field::OnDeath(_) => words(ON_DEATHS),
-            Field::Level(_) => words(LEVELS),
-            Field::LogFormat(_) => words(FORMATS),
-            Field::Streams(_) => words(STREAMS),
-            Field::Ready(_) => {
+            Seen::Count(_, min, max) => limits(i64::from(min), i64::from(max)),
+            Seen::Size(_) => format!("a size of at least {}", canonical_size(LOG_SIZE_MIN)),
+            Seen::OptRate(_) => format!("a rate of at least {}/s", canonical_size(LOG_RATE_MIN)),
+            Seen::Variables(_) => "a list of names of variables".to_owned(),
+            Seen::Nice(_) | Seen::OptNice(_) => limits(-20, 19),
+            Seen::OptInt(_, min, max) => limits(i64::from(min), i64::from(max)),
+            Seen::IoNice(_) => format!("{}, or such a class with a level from 0 to 7", words(IO_CLASSES)),
+            Seen::Cpus(_) => "numbers of processors and ranges of them".to_owned(),
+            Seen::Umask(_) => "three octal digits in quotes".to_owned(),
+            Seen::Rlimits(_) => "an object of limits".to_owned(),
+            Seen::Restart(_) => words(RESTARTS),
+            Seen::OnDeath(_) => words(ON_DEATHS),
+            Seen::Level(_) => words(LEVELS),
+            Seen::LogFormat(_) => words(FORMATS),
+            Seen::Streams(_) => words(STREAMS),
+            Seen::Ready(_) => {
                 let forms = ["port\": NUMBER", "log\": REGEX", "fd\": NUMBER", "socket\": PATH", "command\": ARGV"];
                 format!("\"spawned\", \"notify\" or one of {}", forms.map(|f| format!("{{\"{f}}}")).join(", "))
             }
-            Field::Health(_) => "an object with command, tcp, http or unix".to_owned(),
-            Field::Needs(_) => "a list of services".to_owned(),
-            Field::Listen(_) => listen::WANTS.to_owned(),
-            Field::Signal(_) | Field::OptSignal(_) => "the name or number of a signal".to_owned(),
-            Field::OptAccess(_) => words(JOB_ACCESSES),
-            Field::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
-            Field::Prompt(_) => words(PROMPTS),
-            Field::Id(_) => "a name".to_owned(),
-            Field::Cron(_) => "a cron expression".to_owned(),
-            Field::Moment(_) => "a date and a time".to_owned(),
-            Field::Zone(_) => "the name of a time zone".to_owned(),
-            Field::Action(_) => "an object with task, start, stop, restart, reload, signal or method".to_owned(),
-            Field::Overlap(_) => words(OVERLAPS),
-            Field::Missed(_) => words(MISSED),
-            Field::Group(_) => "an object".to_owned(),
-            Field::Instances => instances::wants(),
+            Seen::Health(_) => "an object with command, tcp, http or unix".to_owned(),
+            Seen::Needs(_) => "a list of services".to_owned(),
+            Seen::Listen(_) => listen::WANTS.to_owned(),
+            Seen::Signal(_) | Seen::OptSignal(_) => "the name or number of a signal".to_owned(),
+            Seen::OptAccess(_) => words(JOB_ACCESSES),
+            Seen::Grants(_) => format!("a list of users or groups with a level ({})", words(ACCESSES)),
+            Seen::Prompt(_) => words(PROMPTS),
+            Seen::Id(_) => "a name".to_owned(),
+            Seen::Cron(_) => "a cron expression".to_owned(),
+            Seen::Moment(_) => "a date and a time".to_owned(),
+            Seen::Zone(_) => "the name of a time zone".to_owned(),
+            Seen::Action(_) => "an object with task, start, stop, restart, reload, signal or method".to_owned(),
+            Seen::Overlap(_) => words(OVERLAPS),
+            Seen::Missed(_) => words(MISSED),
+            Seen::Group => "an object".to_owned(),
+            Seen::Instances => instances::wants(),
         }
     }
-}
-
-fn set<S, T>(at: &Slot<S, T>, spec: &mut S, value: T) {
-    *(at.put)(spec) = value;
 }
 
 /// `null` means unset where a value may be unset.

@@ -4,9 +4,9 @@
 use super::health;
 use super::keys::{
     ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, LOG_RATE_MIN, LOG_SIZE_MIN,
-    ON_DEATHS, RESTARTS, RLIMITS, SERVICE, STREAMS, Span,
+    ON_DEATHS, RESTARTS, RLIMITS, SERVICE, STREAMS, Seen, Span,
 };
-use super::listen::{BACKLOG_MAX, KINDS, TYPES};
+use super::listen::{self, BACKLOG_MAX, TYPES};
 use super::machine::LEVEL_MAX;
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::read::{ROOT, SCHEMA_KEY};
@@ -16,11 +16,12 @@ use super::schedule::keys::{JOB, MISSED, OVERLAPS, VERBS};
 use super::schedule::read::{ACTIONS, JOBS_MAX};
 use super::spec::{AgentSpec, DaemonSpec, GroupSpec, IoClass, RunnerSpec, ServiceSpec};
 use super::values::RESERVED_ENV;
+use crate::base::gather::Gather as _;
 use crate::base::limits::{INSTANCES_MAX, LISTEN_MAX, NAME_MAX, SECRETS_MAX, SERVICES_MAX};
 use crate::base::signal::{Platform, SIGNAL_MAX};
 use crate::base::text::capital;
 use crate::base::units::{DURATION_NOT, any_case, canonical_duration, canonical_size, duration_pattern, size_pattern};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The name under which the schema lies beside a `hob.json`, which says so in its `$schema`.
 pub const SCHEMA_FILE: &str = "hob.schema.json";
@@ -29,8 +30,10 @@ pub const SCHEMA_FILE: &str = "hob.schema.json";
 const HOST: &str = r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[[0-9a-fA-F:.]+\]";
 /// Names of services and their like.
 const NAMES: &str = "^[A-Za-z0-9_@:][A-Za-z0-9_.@:-]*$";
-const PORT_MAX: u64 = 65_535;
+const PORT_MAX: i64 = 65_535;
 const FILE_MAX: i64 = i64::MAX;
+/// Permissions as chmod takes them.
+const MODE: &str = "^0?[0-7]{1,3}$";
 
 /// The schema as a text to be written into a file.
 #[must_use]
@@ -41,128 +44,147 @@ pub fn schema_text(platform: &Platform) -> String {
 /// The schema of a whole `hob.json`; signals are those of the platform.
 #[must_use]
 pub fn schema(platform: &Platform) -> Value {
-    let mut root = Map::new();
-    for key in ROOT {
-        let value = match key {
-            SCHEMA_KEY => json!({ "type": "string", "description": "Where editors find this schema." }),
-            "daemon" => described(object(DAEMON, &DaemonSpec::default(), platform), "How hob itself behaves."),
-            "groups" => described(named(GROUP, &GroupSpec::default(), platform), "Slots for tasks, by group."),
-            "agents" => described(named(AGENT, &AgentSpec::default(), platform), "Programs that take a prompt."),
+    let member = |key: &&str| {
+        let (value, doc) = match *key {
+            SCHEMA_KEY => (fixed(r#"{ "type": "string" }"#), "Where editors find this schema."),
+            "daemon" => (object(DAEMON, &DaemonSpec::default(), platform), "How hob itself behaves."),
+            "groups" => (named(object(GROUP, &GroupSpec::default(), platform)), "Slots for tasks, by group."),
+            "agents" => (named(object(AGENT, &AgentSpec::default(), platform)), "Programs that take a prompt."),
             "runners" => {
-                described(named(RUNNER, &RunnerSpec::default(), platform), "What hands a task to another engine.")
+                (named(object(RUNNER, &RunnerSpec::default(), platform)), "What hands a task to another engine.")
             }
-            "schedule" => described(schedule(platform), "What hob does at its time."),
-            _ => described(services(platform), "What hob keeps running: any number of services, each under a name."),
+            "schedule" => (schedule(platform), "What hob does at its time."),
+            _ => (services(platform), "What hob keeps running: any number of services, each under a name."),
         };
-        root.insert(key.to_owned(), value);
-    }
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "hob.json",
-        "description": "The config of hob. Comments and trailing commas are allowed.",
-        "type": "object",
-        "properties": root,
-        "additionalProperties": false,
-    })
+        ((*key).to_owned(), described(value, doc))
+    };
+    let mut schema = closed(ROOT.iter().map(member).gather());
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "hob.json".into();
+    described(schema, "The config of hob. Comments and trailing commas are allowed.")
 }
 
-fn described(mut schema: Value, text: &str) -> Value {
-    schema["description"] = text.into();
+/// A part that is the same on every machine.
+fn fixed(json: &str) -> Value {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+/// `schema` with one more word.
+fn with(mut schema: Value, word: &str, value: impl Into<Value>) -> Value {
+    schema[word] = value.into();
     schema
 }
 
-fn services(platform: &Platform) -> Value {
-    let mut service = object(SERVICE, &ServiceSpec::default(), platform);
-    let needed: Vec<&str> = SERVICE.iter().filter(|k| matches!(k.field, Field::Command(_))).map(|k| k.name).collect();
-    service["required"] = json!(needed);
-    let given = |key: &str| json!({ "required": [key], "properties": { key: { "not": { "type": "null" } } } });
-    service["allOf"] = json!([
-        {
-            "$comment": "A oneshot is ready once it has ended with exit code 0; nobody asks it how it is.",
-            "if": { "required": ["oneshot"], "properties": { "oneshot": { "const": true } } },
-            "then": {
-                "properties": {
-                    "ready": { "const": ready::WORDS[0] },
-                    "health": { "type": "null" },
-                    "watchdog": { "type": "null" },
-                    "restart": { "not": { "const": RESTARTS[0].0 } },
-                },
-            },
-        },
-        {
-            "$comment": "One of the two says how it is made to read its own config again.",
-            "not": { "allOf": [given("reload_signal"), given("reload_command")] },
-        },
-    ]);
-    json!({
-        "type": "object",
-        "propertyNames": { "pattern": NAMES, "maxLength": NAME_MAX },
-        "maxProperties": SERVICES_MAX,
-        "additionalProperties": service,
-    })
+fn described(schema: Value, text: &str) -> Value {
+    with(schema, "description", text)
+}
+
+/// An object with these members and no others.
+fn closed(members: Map<String, Value>) -> Value {
+    with(fixed(r#"{ "type": "object", "additionalProperties": false }"#), "properties", members)
 }
 
 /// Any number of these, each under a name.
-fn named<S>(keys: &'static [Key<S>], defaults: &S, platform: &Platform) -> Value {
-    let mut one = object(keys, defaults, platform);
-    let needed: Vec<&str> = keys.iter().filter(|k| matches!(k.field, Field::Command(_))).map(|k| k.name).collect();
-    one["required"] = json!(needed);
-    json!({
-        "type": "object",
-        "propertyNames": { "pattern": NAMES, "maxLength": NAME_MAX },
-        "additionalProperties": one,
-    })
+fn named(one: Value) -> Value {
+    with(with(fixed(r#"{ "type": "object" }"#), "propertyNames", name()), "additionalProperties", one)
+}
+
+fn array(one: Value) -> Value {
+    with(fixed(r#"{ "type": "array" }"#), "items", one)
+}
+
+fn matching(pattern: &str) -> Value {
+    with(fixed(r#"{ "type": "string" }"#), "pattern", pattern)
+}
+
+fn any_of(forms: Vec<Value>) -> Value {
+    with(fixed("{}"), "anyOf", forms)
+}
+
+fn name() -> Value {
+    with(matching(NAMES), "maxLength", NAME_MAX)
+}
+
+/// The key is there and says something.
+fn given(key: &str) -> Value {
+    fixed(&format!(r#"{{ "required": ["{key}"], "properties": {{ "{key}": {{ "not": {{ "type": "null" }} }} }} }}"#))
+}
+
+/// Exactly one of these is there.
+fn one_of(keys: &[&str]) -> Value {
+    keys.iter().map(|key| fixed(&format!(r#"{{ "required": ["{key}"] }}"#))).collect()
+}
+
+fn services(platform: &Platform) -> Value {
+    let service = object(SERVICE, &ServiceSpec::default(), platform);
+    let (spawned, always) = (ready::WORDS[0], RESTARTS[0].0);
+    let oneshot = fixed(&format!(
+        r#"{{
+            "$comment": "A oneshot is ready once it has ended with exit code 0; nobody asks it how it is.",
+            "if": {{ "required": ["oneshot"], "properties": {{ "oneshot": {{ "const": true }} }} }},
+            "then": {{
+                "properties": {{
+                    "ready": {{ "const": "{spawned}" }},
+                    "health": {{ "type": "null" }},
+                    "watchdog": {{ "type": "null" }},
+                    "restart": {{ "not": {{ "const": "{always}" }} }}
+                }}
+            }}
+        }}"#
+    ));
+    let both = with(fixed("{}"), "allOf", vec![given("reload_signal"), given("reload_command")]);
+    let reload = with(
+        fixed(r#"{ "$comment": "One of the two says how it is made to read its own config again." }"#),
+        "not",
+        both,
+    );
+    with(named(with(service, "allOf", vec![oneshot, reload])), "maxProperties", SERVICES_MAX)
 }
 
 fn schedule(platform: &Platform) -> Value {
-    let mut job = object(JOB, &JobSpec::default(), platform);
-    let given = |key: &str| json!({ "required": [key], "properties": { key: { "not": { "type": "null" } } } });
-    job["required"] = json!(["id", "action"]);
-    job["oneOf"] = json!(["cron", "every", "at"].map(given));
-    json!({
-        "type": "object",
-        "properties": { "jobs": { "type": "array", "items": job, "maxItems": JOBS_MAX } },
-        "additionalProperties": false,
-    })
+    let job = with(object(JOB, &JobSpec::default(), platform), "required", vec!["id", "action"]);
+    let job = with(job, "oneOf", ["cron", "every", "at"].map(given).to_vec());
+    closed([("jobs".to_owned(), with(array(job), "maxItems", JOBS_MAX))].into_iter().gather())
 }
 
 /// What a job does, in one of several ways.
 fn action() -> Value {
-    let services = json!({ "anyOf": [text(), { "type": "array", "minItems": 1, "items": text() }] });
-    let pairs = [("signal", "service"), ("service", "signal"), ("params", "method")];
-    let beside = |(key, of): (&str, &str)| json!({ "if": { "required": [key] }, "then": { "required": [of] } });
-    let members: Map<String, Value> = VERBS.iter().map(|(word, _)| ((*word).to_owned(), services.clone())).collect();
-    let mut action = json!({
-        "type": "object",
-        "properties": members,
-        "additionalProperties": false,
-        "oneOf": ACTIONS.map(|kind| json!({ "required": [kind] })),
-        "allOf": pairs.map(beside),
-    });
-    action["properties"]["task"] = json!({ "type": "object" });
-    action["properties"]["signal"] = json!({ "type": ["string", "integer"] });
-    action["properties"]["service"] = text();
-    action["properties"]["method"] = text();
-    action["properties"]["params"] = json!({ "type": "object" });
-    action
+    let services = any_of(vec![text(), with(array(text()), "minItems", 1)]);
+    let mut members: Map<String, Value> = VERBS.iter().map(|(word, _)| ((*word).to_owned(), services.clone())).gather();
+    members.insert("task".to_owned(), fixed(r#"{ "type": "object" }"#));
+    members.insert("signal".to_owned(), fixed(r#"{ "type": ["string", "integer"] }"#));
+    members.insert("service".to_owned(), text());
+    members.insert("method".to_owned(), text());
+    members.insert("params".to_owned(), fixed(r#"{ "type": "object" }"#));
+    let beside = fixed(
+        r#"[
+            { "if": { "required": ["signal"] }, "then": { "required": ["service"] } },
+            { "if": { "required": ["service"] }, "then": { "required": ["signal"] } },
+            { "if": { "required": ["params"] }, "then": { "required": ["method"] } }
+        ]"#,
+    );
+    with(with(closed(members), "oneOf", one_of(&ACTIONS)), "allOf", beside)
 }
 
 fn object<S>(keys: &'static [Key<S>], defaults: &S, platform: &Platform) -> Value {
-    let members: Map<String, Value> = keys.iter().map(|k| (k.name.to_owned(), key(k, defaults, platform))).collect();
-    json!({ "type": "object", "properties": members, "additionalProperties": false })
+    let members = keys.iter().map(|k| (k.name.to_owned(), key(k, defaults, platform))).gather();
+    let needed: Vec<&str> = keys.iter().filter(|k| matches!(k.field, Field::Command(_))).map(|k| k.name).collect();
+    if needed.is_empty() { closed(members) } else { with(closed(members), "required", needed) }
 }
 
 fn key<S>(key: &'static Key<S>, defaults: &S, platform: &Platform) -> Value {
-    let mut schema = key.field.schema(defaults, platform);
+    let mut schema = match &key.field {
+        Field::Group(keys) => object(keys, defaults, platform),
+        field => field.seen(defaults).schema(platform),
+    };
     let mut text = format!("{}.", capital(key.doc));
     if !matches!(key.field, Field::Group(_)) {
-        text.push_str(&format!(" {}.", capital(&key.field.wants())));
+        text.push_str(&format!(" {}.", capital(&key.field.seen(defaults).wants())));
         // What the parser writes and the table gives as an example is JSON.
-        let value = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
         if !key.field.is_needed() {
-            schema["default"] = value(&key.field.json(defaults));
+            schema["default"] = fixed(&key.field.json(defaults));
         }
-        schema["examples"] = json!([value(key.example)]);
+        schema["examples"] = vec![fixed(key.example)].into();
     }
     if !key.live {
         text.push_str(" A change restarts the service.");
@@ -170,170 +192,151 @@ fn key<S>(key: &'static Key<S>, defaults: &S, platform: &Platform) -> Value {
     described(schema, &text)
 }
 
-impl<S> Field<S> {
-    fn schema(&self, defaults: &S, platform: &Platform) -> Value {
+impl Seen<'_> {
+    fn schema(self, platform: &Platform) -> Value {
         match self {
-            Field::Command(_) => command(),
-            Field::OptCommand(_) => or_null(command()),
-            Field::Path(_) => or_null(path()),
-            Field::Account(_) => or_null(account()),
-            Field::Env(_) => env(),
-            Field::Flag(_) => json!({ "type": "boolean" }),
-            Field::Span(_, span) => duration(*span),
-            Field::OptSpan(_, span) => or_null(duration(*span)),
-            Field::Count(_, min, max) => integer(i64::from(*min), i64::from(*max)),
-            Field::Size(_) => json!({ "anyOf": [size("$"), integer(LOG_SIZE_MIN.cast_signed(), FILE_MAX)] }),
-            Field::OptRate(_) => {
+            Seen::Command(_) => command(),
+            Seen::OptCommand(_) => or_null(command()),
+            Seen::Path(_) => or_null(path()),
+            Seen::Account(_) => or_null(account()),
+            Seen::Env(_) => env(),
+            Seen::Flag(_) => fixed(r#"{ "type": "boolean" }"#),
+            Seen::Span(_, span) => duration(span),
+            Seen::OptSpan(_, span) => or_null(duration(span)),
+            Seen::Count(_, min, max) => integer(i64::from(min), i64::from(max)),
+            Seen::Size(_) => any_of(vec![size("$"), integer(LOG_SIZE_MIN.cast_signed(), FILE_MAX)]),
+            Seen::OptRate(_) => {
                 or_null(described(size("/s$"), &format!("{}/s at least", canonical_size(LOG_RATE_MIN))))
             }
-            Field::Variables(_) => variables(),
-            Field::Nice(_) => integer(-20, 19),
-            Field::OptNice(_) => or_null(integer(-20, 19)),
-            Field::OptInt(_, min, max) => or_null(integer(i64::from(*min), i64::from(*max))),
-            Field::IoNice(_) => or_null(ionice()),
-            Field::Cpus(_) => {
+            Seen::Variables(_) => variables(),
+            Seen::Nice(_) => integer(-20, 19),
+            Seen::OptNice(_) => or_null(integer(-20, 19)),
+            Seen::OptInt(_, min, max) => or_null(integer(i64::from(min), i64::from(max))),
+            Seen::IoNice(_) => or_null(ionice()),
+            Seen::Cpus(_) => {
                 let part = r"\s*[0-9]+(-[0-9]+)?\s*";
-                or_null(json!({ "type": "string", "pattern": format!("^{part}(,{part})*$") }))
+                or_null(matching(&format!("^{part}(,{part})*$")))
             }
-            Field::Umask(_) => or_null(json!({ "type": "string", "pattern": "^0?[0-7]{1,3}$" })),
-            Field::Rlimits(_) => rlimits(),
-            Field::Restart(_) => words(RESTARTS),
-            Field::Level(_) => words(LEVELS),
-            Field::OnDeath(_) => words(ON_DEATHS),
-            Field::LogFormat(_) => words(FORMATS),
-            Field::Streams(_) => words(STREAMS),
-            Field::Ready(_) => ready(),
-            Field::Health(_) => or_null(health()),
-            Field::Needs(_) => needs(),
-            Field::Signal(_) => signal(platform),
-            Field::OptSignal(_) => or_null(signal(platform)),
-            Field::Grants(_) => grants(),
-            Field::Prompt(_) => words(PROMPTS),
-            Field::Listen(_) => listen(),
-            Field::OptAccess(_) => words(JOB_ACCESSES),
-            Field::Id(_) => json!({ "type": "string", "pattern": NAMES, "maxLength": NAME_MAX }),
-            Field::Cron(_) | Field::Moment(_) | Field::Zone(_) => or_null(text()),
-            Field::Action(_) => action(),
-            Field::Overlap(_) => words(OVERLAPS),
-            Field::Missed(_) => words(MISSED),
-            Field::Instances => or_null(instances()),
-            Field::Group(keys) => object(keys, defaults, platform),
+            Seen::Umask(_) => or_null(matching(MODE)),
+            Seen::Rlimits(_) => rlimits(),
+            Seen::Restart(_) => words(RESTARTS),
+            Seen::Level(_) => words(LEVELS),
+            Seen::OnDeath(_) => words(ON_DEATHS),
+            Seen::LogFormat(_) => words(FORMATS),
+            Seen::Streams(_) => words(STREAMS),
+            Seen::Ready(_) => ready(),
+            Seen::Health(_) => or_null(health()),
+            Seen::Needs(_) => needs(),
+            Seen::Signal(_) => signal(platform),
+            Seen::OptSignal(_) => or_null(signal(platform)),
+            Seen::Grants(_) => grants(),
+            Seen::Prompt(_) => words(PROMPTS),
+            Seen::Listen(_) => listen(),
+            Seen::OptAccess(_) => words(JOB_ACCESSES),
+            Seen::Id(_) => name(),
+            Seen::Cron(_) | Seen::Moment(_) | Seen::Zone(_) => or_null(text()),
+            Seen::Action(_) => action(),
+            Seen::Overlap(_) => words(OVERLAPS),
+            Seen::Missed(_) => words(MISSED),
+            Seen::Instances => or_null(instances()),
+            Seen::Group => fixed("{}"),
         }
     }
 }
 
 /// `null` unsets what may be unset. Words that speak of texts or numbers alone pass it by, others do not.
-fn or_null(mut schema: Value) -> Value {
+fn or_null(schema: Value) -> Value {
     let of_any = ["not", "enum", "anyOf", "allOf", "oneOf"].iter().any(|word| schema.get(word).is_some());
     match schema.get("type").cloned() {
-        Some(Value::String(kind)) if !of_any => {
-            schema["type"] = json!([kind, "null"]);
-            schema
-        }
-        _ => json!({ "anyOf": [schema, { "type": "null" }] }),
+        Some(kind @ Value::String(_)) if !of_any => with(schema, "type", vec![kind, "null".into()]),
+        _ => any_of(vec![schema, fixed(r#"{ "type": "null" }"#)]),
     }
 }
 
 fn integer(min: i64, max: i64) -> Value {
-    json!({ "type": "integer", "minimum": min, "maximum": max })
+    fixed(&format!(r#"{{ "type": "integer", "minimum": {min}, "maximum": {max} }}"#))
 }
 
 fn words<T>(table: &[(&str, T)]) -> Value {
-    json!({ "type": "string", "enum": table.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
+    one_word(table.iter().map(|(word, _)| (*word).into()).collect())
+}
+
+fn one_word(words: Vec<Value>) -> Value {
+    with(fixed(r#"{ "type": "string" }"#), "enum", words)
 }
 
 /// A text that can be handed to a program.
 fn text() -> Value {
-    json!({ "type": "string", "pattern": r"^[^\x00]*$" })
+    matching(r"^[^\x00]*$")
 }
 
 fn command() -> Value {
-    json!({
-        "anyOf": [
-            { "type": "string", "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$" },
-            {
-                "type": "array",
-                "minItems": 1,
-                "prefixItems": [{ "type": "string", "minLength": 1, "pattern": r"^[^\x00]*$" }],
-                "items": text(),
-            },
-        ],
-    })
+    let first = with(text(), "minLength", 1);
+    let words = with(with(array(text()), "minItems", 1), "prefixItems", vec![first]);
+    any_of(vec![matching(r"^[^\x00]*[^\s\x00][^\x00]*$"), words])
 }
 
 fn path() -> Value {
-    json!({ "type": "string", "pattern": r"^[^~\x00][^\x00]*$" })
+    matching(r"^[^~\x00][^\x00]*$")
 }
 
 fn account() -> Value {
-    let name = r"^[^-+\s:/,\x00-\x1f\x7f][^\s:/,\x00-\x1f\x7f]*$";
-    json!({ "anyOf": [{ "type": "string", "pattern": name }, integer(0, i64::from(u32::MAX) - 1)] })
+    let name = matching(r"^[^-+\s:/,\x00-\x1f\x7f][^\s:/,\x00-\x1f\x7f]*$");
+    any_of(vec![name, integer(0, i64::from(u32::MAX) - 1)])
 }
 
 /// How many, or what stands behind the `@` of each.
 fn instances() -> Value {
-    let name = json!({ "type": "string", "pattern": "^[A-Za-z0-9_.:-]+$" });
-    let list = json!({ "type": "array", "minItems": 1, "maxItems": INSTANCES_MAX, "items": name });
-    json!({ "anyOf": [integer(1, i64::try_from(INSTANCES_MAX).unwrap_or(i64::MAX)), list] })
+    let names = with(array(matching("^[A-Za-z0-9_.:-]+$")), "minItems", 1);
+    let names = with(names, "maxItems", INSTANCES_MAX);
+    any_of(vec![integer(1, i64::try_from(INSTANCES_MAX).unwrap_or(i64::MAX)), names])
 }
 
 /// An address, an object with one, or a list of these.
 fn listen() -> Value {
-    let endpoint = || json!({ "type": "string", "pattern": r"^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[.+\]):[0-9]{1,5}$" });
-    let address = json!({
-        "type": "string",
-        "pattern": r"^(tcp|udp):(.+):[0-9]{1,5}$|^(unix|unix-datagram|unix-seqpacket):[^\x00]+$",
-    });
-    let object = json!({
-        "type": "object",
-        "properties": {
-            "tcp": endpoint(),
-            "udp": endpoint(),
-            "unix": { "type": "string", "minLength": 1 },
-            "name": { "type": "string", "pattern": "^[ -9;-~]{1,255}$" },
-            "type": words(TYPES),
-            "backlog": integer(1, i64::from(BACKLOG_MAX)),
-            "mode": { "type": "string", "pattern": "^0?[0-7]{1,3}$" },
-            "user": account(),
-            "group": account(),
-            "ipv6_only": { "type": "boolean" },
-        },
-        "additionalProperties": false,
-        "oneOf": KINDS.map(|kind| json!({ "required": [kind] })),
-    });
-    let one = json!({ "anyOf": [address, object] });
-    json!({ "anyOf": [one, { "type": "array", "items": one, "maxItems": LISTEN_MAX }] })
+    let address = r"^(tcp|udp):(.+):[0-9]{1,5}$|^(unix|unix-datagram|unix-seqpacket):[^\x00]+$";
+    let member = |name: &&str| {
+        let value = match *name {
+            "tcp" | "udp" => matching(r"^([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+|\[.+\]):[0-9]{1,5}$"),
+            "unix" => fixed(r#"{ "type": "string", "minLength": 1 }"#),
+            "name" => matching("^[ -9;-~]{1,255}$"),
+            "type" => words(TYPES),
+            "backlog" => integer(1, i64::from(BACKLOG_MAX)),
+            "mode" => matching(MODE),
+            "ipv6_only" => fixed(r#"{ "type": "boolean" }"#),
+            _ => account(),
+        };
+        ((*name).to_owned(), value)
+    };
+    let object = with(closed(listen::MEMBERS.iter().map(member).gather()), "oneOf", one_of(&listen::KINDS));
+    let one = any_of(vec![matching(address), object]);
+    any_of(vec![one.clone(), with(array(one), "maxItems", LISTEN_MAX)])
 }
 
 fn variable() -> Value {
-    json!({ "type": "string", "pattern": r"^[^=\x00]+$" })
+    matching(r"^[^=\x00]+$")
 }
 
 fn env() -> Value {
-    let mut name = variable();
-    name["not"] = json!({ "enum": RESERVED_ENV });
-    json!({ "type": "object", "propertyNames": name, "additionalProperties": text() })
+    let name = with(variable(), "not", with(fixed("{}"), "enum", RESERVED_ENV.to_vec()));
+    with(with(fixed(r#"{ "type": "object" }"#), "propertyNames", name), "additionalProperties", text())
 }
 
 fn variables() -> Value {
-    let name = json!({ "type": "string", "pattern": r"^[^=\x00]+$" });
-    json!({ "type": "array", "items": name, "uniqueItems": true, "maxItems": SECRETS_MAX })
+    with(with(array(variable()), "uniqueItems", true), "maxItems", SECRETS_MAX)
 }
 
 fn duration(span: Span) -> Value {
     // A duration has a digit, and is zero when all its digits are.
     let digit = if span.zero.is_ok() { "[0-9]" } else { "[1-9]" };
-    let text = json!({
-        "type": "string",
-        "pattern": duration_pattern(),
-        "not": { "pattern": DURATION_NOT },
-        "allOf": [{ "pattern": digit, "$comment": format!("{} at least", canonical_duration(span.min)) }],
-    });
-    if span.zero.is_ok() { json!({ "anyOf": [text, { "const": 0 }] }) } else { text }
+    let least = canonical_duration(span.min);
+    let text = with(matching(&duration_pattern()), "not", with(fixed("{}"), "pattern", DURATION_NOT));
+    let text = with(text, "allOf", fixed(&format!(r#"[{{ "pattern": "{digit}", "$comment": "{least} at least" }}]"#)));
+    if span.zero.is_ok() { any_of(vec![text, fixed(r#"{ "const": 0 }"#)]) } else { text }
 }
 
 fn size(end: &str) -> Value {
-    json!({ "type": "string", "pattern": format!("{}{end}", size_pattern()) })
+    matching(&format!("{}{end}", size_pattern()))
 }
 
 fn ionice() -> Value {
@@ -341,60 +344,41 @@ fn ionice() -> Value {
         let words = IO_CLASSES.iter().filter(|(_, c)| with_level == (*c != IoClass::Idle)).map(|(word, _)| *word);
         words.collect::<Vec<_>>().join("|")
     };
-    json!({ "type": "string", "pattern": format!("^(({})(:[0-{LEVEL_MAX}])?|{})$", class(true), class(false)) })
+    matching(&format!("^(({})(:[0-{LEVEL_MAX}])?|{})$", class(true), class(false)))
 }
 
 fn rlimits() -> Value {
     let limit = |bytes: bool| {
-        let mut forms = vec![integer(0, FILE_MAX), json!({ "const": "unlimited" })];
+        let mut forms = vec![integer(0, FILE_MAX), fixed(r#"{ "const": "unlimited" }"#)];
         if bytes {
             forms.push(size("$"));
         }
-        let one = json!({ "anyOf": forms });
-        let both = json!({
-            "type": "object",
-            "properties": { "soft": one, "hard": one },
-            "required": ["soft", "hard"],
-            "additionalProperties": false,
-        });
-        forms.push(both);
-        json!({ "anyOf": forms })
+        let one = any_of(forms.clone());
+        let both = closed([("soft".to_owned(), one.clone()), ("hard".to_owned(), one)].into_iter().gather());
+        forms.push(with(both, "required", vec!["soft", "hard"]));
+        any_of(forms)
     };
-    let members: Map<String, Value> = RLIMITS.iter().map(|(n, bytes)| ((*n).to_owned(), limit(*bytes))).collect();
-    json!({ "type": "object", "properties": members, "additionalProperties": false })
+    closed(RLIMITS.iter().map(|(name, bytes)| ((*name).to_owned(), limit(*bytes))).gather())
 }
 
 fn socket() -> Value {
-    let mut schema = path();
-    schema["maxLength"] = SOCKET_PATH_MAX.into();
-    schema["not"] = json!({ "const": "@" });
-    schema
+    with(with(path(), "maxLength", SOCKET_PATH_MAX), "not", fixed(r#"{ "const": "@" }"#))
 }
 
 fn ready() -> Value {
-    let kind = |kind: &&str| {
+    let member = |kind: &&str| {
         let value = match *kind {
-            "port" => integer(1, PORT_MAX.cast_signed()),
-            "log" => json!({ "type": "string", "minLength": 1, "format": "regex" }),
+            "port" => integer(1, PORT_MAX),
+            "log" => fixed(r#"{ "type": "string", "minLength": 1, "format": "regex" }"#),
             "fd" => integer(FD_MIN.into(), FD_MAX.into()),
             "socket" => socket(),
             _ => command(),
         };
         ((*kind).to_owned(), value)
     };
-    let members: Map<String, Value> = ready::KINDS.iter().map(kind).collect();
-    json!({
-        "anyOf": [
-            { "type": "string", "enum": ready::WORDS },
-            {
-                "type": "object",
-                "properties": members,
-                "additionalProperties": false,
-                "minProperties": 1,
-                "maxProperties": 1,
-            },
-        ],
-    })
+    let object = closed(ready::KINDS.iter().map(member).gather());
+    let object = with(with(object, "minProperties", 1), "maxProperties", 1);
+    any_of(vec![one_word(ready::WORDS.map(Value::from).to_vec()), object])
 }
 
 fn health() -> Value {
@@ -403,63 +387,43 @@ fn health() -> Value {
         let value = match *name {
             "command" => command(),
             "unix" => socket(),
-            "tcp" => json!({
-                "anyOf": [
-                    integer(1, PORT_MAX.cast_signed()),
-                    { "type": "string", "pattern": format!("^{host}:0*[1-9][0-9]{{0,4}}$") },
-                ],
-            }),
-            "http" => json!({
-                "type": "string",
-                "pattern": format!("^http://{host}(:0*[1-9][0-9]{{0,4}})?([/?][!-\"$-~]*)?$"),
-            }),
+            "tcp" => any_of(vec![integer(1, PORT_MAX), matching(&format!("^{host}:0*[1-9][0-9]{{0,4}}$"))]),
+            "http" => matching(&format!("^http://{host}(:0*[1-9][0-9]{{0,4}})?([/?][!-\"$-~]*)?$")),
             "retries" => integer(1, health::RETRIES_MAX.into()),
             _ => duration(Span { zero: Err(""), min: core::time::Duration::from_millis(1) }),
         };
         ((*name).to_owned(), value)
     };
-    let members: Map<String, Value> = health::MEMBERS.iter().map(member).collect();
-    let one: Vec<Value> = health::KINDS.iter().map(|k| json!({ "required": [k] })).collect();
-    json!({ "type": "object", "properties": members, "additionalProperties": false, "oneOf": one })
+    with(closed(health::MEMBERS.iter().map(member).gather()), "oneOf", one_of(&health::KINDS))
 }
 
 fn needs() -> Value {
-    let long = json!({
-        "type": "object",
-        "properties": { "name": { "type": "string" }, "condition": words(CONDITIONS) },
-        "required": ["name"],
-        "additionalProperties": false,
-    });
-    json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, long] }, "uniqueItems": true })
+    let name = fixed(r#"{ "type": "string" }"#);
+    let long =
+        closed([("name".to_owned(), name.clone()), ("condition".to_owned(), words(CONDITIONS))].into_iter().gather());
+    with(array(any_of(vec![name, with(long, "required", vec!["name"])])), "uniqueItems", true)
 }
 
 fn signal(platform: &Platform) -> Value {
     let stops = |name: &str| name == "STOP";
     let names: Vec<&str> = platform.signals.iter().map(|(name, _)| *name).filter(|n| !stops(n)).collect();
-    let listed: Vec<String> = names.iter().map(|n| format!("SIG{n}")).collect();
+    let listed = names.iter().map(|n| format!("SIG{n}").into()).collect();
     let anyhow: Vec<String> = names.iter().map(|n| any_case(n)).collect();
     let number = platform.signal("STOP").unwrap_or(0);
-    json!({
-        "anyOf": [
-            { "type": "string", "enum": listed },
-            { "type": "string", "pattern": format!("^({})?({})$", any_case("SIG"), anyhow.join("|")) },
-            { "type": "string", "pattern": r"^\+?0*([1-9]|[1-5][0-9]|6[0-4])$" },
-            integer(1, SIGNAL_MAX.into()),
-        ],
-        "not": { "enum": [number, number.to_string()] },
-    })
+    let forms = any_of(vec![
+        one_word(listed),
+        matching(&format!("^({})?({})$", any_case("SIG"), anyhow.join("|"))),
+        matching(r"^\+?0*([1-9]|[1-5][0-9]|6[0-4])$"),
+        integer(1, SIGNAL_MAX.into()),
+    ]);
+    with(forms, "not", fixed(&format!(r#"{{ "enum": [{number}, "{number}"] }}"#)))
 }
 
 fn grants() -> Value {
-    json!({
-        "type": "array",
-        "uniqueItems": true,
-        "items": {
-            "type": "object",
-            "properties": { "user": account(), "group": account(), "level": words(ACCESSES) },
-            "required": ["level"],
-            "oneOf": [{ "required": ["user"] }, { "required": ["group"] }],
-            "additionalProperties": false,
-        },
-    })
+    let member = |name: &str, value| (name.to_owned(), value);
+    let one = closed(
+        [member("user", account()), member("group", account()), member("level", words(ACCESSES))].into_iter().gather(),
+    );
+    let one = with(with(one, "required", vec!["level"]), "oneOf", one_of(&["user", "group"]));
+    with(array(one), "uniqueItems", true)
 }

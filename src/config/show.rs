@@ -4,7 +4,7 @@
 use super::address::{Address, Listen, UnixType};
 use super::keys::{
     ACCESSES, CONDITIONS, DAEMON, FORMATS, Field, IO_CLASSES, JOB_ACCESSES, Key, LEVELS, ON_DEATHS, RESTARTS, SERVICE,
-    STREAMS, Slot,
+    STREAMS, Seen,
 };
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::schedule::JobSpec;
@@ -95,30 +95,39 @@ impl<S> Field<S> {
     /// The value as it would be written in the file.
     pub(super) fn json(&self, spec: &S) -> String {
         match self {
-            Field::Command(at) => list(get(at, spec).iter().map(|s| quoted(s))),
-            Field::OptCommand(at) => or_null(get(at, spec).as_ref().map(|c| list(c.iter().map(|s| quoted(s))))),
-            Field::Path(at) | Field::Account(at) => or_null(get(at, spec).as_ref().map(|s| quoted(s))),
-            Field::Env(at) => object(get(at, spec).iter().map(|(k, v)| (k.as_str(), quoted(v)))),
-            Field::Flag(at) => get(at, spec).to_string(),
-            Field::Span(at, _) => quoted(&canonical_duration(*get(at, spec))),
-            Field::OptSpan(at, _) => or_null(get(at, spec).map(|d| quoted(&canonical_duration(d)))),
-            Field::Count(at, ..) => get(at, spec).to_string(),
-            Field::Size(at) => quoted(&canonical_size(*get(at, spec))),
-            Field::OptRate(at) => or_null(get(at, spec).map(|n| quoted(&format!("{}/s", canonical_size(n))))),
-            Field::Variables(at) => list(get(at, spec).iter().map(|s| quoted(s))),
-            Field::Nice(at) => get(at, spec).to_string(),
-            Field::OptNice(at) => or_null(*get(at, spec)),
-            Field::OptInt(at, ..) => or_null(*get(at, spec)),
-            Field::IoNice(at) => or_null(get(at, spec).map(ionice)),
-            Field::Cpus(at) => or_null(get(at, spec).as_ref().map(|c| quoted(&c.to_string()))),
-            Field::Umask(at) => or_null(get(at, spec).map(|m| format!("\"{m:03o}\""))),
-            Field::Rlimits(at) => object(get(at, spec).iter().map(|l| (l.name, rlimit(l)))),
-            Field::Restart(at) => word(RESTARTS, get(at, spec)),
-            Field::OnDeath(at) => word(ON_DEATHS, get(at, spec)),
-            Field::Level(at) => word(LEVELS, get(at, spec)),
-            Field::LogFormat(at) => word(FORMATS, get(at, spec)),
-            Field::Streams(at) => word(STREAMS, get(at, spec)),
-            Field::Ready(at) => match get(at, spec) {
+            Field::Group(keys) => keys_json(spec, keys),
+            field => field.seen(spec).json(),
+        }
+    }
+}
+
+impl Seen<'_> {
+    fn json(self) -> String {
+        match self {
+            Seen::Command(v) => list(v.iter().map(|s| quoted(s))),
+            Seen::OptCommand(v) => or_null(v.as_ref().map(|c| list(c.iter().map(|s| quoted(s))))),
+            Seen::Path(v) | Seen::Account(v) => or_null(v.as_ref().map(|s| quoted(s))),
+            Seen::Env(v) => object(v.iter().map(|(k, v)| (k.as_str(), quoted(v)))),
+            Seen::Flag(v) => v.to_string(),
+            Seen::Span(v, _) => quoted(&canonical_duration(*v)),
+            Seen::OptSpan(v, _) => or_null(v.map(|d| quoted(&canonical_duration(d)))),
+            Seen::Count(v, ..) => v.to_string(),
+            Seen::Size(v) => quoted(&canonical_size(*v)),
+            Seen::OptRate(v) => or_null(v.map(|n| quoted(&format!("{}/s", canonical_size(n))))),
+            Seen::Variables(v) => list(v.iter().map(|s| quoted(s))),
+            Seen::Nice(v) => v.to_string(),
+            Seen::OptNice(v) => or_null(*v),
+            Seen::OptInt(v, ..) => or_null(*v),
+            Seen::IoNice(v) => or_null(v.map(ionice)),
+            Seen::Cpus(v) => or_null(v.as_ref().map(|c| quoted(&c.to_string()))),
+            Seen::Umask(v) => or_null(v.map(|m| format!("\"{m:03o}\""))),
+            Seen::Rlimits(v) => object(v.iter().map(|l| (l.name, rlimit(l)))),
+            Seen::Restart(v) => word(RESTARTS, v),
+            Seen::OnDeath(v) => word(ON_DEATHS, v),
+            Seen::Level(v) => word(LEVELS, v),
+            Seen::LogFormat(v) => word(FORMATS, v),
+            Seen::Streams(v) => word(STREAMS, v),
+            Seen::Ready(v) => match v {
                 Ready::Spawned => quoted("spawned"),
                 Ready::Notify => quoted("notify"),
                 Ready::Port(port) => format!("{{\"port\":{port}}}"),
@@ -127,28 +136,24 @@ impl<S> Field<S> {
                 Ready::Socket(path) => format!("{{\"socket\":{}}}", quoted(path)),
                 Ready::Command(argv) => format!("{{\"command\":{}}}", list(argv.iter().map(|s| quoted(s)))),
             },
-            Field::Health(at) => or_null(get(at, spec).as_ref().map(health)),
-            Field::Needs(at) => list(get(at, spec).iter().map(need)),
-            Field::Listen(at) => list(get(at, spec).iter().map(listen)),
-            Field::Signal(at) => signal(*get(at, spec)),
-            Field::OptSignal(at) => or_null(get(at, spec).map(signal)),
-            Field::Grants(at) => list(get(at, spec).iter().map(grant)),
-            Field::Prompt(at) => word(PROMPTS, get(at, spec)),
-            Field::OptAccess(at) => word(JOB_ACCESSES, get(at, spec)),
-            Field::Id(at) => quoted((at.get)(spec)),
-            Field::Cron(at) => or_null(get(at, spec).as_ref().map(|c| quoted(&c.text))),
-            Field::Moment(at) | Field::Zone(at) => or_null(get(at, spec).as_ref().map(|s| quoted(s))),
-            Field::Action(at) => or_null(get(at, spec).as_ref().map(action_json)),
-            Field::Overlap(at) => word(OVERLAPS, get(at, spec)),
-            Field::Missed(at) => word(MISSED, get(at, spec)),
-            Field::Group(keys) => keys_json(spec, keys),
-            Field::Instances => "null".to_owned(),
+            Seen::Health(v) => or_null(v.as_ref().map(health)),
+            Seen::Needs(v) => list(v.iter().map(need)),
+            Seen::Listen(v) => list(v.iter().map(listen)),
+            Seen::Signal(v) => signal(*v),
+            Seen::OptSignal(v) => or_null(v.map(signal)),
+            Seen::Grants(v) => list(v.iter().map(grant)),
+            Seen::Prompt(v) => word(PROMPTS, v),
+            Seen::OptAccess(v) => word(JOB_ACCESSES, v),
+            Seen::Id(v) => quoted(v),
+            Seen::Cron(v) => or_null(v.as_ref().map(|c| quoted(&c.text))),
+            Seen::Moment(v) | Seen::Zone(v) => or_null(v.as_ref().map(|s| quoted(s))),
+            Seen::Action(v) => or_null(v.as_ref().map(action_json)),
+            Seen::Overlap(v) => word(OVERLAPS, v),
+            Seen::Missed(v) => word(MISSED, v),
+            Seen::Group => String::new(),
+            Seen::Instances => "null".to_owned(),
         }
     }
-}
-
-fn get<'s, S, T>(at: &Slot<S, T>, spec: &'s S) -> &'s T {
-    (at.get)(spec)
 }
 
 fn or_null<T: Display>(value: Option<T>) -> String {
@@ -279,7 +284,7 @@ fn infos<S>(prefix: &str, keys: &'static [Key<S>], defaults: &S, out: &mut Vec<K
             continue;
         }
         let default = (!key.field.is_needed()).then(|| key.field.json(defaults));
-        let (wants, Key { doc, example, live, .. }) = (key.field.wants(), key);
+        let (wants, Key { doc, example, live, .. }) = (key.field.seen(defaults).wants(), key);
         out.push(KeyInfo { path, wants, default, doc, example, live: *live });
     }
 }
@@ -335,7 +340,7 @@ fn section<S>(keys: &'static [Key<S>], defaults: &S, indent: usize, out: &mut St
         }
         let value = if key.field.is_needed() { key.example.to_owned() } else { key.field.json(defaults) };
         let example = if value == key.example { String::new() } else { format!(", as in {}", key.example) };
-        let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.wants()));
+        let _ = writeln!(out, "{:indent$}// {}{example}", "", capital(&key.field.seen(defaults).wants()));
         let _ = writeln!(out, "{:indent$}\"{}\": {value},", "", key.name);
     }
 }

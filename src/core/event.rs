@@ -5,11 +5,12 @@ use super::{Effect, Out};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::{Obj, json_str};
 use crate::base::limits::{EVENT_FILTERS_MAX, EVENTS_KEPT, NAME_MAX, STREAMS_PER_CONNECTION_MAX};
+use crate::base::map::Map;
 use crate::base::time::Now;
 use crate::protocol::methods::EventQuery;
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Write as _;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Subscriptions are numbered below this; the upper half of the numbers is for the log streams that the shell opens.
 pub const SUBSCRIPTIONS_END: u32 = 1 << 31;
@@ -20,7 +21,7 @@ pub struct Events {
     ring: VecDeque<Kept>,
     /// Sequence number of the next event, at least 1.
     next: u64,
-    subscriptions: BTreeMap<StreamId, Subscription>,
+    subscriptions: Map<StreamId, Subscription>,
     last_id: u32,
 }
 
@@ -46,7 +47,7 @@ struct Filter {
 
 impl Default for Events {
     fn default() -> Self {
-        Events { ring: VecDeque::new(), next: 1, subscriptions: BTreeMap::new(), last_id: 0 }
+        Events { ring: VecDeque::new(), next: 1, subscriptions: Map::new(), last_id: 0 }
     }
 }
 

@@ -32,7 +32,7 @@ impl Core {
             let at = self.table[*i].deadline();
             self.deadlines.set(Due::Service(*i), at);
         }
-        for (run, orphan) in &mut self.orphans {
+        for (run, orphan) in self.orphans.iter_mut() {
             orphan.sequence.thaw(gap);
             self.deadlines.set(Due::Orphan(*run), orphan.sequence.deadline());
         }

@@ -15,6 +15,7 @@ use super::record::Entity;
 use crate::base::ids::{ConnId, ReqId};
 use crate::base::json::Obj;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLY_AGE, KEPT_REPLY_BYTES, KEPT_REPLY_MIN_AGE};
+use crate::base::map::Map;
 use crate::base::time::{Mono, Now, Wall};
 use crate::protocol::rpc::{Code, RpcError};
 use serde::Deserialize;
@@ -51,9 +52,9 @@ type Key = Arc<str>;
 pub struct Keys {
     /// Tells one boot under one keeper from another.
     boot: u64,
-    open: BTreeMap<Key, Open>,
+    open: Map<Key, Open>,
     /// Which key a request holds or has joined.
-    holders: BTreeMap<ReqId, Key>,
+    holders: Map<ReqId, Key>,
     kept: BTreeMap<Key, Kept>,
     /// Kept keys in the order in which they are dropped; the number tells apart what ends at the same time.
     order: BTreeMap<(Mono, u64), Key>,

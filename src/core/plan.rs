@@ -11,6 +11,7 @@ use super::service::reload::Report;
 use super::state::Facts;
 use super::view::Pending;
 use super::{Core, Duty, Effect, End, Input, Out, Usage};
+use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::Obj;
 use crate::config::{Changed, Config, JobSpec, Ready};
@@ -77,8 +78,8 @@ impl Core {
 
     /// What happens to the jobs of the schedule, by name.
     fn changed_jobs(&self, jobs: Vec<Arc<JobSpec>>) -> Vec<(&'static str, String)> {
-        let new: BTreeMap<&str, &Arc<JobSpec>> = jobs.iter().map(|job| (job.id.as_str(), job)).collect();
-        let old: BTreeMap<&str, &Arc<JobSpec>> = self.schedules.specs().map(|job| (job.id.as_str(), job)).collect();
+        let new: BTreeMap<&str, &Arc<JobSpec>> = jobs.iter().map(|job| (job.id.as_str(), job)).gather();
+        let old: BTreeMap<&str, &Arc<JobSpec>> = self.schedules.specs().map(|job| (job.id.as_str(), job)).gather();
         let gone = old.keys().filter(|id| !new.contains_key(*id)).map(|id| ("remove", format!("schedule/{id}")));
         let word = |id: &str, job: &Arc<JobSpec>| match old.get(id) {
             None => Some("add"),

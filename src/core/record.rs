@@ -11,12 +11,13 @@ use super::service::backoff::Counters;
 use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
 use super::task::record as task;
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{ServiceSpec, service_brief};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One entity in the journal: a key that later records of the same entity repeat, and its whole state as JSON.
@@ -130,7 +131,7 @@ struct Ran {
 
 /// The service of each run whose intent is in the journal, or the name of the task that it was claimed for.
 #[must_use]
-pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
+pub fn services_of_runs(entities: &[Entity]) -> Map<RunId, Arc<str>> {
     #[derive(Deserialize)]
     struct Named {
         service: String,
@@ -150,7 +151,7 @@ pub fn services_of_runs(entities: &[Entity]) -> BTreeMap<RunId, Arc<str>> {
         let named: Named = serde_json::from_str(e.json.as_deref()?).ok()?;
         Some((RunId(run), Arc::from(named.service)))
     };
-    entities.iter().filter_map(|e| one(e).or_else(|| claim(e))).collect()
+    entities.iter().filter_map(|e| one(e).or_else(|| claim(e))).gather()
 }
 
 /// Whether the journal has runs that an earlier keeper left, or that were found without a record, and that are not

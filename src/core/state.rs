@@ -16,6 +16,7 @@ use super::view::Pending;
 use super::wait::Wait;
 use super::{Boot, Duty, Effect, Input, Out};
 use crate::base::ids::{ReqId, RunId};
+use crate::base::map::Map;
 use crate::base::time::{Mono, Now};
 use crate::config::{DaemonSpec, Level};
 use std::collections::BTreeMap;
@@ -90,8 +91,8 @@ pub struct Core {
     pub(super) runs: BTreeMap<RunId, usize>,
     pub(super) recent: BTreeMap<RunId, usize>,
     /// What persons said about services that are not in the config now; it counts again when they come back.
-    pub(super) wishes: BTreeMap<String, Choice>,
-    pub(super) orphans: BTreeMap<RunId, Orphan>,
+    pub(super) wishes: Map<String, Choice>,
+    pub(super) orphans: Map<RunId, Orphan>,
     pub(super) next_run: u64,
     /// While there are orphans: the first number of a run that never was on record.
     pub(super) unseen: Option<u64>,
@@ -100,7 +101,7 @@ pub struct Core {
     pub(super) schedules: Schedules,
     pub(super) waits: Vec<Wait>,
     pub(super) reloads: Vec<Reloads>,
-    pub(super) pending: BTreeMap<ReqId, Pending>,
+    pub(super) pending: Map<ReqId, Pending>,
     pub(super) deadlines: Deadlines,
     pub(super) life: Life,
     /// In safe mode: what was at fault.
@@ -114,7 +115,7 @@ pub struct Core {
     pub(super) ran: Vec<String>,
     pub(super) status_due: bool,
     /// Journal entities that this program does not understand, kept as they are.
-    pub(super) aside: BTreeMap<String, String>,
+    pub(super) aside: Map<String, String>,
 }
 
 impl Core {
@@ -168,8 +169,7 @@ impl Core {
             let room = max - found.len();
             match section {
                 Section::Aside => {
-                    let from = cursor.map_or(Unbounded, Excluded);
-                    let aside = self.aside.range::<str, _>((from, Unbounded)).take(room);
+                    let aside = self.aside.after(cursor.unwrap_or("")).take(room);
                     found.extend(aside.map(|(k, json)| Entity { key: k.clone(), json: Some(json.clone()) }));
                 }
                 Section::Attempts => found.extend(self.tasks.attempts_from(cursor, room, keeper)),
@@ -194,7 +194,7 @@ impl Core {
                     let services = self.table.after_name(name).map(|i| &self.table[i]);
                     let mut all: Vec<Entity> =
                         services.filter(|s| record::worth_keeping(s)).take(room).map(record::service).collect();
-                    let wishes = self.wishes.range::<str, _>((Excluded(name), Unbounded)).take(room);
+                    let wishes = self.wishes.after(name).take(room);
                     all.extend(wishes.map(|(name, choice)| record::wish(name, *choice)));
                     all.sort_by(|a, b| a.key.cmp(&b.key));
                     found.extend(all.into_iter().take(room));

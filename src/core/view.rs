@@ -4,11 +4,12 @@ use super::run::{self, millis, secs};
 use super::service::sockets::Sockets;
 use super::service::{Choice, Service, State, backoff};
 use super::{Core, Effect, Out, Usage};
+use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
+use crate::base::map::Map;
 use crate::config::{Config, Listen, masked, service_json, to_json};
 use core::fmt::Write as _;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Version of the protocol that `daemon.health` names.
@@ -27,7 +28,7 @@ pub(super) enum Pending {
     Plan,
 }
 
-type Usages = BTreeMap<RunId, Usage>;
+type Usages = Map<RunId, Usage>;
 
 impl Core {
     /// Asks what the runs concerned use now; the reply follows when that is known.
@@ -51,7 +52,7 @@ impl Core {
 
     pub(super) fn measured(&mut self, req: ReqId, usage: &[(RunId, Usage)], out: &mut Out) {
         let Some(pending) = self.pending.remove(&req) else { return };
-        let usages: Usages = usage.iter().copied().collect();
+        let usages: Usages = usage.iter().copied().gather();
         let result = match pending {
             Pending::List(None) => format!("{{\"services\":{}}}", self.rows(self.table.by_name(), &usages)),
             Pending::List(Some(names)) => {
@@ -313,7 +314,7 @@ impl Core {
     pub(super) fn config_json(&self) -> String {
         let of = |transient: bool| {
             let all = self.table.by_name().map(|i| &self.table[i]).filter(move |s| s.transient == transient);
-            all.map(|s| (s.name.to_string(), Arc::clone(&s.spec))).collect()
+            all.map(|s| (s.name.to_string(), Arc::clone(&s.spec))).gather()
         };
         let mut text = to_json(&masked(&Config {
             daemon: self.config.clone(),

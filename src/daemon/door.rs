@@ -9,6 +9,7 @@ use super::child::{Children, Whose};
 use super::conn::{Admission, Pass, stranger};
 use crate::base::ids::{ConnId, RunId, StreamId};
 use crate::base::limits::MESSAGE_MAX;
+use crate::base::map::Map;
 use crate::config::{Access, Level};
 use crate::core::{Core, Start};
 use crate::protocol::methods::notes;
@@ -36,7 +37,7 @@ fn of_label(label: &str) -> Option<(RunId, u32)> {
 /// The open channels, by run.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    open: BTreeMap<RunId, (ConnId, String)>,
+    open: Map<RunId, (ConnId, String)>,
     /// Those that the keeper held, until clients are served.
     found: Vec<(String, OwnedFd)>,
 }
@@ -47,7 +48,7 @@ impl Channels {
         let labels: Vec<String> = held.keys().filter(|l| l.starts_with(CHANNEL)).cloned().collect();
         let one = |label: String| held.remove(&label)?.pop().map(|fd| (label, fd));
         let found = labels.into_iter().filter_map(one).collect();
-        Channels { open: BTreeMap::new(), found }
+        Channels { open: Map::new(), found }
     }
 }
 

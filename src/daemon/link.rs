@@ -7,6 +7,7 @@
 use crate::base::control::{
     BYTES_MAX, DAEMON_FD, FDS_MAX, LABEL_MAX, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, VERSION,
 };
+use crate::base::gather::Gather as _;
 use crate::sys::chan::{self, Chan};
 use crate::sys::table::RunTable;
 use std::collections::{BTreeMap, VecDeque};
@@ -98,7 +99,7 @@ impl Link {
             }
         }
         let handover = handover.ok_or_else(|| invalid("no handover"))?;
-        let held: BTreeMap<_, _> = handover.held.iter().map(|(label, fds)| (label.clone(), fds.len())).collect();
+        let held: BTreeMap<_, _> = handover.held.iter().map(|(label, fds)| (label.clone(), fds.len())).gather();
         let held_count = held.values().sum();
         Ok((Link { chan, queue: VecDeque::new(), held, held_count, held_max, gone: false }, handover))
     }

@@ -34,6 +34,7 @@ pub const BUILD: &str = match option_env!("HOB_BUILD") {
 use crate::base::control::ToDaemon;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::ROUNDS_PER_TURN;
+use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::Level;
 use crate::core::{Core, Input, Out};
@@ -45,7 +46,7 @@ use gear::{Gear, Job, Outlet};
 use lifecycle::Lifecycle;
 use pool::Done;
 use source::Source;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -96,7 +97,7 @@ struct Daemon {
     /// When to accept again after descriptors ran out.
     accept_at: Option<Mono>,
     /// The service of each run that is not forgotten.
-    services: BTreeMap<RunId, Arc<str>>,
+    services: Map<RunId, Arc<str>>,
     /// The core knows that the keeper is gone.
     told_gone: bool,
     /// The niceness hob was started with, and what daemon.nice has added to its own.

@@ -9,7 +9,9 @@ use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
 use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
 use crate::core::{Boot, Core, Effect, Input, Out, record};
@@ -85,7 +87,7 @@ impl Daemon {
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
         let channels = Channels::find(&mut handover.held);
-        let mut services = BTreeMap::new();
+        let mut services = Map::new();
         if marks.enter(Stage::Jobs) {
             services = adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?;
         }
@@ -316,7 +318,7 @@ fn held_for<'a>(labels: impl Iterator<Item = &'a String>) -> BTreeSet<Arc<str>> 
         let one = l.strip_prefix(notify.as_str()).or_else(|| capture::Capture::service_of(l));
         one.or_else(|| child::socket_service(l))
     };
-    labels.filter_map(service).map(Arc::from).collect()
+    labels.filter_map(service).map(Arc::from).gather()
 }
 
 /// How jobs are taken over.
@@ -336,7 +338,7 @@ fn adopt(
     children: &mut child::Children,
     capture: &mut capture::Capture,
     gear: &mut Gear,
-) -> io::Result<BTreeMap<RunId, Arc<str>>> {
+) -> io::Result<Map<RunId, Arc<str>>> {
     for (label, mut fds) in held {
         if let Some(service) = label.strip_prefix(child::notify_label("").as_str()) {
             let restored = fds.pop().map(|fd| children.restore_notify(&mut gear.ctx(), &Arc::from(service), fd));

@@ -6,6 +6,7 @@
 
 use super::outer::{Manager, Told};
 use crate::base::control::{Inherited, MANIFEST_VERSION as VERSION, OOM_UNCHANGED};
+use crate::base::gather::Gather as _;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
@@ -150,7 +151,7 @@ impl Manifest {
             pending_signals: text("pending_signals").and_then(number).unwrap_or(0),
             ended: all("ended").map(number).collect::<Option<_>>()?,
             args: all("arg").map(|arg| CString::new(arg).ok()).collect::<Option<_>>()?,
-            held: all("held").map(held).collect::<Option<_>>()?,
+            held: all("held").map(held).collect::<Option<Vec<_>>>()?.into_iter().gather(),
         })
     }
 }

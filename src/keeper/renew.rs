@@ -9,6 +9,7 @@ use super::outer::Outer;
 use super::worker::Worker;
 use super::{Keeper, Means, Options, Parent, Patience};
 use crate::base::control::Verdict;
+use crate::base::gather::Gather as _;
 use crate::base::time::Mono;
 use crate::sys::chan::Chan;
 use crate::sys::signals::{self, Signals};
@@ -130,7 +131,7 @@ impl Keeper {
             pending_signals: self.pending_signals,
             ended: worker.ended().map(Slot::index).collect(),
             args: self.options.args.clone(),
-            held: self.held.iter().map(|(label, fds)| (label.clone(), fds.iter().map(raw).collect())).collect(),
+            held: self.held.iter().map(|(label, fds)| (label.clone(), fds.iter().map(raw).collect())).gather(),
         })
     }
 

@@ -6,6 +6,7 @@ mod scripts;
 use super::commands::COMMANDS;
 use super::flags::{Args, Command, Flag, GLOBAL, Operand, is_verb_of};
 use super::{Failure, exit, paths, print, topics};
+use crate::base::gather::Gather as _;
 use crate::client::Client;
 use crate::protocol::methods::METHODS;
 use crate::protocol::methods::task::TaskState;
@@ -218,9 +219,9 @@ impl Live {
             What::Runners => self.configured("runners"),
             What::EventKinds => {
                 let all = self.client.events(&[], &[], 1_000).unwrap_or_default().events;
-                let kinds: BTreeSet<String> = all.into_iter().map(|e| e.kind).collect();
+                let kinds: BTreeSet<String> = all.into_iter().map(|e| e.kind).gather();
                 let groups: BTreeSet<String> =
-                    kinds.iter().filter_map(|k| k.split_once('.')).map(|(group, _)| format!("{group}.*")).collect();
+                    kinds.iter().filter_map(|k| k.split_once('.')).map(|(group, _)| format!("{group}.*")).gather();
                 groups.into_iter().chain(kinds).map(|k| word(k, "")).collect()
             }
         }
@@ -239,7 +240,7 @@ fn tasks(rows: &[Value]) -> Vec<Word> {
 /// All instances of a service are meant by what stands before the `@`.
 fn with_groups(names: Vec<Word>) -> Vec<Word> {
     let groups: BTreeSet<String> =
-        names.iter().filter_map(|w| crate::config::instance(&w.text)).map(|(group, _)| group.to_owned()).collect();
+        names.iter().filter_map(|w| crate::config::instance(&w.text)).map(|(group, _)| group.to_owned()).gather();
     groups.into_iter().map(|group| word(&group, "all its instances")).chain(names).collect()
 }
 

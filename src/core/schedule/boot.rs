@@ -1,10 +1,11 @@
 //! Jobs at the start of a daemon, and under a new config. Pure.
 
 use super::{Fire, Job, JobRecord, Why, delay, record};
+use crate::base::gather::Gather as _;
+use crate::base::map::Map;
 use crate::config::JobSpec;
 use crate::config::schedule::When;
 use crate::core::{Core, Out};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Ids of jobs that a new config changed.
@@ -27,8 +28,8 @@ impl Core {
         self.schedules.host = host;
         // The identity of a keeper begins with that of the boot.
         self.schedules.boot = self.facts.keeper.split('-').next().unwrap_or("").to_owned();
-        let mut records: BTreeMap<String, (JobRecord, String)> =
-            records.into_iter().map(|(id, record, json)| (id, (record, json))).collect();
+        let mut records: Map<String, (JobRecord, String)> =
+            records.into_iter().map(|(id, record, json)| (id, (record, json))).gather();
         for spec in jobs {
             let known = records.remove(&spec.id).map(|(record, _)| record);
             self.boot_job(spec, known);
@@ -69,7 +70,7 @@ impl Core {
     /// A new config: jobs come, go and change.
     pub(in crate::core) fn apply_schedule(&mut self, jobs: Vec<Arc<JobSpec>>, out: &mut Out) -> JobChanges {
         let mut changes = JobChanges::default();
-        let mut new: BTreeMap<String, Arc<JobSpec>> = jobs.into_iter().map(|j| (j.id.clone(), j)).collect();
+        let mut new: Map<String, Arc<JobSpec>> = jobs.into_iter().map(|j| (j.id.clone(), j)).gather();
         for (id, i) in self.schedules.by_id.clone() {
             match new.remove(&*id) {
                 Some(spec) if self.schedules.jobs[i].spec == spec => {}

@@ -32,12 +32,13 @@ pub use record::JobRecord;
 
 use crate::base::ids::{ConnId, ReqId, TaskId};
 use crate::base::limits::HISTORY_PER_NAME;
+use crate::base::map::Map;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::JobSpec;
 use crate::core::run::Client;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Requests and connections of jobs are numbered from here on; those of clients never come this far.
@@ -231,18 +232,18 @@ fn delay(host: &str, id: &str, jitter: Duration) -> Duration {
 pub(in crate::core) struct Schedules {
     /// A job keeps its place; a place that is free is used again.
     jobs: Vec<Job>,
-    by_id: BTreeMap<Arc<str>, usize>,
+    by_id: Map<Arc<str>, usize>,
     free: Vec<usize>,
     /// Something has happened to these.
     touched: BTreeSet<usize>,
-    runs: BTreeMap<ReqId, usize>,
+    runs: Map<ReqId, usize>,
     /// Tasks that runs have submitted.
     followed: BTreeSet<(TaskId, ReqId)>,
     /// How runs came out, and what went wrong.
     answers: Vec<(ReqId, Outcome, Option<String>)>,
     last_own: u64,
     /// Records of jobs that are not in the config, while that cannot be read.
-    kept: BTreeMap<Arc<str>, String>,
+    kept: Map<Arc<str>, String>,
     host: String,
     boot: String,
 }

@@ -5,7 +5,6 @@ use crate::base::ids::{ReqId, TaskId};
 use crate::base::time::{Now, Wall};
 use crate::core::record::{Entity, VERSION};
 use serde::{Deserialize, Serialize};
-use std::ops::Bound::{Excluded, Unbounded};
 
 /// What the journal keeps of a job.
 #[derive(Debug, Serialize, Deserialize)]
@@ -118,9 +117,8 @@ impl JobRecord {
 impl Schedules {
     /// Records of jobs after the one with this id, in the order of ids.
     pub(in crate::core) fn entities_after(&self, id: &str, max: usize) -> Vec<Entity> {
-        let range = (Excluded(id), Unbounded);
-        let jobs = self.by_id.range::<str, _>(range).take(max).map(|(_, i)| entity(&self.jobs[*i]));
-        let kept = self.kept.range::<str, _>(range).take(max);
+        let jobs = self.by_id.after(id).take(max).map(|(_, i)| entity(&self.jobs[*i]));
+        let kept = self.kept.after(id).take(max);
         let mut all: Vec<Entity> = jobs.collect();
         all.extend(kept.map(|(id, json)| Entity { key: key(id), json: Some(json.clone()) }));
         all.sort_by(|a, b| a.key.cmp(&b.key));

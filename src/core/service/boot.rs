@@ -2,15 +2,16 @@
 //! Pure.
 
 use super::{Choice, Live, State};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
+use crate::base::map::Map;
 use crate::config::{Level, Restart, ServiceSpec};
 use crate::core::record::{self, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
 use crate::protocol::methods::EventQuery;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
@@ -208,8 +209,8 @@ impl Core {
         unseen: u64,
         out: &mut Out,
     ) -> u64 {
-        let mut table: BTreeMap<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).collect();
-        let mut leftovers: BTreeMap<RunId, Vec<Survivor>> = leftovers.into_iter().collect();
+        let mut table: Map<RunId, TableRun> = table.into_iter().map(|t| (t.run, t)).gather();
+        let mut leftovers: Map<RunId, Vec<Survivor>> = leftovers.into_iter().gather();
         let mut adopted = 0;
         for (run, intent) in runs {
             let Some(i) = self.table.find(&intent.service) else { continue };
@@ -393,6 +394,6 @@ impl Core {
         for i in all.iter().filter(|i| self.table[**i].wanted()).copied().collect::<Vec<_>>() {
             self.pull(i, false, out);
         }
-        self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).collect());
+        self.life.rising = Some(all.into_iter().filter(|i| self.table[*i].wanted()).gather());
     }
 }

@@ -3,13 +3,13 @@
 use super::{Choice, State};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
+use crate::base::map::Map;
 use crate::config::{Changed, Config, Level, Restart, ServiceSpec, changed, changed_daemon};
 use crate::core::run::{Cause, StopWhy};
 use crate::core::view::Pending;
 use crate::core::{Core, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later
@@ -59,7 +59,7 @@ pub(in crate::core) struct Report {
     pub(in crate::core) jobs: crate::core::schedule::JobChanges,
     /// The keys that differ, of the daemon and of each service that is restarted or updated.
     pub(in crate::core) daemon: Vec<String>,
-    pub(in crate::core) keys: BTreeMap<String, Vec<Changed>>,
+    pub(in crate::core) keys: Map<String, Vec<Changed>>,
 }
 
 impl Report {

@@ -2,15 +2,16 @@
 //! Pure.
 
 use super::{Service, graph};
+use crate::base::map::Map;
 use crate::config::{ServiceSpec, instance};
 use core::ops::{Index, IndexMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     all: Vec<Service>,
-    by_name: BTreeMap<Arc<str>, usize>,
+    by_name: Map<Arc<str>, usize>,
     free: Vec<usize>,
     /// Somebody was removed since the edges were worked out: some may lead to a free place, where nobody is ever up.
     loose: bool,
@@ -50,8 +51,7 @@ impl Table {
 
     /// Places of services from this name on (without it), by name.
     pub fn after_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
-        use core::ops::Bound::{Excluded, Unbounded};
-        self.by_name.range::<str, _>((Excluded(name), Unbounded)).map(|(_, i)| *i)
+        self.by_name.after(name).map(|(_, i)| *i)
     }
 
     /// Places of the instances of a service, `NAME@1` and so on, by name.

@@ -6,6 +6,7 @@
 //! place.
 
 use super::{Choice, Service, State};
+use crate::base::gather::Gather as _;
 use crate::base::json::Obj;
 use crate::base::limits::{SERVICES_MAX, TRANSIENT_CONFIG_MAX, TRANSIENT_ENDED_MAX};
 use crate::base::signal::Platform;
@@ -63,7 +64,7 @@ impl Core {
     fn new_specs(&self, new: &NewService) -> Result<Specs, RpcError> {
         let others = || {
             let all = self.table.by_name().map(|i| &self.table[i]).filter(|s| !s.removed);
-            all.map(|s| (s.name.to_string(), Arc::clone(&s.spec))).collect()
+            all.map(|s| (s.name.to_string(), Arc::clone(&s.spec))).gather()
         };
         let specs = parse_service(&new.name, &new.config, &self.platform(), Some(&others)).map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(crate::config::ConfigError::by_path).collect();

@@ -3,6 +3,7 @@
 use super::gone::GONE;
 use super::record::{self, ATTEMPT, AttemptRecord, GROUP, GroupRecord, TASK, TaskRecord};
 use super::{Claim, Live, Outcome, Task, TaskStop};
+use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
 use crate::base::time::{Mono, Now, Wall};
 use crate::core::record::{Entity, parse};
@@ -160,7 +161,7 @@ impl Core {
             }
         }
         // What is left of a task is never left on purpose, whoever came to that end before.
-        let known: BTreeSet<RunId> = self.tasks.all.values().map(|t| t.last).collect();
+        let known: BTreeSet<RunId> = self.tasks.all.values().map(|t| t.last).gather();
         for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
             self.orphan(run, false, left, out);
         }

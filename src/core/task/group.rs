@@ -1,6 +1,7 @@
 //! Groups of tasks: how many of them run at once, what waits in them, and who says so. Pure.
 
 use super::{Rank, Tasks};
+use crate::base::gather::Gather as _;
 use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::{CLAIMS_AHEAD_MAX, GROUPS_MAX, NAME_MAX};
@@ -100,12 +101,12 @@ impl Tasks {
     }
 
     pub(in crate::core) fn configured_groups(&self) -> BTreeMap<String, GroupSpec> {
-        self.groups.iter().filter_map(|(name, g)| Some((name.to_string(), g.spec?))).collect()
+        self.groups.iter().filter_map(|(name, g)| Some((name.to_string(), g.spec?))).gather()
     }
 
     /// Groups that nobody has named and no task is in are gone.
     fn forget_groups(&mut self) {
-        let used: BTreeSet<Arc<str>> = self.all.values().map(|t| Arc::clone(&t.frame.group)).collect();
+        let used: BTreeSet<Arc<str>> = self.all.values().map(|t| Arc::clone(&t.frame.group)).gather();
         self.groups.retain(|name, g| {
             g.spec.is_some()
                 || g.change != Change::default()

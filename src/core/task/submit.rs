@@ -1,6 +1,7 @@
 //! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
 
 use super::{BACKOFF, Claim, Frame, Key, Keys, TIMEOUT, Task, Work, group, name_of, record};
+use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
@@ -132,12 +133,8 @@ impl Core {
     pub(super) fn follow_others(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(id).filter(|t| !t.state.is_over() && !t.after.is_empty()) else { return };
         // One that is named twice ends only once.
-        let open: BTreeSet<TaskId> = task
-            .after
-            .iter()
-            .map(|a| a.id)
-            .filter(|a| self.tasks.get(*a).is_some_and(|t| !t.state.is_over()))
-            .collect();
+        let open: BTreeSet<TaskId> =
+            task.after.iter().map(|a| a.id).filter(|a| self.tasks.get(*a).is_some_and(|t| !t.state.is_over())).gather();
         for a in &open {
             self.tasks.followers.entry(*a).or_default().insert(id);
         }

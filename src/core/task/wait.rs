@@ -1,6 +1,7 @@
 //! Requests that wait for tasks to be over. Pure.
 
 use super::Task;
+use crate::base::gather::Gather as _;
 use crate::base::ids::{ConnId, ReqId, TaskId};
 use crate::core::due::Due;
 use crate::core::request::Asked;
@@ -31,7 +32,7 @@ impl Core {
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
         let is_open = |id: &TaskId| self.tasks.get(*id).is_some_and(|t| !t.state.is_over());
-        let open = ids.iter().copied().filter(is_open).collect();
+        let open = ids.iter().copied().filter(is_open).gather();
         let wait = TaskWait { req: asked.req, conn: asked.conn, ids, open };
         if wait.open.is_empty() {
             return self.answer_task_wait(&wait, out);

@@ -35,6 +35,7 @@ mod zip;
 
 use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::CAPTURE_TURN;
+use crate::base::map::Map;
 use crate::base::time::{Mono, Now};
 use crate::config::spec::{Level, LogSpec, ServiceSpec, Streams};
 use crate::core::{Input, task};
@@ -48,7 +49,7 @@ use pace::{DELAY_MIN, PIPE};
 use regex_lite::Regex;
 use rotate::Names;
 use source::{Order, Point, Source};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -153,13 +154,13 @@ pub struct Capture {
     tasks: PathBuf,
     words: Arc<dyn Words>,
     desk: Option<Arc<Mutex<Desk>>>,
-    services: BTreeMap<Arc<str>, Box<Service>>,
-    shares: BTreeMap<Arc<str>, Arc<Share>>,
+    services: Map<Arc<str>, Box<Service>>,
+    shares: Map<Arc<str>, Arc<Share>>,
     queue: VecDeque<Arc<str>>,
     polls: BTreeSet<(Mono, Arc<str>)>,
     /// Services that are looked at then although nothing happens.
     wakes: BTreeSet<(Mono, Arc<str>)>,
-    rotations: BTreeMap<ReqId, rotation::Rows>,
+    rotations: Map<ReqId, rotation::Rows>,
     busy: bool,
     large: usize,
     copied: Option<Arc<str>>,
@@ -185,12 +186,12 @@ impl Capture {
             tasks,
             words,
             desk: None,
-            services: BTreeMap::new(),
-            shares: BTreeMap::new(),
+            services: Map::new(),
+            shares: Map::new(),
             queue: VecDeque::new(),
             polls: BTreeSet::new(),
             wakes: BTreeSet::new(),
-            rotations: BTreeMap::new(),
+            rotations: Map::new(),
             busy: false,
             large: 0,
             copied,
@@ -258,8 +259,8 @@ impl Capture {
                 );
             }
             drop(desk);
-            if let Some(first) = self.services.values().find(|s| s.source.hash == owner) {
-                let name = Arc::clone(&first.source.name);
+            let first = self.services.values().find(|s| s.source.hash == owner).map(|s| Arc::clone(&s.source.name));
+            if let Some(name) = first {
                 self.enqueue(&name);
             }
         }

@@ -2,7 +2,9 @@
 
 use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, Todo, ended_as, plan};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::core::{End, Survivor, TableRun, Usage};
 use crate::sys::spawn;
 use crate::sys::table::{RunTable, Slot, SlotView};
@@ -35,7 +37,7 @@ impl Children {
             run.pid = view.pid;
             run.group.clone_from(&group);
             if let Some(name) = service {
-                let service = self.services.entry(name).or_default();
+                let service = self.services.get_or(name, super::Service::default);
                 service.current = Some(view.run);
                 service.group = group;
             }
@@ -87,10 +89,10 @@ impl Children {
     }
 
     /// The groups that exist, by the run that each was marked with last.
-    fn marked_groups(&self) -> BTreeMap<RunId, Arc<Group>> {
-        let Ok(groups) = &self.groups else { return BTreeMap::new() };
+    fn marked_groups(&self) -> Map<RunId, Arc<Group>> {
+        let Ok(groups) = &self.groups else { return Map::new() };
         let marked = |g: Group| Some((g.marked().filter(|run| *run != RunId(0))?, Arc::new(g)));
-        groups.list().into_iter().filter_map(marked).collect()
+        groups.list().into_iter().filter_map(marked).gather()
     }
 
     /// Takes back a notify socket that the keeper held under `notify_label`.
@@ -109,7 +111,7 @@ impl Children {
     pub fn leftovers(&mut self, table: &RunTable, everywhere: bool) -> Vec<(RunId, Vec<Survivor>)> {
         let mut found: BTreeMap<RunId, Vec<Member>> =
             if everywhere { tree::leftovers(self.family(), mains(table)) } else { BTreeMap::new() };
-        let mut groups = BTreeMap::new();
+        let mut groups = Map::new();
         for (run, group) in self.marked_groups() {
             if self.runs.contains_key(&run) || !group.populated().unwrap_or(false) {
                 continue;

@@ -6,6 +6,7 @@ use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, SpawnDone, SpawnJob, SweepJob, plan};
 use crate::base::ids::RunId;
 use crate::base::limits::LAST_LINE_BYTES;
+use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::base::units::human_duration;
 use crate::config::{Ready, ServiceSpec};
@@ -14,7 +15,6 @@ use crate::daemon::source::Source;
 use crate::sys::pipe;
 use core::time::Duration;
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -35,9 +35,9 @@ pub enum Todo {
 #[derive(Debug, Default)]
 pub(super) struct Commands {
     /// By their own number.
-    open: BTreeMap<RunId, Command>,
+    open: Map<RunId, Command>,
     /// Runs whose readiness a command tells.
-    repeats: BTreeMap<RunId, Repeat>,
+    repeats: Map<RunId, Repeat>,
     count: u32,
 }
 
@@ -170,7 +170,7 @@ impl Children {
 
     fn limits_due(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
         let mut over = Vec::new();
-        for (id, c) in &mut self.commands.open {
+        for (id, c) in self.commands.open.iter_mut() {
             let Some((limit, at)) = c.limit.filter(|(_, at)| *at <= ctx.now) else { continue };
             if ctx.now.since(at) > FROZEN {
                 // The machine stood still, and the command with it.

@@ -4,6 +4,7 @@
 use super::Ctx;
 use super::commands::FROZEN;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::base::units::human_duration;
 use crate::config::{Check, Endpoint};
@@ -12,7 +13,6 @@ use crate::sys::net;
 use core::time::Duration;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -25,7 +25,7 @@ type Answer = Result<(), String>;
 
 #[derive(Debug, Default)]
 pub(super) struct Dials {
-    open: BTreeMap<RunId, Dial>,
+    open: Map<RunId, Dial>,
 }
 
 #[derive(Debug)]

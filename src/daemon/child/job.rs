@@ -4,6 +4,7 @@
 use super::notify;
 use super::plan::{self, Ask, Setup};
 use super::trees::waking;
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Stdin, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
@@ -294,7 +295,7 @@ impl MeasureJob {
         let usage = |(run, main, group): (RunId, Option<u32>, Option<Arc<Group>>)| {
             let mut pids = group.as_ref().map(|g| g.pids()).unwrap_or_default();
             pids.extend(main.filter(|m| !pids.contains(m)));
-            let costs: BTreeMap<u32, tree::Cost> = pids.iter().filter_map(|p| Some((*p, tree::cost(*p)?))).collect();
+            let costs: BTreeMap<u32, tree::Cost> = pids.iter().filter_map(|p| Some((*p, tree::cost(*p)?))).gather();
             let resident = costs.values().map(|c| c.resident).sum();
             let memory = group.as_ref().and_then(|g| g.memory()).unwrap_or(resident);
             (run, Usage { cpu: costs.values().map(|c| c.cpu).sum(), memory })

@@ -3,6 +3,7 @@
 
 use super::plan::reason;
 use super::{Children, Ctx, Setup};
+use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::config::{Address, Listen, ServiceSpec, UnixType};
 use crate::core::Input;
@@ -12,7 +13,6 @@ use crate::sys::net::serve::{self, Kind, Rights};
 use crate::sys::user::Accounts;
 use core::time::Duration;
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -28,9 +28,9 @@ const TRIES: u32 = 50;
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    open: BTreeMap<Arc<str>, Vec<Socket>>,
+    open: Map<Arc<str>, Vec<Socket>>,
     /// Addresses that were given up, and when.
-    given_up: BTreeMap<String, Mono>,
+    given_up: Map<String, Mono>,
 }
 
 #[derive(Debug)]
@@ -182,7 +182,7 @@ impl Listeners {
         let service: Arc<str> = service.into();
         let file = id.and_then(|id| Some((path?, id)));
         let socket = Socket { fd: Arc::new(fd), address: address.to_owned(), file, of: None, token: None };
-        self.open.entry(Arc::clone(&service)).or_default().push(socket);
+        self.open.get_or(Arc::clone(&service), Vec::new).push(socket);
         Some(service)
     }
 
@@ -222,7 +222,7 @@ impl Listeners {
     }
 
     pub(super) fn close_all(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some((service, sockets)) = self.open.pop_first() {
+        for (service, sockets) in core::mem::take(&mut self.open) {
             sockets.into_iter().for_each(|socket| self.drop_one(ctx, &service, socket));
         }
     }

@@ -29,6 +29,7 @@ pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id, unfit};
 
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::{self, Ready, ServiceSpec};
 use crate::core::{Duty, End, Input, Start, StartError, Usage};
@@ -88,7 +89,7 @@ impl std::fmt::Debug for Ctx<'_> {
 pub struct Children {
     setup: Arc<Setup>,
     groups: Result<Groups, String>,
-    services: BTreeMap<Arc<str>, Service>,
+    services: Map<Arc<str>, Service>,
     runs: BTreeMap<RunId, Run>,
     sockets: notify::Sockets,
     listeners: listen::Listeners,
@@ -118,7 +119,7 @@ struct Service {
     /// Opened by the first start and kept over runs.
     group: Option<Arc<Group>>,
     /// Groups of its commands.
-    beside: BTreeMap<Arc<str>, Arc<Group>>,
+    beside: Map<Arc<str>, Arc<Group>>,
     current: Option<RunId>,
 }
 
@@ -206,7 +207,7 @@ impl Children {
         Children {
             setup: Arc::new(setup),
             groups,
-            services: BTreeMap::new(),
+            services: Map::new(),
             runs: BTreeMap::new(),
             sockets: notify::Sockets::default(),
             listeners: listen::Listeners::default(),
@@ -301,7 +302,7 @@ impl Children {
         };
         let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
         let slot = ctx.table.take_for(start.run, on_death(&start.spec)).ok_or_else(full)?;
-        let entry = self.services.entry(Arc::clone(&service)).or_default();
+        let entry = self.services.get_or(Arc::clone(&service), Service::default);
         entry.current = Some(start.run);
         self.runs.insert(start.run, Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting));
         Ok(SpawnJob {
@@ -344,7 +345,7 @@ impl Children {
                 entry.pidfd = child.pidfd;
                 entry.group.clone_from(&child.group);
                 if let (Some(service), Some(group)) = (&entry.service, child.group) {
-                    self.services.entry(Arc::clone(service)).or_default().group = Some(group);
+                    self.services.get_or(Arc::clone(service), Service::default).group = Some(group);
                 }
                 self.listen(ctx, run);
                 Ok(child.pid)

@@ -2,10 +2,10 @@
 //! holds it).
 
 use super::{Ctx, Setup};
+use crate::base::map::Map;
 use crate::daemon::source::Source;
 use crate::sys::notify::{self as sys, Datagram};
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,7 @@ const NAMES: [&str; 7] = ["READY", "STATUS", "STOPPING", "RELOADING", "MAINPID",
 
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    open: BTreeMap<Arc<str>, Socket>,
+    open: Map<Arc<str>, Socket>,
 }
 
 #[derive(Debug)]

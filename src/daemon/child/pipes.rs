@@ -5,10 +5,10 @@
 
 use super::Ctx;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::daemon::source::Source;
 use crate::sys::pipe;
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const LINE_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
-    open: BTreeMap<Arc<str>, Pipe>,
+    open: Map<Arc<str>, Pipe>,
 }
 
 #[derive(Debug)]

@@ -2,13 +2,14 @@
 //! (env_file, passwd, the program's metadata), so it runs in the pool's spawn lane, never in the loop.
 
 use super::envfile;
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::config::{IoClass, IoNice, ServiceSpec, instance};
 use crate::core::{StartError, task};
 use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
 use crate::sys::{rlimit, spawn, tree, user};
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -62,7 +63,7 @@ pub(super) struct Ask<'a> {
     pub(super) marked: bool,
 }
 
-type Environment = BTreeMap<OsString, OsString>;
+type Environment = Map<OsString, OsString>;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -152,7 +153,7 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
         let name = k.as_bytes();
         !name.starts_with(b"HOB_") && !MEANT_FOR_HOB.iter().any(|m| m.as_bytes() == name)
     };
-    let mut env: Environment = setup.env.iter().filter(|(k, _)| inherited(k)).cloned().collect();
+    let mut env: Environment = setup.env.iter().filter(|(k, _)| inherited(k)).cloned().gather();
     // Those of the user replace what hob inherited, and what the config says replaces those.
     if let (Some(who), Some(_)) = (who, &ask.spec.user) {
         let known = [("HOME", &who.home), ("SHELL", &who.shell), ("USER", &who.name), ("LOGNAME", &who.name)];
@@ -241,7 +242,7 @@ fn folder(setup: &Setup, spec: &ServiceSpec, who: Option<&User>) -> Result<PathB
 }
 
 fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartError> {
-    let mut all: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
+    let mut all: Map<i32, (u64, u64)> = Map::new();
     if let (Some(number), Some(before)) = (rlimit::number("nofile"), setup.nofile) {
         all.insert(number, before);
     }

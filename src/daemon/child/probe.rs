@@ -3,13 +3,13 @@
 
 use super::Ctx;
 use crate::base::ids::RunId;
+use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::daemon::source::Source;
 use crate::sys::net;
 use core::time::Duration;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6
 
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    open: BTreeMap<RunId, Probe>,
+    open: Map<RunId, Probe>,
 }
 
 /// Who is to answer.
@@ -85,7 +85,7 @@ impl Probes {
     /// Goes on where a pause has ended or an attempt took too long. Answers the runs whose target has answered.
     pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) -> Vec<RunId> {
         let mut there = Vec::new();
-        for (run, probe) in &mut self.open {
+        for (run, probe) in self.open.iter_mut() {
             if probe.due <= ctx.now && probe.go_on(ctx, *run) {
                 there.push(*run);
             }

@@ -5,9 +5,9 @@ use crate::base::limits::{
     BYTES_PER_USER_MAX, CONNECTIONS_KEPT, CONNECTIONS_KEPT_FOR_ROOT, CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX,
     REQUESTS_PER_USER_MAX, STREAMS_PER_USER_MAX, SUBSCRIPTIONS_PER_USER_MAX,
 };
+use crate::base::map::Map;
 use crate::core::Owner;
 use crate::protocol::rpc::{Code, RpcError};
-use std::collections::BTreeMap;
 
 /// What there is a limit on, beside memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +55,13 @@ struct Share {
 pub(super) struct Shares {
     /// The daemon's own user.
     own: u32,
-    of: BTreeMap<Owner, Share>,
+    of: Map<Owner, Share>,
     connections: usize,
 }
 
 impl Shares {
     pub(super) fn new(own: u32) -> Shares {
-        Shares { own, of: BTreeMap::new(), connections: 0 }
+        Shares { own, of: Map::new(), connections: 0 }
     }
 
     /// Root and the daemon's own user can do anything to hob anyway; a job of theirs need not.
@@ -92,7 +92,7 @@ impl Shares {
         let limited = self.is_limited(who);
         let share = match self.of.get_mut(who) {
             Some(share) => share,
-            None => self.of.entry(who.clone()).or_default(),
+            None => self.of.get_or(who.clone(), Share::default),
         };
         let count = &mut share.counts[kind as usize];
         if limited && *count >= kind.most() {
@@ -129,7 +129,7 @@ impl Shares {
         let limited = self.is_limited(who);
         let share = match self.of.get_mut(who) {
             Some(share) => share,
-            None => self.of.entry(who.clone()).or_default(),
+            None => self.of.get_or(who.clone(), Share::default),
         };
         share.bytes = (share.bytes + now).saturating_sub(before);
         let over = limited && now > before && share.bytes > BYTES_PER_USER_MAX;

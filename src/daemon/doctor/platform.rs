@@ -1,6 +1,7 @@
 //! What `daemon.status` and an examination tell of the machine: the same facts, gathered in one place. Asks the kernel.
 
 use crate::base::control::{FLAG_INIT, FLAG_NO_SUBREAPER};
+use crate::base::gather::Gather as _;
 use crate::base::paths::Paths;
 use crate::daemon::{child, link};
 use crate::sys::features::{self, Found};
@@ -56,7 +57,7 @@ fn facts(paths: &Paths, groups: &Result<PathBuf, String>) -> Map<String, Value> 
     });
     match facts {
         Value::Object(facts) => facts,
-        other => [("facts".to_owned(), other)].into_iter().collect(),
+        other => [("facts".to_owned(), other)].into_iter().gather(),
     }
 }
 

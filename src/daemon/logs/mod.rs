@@ -3,6 +3,7 @@
 //! anything.
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
+use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::daemon::capture::marks::{self, Piece};
 use crate::daemon::capture::tail::{Cursor, Part, Share};
@@ -10,7 +11,7 @@ use crate::daemon::capture::times;
 use crate::protocol::methods::{self as query, LogQuery, notes};
 use crate::protocol::rpc::{Code, RpcError};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -118,10 +119,10 @@ enum State {
 /// All log streams of all connections.
 #[derive(Debug)]
 pub struct Streams {
-    streams: BTreeMap<StreamId, Stream>,
-    followers: BTreeMap<Arc<str>, BTreeSet<StreamId>>,
+    streams: Map<StreamId, Stream>,
+    followers: Map<Arc<str>, BTreeSet<StreamId>>,
     /// Requests whose beginning is being looked up.
-    opening: BTreeMap<ReqId, ConnId>,
+    opening: Map<ReqId, ConnId>,
     /// Logs that became complete while any was being looked up.
     complete: BTreeSet<Arc<str>>,
     queue: VecDeque<StreamId>,
@@ -132,9 +133,9 @@ pub struct Streams {
 impl Default for Streams {
     fn default() -> Self {
         Streams {
-            streams: BTreeMap::new(),
-            followers: BTreeMap::new(),
-            opening: BTreeMap::new(),
+            streams: Map::new(),
+            followers: Map::new(),
+            opening: Map::new(),
             complete: BTreeSet::new(),
             queue: VecDeque::new(),
             reading: 0,
@@ -211,7 +212,7 @@ impl Streams {
             let stream = query.stream.map(|s| if s == query::Stream::Out { 1 } else { 2 });
             let view = View { marks: query.marks, stream, ..View::default() };
             if query.follow {
-                self.followers.entry(Arc::clone(&name)).or_default().insert(id);
+                self.followers.get_or(Arc::clone(&name), BTreeSet::new).insert(id);
             }
             let state = State::Queued(Cursor::new(position));
             self.streams.insert(id, Stream { conn, name, share, state, until, view, grown: false });

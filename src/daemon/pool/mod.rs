@@ -9,11 +9,13 @@
 #[cfg(test)]
 mod tests;
 
+use crate::base::gather::Gather as _;
+use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::sys;
 use core::fmt;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -173,7 +175,7 @@ struct Open {
 pub struct Pool<T: Send + 'static> {
     lanes: [Arc<LaneShared<T>>; 4],
     results: Arc<Results<T>>,
-    open: BTreeMap<u64, Open>,
+    open: Map<u64, Open>,
     due: BTreeSet<(Mono, u64)>,
     next_id: u64,
     /// When to try again to start threads that the system refused.
@@ -207,7 +209,7 @@ impl<T: Send + 'static> Pool<T> {
                 results: Arc::clone(&results),
             })
         });
-        Pool { lanes, results, open: BTreeMap::new(), due: BTreeSet::new(), next_id: 1, retry: None }
+        Pool { lanes, results, open: Map::new(), due: BTreeSet::new(), next_id: 1, retry: None }
     }
 
     /// Hands a job to its lane. `deadline` counts from when a thread takes it up. A refused thread start (EAGAIN) is
@@ -341,7 +343,7 @@ impl<T: Send + 'static> Pool<T> {
                 state = shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        let ended: BTreeSet<u64> = lock(&self.results.queue).iter().map(|(id, _)| *id).collect();
+        let ended: BTreeSet<u64> = lock(&self.results.queue).iter().map(|(id, _)| *id).gather();
         self.open.iter().filter(|(id, _)| !ended.contains(id)).map(|(_, open)| open.name).collect()
     }
 

@@ -7,6 +7,7 @@
 //! limit was infinite before.
 
 use super::proc::{self, Stat};
+use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::sys::wait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,7 +191,7 @@ fn below(keeper: u32) -> BTreeMap<u32, Stat> {
 }
 
 fn everyone() -> BTreeMap<u32, Stat> {
-    proc::all().into_iter().filter_map(|pid| Some((pid, proc::stat(pid)?))).collect()
+    proc::all().into_iter().filter_map(|pid| Some((pid, proc::stat(pid)?))).gather()
 }
 
 fn descendants(root: u32, all: BTreeMap<u32, Stat>) -> BTreeMap<u32, Stat> {
@@ -202,7 +203,7 @@ fn descendants(root: u32, all: BTreeMap<u32, Stat>) -> BTreeMap<u32, Stat> {
             break;
         }
     }
-    all.into_iter().filter(|(pid, _)| *pid != root && inside.contains(pid)).collect()
+    all.into_iter().filter(|(pid, _)| *pid != root && inside.contains(pid)).gather()
 }
 
 /// Gives each process the run of its parent, or else the one it has evidence for, or else that of its session: every
@@ -212,7 +213,7 @@ fn owners(
     hob: &Hob,
     evidence: &mut dyn FnMut(&Stat) -> Option<RunId>,
 ) -> BTreeMap<u32, RunId> {
-    let mut decided: BTreeMap<u32, Option<RunId>> = hob.pids.iter().map(|p| (*p, None)).collect();
+    let mut decided: BTreeMap<u32, Option<RunId>> = hob.pids.iter().map(|p| (*p, None)).gather();
     for pid in table.keys() {
         for pid in undecided_line(table, &decided, *pid) {
             let Some(s) = table.get(&pid) else { continue };
@@ -225,7 +226,7 @@ fn owners(
             .values()
             .filter(|s| s.session != 0 && !hob.sessions.contains(&s.session))
             .filter_map(|s| Some((s.session, decided.get(&s.pid).copied().flatten()?)))
-            .collect();
+            .gather();
         let late: Vec<(u32, RunId)> = table
             .values()
             .filter(|s| !hob.pids.contains(&s.pid) && decided.get(&s.pid).copied().flatten().is_none())
@@ -239,7 +240,7 @@ fn owners(
         }
         decided.extend(late.into_iter().map(|(pid, run)| (pid, Some(run))));
     }
-    decided.into_iter().filter_map(|(pid, run)| Some((pid, run?))).collect()
+    decided.into_iter().filter_map(|(pid, run)| Some((pid, run?))).gather()
 }
 
 /// A process and its ancestors that are not decided yet, the oldest first.
@@ -274,7 +275,7 @@ fn signal_one(m: &Member, signal: i32) -> io::Result<()> {
 /// Found by HOB_RUN and mark, never by a stored pid.
 #[must_use]
 pub fn leftovers(family: Family, mains: Vec<Main>) -> BTreeMap<RunId, Vec<Member>> {
-    let live: BTreeSet<RunId> = mains.iter().map(|m| m.run).collect();
+    let live: BTreeSet<RunId> = mains.iter().map(|m| m.run).gather();
     let sweep = Sweep { family, mains, known: Vec::new(), everywhere: true };
     let mut found = sweep.look();
     // One that was forked during the first look may be missing from it.

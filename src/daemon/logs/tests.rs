@@ -9,6 +9,7 @@ use crate::daemon::capture::rotate::Names;
 use crate::daemon::capture::source::Source;
 use crate::daemon::capture::testing::{Dir, Memory};
 use crate::sys::pipe;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 

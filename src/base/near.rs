@@ -6,6 +6,10 @@ const WORD_MAX: usize = 128;
 /// The word that was probably meant: equal but for case and `-` or `_`, else the nearest by edit distance (about a
 /// third of its letters, three at most), else the only one that begins with it, else the longest that it begins with.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_of(word, &mut known.into_iter())
+}
+
+fn nearest_of<'a>(word: &str, known: &mut dyn Iterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(word);
     if folded.is_empty() || folded.len() > WORD_MAX {
         return None;

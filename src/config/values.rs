@@ -6,6 +6,7 @@ use super::keys::{ACCESSES, CONDITIONS, LOG_RATE_MIN, LOG_SIZE_MIN, RESTARTS, RL
 use super::read::{Bad, Cx, words};
 use super::spec::{Condition, Grant, Need, Restart, Rlimit, Signal, Who};
 use super::tree::{Member, Node, Value};
+use crate::base::gather::Gather as _;
 use crate::base::limits::SECRETS_MAX;
 use crate::base::near::nearest;
 use crate::base::signal::SIGNAL_MAX;
@@ -111,7 +112,7 @@ pub(super) fn env(node: &Node, cx: &mut Cx<'_, '_>) -> Result<BTreeMap<String, S
             Ok((m.key.clone(), text(&m.node, cx)?))
         })
     })?;
-    Ok(pairs.into_iter().collect())
+    Ok(pairs.into_iter().gather())
 }
 
 fn members(node: &Node) -> Result<&[Member], Bad> {
@@ -273,7 +274,7 @@ pub(super) fn restart(node: &Node) -> Result<Restart, Bad> {
 }
 
 pub(super) fn rlimits(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Rlimit>, Bad> {
-    let mut limits = all(members(node)?.iter(), |m| {
+    let limits = all(members(node)?.iter(), |m| {
         let known = RLIMITS.iter().find(|(name, _)| *name == m.key);
         let Some((name, bytes)) = known else {
             let lower = m.key.to_ascii_lowercase();
@@ -283,8 +284,7 @@ pub(super) fn rlimits(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Rlimit>, B
         };
         cx.in_key(name, |cx| rlimit(name, *bytes, &m.node, cx))
     })?;
-    limits.sort_by_key(|l| l.name);
-    Ok(limits)
+    Ok(RLIMITS.iter().filter_map(|(name, _)| limits.iter().find(|l| l.name == *name).cloned()).collect())
 }
 
 fn rlimit(name: &'static str, bytes: bool, node: &Node, cx: &mut Cx<'_, '_>) -> Result<Rlimit, Bad> {

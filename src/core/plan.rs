@@ -133,7 +133,7 @@ impl Rehearsal {
         }
         let mut old = Rehearsal::of(core);
         old.play();
-        old.acts.into_iter().map(|(name, act)| (name, act.word())).collect()
+        old.acts.into_iter().map(|(name, act)| (name, act.word())).gather()
     }
 
     /// Goes on until nothing comes of anything any more.

@@ -176,6 +176,11 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+/// By key, as a snapshot has them.
+pub(super) fn sort(all: &mut [Entity]) {
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+}
+
 pub(super) fn entity<T: Serialize>(key: String, value: &T) -> Entity {
     // These types hold nothing that JSON cannot say; an empty text would be kept aside when read back.
     Entity { key, json: Some(serde_json::to_string(value).unwrap_or_default()) }

@@ -196,7 +196,7 @@ impl Core {
                         services.filter(|s| record::worth_keeping(s)).take(room).map(record::service).collect();
                     let wishes = self.wishes.after(name).take(room);
                     all.extend(wishes.map(|(name, choice)| record::wish(name, *choice)));
-                    all.sort_by(|a, b| a.key.cmp(&b.key));
+                    record::sort(&mut all);
                     found.extend(all.into_iter().take(room));
                 }
                 Section::Shutdown if cursor.is_none() && room > 0 => {

@@ -16,7 +16,6 @@ use crate::protocol::methods::notes;
 use crate::protocol::rpc::{Code, RpcError};
 use crate::sys::chan::Chan;
 use crate::sys::net::{self, Credentials};
-use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -44,7 +43,7 @@ pub(super) struct Channels {
 
 impl Channels {
     /// Takes the channels out of what the keeper held.
-    pub(super) fn find(held: &mut BTreeMap<String, Vec<OwnedFd>>) -> Channels {
+    pub(super) fn find(held: &mut Map<String, Vec<OwnedFd>>) -> Channels {
         let labels: Vec<String> = held.keys().filter(|l| l.starts_with(CHANNEL)).cloned().collect();
         let one = |label: String| held.remove(&label)?.pop().map(|fd| (label, fd));
         let found = labels.into_iter().filter_map(one).collect();
@@ -183,7 +182,7 @@ mod tests {
             assert_eq!(of_label(bad), None, "{bad}");
         }
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let mut held = BTreeMap::from([
+        let mut held = Map::from_iter([
             (label(RunId(7), 0), vec![null()]),
             ("notify/web".to_owned(), vec![null()]),
             (label(RunId(8), 0), Vec::new()),

@@ -8,9 +8,10 @@ use crate::base::control::{
     BYTES_MAX, DAEMON_FD, FDS_MAX, LABEL_MAX, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, VERSION,
 };
 use crate::base::gather::Gather as _;
+use crate::base::map::Map;
 use crate::sys::chan::{self, Chan};
 use crate::sys::table::RunTable;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub struct Handover {
     pub listener: OwnedFd,
     /// The file that keeper and daemon run from.
     pub program: OwnedFd,
-    pub held: BTreeMap<String, Vec<OwnedFd>>,
+    pub held: Map<String, Vec<OwnedFd>>,
     /// Messages that came before the handover was complete, in order.
     pub early: Vec<ToDaemon>,
 }
@@ -43,7 +44,7 @@ pub struct Link {
     chan: Chan,
     queue: VecDeque<Vec<u8>>,
     /// Number of descriptors the keeper holds under each label.
-    held: BTreeMap<String, usize>,
+    held: Map<String, usize>,
     held_count: usize,
     held_max: usize,
     gone: bool,
@@ -84,7 +85,7 @@ impl Link {
                         lock,
                         listener,
                         program,
-                        held: BTreeMap::new(),
+                        held: Map::new(),
                         early: Vec::new(),
                     });
                 }
@@ -99,7 +100,7 @@ impl Link {
             }
         }
         let handover = handover.ok_or_else(|| invalid("no handover"))?;
-        let held: BTreeMap<_, _> = handover.held.iter().map(|(label, fds)| (label.clone(), fds.len())).gather();
+        let held: Map<_, _> = handover.held.iter().map(|(label, fds)| (label.clone(), fds.len())).gather();
         let held_count = held.values().sum();
         Ok((Link { chan, queue: VecDeque::new(), held, held_count, held_max, gone: false }, handover))
     }
@@ -352,7 +353,7 @@ mod tests {
         let (keeper, mut link, handover) = linked();
         assert_eq!((handover.keeper_pid, handover.generation, handover.nofile), (9, 3, 1024));
         assert_eq!(handover.oom_score_adj, None);
-        assert_eq!(handover.held["a"].len(), 3);
+        assert_eq!(handover.held.get("a").map_or(0, Vec::len), 3);
         assert_eq!(handover.early, [ToDaemon::Ended { slot: 5 }]);
         assert_eq!(link.held(), (3, 10));
         assert_eq!(link.recv(), None);

@@ -21,7 +21,7 @@ use capture::copy::Copy;
 use capture::desk::Words;
 use core::time::Duration;
 use mio::Interest;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -332,7 +332,7 @@ struct Takeover {
 
 /// Runs, pipes and notify sockets that earlier daemons left with the keeper. Answers the service of each run.
 fn adopt(
-    held: BTreeMap<String, Vec<OwnedFd>>,
+    held: Map<String, Vec<OwnedFd>>,
     how: Takeover,
     boot: &mut Boot,
     children: &mut child::Children,

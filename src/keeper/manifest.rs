@@ -7,7 +7,7 @@
 use super::outer::{Manager, Told};
 use crate::base::control::{Inherited, MANIFEST_VERSION as VERSION, OOM_UNCHANGED};
 use crate::base::gather::Gather as _;
-use std::collections::BTreeMap;
+use crate::base::map::Map;
 use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -42,7 +42,7 @@ pub(super) struct Manifest {
     pub(super) ended: Vec<u32>,
     /// argv of daemons.
     pub(super) args: Vec<CString>,
-    pub(super) held: BTreeMap<String, Vec<RawFd>>,
+    pub(super) held: Map<String, Vec<RawFd>>,
 }
 
 impl Manifest {
@@ -98,7 +98,7 @@ impl Manifest {
         }
         self.ended.iter().for_each(|slot| put("ended", slot.to_string().as_bytes()));
         self.args.iter().for_each(|arg| put("arg", arg.as_bytes()));
-        for (label, fds) in &self.held {
+        for (label, fds) in self.held.iter() {
             let fds: Vec<String> = fds.iter().map(RawFd::to_string).collect();
             put("held", format!("{}:{label}", fds.join(",")).as_bytes());
         }
@@ -201,7 +201,7 @@ mod tests {
             pending_signals: 1 << 63,
             ended: vec![0, 16_383],
             args: vec![c"hob".into(), c"@daemon".into(), c"".into(), c"home=/a:b".into()],
-            held: [("out/a:b=c".to_owned(), vec![8, 9]), ("none".to_owned(), vec![])].into(),
+            held: [("out/a:b=c".to_owned(), vec![8, 9]), ("none".to_owned(), vec![])].into_iter().collect(),
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
         bytes.extend_from_slice(b"of_a_later_time=\xff\0");
         assert_eq!(Manifest::decode(&bytes), Some(m));
         let (manager, told) = (Manager::default(), Told::default());
-        let plain = Manifest { manager, told, parent: None, ended: vec![], held: BTreeMap::new(), ..manifest() };
+        let plain = Manifest { manager, told, parent: None, ended: vec![], held: Map::new(), ..manifest() };
         assert_eq!(Manifest::decode(&plain.encode()), Some(plain.clone()));
         let by_stdin = Manifest { parent: Some((None, true)), ..plain };
         assert_eq!(Manifest::decode(&by_stdin.encode()), Some(by_stdin));

@@ -19,6 +19,7 @@ use crate::base::control::{
     self, BYTES_MAX, FLAG_OUTER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, LABELS_MAX, ToDaemon, ToKeeper,
     Verdict,
 };
+use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
 use crate::sys::signals;
@@ -32,7 +33,6 @@ use outer::{Outer, Told};
 pub use parent::Parent;
 use renew::Trial;
 pub use renew::{Resume, Resumed};
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt;
 use std::io;
@@ -123,7 +123,7 @@ struct Stop {
 struct Keeper {
     options: Options,
     means: Means,
-    held: BTreeMap<String, Vec<OwnedFd>>,
+    held: Map<String, Vec<OwnedFd>>,
     held_count: usize,
     worker: Option<Worker>,
     /// When the next daemon is started, while there is none.
@@ -164,7 +164,7 @@ impl Keeper {
             outer: Outer::new(options.manager.clone(), Told::default(), woke),
             options,
             means,
-            held: BTreeMap::new(),
+            held: Map::new(),
             held_count: 0,
             worker: None,
             start_at: Mono(0),

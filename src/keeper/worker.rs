@@ -7,13 +7,12 @@
 use super::watch::{Patience, Watch};
 use crate::base::control::{ToDaemon, Verdict};
 use crate::base::limits::RUN_SLOTS;
+use crate::base::map::Map;
 use crate::sys::chan::Chan;
 use crate::sys::spawn::Child;
 use crate::sys::table::Slot;
 use crate::sys::wait;
-use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const WORDS: usize = RUN_SLOTS.div_ceil(64);
@@ -42,7 +41,7 @@ pub(super) struct News<'a> {
     pub(super) hello: ToDaemon,
     /// Table, lock, listener, program.
     pub(super) fds: [BorrowedFd<'a>; 4],
-    pub(super) held: &'a BTreeMap<String, Vec<OwnedFd>>,
+    pub(super) held: &'a Map<String, Vec<OwnedFd>>,
     /// A stop is wanted; `true`: in a hurry.
     pub(super) stop: Option<bool>,
 }
@@ -194,13 +193,12 @@ impl Worker {
     }
 
     fn next<'a>(&self, news: &News<'a>, signals: u64) -> Option<Next<'a>> {
-        let after = match &self.stage {
+        let next = match &self.stage {
             Stage::Hello => return Some(Next::Hello),
-            Stage::Held(None) => Bound::Unbounded,
-            Stage::Held(Some(label)) => Bound::Excluded(label.as_str()),
+            Stage::Held(None) => news.held.iter().next(),
+            Stage::Held(Some(label)) => news.held.after(label).next(),
             Stage::Complete => return self.next_news(news, signals),
         };
-        let next = news.held.range::<str, _>((after, Bound::Unbounded)).next();
         Some(next.map_or(Next::HeldEnd, |(label, fds)| Next::Held(label, fds)))
     }
 
@@ -279,7 +277,7 @@ mod tests {
     fn the_handover_goes_on_where_a_full_channel_stopped_it_and_news_come_after() {
         let null = File::open("/dev/null").unwrap();
         let labels = 2000;
-        let held: BTreeMap<String, Vec<OwnedFd>> = (0..labels)
+        let held: Map<String, Vec<OwnedFd>> = (0..labels)
             .map(|i| (format!("{i:05}"), (0..i % 3).map(|_| null.try_clone().unwrap().into()).collect()))
             .collect();
         let (mut w, theirs) = worker();

@@ -4,13 +4,14 @@ use crate::lab::{MOMENT, pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
 use hob::base::control::ToDaemon;
 use hob::base::ids::RunId;
+use hob::base::map::Map;
 use hob::daemon::link::{Handover, Link};
 use hob::sys::chan;
 use hob::sys::spawn::{self, Plan};
 use hob::sys::table::{RunTable, Slot};
 use hob::sys::wait::{self, Adopted, Status};
 use hob::sys::{signals, spawn::own};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
@@ -243,7 +244,7 @@ impl Daemon {
     }
 
     /// Five labels that are made once and kept, one that is replaced by each daemon, one that is new with each.
-    fn hold(&mut self, generation: u32, held: &BTreeMap<String, Vec<OwnedFd>>) {
+    fn hold(&mut self, generation: u32, held: &Map<String, Vec<OwnedFd>>) {
         let (reader, writer) = io::pipe().unwrap();
         let mut hold = |label: &str, both: bool| {
             let fds = [reader.as_fd(), writer.as_fd()];

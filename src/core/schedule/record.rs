@@ -3,7 +3,7 @@
 use super::{Fire, Job, Outcome, Past, Run, Schedules, Why};
 use crate::base::ids::{ReqId, TaskId};
 use crate::base::time::{Now, Wall};
-use crate::core::record::{Entity, VERSION};
+use crate::core::record::{self, Entity, VERSION};
 use serde::{Deserialize, Serialize};
 
 /// What the journal keeps of a job.
@@ -121,7 +121,7 @@ impl Schedules {
         let kept = self.kept.after(id).take(max);
         let mut all: Vec<Entity> = jobs.collect();
         all.extend(kept.map(|(id, json)| Entity { key: key(id), json: Some(json.clone()) }));
-        all.sort_by(|a, b| a.key.cmp(&b.key));
+        record::sort(&mut all);
         all.truncate(max);
         all
     }

@@ -122,8 +122,7 @@ impl Children {
         self.kill_nameless();
         let mut told = Vec::with_capacity(found.len());
         for (run, mut members) in found {
-            members.sort_by_key(|m| m.pid);
-            members.dedup_by_key(|m| m.pid);
+            super::job::once_each(&mut members);
             if run.is_command() {
                 groups.remove(&run).iter().for_each(|g: &Arc<Group>| g.kill());
                 tree::signal_members(&members, SIGKILL);

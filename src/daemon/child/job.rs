@@ -272,10 +272,15 @@ impl SweepJob {
         let mut found = self.sweep.members(self.run);
         let of_group = self.group.as_ref().map(|g| g.members()).unwrap_or_default();
         found.extend(of_group);
-        found.sort_by_key(|m| m.pid);
-        found.dedup_by_key(|m| m.pid);
+        once_each(&mut found);
         found
     }
+}
+
+/// Sorts by pid, and leaves each process in the list once.
+pub(super) fn once_each(found: &mut Vec<Member>) {
+    found.sort_by_key(|m| m.pid);
+    found.dedup_by_key(|m| m.pid);
 }
 
 /// What running jobs cost now. A few system calls for each process; any lane will do, or the loop for a few runs.

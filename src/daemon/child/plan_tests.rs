@@ -49,7 +49,7 @@ impl Lab {
         error.message
     }
 
-    fn env(&self) -> BTreeMap<String, String> {
+    fn env(&self) -> std::collections::BTreeMap<String, String> {
         let plan = self.make().unwrap();
         let split =
             |c: &CString| c.to_str().unwrap().split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())).unwrap();

@@ -49,7 +49,7 @@ fn facts(paths: &Paths, groups: &Result<PathBuf, String>) -> Map<String, Value> 
         "init": init(),
         "cgroup": groups.as_ref().map_or_else(String::clone, |p| p.display().to_string()),
         "cgroup_used": groups.is_ok(),
-        "kernel": { "name": kernel, "release": release, "features": found.collect::<Map<_, _>>() },
+        "kernel": { "name": kernel, "release": release, "features": found.gather::<Map<_, _>>() },
         "home": paths.home,
         "config": paths.config,
         "socket": paths.socket,

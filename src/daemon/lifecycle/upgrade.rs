@@ -168,7 +168,7 @@ impl Daemon {
 impl Note {
     /// The note of a daemon before, if what is held is one.
     pub(in crate::daemon) fn read(fds: &[OwnedFd]) -> Option<Note> {
-        serde_json::from_slice(&memory::content(fds.first()?).ok()?).ok()
+        serde_json::from_str(&String::from_utf8(memory::content(fds.first()?).ok()?).ok()?).ok()
     }
 
     fn ticket(&self) -> Option<Ticket> {
@@ -277,15 +277,15 @@ impl Candidate {
                 }
             }
         };
-        let mut text = Vec::new();
+        let mut text = String::new();
         if let Some(out) = child.stdout.take() {
             // What is missing of it is missed when it is read.
-            let _ = out.take(REPORT_MAX).read_to_end(&mut text);
+            let _ = out.take(REPORT_MAX).read_to_string(&mut text);
         }
         if !status.success() {
             return Err(failed(format!("failed when it was asked ({status})")));
         }
-        serde_json::from_slice(&text).map_err(|_| failed("does not answer like a hob".to_owned()))
+        serde_json::from_str(&text).map_err(|_| failed("does not answer like a hob".to_owned()))
     }
 }
 

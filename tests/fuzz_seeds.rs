@@ -91,7 +91,12 @@ fn mutate(data: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
 /// Calls a target for each element of a corpus and for many mutations of it. A failure names the seed and shows the
 /// bytes.
 fn drive(target: fn(&[u8]), corpus: &[&[u8]]) {
-    let cases = std::env::var("HOB_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
+    drive_by(target, corpus, CASES);
+}
+
+/// The same for a target whose cases take longer.
+fn drive_by(target: fn(&[u8]), corpus: &[&[u8]], cases: usize) {
+    let cases = std::env::var("HOB_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
     for (i, seed) in corpus.iter().enumerate() {
         for case in 0..=cases {
             let mut data = seed.to_vec();
@@ -227,6 +232,31 @@ fn journal() {
     drive(hob::daemon::journal::fuzz, &corpus);
     let records: Vec<&[u8]> = RECORDS.iter().map(|lines| lines.as_bytes()).collect();
     drive(|lines| hob::daemon::journal::fuzz(&sealed(lines)), &records);
+}
+
+/// The records of a frozen journal as lines of key and text, which is what a core starts with.
+fn records(journal: &str) -> String {
+    let one = |line: &str| {
+        let (_, rest) = line.split_once("\"k\":\"")?;
+        Some(format!("{} {}\n", rest.split_once('"')?.0, line.split_once("\"s\":")?.1.strip_suffix('}')?))
+    };
+    journal.lines().filter_map(one).collect()
+}
+
+#[test]
+fn records_of_tasks_and_jobs() {
+    let first = records(include_str!("compat/journal/v1-tasks/journal-1.log"));
+    let second = records(include_str!("compat/journal/v1-tasks-2/journal-1.log"));
+    let transient = records(include_str!("compat/journal/v1-transient/journal-1.log"));
+    let job = format!("schedule/each {}", include_str!("compat/schedule/v1.json"));
+    assert!(first.lines().count() > 50 && second.lines().count() == 10);
+    // Few records a case, so that a change meets what it has to meet; and all of them at once.
+    let lines: Vec<&str> = first.lines().collect();
+    let part = |range: core::ops::Range<usize>| lines[range].join("\n") + "\n";
+    let (tasks, late) = (part(0..16), part(50..64));
+    let gap = format!("gap\n{late}");
+    let corpus = [&tasks, &late, &gap, &second, &transient, &job, &first].map(|text| text.as_bytes());
+    drive_by(hob::core::fuzz, &corpus, CASES / 10);
 }
 
 #[test]

@@ -18,6 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "journal/tasks.rs"]
+mod tasks;
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 struct Temp(PathBuf);

@@ -9,6 +9,7 @@ mod doctor;
 pub mod due;
 pub mod event;
 mod freeze;
+mod fuzz;
 mod inhibit;
 pub mod keys;
 pub mod life;
@@ -29,6 +30,7 @@ pub mod upgrade;
 pub mod view;
 pub mod wait;
 
+pub use fuzz::fuzz;
 pub use owner::{Owner, Peer};
 pub use record::Entity;
 pub use state::Core;

@@ -35,13 +35,9 @@ struct GoneRecord {
 #[derive(Debug, Default)]
 pub(super) struct Graves(BTreeMap<TaskId, Gone>);
 
-fn key(id: TaskId) -> String {
-    format!("{GONE}/{:012}", id.0)
-}
-
 fn record(id: TaskId, gone: &Gone) -> Entity {
     let (owner, keys) = (gone.owner.clone(), gone.keys.clone());
-    entity(key(id), &GoneRecord { v: VERSION, owner, keys, submitted: gone.submitted.0 })
+    entity(super::record::gone_key(id), &GoneRecord { v: VERSION, owner, keys, submitted: gone.submitted.0 })
 }
 
 impl Graves {
@@ -79,7 +75,7 @@ impl Graves {
                 break;
             }
             let Some((id, gone)) = self.0.pop_first() else { break };
-            old.push((id, gone, Entity { key: key(id), json: None }));
+            old.push((id, gone, Entity { key: super::record::gone_key(id), json: None }));
         }
         old
     }

@@ -127,15 +127,20 @@ fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// So many digits that the order of names is the order of ids.
+const DIGITS: usize = 12;
+
 fn key(kind: &str, id: TaskId) -> String {
-    // So many digits that the order of names is the order of ids.
-    format!("{kind}/{:012}", id.0)
+    format!("{kind}/{:0DIGITS$}", id.0)
 }
 
 /// The task that a record of one of these kinds is about.
 #[must_use]
 pub fn id_of(name: &str) -> Option<TaskId> {
-    name.parse().ok().filter(|id| *id > 0).map(TaskId)
+    // As `key` writes it and no other way, so that no two keys are about one task.
+    let written = name.len() >= DIGITS && name.bytes().all(|b| b.is_ascii_digit());
+    let short = name.len() == DIGITS || !name.starts_with('0');
+    name.parse().ok().filter(|id| *id > 0 && written && short).map(TaskId)
 }
 
 #[must_use]
@@ -227,6 +232,11 @@ pub fn group(name: &str, change: &Change) -> Entity {
 #[must_use]
 pub fn task_key(id: TaskId) -> String {
     key(TASK, id)
+}
+
+#[must_use]
+pub fn gone_key(id: TaskId) -> String {
+    key(GONE, id)
 }
 
 #[must_use]

@@ -61,13 +61,20 @@ impl Core {
             let text = format!("run {} of {id} goes on, and its overlap is \"skip\"", run.number);
             return Err(RpcError::new(Code::Conflict, text).hint(format!("try again when it has ended; hob why {id}")));
         }
-        let waiting = u64::try_from(job.queue.len()).unwrap_or(u64::MAX);
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let waiting = count(job.queue.len());
         let limit = u64::from(job.spec.limit);
         if job.spec.overlap == Overlap::Queue && !job.runs.is_empty() && waiting >= limit {
             return Err(RpcError::new(Code::Busy, format!("{waiting} runs of {id} wait already")));
         }
+        if let Some(why) = job.refuses() {
+            let error = RpcError::new(Code::Busy, format!("{id} cannot be run now: {why}"));
+            return Err(error.hint(format!("try again when it has ended; hob why {id}")));
+        }
+        // One that is made up for later does not go before it.
+        let ahead = count(job.queue.iter().filter(|f| f.not_before <= self.now.mono).count());
         let mut o = Obj::new();
-        o.str("id", id).u64("run", job.number + waiting + 1);
+        o.str("id", id).u64("run", job.number + ahead + 1);
         o.bool("queued", job.spec.overlap == Overlap::Queue && !job.runs.is_empty());
         self.fire_asked(i, Why::Client(asked.client()), out);
         Ok(o.finish())

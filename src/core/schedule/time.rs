@@ -95,10 +95,12 @@ impl Job {
             (count, missed) = (1, vec![last]);
         }
         let limit = usize::try_from(self.spec.limit).unwrap_or(usize::MAX);
+        let mut newest = found.on_time.is_none().then_some(last);
         while count < COUNT_MAX
             && let Some(before) = self.last_until(Wall(at.0 - 1)).filter(|before| *before > since)
         {
             count += 1;
+            newest.get_or_insert(before);
             if missed.len() < limit {
                 missed.push(before);
             }
@@ -121,8 +123,7 @@ impl Job {
             not_before = not_before + self.spec.stagger;
         }
         self.missed += count;
-        let newest = if found.on_time.is_some() { since.max(at) } else { last };
-        found.lapse = Some(Lapse { count, last: newest, made_up: found.made_up.len() });
+        found.lapse = Some(Lapse { count, last: newest.unwrap_or(last), made_up: found.made_up.len() });
         found
     }
 
@@ -153,6 +154,14 @@ impl Job {
     /// What is ahead of the clock has been decided by another clock.
     pub(super) fn step_back(&mut self, now: Now) {
         let clock = self.clock(now);
+        if let When::Every(_) = self.spec.when()
+            && self.seen > clock
+        {
+            // Nobody saw by how much it was put back: the distance is counted from here on.
+            self.anchor = Wall(self.anchor.0.saturating_add(clock.0.saturating_sub(self.seen.0)));
+            self.seen = clock;
+            self.save = true;
+        }
         let When::Times(cron) = self.spec.when() else { return };
         let (far, wild) = (self.seen.since(clock) >= FAR, cron.is_wild());
         if self.seen > clock && (far || wild) {
@@ -239,7 +248,9 @@ mod tests {
             (true, 0),
             "the run on time makes up for the others"
         );
-        assert_eq!(found.lapse.unwrap().text(), "1000 or more");
+        let lapse = found.lapse.unwrap();
+        assert_eq!(lapse.text(), "1000 or more");
+        assert_eq!(lapse.last.to_string(), "2026-01-01T11:29:59.000Z", "the last that was missed, not the one on time");
     }
 
     #[test]
@@ -292,6 +303,22 @@ mod tests {
             job.wall_set(-by, minute);
         }
         assert!(job.look(later(now, Duration::from_secs(90))).on_time.is_some());
+    }
+
+    #[test]
+    fn distances_go_on_when_the_clock_was_put_back_while_nobody_saw_it() {
+        let (mut job, now) = job("\"every\": \"90s\"", "2026-01-01T01:00:00Z");
+        assert!(job.look(later(now, Duration::from_secs(90))).on_time.is_some());
+        // The machine has no clock of its own, comes up in 1970, and learns the time after a minute.
+        let boot = Now { mono: Mono(0), wall: Wall(0) };
+        job.step_back(boot);
+        assert_eq!(job.look(boot), Found::default());
+        assert!(job.next_due(boot).unwrap().since(boot.wall) <= Duration::from_secs(90));
+        let minute = later(boot, Duration::from_secs(60));
+        let set = Now { wall: Wall(now.wall.0 + 3_600_000), ..minute };
+        job.wall_set(set.wall.0 - minute.wall.0, set);
+        assert_eq!(job.look(set), Found::default());
+        assert!(job.look(later(set, Duration::from_secs(30))).on_time.is_some());
     }
 
     #[test]

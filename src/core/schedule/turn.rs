@@ -23,7 +23,7 @@ impl Job {
     }
 
     /// Why a fire that is on time is left out, if it is. Otherwise it is to be put into the queue.
-    fn refuses(&self) -> Option<&'static str> {
+    pub(super) fn refuses(&self) -> Option<&'static str> {
         let limit = usize::try_from(self.spec.limit).unwrap_or(usize::MAX);
         match self.spec.overlap {
             _ if self.runs.is_empty() => None,
@@ -132,6 +132,7 @@ impl Core {
         }
         let replaced = job.spec.overlap == Overlap::Restart;
         job.queue.push_back(fire);
+        job.save = true;
         if replaced {
             for req in self.schedules.jobs[i].runs.iter().map(|r| r.req).collect::<Vec<_>>() {
                 self.give_up(req, Outcome::Replaced, None, out);

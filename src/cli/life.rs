@@ -138,7 +138,6 @@ struct Hold {
 }
 
 fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Result<u8, Failure> {
-    let log = paths.log.clone();
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
         program: std::fs::File::open("/proc/self/exe")
@@ -154,23 +153,26 @@ fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Res
         words: renew::keeper_words(paths, silent, remove)?,
         manager: given::manager(),
         parent: given::parent(args)?,
-        on_message: Box::new(move |text| tell(text, &log, silent)),
+        on_message: teller(paths.log.clone(), silent),
     };
     Ok(keeper::run(options))
 }
 
 /// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
-/// foreground.
-pub(super) fn tell(text: &str, log: &std::path::Path, silent: bool) {
+/// foreground, as far as that takes it without waiting.
+pub(super) fn teller(log: PathBuf, silent: bool) -> Box<dyn FnMut(&str)> {
     use std::io::Write;
-    let line = format!("{} info  {text}\n", sys::clock::now().wall);
-    // With neither of them there is nobody to tell.
-    if let Ok(mut file) = sys::file::open(log, sys::file::How::Append, 0o600) {
-        let _ = file.write_all(line.as_bytes());
-    }
-    if !silent {
-        let _ = io::stderr().lock().write_all(line.as_bytes());
-    }
+    let mut stderr = if silent { None } else { sys::outlet::Outlet::stderr() };
+    Box::new(move |text| {
+        let line = format!("{} info  {text}\n", sys::clock::now().wall);
+        // With neither of them there is nobody to tell.
+        if let Ok(mut file) = sys::file::open(&log, sys::file::How::Append, 0o600) {
+            let _ = file.write_all(line.as_bytes());
+        }
+        if stderr.as_mut().is_some_and(|outlet| outlet.write(line.as_bytes()).is_err()) {
+            stderr = None;
+        }
+    })
 }
 
 /// This process's environment with some variables replaced, as `NAME=value`.

@@ -10,19 +10,19 @@ use crate::daemon::capture::index::remove;
 use crate::daemon::capture::rotate::{Names, shift};
 use crate::daemon::capture::tail::{Share, Spans};
 use crate::sys::logfile::{self, Mode};
+use crate::sys::outlet::Outlet;
 use core::time::Duration;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Lines that repeat the one before within this time are counted instead of written.
 const FOLD: Duration = Duration::from_secs(1);
-/// What a pipe that is writable takes without waiting.
-const PIECE: usize = 4096;
+/// Room for lines that is kept from turn to turn.
+const ROOM: usize = 4096;
 
 /// The daemon's own log.
 #[derive(Debug)]
@@ -34,9 +34,7 @@ pub struct OwnLog {
     /// Cumulative position of the file's first byte.
     base: u64,
     lines: String,
-    stderr: Option<File>,
-    /// Standard error is a regular file, which can always be written to.
-    plain: bool,
+    stderr: Option<Outlet>,
     /// The lines that go there: those of this level and more serious ones.
     stderr_level: Level,
     /// Standard error is read by systemd's journal, which knows the time itself and the level by a prefix `<N>`.
@@ -60,11 +58,9 @@ struct Last {
 impl OwnLog {
     /// Opens the log. One that cannot be opened is tried again with each write, and says then what it lost.
     #[must_use]
-    pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<OwnedFd>) -> OwnLog {
+    pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<Outlet>) -> OwnLog {
         let names = Names::new(path);
         let share = Arc::new(Share::new(names.clone()));
-        let stderr = stderr.map(File::from).filter(|f| !is_null(f));
-        let plain = stderr.as_ref().is_some_and(|f| f.metadata().is_ok_and(|m| m.is_file()));
         let mut log = OwnLog {
             names,
             spec,
@@ -73,7 +69,6 @@ impl OwnLog {
             base: 0,
             lines: String::new(),
             stderr,
-            plain,
             stderr_level: Level::Trace,
             journal: false,
             errors: String::new(),
@@ -99,8 +94,7 @@ impl OwnLog {
     /// Standard error gets the form that systemd's journal wants, if `stream`, the value of JOURNAL_STREAM, says that
     /// the journal reads there.
     pub fn for_journal(&mut self, stream: &str) {
-        let meta = self.stderr.as_ref().and_then(|f| f.metadata().ok());
-        self.journal = meta.is_some_and(|m| stream == format!("{}:{}", m.dev(), m.ino()));
+        self.journal = self.stderr.as_ref().is_some_and(|outlet| outlet.is_journal(stream));
     }
 
     /// New settings.
@@ -195,7 +189,10 @@ impl OwnLog {
         }
         let mut lines = std::mem::take(&mut self.lines);
         let errors = std::mem::take(&mut self.errors);
-        self.show(errors.as_bytes());
+        // What stderr does not take at once is in the file.
+        if self.stderr.as_mut().is_some_and(|outlet| outlet.write(errors.as_bytes()).is_err()) {
+            self.stderr = None;
+        }
         let grown = match self.write(&lines) {
             Ok(()) => {
                 self.lost = 0;
@@ -208,7 +205,7 @@ impl OwnLog {
             }
         };
         lines.clear();
-        lines.shrink_to(PIECE);
+        lines.shrink_to(ROOM);
         self.lines = lines;
         grown
     }
@@ -268,35 +265,6 @@ impl OwnLog {
             }
         }
     }
-
-    /// What stderr does not take at once is left out there; it is in the file.
-    fn show(&mut self, lines: &[u8]) {
-        let Some(stderr) = &mut self.stderr else { return };
-        for piece in lines.chunks(PIECE) {
-            let writable = if self.plain { Ok(true) } else { logfile::writable(stderr.as_fd(), Duration::ZERO) };
-            let written = match writable {
-                Ok(true) => stderr.write(piece),
-                Ok(false) => return,
-                Err(e) => Err(e),
-            };
-            match written {
-                Ok(n) if n == piece.len() => {}
-                Ok(_) => return,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
-                Err(_) => {
-                    self.stderr = None;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Whether whatever is written there is thrown away.
-fn is_null(file: &File) -> bool {
-    let device = |m: std::fs::Metadata| m.file_type().is_char_device().then(|| m.rdev());
-    let null = std::fs::metadata("/dev/null").ok().and_then(device);
-    null.is_some() && file.metadata().ok().and_then(device) == null
 }
 
 fn name(level: Level) -> &'static str {
@@ -403,7 +371,7 @@ mod tests {
         let dir = Dir::new();
         let (read, write) = crate::sys::pipe::output().unwrap();
         let meta = File::from(write.try_clone().unwrap()).metadata().unwrap();
-        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, Some(write));
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, Outlet::new(write));
         for (stream, want) in [
             ("1:2".to_owned(), "2026-11-20T17:56:18.001Z error a\n    b\n"),
             (format!("{}:{}", meta.dev(), meta.ino()), "<3>a\n<3>b\n"),
@@ -421,17 +389,6 @@ mod tests {
             );
         }
         assert!(text(&dir, "hob.log").starts_with("2026-11-20T17:56:18.001Z error a\n    b\n"));
-    }
-
-    #[test]
-    fn nothing_is_written_to_where_it_is_thrown_away() {
-        let dir = Dir::new();
-        let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-        assert!(OwnLog::open(dir.path("a.log"), SPEC, Some(null.into())).stderr.is_none());
-        let zero = std::fs::OpenOptions::new().write(true).open("/dev/zero").unwrap();
-        assert!(OwnLog::open(dir.path("b.log"), SPEC, Some(zero.into())).stderr.is_some());
-        let file = File::create(dir.path("c")).unwrap();
-        assert!(OwnLog::open(dir.path("c.log"), SPEC, Some(file.into())).stderr.is_some());
     }
 
     #[test]
@@ -528,7 +485,7 @@ mod tests {
     fn stderr_is_never_waited_for_and_may_go_away() {
         let dir = Dir::new();
         let (read, write) = crate::sys::pipe::output().unwrap();
-        let mut log = OwnLog::open(dir.path("hob.log"), DaemonLog { max_size: u64::MAX, ..SPEC }, Some(write));
+        let mut log = OwnLog::open(dir.path("hob.log"), DaemonLog { max_size: u64::MAX, ..SPEC }, Outlet::new(write));
         log.log(Level::Info, "hello", at(0));
         log.flush(at(0).mono);
         let mut read = File::from(read);

@@ -3,16 +3,15 @@
 //! foreground they go to stderr as well, as far as that takes them without waiting, and with the level as systemd's
 //! journal wants it where that reads them.
 
-use crate::base::json::Obj;
+use crate::base::log::{self, Level, LogStyle};
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::{DaemonLog, Level, LogFormat};
+use crate::config::DaemonLog;
 use crate::daemon::capture::index::remove;
 use crate::daemon::capture::rotate::{Names, shift};
 use crate::daemon::capture::tail::{Share, Spans};
 use crate::sys::logfile::{self, Mode};
 use crate::sys::outlet::Outlet;
 use core::time::Duration;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
@@ -102,6 +101,11 @@ impl OwnLog {
         self.spec = spec;
     }
 
+    #[must_use]
+    pub fn style(&self) -> LogStyle {
+        self.spec.style()
+    }
+
     /// Opens the file by its name again, after somebody moved it.
     pub fn reopen(&mut self) {
         match self.open_file() {
@@ -147,19 +151,12 @@ impl OwnLog {
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {
         let start = self.lines.len();
-        match self.spec.format {
-            LogFormat::Text => text_line(&mut self.lines, level, text, wall),
-            LogFormat::Json => json_line(&mut self.lines, level, text, wall),
-        }
+        log::line(&mut self.lines, self.spec.format, level, text, wall);
         if self.stderr.is_none() || level > self.stderr_level {
             return;
         }
         if self.journal {
-            for part in text.trim_end().split('\n') {
-                self.errors.push_str(prefix(level));
-                self.errors.extend(part.chars().map(visible));
-                self.errors.push('\n');
-            }
+            log::journal_line(&mut self.errors, level, text);
         } else {
             self.errors.push_str(self.lines.get(start..).unwrap_or_default());
         }
@@ -267,49 +264,6 @@ impl OwnLog {
     }
 }
 
-fn name(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
-}
-
-/// The level as in sd-daemon(3): the numbers of syslog(3).
-fn prefix(level: Level) -> &'static str {
-    match level {
-        Level::Error => "<3>",
-        Level::Warn => "<4>",
-        Level::Info => "<6>",
-        Level::Debug | Level::Trace => "<7>",
-    }
-}
-
-fn visible(c: char) -> char {
-    if c.is_control() && c != '\t' { ' ' } else { c }
-}
-
-/// Line breaks become indented lines.
-fn text_line(out: &mut String, level: Level, text: &str, wall: Wall) {
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{wall} {:<5} ", name(level));
-    for (i, part) in text.trim_end().split('\n').enumerate() {
-        out.push_str(if i > 0 { "\n    " } else { "" });
-        out.extend(part.chars().map(visible));
-    }
-    out.push('\n');
-}
-
-/// The time comes first, so that a search by time finds it without reading the rest.
-fn json_line(out: &mut String, level: Level, text: &str, wall: Wall) {
-    let mut o = Obj::new();
-    o.str("time", &wall.to_string()).str("level", name(level)).str("text", text.trim_end());
-    out.push_str(&o.finish());
-    out.push('\n');
-}
-
 /// Appends all or nothing.
 fn append(file: &mut File, size: u64, text: &str) -> io::Result<u64> {
     if let Err(e) = file.write_all(text.as_bytes()) {
@@ -322,6 +276,7 @@ fn append(file: &mut File, size: u64, text: &str) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::log::LogFormat;
     use crate::daemon::capture::testing::Dir;
     use std::io::Read;
 

@@ -4,6 +4,7 @@
 //! First byte: version of the channel. Second byte: kind. Numbers are little endian. A receiver that does not know a
 //! kind ignores the message and closes its descriptors, so that an older keeper can hold for a newer daemon.
 
+use super::log::{Level, LogFormat, LogStyle};
 use core::fmt;
 
 /// Version of this channel.
@@ -47,6 +48,8 @@ pub enum ToKeeper {
     Reloaded,
     /// How all is, in a line for people. Said only with `FLAG_OUTER`.
     Status { text: String },
+    /// How lines of hob's own log are written, by the config.
+    Log { style: LogStyle },
 }
 
 /// From the keeper to the daemon.
@@ -175,6 +178,7 @@ impl ToKeeper {
             ToKeeper::Reloading => message(10, &[]),
             ToKeeper::Reloaded => message(11, &[]),
             ToKeeper::Status { text } => message(12, text.as_bytes()),
+            ToKeeper::Log { style } => message(13, &[style.level.number(), u8::from(style.format == LogFormat::Json)]),
         }
     }
 
@@ -195,6 +199,7 @@ impl ToKeeper {
             10 => ToKeeper::Reloading,
             11 => ToKeeper::Reloaded,
             12 => ToKeeper::Status { text: text(rest)? },
+            13 => ToKeeper::Log { style: style(*rest.first()?, *rest.get(1)?)? },
             _ => return None,
         })
     }
@@ -272,6 +277,11 @@ fn parts(bytes: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
+fn style(level: u8, json: u8) -> Option<LogStyle> {
+    let format = if json == 0 { LogFormat::Text } else { LogFormat::Json };
+    Level::of(level).map(|level| LogStyle { level, format })
+}
+
 fn text(bytes: &[u8]) -> Option<String> {
     core::str::from_utf8(bytes).ok().map(str::to_owned)
 }
@@ -295,6 +305,8 @@ mod tests {
             ToKeeper::Reloading,
             ToKeeper::Reloaded,
             ToKeeper::Status { text: "2 of 3 services run; failed: w\u{f6}rm".into() },
+            ToKeeper::Log { style: LogStyle::DEFAULT },
+            ToKeeper::Log { style: LogStyle { level: Level::Error, format: LogFormat::Json } },
         ] {
             assert_eq!(ToKeeper::decode(&m.encode()), Some(m));
         }

@@ -8,6 +8,7 @@ pub mod gather;
 pub mod ids;
 pub mod json;
 pub mod limits;
+pub mod log;
 pub mod map;
 pub mod near;
 pub mod paths;

@@ -3,6 +3,7 @@
 use super::flags::Args;
 use super::service::finish;
 use super::{Failure, complain, exit, given, note, paths, plan, print, progress, renew, service};
+use crate::base::log;
 use crate::base::paths::{PathInput, Paths};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -138,7 +139,6 @@ struct Hold {
 }
 
 fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Result<u8, Failure> {
-    let log = paths.log.clone();
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
         program: std::fs::File::open("/proc/self/exe")
@@ -154,23 +154,33 @@ fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Res
         words: renew::keeper_words(paths, silent, remove)?,
         manager: given::manager(),
         parent: given::parent(args)?,
-        on_message: Box::new(move |text| tell(text, &log, silent)),
+        on_message: teller(paths.log.clone(), silent),
     };
     Ok(keeper::run(options))
 }
 
 /// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
-/// foreground.
-pub(super) fn tell(text: &str, log: &std::path::Path, silent: bool) {
+/// foreground, as far as that takes it without waiting.
+pub(super) fn teller(log: PathBuf, silent: bool) -> Box<dyn FnMut(&keeper::Line<'_>)> {
     use std::io::Write;
-    let line = format!("{} info  {text}\n", sys::clock::now().wall);
-    // With neither of them there is nobody to tell.
-    if let Ok(mut file) = sys::file::open(log, sys::file::How::Append, 0o600) {
-        let _ = file.write_all(line.as_bytes());
-    }
-    if !silent {
-        let _ = io::stderr().lock().write_all(line.as_bytes());
-    }
+    let mut stderr = if silent { None } else { sys::outlet::Outlet::stderr() };
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let journal = stderr.as_ref().zip(stream).is_some_and(|(outlet, stream)| outlet.is_journal(&stream));
+    Box::new(move |said| {
+        let mut line = String::new();
+        log::line(&mut line, said.format, said.level, said.text, said.wall);
+        // With neither of them there is nobody to tell.
+        if let Ok(mut file) = sys::file::open(&log, sys::file::How::Append, 0o600) {
+            let _ = file.write_all(line.as_bytes());
+        }
+        if journal {
+            line.clear();
+            log::journal_line(&mut line, said.level, said.text);
+        }
+        if stderr.as_mut().is_some_and(|outlet| outlet.write(line.as_bytes()).is_err()) {
+            stderr = None;
+        }
+    })
 }
 
 /// This process's environment with some variables replaced, as `NAME=value`.

@@ -72,11 +72,10 @@ fn go_on(argv: &[OsString]) -> Result<u8, String> {
     let silent = words.iter().any(|w| w == SILENT);
     let remove = words.iter().find_map(|w| w.as_encoded_bytes().strip_prefix(REMOVE.as_bytes()));
     let remove = remove.map(|dir| PathBuf::from(OsString::from_vec(dir.to_vec())));
-    let log = paths.log.clone();
     let how = keeper::Resume {
         env: life::environment(&[]).map_err(|f| f.message)?,
         words: keeper_words(&paths, silent, remove.as_ref()).map_err(|f| f.message)?,
-        on_message: Box::new(move |text| life::tell(text, &log, silent)),
+        on_message: life::teller(paths.log.clone(), silent),
     };
     let resumed = keeper::Resumed::new(fd, how).map_err(|e| e.to_string())?;
     let lock = resumed.lock().try_clone_to_owned();

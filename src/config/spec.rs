@@ -2,6 +2,7 @@
 
 use super::address::Listen;
 pub use crate::base::access::Access;
+pub use crate::base::log::{Level, LogFormat, LogStyle};
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -82,25 +83,6 @@ pub struct DaemonLog {
     pub format: LogFormat,
     pub max_size: u64,
     pub max_files: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// `TIME LEVEL TEXT`.
-    Text,
-    /// One object a line: `time`, `level`, `text`.
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 /// `{"user": "alice", "level": "operate"}` or `{"group": "wheel", "level": "admin"}`; names or numbers.
@@ -372,6 +354,12 @@ impl LogSpec {
 impl DaemonLog {
     pub const DEFAULT: DaemonLog =
         DaemonLog { level: Level::Info, format: LogFormat::Text, max_size: 50_000_000, max_files: 5 };
+
+    /// What the keeper has to know of it.
+    #[must_use]
+    pub fn style(&self) -> LogStyle {
+        LogStyle { level: self.level, format: self.format }
+    }
 }
 
 impl Default for DaemonSpec {

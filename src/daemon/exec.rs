@@ -302,6 +302,13 @@ impl Daemon {
         self.judge_again();
         self.renice(spec.nice);
         self.gear.log.set(spec.log);
+        self.tell_log_style();
+    }
+
+    /// The keeper writes its lines as the daemon does.
+    pub(super) fn tell_log_style(&mut self) {
+        let style = self.gear.log.style();
+        self.gear.link.log_style(style);
     }
 
     /// daemon.nice is added to the niceness that hob was started with, which its jobs keep.

@@ -8,6 +8,7 @@ use crate::base::control::{
     BYTES_MAX, DAEMON_FD, FDS_MAX, LABEL_MAX, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, VERSION,
 };
 use crate::base::gather::Gather as _;
+use crate::base::log::LogStyle;
 use crate::base::map::Map;
 use crate::sys::chan::{self, Chan};
 use crate::sys::table::RunTable;
@@ -177,6 +178,11 @@ impl Link {
             text.pop();
         }
         self.say(&ToKeeper::Status { text });
+    }
+
+    /// How lines of hob's own log are written.
+    pub fn log_style(&mut self, style: LogStyle) {
+        self.say(&ToKeeper::Log { style });
     }
 
     /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before

@@ -282,7 +282,11 @@ impl Daemon {
             ToDaemon::Ended { slot } => self.children.ended(&mut self.gear.ctx(), slot, &mut self.inputs),
             ToDaemon::Stop { hurry } => self.inputs.push(Input::Stop { hurry }),
             ToDaemon::Signal { number } => self.signal(i32::from(number)),
-            ToDaemon::Upgraded { verdict } => self.upgrade_verdict(verdict),
+            ToDaemon::Upgraded { verdict } => {
+                self.upgrade_verdict(verdict);
+                // A keeper of a program that did not know of this may have become another.
+                self.tell_log_style();
+            }
             ToDaemon::Ask => self.gear.link.beat(self.life.heartbeat),
             ToDaemon::Hello { .. } | ToDaemon::Held { .. } | ToDaemon::HeldEnd => {}
         }

@@ -3,26 +3,25 @@
 //! foreground they go to stderr as well, as far as that takes them without waiting, and with the level as systemd's
 //! journal wants it where that reads them.
 
-use crate::base::json::Obj;
+use crate::base::log::{self, Level, LogStyle};
 use crate::base::time::{Mono, Now, Wall};
-use crate::config::{DaemonLog, Level, LogFormat};
+use crate::config::DaemonLog;
 use crate::daemon::capture::index::remove;
 use crate::daemon::capture::rotate::{Names, shift};
 use crate::daemon::capture::tail::{Share, Spans};
 use crate::sys::logfile::{self, Mode};
+use crate::sys::outlet::Outlet;
 use core::time::Duration;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Lines that repeat the one before within this time are counted instead of written.
 const FOLD: Duration = Duration::from_secs(1);
-/// What a pipe that is writable takes without waiting.
-const PIECE: usize = 4096;
+/// Room for lines that is kept from turn to turn.
+const ROOM: usize = 4096;
 
 /// The daemon's own log.
 #[derive(Debug)]
@@ -34,9 +33,7 @@ pub struct OwnLog {
     /// Cumulative position of the file's first byte.
     base: u64,
     lines: String,
-    stderr: Option<File>,
-    /// Standard error is a regular file, which can always be written to.
-    plain: bool,
+    stderr: Option<Outlet>,
     /// The lines that go there: those of this level and more serious ones.
     stderr_level: Level,
     /// Standard error is read by systemd's journal, which knows the time itself and the level by a prefix `<N>`.
@@ -60,11 +57,9 @@ struct Last {
 impl OwnLog {
     /// Opens the log. One that cannot be opened is tried again with each write, and says then what it lost.
     #[must_use]
-    pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<OwnedFd>) -> OwnLog {
+    pub fn open(path: PathBuf, spec: DaemonLog, stderr: Option<Outlet>) -> OwnLog {
         let names = Names::new(path);
         let share = Arc::new(Share::new(names.clone()));
-        let stderr = stderr.map(File::from).filter(|f| !is_null(f));
-        let plain = stderr.as_ref().is_some_and(|f| f.metadata().is_ok_and(|m| m.is_file()));
         let mut log = OwnLog {
             names,
             spec,
@@ -73,7 +68,6 @@ impl OwnLog {
             base: 0,
             lines: String::new(),
             stderr,
-            plain,
             stderr_level: Level::Trace,
             journal: false,
             errors: String::new(),
@@ -99,13 +93,17 @@ impl OwnLog {
     /// Standard error gets the form that systemd's journal wants, if `stream`, the value of JOURNAL_STREAM, says that
     /// the journal reads there.
     pub fn for_journal(&mut self, stream: &str) {
-        let meta = self.stderr.as_ref().and_then(|f| f.metadata().ok());
-        self.journal = meta.is_some_and(|m| stream == format!("{}:{}", m.dev(), m.ino()));
+        self.journal = self.stderr.as_ref().is_some_and(|outlet| outlet.is_journal(stream));
     }
 
     /// New settings.
     pub fn set(&mut self, spec: DaemonLog) {
         self.spec = spec;
+    }
+
+    #[must_use]
+    pub fn style(&self) -> LogStyle {
+        self.spec.style()
     }
 
     /// Opens the file by its name again, after somebody moved it.
@@ -153,19 +151,12 @@ impl OwnLog {
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {
         let start = self.lines.len();
-        match self.spec.format {
-            LogFormat::Text => text_line(&mut self.lines, level, text, wall),
-            LogFormat::Json => json_line(&mut self.lines, level, text, wall),
-        }
+        log::line(&mut self.lines, self.spec.format, level, text, wall);
         if self.stderr.is_none() || level > self.stderr_level {
             return;
         }
         if self.journal {
-            for part in text.trim_end().split('\n') {
-                self.errors.push_str(prefix(level));
-                self.errors.extend(part.chars().map(visible));
-                self.errors.push('\n');
-            }
+            log::journal_line(&mut self.errors, level, text);
         } else {
             self.errors.push_str(self.lines.get(start..).unwrap_or_default());
         }
@@ -195,7 +186,10 @@ impl OwnLog {
         }
         let mut lines = std::mem::take(&mut self.lines);
         let errors = std::mem::take(&mut self.errors);
-        self.show(errors.as_bytes());
+        // What stderr does not take at once is in the file.
+        if self.stderr.as_mut().is_some_and(|outlet| outlet.write(errors.as_bytes()).is_err()) {
+            self.stderr = None;
+        }
         let grown = match self.write(&lines) {
             Ok(()) => {
                 self.lost = 0;
@@ -208,7 +202,7 @@ impl OwnLog {
             }
         };
         lines.clear();
-        lines.shrink_to(PIECE);
+        lines.shrink_to(ROOM);
         self.lines = lines;
         grown
     }
@@ -268,78 +262,6 @@ impl OwnLog {
             }
         }
     }
-
-    /// What stderr does not take at once is left out there; it is in the file.
-    fn show(&mut self, lines: &[u8]) {
-        let Some(stderr) = &mut self.stderr else { return };
-        for piece in lines.chunks(PIECE) {
-            let writable = if self.plain { Ok(true) } else { logfile::writable(stderr.as_fd(), Duration::ZERO) };
-            let written = match writable {
-                Ok(true) => stderr.write(piece),
-                Ok(false) => return,
-                Err(e) => Err(e),
-            };
-            match written {
-                Ok(n) if n == piece.len() => {}
-                Ok(_) => return,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return,
-                Err(_) => {
-                    self.stderr = None;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Whether whatever is written there is thrown away.
-fn is_null(file: &File) -> bool {
-    let device = |m: std::fs::Metadata| m.file_type().is_char_device().then(|| m.rdev());
-    let null = std::fs::metadata("/dev/null").ok().and_then(device);
-    null.is_some() && file.metadata().ok().and_then(device) == null
-}
-
-fn name(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
-}
-
-/// The level as in sd-daemon(3): the numbers of syslog(3).
-fn prefix(level: Level) -> &'static str {
-    match level {
-        Level::Error => "<3>",
-        Level::Warn => "<4>",
-        Level::Info => "<6>",
-        Level::Debug | Level::Trace => "<7>",
-    }
-}
-
-fn visible(c: char) -> char {
-    if c.is_control() && c != '\t' { ' ' } else { c }
-}
-
-/// Line breaks become indented lines.
-fn text_line(out: &mut String, level: Level, text: &str, wall: Wall) {
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{wall} {:<5} ", name(level));
-    for (i, part) in text.trim_end().split('\n').enumerate() {
-        out.push_str(if i > 0 { "\n    " } else { "" });
-        out.extend(part.chars().map(visible));
-    }
-    out.push('\n');
-}
-
-/// The time comes first, so that a search by time finds it without reading the rest.
-fn json_line(out: &mut String, level: Level, text: &str, wall: Wall) {
-    let mut o = Obj::new();
-    o.str("time", &wall.to_string()).str("level", name(level)).str("text", text.trim_end());
-    out.push_str(&o.finish());
-    out.push('\n');
 }
 
 /// Appends all or nothing.
@@ -354,6 +276,7 @@ fn append(file: &mut File, size: u64, text: &str) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::log::LogFormat;
     use crate::daemon::capture::testing::Dir;
     use std::io::Read;
 
@@ -403,7 +326,7 @@ mod tests {
         let dir = Dir::new();
         let (read, write) = crate::sys::pipe::output().unwrap();
         let meta = File::from(write.try_clone().unwrap()).metadata().unwrap();
-        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, Some(write));
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, Outlet::new(write));
         for (stream, want) in [
             ("1:2".to_owned(), "2026-11-20T17:56:18.001Z error a\n    b\n"),
             (format!("{}:{}", meta.dev(), meta.ino()), "<3>a\n<3>b\n"),
@@ -421,17 +344,6 @@ mod tests {
             );
         }
         assert!(text(&dir, "hob.log").starts_with("2026-11-20T17:56:18.001Z error a\n    b\n"));
-    }
-
-    #[test]
-    fn nothing_is_written_to_where_it_is_thrown_away() {
-        let dir = Dir::new();
-        let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-        assert!(OwnLog::open(dir.path("a.log"), SPEC, Some(null.into())).stderr.is_none());
-        let zero = std::fs::OpenOptions::new().write(true).open("/dev/zero").unwrap();
-        assert!(OwnLog::open(dir.path("b.log"), SPEC, Some(zero.into())).stderr.is_some());
-        let file = File::create(dir.path("c")).unwrap();
-        assert!(OwnLog::open(dir.path("c.log"), SPEC, Some(file.into())).stderr.is_some());
     }
 
     #[test]
@@ -528,7 +440,7 @@ mod tests {
     fn stderr_is_never_waited_for_and_may_go_away() {
         let dir = Dir::new();
         let (read, write) = crate::sys::pipe::output().unwrap();
-        let mut log = OwnLog::open(dir.path("hob.log"), DaemonLog { max_size: u64::MAX, ..SPEC }, Some(write));
+        let mut log = OwnLog::open(dir.path("hob.log"), DaemonLog { max_size: u64::MAX, ..SPEC }, Outlet::new(write));
         log.log(Level::Info, "hello", at(0));
         log.flush(at(0).mono);
         let mut read = File::from(read);

@@ -220,7 +220,7 @@ fn gear(
         Interest::READABLE | Interest::WRITABLE,
         Source::Keeper,
     )?;
-    let stderr = io::stderr().as_fd().try_clone_to_owned().ok().filter(|_| !quiet);
+    let stderr = if quiet { None } else { sys::outlet::Outlet::stderr() };
     let mut log = ownlog::OwnLog::open(paths.log.clone(), DaemonLog::DEFAULT, stderr);
     if let Ok(stream) = std::env::var("JOURNAL_STREAM") {
         log.for_journal(&stream);

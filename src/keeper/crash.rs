@@ -28,7 +28,7 @@ pub(super) struct Death {
 }
 
 impl Death {
-    fn own_fault(&self) -> bool {
+    pub(super) fn own_fault(&self) -> bool {
         !self.up || self.hung || !matches!(self.status, Status::Signal(SIGKILL | SIGTERM))
     }
 }

@@ -1,6 +1,7 @@
 //! The end of hob: by the daemon's word, or by force where that does not come.
 
 use super::{EXIT_FAILED, KILL_LIMIT, Keeper, RETRY, pidfile};
+use crate::base::log::Level;
 use crate::base::time::Mono;
 use crate::sys::file::lock::Lock;
 use crate::sys::wait::{self, Adopted};
@@ -45,17 +46,18 @@ impl Keeper {
             }
             _ if self.end_by.is_none_or(|at| now < at) => return None,
             (_, Some(code)) => {
-                self.say("keeper: the daemon has not ended by itself, killing it");
+                self.say(Level::Warn, "keeper: the daemon has not ended by itself, killing it");
                 self.kill_daemon();
                 self.kill_all();
                 code
             }
             (_, None) => {
-                self.say("keeper: the shutdown has not ended in time, killing what is left");
+                self.say(Level::Error, "keeper: the shutdown has not ended in time, killing what is left");
                 self.kill_all();
                 EXIT_FAILED
             }
         };
+        self.release_words();
         if self.pid_written {
             pidfile::remove(&self.options.pid_file);
         }
@@ -87,7 +89,7 @@ impl Keeper {
         // Killed parents leave their children to this process, so every round reaches one generation further.
         while self.reap() && clock::now().mono < end {
             if let Err(e) = wait::signal_children(signals::SIGKILL) {
-                self.say(&format!("keeper: cannot list the processes that are left: {e}"));
+                self.say(Level::Warn, &format!("keeper: cannot list the processes that are left: {e}"));
             }
             let _ = chan::wait([(Some(self.means.signals.as_fd()), false)], Some(RETRY));
             while let Ok(Some(_)) = self.means.signals.next() {}

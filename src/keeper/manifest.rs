@@ -7,6 +7,7 @@
 use super::outer::{Manager, Told};
 use crate::base::control::{Inherited, MANIFEST_VERSION as VERSION, OOM_UNCHANGED};
 use crate::base::gather::Gather as _;
+use crate::base::log::{Level, LogFormat, LogStyle};
 use crate::base::map::Map;
 use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
@@ -35,6 +36,8 @@ pub(super) struct Manifest {
     pub(super) inherited: Inherited,
     pub(super) manager: Manager,
     pub(super) told: Told,
+    /// How lines of hob's own log are written.
+    pub(super) log: LogStyle,
     /// What hob ends with: a descriptor of the process, and whether standard input counts.
     pub(super) parent: Option<(Option<RawFd>, bool)>,
     pub(super) pending_signals: u64,
@@ -78,6 +81,8 @@ impl Manifest {
             ("oom_score_adj", self.inherited.oom_score_adj.into()),
             ("hold_max", self.inherited.hold_max.into()),
             ("pending_signals", self.pending_signals.into()),
+            ("log_level", self.log.level.number().into()),
+            ("log_json", (self.log.format == LogFormat::Json).into()),
         ];
         for (key, number) in numbers {
             put(key, number.to_string().as_bytes());
@@ -141,6 +146,10 @@ impl Manifest {
                 ready: text("told_ready").is_none_or(yes),
                 reloading: text("told_reloading").is_some_and(yes),
             },
+            log: LogStyle {
+                level: text("log_level").and_then(number).and_then(Level::of).unwrap_or(LogStyle::DEFAULT.level),
+                format: if text("log_json").is_some_and(yes) { LogFormat::Json } else { LogFormat::Text },
+            },
             parent: match (text("parent"), text("parent_stdin")) {
                 (None, None) => None,
                 (process, stdin) => {
@@ -197,6 +206,7 @@ mod tests {
             inherited: Inherited { nofile: u64::MAX, oom_score_adj: OOM_UNCHANGED, hold_max: 960 },
             manager: Manager { socket: Some("@x=y".into()), watchdog: Some(Duration::from_secs(20)) },
             told: Told { ready: true, reloading: true },
+            log: LogStyle { level: Level::Warn, format: LogFormat::Json },
             parent: Some((Some(10), true)),
             pending_signals: 1 << 63,
             ended: vec![0, 16_383],

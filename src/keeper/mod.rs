@@ -13,12 +13,14 @@ mod parent;
 mod pidfile;
 mod renew;
 mod watch;
+mod words;
 mod worker;
 
 use crate::base::control::{
     self, BYTES_MAX, FLAG_OUTER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, LABELS_MAX, ToDaemon, ToKeeper,
     Verdict,
 };
+use crate::base::log::Level;
 use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
@@ -41,6 +43,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use watch::Concern;
 pub use watch::Patience;
+pub use words::Line;
+use words::Words;
 use worker::{Blocked, Worker};
 
 /// Exit code when the keeper could not start, or had to end by itself.
@@ -91,8 +95,8 @@ pub struct Options {
     pub parent: Option<Parent>,
     /// argv with which this process executes another program when it becomes that, without the last word.
     pub words: Vec<CString>,
-    /// Where the keeper says what happened: one line, no line feed.
-    pub on_message: Box<dyn FnMut(&str)>,
+    /// Where the keeper says what happened.
+    pub on_message: Box<dyn FnMut(&Line<'_>)>,
 }
 
 impl fmt::Debug for Options {
@@ -108,7 +112,8 @@ pub fn run(mut options: Options) -> u8 {
     match Means::new(options.init) {
         Ok(means) => Keeper::new(options, means).run(),
         Err(e) => {
-            (options.on_message)(&format!("keeper: cannot start: {e}"));
+            let text = format!("keeper: cannot start: {e}");
+            Words::default().say(clock::now().wall, Level::Error, &text, &mut options.on_message);
             EXIT_FAILED
         }
     }
@@ -155,6 +160,7 @@ struct Keeper {
     /// Everything has come up: what that took can be given back.
     settle: bool,
     outer: Outer,
+    words: Words,
 }
 
 impl Keeper {
@@ -184,6 +190,7 @@ impl Keeper {
             done: None,
             doomed: None,
             settle: false,
+            words: Words::default(),
         }
     }
 
@@ -228,12 +235,12 @@ impl Keeper {
                 if let Some(verdict) = self.verdict {
                     worker.tell_verdict(verdict);
                 }
-                self.say(&format!("keeper: started daemon {} with pid {}", self.generation, worker.pid()));
+                self.say(Level::Info, &format!("keeper: started daemon {} with pid {}", self.generation, worker.pid()));
                 self.worker = Some(worker);
             }
             Err(e) if trial => self.trial_failed(Verdict::NotExecuted(e.errno)),
             Err(e) => {
-                self.say(&format!("keeper: {e}"));
+                self.say(Level::Error, &format!("keeper: {e}"));
                 self.start_at = now + self.next_backoff();
             }
         }
@@ -260,7 +267,7 @@ impl Keeper {
                 // It has not been reaped, so an error means that it has ended.
                 let _ = worker.signal(signals::SIGABRT);
                 let text = format!("keeper: daemon {} does not answer any more, aborting it", self.generation);
-                self.say(&text);
+                self.say(Level::Error, &text);
             }
             Concern::Kill => self.kill_daemon(),
         }
@@ -365,7 +372,9 @@ impl Keeper {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::InvalidData => self.say(&format!("keeper: {e}")),
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    self.say(Level::Warn, &format!("keeper: {e}"));
+                }
                 Ok(None) | Err(_) => {
                     let end = self.done.is_none();
                     if let Some(worker) = &mut self.worker {
@@ -403,6 +412,7 @@ impl Keeper {
             ToKeeper::Reloading => self.outer.reloading(now),
             ToKeeper::Reloaded => self.outer.reloaded(),
             ToKeeper::Status { text } => self.outer.status(text),
+            ToKeeper::Log { style } => self.words.set_style(style, &mut self.options.on_message),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
                 // A daemon that goes on with a shutdown must not put its end off, but a request without an answer has
@@ -441,7 +451,7 @@ impl Keeper {
         let count = self.held_count - before.unwrap_or(0) + fds.len();
         let max = usize::try_from(self.means.inherited.hold_max).unwrap_or(usize::MAX);
         if count > max || (before.is_none() && self.held.len() >= LABELS_MAX) {
-            self.say(&format!("keeper: cannot hold {label}: too many descriptors"));
+            self.say(Level::Error, &format!("keeper: cannot hold {label}: too many descriptors"));
             return;
         }
         self.held_count = count;
@@ -452,6 +462,7 @@ impl Keeper {
         if let Some(worker) = &mut self.worker {
             worker.set_up();
         }
+        self.release_words();
         self.backoff = BACKOFF_FIRST;
         self.once = 0;
         self.verdict = None;
@@ -460,7 +471,10 @@ impl Keeper {
         if !self.pid_written && !self.options.pid_file.as_os_str().is_empty() {
             match pidfile::write(&self.options.pid_file) {
                 Ok(()) => self.pid_written = true,
-                Err(e) => self.say(&format!("keeper: cannot write {}: {e}", self.options.pid_file.display())),
+                Err(e) => {
+                    let text = format!("keeper: cannot write {}: {e}", self.options.pid_file.display());
+                    self.say(Level::Warn, &text);
+                }
             }
         }
         let tried = self.worker.as_mut().is_some_and(|w| core::mem::take(&mut w.trial));
@@ -512,7 +526,7 @@ impl Keeper {
                 Ok(Reaped::Stray) => {}
                 Ok(Reaped::None { children }) => return children,
                 Err(e) => {
-                    self.say(&format!("keeper: cannot reap: {e}"));
+                    self.say(Level::Error, &format!("keeper: cannot reap: {e}"));
                     return false;
                 }
             }
@@ -537,9 +551,15 @@ impl Keeper {
             Status::Code(code) => format!("with code {code}"),
             Status::Signal(number) => format!("by {}", signals::name_of(number)),
         };
-        self.say(&format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
-        if self.crashes.died(now, Death { status, up: worker.is_up(), hung: worker.watch.hung() }) {
-            self.say("keeper: daemons have died one after the other; the next one is in safe mode until a reload");
+        let death = Death { status, up: worker.is_up(), hung: worker.watch.hung() };
+        let level = if death.own_fault() { Level::Error } else { Level::Warn };
+        self.say(level, &format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
+        self.release_words();
+        if self.crashes.died(now, death) {
+            self.say(
+                Level::Error,
+                "keeper: daemons have died one after the other; the next one is in safe mode until a reload",
+            );
         }
     }
 
@@ -549,21 +569,25 @@ impl Keeper {
             worker.ask();
         }
         if let Some(report) = self.outer.flush() {
-            self.say(&format!("keeper: {report}"));
+            self.say(Level::Warn, &format!("keeper: {report}"));
         }
     }
 
     fn look_at_parent(&mut self, process: bool, stdin: bool) {
         let Some(how) = self.options.parent.as_mut().and_then(|p| p.ended(process, stdin)) else { return };
         self.options.parent = None;
-        self.say(&format!("keeper: hob ends with the program that started it: {how}"));
+        self.say(Level::Info, &format!("keeper: hob ends with the program that started it: {how}"));
         if self.stop.is_none() && !self.stopping {
             self.request_stop();
         }
     }
 
-    fn say(&mut self, line: &str) {
-        (self.options.on_message)(line);
+    fn say(&mut self, level: Level, text: &str) {
+        self.words.say(clock::now().wall, level, text, &mut self.options.on_message);
+    }
+
+    fn release_words(&mut self) {
+        self.words.release(&mut self.options.on_message);
     }
 }
 

@@ -7,9 +7,10 @@
 use super::manifest::Manifest;
 use super::outer::Outer;
 use super::worker::Worker;
-use super::{Keeper, Means, Options, Parent, Patience};
+use super::{Keeper, Line, Means, Options, Parent, Patience};
 use crate::base::control::Verdict;
 use crate::base::gather::Gather as _;
+use crate::base::log::Level;
 use crate::base::time::Mono;
 use crate::sys::chan::Chan;
 use crate::sys::signals::{self, Signals};
@@ -53,7 +54,7 @@ impl Keeper {
             trial.limit = now + TRIAL_LIMIT;
         }
         self.slow = true;
-        self.say("keeper: the upgrade takes too long, killing the daemon at hand");
+        self.say(Level::Warn, "keeper: the upgrade takes too long, killing the daemon at hand");
         self.kill_daemon();
     }
 
@@ -71,7 +72,10 @@ impl Keeper {
         self.trial = None;
         self.verdict = Some(verdict);
         self.start_at = Mono(0);
-        self.say(&format!("keeper: the upgrade has failed ({verdict}); going on with the program before"));
+        self.say(
+            Level::Error,
+            &format!("keeper: the upgrade has failed ({verdict}); going on with the program before"),
+        );
     }
 
     pub(super) fn verdict_of(status: Status) -> Verdict {
@@ -91,7 +95,10 @@ impl Keeper {
         if let Some(worker) = &mut self.worker {
             worker.tell_verdict(Verdict::KeeperStays(errno));
         }
-        self.say("keeper: cannot become the new program; the daemon is renewed, the keeper goes on as it is");
+        self.say(
+            Level::Warn,
+            "keeper: cannot become the new program; the daemon is renewed, the keeper goes on as it is",
+        );
     }
 
     fn execute(&mut self) -> io::Result<()> {
@@ -127,6 +134,7 @@ impl Keeper {
             inherited: self.means.inherited,
             manager: self.options.manager.clone(),
             told: self.outer.told,
+            log: self.words.style(),
             parent: self.options.parent.as_ref().map(|p| (p.process.as_ref().map(raw), p.stdin.is_some())),
             pending_signals: self.pending_signals,
             ended: worker.ended().map(Slot::index).collect(),
@@ -167,6 +175,7 @@ impl Keeper {
             keeper.held_count += fds.len();
             keeper.held.insert(label, fds);
         }
+        keeper.words.set_style(manifest.log, &mut keeper.options.on_message);
         keeper.generation = manifest.generation;
         keeper.pid_written = manifest.pid_written;
         keeper.pending_signals = manifest.pending_signals;
@@ -187,7 +196,7 @@ pub struct Resume {
     /// As `Options::words`.
     pub words: Vec<CString>,
     /// As `Options::on_message`.
-    pub on_message: Box<dyn FnMut(&str)>,
+    pub on_message: Box<dyn FnMut(&Line<'_>)>,
 }
 
 impl fmt::Debug for Resume {

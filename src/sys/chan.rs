@@ -20,9 +20,9 @@ const KIND: libc::c_int = libc::SOCK_SEQPACKET;
 const KIND: libc::c_int = libc::SOCK_DGRAM;
 
 #[cfg(not(target_os = "macos"))]
-const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+pub(super) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 #[cfg(target_os = "macos")]
-const SEND_FLAGS: libc::c_int = 0;
+pub(super) const SEND_FLAGS: libc::c_int = 0;
 
 #[cfg(not(target_os = "macos"))]
 const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC;

@@ -26,6 +26,7 @@ pub mod logfile;
 pub mod mask;
 pub mod memory;
 pub mod net;
+pub mod outlet;
 mod plan;
 pub mod table;
 pub mod terminal;

@@ -17,6 +17,7 @@ mod freeze;
 mod health;
 mod inhibit;
 mod job;
+mod keeper;
 mod life;
 mod loglines;
 mod logs;

@@ -252,6 +252,6 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
         },
         manager: hob::keeper::Manager { socket: notify.exists().then(|| notify.into_os_string()), watchdog: None },
         parent: None,
-        on_message: Box::new(move |line| log.write_all(format!("{line}\n").as_bytes()).unwrap()),
+        on_message: Box::new(move |line| log.write_all(format!("{}\n", line.text).as_bytes()).unwrap()),
     })
 }

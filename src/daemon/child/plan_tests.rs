@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::config::{Address, Listen, Rlimit, UnixType};
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);

@@ -36,7 +36,8 @@
 //!   for editors), `programs` (groups, agents, runners), `cron` (expressions, time zones and when they fire),
 //!   `schedule` (jobs)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
-//! - [`base`]: time, ids, units, limits (every limit by name), timers, the words between keeper and daemon
+//! - [`base`]: time, ids, units, limits (every limit by name), timers, a small sorted map, the words between keeper
+//!   and daemon
 //!
 //! # Invariants
 //! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread,

@@ -210,6 +210,10 @@ impl Core {
             Asks::Agent { name, prompt } => {
                 let name = self.agent_named(name)?;
                 let agent = self.programs.agents.get(&name).cloned();
+                if agent.as_ref().is_some_and(|a| a.prompt == AgentPrompt::Argument) && prompt.contains('\0') {
+                    let error = invalid("the prompt has a zero byte in it, which no argument of a program can have");
+                    return Err(error.hint(format!("agents.{name}.prompt in the config can be \"stdin\" or \"file\"")));
+                }
                 (Work::Agent { name: name.into(), prompt: prompt.into() }, agent)
             }
         };

@@ -34,7 +34,7 @@ fn why_tells_of_a_task_what_it_waits_for_and_what_became_of_it() {
     tells("4", &["task 4 is held by uid ", "task release 4"]);
     tells("5", &["task 5 is queued: waits until", "it may start in 59 min", "task edit 5 --delay 0s"]);
     home.write_config(r#"{ "groups": {"one": {"parallel": 1}}, "services": {"2": {"command": "exec sleep 1000"}} }"#);
-    home.ok(&["reload"]);
+    assert_eq!(home.ok(&["reload"]), "settings updated: agents\n");
     tells(
         "5",
         &["task 5 is queued and would fail: there is no agent \"claude\" in the config any more", "put it back"],

@@ -13,8 +13,12 @@
 //!
 //! # Rooms
 //! Imports only point down this list. Each room's first line says what it is for and what it may touch.
-//! - [`cli`]: flags (one table drives parsing, help, manual and completions), one file a noun, rendering
-//! - [`client`]: blocking library: connect, call, typed calls, subscribe, logs, ensure_running
+//! - [`cli`]: flags (one table drives parsing, help, manual and completions), one file a noun, rendering; `task` (add,
+//!   look, change, groups), `schedule` (jobs, and expressions of cron without a daemon), `story` (why, of a service, a
+//!   task or a job)
+//! - [`client`]: blocking library: connect, call, typed calls, subscribe, logs of services and output of tasks, which
+//!   follow over deaths of the daemon, ensure_running; what has no call of its own, such as tasks and schedules, by
+//!   method and JSON
 //! - [`keeper`]: uses `sys` and `base` alone: `mod` (the loop), `worker` (the daemon at hand), `crash` and `watch`
 //!   (when it is at fault, when it hangs), `outer` and `parent` (the service manager or program it belongs to),
 //!   `means` (what it makes of its process), `renew` and `manifest` (becoming another program), `end`

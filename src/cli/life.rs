@@ -467,10 +467,20 @@ pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
         return Ok(exit::OK);
     }
     let mut text = String::new();
-    for what in ["added", "removed", "restarted", "updated"] {
+    let all = [
+        ("added", "added"),
+        ("removed", "removed"),
+        ("restarted", "restarted"),
+        ("updated", "updated"),
+        ("jobs_added", "jobs added"),
+        ("jobs_removed", "jobs removed"),
+        ("jobs_updated", "jobs updated"),
+        ("settings", "settings updated"),
+    ];
+    for (what, title) in all {
         let names: Vec<&str> = result[what].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if !names.is_empty() {
-            text.push_str(&format!("{what}: {}\n", names.join(", ")));
+            text.push_str(&format!("{title}: {}\n", names.join(", ")));
         }
     }
     if text.is_empty() {

@@ -166,7 +166,8 @@ fn check_config(args: &Args) -> Result<u8, Failure> {
     };
     let rows: Vec<Value> = config.schedule.iter().map(|j| json!({ "id": j.id, "next": next(j) })).collect();
     finish(args, &json!({ "ok": true, "file": loaded.name, "jobs": rows }), |_| {
-        let mut text = format!("{}: good, {} jobs\n", loaded.name, config.schedule.len());
+        let (n, s) = (config.schedule.len(), if config.schedule.len() == 1 { "" } else { "s" });
+        let mut text = format!("{}: good, {n} job{s}\n", loaded.name);
         for job in &config.schedule {
             let told = match (next(job), job.when()) {
                 (Some(at), _) => format!("next {at}"),

@@ -69,7 +69,8 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     ("TERM", "\"dumb\": no colours and no line that is written over"),
     ("TZ", "The time zone in which times are shown"),
     ("NOTIFY_SOCKET", "Where 'hob run' tells a service manager above it that it is ready (sd_notify)"),
-    ("HOB_SERVICE, HOB_RUN, HOB_SOCKET", "In each service: its name, the run that it is, the control socket"),
+    ("HOB_SERVICE, HOB_TASK_ID", "In each service its name, in each task its number"),
+    ("HOB_RUN, HOB_SOCKET, HOB_FD", "In each of these: the run that it is, the control socket, a channel if asked for"),
     ("NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID", "In a service with \"ready\": \"notify\", or with a watchdog"),
     ("MAINPID", "In stop_command and reload_command: the pid of the service's main process"),
 ];
@@ -98,6 +99,7 @@ fn files() -> Vec<Entry> {
     add(&|p| p.state.clone(), "The journal: what is to be known after a crash or a reboot");
     add(&|p| p.log.clone(), "The log of hob itself, as 'hob logs' shows it");
     add(&|p| p.logs.join("services"), "Logs of services, as 'hob logs NAME' shows them");
+    add(&|p| p.logs.join("tasks"), "Output of tasks, as 'hob task output ID' shows it");
     all
 }
 

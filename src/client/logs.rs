@@ -8,6 +8,7 @@ use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::protocol::methods::{Stream, notes};
 use crate::protocol::rpc::{self, Code, FromServer, RpcError};
+use core::time::Duration;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 
@@ -65,7 +66,15 @@ pub struct LogStream {
     ready: VecDeque<LogChunk>,
     connected: bool,
     ended: bool,
+    /// The task that is followed is over, so that its output is all there.
+    over: bool,
+    /// How long the next look at a task that does not run waits for its end.
+    patience: Duration,
 }
+
+/// The shortest and the longest time between two looks at a task that is followed and does not run.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 impl LogStream {
     pub(super) fn open(line: Line, ask: LogAsk) -> Result<LogStream, ClientError> {
@@ -80,6 +89,8 @@ impl LogStream {
             ready: VecDeque::new(),
             connected: false,
             ended: false,
+            over: false,
+            patience: LOOK,
         };
         while !stream.connected {
             stream.request().or_else(|e| stream.line.lost(e))?;
@@ -151,15 +162,32 @@ impl LogStream {
             if let Some(chunk) = self.ready.pop_front() {
                 return Ok(Some(chunk));
             }
-            if self.connected && self.streams.is_empty() {
+            let at_end = self.connected && self.streams.is_empty();
+            if at_end && (self.over || self.ask.task.is_none() || !self.ask.follow) {
                 return Ok(None);
             }
-            let step = if self.connected { self.receive() } else { self.request() };
+            let step = match (at_end, self.connected) {
+                (true, _) => self.look(),
+                (false, true) => self.receive(),
+                (false, false) => self.request(),
+            };
             if let Err(e) = step {
                 self.connected = false;
                 self.line.lost(e)?;
             }
         }
+    }
+
+    /// The task that is followed does not run: it waits for its first attempt or for the next, or it is over. Waits a
+    /// little for its end, and has what it wrote meanwhile read.
+    fn look(&mut self) -> Result<(), ClientError> {
+        self.requests += 1;
+        let params = json!({ "ids": self.ask.task, "timeout": self.patience.as_secs_f64() });
+        let text = rpc::request_text(self.requests, "task.wait", Some(&params.to_string()));
+        self.over = self.line.exchange(self.requests, &text, None, true)?["done"] == true;
+        self.patience = (self.patience * 2).min(LOOK_MAX);
+        self.connected = false;
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<(), ClientError> {
@@ -185,6 +213,7 @@ impl LogStream {
         {
             let position = *at;
             *at += bytes.len() as u64;
+            self.patience = LOOK;
             let mark = self.marks.get(name).copied().unwrap_or_default();
             self.ready.push_back(LogChunk::Data { name: name.clone(), position, bytes, mark });
         }
@@ -209,7 +238,10 @@ impl LogStream {
         } else if method == notes::STREAM_END
             && let Some(name) = self.streams.remove(&id)
         {
-            self.open.remove(&name);
+            // That of a task may go on with its next attempt.
+            if self.ask.task.is_none() {
+                self.open.remove(&name);
+            }
             let reason = params.get("reason").and_then(Value::as_str).unwrap_or("eof");
             if !matches!(reason, "eof" | "closed") {
                 return Err(ClientError::Rpc(RpcError::new(Code::FileSystem, format!("the log of {name}: {reason}"))));

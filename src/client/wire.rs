@@ -88,7 +88,9 @@ impl Raw {
         };
         let mut out = Vec::with_capacity(json.len() + 4);
         if Framing::Binary.write(&mut out, &[json]).is_err() {
-            return Err(ClientError::Unexpected("the message is too long for a frame".to_owned()));
+            return Err(ClientError::Unexpected(
+                "the message is longer than 16 MiB, which no frame holds; let files carry what is so large".to_owned(),
+            ));
         }
         Ok(stream.write_all(&out)?)
     }

@@ -65,6 +65,8 @@ impl Core {
         let mut new = Rehearsal::of(self);
         let mut out = Out::default();
         let mut report = new.core.apply_config(config, &mut out);
+        // The rehearsal knows no tasks, and so nothing of their tables.
+        report.tables.clear();
         report.daemon.extend(tables);
         new.effects(out);
         new.play();
@@ -90,7 +92,7 @@ impl Core {
     }
 
     /// The tables around tasks that differ, by their keys in the config.
-    fn changed_tables(&self, config: &Config) -> Vec<String> {
+    pub(super) fn changed_tables(&self, config: &Config) -> Vec<String> {
         let differ = [
             ("groups", self.tasks.configured_groups() != config.groups),
             ("agents", self.programs.agents != config.agents),

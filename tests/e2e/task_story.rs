@@ -34,7 +34,7 @@ fn why_tells_of_a_task_what_it_waits_for_and_what_became_of_it() {
     tells("4", &["task 4 is held by uid ", "task release 4"]);
     tells("5", &["task 5 is queued: waits until", "it may start in 59 min", "task edit 5 --delay 0s"]);
     home.write_config(r#"{ "groups": {"one": {"parallel": 1}}, "services": {"2": {"command": "exec sleep 1000"}} }"#);
-    home.ok(&["reload"]);
+    assert_eq!(home.ok(&["reload"]), "settings updated: agents\n");
     tells(
         "5",
         &["task 5 is queued and would fail: there is no agent \"claude\" in the config any more", "put it back"],
@@ -118,4 +118,42 @@ fn what_completions_offer_is_there() {
     assert_eq!(offered(&["add", "--runner="]), ["--runner=srun"]);
     assert_eq!(offered(&["task", "list", "-l", ""]), ["kind=test"]);
     assert_eq!(offered(&["group", "pause", "a"]), ["agents\t0 of 3 slots taken"]);
+}
+
+#[test]
+fn following_waits_for_what_has_not_begun_and_goes_on_over_retries() {
+    let home = Home::running(r#"{"agents": {"count": {"command": ["wc", "-c"], "prompt": "stdin"}}}"#);
+    let followed = |args: &[&str]| {
+        let out = home.hob(args);
+        (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap(), out.status.code())
+    };
+    let (out, _, code) = followed(&["add", "-f", "--delay", "300ms", "--", "echo", "late"]);
+    assert_eq!((out.as_str(), code), ("late\n", Some(0)));
+    let (out, _, code) =
+        followed(&["add", "-f", "--retries", "2", "--backoff", "200ms", "--", "sh", "-c", "echo try; exit 3"]);
+    assert_eq!((out.as_str(), code), ("try\ntry\ntry\n", Some(3)));
+    // Whoever follows what is held goes on over its release and the death of the daemon, and ends with its removal.
+    submit(&home, json!({ "command": "echo released", "hold": true }));
+    let follower = home.command(&["task", "output", "-f", "3"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    kill("KILL", home.pids().0);
+    home.ok(&["task", "release", "3"]);
+    let out = follower.wait_with_output().unwrap();
+    assert_eq!((out.stdout.as_slice(), out.status.code()), (&b"released\n"[..], Some(0)));
+    submit(&home, json!({ "command": "true", "hold": true }));
+    let follower = home.command(&["task", "output", "-f", "4"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    home.ok(&["task", "remove", "4"]);
+    let out = follower.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("there is no task 4"), "{out:?}");
+    // What ends without a code of its own is said.
+    for how in ["--wait", "--follow"] {
+        let (_, said, code) = followed(&["add", how, "--cwd", "/no/such/folder", "--", "true"]);
+        assert!(code == Some(127) && said.contains("cannot enter /no/such/folder"), "{how}: {said}");
+    }
+    // A prompt that no command line holds.
+    let large = home.path("prompt");
+    fs::write(&large, "x".repeat(10_000_000)).unwrap();
+    let out =
+        home.command(&["add", "--agent", "count", "-f", "-"]).stdin(fs::File::open(&large).unwrap()).output().unwrap();
+    assert_eq!(String::from_utf8(out.stdout).unwrap().trim(), "10000000", "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(home.fails(&["add", "--agent", "count", "-"]).1.contains("is empty"));
 }

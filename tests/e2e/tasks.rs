@@ -330,7 +330,7 @@ fn after_the_death_of_keeper_and_daemon_what_ran_is_lost_and_what_waited_runs() 
 
 #[test]
 fn mistakes_are_told_and_change_nothing() {
-    let home = Home::running("{}");
+    let home = Home::running(r#"{"agents": {"plain": {"command": ["true"]}}}"#);
     let refuse = |params: &str, why: &str| {
         let (code, text) = home.fails(&["call", "task.submit", params]);
         assert!(code != 0 && text.contains(why), "{params}: {text}");
@@ -339,6 +339,9 @@ fn mistakes_are_told_and_change_nothing() {
     refuse(r#"{"command": ""}"#, "command");
     refuse(r#"{"command": []}"#, "command");
     refuse(r#"{"command": ["a\u0000b"]}"#, "zero bytes");
+    refuse(r#"{"command": "true", "cwd": "/a\u0000b"}"#, "zero byte");
+    refuse(r#"{"command": "true", "env": {"A=B": "x"}}"#, "env");
+    refuse(r#"{"prompt": "a\u0000b", "agent": "plain"}"#, "zero byte");
     refuse(r#"{"command": "true", "prompt": "x"}"#, "not both");
     refuse(r#"{"command": "true", "group": "defualt"}"#, "did you mean \"default\"");
     refuse(r#"{"command": "true", "after": 99}"#, "there is no task 99");
@@ -346,7 +349,7 @@ fn mistakes_are_told_and_change_nothing() {
     refuse(r#"{"command": "true", "delay": "1s", "at": "2030-01-01T00:00:00Z"}"#, "one of them");
     refuse(r#"{"command": "true", "retries": -1}"#, "from 0");
     refuse(r#"{"command": "true", "runner": "x"}"#, "no runner");
-    refuse(r#"{"prompt": "x"}"#, "no agent");
+    refuse(r#"{"prompt": "x", "agent": "plan"}"#, "did you mean \"plain\"");
     refuse(r#"[{"command": "true"}, {"command": 7}]"#, "task 2 of the list");
     refuse("[]", "0 tasks");
     assert_eq!(home.call("task.stats", "{}")["total"], 0, "all or none");

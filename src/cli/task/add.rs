@@ -1,7 +1,7 @@
 //! `hob add`: queues a task, or one for each number of a range. Reads the folder, the umask and the environment.
 
 use super::look;
-use super::{exit_code, ids, moment};
+use super::{ids, moment};
 use crate::cli::flags::Args;
 use crate::cli::{Failure, connect, exit, print};
 use crate::client::Client;
@@ -33,7 +33,7 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
     }
     if args.has("wait") {
         let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
-        return Ok(exit_code(&done["tasks"][0]));
+        return Ok(look::ended(&done["tasks"][0]));
     }
     Ok(exit::OK)
 }
@@ -152,7 +152,7 @@ fn work(args: &Args, put: &mut impl FnMut(&str, Value) -> Option<Value>) -> Resu
     let prompts = agent.is_some() || args.has("prompt");
     match (args.operands.first(), args.rest.is_empty()) {
         (Some(text), true) if prompts => {
-            put("prompt", json!(text));
+            put("prompt", json!(prompt(args, text)?));
             if let Some(agent) = agent {
                 put("agent", json!(agent));
             }
@@ -173,6 +173,18 @@ fn work(args: &Args, put: &mut impl FnMut(&str, Value) -> Option<Value>) -> Resu
         (None, true) => return Err(Failure::usage("what is to be run?").hint("hob add -- make -j4")),
     }
     Ok(())
+}
+
+/// An operand, or what comes from standard input: a command line holds no long text.
+fn prompt(args: &Args, text: &str) -> Result<String, Failure> {
+    if text != "-" {
+        return Ok(text.to_owned());
+    }
+    if args.text("stdin")? == Some("-") {
+        return Err(Failure::usage("standard input cannot be both the prompt and what the task reads"));
+    }
+    let text = String::from_utf8(input("-")?).map_err(|_| Failure::usage("the prompt is not UTF-8"))?;
+    if text.is_empty() { Err(Failure::usage("the prompt on standard input is empty")) } else { Ok(text) }
 }
 
 /// PATH, and what was asked for.

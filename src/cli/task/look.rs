@@ -224,12 +224,16 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
 pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
     copy(args, client, id, lines, true)?;
     let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
-    let task = &done["tasks"][0];
+    Ok(ended(&done["tasks"][0]))
+}
+
+/// The exit code of a task that is over. What no code of its own tells is said.
+pub(super) fn ended(task: &Value) -> u8 {
     if task["state"] != "succeeded" && task["exit_code"].is_null() {
-        let why = note(task);
-        crate::cli::complain(&format!("task {id} {}: {why}", task["state"].as_str().unwrap_or("?")), None);
+        let (state, why) = (task["state"].as_str().unwrap_or("?"), note(task));
+        crate::cli::complain(&format!("task {} {state}: {why}", task["id"]), None);
     }
-    Ok(exit_code(task))
+    exit_code(task)
 }
 
 /// As it is, or as an object for each line.

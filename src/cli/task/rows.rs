@@ -90,7 +90,8 @@ type Run = fn(&crate::cli::Args) -> Result<u8, crate::cli::Failure>;
 
 const ADD_DETAILS: &str = "\
 Queues a command: words after --, or one operand for the shell. It gets the present folder, umask and PATH.
-With --agent the operand is a prompt. The task is on disk when this command returns, and runs once, whatever dies.
+With --agent the operand is a prompt, and - is that of standard input.
+The task is on disk when this command returns, and runs once, whatever dies.
 Examples:
   hob add -- make -j4                     hob add --after 12 --label kind=test 'cargo test'
   hob add --agent claude 'fix the tests'  hob add --array 1-100 -- convert {}.png {}.jpg";

@@ -60,6 +60,8 @@ pub(in crate::core) struct Report {
     /// The keys that differ, of the daemon and of each service that is restarted or updated.
     pub(in crate::core) daemon: Vec<String>,
     pub(in crate::core) keys: Map<String, Vec<Changed>>,
+    /// The tables around tasks that differ.
+    pub(in crate::core) tables: Vec<String>,
 }
 
 impl Report {
@@ -82,6 +84,10 @@ impl Report {
             if !list.is_empty() {
                 o.raw(name, &serde_json::to_string(list).unwrap_or_default());
             }
+        }
+        let settings: Vec<&String> = self.daemon.iter().chain(&self.tables).collect();
+        if !settings.is_empty() {
+            o.raw("settings", &serde_json::to_string(&settings).unwrap_or_default());
         }
         o.members().to_owned()
     }
@@ -134,6 +140,7 @@ impl Core {
         let mut report = Report::default();
         let doors = self.doors();
         self.config_error = None;
+        report.tables = self.changed_tables(&config);
         self.configure_tasks(&config);
         if self.config != config.daemon {
             report.daemon.extend(changed_daemon(&self.config, &config.daemon).into_iter().map(|key| key.path));

@@ -207,6 +207,7 @@ impl Core {
             Asks::Agent { name, prompt } => {
                 let name = self.agent_named(name)?;
                 let agent = self.programs.agents.get(&name).cloned();
+                check_prompt(&name, agent.as_ref(), &prompt)?;
                 (Work::Agent { name: name.into(), prompt: prompt.into() }, agent)
             }
         };
@@ -489,6 +490,14 @@ fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
         Some(near) => error.hint(format!("did you mean {near:?}?")),
         None => error.hint("`hob config show` shows those that there are"),
     }
+}
+
+fn check_prompt(name: &str, agent: Option<&AgentSpec>, prompt: &str) -> Result<(), RpcError> {
+    if agent.is_some_and(|a| a.prompt == AgentPrompt::Argument) && prompt.contains('\0') {
+        let error = invalid("the prompt has a zero byte in it, which no argument of a program can have");
+        return Err(error.hint(format!("agents.{name}.prompt in the config can be \"stdin\" or \"file\"")));
+    }
+    Ok(())
 }
 
 /// Who runs an agent's program as himself could read what it is given.

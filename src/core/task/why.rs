@@ -223,7 +223,8 @@ impl Core {
             TaskState::Running => todo.push(format!("hob task output -f {id}  # to watch it")),
             TaskState::Queued => todo.extend(self.hasten(t)),
             TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled | TaskState::TimedOut | TaskState::Lost => {
-                if t.attempts > 0 {
+                let ran = |r: &Outcome| !matches!(r.end, Ended::NotStarted(_) | Ended::Delayed(_));
+                if t.outcome.as_deref().is_some_and(ran) {
                     todo.push(format!("hob task output {id}  # to see what it wrote"));
                 }
                 let lost = if t.state == TaskState::Lost { ", if it does no harm that it may run twice" } else { "" };

@@ -358,6 +358,9 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
         ("execute", None) if message.ends_with("Exec format error") => {
             message.push_str("; a script needs a first line such as #!/bin/sh");
         }
+        ("execute", _) if kind == std::io::ErrorKind::ArgumentListTooLong => {
+            message.push_str("; hand long texts over by standard input or a file, an agent's by its `prompt`");
+        }
         ("set a resource limit", _) => message.push_str("; check `rlimits`: only root may raise a hard limit"),
         ("set the oom score", _) => message.push_str("; only root may set an `oom_score` below that of hob"),
         ("set the priority of its input and output", _) => {

@@ -132,7 +132,7 @@ const OF_SERVICES: &[Method] = &[
         access: Access::Admin,
         mutating: true,
         params: &[],
-        result: r#"{"changed", "added", "removed"}"#,
+        result: r#"{"added", "removed", "restarted", "updated", "unchanged", "jobs_added", ..., "settings"}"#,
         doc: "Reads the config again: all of it takes effect, or nothing when it has an error.",
         decode: |_| Ok(Request::DaemonReload),
     },

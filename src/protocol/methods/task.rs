@@ -294,6 +294,7 @@ fn spec(p: &Params<'_>) -> Result<TaskSpec, RpcError> {
                 .hint("command: a list of words, or one text for the shell; prompt: a text for an agent"));
         }
     };
+    no_nul(p, &["cwd", "key"])?;
     let (delay, at) = (p.duration("delay")?, p.time("at")?);
     if delay.is_some() && at.is_some() {
         return Err(invalid("delay and at both say when it may start: give one of them"));
@@ -321,6 +322,16 @@ fn spec(p: &Params<'_>) -> Result<TaskSpec, RpcError> {
         repeatable: p.flag("repeatable", false)?,
         hob_fd: p.flag("hob_fd", false)?,
     })
+}
+
+/// These texts become parts of names of files, which have no zero byte.
+fn no_nul(p: &Params<'_>, names: &[&str]) -> Result<(), RpcError> {
+    for name in names {
+        if p.optional_text(name)?.is_some_and(|text| text.contains('\0')) {
+            return Err(invalid(format!("{name} of {} has a zero byte in it", p.method.name)));
+        }
+    }
+    Ok(())
 }
 
 fn retries(p: &Params<'_>) -> Result<Option<u32>, RpcError> {
@@ -391,6 +402,7 @@ pub(super) fn query(p: &Params<'_>) -> Result<TaskQuery, RpcError> {
 }
 
 pub(super) fn edit(p: &Params<'_>) -> Result<TaskCall, RpcError> {
+    no_nul(p, &["cwd"])?;
     let edit = TaskEdit {
         command: p.command("command")?,
         prompt: p.optional_text("prompt")?,

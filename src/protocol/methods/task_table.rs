@@ -170,7 +170,7 @@ pub(super) const TASKS: &[Method] = &[
         &[
             ID,
             param("lines", Kind::Count, "how many of the last lines; all when absent"),
-            param("follow", Kind::Flag, "go on until the task is over (default false)"),
+            param("follow", Kind::Flag, "go on until the attempt that runs has ended (default false)"),
             param("from", Kind::Count, "the position to go on from, instead of `lines`"),
         ],
         r#"{"streams": [{"id", "name", "position"}]}, then the bytes as stream `id`"#,

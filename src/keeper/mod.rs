@@ -248,13 +248,11 @@ impl Keeper {
 
     /// What a daemon is told of how it came to be started.
     fn state_flags(&self, trial: bool) -> u32 {
-        match (trial, self.verdict, self.crashes.safe()) {
-            (true, _, _) => FLAG_TRIAL | FLAG_UPGRADE,
-            (false, Some(_), true) => FLAG_UPGRADE | FLAG_SAFE,
-            (false, Some(_), false) => FLAG_UPGRADE,
-            (false, None, true) => FLAG_SAFE,
-            (false, None, false) => 0,
+        if trial {
+            return FLAG_TRIAL | FLAG_UPGRADE;
         }
+        let upgrade = if self.verdict.is_some() { FLAG_UPGRADE } else { 0 };
+        upgrade | if self.crashes.safe() { FLAG_SAFE } else { 0 }
     }
 
     /// Asks a daemon whose heartbeat is missing, and ends one that does not answer.
@@ -285,7 +283,9 @@ impl Keeper {
             ..spawn::Plan::default()
         };
         let child = spawn::spawn(&plan, None)?;
-        Ok(Worker::new(child, ours, self.options.patience))
+        // One that can never be signalled is better not used: without a handover it ends by itself.
+        let pidfd = child.pidfd.map_or_else(|| wait::pidfd_open(child.pid), Ok).map_err(|e| SpawnError::of(&e))?;
+        Ok(Worker::new(child.pid, pidfd, ours, self.options.patience))
     }
 
     fn next_backoff(&mut self) -> Duration {
@@ -534,6 +534,9 @@ impl Keeper {
     }
 
     fn daemon_ended(&mut self, status: Status) {
+        if let Some(worker) = &mut self.worker {
+            worker.set_reaped();
+        }
         // What it had said before its death still counts, above all what is to be held.
         self.receive();
         let Some(worker) = self.worker.take() else { return };

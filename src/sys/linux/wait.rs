@@ -4,7 +4,7 @@
 //! Whoever reaps looks first without reaping, writes what it saw into the run table and reaps then: killed at any
 //! point between, the next one finds either the process or its record.
 
-pub use crate::sys::end::{Adopted, Reaped, Status, Usage};
+pub use crate::sys::end::{Adopted, Reaped, Status, Usage, is_gone};
 
 use super::table::{RunTable, Slot};
 use crate::sys::check;

@@ -577,7 +577,7 @@ impl Keeper {
     }
 
     fn look_at_parent(&mut self, process: bool, stdin: bool) {
-        let Some(how) = self.options.parent.as_mut().and_then(|p| p.ended(process, stdin)) else { return };
+        let Some(how) = self.options.parent.as_ref().and_then(|p| p.ended(process, stdin)) else { return };
         self.options.parent = None;
         self.say(Level::Info, &format!("keeper: hob ends with the program that started it: {how}"));
         if self.stop.is_none() && !self.stopping {

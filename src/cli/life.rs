@@ -70,6 +70,7 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    given::close_others();
     let paths = paths(args)?;
     let named = args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty());
     if args.rest.is_empty() || named {
@@ -324,6 +325,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     }
     let paths = paths(args)?;
     if args.has("foreground") {
+        given::close_others();
         return become_keeper(args, &paths, None);
     }
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
@@ -359,6 +361,8 @@ fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
 
 /// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.
 fn detach(paths: &Paths) -> Result<u32, Failure> {
+    // What the caller has open, such as the lock file of its script, is not for something that stays.
+    sys::spawn::own::inherit_nothing()?;
     make_folders(paths)?;
     let errors = errors_file(paths);
     let file = sys::file::open(&errors, sys::file::How::Create, 0o600).map_err(|e| at(&e, "cannot write", &errors))?;

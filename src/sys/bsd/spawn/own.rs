@@ -90,15 +90,29 @@ pub fn raise_nofile() -> io::Result<(u64, u64)> {
 /// # Errors
 /// None: a number that is not open is refused without harm.
 pub fn inherit_nothing() -> io::Result<()> {
-    /// Asking for more numbers than this would take longer than a start may.
-    const MOST: libc::c_long = 1 << 20;
-    // SAFETY: sysconf has no preconditions.
-    let end = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(256, MOST);
-    for fd in 3..RawFd::try_from(end).unwrap_or(256) {
+    for fd in numbers(3) {
         // SAFETY: sets a flag; the number may be closed, which is refused without harm.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// Closes every descriptor from this number on, whoever opened it. To be called before this process has opened
+/// anything: what it was started with belongs to nobody here.
+pub fn close_from(first: RawFd) {
+    for fd in numbers(first) {
+        // SAFETY: by contract nobody in this process owns it; one that is closed is refused without harm.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// All numbers that descriptors may have, from this one on.
+fn numbers(first: RawFd) -> std::ops::Range<RawFd> {
+    /// Asking for more numbers than this would take longer than a start may.
+    const MOST: libc::c_long = 1 << 20;
+    // SAFETY: sysconf has no preconditions.
+    let end = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(256, MOST);
+    first..RawFd::try_from(end).unwrap_or(256)
 }
 
 /// Descriptors that another thread is opening in the moment of a fork. Where every call that opens one can close it on

@@ -1,6 +1,6 @@
 //! The end of hob: by the daemon's word, or by force where that does not come.
 
-use super::{EXIT_FAILED, KILL_LIMIT, Keeper, RETRY, pidfile};
+use super::{EXIT_FAILED, KILL_LIMIT, Keeper, RETRY};
 use crate::base::log::Level;
 use crate::base::time::Mono;
 use crate::sys::file::lock::Lock;
@@ -58,9 +58,7 @@ impl Keeper {
             }
         };
         self.release_words();
-        if self.pid_written {
-            pidfile::remove(&self.options.pid_file);
-        }
+        self.pid.remove();
         Some(code)
     }
 

@@ -11,6 +11,7 @@ mod means;
 mod outer;
 mod parent;
 mod pidfile;
+mod reap;
 mod renew;
 mod watch;
 mod words;
@@ -25,13 +26,14 @@ use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
 use crate::sys::signals;
 use crate::sys::spawn::SpawnError;
-use crate::sys::wait::{self, Reaped, Status};
+use crate::sys::wait;
 use crate::sys::{clock, memory, spawn};
-use crash::{Crashes, Death};
+use crash::Crashes;
 use means::Means;
 pub use outer::Manager;
 use outer::{Outer, Told};
 pub use parent::Parent;
+use pidfile::PidFile;
 use renew::Trial;
 pub use renew::{Resume, Resumed};
 use std::collections::BTreeMap;
@@ -82,7 +84,7 @@ pub struct Options {
     pub listener: OwnedFd,
     /// The lock file, locked.
     pub lock: OwnedFd,
-    /// Written when the first daemon serves, removed at the end; empty: none is.
+    /// Written when the first daemon serves, removed at the end; empty: none is. One that is there is replaced.
     pub pid_file: PathBuf,
     /// Act as PID 1 of a container.
     pub init: bool,
@@ -110,7 +112,11 @@ impl fmt::Debug for Options {
 #[must_use]
 pub fn run(mut options: Options) -> u8 {
     match Means::new(options.init) {
-        Ok(means) => Keeper::new(options, means).run(),
+        Ok(means) => {
+            let keeper = Keeper::new(options, means);
+            keeper.pid.clear();
+            keeper.run()
+        }
         Err(e) => {
             let text = format!("keeper: cannot start: {e}");
             Words::default().say(clock::now().wall, Level::Error, &text, &mut options.on_message);
@@ -144,7 +150,7 @@ struct Keeper {
     slow: bool,
     /// How the last upgrade failed, until a daemon serves that was told.
     verdict: Option<Verdict>,
-    pid_written: bool,
+    pid: PidFile,
     /// Bit n: signal n + 1 waits to be told.
     pending_signals: u64,
     stop: Option<Stop>,
@@ -168,6 +174,7 @@ impl Keeper {
         let woke = clock::now().mono;
         Keeper {
             outer: Outer::new(options.manager.clone(), Told::default(), woke),
+            pid: PidFile::new(options.pid_file.clone()),
             options,
             means,
             held: BTreeMap::new(),
@@ -181,7 +188,6 @@ impl Keeper {
             trial: None,
             slow: false,
             verdict: None,
-            pid_written: false,
             pending_signals: 0,
             stop: None,
             stopping: false,
@@ -205,6 +211,7 @@ impl Keeper {
             }
             self.kill_doomed(now);
             self.start_if_due(now);
+            self.write_pid(now);
             self.watch(now);
             self.end_slow_trial(now);
             self.send();
@@ -319,7 +326,7 @@ impl Keeper {
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
         let [end, doomed] = [self.end_by, self.doomed].map(|end| end.map(|at| at.min(now + SLICE)));
         let outer = self.outer.deadline(now, self.worker.is_some());
-        [start, retry, watch, trial, end, outer, doomed].into_iter().flatten().min()
+        [start, retry, watch, trial, end, outer, doomed, self.pid.deadline()].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -468,18 +475,18 @@ impl Keeper {
         self.verdict = None;
         // A daemon that died over a reload leaves nobody waiting for the end of it.
         self.outer.reloaded();
-        if !self.pid_written && !self.options.pid_file.as_os_str().is_empty() {
-            match pidfile::write(&self.options.pid_file) {
-                Ok(()) => self.pid_written = true,
-                Err(e) => {
-                    let text = format!("keeper: cannot write {}: {e}", self.options.pid_file.display());
-                    self.say(Level::Warn, &text);
-                }
-            }
-        }
+        let now = clock::now().mono;
+        self.pid.want(now);
+        self.write_pid(now);
         let tried = self.worker.as_mut().is_some_and(|w| core::mem::take(&mut w.trial));
         if let Some(trial) = self.trial.take_if(|_| tried) {
             self.renew(trial.program);
+        }
+    }
+
+    fn write_pid(&mut self, now: Mono) {
+        if let Some(report) = self.pid.work(now) {
+            self.say(Level::Warn, &format!("keeper: {report}"));
         }
     }
 
@@ -510,59 +517,6 @@ impl Keeper {
                 }
             }
             Some(_) => {}
-        }
-    }
-
-    /// Reaps all that has ended; the status of each run goes into the table before.
-    fn reap(&mut self) -> bool {
-        loop {
-            match wait::reap_any(&self.means.table, self.worker.as_ref().map(Worker::pid)) {
-                Ok(Reaped::Slot(slot)) => {
-                    if let Some(worker) = &mut self.worker {
-                        worker.note_ended(slot);
-                    }
-                }
-                Ok(Reaped::Daemon(status)) => self.daemon_ended(status),
-                Ok(Reaped::Stray) => {}
-                Ok(Reaped::None { children }) => return children,
-                Err(e) => {
-                    self.say(Level::Error, &format!("keeper: cannot reap: {e}"));
-                    return false;
-                }
-            }
-        }
-    }
-
-    fn daemon_ended(&mut self, status: Status) {
-        if let Some(worker) = &mut self.worker {
-            worker.set_reaped();
-        }
-        // What it had said before its death still counts, above all what is to be held.
-        self.receive();
-        let Some(worker) = self.worker.take() else { return };
-        let now = clock::now().mono;
-        if worker.trial && !worker.is_up() && self.done.is_none() {
-            return self.trial_failed(Keeper::verdict_of(status));
-        }
-        let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
-        self.start_at = now + wait;
-        if self.done.is_some() || worker.is_leaving() {
-            return;
-        }
-        self.end_with_daemon(now);
-        let how = match status {
-            Status::Code(code) => format!("with code {code}"),
-            Status::Signal(number) => format!("by {}", signals::name_of(number)),
-        };
-        let death = Death { status, up: worker.is_up(), hung: worker.watch.hung() };
-        let level = if death.own_fault() { Level::Error } else { Level::Warn };
-        self.say(level, &format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
-        self.release_words();
-        if self.crashes.died(now, death) {
-            self.say(
-                Level::Error,
-                "keeper: daemons have died one after the other; the next one is in safe mode until a reload",
-            );
         }
     }
 

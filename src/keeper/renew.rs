@@ -131,7 +131,7 @@ impl Keeper {
             generation: self.generation,
             heartbeat_ms: u64::try_from(worker.watch.every().as_millis()).unwrap_or(0),
             pid_file: self.options.pid_file.clone(),
-            pid_written: self.pid_written,
+            pid_written: self.pid.written,
             flags: self.means.flags,
             inherited: self.means.inherited,
             manager: self.options.manager.clone(),
@@ -179,7 +179,8 @@ impl Keeper {
         }
         keeper.words.set_style(manifest.log, &mut keeper.options.on_message);
         keeper.generation = manifest.generation;
-        keeper.pid_written = manifest.pid_written;
+        keeper.pid.written = manifest.pid_written;
+        keeper.pid.want(keeper.woke);
         keeper.pending_signals = manifest.pending_signals;
         match wait::pidfd_open(manifest.daemon) {
             Ok(pidfd) => {

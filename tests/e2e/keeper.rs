@@ -84,3 +84,20 @@ fn what_the_caller_has_open_is_not_kept_open() {
         child.wait().unwrap();
     }
 }
+
+#[test]
+fn a_pid_file_is_right_or_is_not_there_and_a_start_waits_for_it() {
+    let home = Home::new("{}");
+    // A folder in the way, as a full disk would be.
+    let way = home.path("run/hob.pid.new");
+    std::fs::create_dir_all(&way).unwrap();
+    std::fs::write(home.path("run/hob.pid"), "1\n").unwrap();
+    let mut start = home.command(&["start"]);
+    let mut start = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait("hob answers", || home.hob(&["ping"]).status.success());
+    assert!(!exists(&home.path("run/hob.pid")), "it names another process");
+    std::fs::remove_dir(&way).unwrap();
+    assert!(start.wait().unwrap().success());
+    assert_eq!(home.read("run/hob.pid"), format!("{}\n", home.pids().1));
+    home.ok(&["stop"]);
+}

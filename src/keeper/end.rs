@@ -85,7 +85,7 @@ impl Keeper {
         self.kill_daemon();
         let end = clock::now().mono + KILL_LIMIT;
         // Killed parents leave their children to this process, so every round reaches one generation further.
-        while self.reap() && clock::now().mono < end {
+        while self.reap_all() && clock::now().mono < end {
             if let Err(e) = wait::signal_children(signals::SIGKILL) {
                 self.say(Level::Warn, &format!("keeper: cannot list the processes that are left: {e}"));
             }

@@ -167,6 +167,8 @@ struct Keeper {
     settle: bool,
     outer: Outer,
     words: Words,
+    /// Children may have ended that are not reaped.
+    unreaped: bool,
 }
 
 impl Keeper {
@@ -197,12 +199,15 @@ impl Keeper {
             doomed: None,
             settle: false,
             words: Words::default(),
+            unreaped: true,
         }
     }
 
     fn run(mut self) -> u8 {
-        self.reap();
         loop {
+            if self.unreaped {
+                self.reap();
+            }
             let now = clock::now().mono;
             self.excuse(now.since(self.woke));
             self.tell_outer(now);
@@ -326,7 +331,8 @@ impl Keeper {
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
         let [end, doomed] = [self.end_by, self.doomed].map(|end| end.map(|at| at.min(now + SLICE)));
         let outer = self.outer.deadline(now, self.worker.is_some());
-        [start, retry, watch, trial, end, outer, doomed, self.pid.deadline()].into_iter().flatten().min()
+        let reap = self.unreaped.then_some(now);
+        [start, retry, watch, trial, end, outer, doomed, reap, self.pid.deadline()].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -493,9 +499,7 @@ impl Keeper {
     fn take_signals(&mut self) {
         while let Ok(Some(number)) = self.means.signals.next() {
             match number {
-                signals::SIGCHLD => {
-                    self.reap();
-                }
+                signals::SIGCHLD => self.unreaped = true,
                 signals::SIGTERM | signals::SIGINT => self.request_stop(),
                 signals::SIGPIPE | signals::SIGTTIN | signals::SIGTTOU => {}
                 other => self.pending_signals |= bit(other),

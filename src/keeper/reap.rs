@@ -8,10 +8,15 @@ use crate::sys::wait::{self, Reaped, Status};
 use crate::sys::{clock, signals};
 use std::time::Duration;
 
+/// Ends that are taken in one turn of the loop.
+const AT_ONCE: usize = 256;
+
 impl Keeper {
-    /// Reaps all that has ended; the status of each run goes into the table before.
+    /// Reaps what has ended, but not so much at once that the daemon and its signals wait for it; the status of each run
+    /// goes into the table before. Answers whether there are children at all.
     pub(super) fn reap(&mut self) -> bool {
-        loop {
+        self.unreaped = false;
+        for _ in 0..AT_ONCE {
             match wait::reap_any(&self.means.table, self.worker.as_ref().map(Worker::pid)) {
                 Ok(Reaped::Slot(slot)) => {
                     if let Some(worker) = &mut self.worker {
@@ -25,6 +30,18 @@ impl Keeper {
                     self.say(Level::Error, &format!("keeper: cannot reap: {e}"));
                     return false;
                 }
+            }
+        }
+        self.unreaped = true;
+        true
+    }
+
+    /// The same until nothing that has ended is left.
+    pub(super) fn reap_all(&mut self) -> bool {
+        loop {
+            let children = self.reap();
+            if !self.unreaped {
+                return children;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a process sets for itself and its children inherit, or must not.
 
 use super::super::rlimit;
-use crate::sys::check;
+use crate::sys::{check, mask};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -233,8 +233,9 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Becomes another program, which keeps pid, children, blocked signals and these descriptors. Returns only when that
-/// failed, with everything as before.
+/// Becomes another program, which keeps pid, children and these descriptors. Handlers do not outlive that, so it begins
+/// with all signals blocked, until `Signals::open`; what comes meanwhile is pending. Returns only when that failed, with
+/// everything as before.
 #[must_use]
 pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep: &[RawFd]) -> io::Error {
     let pointers = |list: &[CString]| {
@@ -246,6 +247,7 @@ pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep
         // SAFETY: clears a flag of an open descriptor.
         unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) };
     }
+    let held = mask::hold();
     let e = match program.try_clone_to_owned().and_then(|fd| Ok((program_path(fd.as_raw_fd())?, fd))) {
         Ok((path, fd)) => {
             execute_open(&fd, &path, argv.as_ptr(), envp.as_ptr());
@@ -253,6 +255,7 @@ pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep
         }
         Err(e) => e,
     };
+    drop(held);
     if let Err(e) = inherit_nothing() {
         return e;
     }

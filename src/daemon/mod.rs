@@ -105,6 +105,8 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
+    /// hob runs for one command and was given no config, which could be read again.
+    configless: bool,
     own: doctor::Own,
     life: Lifecycle,
     wall: wall::WallWatch,
@@ -303,6 +305,7 @@ impl Daemon {
     fn signal(&mut self, signal: i32) {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         match signal {
+            SIGHUP if self.configless => self.inputs.push(Input::Forward { signal }),
             SIGHUP => self.inputs.push(Input::Reload),
             sys::signals::SIGUSR2 => self.inputs.push(Input::Renew { signal }),
             SIGTERM | SIGINT => self.inputs.push(Input::Stop { hurry: false }),

@@ -71,6 +71,7 @@ impl Daemon {
         let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
+        let configless = main.is_some() && !paths.config.exists();
         let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
         let (bare, claimed) = ground(&paths, main.is_some(), &mut gear)?;
         marks.left(Stage::Log);
@@ -112,6 +113,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
+            configless,
             own,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             wall: super::wall::WallWatch::new(sys::clock::now()),

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_another_reader_took_first_is_not_waited_for() {
-        let (pipe, writer) = std::io::pipe().unwrap();
+        let (pipe, writer) = io::pipe().unwrap();
         let (socket, other) = UnixStream::pair().unwrap();
         for stdin in [OwnedFd::from(pipe), socket.into()] {
             let parent = Parent { process: None, stdin: Some(File::from(stdin)) };

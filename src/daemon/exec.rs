@@ -181,7 +181,8 @@ impl Daemon {
 
     pub(super) fn spawn(&mut self, job: super::child::SpawnJob) {
         let limit = super::child::SpawnJob::DEADLINE;
-        self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
+        let of = (Lane::Spawn, job.service());
+        self.gear.pool.run_of(of, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
     }
 
     fn reply(&mut self, req: ReqId, result: Result<String, RpcError>, durable: bool) {

@@ -21,6 +21,7 @@ use crate::base::control::{
     self, BYTES_MAX, FLAG_OUTER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, LABELS_MAX, ToDaemon, ToKeeper,
     Verdict,
 };
+use crate::base::limits::FROZEN;
 use crate::base::log::Level;
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
@@ -64,8 +65,6 @@ const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
 const DONE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause after a send that failed for lack of something.
 const RETRY: Duration = Duration::from_millis(10);
-/// A sleep this much longer than asked for means that the machine was frozen.
-const FROZEN: Duration = Duration::from_secs(1);
 /// With an end in sight, its own or that of runs, the keeper looks at the clock this often, so that little of a freeze
 /// counts.
 const SLICE: Duration = Duration::from_secs(1);

@@ -13,9 +13,9 @@ thread_local! {
 pub fn block_all() {
     // SAFETY: an all-zero set is a valid value to initialise; the calls get valid pointers.
     let result = unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut all: libc::sigset_t = mem::zeroed();
         libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut())
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut())
     };
     BLOCKED.set(result == 0);
 }

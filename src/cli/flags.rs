@@ -179,6 +179,9 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
         {
             raw.next();
             rest.extend(raw);
+            if let Some(c) = found.filter(|c| c.takes_command && rest.is_empty()) {
+                return Err(format!("'{} --' needs a command after --; usage: {}", c.name, usage(c)));
+            }
             break;
         }
         let Some(arg) = parser.next().map_err(|e| e.to_string())? else { break };

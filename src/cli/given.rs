@@ -43,18 +43,33 @@ impl Given {
     }
 }
 
-/// The control socket, if one was passed by LISTEN_FDS; to be called before anything is opened.
-pub(super) fn socket(args: &Args) -> Result<Option<Given>, Failure> {
+/// Closes what whoever started hob had open and did not pass on purpose, such as the lock file of a script, which would
+/// be held as long as hob runs. To be called before anything is opened.
+pub(super) fn close_others() {
+    // A number that makes no sense is reported by who looks for the control socket.
+    let passed = passed().ok().flatten().unwrap_or(0);
+    sys::spawn::own::close_from(FIRST + passed);
+}
+
+/// How many descriptors were passed by LISTEN_FDS.
+fn passed() -> Result<Option<RawFd>, Failure> {
     let text = |name: &str| std::env::var(name).ok();
     let own = std::process::id().to_string();
     if text("LISTEN_PID").is_none_or(|pid| pid.trim() != own) {
         return Ok(None);
     }
     let Some(count) = text("LISTEN_FDS") else { return Ok(None) };
+    match count.trim().parse::<RawFd>() {
+        Ok(n) if (0..=MOST).contains(&n) => Ok(Some(n)),
+        _ => Err(Failure::code(Code::FileSystem, "LISTEN_FDS is no number of descriptors")),
+    }
+}
+
+/// The control socket, if one was passed by LISTEN_FDS; to be called before anything is opened.
+pub(super) fn socket(args: &Args) -> Result<Option<Given>, Failure> {
+    let Some(count) = passed()? else { return Ok(None) };
     let wrong = |what: String| Failure::code(Code::FileSystem, what);
-    let count = count.trim().parse::<RawFd>().ok().filter(|n| (0..=MOST).contains(n));
-    let count = count.ok_or_else(|| wrong("LISTEN_FDS is no number of descriptors".to_owned()))?;
-    let names = text("LISTEN_FDNAMES").unwrap_or_default();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let Some(number) =
         pick(count, &names).map_err(|what| wrong(what).hint("FileDescriptorName=hob in the socket unit"))?
     else {

@@ -38,6 +38,9 @@ const START_WORDS_MAX: u64 = 1024 * 1024;
 /// How long a start waits for the first answer.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long it waits for the pid file after that.
+const PID_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long a lock may be held by somebody who does not say who he is before he is looked for.
 const UNSIGNED: Duration = Duration::from_millis(500);
 
@@ -70,6 +73,7 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    given::close_others();
     let paths = paths(args)?;
     let named = args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty());
     if args.rest.is_empty() || named {
@@ -324,6 +328,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     }
     let paths = paths(args)?;
     if args.has("foreground") {
+        given::close_others();
         return become_keeper(args, &paths, None);
     }
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
@@ -333,7 +338,9 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
     }
     let child = detach(&paths)?;
+    let begin = Instant::now();
     let health = wait_for_answer(args, &paths, limit, child)?;
+    wait_for_pid_file(args, &paths, &health, limit.saturating_sub(begin.elapsed()));
     if let Some(mut client) = answering(&paths, limit) {
         warn_of_config(&mut client);
     }
@@ -359,6 +366,8 @@ fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
 
 /// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.
 fn detach(paths: &Paths) -> Result<u32, Failure> {
+    // What the caller has open, such as the lock file of its script, is not for something that stays.
+    sys::spawn::own::inherit_nothing()?;
     make_folders(paths)?;
     let errors = errors_file(paths);
     let file = sys::file::open(&errors, sys::file::How::Create, 0o600).map_err(|e| at(&e, "cannot write", &errors))?;
@@ -412,6 +421,22 @@ fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration, child: u32) -> R
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// The first daemon answers a moment before its keeper has written the pid file, for which whoever starts hob by a
+/// script may look next.
+fn wait_for_pid_file(args: &Args, paths: &Paths, health: &Value, limit: Duration) {
+    let begin = Instant::now();
+    let wanted = format!("{}\n", health["keeper_pid"]);
+    while !std::fs::read_to_string(&paths.pid).is_ok_and(|text| text == wanted) {
+        // Where its folder refuses it, time brings nothing.
+        let folder = paths.pid.parent().filter(|dir| dir.exists());
+        if begin.elapsed() > limit.min(PID_LIMIT) || folder.is_some_and(|dir| !sys::file::is_writable(dir)) {
+            note(args, &format!("hob: {} is not written yet; hob logs tells why", paths.pid.display()));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
 
 pub(super) const SIGNALS: &[(&str, &str)] = &[
     ("SIGTERM, SIGINT", "Stop all services, then hob; sent again after a moment: kill what is left at once"),
-    ("SIGHUP", "Read the config again, as 'hob reload'"),
+    ("SIGHUP", "Read the config again, as 'hob reload'; where a hob that runs one command has none, see others"),
     ("SIGUSR2", "Run on as the program that lies where hob was started from, as 'hob upgrade'"),
     ("others", "A hob that runs one command, or is PID 1, passes them on to its main service"),
 ];

@@ -3,11 +3,8 @@
 
 use super::due::Due;
 use super::{Core, Out};
+use crate::base::limits::FROZEN;
 use crate::base::time::Now;
-use core::time::Duration;
-
-/// A deadline that is seen this much late means that the machine stood still.
-const FROZEN: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Nobody knows since when the machine stood still, so all the time since the last step is added to everything that

@@ -3,6 +3,7 @@
 use super::gear::{Job, Outlet};
 use super::pool::Lane;
 use super::{Daemon, Ending, Held, lifecycle, start};
+use crate::base::control::ToKeeper;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::config::{Config, DaemonSpec, Level};
 use crate::core::{Await, Effect, Input, Out, Start, StartError, task};
@@ -93,11 +94,12 @@ impl Daemon {
             Effect::Heartbeat { state } => self.heartbeat(state),
             Effect::Log { level, text } => self.gear.log(level, text),
             Effect::Ready => {
-                self.gear.link.ready();
+                self.gear.link.say(&ToKeeper::Ready);
                 self.settle_at = Some(now.mono + super::SETTLE_AFTER);
             }
             Effect::Stopping { limit } => {
-                self.gear.link.stopping(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                self.gear.link.say(&ToKeeper::Stopping { limit_ms });
             }
             Effect::Exit { code } => self.life.ending = Some(Ending::Hob(code)),
             Effect::Upgrade { req, binary, ticket } => self.begin_upgrade(req, binary, ticket),
@@ -181,7 +183,8 @@ impl Daemon {
 
     pub(super) fn spawn(&mut self, job: super::child::SpawnJob) {
         let limit = super::child::SpawnJob::DEADLINE;
-        self.gear.pool.run(Lane::Spawn, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
+        let of = (Lane::Spawn, job.service());
+        self.gear.pool.run_of(of, "a start", self.gear.now.mono, limit, move || Job::Spawned(job.run()));
     }
 
     fn reply(&mut self, req: ReqId, result: Result<String, RpcError>, durable: bool) {
@@ -264,7 +267,7 @@ impl Daemon {
     fn load_next(&mut self) {
         if let Some((_, look)) = self.loads.front().copied() {
             if self.life.outer && !look {
-                self.gear.link.reloading();
+                self.gear.link.say(&ToKeeper::Reloading);
             }
             let paths = Arc::clone(&self.paths);
             self.gear.bulk(LOADING, move || {
@@ -308,7 +311,7 @@ impl Daemon {
     /// The keeper writes its lines as the daemon does.
     pub(super) fn tell_log_style(&mut self) {
         let style = self.gear.log.style();
-        self.gear.link.log_style(style);
+        self.gear.link.say(&ToKeeper::Log { style });
     }
 
     /// daemon.nice is added to the niceness that hob was started with, which its jobs keep.

@@ -8,7 +8,6 @@ use crate::base::control::{
     BYTES_MAX, DAEMON_FD, FDS_MAX, LABEL_MAX, LABELS_MAX, OOM_UNCHANGED, ToDaemon, ToKeeper, VERSION,
 };
 use crate::base::gather::Gather as _;
-use crate::base::log::LogStyle;
 use crate::base::map::Map;
 use crate::sys::chan::{self, Chan};
 use crate::sys::table::RunTable;
@@ -141,35 +140,10 @@ impl Link {
         }
     }
 
-    /// This daemon serves. From now on its death is answered by an immediate new start.
-    pub fn up(&mut self) {
-        self.say(&ToKeeper::Up);
-    }
-
-    /// Everything that autostart began has come up.
-    pub fn ready(&mut self) {
-        self.say(&ToKeeper::Ready);
-    }
-
     /// A heartbeat, or the answer to a question. The next one comes after `next`; zero: none comes unasked.
     pub fn beat(&mut self, next: Duration) {
         let next_ms = u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
         self.say(&ToKeeper::Beat { next_ms });
-    }
-
-    /// A shutdown has begun; the keeper kills what is left and ends after this many milliseconds.
-    pub fn stopping(&mut self, limit_ms: u64) {
-        self.say(&ToKeeper::Stopping { limit_ms });
-    }
-
-    /// A reload of the config begins.
-    pub fn reloading(&mut self) {
-        self.say(&ToKeeper::Reloading);
-    }
-
-    /// It is over.
-    pub fn reloaded(&mut self) {
-        self.say(&ToKeeper::Reloaded);
     }
 
     /// How all is, for the service manager; as much of it as a message takes.
@@ -178,22 +152,6 @@ impl Link {
             text.pop();
         }
         self.say(&ToKeeper::Status { text });
-    }
-
-    /// How lines of hob's own log are written.
-    pub fn log_style(&mut self, style: LogStyle) {
-        self.say(&ToKeeper::Log { style });
-    }
-
-    /// The shutdown is complete: the keeper ends with this code once this process has ended. `flush_within` before
-    /// that.
-    pub fn done(&mut self, code: u8) {
-        self.say(&ToKeeper::Done { code });
-    }
-
-    /// This daemon, in safe mode, ends for an ordinary one. `stop`: hob is to stop. `flush_within` before the end.
-    pub fn again(&mut self, stop: bool) {
-        self.say(&ToKeeper::Again { stop });
     }
 
     /// This daemon ends for one from this program. `Ok`: the keeper has it.
@@ -284,7 +242,8 @@ impl Link {
         self.held.contains_key(label)
     }
 
-    fn say(&mut self, message: &ToKeeper) {
+    /// Tells the keeper something that has no descriptors. `flush_within` before the end of this process.
+    pub fn say(&mut self, message: &ToKeeper) {
         // Of several heartbeats that wait, one says it all; this also bounds the queue while a keeper is stopped.
         let bytes = message.encode();
         if matches!(message, ToKeeper::Beat { .. }) && self.queue.contains(&bytes) {
@@ -401,7 +360,7 @@ mod tests {
         let null = File::open("/dev/null").unwrap();
         let mut sent = 0u64;
         while !link.wants_write() {
-            link.stopping(sent);
+            link.say(&ToKeeper::Stopping { limit_ms: sent });
             sent += 1;
         }
         link.beat(Duration::from_secs(30));

@@ -31,9 +31,9 @@ pub const BUILD: &str = match option_env!("HOB_BUILD") {
     None => "",
 };
 
-use crate::base::control::ToDaemon;
+use crate::base::control::{ToDaemon, ToKeeper};
 use crate::base::ids::{ReqId, RunId};
-use crate::base::limits::ROUNDS_PER_TURN;
+use crate::base::limits::{FROZEN, ROUNDS_PER_TURN};
 use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::Level;
@@ -56,9 +56,6 @@ const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Records and effects of a round for which memory is kept.
 const KEPT: usize = 16;
-
-/// A deadline that is seen this much late means that the machine stood still.
-const FROZEN: Duration = Duration::from_secs(1);
 
 /// A reply that waits for a sync of the journal.
 struct Held {
@@ -105,6 +102,8 @@ struct Daemon {
     reniced: i32,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
+    /// hob runs for one command and was given no config, which could be read again.
+    configless: bool,
     own: doctor::Own,
     life: Lifecycle,
     wall: wall::WallWatch,
@@ -303,6 +302,7 @@ impl Daemon {
     fn signal(&mut self, signal: i32) {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         match signal {
+            SIGHUP if self.configless => self.inputs.push(Input::Forward { signal }),
             SIGHUP => self.inputs.push(Input::Reload),
             sys::signals::SIGUSR2 => self.inputs.push(Input::Renew { signal }),
             SIGTERM | SIGINT => self.inputs.push(Input::Stop { hurry: false }),
@@ -486,7 +486,7 @@ impl Daemon {
             }
         }
         if self.life.outer && core::mem::take(&mut self.life.reloaded) {
-            self.gear.link.reloaded();
+            self.gear.link.say(&ToKeeper::Reloaded);
         }
         self.gear.link.flush();
         if self.gear.log.flush(self.gear.now.mono) {

@@ -48,6 +48,8 @@ pub struct Sources {
 }
 
 const INDEX_BITS: u32 = 24;
+/// As much of a generation as fits beside the index: 32 bits, or 8 where a word has 32.
+const GENERATION_BITS: u32 = if usize::BITS - INDEX_BITS < 32 { usize::BITS - INDEX_BITS } else { 32 };
 
 impl Sources {
     /// Registers a descriptor. The caller keeps it open until `remove`.
@@ -104,7 +106,7 @@ impl Sources {
             && entry.0 == generation
             && entry.1.take().is_some()
         {
-            entry.0 = entry.0.wrapping_add(1);
+            entry.0 = masked(entry.0.wrapping_add(1), GENERATION_BITS);
             self.free.push(u32::try_from(index).unwrap_or(0));
         }
     }
@@ -115,8 +117,15 @@ fn token(index: u32, generation: u32) -> Token {
 }
 
 fn split(token: Token) -> (usize, u32) {
-    let generation = u32::try_from(token.0 >> INDEX_BITS & 0xffff_ffff).unwrap_or(0);
-    (token.0 & ((1 << INDEX_BITS) - 1), generation)
+    (
+        token.0 & ((1 << INDEX_BITS) - 1),
+        masked(u32::try_from(token.0 >> INDEX_BITS).unwrap_or(u32::MAX), GENERATION_BITS),
+    )
+}
+
+/// The lowest bits of a generation, as many as a token carries.
+fn masked(generation: u32, bits: u32) -> u32 {
+    generation & u32::MAX.checked_shr(u32::BITS - bits).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -134,5 +143,20 @@ mod tests {
         assert_eq!(s.get(b), Some(&Source::Keeper));
         s.forget(a);
         assert_eq!(s.get(b), Some(&Source::Keeper), "a second close of the old one does not hurt the new one");
+    }
+
+    #[test]
+    fn a_generation_survives_its_token_however_often_a_place_was_used() {
+        assert_eq!([masked(255, 8), masked(256, 8), masked(u32::MAX, 32)], [255, 0, u32::MAX]);
+        let mut s = Sources::default();
+        for _ in 0..1000 {
+            let token = s.reserve(Source::Waker).unwrap();
+            assert_eq!(split(token).0, 0);
+            assert_eq!(s.get(token), Some(&Source::Waker));
+            s.forget(token);
+            assert_eq!(s.get(token), None);
+        }
+        let last = masked(u32::MAX, GENERATION_BITS);
+        assert_eq!(split(token(5, last)), (5, last));
     }
 }

@@ -8,7 +8,7 @@ use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
-use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon};
+use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon, ToKeeper};
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::map::Map;
@@ -71,8 +71,9 @@ impl Daemon {
         let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
+        let configless = main.is_some() && !paths.config.exists();
         let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
-        let (bare, claimed) = ground(&paths, main.is_some(), &mut gear)?;
+        let (bare, claimed) = ground(&paths, main.is_some())?;
         marks.left(Stage::Log);
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
         let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);
@@ -112,6 +113,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
+            configless,
             own,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             wall: super::wall::WallWatch::new(sys::clock::now()),
@@ -137,7 +139,7 @@ impl Daemon {
 
     /// All is taken over: the keeper is told so, and whoever waits to be let in is.
     fn open(&mut self) {
-        self.gear.link.up();
+        self.gear.link.say(&ToKeeper::Up);
         let _ = self.life.marks.enter(Stage::Serving);
         self.accept();
     }
@@ -170,7 +172,7 @@ impl Daemon {
         let mut out = core::mem::take(&mut self.out);
         self.core.step(self.gear.now, Input::Boot(Box::new(boot)), &mut out);
         let _ = self.life.marks.enter(Stage::Trial);
-        self.gear.link.up();
+        self.gear.link.say(&ToKeeper::Up);
         self.life.trial = false;
         if !self.gear.link.flush_within(upgrade::WORD_LIMIT) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the keeper does not listen"));
@@ -234,11 +236,7 @@ fn gear(
 }
 
 /// Whether nothing is writable, which who runs a command was told already, and the claim of the state folder.
-fn ground(paths: &Paths, main: bool, gear: &mut Gear) -> io::Result<(bool, Option<OwnedFd>)> {
-    if main {
-        // Who runs one command wants to see its words, and of hob's only what is wrong.
-        gear.log.limit_stderr(Level::Warn);
-    }
+fn ground(paths: &Paths, main: bool) -> io::Result<(bool, Option<OwnedFd>)> {
     let bare = main && sys::file::create_dir_all(&paths.logs.join("services"), 0o700).is_err();
     Ok((bare, claim(&paths.state, bare)?))
 }

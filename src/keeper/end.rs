@@ -1,6 +1,6 @@
 //! The end of hob: by the daemon's word, or by force where that does not come.
 
-use super::{EXIT_FAILED, KILL_LIMIT, Keeper, RETRY, pidfile};
+use super::{EXIT_FAILED, KILL_LIMIT, Keeper, RETRY};
 use crate::base::log::Level;
 use crate::base::time::Mono;
 use crate::sys::file::lock::Lock;
@@ -58,9 +58,7 @@ impl Keeper {
             }
         };
         self.release_words();
-        if self.pid_written {
-            pidfile::remove(&self.options.pid_file);
-        }
+        self.pid.remove();
         Some(code)
     }
 
@@ -87,7 +85,7 @@ impl Keeper {
         self.kill_daemon();
         let end = clock::now().mono + KILL_LIMIT;
         // Killed parents leave their children to this process, so every round reaches one generation further.
-        while self.reap() && clock::now().mono < end {
+        while self.reap_all() && clock::now().mono < end {
             if let Err(e) = wait::signal_children(signals::SIGKILL) {
                 self.say(Level::Warn, &format!("keeper: cannot list the processes that are left: {e}"));
             }

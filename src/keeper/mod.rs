@@ -11,6 +11,7 @@ mod means;
 mod outer;
 mod parent;
 mod pidfile;
+mod reap;
 mod renew;
 mod watch;
 mod words;
@@ -20,19 +21,21 @@ use crate::base::control::{
     self, BYTES_MAX, FLAG_OUTER, FLAG_RELOAD, FLAG_SAFE, FLAG_TRIAL, FLAG_UPGRADE, LABELS_MAX, ToDaemon, ToKeeper,
     Verdict,
 };
+use crate::base::limits::FROZEN;
 use crate::base::log::Level;
 use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::sys::chan::{self, Chan};
 use crate::sys::signals;
 use crate::sys::spawn::SpawnError;
-use crate::sys::wait::{self, Reaped, Status};
+use crate::sys::wait;
 use crate::sys::{clock, memory, spawn};
-use crash::{Crashes, Death};
+use crash::Crashes;
 use means::Means;
 pub use outer::Manager;
 use outer::{Outer, Told};
 pub use parent::Parent;
+use pidfile::PidFile;
 use renew::Trial;
 pub use renew::{Resume, Resumed};
 use std::ffi::CString;
@@ -62,8 +65,6 @@ const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
 const DONE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause after a send that failed for lack of something.
 const RETRY: Duration = Duration::from_millis(10);
-/// A sleep this much longer than asked for means that the machine was frozen.
-const FROZEN: Duration = Duration::from_secs(1);
 /// With an end in sight, its own or that of runs, the keeper looks at the clock this often, so that little of a freeze
 /// counts.
 const SLICE: Duration = Duration::from_secs(1);
@@ -82,7 +83,7 @@ pub struct Options {
     pub listener: OwnedFd,
     /// The lock file, locked.
     pub lock: OwnedFd,
-    /// Written when the first daemon serves, removed at the end; empty: none is.
+    /// Written when the first daemon serves, removed at the end; empty: none is. One that is there is replaced.
     pub pid_file: PathBuf,
     /// Act as PID 1 of a container.
     pub init: bool,
@@ -110,7 +111,11 @@ impl fmt::Debug for Options {
 #[must_use]
 pub fn run(mut options: Options) -> u8 {
     match Means::new(options.init) {
-        Ok(means) => Keeper::new(options, means).run(),
+        Ok(means) => {
+            let keeper = Keeper::new(options, means);
+            keeper.pid.clear();
+            keeper.run()
+        }
         Err(e) => {
             let text = format!("keeper: cannot start: {e}");
             Words::default().say(clock::now().wall, Level::Error, &text, &mut options.on_message);
@@ -144,7 +149,7 @@ struct Keeper {
     slow: bool,
     /// How the last upgrade failed, until a daemon serves that was told.
     verdict: Option<Verdict>,
-    pid_written: bool,
+    pid: PidFile,
     /// Bit n: signal n + 1 waits to be told.
     pending_signals: u64,
     stop: Option<Stop>,
@@ -161,6 +166,8 @@ struct Keeper {
     settle: bool,
     outer: Outer,
     words: Words,
+    /// Children may have ended that are not reaped.
+    unreaped: bool,
 }
 
 impl Keeper {
@@ -168,6 +175,7 @@ impl Keeper {
         let woke = clock::now().mono;
         Keeper {
             outer: Outer::new(options.manager.clone(), Told::default(), woke),
+            pid: PidFile::new(options.pid_file.clone()),
             options,
             means,
             held: Map::new(),
@@ -181,7 +189,6 @@ impl Keeper {
             trial: None,
             slow: false,
             verdict: None,
-            pid_written: false,
             pending_signals: 0,
             stop: None,
             stopping: false,
@@ -191,12 +198,15 @@ impl Keeper {
             doomed: None,
             settle: false,
             words: Words::default(),
+            unreaped: true,
         }
     }
 
     fn run(mut self) -> u8 {
-        self.reap();
         loop {
+            if self.unreaped {
+                self.reap();
+            }
             let now = clock::now().mono;
             self.excuse(now.since(self.woke));
             self.tell_outer(now);
@@ -205,6 +215,7 @@ impl Keeper {
             }
             self.kill_doomed(now);
             self.start_if_due(now);
+            self.write_pid(now);
             self.watch(now);
             self.end_slow_trial(now);
             self.send();
@@ -248,13 +259,11 @@ impl Keeper {
 
     /// What a daemon is told of how it came to be started.
     fn state_flags(&self, trial: bool) -> u32 {
-        match (trial, self.verdict, self.crashes.safe()) {
-            (true, _, _) => FLAG_TRIAL | FLAG_UPGRADE,
-            (false, Some(_), true) => FLAG_UPGRADE | FLAG_SAFE,
-            (false, Some(_), false) => FLAG_UPGRADE,
-            (false, None, true) => FLAG_SAFE,
-            (false, None, false) => 0,
+        if trial {
+            return FLAG_TRIAL | FLAG_UPGRADE;
         }
+        let upgrade = if self.verdict.is_some() { FLAG_UPGRADE } else { 0 };
+        upgrade | if self.crashes.safe() { FLAG_SAFE } else { 0 }
     }
 
     /// Asks a daemon whose heartbeat is missing, and ends one that does not answer.
@@ -285,7 +294,9 @@ impl Keeper {
             ..spawn::Plan::default()
         };
         let child = spawn::spawn(&plan, None)?;
-        Ok(Worker::new(child, ours, self.options.patience))
+        // One that can never be signalled is better not used: without a handover it ends by itself.
+        let pidfd = child.pidfd.map_or_else(|| wait::pidfd_open(child.pid), Ok).map_err(|e| SpawnError::of(&e))?;
+        Ok(Worker::new(child.pid, pidfd, ours, self.options.patience))
     }
 
     fn next_backoff(&mut self) -> Duration {
@@ -319,7 +330,8 @@ impl Keeper {
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
         let [end, doomed] = [self.end_by, self.doomed].map(|end| end.map(|at| at.min(now + SLICE)));
         let outer = self.outer.deadline(now, self.worker.is_some());
-        [start, retry, watch, trial, end, outer, doomed].into_iter().flatten().min()
+        let reap = self.unreaped.then_some(now);
+        [start, retry, watch, trial, end, outer, doomed, reap, self.pid.deadline()].into_iter().flatten().min()
     }
 
     fn sleep(&mut self, now: Mono, deadline: Option<Mono>) -> Woken {
@@ -468,27 +480,25 @@ impl Keeper {
         self.verdict = None;
         // A daemon that died over a reload leaves nobody waiting for the end of it.
         self.outer.reloaded();
-        if !self.pid_written && !self.options.pid_file.as_os_str().is_empty() {
-            match pidfile::write(&self.options.pid_file) {
-                Ok(()) => self.pid_written = true,
-                Err(e) => {
-                    let text = format!("keeper: cannot write {}: {e}", self.options.pid_file.display());
-                    self.say(Level::Warn, &text);
-                }
-            }
-        }
+        let now = clock::now().mono;
+        self.pid.want(now);
+        self.write_pid(now);
         let tried = self.worker.as_mut().is_some_and(|w| core::mem::take(&mut w.trial));
         if let Some(trial) = self.trial.take_if(|_| tried) {
             self.renew(trial.program);
         }
     }
 
+    fn write_pid(&mut self, now: Mono) {
+        if let Some(report) = self.pid.work(now) {
+            self.say(Level::Warn, &format!("keeper: {report}"));
+        }
+    }
+
     fn take_signals(&mut self) {
         while let Ok(Some(number)) = self.means.signals.next() {
             match number {
-                signals::SIGCHLD => {
-                    self.reap();
-                }
+                signals::SIGCHLD => self.unreaped = true,
                 signals::SIGTERM | signals::SIGINT => self.request_stop(),
                 signals::SIGPIPE | signals::SIGTTIN | signals::SIGTTOU => {}
                 other => self.pending_signals |= bit(other),
@@ -513,56 +523,6 @@ impl Keeper {
         }
     }
 
-    /// Reaps all that has ended; the status of each run goes into the table before.
-    fn reap(&mut self) -> bool {
-        loop {
-            match wait::reap_any(&self.means.table, self.worker.as_ref().map(Worker::pid)) {
-                Ok(Reaped::Slot(slot)) => {
-                    if let Some(worker) = &mut self.worker {
-                        worker.note_ended(slot);
-                    }
-                }
-                Ok(Reaped::Daemon(status)) => self.daemon_ended(status),
-                Ok(Reaped::Stray) => {}
-                Ok(Reaped::None { children }) => return children,
-                Err(e) => {
-                    self.say(Level::Error, &format!("keeper: cannot reap: {e}"));
-                    return false;
-                }
-            }
-        }
-    }
-
-    fn daemon_ended(&mut self, status: Status) {
-        // What it had said before its death still counts, above all what is to be held.
-        self.receive();
-        let Some(worker) = self.worker.take() else { return };
-        let now = clock::now().mono;
-        if worker.trial && !worker.is_up() && self.done.is_none() {
-            return self.trial_failed(Keeper::verdict_of(status));
-        }
-        let wait = if worker.is_up() { Duration::ZERO } else { self.next_backoff() };
-        self.start_at = now + wait;
-        if self.done.is_some() || worker.is_leaving() {
-            return;
-        }
-        self.end_with_daemon(now);
-        let how = match status {
-            Status::Code(code) => format!("with code {code}"),
-            Status::Signal(number) => format!("by {}", signals::name_of(number)),
-        };
-        let death = Death { status, up: worker.is_up(), hung: worker.watch.hung() };
-        let level = if death.own_fault() { Level::Error } else { Level::Warn };
-        self.say(level, &format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
-        self.release_words();
-        if self.crashes.died(now, death) {
-            self.say(
-                Level::Error,
-                "keeper: daemons have died one after the other; the next one is in safe mode until a reload",
-            );
-        }
-    }
-
     /// The outer watchdog hears of a daemon that has answered, and of none other.
     fn tell_outer(&mut self, now: Mono) {
         if let Some(worker) = self.worker.as_mut().filter(|_| self.outer.asks(now)) {
@@ -574,7 +534,7 @@ impl Keeper {
     }
 
     fn look_at_parent(&mut self, process: bool, stdin: bool) {
-        let Some(how) = self.options.parent.as_mut().and_then(|p| p.ended(process, stdin)) else { return };
+        let Some(how) = self.options.parent.as_ref().and_then(|p| p.ended(process, stdin)) else { return };
         self.options.parent = None;
         self.say(Level::Info, &format!("keeper: hob ends with the program that started it: {how}"));
         if self.stop.is_none() && !self.stopping {

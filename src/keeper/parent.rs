@@ -3,14 +3,11 @@
 //! Its end is known in two ways, and the first counts: standard input, where that is a pipe or socket that it holds the
 //! other end of, comes to an end; its process does.
 
-use crate::sys::wait;
+use crate::sys::{inlet, wait};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
-
-/// Bytes of standard input that are thrown away at once.
-const READ: usize = 4096;
 
 #[derive(Debug)]
 pub struct Parent {
@@ -44,12 +41,12 @@ impl Parent {
     }
 
     /// What shows that it has ended, if it has.
-    pub(super) fn ended(&mut self, process_ready: bool, stdin_ready: bool) -> Option<&'static str> {
+    pub(super) fn ended(&self, process_ready: bool, stdin_ready: bool) -> Option<&'static str> {
         if process_ready {
             return Some("its process has ended");
         }
-        let stdin = self.stdin.as_mut().filter(|_| stdin_ready)?;
-        match stdin.read(&mut [0; READ]) {
+        let stdin = self.stdin.as_ref().filter(|_| stdin_ready)?;
+        match inlet::discard(stdin) {
             Ok(0) => Some("standard input has ended"),
             Ok(_) => None,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
@@ -83,13 +80,27 @@ mod tests {
     #[test]
     fn bytes_are_thrown_away_and_the_end_is_the_end() {
         let (mut theirs, ours) = UnixStream::pair().unwrap();
-        let mut parent = Parent { process: None, stdin: Some(File::from(OwnedFd::from(ours))) };
+        let parent = Parent { process: None, stdin: Some(File::from(OwnedFd::from(ours))) };
         theirs.write_all(b"hello").unwrap();
         assert_eq!(parent.ended(false, true), None);
         assert_eq!(parent.ended(false, false), None);
         drop(theirs);
         assert_eq!(parent.ended(false, true), Some("standard input has ended"));
         assert_eq!(parent.ended(true, false), Some("its process has ended"));
+    }
+
+    #[test]
+    fn what_another_reader_took_first_is_not_waited_for() {
+        let (pipe, writer) = io::pipe().unwrap();
+        let (socket, other) = UnixStream::pair().unwrap();
+        for stdin in [OwnedFd::from(pipe), socket.into()] {
+            let parent = Parent { process: None, stdin: Some(File::from(stdin)) };
+            let (tell, told) = std::sync::mpsc::channel();
+            // A read that waits would never come back.
+            std::thread::spawn(move || tell.send(parent.ended(false, true)));
+            assert_eq!(told.recv_timeout(std::time::Duration::from_secs(60)), Ok(None));
+        }
+        drop((writer, other));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::base::log::Level;
 use crate::base::time::Mono;
 use crate::sys::chan::Chan;
 use crate::sys::signals::{self, Signals};
-use crate::sys::spawn::{Child, own};
+use crate::sys::spawn::own;
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::wait::{self, Status};
 use crate::sys::{clock, memory};
@@ -90,10 +90,11 @@ impl Keeper {
         self.options.program = program;
         self.crashes.forget();
         let result = self.execute();
-        // Still here: the daemon goes on with the keeper that it has.
-        let errno = result.err().and_then(|e| e.raw_os_error()).unwrap_or(0);
-        if let Some(worker) = &mut self.worker {
-            worker.tell_verdict(Verdict::KeeperStays(errno));
+        // Still here: the daemon goes on with the keeper that it has, or the next one does.
+        let verdict = Verdict::KeeperStays(result.err().and_then(|e| e.raw_os_error()).unwrap_or(0));
+        match &mut self.worker {
+            Some(worker) if !worker.is_reaped() => worker.tell_verdict(verdict),
+            _ => self.verdict = Some(verdict),
         }
         self.say(
             Level::Warn,
@@ -116,7 +117,8 @@ impl Keeper {
     }
 
     fn manifest(&self) -> Option<Manifest> {
-        let worker = self.worker.as_ref()?;
+        // One that has died is nothing to be left: its pid leads nowhere.
+        let worker = self.worker.as_ref().filter(|w| !w.is_reaped())?;
         let raw = |fd: &OwnedFd| fd.as_raw_fd();
         Some(Manifest {
             pid: std::process::id(),
@@ -129,7 +131,7 @@ impl Keeper {
             generation: self.generation,
             heartbeat_ms: u64::try_from(worker.watch.every().as_millis()).unwrap_or(0),
             pid_file: self.options.pid_file.clone(),
-            pid_written: self.pid_written,
+            pid_written: self.pid.written,
             flags: self.means.flags,
             inherited: self.means.inherited,
             manager: self.options.manager.clone(),
@@ -177,14 +179,24 @@ impl Keeper {
         }
         keeper.words.set_style(manifest.log, &mut keeper.options.on_message);
         keeper.generation = manifest.generation;
-        keeper.pid_written = manifest.pid_written;
+        keeper.pid.written = manifest.pid_written;
+        keeper.pid.want(keeper.woke);
         keeper.pending_signals = manifest.pending_signals;
-        let child = Child { pid: manifest.daemon, pidfd: wait::pidfd_open(manifest.daemon).ok() };
-        let mut worker = Worker::new(child, channel, Patience::default());
-        worker.resume(manifest.ended);
-        worker.watch.beat(clock::now().mono, Duration::from_millis(manifest.heartbeat_ms));
-        worker.tell_verdict(Verdict::Renewed);
-        keeper.worker = Some(worker);
+        match wait::pidfd_open(manifest.daemon) {
+            Ok(pidfd) => {
+                let mut worker = Worker::new(manifest.daemon, pidfd, channel, Patience::default());
+                worker.resume(manifest.ended);
+                worker.watch.beat(clock::now().mono, Duration::from_millis(manifest.heartbeat_ms));
+                worker.tell_verdict(Verdict::Renewed);
+                keeper.worker = Some(worker);
+            }
+            Err(e) if wait::is_gone(&e) => {
+                keeper.verdict = Some(Verdict::Renewed);
+                keeper.end_with_daemon(keeper.woke);
+                keeper.say(Level::Warn, "keeper: the daemon has ended while the keeper was renewed");
+            }
+            Err(e) => return Err(e),
+        }
         Ok(keeper)
     }
 }
@@ -242,5 +254,101 @@ impl Resumed {
     #[must_use]
     pub fn run(self) -> u8 {
         self.keeper.run()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::control::{Inherited, OOM_UNCHANGED, ToKeeper};
+    use std::fs::File;
+    use std::os::fd::IntoRawFd as _;
+    use std::process::{Command, Stdio};
+
+    fn null() -> OwnedFd {
+        File::open("/dev/null").unwrap().into()
+    }
+
+    const INHERITED: Inherited = Inherited { nofile: 1024, oom_score_adj: OOM_UNCHANGED, hold_max: 64 };
+
+    fn keeper() -> Keeper {
+        let options = Options {
+            program: null(),
+            args: Vec::new(),
+            env: Vec::new(),
+            listener: null(),
+            lock: null(),
+            pid_file: std::path::PathBuf::new(),
+            init: false,
+            patience: Patience::default(),
+            manager: super::super::Manager::default(),
+            parent: None,
+            words: Vec::new(),
+            on_message: Box::new(|_| {}),
+        };
+        let (table, signals) = (RunTable::create().unwrap(), Signals::open().unwrap());
+        Keeper::new(options, Means { table, signals, inherited: INHERITED, flags: 0 })
+    }
+
+    /// A pid that belongs to nobody any more.
+    fn dead() -> u32 {
+        let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+
+    #[test]
+    fn a_daemon_on_trial_that_dies_with_its_word_leaves_a_keeper_that_starts_the_next() {
+        let mut keeper = keeper();
+        let (ours, theirs) = Chan::pair().unwrap();
+        let mut worker = Worker::new(dead(), null(), ours, Patience::default());
+        worker.trial = true;
+        keeper.worker = Some(worker);
+        let program = null();
+        let number = program.as_raw_fd();
+        keeper.trial = Some(Trial { program, limit: Mono(u64::MAX) });
+        theirs.send(&ToKeeper::Up.encode(), &[]).unwrap();
+        drop(theirs);
+        keeper.daemon_ended(Status::Signal(signals::SIGKILL));
+        assert!(keeper.worker.is_none() && keeper.trial.is_none());
+        assert_eq!(keeper.options.program.as_raw_fd(), number, "the program has shown that it serves");
+        assert_eq!(keeper.verdict, Some(Verdict::KeeperStays(0)), "which the next daemon is told");
+        let now = clock::now().mono;
+        assert!(keeper.deadline(now).is_some_and(|at| at <= now), "it is started at once");
+    }
+
+    #[test]
+    fn a_keeper_that_was_left_a_dead_daemon_starts_the_next() {
+        let held = |fd: OwnedFd| fd.into_raw_fd();
+        let before = keeper();
+        let manifest = Manifest {
+            pid: std::process::id(),
+            table: held(before.means.table.fd().try_clone_to_owned().unwrap()),
+            lock: held(null()),
+            listener: held(null()),
+            program: held(null()),
+            daemon: dead(),
+            channel: held(OwnedFd::from(Chan::pair().unwrap().0)),
+            generation: 2,
+            heartbeat_ms: 0,
+            pid_file: std::path::PathBuf::new(),
+            pid_written: false,
+            flags: 0,
+            inherited: INHERITED,
+            manager: super::super::Manager::default(),
+            told: before.outer.told,
+            log: before.words.style(),
+            parent: None,
+            pending_signals: 0,
+            ended: Vec::new(),
+            args: Vec::new(),
+            held: std::collections::BTreeMap::new(),
+        };
+        let how = Resume { env: Vec::new(), words: Vec::new(), on_message: Box::new(|_| {}) };
+        let keeper = Keeper::resume(manifest, how).unwrap();
+        assert!(keeper.worker.is_none());
+        assert_eq!(keeper.verdict, Some(Verdict::Renewed));
+        let now = clock::now().mono;
+        assert!(keeper.deadline(now).is_some_and(|at| at <= now));
     }
 }

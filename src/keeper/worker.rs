@@ -9,7 +9,6 @@ use crate::base::control::{ToDaemon, Verdict};
 use crate::base::limits::RUN_SLOTS;
 use crate::base::map::Map;
 use crate::sys::chan::Chan;
-use crate::sys::spawn::Child;
 use crate::sys::table::Slot;
 use crate::sys::wait;
 use std::io;
@@ -60,7 +59,10 @@ enum Next<'a> {
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    child: Child,
+    pid: u32,
+    pidfd: OwnedFd,
+    /// Its end has been waited for, so that its pid may be somebody else's.
+    reaped: bool,
     chan: Option<Chan>,
     up: bool,
     /// It has said that it ends, and that this is as it should be.
@@ -80,9 +82,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(child: Child, chan: Chan, patience: Patience) -> Worker {
+    pub(super) fn new(pid: u32, pidfd: OwnedFd, chan: Chan, patience: Patience) -> Worker {
         Worker {
-            child,
+            pid,
+            pidfd,
+            reaped: false,
             chan: Some(chan),
             up: false,
             leaving: false,
@@ -98,7 +102,15 @@ impl Worker {
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.child.pid
+        self.pid
+    }
+
+    pub(super) fn is_reaped(&self) -> bool {
+        self.reaped
+    }
+
+    pub(super) fn set_reaped(&mut self) {
+        self.reaped = true;
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -151,10 +163,7 @@ impl Worker {
     }
 
     pub(super) fn signal(&self, signal: i32) -> io::Result<()> {
-        match &self.child.pidfd {
-            Some(pidfd) => wait::pidfd_send_signal(pidfd.as_fd(), signal),
-            None => wait::pidfd_send_signal(wait::pidfd_open(self.child.pid)?.as_fd(), signal),
-        }
+        wait::pidfd_send_signal(self.pidfd.as_fd(), signal)
     }
 
     /// Asks whether it is there.
@@ -264,7 +273,8 @@ mod tests {
 
     fn worker() -> (Worker, Chan) {
         let (ours, theirs) = Chan::pair().unwrap();
-        (Worker::new(Child { pid: 1, pidfd: None }, ours, Patience::default()), theirs)
+        let pidfd = File::open("/dev/null").unwrap().into();
+        (Worker::new(1, pidfd, ours, Patience::default()), theirs)
     }
 
     fn heard(chan: &Chan) -> Option<(ToDaemon, usize)> {

@@ -1,6 +1,7 @@
 //! How children end, as `wait` tells it on every system.
 
 use super::table::Slot;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -11,6 +12,12 @@ pub enum Status {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+}
+
+/// Whether an error says that there is no such process.
+#[must_use]
+pub fn is_gone(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// What a process used, itself and the children that it waited for.

@@ -64,6 +64,12 @@ pub fn settle() {
     }
 }
 
+/// One segment of a program, as the kernel of this word size describes it.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+type Header = libc::Elf64_Phdr;
+#[cfg(all(target_os = "linux", target_pointer_width = "32"))]
+type Header = libc::Elf32_Phdr;
+
 /// Called with the program itself first, and ends the walk there.
 #[cfg(target_os = "linux")]
 unsafe extern "C" fn drop_code(
@@ -80,7 +86,7 @@ unsafe extern "C" fn drop_code(
         (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
     };
     // Only what nothing has ever written to, so that the file's pages are the same.
-    let code = |h: &&libc::Elf64_Phdr| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0;
+    let code = |h: &&Header| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0;
     for header in headers.iter().filter(code) {
         let page = 4096;
         let begin = (base + header.p_vaddr) / page * page;

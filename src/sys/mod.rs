@@ -22,6 +22,7 @@ mod end;
 mod feature;
 pub mod file;
 pub mod host;
+pub mod inlet;
 pub mod logfile;
 pub mod mask;
 pub mod memory;

@@ -4,7 +4,7 @@
 use crate::support::*;
 use std::fs::File;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_reader_of_standard_error_that_does_not_read_holds_nobody_up() {
@@ -61,4 +61,43 @@ fn a_journal_gets_the_level_of_the_keepers_lines() {
     assert!(text.contains("<6>keeper: started daemon 1 with pid "), "{text}");
     home.ok(&["stop"]);
     hob.wait().unwrap();
+}
+
+#[test]
+fn what_the_caller_has_open_is_not_kept_open() {
+    for how in ["start", "run"] {
+        let home = Home::new("{}");
+        let held = home.path("held");
+        let hob = home.command(&[how]);
+        let mut c = Command::new("sh");
+        c.args(["-c", "exec 9>\"$0\"; exec \"$@\""]).arg(&held).arg(hob.get_program()).args(hob.get_args());
+        let mut child = c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait("hob answers", || home.hob(&["ping"]).status.success());
+        assert!(exists(&held));
+        let (daemon, keeper) = home.pids();
+        for pid in [daemon, keeper] {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+            let open: Vec<_> = open.filter_map(|e| std::fs::read_link(e.unwrap().path()).ok()).collect();
+            assert!(!open.is_empty() && !open.contains(&held), "hob {how}: {open:?}");
+        }
+        home.ok(&["stop"]);
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_pid_file_is_right_or_is_not_there_and_a_start_waits_for_it() {
+    let home = Home::new("{}");
+    // A folder in the way, as a full disk would be.
+    let way = home.path("run/hob.pid.new");
+    std::fs::create_dir_all(&way).unwrap();
+    std::fs::write(home.path("run/hob.pid"), "1\n").unwrap();
+    let mut start = home.command(&["start"]);
+    let mut start = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait("hob answers", || home.hob(&["ping"]).status.success());
+    assert!(!exists(&home.path("run/hob.pid")), "it names another process");
+    std::fs::remove_dir(&way).unwrap();
+    assert!(start.wait().unwrap().success());
+    assert_eq!(home.read("run/hob.pid"), format!("{}\n", home.pids().1));
+    home.ok(&["stop"]);
 }

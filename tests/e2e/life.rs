@@ -143,6 +143,39 @@ fn a_signal_to_the_entry_point_stops_its_command() {
 }
 
 #[test]
+fn a_command_without_a_config_gets_the_hangup() {
+    let home = Home::new("{}");
+    fs::remove_file(home.path("hob.json")).unwrap();
+    let mut child = home
+        .command(&["run", "--", "sh", "-c", "trap 'echo hup; exit 6' HUP; echo up; while :; do sleep 0.01; done"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut first = [0; 3];
+    out.read_exact(&mut first).unwrap();
+    kill("HUP", child.id());
+    let mut ended = None;
+    wait("the command ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), ended.unwrap().code()), ("hup\n", Some(6)));
+}
+
+#[test]
+fn a_command_that_is_missing_starts_no_hob() {
+    let home = Home::new("{}");
+    for words in [&["run", "--"][..], &["run", "--managed", "--"]] {
+        let (code, text) = home.fails(words);
+        assert_eq!(code, 2);
+        assert!(text.contains("'run --' needs a command after --"), "{text}");
+    }
+}
+
+#[test]
 fn pid_one_of_a_namespace_reaps_and_ends() {
     let able = Command::new("unshare").args(["-pf", "--mount-proc", "true"]).output().is_ok_and(|o| o.status.success());
     if !able {

@@ -2,7 +2,7 @@
 
 use crate::lab::{MOMENT, pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
-use hob::base::control::ToDaemon;
+use hob::base::control::{ToDaemon, ToKeeper};
 use hob::base::ids::RunId;
 use hob::base::map::Map;
 use hob::daemon::link::{Handover, Link};
@@ -83,8 +83,8 @@ fn append(path: &Path, line: &str) {
 
 /// Waits for messages, writes them down and ends when asked to, as the mode says.
 fn serve(dir: &Path, mode: &str, mut link: Link, handover: Handover) {
-    link.up();
-    link.ready();
+    link.say(&ToKeeper::Up);
+    link.say(&ToKeeper::Ready);
     link.beat(if matches!(mode, "watched" | "asked") { MOMENT } else { Duration::ZERO });
     fs::write(dir.join(format!("serving-{}", handover.generation)), "").unwrap();
     loop {
@@ -102,10 +102,10 @@ fn serve(dir: &Path, mode: &str, mut link: Link, handover: Handover) {
             let ToDaemon::Stop { hurry } = message else { continue };
             if mode == "stuck" {
                 let limit = fs::read_to_string(dir.join("limit")).unwrap_or_default();
-                link.stopping(limit.parse().unwrap_or(200));
+                link.say(&ToKeeper::Stopping { limit_ms: limit.parse().unwrap_or(200) });
             } else if hurry || mode != "record" {
-                link.stopping(30_000);
-                link.done(if mode == "late" { 7 } else { 0 });
+                link.say(&ToKeeper::Stopping { limit_ms: 30_000 });
+                link.say(&ToKeeper::Done { code: if mode == "late" { 7 } else { 0 } });
                 assert!(link.flush_within(Duration::from_secs(30)));
                 return;
             }
@@ -179,7 +179,7 @@ fn storm(dir: PathBuf, mode: &str, link: Link, handover: Handover) -> ExitCode {
     let mut d = Daemon { dir, link, table: handover.table, jobs: Vec::new(), next_run: 1, stopping: false };
     d.take_over();
     d.hold(generation, &handover.held);
-    d.link.up();
+    d.link.say(&ToKeeper::Up);
     fs::write(d.dir.join(format!("serving-{generation}")), "").unwrap();
     handover.early.into_iter().for_each(|m| d.heard(&m));
     loop {
@@ -187,7 +187,7 @@ fn storm(dir: PathBuf, mode: &str, link: Link, handover: Handover) -> ExitCode {
             d.start();
         }
         if d.stopping && d.jobs.is_empty() {
-            d.link.done(0);
+            d.link.say(&ToKeeper::Done { code: 0 });
             assert!(d.link.flush_within(Duration::from_secs(30)));
             return ExitCode::SUCCESS;
         }
@@ -336,7 +336,7 @@ impl Daemon {
             }
             ToDaemon::Stop { .. } => {
                 self.stopping = true;
-                self.link.stopping(30_000);
+                self.link.say(&ToKeeper::Stopping { limit_ms: 30_000 });
                 for job in &self.jobs {
                     let _ = wait::pidfd_send_signal(job.pidfd.as_fd(), signals::SIGKILL);
                 }

@@ -5,7 +5,7 @@
 use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, SpawnDone, SpawnJob, SweepJob, plan};
 use crate::base::ids::RunId;
-use crate::base::limits::LAST_LINE_BYTES;
+use crate::base::limits::{FROZEN, LAST_LINE_BYTES};
 use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::base::units::human_duration;
@@ -20,8 +20,6 @@ use std::sync::Arc;
 
 /// The pause between two runs of a command that tells of readiness.
 const REPEAT: Duration = Duration::from_millis(500);
-/// A limit that is seen this much late has not passed: the machine stood still.
-pub(super) const FROZEN: Duration = Duration::from_secs(1);
 /// Output of a command that is kept for the text of its failure.
 const KEPT: usize = 1024;
 

@@ -2,8 +2,8 @@
 //! waiting. HTTP is spoken as far as its first line.
 
 use super::Ctx;
-use super::commands::FROZEN;
 use crate::base::ids::RunId;
+use crate::base::limits::FROZEN;
 use crate::base::map::Map;
 use crate::base::time::Mono;
 use crate::base::units::human_duration;

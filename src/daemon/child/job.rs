@@ -69,6 +69,12 @@ pub struct Spawned {
 }
 
 impl SpawnJob {
+    /// What is started, or has a command run beside it.
+    #[must_use]
+    pub fn service(&self) -> Arc<str> {
+        Arc::clone(&self.start.service)
+    }
+
     /// How long it may take before it is reported.
     pub const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -22,15 +22,31 @@ use std::sync::Arc;
 pub const LABEL: &str = "listen/";
 /// The mode of a socket's file where the config names none.
 const MODE: u32 = 0o666;
-/// The keeper needs a moment to let go of an address; for so long after that it is waited for, so many times.
+/// The keeper needs a moment to let go of an address: for so long after it was given up it is tried again, and so often.
 const LET_GO: Duration = Duration::from_secs(1);
-const TRIES: u32 = 50;
+const AGAIN: Duration = Duration::from_millis(2);
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     open: Map<Arc<str>, Vec<Socket>>,
     /// Addresses that were given up, and when.
     given_up: Map<String, Mono>,
+    /// Services that wait for an address which the keeper is about to let go of, until they can be watched.
+    again: Map<Arc<str>, (Mono, Arc<ServiceSpec>)>,
+}
+
+/// Why a socket is not open.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) why: String,
+    /// In a moment it is likely to succeed.
+    soon: bool,
+}
+
+impl From<String> for Refused {
+    fn from(why: String) -> Refused {
+        Refused { why, soon: false }
+    }
 }
 
 #[derive(Debug)]
@@ -108,7 +124,8 @@ impl Listeners {
         setup: &Setup,
         service: &Arc<str>,
         spec: &ServiceSpec,
-    ) -> Result<Vec<Arc<OwnedFd>>, String> {
+    ) -> Result<Vec<Arc<OwnedFd>>, Refused> {
+        self.again.remove(service);
         if spec.listen.is_empty() {
             self.close(ctx, service);
             return Ok(Vec::new());
@@ -125,16 +142,19 @@ impl Listeners {
         for socket in old {
             self.drop_one(ctx, service, socket);
         }
-        let mut wrong = None;
+        let mut wrong: Option<Refused> = None;
         let mut sockets = Vec::with_capacity(kept.len());
         for (known, (address, listen)) in kept.into_iter().zip(wanted) {
             let socket = match known {
-                Some(socket) => refresh(setup, socket, listen),
+                Some(socket) => refresh(setup, socket, listen).map_err(Refused::from),
                 None => self.open_one(ctx, setup, service, address, listen),
             };
             match socket {
                 Ok(socket) => sockets.push(socket),
-                Err(why) => wrong = wrong.or(Some(format!("cannot listen on {}: {why}", listen.at))),
+                Err(Refused { why, soon }) => {
+                    let why = format!("cannot listen on {}: {why}", listen.at);
+                    wrong = wrong.filter(|before| !before.soon || soon).or(Some(Refused { why, soon }));
+                }
             }
         }
         let fds = sockets.iter().map(|s| Arc::clone(&s.fd)).collect();
@@ -149,28 +169,26 @@ impl Listeners {
         service: &str,
         address: String,
         listen: &Listen,
-    ) -> Result<Socket, String> {
+    ) -> Result<Socket, Refused> {
         let path = listen.at.path().map(|path| setup.config_dir.join(path));
         let rights = rights(setup, listen)?;
         self.given_up.retain(|_, at| ctx.now.since(*at) < LET_GO);
-        let mut tries = if self.given_up.contains_key(&address) { TRIES } else { 0 };
-        let fd = loop {
-            match open(listen, path.as_deref(), rights) {
-                Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
-                    // This very address was closed by hob a moment ago, and the keeper is about to hear of it.
-                    tries -= 1;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                other => break other.map_err(|e| reason(&e))?,
-            }
-        };
+        let fd = open(listen, path.as_deref(), rights).map_err(|e| {
+            // Where hob closed this very address a moment ago, the keeper is about to hear of it.
+            let soon = e.kind() == io::ErrorKind::AddrInUse && self.given_up.contains_key(&address);
+            Refused { why: reason(&e), soon }
+        })?;
         let file = path.and_then(|path| serve::file_of(&path).map(|id| (path, id)));
         let socket = Socket { fd: Arc::new(fd), address, file, of: Some(listen.clone()), token: None };
         if let Err(e) = ctx.link.hold(&socket.label(service), &[socket.fd.as_fd()]) {
             remove_file(&socket);
-            return Err(reason(&e));
+            return Err(reason(&e).into());
         }
         Ok(socket)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        self.again.values().map(|(at, _)| *at).min()
     }
 
     /// Takes back a socket that the keeper held while there was no daemon.
@@ -216,6 +234,7 @@ impl Listeners {
 
     /// Closes all sockets of a service.
     pub(super) fn close(&mut self, ctx: &mut Ctx<'_>, service: &str) {
+        self.again.remove(service);
         for socket in self.open.remove(service).unwrap_or_default() {
             self.drop_one(ctx, service, socket);
         }
@@ -279,7 +298,11 @@ impl Children {
             // Whatever is wrong is told by the start that needs them.
             return;
         }
-        let watched = ensured.and_then(|_| {
+        if ensured.as_ref().is_err_and(|refused| refused.soon) {
+            self.listeners.again.insert(Arc::clone(service), (ctx.now + AGAIN, Arc::new(spec.clone())));
+            return;
+        }
+        let watched = ensured.map_err(|refused| refused.why).and_then(|_| {
             let why = |e: io::Error| format!("cannot watch the sockets of {service}: {}", reason(&e));
             self.listeners.watch(ctx, service).map_err(why)
         });
@@ -287,6 +310,15 @@ impl Children {
         inputs.push(Input::Listening { service: Arc::clone(service), result: watched.map(drop) });
         if let Some(on) = waiting.and_then(|at| self.listeners.name(service, at)) {
             inputs.push(Input::Connection { service: Arc::clone(service), on, waiting: true });
+        }
+    }
+
+    /// Tries again to open what the keeper had not let go of.
+    pub(super) fn sockets_due(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
+        let now = ctx.now;
+        let due = self.listeners.again.iter().filter(|(_, (at, _))| *at <= now);
+        for (service, spec) in due.map(|(name, (_, spec))| (Arc::clone(name), Arc::clone(spec))).collect::<Vec<_>>() {
+            self.open_sockets(ctx, &service, &spec, true, inputs);
         }
     }
 

@@ -290,7 +290,7 @@ impl Children {
             made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
             self.sockets.drain(&service);
         }
-        let sockets = self.listeners.ensure(ctx, &self.setup, &service, &start.spec)?;
+        let sockets = self.listeners.ensure(ctx, &self.setup, &service, &start.spec).map_err(|refused| refused.why)?;
         let null = self.null()?;
         let ready = match start.spec.ready {
             Ready::Fd(number) => {
@@ -476,6 +476,7 @@ impl Children {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         let next = sooner(self.probes.next_deadline(), self.commands.next_deadline());
+        let next = sooner(next, self.listeners.next_deadline());
         sooner(next, sooner(self.dials.next_deadline(), self.deaf_until))
     }
 
@@ -483,6 +484,7 @@ impl Children {
     pub fn tick(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
         inputs.extend(self.probes.tick(ctx).into_iter().map(|run| Input::ReadySeen { run }));
         self.commands_due(ctx, inputs);
+        self.sockets_due(ctx, inputs);
         for (run, result) in self.dials.tick(ctx) {
             inputs.push(Input::Checked { run, what: Duty::Health, result });
         }

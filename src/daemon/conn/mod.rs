@@ -19,7 +19,7 @@ pub(super) use admit::stranger;
 pub use admit::{Accepted, Admission, Pass};
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
-use crate::base::limits::{BUFFERED_MAX, LAGGING_MAX, MESSAGE_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
+use crate::base::limits::{BUFFERED_MAX, FROZEN, LAGGING_MAX, MESSAGE_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};
 use crate::base::time::Mono;
 use crate::config::Access;
 use crate::core;
@@ -48,8 +48,6 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const MESSAGES_PER_TURN: usize = 64;
 const READS_PER_TURN: usize = 4;
 const READ_SIZE: usize = 64 * 1024;
-/// A deadline that is seen this much late means that the machine stood still, and the client with it.
-const FROZEN: Duration = Duration::from_secs(1);
 
 /// Says what somebody may who has passed before, who was then of this job; `None`: nothing any more.
 pub type Readmit<'a> = dyn FnMut(Option<&Arc<str>>, &Credentials, BorrowedFd<'_>) -> Option<Access> + 'a;

@@ -1,5 +1,6 @@
 //! The end of a daemon: with hob, or for the next one. Writes what is still to be written, and tells the keeper.
 
+use crate::base::control::ToKeeper;
 use crate::config::Level;
 use crate::daemon::gear::Job;
 use crate::daemon::link::Link;
@@ -29,7 +30,7 @@ impl Daemon {
                 0
             }
             Ending::Again { stop } => {
-                self.leave(|link| link.again(stop));
+                self.leave(|link| link.say(&ToKeeper::Again { stop }));
                 0
             }
         }
@@ -72,7 +73,7 @@ impl Daemon {
         self.gear.log(Level::Info, "hob has ended");
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
-        self.gear.link.done(code);
+        self.gear.link.say(&ToKeeper::Done { code });
         self.gear.link.flush_within(LAST_WORDS);
     }
 

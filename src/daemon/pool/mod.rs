@@ -26,6 +26,9 @@ use std::time::Instant;
 const STACK: usize = 512 * 1024;
 /// Threads of one lane that may be stuck and replaced at the same time; with more, the lane waits for one of them.
 const ABANDONED_MAX: usize = 4;
+/// Of starts there may be more: each of many services may have its folder or program on a mount that hangs, and none of
+/// the others is to wait for them.
+const ABANDONED_STARTS: usize = 64;
 /// How long after a refused thread start the next try is made.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -58,6 +61,13 @@ impl Lane {
         match self {
             Lane::Spawn => 2,
             Lane::Sync | Lane::Files | Lane::Bulk => 1,
+        }
+    }
+
+    fn abandoned_max(self) -> usize {
+        match self {
+            Lane::Spawn => ABANDONED_STARTS,
+            Lane::Sync | Lane::Files | Lane::Bulk => ABANDONED_MAX,
         }
     }
 
@@ -96,6 +106,8 @@ pub struct Overdue {
 
 struct Job<T> {
     id: u64,
+    /// Of jobs for one and the same, one is at work at a time.
+    of: Option<Arc<str>>,
     work: Box<dyn FnOnce() -> T + Send>,
 }
 
@@ -107,12 +119,24 @@ struct Worker {
 
 struct LaneState<T> {
     queue: VecDeque<Job<T>>,
+    /// Whose jobs are at work, also in threads that are stuck.
+    busy: Vec<Arc<str>>,
     workers: Vec<Worker>,
     /// Threads asleep, and wakes that were sent to them and not yet taken.
     asleep: usize,
     wakes: usize,
     abandoned: usize,
     quit: bool,
+}
+
+impl<T> LaneState<T> {
+    /// Takes the first job that does not wait for another of its kind.
+    fn next(&mut self) -> Option<Job<T>> {
+        let free = |job: &Job<T>| job.of.as_ref().is_none_or(|of| !self.busy.contains(of));
+        let job = self.queue.iter().position(free).and_then(|at| self.queue.remove(at))?;
+        self.busy.extend(job.of.clone());
+        Some(job)
+    }
 }
 
 struct LaneShared<T> {
@@ -198,6 +222,7 @@ impl<T: Send + 'static> Pool<T> {
                 lane,
                 state: Mutex::new(LaneState {
                     queue: VecDeque::new(),
+                    busy: Vec::new(),
                     workers: Vec::new(),
                     asleep: 0,
                     wakes: 0,
@@ -222,6 +247,30 @@ impl<T: Send + 'static> Pool<T> {
         deadline: Duration,
         job: impl FnOnce() -> T + Send + 'static,
     ) {
+        self.queue((lane, None), name, now, deadline, Box::new(job));
+    }
+
+    /// The same for something of which one job is at work at a time, so that it can have no more than one thread stuck;
+    /// those behind it that are for others go first.
+    pub fn run_of(
+        &mut self,
+        (lane, of): (Lane, Arc<str>),
+        name: &'static str,
+        now: Mono,
+        deadline: Duration,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) {
+        self.queue((lane, Some(of)), name, now, deadline, Box::new(job));
+    }
+
+    fn queue(
+        &mut self,
+        (lane, of): (Lane, Option<Arc<str>>),
+        name: &'static str,
+        now: Mono,
+        deadline: Duration,
+        work: Box<dyn FnOnce() -> T + Send>,
+    ) {
         let id = self.next_id;
         self.next_id += 1;
         let due = now + deadline;
@@ -229,7 +278,7 @@ impl<T: Send + 'static> Pool<T> {
         self.due.insert((due, id));
         let shared = &self.lanes[lane.index()];
         let mut state = lock(&shared.state);
-        state.queue.push_back(Job { id, work: Box::new(job) });
+        state.queue.push_back(Job { id, of, work });
         if state.asleep > state.wakes {
             state.wakes += 1;
             drop(state);
@@ -376,7 +425,7 @@ impl<T: Send + 'static> LaneShared<T> {
         if since + limit > now {
             return Some(since + limit);
         }
-        if state.abandoned < ABANDONED_MAX {
+        if state.abandoned < self.lane.abandoned_max() {
             state.workers.swap_remove(at);
             state.abandoned += 1;
         }
@@ -393,9 +442,23 @@ impl<T: Send + 'static> LaneShared<T> {
         }
         while let Some(job) = self.take(me) {
             let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| panic_text(panic.as_ref()));
+            if let Some(of) = job.of {
+                self.free(&of);
+            }
             self.results.push(job.id, result);
         }
         self.ended.notify_all();
+    }
+
+    /// What one job was for may have another. This thread may be about to end, so another one is woken for it.
+    fn free(&self, of: &Arc<str>) {
+        let mut state = lock(&self.state);
+        state.busy.retain(|o| o != of);
+        if state.asleep > state.wakes && state.queue.iter().any(|job| job.of.as_ref() == Some(of)) {
+            state.wakes += 1;
+            drop(state);
+            self.work.notify_one();
+        }
     }
 
     /// The next job; `None` when this thread is to end.
@@ -406,11 +469,11 @@ impl<T: Send + 'static> LaneShared<T> {
                 state.abandoned -= 1;
                 return None;
             };
-            if let Some(job) = state.queue.pop_front() {
+            if let Some(job) = state.next() {
                 state.workers[at].running = Some((job.id, sys::clock::now().mono));
                 return Some(job);
             }
-            if state.quit {
+            if state.quit && state.queue.is_empty() {
                 state.workers.swap_remove(at);
                 return None;
             }

@@ -168,3 +168,43 @@ fn a_machine_that_stood_still_makes_no_job_overdue() {
     go.send(()).unwrap();
     assert_eq!(b.wait(1), [Done::Late { name: "slow", result: 1 }]);
 }
+
+#[test]
+fn what_hangs_for_one_takes_one_thread_and_others_go_on() {
+    let mut b = Bench::new();
+    let (go, gate) = mpsc::channel::<()>();
+    let of = |name: &str| (Lane::Spawn, Arc::<str>::from(name));
+    b.pool.run_of(of("hung"), "stuck", Mono(0), LONG, move || u32::from(gate.recv().is_ok()));
+    for n in 2..6 {
+        b.pool.run_of(of("hung"), "again", Mono(0), LONG, move || n);
+    }
+    // Two threads, of which the hung ones would take both, and none is overdue yet.
+    for n in 10..14 {
+        b.pool.run_of(of("well"), "other", Mono(0), LONG, move || n);
+    }
+    b.pool.run(Lane::Spawn, "of nobody", Mono(0), LONG, || 20);
+    let mut others = b.wait(5);
+    others.sort_by_key(|done| if let Done::Finished(n) = done { *n } else { 0 });
+    assert_eq!(others, [10, 11, 12, 13, 20].map(Done::Finished));
+    go.send(()).unwrap();
+    assert_eq!(b.wait(5), [1, 2, 3, 4, 5].map(Done::Finished), "in order");
+    assert!(b.pool.quit(LONG).is_empty());
+}
+
+#[test]
+fn a_thread_that_was_given_up_lets_the_next_job_of_its_kind_go_on() {
+    let mut b = Bench::new();
+    let (go, gate) = mpsc::channel::<()>();
+    let (in_, inside) = mpsc::channel();
+    let of = || (Lane::Spawn, Arc::<str>::from("hung"));
+    b.pool.run_of(of(), "stuck", Mono(0), Duration::ZERO, move || {
+        in_.send(()).unwrap();
+        u32::from(gate.recv().is_ok())
+    });
+    inside.recv_timeout(LONG).unwrap();
+    b.pool.run_of(of(), "again", Mono(0), LONG, || 2);
+    assert_eq!(b.pool.overdue(Mono(u64::MAX / 2)).len(), 1);
+    go.send(()).unwrap();
+    assert_eq!(b.wait(2), [Done::Late { name: "stuck", result: 1 }, Done::Finished(2)]);
+    assert!(b.pool.quit(LONG).is_empty());
+}

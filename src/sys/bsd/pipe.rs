@@ -177,6 +177,27 @@ fn forget(from: &OwnedFd, len: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Throws away up to `len` bytes. Zero means that every write end is closed and nothing is left.
+///
+/// # Errors
+/// `WouldBlock` when the pipe is empty. One whose read end blocks is waited for where another reader takes what lies
+/// in it between a look and a read, which no call of these systems prevents.
+pub fn discard(from: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int to `bytes`.
+    check(unsafe { libc::ioctl(from.as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
+    let waiting = usize::try_from(bytes).map_err(io::Error::other)?;
+    let mut p = libc::pollfd { fd: from.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    if waiting == 0 {
+        // SAFETY: `p` is one pollfd, writable for the length of the call, which does not wait.
+        check(unsafe { libc::poll(&raw mut p, 1, 0) })?;
+        return if p.revents & libc::POLLHUP == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
+    }
+    let mut buffer = vec![0u8; waiting.min(len)];
+    // SAFETY: `buffer` is writable for its length.
+    check_size(unsafe { libc::read(from.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
 /// Copies up to `len` bytes from one inner pipe to another; they stay in the first.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Signals of the process itself as a readable descriptor, and the names of signals, on BSD and macOS.
 
-use crate::sys::check_size;
+use crate::sys::{check_size, mask};
 use signal_hook::low_level;
 use std::io;
 use std::mem;
@@ -122,6 +122,8 @@ impl Signals {
             // the registry.
             unsafe { low_level::register(number, move || arrived(number)) }?;
         }
+        // A keeper that was renewed begins with all of them blocked.
+        mask::release_all();
         Ok(Signals { read, write })
     }
 

@@ -9,7 +9,7 @@
 //! point between, the next one finds either the process or its record. What the process used is known after the
 //! reaping alone, and is lost when the reaper dies in that moment.
 
-pub use crate::sys::end::{Adopted, Reaped, Status, Usage};
+pub use crate::sys::end::{Adopted, Reaped, Status, Usage, is_gone};
 
 use super::table::{RunTable, Slot};
 use super::{SUBREAPER, tree};

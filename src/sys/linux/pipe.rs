@@ -2,6 +2,7 @@
 //! or writer.
 
 use crate::sys::{check, check_size};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -92,6 +93,19 @@ fn splice(from: &OwnedFd, to: libc::c_int, offset: Option<u64>, len: usize) -> i
     check_size(unsafe { libc::splice(from.as_raw_fd(), core::ptr::null_mut(), to, at, len, flags) })
 }
 
+/// Throws away up to `len` bytes. Zero means that every write end is closed and nothing is left.
+///
+/// # Errors
+/// `WouldBlock` when the pipe is empty, whether or not its read end blocks.
+pub fn discard(from: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+    // Where no descriptor is left for it, what lies there waits.
+    let null = File::options().write(true).open("/dev/null").map_err(|_| io::ErrorKind::WouldBlock)?;
+    let flags = libc::SPLICE_F_NONBLOCK;
+    let nowhere = core::ptr::null_mut();
+    // SAFETY: both descriptors are open for the length of the call; no memory is passed.
+    check_size(unsafe { libc::splice(from.as_raw_fd(), nowhere, null.as_raw_fd(), nowhere, len, flags) })
+}
+
 /// Copies up to `len` bytes from one pipe to another; they stay in the first.
 ///
 /// # Errors
@@ -113,7 +127,6 @@ pub fn read(from: &OwnedFd, to: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::io::{Read, Write};
     use std::os::fd::AsFd;
 

@@ -4,9 +4,10 @@
 //! Whoever reaps looks first without reaping, writes what it saw into the run table and reaps then: killed at any
 //! point between, the next one finds either the process or its record.
 
-pub use crate::sys::end::{Adopted, Reaped, Status, Usage};
+pub use crate::sys::end::{Adopted, Reaped, Status, Usage, is_gone};
 
 use super::table::{RunTable, Slot};
+use super::tree;
 use crate::sys::check;
 use std::io;
 use std::mem;
@@ -106,34 +107,17 @@ pub(super) fn reap_ending(pid: u32, slot: Option<(&RunTable, Slot)>) {
 /// # Errors
 /// When the children cannot be listed (no /proc).
 pub fn signal_children(signal: i32) -> io::Result<usize> {
-    let children = children()?;
-    for pid in &children {
+    let (me, all) = (std::process::id(), tree::all());
+    if all.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "/proc lists no processes"));
+    }
+    let children = all.into_iter().filter(|pid| tree::parent_of(*pid) == Some(me));
+    let pids: Vec<libc::pid_t> = children.filter_map(|pid| pid.try_into().ok()).collect();
+    for pid in &pids {
         // SAFETY: a plain call. A child that has ended meanwhile is still ours, so the signal can reach nobody else.
         unsafe { libc::kill(*pid, signal) };
     }
-    Ok(children.len())
-}
-
-/// Direct children of this process, zombies included.
-fn children() -> io::Result<Vec<libc::pid_t>> {
-    let me = std::process::id();
-    let mut pids = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<libc::pid_t>().ok()) else { continue };
-        // A process may vanish between the two looks.
-        let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { continue };
-        if parent_in_stat(&stat) == Some(me) {
-            pids.push(pid);
-        }
-    }
-    Ok(pids)
-}
-
-/// The second field after the name, which stands in parentheses and may itself contain some.
-fn parent_in_stat(stat: &[u8]) -> Option<u32> {
-    let after = stat.iter().rposition(|b| *b == b')')?;
-    let mut fields = std::str::from_utf8(stat.get(after + 1..)?).ok()?.split_ascii_whitespace();
-    fields.nth(1)?.parse().ok()
+    Ok(pids.len())
 }
 
 struct Seen {

@@ -92,3 +92,21 @@ fn another_daemon_finds_each_by_its_label() {
     assert_eq!(labels(&lab), ["a"], "the one that nobody names any more is given up");
     drop(waits);
 }
+
+#[test]
+fn an_address_that_the_keeper_lets_go_of_later_is_tried_again() {
+    let mut lab = Lab::new(true);
+    // Which port is free is known by having had it.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let spec = ServiceSpec { listen: vec![Listen::new(Address::Tcp(free))], ..spec(&["/bin/sh", "-c", "exit 0"]) };
+    assert_eq!(open(&mut lab, &spec, true), ["Ok(())"]);
+    let keeper = lab.held.labels[0].1[0].try_clone().unwrap();
+    lab.with(|c, ctx, inputs| {
+        c.close_sockets(ctx, "s");
+        c.open_sockets(ctx, &Arc::from("t"), &spec, true, inputs);
+        assert!(inputs.is_empty(), "nothing is wrong yet");
+        assert!(c.next_deadline().is_some_and(|at| at > ctx.now));
+    });
+    drop(keeper);
+    assert_eq!(lab.until(|i| Some(told(i))), "Ok(())");
+}

@@ -1,7 +1,7 @@
 //! What a process sets for itself and its children inherit, or must not.
 
 use super::super::rlimit;
-use crate::sys::check;
+use crate::sys::{check, mask};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -90,15 +90,29 @@ pub fn raise_nofile() -> io::Result<(u64, u64)> {
 /// # Errors
 /// None: a number that is not open is refused without harm.
 pub fn inherit_nothing() -> io::Result<()> {
-    /// Asking for more numbers than this would take longer than a start may.
-    const MOST: libc::c_long = 1 << 20;
-    // SAFETY: sysconf has no preconditions.
-    let end = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(256, MOST);
-    for fd in 3..RawFd::try_from(end).unwrap_or(256) {
+    for fd in numbers(3) {
         // SAFETY: sets a flag; the number may be closed, which is refused without harm.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// Closes every descriptor from this number on, whoever opened it. To be called before this process has opened
+/// anything: what it was started with belongs to nobody here.
+pub fn close_from(first: RawFd) {
+    for fd in numbers(first) {
+        // SAFETY: by contract nobody in this process owns it; one that is closed is refused without harm.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// All numbers that descriptors may have, from this one on.
+fn numbers(first: RawFd) -> std::ops::Range<RawFd> {
+    /// Asking for more numbers than this would take longer than a start may.
+    const MOST: libc::c_long = 1 << 20;
+    // SAFETY: sysconf has no preconditions.
+    let end = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(256, MOST);
+    first..RawFd::try_from(end).unwrap_or(256)
 }
 
 /// Descriptors that another thread is opening in the moment of a fork. Where every call that opens one can close it on
@@ -219,8 +233,9 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Becomes another program, which keeps pid, children, blocked signals and these descriptors. Returns only when that
-/// failed, with everything as before.
+/// Becomes another program, which keeps pid, children and these descriptors. Handlers do not outlive that, so it begins
+/// with all signals blocked, until `Signals::open`; what comes meanwhile is pending. Returns only when that failed, with
+/// everything as before.
 #[must_use]
 pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep: &[RawFd]) -> io::Error {
     let pointers = |list: &[CString]| {
@@ -232,6 +247,7 @@ pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep
         // SAFETY: clears a flag of an open descriptor.
         unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) };
     }
+    let held = mask::hold();
     let e = match program.try_clone_to_owned().and_then(|fd| Ok((program_path(fd.as_raw_fd())?, fd))) {
         Ok((path, fd)) => {
             execute_open(&fd, &path, argv.as_ptr(), envp.as_ptr());
@@ -239,6 +255,7 @@ pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep
         }
         Err(e) => e,
     };
+    drop(held);
     if let Err(e) = inherit_nothing() {
         return e;
     }

@@ -80,6 +80,23 @@ pub fn inherit_nothing() -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from this number on, whoever opened it. To be called before this process has opened
+/// anything: what it was started with belongs to nobody here.
+pub fn close_from(first: RawFd) {
+    let Ok(number) = libc::c_uint::try_from(first) else { return };
+    // SAFETY: by contract nobody in this process owns any of them.
+    if unsafe { libc::syscall(libc::SYS_close_range, number, libc::c_uint::MAX, 0) } == 0 {
+        return;
+    }
+    // Collected first, since the listing has a descriptor of its own, which is closed by then.
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<RawFd> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd >= first) {
+        // SAFETY: as above; one that is closed already is refused without harm.
+        unsafe { libc::close(fd) };
+    }
+}
+
 /// Takes over a descriptor that this process was started with, once; it is closed on exec from now on.
 ///
 /// # Errors

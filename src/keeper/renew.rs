@@ -342,7 +342,7 @@ mod tests {
             pending_signals: 0,
             ended: Vec::new(),
             args: Vec::new(),
-            held: Map::new(),
+            held: crate::base::map::Map::new(),
         };
         let how = Resume { env: Vec::new(), words: Vec::new(), on_message: Box::new(|_| {}) };
         let keeper = Keeper::resume(manifest, how).unwrap();

@@ -2,16 +2,17 @@
 //! against it.
 
 use crate::disk::Disk;
+use crate::jobs_model::Jobs;
 use crate::needs::Run;
 use crate::os::{Os, Proc};
 use crate::plan::{Plan, TRANSIENT};
 use crate::policy::Policy;
 use crate::tasks_model::Tasks;
-use hob::base::ids::{ReqId, RunId};
-use hob::config::{Condition, Config, Ready, Restart, ServiceSpec};
+use hob::base::ids::{ConnId, ReqId, RunId};
+use hob::config::{Condition, Config, Restart, ServiceSpec};
 use hob::core::record::Entity;
 use hob::core::task::of_name;
-use hob::core::{Boot, Duty, Effect, End, Input, Start, StartError};
+use hob::core::{Duty, Effect, Start};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a person wants, as the core must remember it.
@@ -29,16 +30,20 @@ pub struct Check {
     /// By service: where the records of the wish begin and end in the journal.
     wishes: BTreeMap<String, Vec<(usize, usize, Wish)>>,
     pub runs: BTreeMap<RunId, Run>,
-    policy: Policy,
+    pub policy: Policy,
     pub config: Config,
-    epoch: u64,
+    pub epoch: u64,
     starts: u64,
     /// A shutdown has begun: where its record ends, `usize::MAX` while that is not known.
-    stopping: Option<usize>,
-    hurry: bool,
+    pub stopping: Option<usize>,
+    pub hurry: bool,
     /// When the patience of a shutdown ends.
     stop_by: u64,
-    disturbed: bool,
+    pub disturbed: bool,
+    /// Connections that asked for a moment before a shutdown.
+    pub inhibitors: BTreeSet<ConnId>,
+    /// Until when a shutdown waits for these, at most.
+    pub held: Option<u64>,
     pub journal_full: bool,
     /// The daemon has not seen a config that it could read.
     pub blind: bool,
@@ -57,6 +62,7 @@ pub struct Check {
     last_end: usize,
     names: usize,
     pub tasks: Tasks,
+    pub jobs: Jobs,
 }
 
 impl Check {
@@ -73,6 +79,8 @@ impl Check {
             hurry: false,
             stop_by: 0,
             disturbed: false,
+            inhibitors: BTreeSet::new(),
+            held: None,
             journal_full: false,
             blind: false,
             leaves: all().filter(|(_, s)| s.leave_children).map(|(n, _)| n.clone()).collect(),
@@ -87,6 +95,7 @@ impl Check {
             last_end: 0,
             names: plan.names().len() + TRANSIENT.len(),
             tasks: Tasks::default(),
+            jobs: Jobs::new(&plan.jobs),
         }
     }
 
@@ -134,6 +143,7 @@ impl Check {
     /// The journal ends here now: what lay behind it never happened.
     pub fn lost(&mut self, survives: usize) {
         self.tasks.lost(survives);
+        self.jobs.lost(survives);
         for wishes in self.wishes.values_mut() {
             while let Some((begin, end, _)) = wishes.last().copied().filter(|w| w.1 > survives) {
                 wishes.pop();
@@ -192,6 +202,11 @@ impl Check {
         self.stopping.is_some()
     }
 
+    /// Whether what runs is being stopped, because nothing delays the shutdown any more.
+    pub fn stops(&self) -> bool {
+        self.stopping.is_some() && self.held.is_none()
+    }
+
     pub fn shutdown_undisturbed(&self) -> bool {
         self.stopping.is_some() && !self.disturbed
     }
@@ -216,130 +231,11 @@ impl Check {
         self.runs.get(&run).map_or_else(|| self.tasks.started_told(run), |r| r.told_at)
     }
 
-    /// Takes note of what the core is about to be told.
-    pub fn input(&mut self, now: u64, input: &Input) {
-        match input {
-            Input::Boot(boot) => self.booted(now, boot),
-            Input::Started { run, result } => self.told_started(now, *run, result),
-            Input::Exited { run, end, .. } => self.told_end(now, *run, *end),
-            Input::Notify { run, fields } if fields.iter().any(|(name, _)| name == "WATCHDOG") => {
-                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
-                    run.pinged_at = now;
-                }
-            }
-            Input::ReadySeen { run } | Input::Notify { run, .. } => {
-                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
-                    run.ready_at.get_or_insert(now);
-                }
-            }
-            Input::Checked { run, what: Duty::Health, result } => {
-                if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
-                    run.fails = if result.is_ok() { 0 } else { run.fails + 1 };
-                    run.healthy |= result.is_ok();
-                }
-            }
-            Input::ConfigRead { req: Some(req), .. } if self.looks.contains(req) => {}
-            Input::ConfigRead { result: Ok(config), .. } => {
-                self.config = Config::clone(config);
-                self.blind = false;
-                self.policy.forget_all();
-                // One that is to get the new config may end by itself, or not be born, before its signal.
-                for run in self.runs.values_mut().filter(|r| !r.over) {
-                    run.stopped = true;
-                }
-            }
-            Input::Stop { hurry } => {
-                self.stopping = self.stopping.or(Some(usize::MAX));
-                self.hurry |= *hurry;
-                self.disturbed = false;
-            }
-            Input::KeeperGone => {
-                self.stopping = self.stopping.or(Some(usize::MAX));
-                self.disturbed = true;
-            }
-            _ => {}
-        }
-    }
-
-    fn booted(&mut self, now: u64, boot: &Boot) {
-        self.epoch += 1;
-        self.blind = boot.config_error.is_some();
-        if !self.blind && self.config != boot.config {
-            self.config = boot.config.clone();
-            self.policy.forget_all();
-        }
-        for (run, known) in &mut self.runs {
-            known.fails = 0;
-            known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
-        }
-        for (run, _) in &boot.leftovers {
-            if let Some(run) = self.runs.get_mut(run) {
-                (run.over, run.orphan, run.forgotten) = (true, true, false);
-            }
-        }
-        for slot in &boot.table {
-            let Some(run) = self.runs.get(&slot.run).filter(|r| !r.over) else { continue };
-            let new = !run.started;
-            match (&slot.exec_error, slot.ended, slot.pid) {
-                (Some(e), _, _) => self.told_started(now, slot.run, &Err(e.clone())),
-                (None, ended, Some(pid)) => {
-                    if new {
-                        self.told_started(now, slot.run, &Ok(pid));
-                    }
-                    if let Some((end, _)) = ended {
-                        self.told_end(now, slot.run, end);
-                    }
-                }
-                (None, _, None) => {}
-            }
-        }
-        if boot.stop {
-            self.stopping = Some(usize::MAX);
-        }
-    }
-
-    fn told_started(&mut self, now: u64, run: RunId, result: &Result<u32, StartError>) {
-        let Some(run) = self.runs.get_mut(&run) else { return };
-        match result {
-            Ok(_) => {
-                run.started = true;
-                if run.spec.ready == Ready::Spawned && !run.spec.oneshot {
-                    run.ready_at.get_or_insert(now);
-                }
-            }
-            Err(e) => {
-                run.over = true;
-                if run.stopped {
-                    self.policy.stopped(&run.service);
-                } else if e.transient {
-                    self.policy.refused(&run.service, now);
-                } else {
-                    self.policy.ended(&run.service, &run.spec, None, 0, now);
-                }
-            }
-        }
-    }
-
-    fn told_end(&mut self, now: u64, run: RunId, end: End) {
-        let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
-        run.over = true;
-        run.clean = matches!(end, End::Code(0) | End::Unknown);
-        // A daemon that took the run over knows only when its start was ordered.
-        let since = if run.epoch == self.epoch { run.ready_at } else { run.ready_at.map(|_| run.begun) };
-        let healthy = since.map_or(0, |at| now - at);
-        let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
-        if run.stopped || run.orphan || run.unrecorded {
-            self.policy.well_for(&run.service, spec, healthy);
-            self.policy.stopped(&run.service);
-        } else {
-            self.policy.ended(&run.service, spec, Some(end), healthy, now);
-        }
-    }
-
     /// Records of one step.
     pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
-        self.tasks.records(records);
-        let of_tasks = |key: &str| ["task/", "attempt/", "group/"].iter().any(|kind| key.starts_with(kind));
+        self.tasks.records(records, self.last_end);
+        let of_tasks =
+            |key: &str| ["task/", "attempt/", "group/", "schedule/"].iter().any(|kind| key.starts_with(kind));
         for r in records.iter().filter(|r| !of_tasks(&r.key)) {
             match &r.json {
                 Some(json) => {
@@ -391,6 +287,13 @@ impl Check {
                 }
             }
             Effect::Event { line, .. } if line.contains("\"service.unhealthy\"") => self.unhealthy(line),
+            Effect::Event { line, .. } if line.contains("\"service.stopping\"") => {
+                let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+                if let Some(run) = event["run"].as_u64().and_then(|n| self.runs.get_mut(&RunId(n))) {
+                    run.left_at.get_or_insert(now);
+                }
+                Ok(())
+            }
             Effect::Check { run, what: Duty::Stop | Duty::Reload, .. } => {
                 if let Some(r) = self.runs.get_mut(run) {
                     r.stopped = true;
@@ -491,6 +394,8 @@ impl Check {
                 told_at: 0,
                 started: false,
                 ready_at: None,
+                well_at: None,
+                left_at: None,
                 healthy: false,
                 fails: 0,
                 faulty: false,

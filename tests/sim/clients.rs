@@ -1,11 +1,13 @@
 //! Clients: what they ask, which answers they are owed, and what they were promised.
 
 use crate::check::Wish;
+use crate::jobs_plan::JobAsk;
 use crate::plan::{Ask, CLIENTS, TRANSIENT, Verb};
 use crate::shell::tells_of_work;
 use crate::tasks_ask::Question;
 use crate::world::{Event, World};
 use hob::base::ids::{ConnId, ReqId, StreamId};
+use hob::base::limits::HISTORY_PER_NAME;
 use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::{Core, Effect, Input, Out, Peer};
@@ -23,7 +25,7 @@ struct Open {
     ask: Ask,
     answered: bool,
     fresh: Fresh,
-    /// A request about tasks.
+    /// A request about tasks or jobs.
     request: Option<Request>,
 }
 
@@ -122,7 +124,7 @@ impl Clients {
         }
     }
 
-    /// The request about to be stepped, if it is about tasks: with its key, and who asks.
+    /// The request about to be stepped, if it is about tasks or jobs: with its key, and who asks.
     pub fn question(&self, input: &Input) -> Option<Question> {
         let Input::Request { req, peer, key, params_hash, .. } = input else { return None };
         let request = self.open.get(req)?.request.clone()?;
@@ -184,7 +186,7 @@ fn request(ask: &Ask, from: Option<u64>) -> Request {
         Verb::History => Request::ServiceHistory { name, limit: 10 },
         Verb::Subscribe => Request::EventSubscribe(events(0)),
         Verb::Events => Request::EventHistory(events(10)),
-        Verb::Ping | Verb::Task => Request::Ping,
+        Verb::Ping | Verb::Task | Verb::Job => Request::Ping,
         Verb::Inhibit => {
             Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
         }
@@ -209,7 +211,8 @@ impl World<'_> {
         let key = ask.key.clone().filter(|_| mutates);
         let fresh = key.as_ref().map_or(Fresh::Yes, |k| c.key_asked((uid(client), k.clone()), hash, req));
         let from = c.seen.get(&client).copied().filter(|_| ask.wait);
-        let of_tasks = ask.task.as_ref().map(|t| self.check.tasks.request(t));
+        let of_jobs = ask.job.as_ref().map(JobAsk::request);
+        let of_tasks = ask.task.as_ref().map(|t| self.check.tasks.request(t)).or(of_jobs);
         let request = of_tasks.clone().unwrap_or_else(|| request(&ask, from));
         let (key, hash) = match &of_tasks {
             // The tasks themselves carry the key of their submission.
@@ -238,11 +241,16 @@ impl World<'_> {
             (Verb::Reset, Fresh::Yes) => Wish::Auto,
             (_, _) => Wish::Either,
         };
-        for name in &ask.names {
-            self.check.spoken(name, !matches!(ask.verb, Verb::Start | Verb::New));
+        self.wish(ask.verb, &ask.names, wish, (begin, end));
+    }
+
+    /// Somebody wants something of services.
+    pub fn wish(&mut self, verb: Verb, names: &[String], wish: Wish, (begin, end): (usize, usize)) {
+        for name in names {
+            self.check.spoken(name, !matches!(verb, Verb::Start | Verb::New));
             // A restart says nothing new about the wish of a service that autostart or a need holds up.
             let held = matches!(self.check.wish(name), Wish::Auto | Wish::Either);
-            let wish = if ask.verb == Verb::Restart && held { Wish::Either } else { wish };
+            let wish = if verb == Verb::Restart && held { Wish::Either } else { wish };
             self.check.set_wish(name, wish, begin, end);
         }
     }
@@ -262,6 +270,7 @@ impl World<'_> {
             }
         }
         c.subscriptions.retain(|(of, _), _| *of != conn);
+        self.check.inhibitors.remove(&conn);
         self.step(Input::Closed { conn });
     }
 
@@ -270,8 +279,7 @@ impl World<'_> {
         if signal {
             self.step(Input::Reload);
         } else {
-            let ask = Ask { verb: Verb::Reload, names: Vec::new(), wait: false, timeout: None, key: None, task: None };
-            self.ask(client % CLIENTS, ask);
+            self.ask(client % CLIENTS, Ask::new(Verb::Reload));
         }
     }
 
@@ -299,6 +307,9 @@ impl World<'_> {
             return self.fail(format!("one reply: request {req} is not open: {answer:?}"));
         };
         open.answered = true;
+        if open.ask.verb == Verb::Inhibit && answer.is_ok() {
+            self.check.inhibitors.insert(open.conn);
+        }
         let (verb, client, key, asked) = (open.ask.verb, open.client, open.ask.key.clone(), hash(&open.ask));
         let of_tasks = open.request.as_ref().is_some_and(crate::tasks_ask::changes);
         if let Some(Request::Task(call)) = &open.request
@@ -313,7 +324,8 @@ impl World<'_> {
         }
         let judged = self.clients.judge(req, &answer);
         self.require(judged);
-        if let Some(key) = key.filter(|_| (mutates || verb == Verb::Signal) && verb != Verb::Task) {
+        if let Some(key) = key.filter(|_| (mutates || verb == Verb::Signal) && !matches!(verb, Verb::Task | Verb::Job))
+        {
             self.clients.key_answered((uid(client), key), asked, req, &answer, durable.then_some(end));
         }
         if durable {
@@ -498,8 +510,12 @@ impl World<'_> {
         }
         let json = self.disk.get(&format!("service/{}", truth.service)).unwrap_or_default().to_owned();
         let v: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
-        let found = v["history"].as_array().into_iter().flatten().any(|r| r["run"].as_u64() == Some(run.0));
-        if truth.pid.is_some() && !found {
+        let history: Vec<u64> =
+            v["history"].as_array().into_iter().flatten().filter_map(|r| r["run"].as_u64()).collect();
+        // Ten later runs may have come before this one's slot could be freed, or the service is another one since.
+        let later = history.iter().all(|r| *r > run.0);
+        let full = later && (history.len() >= HISTORY_PER_NAME || v["history"][0]["number"] == 1);
+        if truth.pid.is_some() && !full && !history.contains(&run.0) {
             self.fail(format!("forget: the end of run {run} of {} is not on record: {json}", truth.service));
         }
     }

@@ -1,7 +1,7 @@
 //! The fake journal: an append-only log of records with a synced and a written end, and the ring file of events.
 
 use hob::core::record::Entity;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub struct Disk {
@@ -75,6 +75,16 @@ impl Disk {
         left
     }
 
+    /// One record becomes unreadable; its entity is as it was before it. Answers which one that is, if it shows.
+    pub fn damage(&mut self, pick: u64, fits: impl Fn(&str) -> bool) -> Option<String> {
+        let all: Vec<usize> = (0..self.log.len()).filter(|i| fits(&self.log[*i].key)).collect();
+        let at = *all.get(usize::try_from(pick % (all.len().max(1) as u64)).unwrap_or(0))?;
+        let key = core::mem::take(&mut self.log[at].key);
+        self.log[at].json = None;
+        let later = self.log[at..].iter().any(|e| e.key == key);
+        Some(if later { String::new() } else { key })
+    }
+
     /// Live entities before a position, last state of each, in the order in which they were written.
     pub fn entities(&self, upto: usize) -> Vec<Entity> {
         let mut last: BTreeMap<&str, usize> = BTreeMap::new();
@@ -84,6 +94,25 @@ impl Disk {
         let mut alive: Vec<usize> = last.into_values().filter(|i| self.log[*i].json.is_some()).collect();
         alive.sort_unstable();
         alive.into_iter().map(|i| self.log[i].clone()).collect()
+    }
+
+    /// Runs that attempts on record name.
+    pub fn claimed_runs(&self) -> BTreeSet<u64> {
+        let attempts = self.present().into_iter().filter(|(key, _)| key.starts_with("attempt/"));
+        let read = |(_, json): (&str, &str)| serde_json::from_str::<serde_json::Value>(json).ok();
+        attempts.filter_map(read).flat_map(|v| [v["run"].as_u64(), v["last"].as_u64()]).flatten().collect()
+    }
+
+    /// The present state of every entity.
+    pub fn present(&self) -> BTreeMap<&str, &str> {
+        let mut all = BTreeMap::new();
+        for e in self.log.iter().chain(self.behind.iter().flatten()) {
+            match e.json.as_deref() {
+                Some(json) => drop(all.insert(e.key.as_str(), json)),
+                None => drop(all.remove(e.key.as_str())),
+            }
+        }
+        all
     }
 
     /// The last record of an entity before a position, and where it is.

@@ -54,6 +54,8 @@ impl World<'_> {
             }
         }
         self.tasks_verdict();
+        self.probe_snapshot();
+        self.probe_memory();
         if self.tasks_rest() {
             self.quiet(&states);
         }
@@ -76,7 +78,8 @@ impl World<'_> {
             let spec = self.check.config.services.get(&need.name);
             let reached = match need.condition {
                 Condition::Started | Condition::Ready => {
-                    let listens = state == "waiting" && spec.is_some_and(|s| s.on_demand);
+                    // One that has been connected to waits for its own needs, and has no socket that is watched.
+                    let listens = state == "waiting" && self.os.sockets.get(&*need.name) == Some(&true);
                     state == "running" || state == "finished" || listens
                 }
                 Condition::Healthy => state == "running",

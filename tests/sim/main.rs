@@ -3,14 +3,22 @@
 //! A seed decides everything, so a failure is repeated by its number: `HOB_SIM_SEED=17 cargo test --test sim one_seed`.
 //! With HOB_SIM_LOUD set every step of it is told; HOB_SIM_TRIES=0 leaves out the shrinking.
 //! More seeds: `HOB_SIM_SEEDS=10000 cargo test --release --test sim -- --ignored sim_long`. A failing seed is shrunk
-//! by leaving out operations as long as the same invariant fails, and told with the last steps before the failure.
+//! by leaving out operations as long as the same invariant fails, and told with the last steps before the failure. The
+//! run begins with the seed HOB_SIM_FROM (200) and ends after HOB_SIM_FAILS (10) failures.
 
 #![allow(unreachable_pub, reason = "a test has no outside; `pub` tells what the other files of it use")]
 
 mod check;
 mod clients;
+mod damage;
 mod disk;
 mod end;
+mod facts;
+mod fate;
+mod jobs_model;
+mod jobs_plan;
+mod jobs_round;
+mod judge;
 mod needs;
 mod os;
 mod plan;
@@ -18,6 +26,7 @@ mod policy;
 mod rng;
 mod shell;
 mod tasks_ask;
+mod tasks_end;
 mod tasks_list;
 mod tasks_model;
 mod tasks_plan;
@@ -105,6 +114,7 @@ fn seeds(from: u64, count: u64) {
                 all.starts += score.starts;
                 all.daemons += score.daemons;
                 all.replies += score.replies;
+                all.fired += score.fired;
             }
             Err(text) => {
                 failed.push(n);
@@ -114,7 +124,7 @@ fn seeds(from: u64, count: u64) {
                 } else {
                     let _ = writeln!(first, "seed {n} too: {line}");
                 }
-                if failed.len() >= 10 {
+                if failed.len() as u64 >= number("HOB_SIM_FAILS").unwrap_or(10) {
                     break;
                 }
             }
@@ -122,7 +132,8 @@ fn seeds(from: u64, count: u64) {
     }
     assert!(failed.is_empty(), "seeds {failed:?} fail; the first one:\n{first}");
     // A simulator in which nothing happens would pass too.
-    assert!(all.steps > 100 * count && all.starts > 2 * count && all.daemons > count && all.replies > count, "{all:?}");
+    let much = all.steps > 100 * count && all.starts > 2 * count && all.daemons > count && all.replies > count;
+    assert!(much && all.fired > count, "{all:?}");
 }
 
 #[test]
@@ -150,5 +161,5 @@ fn the_same_seed_is_the_same_story() {
 #[test]
 #[ignore = "takes as long as HOB_SIM_SEEDS says; meant for a release build"]
 fn sim_long() {
-    seeds(SEEDS, number("HOB_SIM_SEEDS").unwrap_or(2000));
+    seeds(number("HOB_SIM_FROM").unwrap_or(SEEDS), number("HOB_SIM_SEEDS").unwrap_or(2000));
 }

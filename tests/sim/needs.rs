@@ -19,6 +19,9 @@ pub struct Run {
     pub told_at: u64,
     pub started: bool,
     pub ready_at: Option<u64>,
+    /// Since when its checks are passed, as this daemon saw it; and when hob began to stop it.
+    pub well_at: Option<u64>,
+    pub left_at: Option<u64>,
     /// A health check was passed, and so many failed since the last that was, by this daemon.
     pub healthy: bool,
     pub fails: u32,

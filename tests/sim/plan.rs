@@ -1,10 +1,11 @@
 //! What a seed means: the swarm's options, the configs, and the list of what clients and fate do, which can be shrunk.
 
+use crate::jobs_plan::{self, JobAsk, JobPlan};
 use crate::rng::Rng;
 use crate::tasks_plan::{self, TaskAsk};
 use core::time::Duration;
 use hob::config::{
-    Address, Check, Condition, Config, Health, Listen, Need, Ready, Restart, ServiceSpec, Signal, UnixType,
+    Address, Check, Condition, Config, Health, JobSpec, Listen, Need, Ready, Restart, ServiceSpec, Signal, UnixType,
 };
 use std::sync::Arc;
 
@@ -71,10 +72,24 @@ pub enum Action {
     PowerLoss {
         lost: u64,
     },
+    /// The same, with nothing lost but one record in the middle.
+    Damage {
+        pick: u64,
+    },
+    /// The same, and the machine stays off for a while.
+    Off {
+        lost: u64,
+        ms: i64,
+    },
     Shutdown {
         hurry: bool,
     },
+    /// The wall clock is set, by at least a second.
     WallStep {
+        ms: i64,
+    },
+    /// The machine sleeps: the wall clock goes on, and nothing else.
+    Sleep {
         ms: i64,
     },
     /// The daemon does not run for a while.
@@ -111,7 +126,10 @@ impl Action {
             Action::KillDaemon { .. }
             | Action::KillBoth
             | Action::PowerLoss { .. }
+            | Action::Off { .. }
+            | Action::Damage { .. }
             | Action::WallStep { .. }
+            | Action::Sleep { .. }
             | Action::Freeze { .. }
             | Action::Crash { .. } => false,
         }
@@ -136,8 +154,16 @@ pub struct Ask {
     pub wait: bool,
     pub timeout: Option<u64>,
     pub key: Option<String>,
-    /// What is asked about tasks (`Verb::Task`).
+    /// What is asked about tasks (`Verb::Task`), or about jobs (`Verb::Job`).
     pub task: Option<TaskAsk>,
+    pub job: Option<JobAsk>,
+}
+
+impl Ask {
+    /// With nothing else.
+    pub fn new(verb: Verb) -> Ask {
+        Ask { verb, names: Vec::new(), wait: false, timeout: None, key: None, task: None, job: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +188,7 @@ pub enum Verb {
     Inhibit,
     Doctor,
     Task,
+    Job,
 }
 
 #[derive(Clone, Debug)]
@@ -169,6 +196,7 @@ pub struct Plan {
     pub seed: u64,
     pub options: Options,
     pub configs: Vec<Config>,
+    pub jobs: Vec<(Arc<JobSpec>, JobPlan)>,
     pub ops: Vec<Op>,
 }
 
@@ -179,8 +207,19 @@ impl Plan {
         let mut configs = configs(&mut r);
         let mut ops = ops(&mut r, &configs);
         tasks_plan::configure(seed, &mut configs);
+        let jobs = jobs_plan::configure(seed, &mut configs);
         tasks_plan::ops(seed, &mut ops);
-        Plan { seed, options, configs, ops }
+        let mut r = Rng::fork(seed, 7);
+        if r.percent(20) {
+            for _ in 0..r.range(1, 2) {
+                ops.push(Op { at: r.below(FAULTS_END), what: Action::Damage { pick: r.next() } });
+            }
+            ops.sort_by_key(|op| op.at);
+        }
+        if !jobs.is_empty() {
+            jobs_plan::ops(seed, &mut ops);
+        }
+        Plan { seed, options, configs, jobs, ops }
     }
 
     /// Names in any of the configs.
@@ -419,7 +458,10 @@ fn action(r: &mut Rng, kind: u64, names: &[String], configs: &[Config]) -> Actio
         5 => Action::KillKeeper,
         6 => Action::PowerLoss { lost: r.below(20) },
         7 => Action::Shutdown { hurry: r.percent(20) },
-        8 => Action::WallStep { ms: i64::try_from(r.below(7_200_000)).unwrap_or(0) - 3_600_000 },
+        8 => {
+            let seconds = i64::try_from(r.below(7200)).unwrap_or(0) - 3600;
+            Action::WallStep { ms: if seconds == 0 { 1000 } else { seconds * 1000 } }
+        }
         9 => Action::Freeze { ms: *r.pick(&[300, 5000, 60_000]) },
         10 => Action::Crash { service: r.pick(names).clone(), code: i32::try_from(r.below(3)).unwrap_or(1) },
         11 => Action::Lag { client },
@@ -448,7 +490,7 @@ fn ask(r: &mut Rng, names: &[String]) -> Ask {
     }
     let key = r.percent(30).then(|| format!("k{}", r.below(4)));
     let (wait, timeout) = (r.percent(50), r.percent(50).then(|| r.range(1, 30_000)));
-    Ask { verb, names: wanted, wait, timeout, key, task: None }
+    Ask { verb, names: wanted, wait, timeout, key, task: None, job: None }
 }
 
 /// What a process of this service does for sure when there are no faults: run for ever, end well, or fail.
@@ -457,5 +499,7 @@ pub fn works(spec: &ServiceSpec) -> bool {
 }
 
 pub fn program(spec: &ServiceSpec) -> &str {
-    spec.command.get(1).map_or("good", String::as_str)
+    // A runner has words of its own before that.
+    let mut words = spec.command.iter().skip_while(|w| *w != "sim");
+    words.nth(1).map_or("good", String::as_str)
 }

@@ -59,11 +59,15 @@ impl Tasks {
 
     fn spec(&self, p: &TaskPlan) -> TaskSpec {
         TaskSpec {
-            work: Work::Command(vec!["sim".into(), p.work.into(), p.mark.to_string()]),
+            work: match p.agent {
+                Some(name) => Work::Agent { name: Some(name.into()), prompt: format!("do {}", p.mark) },
+                None => Work::Command(vec!["sim".into(), p.work.into(), p.mark.to_string()]),
+            },
             cwd: None,
             env: Vec::new(),
             umask: None,
-            group: Some(p.group.clone()),
+            // An agent has a group of its own.
+            group: Some(p.group.clone()).filter(|_| p.agent.is_none() || p.mark.is_multiple_of(2)),
             priority: p.priority,
             after: self.after(&p.after),
             delay: p.delay.map(ms),
@@ -77,7 +81,7 @@ impl Tasks {
             hold: p.hold,
             weight: p.weight,
             max_output: None,
-            runner: None,
+            runner: p.runner.map(Into::into),
             repeatable: p.repeatable,
             hob_fd: false,
         }
@@ -154,6 +158,7 @@ pub fn changes(request: &Request) -> bool {
                 | TaskCall::Output { .. }
         ),
         Request::Group(call) => *call != GroupCall::List,
+        Request::ScheduleRun { .. } | Request::SchedulePause { .. } => true,
         _ => false,
     }
 }
@@ -170,9 +175,7 @@ impl World<'_> {
             remove: false,
         });
         for task in groups.chain(sets).chain([TaskAsk::Resume { which: all }]) {
-            let ask =
-                Ask { verb: Verb::Task, names: Vec::new(), wait: false, timeout: None, key: None, task: Some(task) };
-            self.ask(0, ask);
+            self.ask(0, Ask { task: Some(task), ..Ask::new(Verb::Task) });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Lists of tasks held against what must be in them, and the end of a seed: everything that can run has run.
 
-use crate::os::Os;
+use crate::os::{MS, Os};
 use crate::plan::Verb;
 use crate::tasks_ask::everything;
 use crate::tasks_model::{Phase, Tasks};
@@ -27,8 +27,11 @@ impl Tasks {
             }
             let spec = (row["group"].as_str(), row["priority"].as_i64(), row["owner"].as_str());
             let words = row["command"].as_array().map(|w| w.iter().filter_map(Value::as_str).collect::<Vec<_>>());
-            let same = words.is_some_and(|w| w == job.words);
-            if spec != (Some(&job.group), Some(job.priority.into()), Some(job.owner.to_string().as_str())) || !same {
+            let same = match &job.agent {
+                None => words.is_some_and(|w| w == job.words),
+                Some(name) => row["agent"] == name.as_str() && row["prompt"] == job.words[0].as_str(),
+            };
+            if spec != (Some(&job.group), Some(job.priority.into()), Some(job.owner.as_str())) || !same {
                 return Err(format!("task lost: task {id} is {job:?}, and the list says {row}"));
             }
             if row["attempts"] != job.attempts {
@@ -69,14 +72,17 @@ impl Tasks {
     }
 
     /// Whether a task may rest where it is after a long time without faults.
-    fn rests(&self, id: TaskId, os: &Os, wall: i64) -> Held {
+    fn rests(&self, id: TaskId, os: &Os, (now, wall): (u64, i64)) -> Held {
         let job = &self.jobs[&id];
         let group = self.group(&job.group);
         let why = match job.phase {
             Phase::Held | Phase::Over(_) => return Ok(()),
             Phase::Running(run) => {
-                let hangs = job.words[1] == "hangs" && job.timeout > 150_000;
+                let program = os.runs.get(&run).map_or("", |t| crate::plan::program(&t.spec));
+                let hangs = program == "hangs" && job.timeout > 150_000;
                 match os.main_of(run) {
+                    // Its time had come late, so that it still has some.
+                    Some(_) if (now - job.begun) / MS < job.timeout.min(20_000) + 10_000 => return Ok(()),
                     Some(_) if job.paused || hangs => return Ok(()),
                     main => format!("its process is {main:?}"),
                 }
@@ -114,6 +120,8 @@ impl World<'_> {
         let mut out = Out::default();
         let list =
             crate::clients::query(&mut core, now, Request::Task(Box::new(TaskCall::List(everything()))), &mut out);
+        let ask = Request::ScheduleList { ids: Vec::new() };
+        let jobs = crate::clients::query(&mut core, now, ask, &mut out).unwrap_or_default();
         let stats = crate::clients::query(&mut core, now, Request::Task(Box::new(TaskCall::Stats)), &mut out);
         self.core = Some(core);
         let read = |answer: Result<String, _>| answer.ok().and_then(|t| serde_json::from_str(&t).ok());
@@ -121,6 +129,8 @@ impl World<'_> {
         let judged = self.check.tasks.listed(&self.os, &list);
         self.require(judged);
         let judged = self.check.tasks.counted(&stats);
+        self.require(judged);
+        let judged = self.check.jobs.listed(self.scene(), &jobs);
         self.require(judged);
         if !out.records.is_empty() || !out.effects.is_empty() {
             self.fail(format!("task list: a question does {out:?}"));
@@ -130,10 +140,10 @@ impl World<'_> {
     /// The faults are over and time has passed.
     pub fn tasks_verdict(&mut self) {
         self.probe_tasks();
-        let wall = self.clock().wall.0;
+        let at = (self.now, self.clock().wall.0);
         let ids: Vec<TaskId> = self.check.tasks.jobs.keys().copied().collect();
         for id in ids {
-            let judged = self.check.tasks.rests(id, &self.os, wall);
+            let judged = self.check.tasks.rests(id, &self.os, at);
             self.require(judged);
         }
         for (ask, request) in self.clients.open_waits() {

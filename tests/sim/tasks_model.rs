@@ -5,9 +5,9 @@
 use crate::disk::Disk;
 use crate::os::Os;
 use hob::base::ids::{ReqId, RunId, TaskId};
-use hob::config::GroupSpec;
+use hob::config::{AgentPrompt, Config, GroupSpec};
 use hob::core::record::Entity;
-use hob::core::{End, Input, TableRun};
+use hob::core::{End, Input, Start, Stdin, TableRun};
 use hob::protocol::methods::task::{After, TaskState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,8 +31,11 @@ pub enum Why {
 pub struct Job {
     /// No two tasks share it, while an id may be given again when a submission that nobody was told of is lost.
     pub uid: u64,
-    pub owner: u32,
+    pub owner: String,
     pub words: Vec<String>,
+    /// The agent that gets the words as its prompt.
+    pub agent: Option<String>,
+    pub runner: Option<String>,
     pub group: String,
     pub priority: i32,
     pub weight: u32,
@@ -55,6 +58,8 @@ pub struct Job {
     /// When its start was ordered, and before when it is not tried again.
     pub begun: u64,
     pub again: u64,
+    /// The same by the wall clock, which is what is on record.
+    pub again_wall: i64,
     /// How often its program may have been started by now.
     pub grants: u32,
     /// Its time has come once, whatever the clock says since.
@@ -121,31 +126,55 @@ pub struct Scene<'a> {
     pub now: u64,
     pub wall: i64,
     pub stopping: bool,
+    /// The shutdown is not put off any more: what runs is being stopped.
+    pub stops: bool,
     pub journal_full: bool,
+    /// Something is due at this very moment, so there is another step now.
+    pub busy: bool,
+    /// The entities that the round has written.
+    pub touched: &'a BTreeSet<String>,
 }
 
 /// The input of a round, as far as it matters here.
 #[derive(Debug)]
 pub enum Told {
-    Boot { table: Vec<TableRun>, entities: Vec<Entity>, keeper: String, groups: BTreeMap<String, GroupSpec> },
-    Config(BTreeMap<String, GroupSpec>),
+    Boot(Box<Booted>),
+    Config(Box<Config>),
     Request(ReqId),
     Synced(u64),
+    WallSet(i64),
     Other,
 }
 
+#[derive(Debug)]
+pub struct Booted {
+    pub table: Vec<TableRun>,
+    pub entities: Vec<Entity>,
+    pub keeper: String,
+    pub config: Config,
+    /// The config could not be read.
+    pub blind: bool,
+    /// Records are missing.
+    pub gap: bool,
+}
+
 impl Told {
-    pub fn of(input: &Input) -> Told {
+    /// `looks`: requests that only look at the config.
+    pub fn of(input: &Input, looks: &BTreeSet<ReqId>) -> Told {
         match input {
-            Input::Boot(boot) => Told::Boot {
+            Input::Boot(boot) => Told::Boot(Box::new(Booted {
                 table: boot.table.clone(),
                 entities: boot.entities.clone(),
                 keeper: boot.keeper_key.clone(),
-                groups: boot.config.groups.clone(),
-            },
-            Input::ConfigRead { result: Ok(config), .. } => Told::Config(config.groups.clone()),
+                config: boot.config.clone(),
+                blind: boot.config_error.is_some(),
+                gap: boot.gap,
+            })),
+            Input::ConfigRead { req: Some(req), .. } if looks.contains(req) => Told::Other,
+            Input::ConfigRead { result: Ok(config), .. } => Told::Config(config.clone()),
             Input::Request { req, .. } => Told::Request(*req),
             Input::Synced { ticket } => Told::Synced(*ticket),
+            Input::WallSet { by } => Told::WallSet(*by),
             _ => Told::Other,
         }
     }
@@ -154,8 +183,12 @@ impl Told {
 #[derive(Debug, Default)]
 pub struct Tasks {
     pub jobs: BTreeMap<TaskId, Job>,
-    changes: BTreeMap<String, Change>,
-    pub config: BTreeMap<String, GroupSpec>,
+    pub changes: BTreeMap<String, Change>,
+    /// Tasks that were removed, as they were.
+    pub removed: BTreeMap<TaskId, Job>,
+    pub config: Config,
+    /// The config could not be read, so that nobody knows how many may run, and by which programs.
+    pub blind: bool,
     undo: VecDeque<(usize, Undo)>,
     /// Where the records of the present round end.
     pub end: usize,
@@ -171,6 +204,8 @@ pub struct Tasks {
     /// Where the claims of each ticket end, and up to where the core was told that they are on disk.
     pub tickets: BTreeMap<u64, usize>,
     pub told_synced: usize,
+    /// Claims of starts that were not ordered yet: the run, and where the round of the claim ends.
+    pub claims: BTreeMap<TaskId, (RunId, usize)>,
     /// Tasks whose end nobody can know, of which the core has to say so in this round.
     pub unknown: BTreeSet<TaskId>,
     /// Tasks that follow one which did not succeed, so that they have to be cancelled in this round.
@@ -198,6 +233,7 @@ impl Tasks {
 
     pub fn remove(&mut self, id: TaskId) {
         if let Some(job) = self.jobs.remove(&id) {
+            self.removed.insert(id, job.clone());
             self.undo.push_back((self.end, Undo::Job(id, Some(Box::new(job)))));
         }
         self.since.remove(&id);
@@ -236,6 +272,7 @@ impl Tasks {
         self.pending.clear();
         self.since.clear();
         self.tickets.clear();
+        self.claims.clear();
         self.told_synced = 0;
     }
 
@@ -248,7 +285,7 @@ impl Tasks {
 
     /// A group as the config and persons have it.
     pub fn group(&self, name: &str) -> GroupSpec {
-        let spec = self.config.get(name).copied().unwrap_or_default();
+        let spec = self.config.groups.get(name).copied().unwrap_or_default();
         let change = self.change(name);
         GroupSpec {
             parallel: change.parallel.unwrap_or(spec.parallel),
@@ -259,10 +296,48 @@ impl Tasks {
 
     /// Whether a group certainly exists.
     pub fn knows_group(&self, name: &str) -> bool {
-        name == "default"
-            || self.config.contains_key(name)
+        ["default", "agents"].contains(&name)
+            || self.config.groups.contains_key(name)
             || self.change(name) != Change::default()
             || self.jobs.values().any(|j| j.group == name)
+    }
+
+    /// Whether the config has the programs that a task needs.
+    pub fn has_programs(&self, job: &Job) -> bool {
+        job.agent.as_ref().is_none_or(|name| self.config.agents.contains_key(name))
+            && job.runner.as_ref().is_none_or(|name| self.config.runners.contains_key(name))
+    }
+
+    /// Holds what is to be executed for a task against what it is by the present config.
+    pub fn is_run_as(&self, job: &Job, start: &Start) -> Result<(), String> {
+        let mut words = job.words.clone();
+        let mut stdin = None;
+        if let Some(agent) = job.agent.as_ref().and_then(|name| self.config.agents.get(name)) {
+            words.clone_from(&agent.command);
+            let bytes = job.words[0].as_bytes();
+            match agent.prompt {
+                AgentPrompt::Argument => words.push(job.words[0].clone()),
+                AgentPrompt::Stdin => stdin = Some(Stdin::Bytes(bytes.into())),
+                AgentPrompt::File => stdin = Some(Stdin::PromptFile(bytes.into())),
+            }
+            for (name, value) in &agent.env {
+                let has = match name.strip_suffix("_env") {
+                    Some(name) => start.spec.env_from.get(name) == Some(value) && !start.spec.env.contains_key(name),
+                    None => start.spec.env.get(name) == Some(value),
+                };
+                if !has {
+                    return Err(format!("agents: {name} of its environment is missing: {:?}", start.spec));
+                }
+            }
+        }
+        if let Some(runner) = job.runner.as_ref().and_then(|name| self.config.runners.get(name)) {
+            words.splice(0..0, runner.prefix.iter().cloned());
+        }
+        if start.spec.command != words || start.stdin != stdin {
+            let (is, reads) = (&start.spec.command, &start.stdin);
+            return Err(format!("programs: {is:?} is run instead of {words:?}, and reads {reads:?}, not {stdin:?}"));
+        }
+        Ok(())
     }
 
     /// Runs of a group that have a living process or are about to, and the sum of their weights.
@@ -299,6 +374,7 @@ impl Tasks {
     pub fn is_runnable(&self, job: &Job, now: u64, wall: i64) -> bool {
         let group = self.group(&job.group);
         job.phase == Phase::Queued
+            && !self.blind
             && !group.paused
             && group.parallel > 0
             && job.not_before <= wall

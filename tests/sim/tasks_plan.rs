@@ -4,11 +4,16 @@
 
 use crate::plan::{Action, Ask, CLIENTS, FAULTS_END, Op, Verb};
 use crate::rng::Rng;
-use hob::config::{Config, GroupSpec};
+use core::time::Duration;
+use hob::config::{AgentPrompt, AgentSpec, Config, GroupSpec, RunnerSpec};
 use hob::protocol::methods::task::TaskState;
+use std::collections::BTreeMap;
 
-/// Groups that tasks are put into; the first is always there.
-pub const GROUPS: [&str; 3] = ["default", "g1", "g2"];
+/// Groups that tasks are put into; the first and the last are always there.
+pub const GROUPS: [&str; 4] = ["default", "g1", "g2", "agents"];
+/// Programs that take prompts, and those that commands are handed to. A config may have them or not.
+pub const AGENTS: [&str; 3] = ["default", "writer", "judge"];
+pub const RUNNERS: [&str; 2] = ["ssh", "batch"];
 
 /// What the program of a task does.
 const WORKS: [&str; 12] =
@@ -27,6 +32,9 @@ pub enum Which {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskPlan {
     pub work: &'static str,
+    /// The agent that gets a prompt instead.
+    pub agent: Option<&'static str>,
+    pub runner: Option<&'static str>,
     /// Tells apart what would be the same.
     pub mark: u64,
     pub group: String,
@@ -89,11 +97,48 @@ fn group(r: &mut Rng) -> GroupSpec {
     }
 }
 
-/// Gives the configs their groups; each version may change them.
+/// An agent does what a command of one of these would do.
+fn agent(r: &mut Rng) -> AgentSpec {
+    let env = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let secret = [("KEY_env", "HOB_TEST_KEY"), ("MODE", "quiet")];
+    AgentSpec {
+        command: vec!["sim".into(), (*r.pick(&WORKS)).into()],
+        prompt: *r.pick(&[AgentPrompt::Argument, AgentPrompt::Stdin, AgentPrompt::File]),
+        env: if r.percent(50) { secret.into_iter().map(env).collect() } else { BTreeMap::new() },
+        group: r.percent(40).then(|| (*r.pick(&GROUPS)).to_owned()),
+        timeout: Some(Duration::from_millis(*r.pick(&[500, 5000]))),
+    }
+}
+
+/// Each version of the config may give, take away and change programs.
+fn programs(r: &mut Rng, config: &mut Config) {
+    for name in AGENTS {
+        match r.below(4) {
+            0 => drop(config.agents.remove(name)),
+            1 | 2 => drop(config.agents.insert(name.to_owned(), agent(r))),
+            _ => {}
+        }
+    }
+    for name in RUNNERS {
+        match r.below(4) {
+            0 => drop(config.runners.remove(name)),
+            1 | 2 => {
+                let prefix = vec![name.to_owned(), format!("host{}", r.below(3))];
+                config.runners.insert(name.to_owned(), RunnerSpec { prefix });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Gives the configs their groups and programs; each version may change them.
 pub fn configure(seed: u64, configs: &mut [Config]) {
     let mut r = Rng::fork(seed, 4);
-    let mut groups = std::collections::BTreeMap::new();
+    let mut groups = BTreeMap::new();
+    let mut last = Config::default();
     for config in configs {
+        programs(&mut r, &mut last);
+        (config.agents, config.runners) = (last.agents.clone(), last.runners.clone());
         for name in GROUPS {
             match r.below(4) {
                 0 => {
@@ -114,6 +159,8 @@ fn plan(r: &mut Rng) -> TaskPlan {
     let work = *r.pick(&WORKS);
     TaskPlan {
         work,
+        agent: r.percent(15).then(|| *r.pick(&AGENTS)),
+        runner: r.percent(12).then(|| *r.pick(&RUNNERS)),
         mark: r.below(1000),
         group: (*r.pick(&GROUPS)).to_owned(),
         priority: if r.percent(40) { i32::try_from(r.below(7)).unwrap_or(0) - 3 } else { 0 },
@@ -224,7 +271,7 @@ pub fn ops(seed: u64, ops: &mut Vec<Op>) {
         let submits = matches!(task, TaskAsk::Submit { .. });
         let key = (submits && r.percent(30)).then(|| format!("s{}", r.below(3)));
         let again = key.is_some() && r.percent(60);
-        let ask = Ask { verb: Verb::Task, names: Vec::new(), wait: false, timeout: None, key, task: Some(task) };
+        let ask = Ask { key, task: Some(task), ..Ask::new(Verb::Task) };
         let what = Action::Ask { client: r.below(CLIENTS), ask };
         // A client that has no answer yet asks again, with the same key.
         if again {
@@ -236,8 +283,7 @@ pub fn ops(seed: u64, ops: &mut Vec<Op>) {
     if r.percent(15) {
         let (at, client) = (r.below(FAULTS_END), r.below(CLIENTS));
         for _ in 0..r.range(10, 40) {
-            let task = Some(submit(&mut r));
-            let ask = Ask { verb: Verb::Task, names: Vec::new(), wait: false, timeout: None, key: None, task };
+            let ask = Ask { task: Some(submit(&mut r)), ..Ask::new(Verb::Task) };
             ops.push(Op { at, what: Action::Ask { client, ask } });
         }
     }

@@ -35,10 +35,10 @@ impl Tasks {
         scene: Scene<'_>,
         request: &Request,
         key: Option<&(String, u64)>,
-        owner: u32,
+        owner: &str,
         answer: &Answer,
     ) -> Held {
-        if let Err(e) = answer
+        if let (Err(e), Request::Task(_) | Request::Group(_)) = (answer, request)
             && now_not(e)
             && crate::tasks_ask::changes(request)
         {
@@ -83,7 +83,7 @@ impl Tasks {
         scene: Scene<'_>,
         specs: &[TaskSpec],
         many: bool,
-        who: (Option<&(String, u64)>, u32),
+        who: (Option<&(String, u64)>, &str),
         answer: &Answer,
     ) -> Held {
         let (key, owner) = who;
@@ -121,9 +121,12 @@ impl Tasks {
                 };
             }
         }
+        let bad = specs.iter().any(|s| self.is_bad(s) || many && s.key.is_some());
         if let Err(e) = answer {
-            let fine = specs.iter().any(|s| self.is_bad(s) || many && s.key.is_some());
-            return if fine { Ok(()) } else { Err(format!("submit: refused: {e:?}")) };
+            return if bad { Ok(()) } else { Err(format!("submit: refused: {e:?}")) };
+        }
+        if specs.iter().any(|s| self.can_never_run(s)) {
+            return Err(format!("submit: taken, and it can never run: {specs:?}"));
         }
         if ids.len() != specs.len() || !ids.windows(2).all(|w| w[0] + 1 == w[1]) {
             return Err(format!("submit: {} tasks are answered {ids:?}", specs.len()));
@@ -142,27 +145,58 @@ impl Tasks {
     }
 
     /// Whether a task is not to be accepted.
-    fn is_bad(&self, spec: &TaskSpec) -> bool {
+    pub fn is_bad(&self, spec: &TaskSpec) -> bool {
+        self.can_never_run(spec) || !self.knows_group(&self.group_of(spec))
+    }
+
+    /// The group that a task is put into.
+    fn group_of(&self, spec: &TaskSpec) -> String {
+        let of_agent = match &spec.work {
+            Work::Command(_) => None,
+            Work::Agent { name, .. } => Some(
+                name.as_ref()
+                    .and_then(|n| self.config.agents.get(n))
+                    .and_then(|a| a.group.clone())
+                    .unwrap_or_else(|| "agents".to_owned()),
+            ),
+        };
+        spec.group.clone().or(of_agent).unwrap_or_else(|| "default".to_owned())
+    }
+
+    fn can_never_run(&self, spec: &TaskSpec) -> bool {
         let bad = |a: &hob::protocol::methods::task::After| match self.jobs.get(&a.id).map(|j| j.phase) {
             None => true,
             Some(Phase::Over(state)) => !a.any && state != TaskState::Succeeded,
             Some(Phase::Held | Phase::Queued | Phase::Running(_)) => false,
         };
-        spec.after.iter().any(bad) || spec.group.as_ref().is_some_and(|g| !self.knows_group(g))
+        let agent = match &spec.work {
+            Work::Agent { name: Some(name), .. } => self.config.agents.contains_key(name),
+            Work::Agent { name: None, .. } => false,
+            Work::Command(_) => true,
+        };
+        let runner = spec.runner.as_ref().is_none_or(|name| self.config.runners.contains_key(name));
+        spec.after.iter().any(bad) || !agent || !runner
     }
 
-    fn made(&mut self, scene: Scene<'_>, s: &TaskSpec, owner: u32, request: Option<(String, u64, u32)>) -> Job {
+    pub fn made(&mut self, scene: Scene<'_>, s: &TaskSpec, owner: &str, request: Option<(String, u64, u32)>) -> Job {
+        let agent = match &s.work {
+            Work::Agent { name, .. } => name.clone(),
+            Work::Command(_) => None,
+        };
+        let of_agent = agent.as_ref().and_then(|name| self.config.agents.get(name)).and_then(|a| a.timeout);
         let delay = s.delay.map(|d| scene.wall + i64::try_from(millis(d)).unwrap_or(0));
         Job {
             uid: self.new_uid(),
-            owner,
+            owner: owner.to_owned(),
             words: words(s),
-            group: s.group.clone().unwrap_or_default(),
+            agent,
+            runner: s.runner.clone(),
+            group: self.group_of(s),
             priority: s.priority,
             weight: s.weight,
             retries: s.retries,
             backoff: s.backoff.map_or(1000, millis),
-            timeout: s.timeout.map_or(7_200_000, millis),
+            timeout: s.timeout.or(of_agent).map_or(7_200_000, millis),
             repeatable: s.repeatable,
             after: s.after.clone(),
             not_before: delay.unwrap_or(0),
@@ -175,6 +209,7 @@ impl Tasks {
             stop: None,
             begun: 0,
             again: 0,
+            again_wall: 0,
             grants: 1,
             ripe: false,
             retried: false,
@@ -281,7 +316,7 @@ impl Tasks {
             (TaskCall::Release { .. }, Phase::Held) => job.phase = Phase::Queued,
             (TaskCall::Prioritize { priority, .. }, Phase::Held | Phase::Queued) => job.priority = *priority,
             (TaskCall::Retry { .. }, Phase::Over(_)) => {
-                (job.phase, job.fails, job.again) = (Phase::Queued, 0, 0);
+                (job.phase, job.fails, job.again, job.again_wall) = (Phase::Queued, 0, 0, 0);
                 (job.retried, job.grants) = (true, spawned + 1);
                 self.follow(id);
             }
@@ -316,7 +351,9 @@ impl Tasks {
         for row in v["tasks"].as_array().into_iter().flatten() {
             let id = TaskId(row["id"].as_u64().unwrap_or_default());
             let Some(job) = self.jobs.get(&id) else { return Err(format!("wait: there is no task {id}")) };
-            if row["state"] != job.state().name() {
+            // One whose time is up is answered as things were, and in the same step they may go on.
+            let past = v["done"] != true && job.is_over();
+            if row["state"] != job.state().name() && !past {
                 return Err(format!("wait: task {id} is {:?}, and the answer says {row}", job.phase));
             }
             // One that is tried again meanwhile was over once.
@@ -341,7 +378,7 @@ impl Tasks {
             let known = self.knows_group(name);
             return if known { Err(format!("group: {call:?} is answered {answer:?}")) } else { Ok(()) };
         }
-        let spec = self.config.get(name).copied().unwrap_or_default();
+        let spec = self.config.groups.get(name).copied().unwrap_or_default();
         match call {
             GroupCall::List => {}
             GroupCall::Set { remove: true, .. } => change = Change::default(),

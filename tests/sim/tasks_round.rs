@@ -1,12 +1,13 @@
 //! One round of the core held against the rules of tasks: what it ordered, and what it said has happened.
 
+use crate::jobs_round::Deeds;
 use crate::os::MS;
 use crate::tasks_ask::Question;
-use crate::tasks_model::{Phase, Scene, Tasks, Told, Why};
+use crate::tasks_model::{Booted, Job, Phase, Scene, Tasks, Told, Why};
 use hob::base::ids::{RunId, TaskId};
 use hob::core::record::Entity;
 use hob::core::task::of_name;
-use hob::core::{Effect, End, Start, TableRun};
+use hob::core::{Effect, Start};
 use hob::protocol::methods::Request;
 use hob::protocol::methods::task::{TaskCall, TaskState};
 use hob::protocol::rpc::RpcError;
@@ -14,6 +15,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 type Held = Result<(), String>;
+
+/// A clock that was put back makes no wait after a failure longer than this, in milliseconds.
+const WAIT_MAX: u64 = 26_000;
 
 /// A claim without an end in the journal.
 struct Open {
@@ -50,27 +54,41 @@ fn boot_of(keeper: &str) -> &str {
 
 impl Tasks {
     /// Takes in a round whose records are in the journal, before any of its effects is carried out.
-    pub fn round(&mut self, scene: Scene<'_>, told: Told, asked: Option<&Question>, effects: &[Effect]) -> Held {
+    pub fn round(
+        &mut self,
+        scene: Scene<'_>,
+        told: &Told,
+        asked: Option<&Question>,
+        deeds: &Deeds,
+        effects: &[Effect],
+    ) -> Held {
         self.step += 1;
         self.unknown.clear();
         self.doomed.clear();
         let mut req = None;
         match told {
-            Told::Boot { table, entities, keeper, groups } => {
-                self.config = groups;
-                self.booted(scene, &table, &entities, &keeper)?;
+            Told::Boot(boot) => {
+                (self.config, self.blind) = (boot.config.clone(), boot.blind);
+                self.booted(scene, boot)?;
             }
-            Told::Config(groups) => self.config = groups,
-            Told::Request(n) => req = Some(n),
+            // In a shutdown the config stays as it is.
+            Told::Config(config) if !scene.stopping => {
+                self.config.clone_from(config);
+                self.blind = false;
+            }
+            Told::Request(n) => req = Some(*n),
             Told::Synced(ticket) => {
-                let at = self.tickets.get(&ticket).copied().unwrap_or_default();
-                self.told_synced = self.told_synced.max(at);
+                let at = self.tickets.get(ticket).copied().unwrap_or_default();
+                // Each group of a round has a ticket of its own, and the last of them is for all.
+                let last = self.tickets.range(ticket + 1..).all(|(_, end)| *end > at);
+                self.told_synced = self.told_synced.max(if last { at } else { 0 });
             }
-            Told::Other => {}
+            Told::Config(_) | Told::WallSet(_) | Told::Other => {}
         }
-        if scene.stopping {
+        if scene.stops {
             self.stop_all(scene);
         }
+        self.given_up(scene, deeds);
         let answer = effects.iter().find_map(|e| match e {
             Effect::Reply { req: r, result, .. } if Some(*r) == req => Some(result),
             _ => None,
@@ -85,7 +103,7 @@ impl Tasks {
             match effect {
                 Effect::Reply { req: r, result, .. } if Some(*r) == req => {
                     if let Some((request, key, owner)) = asked {
-                        self.answered(scene, request, key.as_ref(), *owner, result)?;
+                        self.answered(scene, request, key.as_ref(), &owner.to_string(), result)?;
                     }
                 }
                 Effect::Start(start) => {
@@ -97,7 +115,7 @@ impl Tasks {
                 }
                 Effect::Event { line, .. } if line.contains("\"kind\":\"task.") => {
                     let asked = asked.map(|(request, ..)| request);
-                    self.event(scene, &serde_json::from_str(line).unwrap_or_default(), asked)?;
+                    self.event(scene, &serde_json::from_str(line).unwrap_or_default(), (asked, deeds))?;
                 }
                 Effect::Signal { run, tree, .. } if self.has_run(*run) => self.signalled(scene, *run, !*tree)?,
                 Effect::Kill { run } if self.has_run(*run) => self.signalled(scene, *run, false)?,
@@ -106,6 +124,18 @@ impl Tasks {
         }
         if let Some(id) = self.unknown.first() {
             return Err(format!("task lost: nobody can know how task {id} ended, and the core does not say so"));
+        }
+        let old = |id: &TaskId| !deeds.submitted.contains_key(id);
+        let risky = |(id, j): &(&TaskId, &Job)| j.phase == Phase::Queued && !j.repeatable && old(id);
+        if deeds.gap
+            && let Some((id, job)) = self.jobs.iter().find(risky)
+        {
+            return Err(format!("gap: task {id} may have run already, and is not held: {job:?}"));
+        }
+        for (job, spec) in &deeds.refused {
+            if !scene.journal_full && !self.is_bad(spec) {
+                return Err(format!("job task: a run of {job} has submitted nothing: {spec:?}"));
+            }
         }
         for id in core::mem::take(&mut self.doomed) {
             if let Some(phase @ (Phase::Held | Phase::Queued)) = self.jobs.get(&id).map(|j| j.phase) {
@@ -117,13 +147,28 @@ impl Tasks {
         self.kept()
     }
 
+    /// A daemon begins with these records, and with claims of its own.
+    pub fn begin(&mut self, entities: &[Entity]) {
+        self.entities.clear();
+        self.records(entities, 0);
+        self.claims.clear();
+    }
+
     /// The records of a round: each attempt belongs to a task, and there are as many tasks as there should be.
-    pub fn records(&mut self, records: &[Entity]) {
+    pub fn records(&mut self, records: &[Entity], end: usize) {
         for r in records.iter().filter(|r| r.key.starts_with("task/") || r.key.starts_with("attempt/")) {
             match &r.json {
                 Some(_) => self.entities.insert(r.key.clone()),
                 None => self.entities.remove(&r.key),
             };
+            let id = r.key.strip_prefix("attempt/").and_then(|n| n.parse().ok()).map(TaskId);
+            if let Some(id) = id {
+                match open_claim(r.json.as_deref()).filter(|o| !o.begun) {
+                    Some(open) if self.claims.get(&id).is_some_and(|c| c.0 == open.run) => {}
+                    Some(open) => drop(self.claims.insert(id, (open.run, end))),
+                    None => drop(self.claims.remove(&id)),
+                }
+            }
         }
     }
 
@@ -143,10 +188,8 @@ impl Tasks {
     }
 
     /// What the deaths before mean for each task.
-    fn booted(&mut self, scene: Scene<'_>, table: &[TableRun], entities: &[Entity], keeper: &str) -> Held {
-        self.entities.clear();
-        self.records(entities);
-        self.kept()?;
+    fn booted(&mut self, scene: Scene<'_>, boot: &Booted) -> Held {
+        let (table, entities, keeper) = (&boot.table, &boot.entities, &boot.keeper);
         let open = open_claims(entities);
         let ids: Vec<TaskId> = self.jobs.iter().filter(|(_, j)| !j.is_over()).map(|(id, _)| *id).collect();
         for id in &ids {
@@ -154,9 +197,12 @@ impl Tasks {
         }
         for id in ids {
             let phase = self.jobs[&id].phase;
-            // A wait is kept to the millisecond, and that of one that was never begun is not.
+            // A wait is kept to the millisecond of the wall clock, and that of one that was never begun is not.
             if let Some(job) = self.jobs.get_mut(&id) {
-                job.again = if job.attempts == 0 { 0 } else { job.again.saturating_sub(2 * MS) };
+                // Whoever has claimed an attempt had waited long enough.
+                job.again_wall = if open.contains_key(&id) { 0 } else { job.again_wall };
+                let left = u64::try_from(job.again_wall - scene.wall).unwrap_or(0).min(WAIT_MAX);
+                job.again = if job.attempts == 0 || left == 0 { 0 } else { scene.now + left * MS };
             }
             let Some(open) = open.get(&id) else {
                 if matches!(phase, Phase::Running(_)) {
@@ -167,7 +213,7 @@ impl Tasks {
             let slot = table.iter().find(|t| t.run == open.run);
             let began = slot.is_some_and(|s| s.pid.is_some() || s.exec_error.is_some());
             let same_boot = boot_of(&open.keeper) == boot_of(keeper);
-            let never = slot.is_some() || open.keeper == keeper || same_boot && !open.begun;
+            let never = slot.is_some() || open.keeper == *keeper || same_boot && !open.begun;
             // What is left of it does not change that nobody saw its end.
             let (spawns, now) =
                 (self.jobs.get(&id).map_or(0, |j| self.spawns.get(&j.uid).copied().unwrap_or(0)), scene.now);
@@ -178,6 +224,9 @@ impl Tasks {
                     job.attempts += 1;
                 }
                 job.phase = Phase::Running(open.run);
+                job.paused &= slot.is_none_or(|s| s.ended.is_none());
+                // What has begun does not wait for others any more.
+                job.cleared = job.after.iter().map(|a| a.id).collect();
             } else if never {
                 job.attempts -= u32::from(matches!(job.phase, Phase::Running(_)));
                 (job.phase, job.stop, job.paused) = (Phase::Queued, None, false);
@@ -197,15 +246,38 @@ impl Tasks {
 
     /// A shutdown ends what runs.
     fn stop_all(&mut self, scene: Scene<'_>) {
-        let of = |(id, job): (&TaskId, &crate::tasks_model::Job)| match job.phase {
+        let of = |(id, job): (&TaskId, &Job)| match job.phase {
             Phase::Running(run) if job.stop.is_none() => Some((*id, run)),
             _ => None,
         };
         let running: Vec<(TaskId, RunId)> = self.jobs.iter().filter_map(of).collect();
         for (id, run) in running {
             let certain = scene.os.main_of(run).is_some() || self.pending.contains(&run);
+            // Of a limit that is reached in the same step either may be the first.
+            let why = scene.disk.get(&attempt_key(id)).map_or(Why::Shutdown, |json| {
+                let record: Value = serde_json::from_str(json).unwrap_or_default();
+                let job = &self.jobs[&id];
+                let late = job.timeout > 0 && (scene.now - job.begun) / MS >= job.timeout;
+                if late && record["stop"] == "timeout" { Why::Timeout } else { Why::Shutdown }
+            });
             if let Some(job) = self.edit(id) {
-                job.stop = Some((Why::Shutdown, certain));
+                job.stop = Some((why, certain));
+                job.paused = false;
+            }
+        }
+    }
+
+    /// Running tasks that their job gives up in this round.
+    fn given_up(&mut self, scene: Scene<'_>, deeds: &Deeds) {
+        for id in &deeds.given_up {
+            let record: Value =
+                scene.disk.get(&attempt_key(*id)).and_then(|j| serde_json::from_str(j).ok()).unwrap_or_default();
+            let open = self.jobs.get(id).is_some_and(|j| matches!(j.phase, Phase::Running(_)) && j.stop.is_none());
+            if open
+                && record["stop"]["client"]["schedule"].is_string()
+                && let Some(job) = self.edit(*id)
+            {
+                job.stop = Some((Why::Client, true));
                 job.paused = false;
             }
         }
@@ -231,9 +303,10 @@ impl Tasks {
         if job.phase != Phase::Queued {
             return Err(format!("task start: task {id} is {:?}", job.phase));
         }
-        if start.spec.command != job.words {
-            return Err(format!("task start: task {id} runs {:?} instead of {:?}", start.spec.command, job.words));
+        if !self.has_programs(&job) || self.blind {
+            return Err(format!("task start: task {id} is started without its programs, blind {}", self.blind));
         }
+        self.is_run_as(&job, start)?;
         if scene.stopping {
             return Err(format!("shutdown: task {id} is started in it"));
         }
@@ -293,9 +366,8 @@ impl Tasks {
             if *since >= self.step || !self.is_runnable(o, scene.now, scene.wall) {
                 continue;
             }
-            // What has claimed a slot does not wait for this one's, only for word that its claim is on disk.
-            let claim = scene.disk.last(&attempt_key(*other), usize::MAX).and_then(|(_, json)| open_claim(json));
-            if o.repeatable || claim.is_none() {
+            // What has claimed a slot may still wait for word that its claim is on disk.
+            if o.repeatable || self.claims.get(other).is_none_or(|(_, end)| *end <= self.told_synced) {
                 return Err(format!("priority: task {id} is started before task {other}"));
             }
         }
@@ -321,9 +393,30 @@ impl Tasks {
         Ok(())
     }
 
-    fn event(&mut self, scene: Scene<'_>, v: &Value, asked: Option<&Request>) -> Held {
+    fn event(&mut self, scene: Scene<'_>, v: &Value, (asked, deeds): (Option<&Request>, &Deeds)) -> Held {
         let id = TaskId(v["id"].as_u64().unwrap_or_default());
         match v["kind"].as_str().unwrap_or_default() {
+            "task.queued" if deeds.submitted.contains_key(&id) => {
+                let (spec, job) = &deeds.submitted[&id];
+                if self.jobs.contains_key(&id) || self.is_bad(spec) {
+                    return Err(format!("submit: {v} of {spec:?}"));
+                }
+                let job = self.made(scene, spec, &format!("schedule/{job}"), None);
+                self.insert(id, job);
+                self.follow(id);
+                Ok(())
+            }
+            "task.held" if v["why"] == "a gap in the journal" => match self.jobs.get(&id).cloned() {
+                Some(job) if deeds.gap && job.phase == Phase::Queued && !job.repeatable => {
+                    // A person who lets it go on has seen that it may have run already.
+                    let spawned = self.spawns.get(&job.uid).copied().unwrap_or(0);
+                    if let Some(job) = self.edit(id) {
+                        (job.phase, job.grants) = (Phase::Held, spawned + 1);
+                    }
+                    Ok(())
+                }
+                job => Err(format!("gap: {v} of {job:?}")),
+            },
             "task.queued" | "task.held" | "task.released" | "task.edited" => Ok(()),
             "task.started" => match self.jobs.get(&id).map(|j| j.phase) {
                 Some(Phase::Running(run)) if v["run"].as_u64() == Some(run.0) => Ok(()),
@@ -344,153 +437,12 @@ impl Tasks {
             }
             "task.start_failed" => self.put_off(scene, id, v),
             "task.retried" => self.again(scene, id, v),
-            "task.completed" => self.over(scene, id, TaskState::Succeeded, v, asked),
-            "task.failed" => self.over(scene, id, TaskState::Failed, v, asked),
-            "task.timeout" => self.over(scene, id, TaskState::TimedOut, v, asked),
-            "task.cancelled" => self.over(scene, id, TaskState::Cancelled, v, asked),
-            "task.lost" => self.over(scene, id, TaskState::Lost, v, asked),
+            "task.completed" => self.over(scene, id, TaskState::Succeeded, v, (asked, deeds)),
+            "task.failed" => self.over(scene, id, TaskState::Failed, v, (asked, deeds)),
+            "task.timeout" => self.over(scene, id, TaskState::TimedOut, v, (asked, deeds)),
+            "task.cancelled" => self.over(scene, id, TaskState::Cancelled, v, (asked, deeds)),
+            "task.lost" => self.over(scene, id, TaskState::Lost, v, (asked, deeds)),
             _ => Err(format!("task events: {v}")),
-        }
-    }
-
-    fn put_off(&mut self, scene: Scene<'_>, id: TaskId, v: &Value) -> Held {
-        let run = self.jobs.get(&id).map(|j| j.phase);
-        let Some(Phase::Running(run)) = run else { return Err(format!("task events: {v} of one that is {run:?}")) };
-        if scene.os.runs.get(&run).is_some_and(|t| t.pid.is_some() || t.exec_failed) {
-            return Err(format!("task events: {v}, and it was started"));
-        }
-        self.pending.remove(&run);
-        let again = scene.now + v["next_try_in_ms"].as_u64().unwrap_or(0) * MS;
-        if let Some(job) = self.edit(id) {
-            (job.phase, job.again, job.stop) = (Phase::Queued, again, None);
-            job.attempts -= 1;
-        }
-        Ok(())
-    }
-
-    /// The end of the present attempt, as the system knows it.
-    fn ended(&self, scene: Scene<'_>, id: TaskId, run: RunId, v: &Value) -> Result<Option<End>, String> {
-        if let Some(p) = scene.os.procs.values().find(|p| p.run == run) {
-            return Err(format!("task gone: {v}, and process {} of run {run} lives", p.pid));
-        }
-        if self.pending.contains(&run) {
-            return Err(format!("task gone: {v}, and run {run} of task {id} is about to start"));
-        }
-        let end = scene.os.runs.get(&run).and_then(|t| t.ended);
-        let (code, signal) = match end {
-            Some(End::Code(c)) => (Some(i64::from(c)), None),
-            Some(End::Signal(n)) => (None, Some(i64::from(n))),
-            Some(End::Unknown) | None => (None, None),
-        };
-        if v["exit_code"].as_i64() != code || v["signal"].as_i64() != signal {
-            return Err(format!("task end: {v}, and the truth is {end:?}"));
-        }
-        Ok(end)
-    }
-
-    /// Whether an attempt may have led to this.
-    fn may(&self, scene: Scene<'_>, id: TaskId, run: RunId, end: Option<End>, state: TaskState) -> Held {
-        let stop = self.jobs[&id].stop;
-        let free = stop.is_none_or(|(_, certain)| !certain);
-        let job = &self.jobs[&id];
-        let overdue = job.timeout > 0 && (scene.now - job.begun) / MS >= job.timeout;
-        let never = end.is_none() && scene.os.runs.get(&run).is_none_or(|t| t.exec_failed || t.pid.is_none());
-        let fine = match state {
-            TaskState::Succeeded => end == Some(End::Code(0)) && (free || stop.is_some_and(|s| s.0 == Why::Shutdown)),
-            TaskState::Failed => free && (never || end.is_some_and(|e| e != End::Code(0))),
-            // Whoever delays a shutdown lets it run on, perhaps past its limit.
-            TaskState::TimedOut => stop.is_some_and(|s| s.0 == Why::Timeout || s.0 == Why::Shutdown && overdue),
-            TaskState::Cancelled => stop.is_some_and(|s| s.0 != Why::Timeout),
-            TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Lost => false,
-        };
-        if fine {
-            return Ok(());
-        }
-        Err(format!("task end: task {id} is said to be {state}, its end was {end:?}, hob's own wish {stop:?}"))
-    }
-
-    fn again(&mut self, scene: Scene<'_>, id: TaskId, v: &Value) -> Held {
-        let Some(job) = self.jobs.get(&id).cloned() else { return Err(format!("task events: {v}")) };
-        let Phase::Running(run) = job.phase else { return Err(format!("task events: {v} of {:?}", job.phase)) };
-        let end = self.ended(scene, id, run, v)?;
-        let failed = match v["after"].as_str() {
-            Some("failed") => TaskState::Failed,
-            Some("timed_out") => TaskState::TimedOut,
-            Some("cancelled") if job.repeatable && job.stop.is_some_and(|s| s.0 == Why::Shutdown) => {
-                TaskState::Cancelled
-            }
-            _ => return Err(format!("retries: {v}")),
-        };
-        self.may(scene, id, run, end, failed)?;
-        let fails = job.fails + u32::from(failed != TaskState::Cancelled);
-        if failed != TaskState::Cancelled && fails > job.retries {
-            return Err(format!("retries: task {id} is tried again after {fails} failures of {}", job.retries));
-        }
-        let wait = v["next_try_in_ms"].as_u64().unwrap_or(0);
-        let due = if failed == TaskState::Cancelled { 0 } else { job.backoff << (fails - 1).min(20) };
-        if wait != due.min(3_600_000) {
-            return Err(format!("retries: task {id} waits {wait} ms instead of {due}"));
-        }
-        let again = scene.now + wait * MS;
-        if let Some(job) = self.edit(id) {
-            (job.phase, job.stop, job.paused) = (Phase::Queued, None, false);
-            (job.fails, job.again, job.exit) = (fails, again, end);
-            job.grants += 1;
-        }
-        Ok(())
-    }
-
-    fn over(&mut self, scene: Scene<'_>, id: TaskId, state: TaskState, v: &Value, asked: Option<&Request>) -> Held {
-        let Some(job) = self.jobs.get(&id).cloned() else { return Err(format!("task events: {v}")) };
-        let mut exit = job.exit;
-        let mut fails = job.fails;
-        match job.phase {
-            Phase::Running(run) => {
-                exit = self.ended(scene, id, run, v)?;
-                self.may(scene, id, run, exit, state)?;
-                fails += u32::from(matches!(state, TaskState::Failed | TaskState::TimedOut));
-                if matches!(state, TaskState::Failed | TaskState::TimedOut) && fails <= job.retries {
-                    return Err(format!("retries: task {id} is over after {fails} failures of {}", job.retries));
-                }
-            }
-            Phase::Queued if state == TaskState::Lost && self.unknown.remove(&id) => {}
-            Phase::Queued | Phase::Held if state == TaskState::Cancelled => {
-                let person = matches!(asked, Some(Request::Task(c)) if matches!(**c, TaskCall::Cancel { .. }));
-                let over = |a: &hob::protocol::methods::task::After| {
-                    let state = self.jobs.get(&a.id).map(|j| j.phase);
-                    !a.any && matches!(state, Some(Phase::Over(s)) if s != TaskState::Succeeded)
-                };
-                if !person && !job.after.iter().any(over) {
-                    return Err(format!("task end: nobody wanted {v}"));
-                }
-            }
-            phase => return Err(format!("task end: {v}, and it is {phase:?}")),
-        }
-        if let Some(job) = self.edit(id) {
-            (job.phase, job.stop, job.paused) = (Phase::Over(state), None, false);
-            (job.fails, job.exit) = (fails, exit);
-        }
-        self.since.remove(&id);
-        self.tell_followers(id, state);
-        Ok(())
-    }
-
-    fn tell_followers(&mut self, id: TaskId, state: TaskState) {
-        let followers: Vec<TaskId> = self
-            .jobs
-            .iter()
-            .filter(|(_, j)| matches!(j.phase, Phase::Held | Phase::Queued) && j.after.iter().any(|a| a.id == id))
-            .map(|(id, _)| *id)
-            .collect();
-        for follower in followers {
-            let Some(job) = self.jobs.get(&follower) else { continue };
-            if state == TaskState::Succeeded || job.after.iter().any(|a| a.id == id && a.any) {
-                if let Some(job) = self.edit(follower) {
-                    job.cleared.insert(id);
-                }
-            } else if !job.cleared.contains(&id) && !job.retried {
-                self.doomed.insert(follower);
-            }
         }
     }
 

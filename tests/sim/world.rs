@@ -3,34 +3,42 @@
 use crate::check::Check;
 use crate::clients::Clients;
 use crate::disk::Disk;
+use crate::jobs_plan::JobAsk;
 use crate::os::{MS, Os};
-use crate::plan::{Action, Death, FAULTS_END, Op, Options, Plan};
+use crate::plan::{Action, Ask, Death, FAULTS_END, Op, Options, Plan, Verb};
 use crate::rng::Rng;
-use crate::tasks_ask::Question;
-use crate::tasks_model::{Scene, Told};
+use crate::tasks_model::Told;
+use core::time::Duration;
 use hob::base::ids::RunId;
 use hob::base::time::{Mono, Now, Wall};
 use hob::config::Config;
-use hob::core::task::of_name;
-use hob::core::{Boot, Core, Duty, Effect, End, Input, Out, Start};
-use std::collections::BTreeMap;
+use hob::core::{Boot, Core, Duty, End, Input, Out, Start};
+use hob::protocol::methods::Request;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::Arc;
 
 /// Milliseconds without faults after which everything has to have come to rest.
-const CALM: u64 = 200_000;
+const CALM: u64 = 240_000;
+/// So long after the faults jobs go on.
+const JOBS_CALM: u64 = 40_000;
+/// A deadline that is met so much later means that the machine stood still.
+const FROZEN: Duration = Duration::from_secs(1);
 /// Steps of the core in one seed, and at one moment, above which it spins.
 const STEPS_MAX: u64 = 300_000;
 const STEPS_AT_ONCE: u64 = 5000;
+pub const HOST: &str = "sim";
 /// Lines of the trace that a failure shows.
 const TRACE: usize = 120;
 /// The wall clock when the simulation begins.
-const WALL_START: i64 = 1_800_000_000_000;
+pub const WALL_START: i64 = 1_800_000_000_000;
 
 #[derive(Debug)]
 pub enum Event {
     Op(usize),
     Calm,
+    /// Jobs begin no more runs, so that all can come to rest.
+    Pause,
     Boot,
     /// A thread of the daemon's pool makes the process.
     Spawn(Box<Start>),
@@ -64,6 +72,8 @@ pub struct Score {
     pub starts: u64,
     pub daemons: u64,
     pub replies: u64,
+    /// Runs of jobs.
+    pub fired: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +90,16 @@ pub struct World<'a> {
     pub epoch: u64,
     pub keeper: u64,
     pub boots: u64,
+    /// How much the wall clock has moved beside the awake time that the daemon has not been told of, and how much of
+    /// that was sleep.
+    pub jump: i64,
+    pub slept: i64,
+    /// The entities that the present round has written.
+    pub touched: BTreeSet<String>,
+    /// Records of the journal are missing, as the next daemon will see.
+    pub gap: bool,
+    /// Awake time of the last step.
+    last_step: Mono,
     pub generation: u32,
     pub keeper_gone: bool,
     pub stop_pending: bool,
@@ -95,8 +115,8 @@ pub struct World<'a> {
     /// Runs to be forgotten once their ends are in the journal.
     pub ended: Vec<RunId>,
     pub score: Score,
-    kill: Option<(u64, Death)>,
-    queue: BTreeMap<(u64, u64), (Option<u64>, Event)>,
+    pub kill: Option<(u64, Death)>,
+    pub queue: BTreeMap<(u64, u64), (Option<u64>, Event)>,
     serial: u64,
     at_once: u64,
     trace: Vec<String>,
@@ -118,6 +138,11 @@ impl<'a> World<'a> {
             epoch: 0,
             keeper: 1,
             boots: 1,
+            jump: 0,
+            slept: 0,
+            touched: BTreeSet::new(),
+            gap: false,
+            last_step: Mono(0),
             generation: 0,
             keeper_gone: false,
             stop_pending: false,
@@ -143,6 +168,8 @@ impl<'a> World<'a> {
             world.at(at * MS, None, Event::Op(i));
         }
         world.at(FAULTS_END * MS, None, Event::Calm);
+        world.at((FAULTS_END + JOBS_CALM) * MS, None, Event::Pause);
+        world.learn_delays();
         world.at(0, None, Event::Boot);
         world
     }
@@ -261,6 +288,10 @@ impl<'a> World<'a> {
                 self.act(what);
             }
             Event::Calm => self.calm_down(),
+            Event::Pause => {
+                let all = JobAsk::Pause(Vec::new(), true);
+                self.ask(0, Ask { job: Some(all), ..Ask::new(Verb::Job) });
+            }
             Event::Boot => self.boot(),
             Event::Spawn(start) => self.spawn(&start),
             Event::Deliver(input) => self.step(input),
@@ -276,6 +307,19 @@ impl<'a> World<'a> {
     }
 
     pub fn step(&mut self, input: Input) {
+        self.tell_clock();
+        self.round(input);
+    }
+
+    /// A daemon learns first of all that the clock was set, or that the machine slept.
+    pub fn tell_clock(&mut self) {
+        let (jump, slept) = (core::mem::take(&mut self.jump), core::mem::take(&mut self.slept));
+        if jump != 0 {
+            self.round(Input::WallSet { by: jump - slept });
+        }
+    }
+
+    fn round(&mut self, input: Input) {
         let Some(mut core) = self.core.take() else { return };
         self.score.steps += 1;
         self.at_once += 1;
@@ -283,12 +327,20 @@ impl<'a> World<'a> {
         let now = self.clock();
         let ready = if let Input::Notify { run, .. } = &input { Some(*run) } else { None };
         let before = self.disk.position();
+        if core.next_deadline().is_some_and(|at| now.mono.since(at) >= FROZEN) {
+            let gap = now.mono.since(self.last_step);
+            self.check.thaw(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX));
+        }
+        self.last_step = now.mono;
         self.check.input(self.now, &input);
         let asked = self.clients.asked(&input);
-        let told = Told::of(&input);
+        let told = Told::of(&input, &self.check.looks);
         let question = self.clients.question(&input);
+        let of_jobs = matches!(question, Some((Request::ScheduleRun { .. } | Request::SchedulePause { .. }, ..)));
         let mut out = Out::default();
         core.step(now, input, &mut out);
+        let delayed = self.check.delayed(self.now, &out.effects);
+        self.require(delayed);
         let torn = match &mut self.kill {
             // A round that is torn is on disk whole or not at all.
             Some((0, Death::BeforeWrite)) => Some(false),
@@ -310,9 +362,10 @@ impl<'a> World<'a> {
         }
         self.note(|| format!("  {} records: {}", out.records.len(), crate::shell::keys(&out.records)));
         if torn != Some(false) {
-            self.check.tasks.end = end;
+            (self.check.tasks.end, self.check.jobs.end) = (end, end);
+            self.touched = out.records.iter().map(|r| r.key.clone()).collect();
             self.disk.write(out.records);
-            let judged = self.tasks_round(told, question.as_ref(), &out.effects);
+            let judged = self.judge(&told, question.as_ref(), &out.effects, (before, end));
             self.require(judged);
         }
         if torn.is_some() {
@@ -342,19 +395,9 @@ impl<'a> World<'a> {
             self.probe();
             self.probe_tasks();
         }
-    }
-
-    /// What the core did about tasks in this round, which is in the journal now.
-    fn tasks_round(&mut self, told: Told, asked: Option<&Question>, effects: &[Effect]) -> Result<(), String> {
-        let scene = Scene {
-            os: &self.os,
-            disk: &self.disk,
-            now: self.now,
-            wall: WALL_START + i64::try_from(self.now / MS).unwrap_or(0) + self.wall_shift,
-            stopping: self.check.is_stopping(),
-            journal_full: self.journal_full,
-        };
-        self.check.tasks.round(scene, told, asked, effects)
+        if of_jobs || self.rng.percent(3) {
+            self.probe_snapshot();
+        }
     }
 
     fn act(&mut self, action: &Action) {
@@ -377,6 +420,11 @@ impl<'a> World<'a> {
                 }
             }
             Action::PowerLoss { lost } => self.power_loss(*lost),
+            Action::Damage { pick } => self.damage(*pick),
+            Action::Off { lost, ms } => {
+                self.wall_shift += ms;
+                self.power_loss(*lost);
+            }
             Action::Shutdown { hurry } => {
                 if self.core.is_some() {
                     self.step(Input::Stop { hurry: *hurry });
@@ -384,7 +432,8 @@ impl<'a> World<'a> {
                     self.stop_pending = true;
                 }
             }
-            Action::WallStep { ms } => self.wall_shift += ms,
+            Action::WallStep { ms } => self.move_clock(*ms, false),
+            Action::Sleep { ms } => self.move_clock(*ms, true),
             Action::Freeze { ms } => {
                 self.frozen_until = self.now + ms * MS;
                 self.check.disturb();
@@ -405,45 +454,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn journal_behind(&mut self, on: bool) {
-        if self.core.is_none() || self.disk.is_behind() == on {
-            return;
-        }
-        self.disk.set_behind(on);
-        if !on {
-            self.begin_sync();
-            for run in core::mem::take(&mut self.ended) {
-                self.exec(Effect::Forget { run });
-            }
-        }
-        self.step(Input::JournalBehind { why: on.then(|| "the disk is full".to_owned()) });
-    }
-
-    /// The end of all faults. What was broken is whole again, and stays so.
-    fn calm_down(&mut self) {
-        self.note(|| "* the faults end".to_owned());
-        self.calm = true;
-        self.kill = None;
-        self.frozen_until = 0;
-        self.options = Options {
-            transient: 0,
-            slow: 0,
-            deaf: 0,
-            leftovers: 0,
-            unkillable: 0,
-            mute: 0,
-            sick: 0,
-            ..self.options.clone()
-        };
-        self.journal_behind(false);
-        self.journal_full = false;
-        self.check.journal_full = false;
-        self.step(Input::JournalFull { full: false });
-        let version = self.file.unwrap_or(0);
-        self.reload(Some(version), 0, false);
-        self.resume_tasks();
-    }
-
     pub fn config(&self) -> Config {
         self.file.map(|v| self.plan.configs[v].clone()).unwrap_or_default()
     }
@@ -452,8 +462,8 @@ impl<'a> World<'a> {
     pub fn knowledge(&self) -> Boot {
         Boot {
             safe: None,
-            gap: false,
-            host: "sim".to_owned(),
+            gap: self.gap,
+            host: HOST.to_owned(),
             uid: 0,
             deaths: 0,
             config: self.config(),
@@ -476,101 +486,5 @@ impl<'a> World<'a> {
             outer: true,
             sockets: self.os.sockets.keys().cloned().collect(),
         }
-    }
-
-    fn boot(&mut self) {
-        if self.core.is_some() {
-            return;
-        }
-        self.epoch += 1;
-        self.generation += 1;
-        self.score.daemons += 1;
-        let boot = self.knowledge();
-        self.stop_pending = false;
-        self.core = Some(Core::new());
-        self.step(Input::Boot(Box::new(boot)));
-        if self.journal_full {
-            self.step(Input::JournalFull { full: true });
-        }
-        if self.core.is_some() {
-            for run in core::mem::take(&mut self.os.datagrams) {
-                self.soon(5, true, Event::Deliver(crate::shell::ready_datagram(run)));
-            }
-        }
-    }
-
-    /// The daemon is killed.
-    pub fn die(&mut self, how: &str) {
-        self.note(|| format!("* the daemon dies {how}"));
-        self.kill = None;
-        self.ended.clear();
-        if self.core.take().is_some() {
-            for (epoch, event) in self.queue.values() {
-                if *epoch == Some(self.epoch)
-                    && let Event::Deliver(Input::Notify { run, .. }) = event
-                {
-                    self.os.datagrams.insert(*run);
-                }
-            }
-        }
-        self.epoch += 1;
-        self.os.daemon_died();
-        self.clients.daemon_died();
-        let survives = self.disk.daemon_died();
-        self.lose(survives, false);
-        if self.keeper_gone {
-            self.new_keeper();
-        }
-        self.soon(300, false, Event::Boot);
-    }
-
-    fn lose(&mut self, survives: usize, power: bool) {
-        self.check.lost(survives);
-        self.clients.lost(survives);
-        let disk = &self.disk;
-        self.check.remembered(power, |run| disk.get(&format!("run/{run}")).is_some());
-    }
-
-    /// The keeper is gone too, and its successor knows nothing.
-    pub fn new_keeper(&mut self) {
-        self.keeper += 1;
-        self.generation = 0;
-        self.keeper_gone = false;
-        self.stop_pending = false;
-        self.os.keeper_died();
-        self.check.new_keeper();
-        if self.wall_shift != 0 {
-            self.clients.new_keeper();
-        }
-    }
-
-    fn power_loss(&mut self, lost: u64) {
-        self.die("with the machine");
-        self.os.power_lost();
-        self.new_keeper();
-        let survives = self.disk.power_lost(lost);
-        self.lose(survives, true);
-        let of_task = |name: &str| of_name(name).is_some();
-        self.os.runs.retain(|run, t| of_task(&t.service) || self.disk.get(&format!("run/{run}")).is_some());
-        self.boots += 1;
-        self.booted_at = self.now;
-        self.frozen_until = 0;
-    }
-
-    fn keeper_limit(&mut self, keeper: u64) {
-        if self.keeper != keeper {
-            return;
-        }
-        if self.core.is_some() && self.check.shutdown_undisturbed() && self.options.slow + self.options.unkillable == 0
-        {
-            self.fail("shutdown: it did not end within its limit".to_owned());
-        }
-        self.note(|| "* the keeper ends by itself".to_owned());
-        self.die("by its keeper");
-        let all: Vec<u32> = self.os.procs.keys().copied().collect();
-        for pid in all {
-            self.os.end(pid, End::Signal(9));
-        }
-        self.new_keeper();
     }
 }

@@ -142,6 +142,7 @@ impl Job {
                     // Back to where it was before it was put back: what was decided then stays decided.
                     let clock = self.clock(now);
                     self.seen = self.high.take().map_or(self.seen, |high| self.seen.max(high.min(clock)));
+                    self.save = true;
                 } else if !wild {
                     self.lenient = forward;
                 }

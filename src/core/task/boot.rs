@@ -38,6 +38,10 @@ impl Core {
         for e in entities {
             let (kind, name) = e.key.split_once('/').unwrap_or_default();
             let json = e.json.as_deref().unwrap_or_default();
+            // Whatever can be read of it, its number is taken.
+            if let (TASK | ATTEMPT, Some(id)) = (kind, record::id_of(name)) {
+                self.tasks.next = self.tasks.next.max(id.0.saturating_add(1));
+            }
             let problem = match (kind, record::id_of(name)) {
                 (TASK, Some(id)) => self.restore_task(id, json),
                 (ATTEMPT, Some(id)) => match parse(json) {
@@ -254,6 +258,10 @@ impl Core {
         group.weight += u64::from(weight);
         if let Some(error) = slot.exec_error {
             return self.task_started(id, run, Err(error), out);
+        }
+        if open.paused && slot.ended.is_some() {
+            // It was never stopped, or was killed while it was.
+            self.save_attempt(id, out);
         }
         // The daemon before this one may have died between the record and the signal.
         if slot.ended.is_none() {

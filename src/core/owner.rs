@@ -130,6 +130,19 @@ impl Core {
         Some(if s.blind { Some(Access::Read) } else { s.spec.access })
     }
 
+    /// As whom the processes of a service or a task run, as its spec says it; `None` where there is no such service.
+    #[must_use]
+    pub fn job_runs_as(&self, job: &str) -> Option<ServiceSpec> {
+        let (user, group) = match task::of_name(job) {
+            Some(id) => (self.tasks.get(id)?.frame.user.map(|uid| uid.to_string()), None),
+            None => {
+                let spec = &self.table[self.table.find(job)?].spec;
+                (spec.user.clone(), spec.group.clone())
+            }
+        };
+        Some(ServiceSpec { user, group, ..ServiceSpec::default() })
+    }
+
     /// Whether jobs of other users than hob's own may ask anything, so that the socket has to let them in.
     #[must_use]
     pub fn has_jobs_of_others(&self) -> bool {

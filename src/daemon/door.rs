@@ -61,17 +61,26 @@ pub(super) fn pass(
     fd: BorrowedFd<'_>,
 ) -> Result<Pass, RpcError> {
     let by_user = || admission.of(cred, fd).ok_or_else(|| stranger(cred.uid));
-    match children.whose(cred.pid) {
+    match children.whose(cred.pid, cred.uid) {
         Whose::Nobody => by_user().map(Pass::from),
         // It may have been a job's, whose usual level this is.
         Whose::Gone => by_user().map(|level| Pass::from(level).at_most(Access::Operate)),
         Whose::Left => by_user().map(|level| Pass::from(level).at_most(Access::Read)),
         Whose::Job(job) => match job_level(core, &job) {
+            // A process of another user may have become one of the job, or pretend to be one: it gains nothing by it.
+            Some(access) if cred.uid != 0 && runs_as(core, children, &job) != Some(cred.uid) => {
+                by_user().map(|level| Pass::from(level).at_most(access))
+            }
             Some(access) => Ok(Pass::of_job(&job, access)),
             None => Err(RpcError::new(Code::PermissionDenied, format!("service/{job} may not speak to hob"))
                 .hint(format!("services.{job}.access in the config says what it may"))),
         },
     }
+}
+
+/// The user that a service or a task runs as; `None` where there is no such service.
+pub(super) fn runs_as(core: &Core, children: &Children, job: &str) -> Option<u32> {
+    core.job_runs_as(job).map(|spec| children.user_of(&spec))
 }
 
 /// What a job may: nothing but look where its service is not known any more.

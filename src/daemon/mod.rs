@@ -257,7 +257,9 @@ impl Daemon {
             // It cannot be put on record now, so it stays in the socket for the next daemon.
             return;
         }
-        while let Some(input) = self.children.notified(&self.gear.table, service) {
+        loop {
+            let of = || door::runs_as(&self.core, &self.children, service);
+            let Some(input) = self.children.notified(&self.gear.table, service, &of) else { break };
             self.inputs.push(input);
             self.rounds();
             self.children.notify_taken(service);

@@ -496,15 +496,16 @@ impl Children {
 
     /// The first word of a service that counts, left in its socket: record what it leads to, then `notify_taken`, and
     /// ask again until `None`. Words that do not count are taken out in passing.
-    pub fn notified(&mut self, table: &RunTable, service: &str) -> Option<Input> {
+    /// `of`: the user that the service runs as.
+    pub fn notified(&self, table: &RunTable, service: &str, of: &dyn Fn() -> Option<u32>) -> Option<Input> {
         // A flood must not keep the loop; each later datagram wakes it again.
         const AT_MOST: u32 = 256;
         for _ in 0..AT_MOST {
             let datagram = self.sockets.peek(service)?;
             let fields = notify::fields(&datagram);
             let run = self.services.get(service).and_then(|s| s.current);
-            match (run, datagram.pid) {
-                (Some(run), Some(pid)) if !fields.is_empty() && self.speaks_for(table, service, run, pid) => {
+            match (run, datagram.pid.zip(datagram.uid)) {
+                (Some(run), Some(from)) if !fields.is_empty() && self.speaks_for(table, (service, run), from, of) => {
                     return Some(Input::Notify { run, fields });
                 }
                 _ => self.sockets.take(service),

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Vec<(String, String)> {
-        fields(&Datagram { bytes: bytes.to_vec(), pid: None, cut: false })
+        fields(&Datagram { bytes: bytes.to_vec(), pid: None, uid: None, cut: false })
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         for bytes in [&b""[..], b"READY", b"=1", b"ready=1", b" READY=1", b"\xff\xfeREADY=1", b"\0", b"READY=1\n\xff"] {
             assert!(of(bytes).is_empty(), "{bytes:?}");
         }
-        assert!(fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, cut: true }).is_empty());
+        assert!(fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, uid: None, cut: true }).is_empty());
         assert_eq!(of("READY=1\n".repeat(100).as_bytes()).len(), FIELDS_MAX);
     }
 

@@ -14,6 +14,8 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
     /// The sender; `None` when the kernel does not say.
     pub pid: Option<u32>,
+    /// Its user, `None` where the pid is.
+    pub uid: Option<u32>,
     /// It was longer than what is read.
     pub cut: bool,
 }
@@ -73,14 +75,17 @@ mod socket {
     use std::os::unix::net::UnixDatagram;
     use std::path::Path;
 
-    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid is
-    // in it.
+    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid and
+    // the user are in it.
     #[cfg(target_os = "freebsd")]
-    const TELL: (libc::c_int, libc::c_int, usize) =
-        (libc::LOCAL_CREDS_PERSISTENT, libc::SCM_CREDS2, offset_of!(libc::sockcred2, sc_pid));
+    const TELL: (libc::c_int, libc::c_int, [usize; 2]) = (
+        libc::LOCAL_CREDS_PERSISTENT,
+        libc::SCM_CREDS2,
+        [offset_of!(libc::sockcred2, sc_pid), offset_of!(libc::sockcred2, sc_euid)],
+    );
     #[cfg(target_os = "netbsd")]
-    const TELL: (libc::c_int, libc::c_int, usize) =
-        (libc::LOCAL_CREDS, libc::SCM_CREDS, offset_of!(libc::sockcred, sc_pid));
+    const TELL: (libc::c_int, libc::c_int, [usize; 2]) =
+        (libc::LOCAL_CREDS, libc::SCM_CREDS, [offset_of!(libc::sockcred, sc_pid), offset_of!(libc::sockcred, sc_euid)]);
     /// Options of local sockets have the level 0.
     const LEVEL: libc::c_int = 0;
     /// Room for the sender with all its groups and for more descriptors than one message can carry.
@@ -118,17 +123,17 @@ mod socket {
         };
         bytes.truncate(length);
         // SAFETY: the kernel has filled the message, and `control` is alive. Descriptors are made by taking alone.
-        let pid = unsafe { sender(&message, !peek) };
-        Ok(Some(Datagram { bytes, pid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
+        let (pid, uid) = unsafe { sender(&message, !peek) }.unzip();
+        Ok(Some(Datagram { bytes, pid, uid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
     }
 
-    /// The pid of the sender. Descriptors that came along are closed where they exist.
+    /// Pid and user of the sender. Descriptors that came along are closed where they exist.
     ///
     /// # Safety
     /// `message` was filled by recvmsg and its control space is alive; with `close` its descriptors are this
     /// process's.
-    unsafe fn sender(message: &libc::msghdr, close: bool) -> Option<u32> {
-        let mut pid = None;
+    unsafe fn sender(message: &libc::msghdr, close: bool) -> Option<(u32, u32)> {
+        let mut from = None;
         // SAFETY: the message is as recvmsg left it.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
         while !header.is_null() {
@@ -139,10 +144,10 @@ mod socket {
             // SAFETY: both point into the same header and its data.
             let head = usize::try_from(unsafe { data.offset_from(header.cast()) }).unwrap_or(usize::MAX);
             let length = usize::try_from(length).unwrap_or(0).saturating_sub(head);
-            if level == libc::SOL_SOCKET && kind == TELL.1 && length >= TELL.2 + size_of::<libc::pid_t>() {
+            if level == libc::SOL_SOCKET && kind == TELL.1 && TELL.2.iter().all(|at| length >= at + 4) {
                 // SAFETY: the data reaches as far; it need not be aligned.
-                let found = unsafe { data.add(TELL.2).cast::<libc::pid_t>().read_unaligned() };
-                pid = u32::try_from(found).ok().filter(|p| *p != 0);
+                let [pid, uid] = TELL.2.map(|at| unsafe { data.add(at).cast::<u32>().read_unaligned() });
+                from = i32::try_from(pid).is_ok_and(|p| p > 0).then_some((pid, uid));
             } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS && close {
                 for at in 0..length / size_of::<RawFd>() {
                     // SAFETY: the kernel put this many descriptors here, each a new one that nobody else owns.
@@ -152,7 +157,7 @@ mod socket {
             // SAFETY: the message and the header are those of this walk.
             header = unsafe { libc::CMSG_NXTHDR(message, header) };
         }
-        pid
+        from
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
     /// The sender as seen from here; `None` when it is outside of our pid namespace.
     pub pid: Option<u32>,
+    /// Its user, `None` where the pid is.
+    pub uid: Option<u32>,
     /// It was longer than what is read, so that its end is unknown.
     pub cut: bool,
 }
@@ -93,16 +95,16 @@ fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Data
     };
     bytes.truncate(length);
     // SAFETY: the kernel has filled the message, and `control` is alive.
-    let pid = unsafe { sender(&message) };
-    Ok(Some(Datagram { bytes, pid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
+    let (pid, uid) = unsafe { sender(&message) }.unzip();
+    Ok(Some(Datagram { bytes, pid, uid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
 }
 
-/// The pid in the credentials. Descriptors that came along are closed.
+/// Pid and user in the credentials. Descriptors that came along are closed.
 ///
 /// # Safety
 /// `message` was filled by recvmsg and its control space is alive.
-unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
-    let mut pid = None;
+unsafe fn sender(message: &libc::msghdr) -> Option<(u32, u32)> {
+    let mut from = None;
     // SAFETY: the message is as recvmsg left it.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
@@ -113,7 +115,7 @@ unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
         if level == libc::SOL_SOCKET && kind == libc::SCM_CREDENTIALS {
             // SAFETY: the kernel puts a whole ucred here; it need not be aligned.
             let ucred = unsafe { data.cast::<libc::ucred>().read_unaligned() };
-            pid = u32::try_from(ucred.pid).ok().filter(|p| *p != 0);
+            from = u32::try_from(ucred.pid).ok().filter(|p| *p != 0).map(|pid| (pid, ucred.uid));
         } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
             // The type of this field differs between C libraries.
             #[allow(clippy::useless_conversion)]
@@ -128,7 +130,7 @@ unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
         // SAFETY: the message and the header are those of this walk.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
-    pid
+    from
 }
 
 /// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
@@ -158,8 +160,8 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         sender.send_to_addr(b"READY=1", &address).unwrap();
         sender.send_to_addr(&[b'x'; DATAGRAM_MAX + 1], &address).unwrap();
-        let own = Some(std::process::id());
-        let first = Datagram { bytes: b"READY=1".to_vec(), pid: own, cut: false };
+        let (pid, uid) = (Some(std::process::id()), Some(crate::sys::user::own().0));
+        let first = Datagram { bytes: b"READY=1".to_vec(), pid, uid, cut: false };
         assert_eq!(peek(socket.as_fd()).unwrap().unwrap(), first);
         assert_eq!(peek(socket.as_fd()).unwrap().unwrap(), first);
         assert_eq!(take(socket.as_fd()).unwrap().unwrap(), first);

@@ -1,0 +1,114 @@
+//! What other users of the machine try: to pass as a job, to have hob change files of root, to hold it up.
+
+use crate::peers::can_change_user;
+use crate::support::*;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+const OTHER: &str = r#""other": { "command": "exec sleep 1000", "min_delay": "0s" }"#;
+
+/// The environment that a process was started with.
+fn variable(pid: u32, name: &str) -> String {
+    let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let found = text.split('\0').find_map(|v| v.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
+    found.unwrap()
+}
+
+/// Soft limit of a process as the prlimit program prints it.
+fn real_time_limit(pid: u32) -> Option<String> {
+    let pid = pid.to_string();
+    let args = ["--pid", &pid, "--rttime", "--raw", "--noheadings", "--output", "HARD"];
+    let out = Command::new("prlimit").args(args).output().ok()?;
+    Some(String::from_utf8(out.stdout).unwrap().trim().to_owned()).filter(|l| l.parse::<u64>().is_ok())
+}
+
+/// Where control groups of version 2 are mounted.
+fn groups_at() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let of = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        let at = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(at))
+    };
+    mounts.lines().find_map(of)
+}
+
+fn said(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[test]
+fn a_stranger_that_pretends_to_be_a_job_is_a_stranger() {
+    let probe = Home::new("{}");
+    if !can_change_user(&probe) {
+        return;
+    }
+    let daemon = r#""daemon": { "access": [{"user": 4001, "level": "read"}] }"#;
+    let job = r#""job": { "command": "exec sleep 1000", "access": "admin" }"#;
+    for cgroup in ["on", "off"] {
+        let config = format!(r#"{{ {daemon}, "services": {{ {job}, {OTHER} }} }}"#);
+        let mut home = Home::with_env(&config, "HOB_CGROUP", cgroup);
+        home.start(&[]);
+        home.wait_state("job", "running");
+        let pid = home.pid("job");
+        let run = format!("HOB_RUN={}", variable(pid, "HOB_RUN"));
+        let stop = home.command(&["stop", "other"]);
+        // By its environment and by the mark of a run.
+        let mark = real_time_limit(pid).map(|mark| format!("--rttime={mark}:{mark}"));
+        for (uid, wanted) in [(4001, "needs operate access and you have read"), (4002, "user 4002 has no access")] {
+            let mut c = Command::new("setpriv");
+            c.args(["--reuid", &uid.to_string(), "--regid", "65534", "--clear-groups"]);
+            if let Some(mark) = &mark {
+                c.args(["prlimit", mark]);
+            }
+            c.args(["env", &run]).arg(stop.get_program()).args(stop.get_args());
+            let out = c.output().unwrap();
+            assert!(!out.status.success() && said(&out).contains(wanted), "cgroup {cgroup}: {}", said(&out));
+        }
+        // By a control group of the same name elsewhere.
+        let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let path = own.lines().find_map(|l| l.strip_prefix("0::")).filter(|p| p.contains("/hob-"));
+        if let (Some(at), Some((_, tail))) = (groups_at(), path.and_then(|p| p.rsplit_once("/hob-"))) {
+            let mine = at.join(format!("hob-e2e-{}", std::process::id()));
+            let forged = mine.join(format!("hob-{tail}"));
+            std::fs::create_dir_all(&forged).unwrap();
+            let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", forged.display());
+            let mut c = Command::new("sh");
+            c.args(["-c", &enter, "sh", "setpriv", "--reuid", "4002", "--regid", "65534", "--clear-groups"]);
+            let out = c.arg(stop.get_program()).args(stop.get_args()).output().unwrap();
+            for dir in [&forged, forged.parent().unwrap()] {
+                wait("the group is empty", || std::fs::remove_dir(dir).is_ok());
+            }
+            assert!(said(&out).contains("user 4002 has no access"), "{}", said(&out));
+        } else {
+            skip("no control groups here");
+        }
+        assert_eq!(home.service("other")["desired"], "up");
+    }
+}
+
+#[test]
+fn a_job_that_becomes_another_user_is_that_user_and_no_more() {
+    let probe = Home::new("{}");
+    if !can_change_user(&probe) {
+        return;
+    }
+    let daemon = r#""daemon": { "access": [{"user": 4001, "level": "operate"}] }"#;
+    for (access, uid, wanted) in [
+        ("read", 4001, "needs operate access and you have read"),
+        ("admin", 4001, "needs admin access and you have operate"),
+        ("admin", 4002, "user 4002 has no access to this hob"),
+    ] {
+        let ask = format!(
+            "setpriv --reuid {uid} --regid 65534 --clear-groups sh -c '{HOB} stop other; {HOB} reload' 2>&1; \
+             echo asked; exec sleep 1000"
+        );
+        let job = format!(r#""job": {{ "command": {ask:?}, "access": "{access}" }}"#);
+        let home = Home::running(&format!(r#"{{ {daemon}, "services": {{ {job}, {OTHER} }} }}"#));
+        wait("it has asked", || home.log("job").contains("asked"));
+        assert!(home.log("job").contains(wanted), "{access} {uid}: {}", home.log("job"));
+        let stopped = (access, uid) == ("admin", 4001);
+        assert_eq!(home.service("other")["desired"], if stopped { "down" } else { "up" }, "{access} {uid}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::peers::can_change_user;
 use crate::support::*;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -111,4 +112,42 @@ fn a_job_that_becomes_another_user_is_that_user_and_no_more() {
         let stopped = (access, uid) == ("admin", 4001);
         assert_eq!(home.service("other")["desired"], if stopped { "down" } else { "up" }, "{access} {uid}");
     }
+}
+
+#[test]
+fn rights_of_a_socket_are_not_given_through_a_link() {
+    let probe = Home::new("{}");
+    if !can_change_user(&probe) {
+        return;
+    }
+    let home = Home::new("{}");
+    let folder = home.path("theirs");
+    std::fs::create_dir(&folder).unwrap();
+    let socket = folder.join("s");
+    let config = |mode: &str| {
+        let listen = format!(r#"[{{"unix": "{}", "user": "4001", "mode": "{mode}"}}]"#, socket.display());
+        format!(r#"{{ "services": {{ "s": {{ "command": "exec sleep 1000", "listen": {listen} }}, {OTHER} }} }}"#)
+    };
+    home.write_config(&config("0600"));
+    let mut home = home;
+    home.start(&[]);
+    home.wait_state("s", "running");
+    let file = |path: &PathBuf| {
+        let found = path.metadata().unwrap();
+        (found.uid(), found.mode() & 0o777)
+    };
+    assert_eq!(file(&socket), (4001, 0o600));
+    let precious = home.path("precious");
+    std::fs::write(&precious, "x").unwrap();
+    std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::rename(&socket, folder.join("old")).unwrap();
+    std::os::unix::fs::symlink(&precious, &socket).unwrap();
+    home.write_config(&config("0666"));
+    home.ok(&["reload"]);
+    let out = home.hob(&["restart", "s"]);
+    assert!(!out.status.success() && said(&out).contains("is not a socket"), "{}", said(&out));
+    assert_eq!(file(&precious), (0, 0o600));
+    std::fs::remove_file(&socket).unwrap();
+    home.ok(&["restart", "s"]);
+    assert_eq!(file(&socket), (4001, 0o666));
 }

@@ -3,6 +3,7 @@
 
 mod addr;
 mod given;
+mod held;
 mod peer;
 pub mod serve;
 

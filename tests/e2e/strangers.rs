@@ -1,5 +1,6 @@
 //! What other users of the machine try: to pass as a job, to have hob change files of root, to hold it up.
 
+use crate::job::spec;
 use crate::peers::can_change_user;
 use crate::support::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -150,4 +151,38 @@ fn rights_of_a_socket_are_not_given_through_a_link() {
     std::fs::remove_file(&socket).unwrap();
     home.ok(&["restart", "s"]);
     assert_eq!(file(&socket), (4001, 0o666));
+}
+
+#[test]
+fn a_service_that_speaks_without_end_leaves_the_others_their_turn() {
+    let noise = format!(r#""noise": {{ {}, "ready": "notify" }}"#, spec("noise"));
+    let home = Home::running(&format!(r#"{{ "services": {{ {noise}, {OTHER} }} }}"#));
+    home.wait_state("noise", "running");
+    for _ in 0..3 {
+        home.ok(&["restart", "other"]);
+        wait("it is heard", || home.service("noise")["status_text"].as_str().is_some_and(|t| t.starts_with("noise ")));
+    }
+    home.ok(&["stop", "noise"]);
+}
+
+#[test]
+fn a_word_after_many_that_say_nothing_is_heard() {
+    let home = Home::running(&format!(r#"{{ "services": {{ "junk": {{ {}, "ready": "notify" }} }} }}"#, spec("junk")));
+    for _ in 0..5 {
+        home.wait_state("junk", "running");
+        home.ok(&["restart", "junk"]);
+    }
+}
+
+#[test]
+fn descriptors_that_a_client_sends_keep_nobody_waiting() {
+    let home = Home::running("{}");
+    let socket = std::os::unix::net::UnixStream::connect(home.path("run/hob.sock")).unwrap();
+    let client = hob::sys::chan::Chan::from_fd(socket.into()).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // The kernel refuses them, or hob closes the connection.
+    let sent = client.send(b"{", &[std::os::fd::AsFd::as_fd(&writer)]);
+    drop(writer);
+    assert_eq!(std::io::Read::read(&mut reader, &mut [0]).unwrap(), 0, "{sent:?}");
+    home.ok(&["ping"]);
 }

@@ -3,7 +3,9 @@
 
 use super::{Ctx, Setup};
 use crate::base::map::Map;
+use crate::daemon::closer::Closer;
 use crate::daemon::source::Source;
+use crate::sys::net;
 use crate::sys::notify::{self as sys, Datagram};
 use mio::{Interest, Token};
 use std::io;
@@ -23,6 +25,8 @@ pub fn label(service: &str) -> String {
 const PATH_BYTES: usize = 108;
 /// Assignments in one datagram that are looked at.
 const FIELDS_MAX: usize = 32;
+/// Words of a service whose descriptors are being closed.
+const CLOSING_MAX: usize = 4;
 /// What a service may say; anything else is not for hob.
 const NAMES: [&str; 7] = ["READY", "STATUS", "STOPPING", "RELOADING", "MAINPID", "WATCHDOG", "EXTEND_TIMEOUT_USEC"];
 
@@ -35,6 +39,8 @@ pub(super) struct Sockets {
 struct Socket {
     fd: OwnedFd,
     token: Token,
+    /// Closes what came with its words.
+    closer: Closer,
 }
 
 /// Where the socket of a service is: a file where the name fits, else a name in the abstract space of this keeper.
@@ -91,13 +97,18 @@ impl Sockets {
     fn add(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
         let source = Source::Notify(Arc::clone(service));
         let token = ctx.sources.add(ctx.registry, fd.as_raw_fd(), Interest::READABLE, source)?;
-        self.open.insert(Arc::clone(service), Socket { fd, token });
+        self.open.insert(Arc::clone(service), Socket { fd, token, closer: Closer::default() });
         Ok(())
     }
 
     fn close(&mut self, ctx: &mut Ctx<'_>, service: &str) {
         if let Some(socket) = self.open.remove(service) {
             ctx.sources.remove(ctx.registry, socket.fd.as_raw_fd(), socket.token);
+            // Whoever closes it last closes what lies in it.
+            net::shut(socket.fd.as_fd());
+            if net::peek(socket.fd.as_fd(), &mut [0; 1]).is_ok() {
+                socket.closer.drain(socket.fd);
+            }
         }
     }
 
@@ -119,18 +130,29 @@ impl Sockets {
         sys::peek(self.open.get(service)?.fd.as_fd()).ok().flatten()
     }
 
-    /// Takes the first datagram out.
-    pub(super) fn take(&self, service: &str) {
-        if let Some(socket) = self.open.get(service) {
-            // An error here comes again at the next peek.
-            let _ = sys::take(socket.fd.as_fd());
-        }
+    /// Whether so much that came with its words is being closed that the next has to wait.
+    pub(super) fn is_stalled(&self, service: &str) -> bool {
+        self.open.get(service).is_some_and(|s| s.closer.open() >= CLOSING_MAX)
+    }
+
+    /// Takes the first datagram out. Answers whether there was one.
+    pub(super) fn take(&self, service: &str) -> bool {
+        let Some(socket) = self.open.get(service) else { return false };
+        // An error here comes again at the next peek.
+        let Ok(Some((_, fds))) = sys::take(socket.fd.as_fd()) else { return false };
+        socket.closer.close(fds);
+        true
     }
 
     /// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
     pub(super) fn drain(&self, service: &str) {
-        if let Some(socket) = self.open.get(service) {
-            sys::drain(&socket.fd);
+        // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
+        // sender.
+        const AT_MOST: u32 = 10_000;
+        for _ in 0..AT_MOST {
+            if self.is_stalled(service) || !self.take(service) {
+                break;
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! service's word from that of any other process, so that there is no socket to send it to.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Longest datagram that is read whole.
@@ -42,27 +42,16 @@ pub fn bind_abstract(_name: &str) -> io::Result<OwnedFd> {
 /// # Errors
 /// What recvmsg answers.
 pub fn peek(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    socket::receive(socket, true)
+    Ok(socket::receive(socket, true)?.map(|(datagram, _)| datagram))
 }
 
-/// Takes the first datagram out of the socket. Descriptors in it are closed, which is what answers `BARRIER=1`.
+/// Takes the first datagram out of the socket, with the descriptors that came along. To close them is what answers
+/// `BARRIER=1`, and may take as long as their sender likes.
 ///
 /// # Errors
 /// What recvmsg answers.
-pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
+pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
     socket::receive(socket, false)
-}
-
-/// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
-pub fn drain(socket: &impl AsFd) {
-    // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
-    // sender.
-    const AT_MOST: u32 = 10_000;
-    for _ in 0..AT_MOST {
-        if !matches!(take(socket.as_fd()), Ok(Some(_))) {
-            break;
-        }
-    }
 }
 
 #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
@@ -101,7 +90,7 @@ mod socket {
         Ok(socket.into())
     }
 
-    pub(super) fn receive(socket: BorrowedFd<'_>, peek: bool) -> io::Result<Option<Datagram>> {
+    pub(super) fn receive(socket: BorrowedFd<'_>, peek: bool) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
         let mut bytes = vec![0u8; DATAGRAM_MAX];
         let mut control = [0u64; CONTROL_WORDS];
         let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -123,17 +112,18 @@ mod socket {
         };
         bytes.truncate(length);
         // SAFETY: the kernel has filled the message, and `control` is alive. Descriptors are made by taking alone.
-        let (pid, uid) = unsafe { sender(&message, !peek) }.unzip();
-        Ok(Some(Datagram { bytes, pid, uid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
+        let (from, fds) = unsafe { sender(&message, !peek) };
+        let (pid, uid) = from.unzip();
+        Ok(Some((Datagram { bytes, pid, uid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }, fds)))
     }
 
-    /// Pid and user of the sender. Descriptors that came along are closed where they exist.
+    /// Pid and user of the sender, and the descriptors that came along where they exist.
     ///
     /// # Safety
-    /// `message` was filled by recvmsg and its control space is alive; with `close` its descriptors are this
+    /// `message` was filled by recvmsg and its control space is alive; with `made` its descriptors are this
     /// process's.
-    unsafe fn sender(message: &libc::msghdr, close: bool) -> Option<(u32, u32)> {
-        let mut from = None;
+    unsafe fn sender(message: &libc::msghdr, made: bool) -> (Option<(u32, u32)>, Vec<OwnedFd>) {
+        let (mut from, mut fds) = (None, Vec::new());
         // SAFETY: the message is as recvmsg left it.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
         while !header.is_null() {
@@ -148,16 +138,16 @@ mod socket {
                 // SAFETY: the data reaches as far; it need not be aligned.
                 let [pid, uid] = TELL.2.map(|at| unsafe { data.add(at).cast::<u32>().read_unaligned() });
                 from = i32::try_from(pid).is_ok_and(|p| p > 0).then_some((pid, uid));
-            } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS && close {
+            } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS && made {
                 for at in 0..length / size_of::<RawFd>() {
                     // SAFETY: the kernel put this many descriptors here, each a new one that nobody else owns.
-                    drop(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
+                    fds.push(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
                 }
             }
             // SAFETY: the message and the header are those of this walk.
             header = unsafe { libc::CMSG_NXTHDR(message, header) };
         }
-        from
+        (from, fds)
     }
 }
 
@@ -175,7 +165,7 @@ mod socket {
         Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
     }
 
-    pub(super) fn receive(_: BorrowedFd<'_>, _: bool) -> io::Result<Option<Datagram>> {
+    pub(super) fn receive(_: BorrowedFd<'_>, _: bool) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
         Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
     }
 }

@@ -148,9 +148,16 @@ impl Lab {
                 Some(Source::Socket(service, at)) => self.with(|c, _, inputs| c.connected(&service, at, inputs)),
                 Some(Source::Words(id)) => self.with(|c, _, _| c.said(id)),
                 Some(Source::Notify(service)) => {
-                    while let Some(input) = self.children.notified(&self.table, &service, &|| Some(user::own().0)) {
-                        self.inputs.push(input);
-                        self.children.notify_taken(&service);
+                    let heard = || self.children.notified(&self.table, &service, &|| Some(user::own().0));
+                    loop {
+                        match heard() {
+                            Heard::Word(input) => {
+                                self.inputs.push(input);
+                                self.children.notify_taken(&service);
+                            }
+                            Heard::Passed | Heard::Stalled => {}
+                            Heard::Nothing => break,
+                        }
                     }
                 }
                 _ => {}

@@ -1,6 +1,7 @@
 //! What is bounded: requests in flight, unsent bytes, connections, access.
 
 use super::*;
+use crate::sys::chan::Chan;
 
 #[test]
 fn sixty_four_in_flight_in_any_order() {
@@ -104,6 +105,26 @@ fn too_much_unsent_closes_the_connection() {
         assert!(given < UNSENT_MAX + (8 << 20));
     }
     rig.until_closed(conn);
+}
+
+#[test]
+fn a_client_that_sends_descriptors_is_closed_and_they_are_not_by_the_loop() {
+    for read in [true, false] {
+        let mut rig = Rig::new();
+        let (client, conn) = rig.client();
+        let (slow, other) = net::lingering();
+        let sender = Chan::from_fd(client.stream.into()).unwrap();
+        sender.send(b"{", &[slow.as_fd()]).unwrap();
+        drop(slow);
+        if !read {
+            // It is closed with the descriptor in it.
+            rig.conns.close(conn);
+        }
+        rig.until_closed(conn);
+        assert_eq!(rig.conns.closer.open(), 1, "somebody is at it");
+        drop(other);
+        rig.until(|rig| rig.conns.closer.open() == 0);
+    }
 }
 
 #[test]

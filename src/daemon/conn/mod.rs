@@ -257,10 +257,10 @@ impl Conns {
     /// Counts what a connection has in memory in its user's share. One that goes over it is told so, and closed.
     fn count_bytes(&mut self, id: ConnId) {
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
-        let now = decoder.held() + link.unsent();
+        let now = decoder.held() + link.owed();
         let before = std::mem::replace(&mut link.held, now);
         if let Err(e) = self.requests.shares.hold(&link.who, before, now) {
-            if link.unsent() > UNSENT_LAGGED {
+            if link.owed() > UNSENT_LAGGED {
                 link.dead = true;
             } else {
                 link.error("null", &e);

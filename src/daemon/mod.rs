@@ -279,7 +279,8 @@ impl Daemon {
         }
         for _ in 0..WORDS_PER_TURN {
             let of = || door::runs_as(&self.core, &self.children, service);
-            match self.children.notified(&self.gear.table, service, &of) {
+            let secrets = self.capture.secrets(service);
+            match self.children.notified(&self.gear.table, service, &of, secrets.as_deref()) {
                 Heard::Word(input) => {
                     self.inputs.push(input);
                     self.rounds();

@@ -26,6 +26,7 @@ fn job() {
         Ok("idle") => idle(),
         Ok("noise") => noise(),
         Ok("junk") => junk(),
+        Ok("secret") => secret(),
         other => panic!("JOB is {other:?}"),
     }
 }
@@ -45,6 +46,16 @@ fn noise() {
         if socket.send(format!("STATUS=noise {n}").as_bytes()).is_err() {
             return;
         }
+    }
+}
+
+/// Tells what it should not.
+fn secret() {
+    let socket = notify();
+    let text = format!("STATUS=it is {}\nREADY=1", std::env::var("TOKEN").unwrap());
+    socket.send(text.as_bytes()).unwrap();
+    loop {
+        std::thread::park();
     }
 }
 

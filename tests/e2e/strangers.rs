@@ -186,3 +186,37 @@ fn descriptors_that_a_client_sends_keep_nobody_waiting() {
     assert_eq!(std::io::Read::read(&mut reader, &mut [0]).unwrap(), 0, "{sent:?}");
     home.ok(&["ping"]);
 }
+
+#[test]
+fn values_of_secrets_stand_in_nothing_that_is_told_of_a_service() {
+    let secret = "hunter2-hunter2";
+    let secrets = format!(r#""env": {{"TOKEN": "{secret}"}}, "secrets": ["TOKEN"]"#);
+    let health = r#"{"command": "echo the token is $TOKEN; exit 1", "every": "50ms", "retries": 2}"#;
+    let ill =
+        format!(r#""ill": {{ "command": "exec sleep 1000", "restart": "never", {secrets}, "health": {health} }}"#);
+    let speaks = format!(
+        r#""speaks": {{ {}, "ready": "notify", "secrets": ["TOKEN"] }}"#,
+        spec("secret").replace("\"env\": {", &format!("\"env\": {{\"TOKEN\": \"{secret}\", "))
+    );
+    let home = Home::running(&format!(r#"{{ "services": {{ {ill}, {speaks} }} }}"#));
+    wait("it is unhealthy", || home.call("event.history", "{}").to_string().contains("service.unhealthy"));
+    home.wait_state("speaks", "running");
+    let mut told = vec![home.call("event.history", "{}").to_string(), home.read("logs/hob.log")];
+    for name in ["ill", "speaks"] {
+        told.push(home.service(name).to_string());
+        told.push(home.ok(&["why", name]));
+    }
+    told.push(home.call("service.list", "{}").to_string());
+    told.push(home.call("daemon.status", "{}").to_string());
+    for entry in std::fs::read_dir(home.path("state")).unwrap().flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if file.starts_with("events") {
+            told.push(home.read(&format!("state/{file}")));
+        }
+    }
+    for text in &told {
+        assert!(!text.contains(secret), "{text}");
+    }
+    assert!(told[0].contains("the token is ***"), "{}", told[0]);
+    assert_eq!(home.service("speaks")["status_text"], "it is ***");
+}

@@ -33,6 +33,7 @@ use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::{self, Ready, ServiceSpec};
 use crate::core::{Duty, End, Input, Start, StartError, Usage};
+use crate::daemon::capture::lines::Secrets;
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
 use crate::sys::table::{OnDeath, RunTable, Slot};
@@ -496,13 +497,19 @@ impl Children {
 
     /// The next word of a service. One that counts is left in its socket: record what it leads to, then `notify_taken`.
     /// The selector tells of words only when another comes, so ask again until `Nothing`. `of`: the user that the
-    /// service runs as.
-    pub fn notified(&self, table: &RunTable, service: &str, of: &dyn Fn() -> Option<u32>) -> Heard {
+    /// service runs as; `secrets`: what is masked in what it says.
+    pub fn notified(
+        &self,
+        table: &RunTable,
+        service: &str,
+        of: &dyn Fn() -> Option<u32>,
+        secrets: Option<&Secrets>,
+    ) -> Heard {
         if self.sockets.is_stalled(service) {
             return Heard::Stalled;
         }
         let Some(datagram) = self.sockets.peek(service) else { return Heard::Nothing };
-        let fields = notify::fields(&datagram);
+        let fields = notify::fields(&datagram, secrets);
         let run = self.services.get(service).and_then(|s| s.current);
         match (run, datagram.pid.zip(datagram.uid)) {
             (Some(run), Some(from)) if !fields.is_empty() && self.speaks_for(table, (service, run), from, of) => {

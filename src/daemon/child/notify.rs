@@ -3,6 +3,7 @@
 
 use super::{Ctx, Setup};
 use crate::base::map::Map;
+use crate::daemon::capture::lines::Secrets;
 use crate::daemon::closer::Closer;
 use crate::daemon::source::Source;
 use crate::sys::net;
@@ -158,18 +159,23 @@ impl Sockets {
 }
 
 /// The assignments that hob knows, in their order. A cut or malformed datagram has none. Control characters become
-/// spaces, because what a service says about itself is shown on terminals.
-pub(super) fn fields(datagram: &Datagram) -> Vec<(String, String)> {
+/// spaces, because what a service says about itself is shown on terminals, and secrets are masked.
+pub(super) fn fields(datagram: &Datagram, secrets: Option<&Secrets>) -> Vec<(String, String)> {
     let Ok(text) = std::str::from_utf8(&datagram.bytes) else { return Vec::new() };
     if datagram.cut {
         return Vec::new();
     }
     let clean = |value: &str| value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let hide = |name: &str, value: &str| match secrets {
+        // The other words are no text, and a secret may well be "1".
+        Some(secrets) if name == "STATUS" => clean(&String::from_utf8_lossy(&secrets.hide(value.as_bytes()))),
+        _ => clean(value),
+    };
     text.lines()
         .take(FIELDS_MAX)
         .filter_map(|line| line.split_once('='))
         .filter(|(name, _)| NAMES.contains(name))
-        .map(|(name, value)| (name.to_owned(), clean(value)))
+        .map(|(name, value)| (name.to_owned(), hide(name, value)))
         .collect()
 }
 
@@ -178,7 +184,7 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Vec<(String, String)> {
-        fields(&Datagram { bytes: bytes.to_vec(), pid: None, uid: None, cut: false })
+        fields(&Datagram { bytes: bytes.to_vec(), pid: None, uid: None, cut: false }, None)
     }
 
     #[test]
@@ -194,7 +200,9 @@ mod tests {
         for bytes in [&b""[..], b"READY", b"=1", b"ready=1", b" READY=1", b"\xff\xfeREADY=1", b"\0", b"READY=1\n\xff"] {
             assert!(of(bytes).is_empty(), "{bytes:?}");
         }
-        assert!(fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, uid: None, cut: true }).is_empty());
+        assert!(
+            fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, uid: None, cut: true }, None).is_empty()
+        );
         assert_eq!(of("READY=1\n".repeat(100).as_bytes()).len(), FIELDS_MAX);
     }
 

@@ -148,7 +148,7 @@ impl Lab {
                 Some(Source::Socket(service, at)) => self.with(|c, _, inputs| c.connected(&service, at, inputs)),
                 Some(Source::Words(id)) => self.with(|c, _, _| c.said(id)),
                 Some(Source::Notify(service)) => {
-                    let heard = || self.children.notified(&self.table, &service, &|| Some(user::own().0));
+                    let heard = || self.children.notified(&self.table, &service, &|| Some(user::own().0), None);
                     loop {
                         match heard() {
                             Heard::Word(input) => {

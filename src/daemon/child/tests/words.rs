@@ -81,7 +81,7 @@ fn what_comes_with_a_word_is_not_closed_by_the_loop() {
     sender.connect(lab.setup.notify_dir.join("web")).unwrap();
     let sender = crate::sys::chan::Chan::from_fd(sender.into()).unwrap();
     let mut others = Vec::new();
-    let heard = |lab: &Lab| lab.children.notified(&lab.table, "web", &|| None);
+    let heard = |lab: &Lab| lab.children.notified(&lab.table, "web", &|| None, None);
     for _ in 0..4 {
         let (slow, other) = crate::sys::net::lingering();
         sender.send(b"BARRIER=1", &[slow.as_fd()]).unwrap();

@@ -188,6 +188,28 @@ fn descriptors_that_a_client_sends_keep_nobody_waiting() {
 }
 
 #[test]
+fn what_a_person_may_not_see_stands_in_no_view_of_the_schedule_and_the_agents() {
+    let task = r#"{"command": ["true"], "env": {"TOKEN": "hidden-1"}, "stdin": "hidden-2"}"#;
+    let call = r#"{"method": "task.submit", "params": {"command": ["true"], "env": {"T": "hidden-3"}}}"#;
+    let agent = r#"{"command": ["true"], "env": {"KEY": "hidden-4", "OTHER_env": "PATH"}}"#;
+    let jobs = format!(
+        r#"[{{"id": "t", "cron": "0 0 1 1 *", "action": {{"task": {task}}}}},
+            {{"id": "c", "cron": "0 0 1 1 *", "action": {call}}}]"#
+    );
+    let home = Home::running(&format!(r#"{{ "agents": {{ "a": {agent} }}, "schedule": {{ "jobs": {jobs} }} }}"#));
+    let mut views = vec![home.ok(&["config", "show"]), home.call("daemon.config", "{}").to_string()];
+    for id in ["t", "c"] {
+        views.push(home.call("schedule.get", &format!("{{\"id\": \"{id}\"}}")).to_string());
+    }
+    views.push(home.call("schedule.list", "{}").to_string());
+    for view in &views {
+        assert!(!view.contains("hidden"), "{view}");
+    }
+    assert!(views[..3].iter().all(|v| v.contains("TOKEN") && v.contains("***")), "{views:?}");
+    assert!(views[0].contains("PATH"), "the name of a variable is none: {}", views[0]);
+}
+
+#[test]
 fn values_of_secrets_stand_in_nothing_that_is_told_of_a_service() {
     let secret = "hunter2-hunter2";
     let secrets = format!(r#""env": {{"TOKEN": "{secret}"}}, "secrets": ["TOKEN"]"#);

@@ -146,14 +146,15 @@ impl Core {
     /// Whether jobs of other users than hob's own may ask anything, so that the socket has to let them in.
     #[must_use]
     pub fn has_jobs_of_others(&self) -> bool {
-        self.table.by_name().any(|i| opens(&self.table[i].spec))
+        self.table.by_name().any(|i| self.table[i].spec.lets_others_in())
     }
 
     /// What there is to tell the shell about jobs and the socket, as far as it is not the default.
     pub(super) fn doors(&self) -> Vec<Door> {
         let plain = ServiceSpec::default().access;
         let all = self.table.by_name().map(|i| &self.table[i]);
-        let doors = all.map(|s| Door { name: Arc::clone(&s.name), access: s.spec.access, other: opens(&s.spec) });
+        let doors =
+            all.map(|s| Door { name: Arc::clone(&s.name), access: s.spec.access, other: s.spec.lets_others_in() });
         doors.filter(|d| d.access != plain || d.other).collect()
     }
 
@@ -163,10 +164,6 @@ impl Core {
             out.effects.push(Effect::JobAccess);
         }
     }
-}
-
-fn opens(spec: &ServiceSpec) -> bool {
-    spec.access.is_some() && (spec.user.is_some() || spec.group.is_some())
 }
 
 #[cfg(test)]

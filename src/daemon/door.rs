@@ -100,12 +100,16 @@ impl Daemon {
         if self.bare || self.own.given || net::is_abstract(socket) {
             return;
         }
-        let others = self.admission.grants_any() || self.core.has_jobs_of_others();
         // Who may pass is decided when somebody connects.
-        let mode = if others { 0o666 } else { 0o600 };
+        let mode = if self.lets_others_in() { 0o666 } else { 0o600 };
         if let Err(e) = std::fs::set_permissions(socket, Permissions::from_mode(mode)) {
             self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
         }
+    }
+
+    /// Whether others than hob's own user and root may get as far as to be asked who they are.
+    pub(super) fn lets_others_in(&self) -> bool {
+        self.admission.grants_any() || self.core.has_jobs_of_others()
     }
 
     /// Makes the channel of a run whose service asks for one. Answers the job's end.

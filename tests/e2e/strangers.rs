@@ -242,3 +242,22 @@ fn values_of_secrets_stand_in_nothing_that_is_told_of_a_service() {
     assert!(told[0].contains("the token is ***"), "{}", told[0]);
     assert_eq!(home.service("speaks")["status_text"], "it is ***");
 }
+
+#[test]
+fn the_socket_is_open_as_long_as_somebody_else_has_to_come_in() {
+    let probe = Home::new("{}");
+    if !can_change_user(&probe) {
+        return;
+    }
+    let job = r#""job": { "command": "exec sleep 1000", "user": "4003", "group": "65534" }"#;
+    let home = Home::running(&format!(r#"{{ "services": {{ {job}, {OTHER} }} }}"#));
+    let mode = || home.path("run/hob.sock").metadata().unwrap().mode() & 0o777;
+    let examined = || home.hob(&["doctor", "--json"]).stdout;
+    let complains = || String::from_utf8(examined()).unwrap().contains("hob.sock has mode");
+    home.wait_state("job", "running");
+    assert_eq!((mode(), complains()), (0o666, false));
+    home.write_config(&format!(r#"{{ "services": {{ {OTHER} }} }}"#));
+    home.ok(&["reload"]);
+    wait("it is closed again", || mode() == 0o600);
+    assert!(!complains());
+}

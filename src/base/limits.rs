@@ -31,10 +31,11 @@ pub const STREAMS_PER_USER_MAX: usize = 2048;
 pub const BYTES_PER_USER_MAX: usize = 64 * 1024 * 1024;
 /// Requests in one batch on HOB_FD, so that the replies fit into one message.
 pub const BATCH_MESSAGE_MAX: usize = 64;
-/// Unsent bytes of one connection at which its subscriptions are lost (`lagged`), and at which it is closed.
+/// Unsent bytes of one connection at which its subscriptions are lost (`lagged`), and at which it is closed; the latter
+/// also of replies that wait for the rest of their batch.
 pub const UNSENT_LAGGED: usize = 1024 * 1024;
 pub const UNSENT_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of unfinished messages and unsent replies of all connections together.
+/// Bytes of unfinished messages, unfinished batches and unsent replies of all connections together.
 pub const BUFFERED_MAX: usize = 128 * 1024 * 1024;
 /// How long a connection with more unsent than `UNSENT_LAGGED` may take nothing of it before it is closed.
 pub const LAGGING_MAX: Duration = Duration::from_secs(60);

@@ -85,6 +85,7 @@ fn alone(paths: &Paths, more: Option<Finding>) -> Result<Value, Failure> {
         paths,
         running: false,
         given: false,
+        others: None,
         managed: false,
         setup: &setup,
         no_cgroups: groups.as_ref().err().cloned(),

@@ -7,9 +7,9 @@ use super::keys::{
     STREAMS, Seen,
 };
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
-use super::schedule::JobSpec;
 use super::schedule::keys::{JOB, MISSED, OVERLAPS};
 use super::schedule::read::action_json;
+use super::schedule::{Action, JobSpec};
 use super::spec::{
     AgentSpec, Check, Condition, Config, DaemonSpec, Grant, GroupSpec, Health, IoClass, IoNice, Need, Ready, Rlimit,
     RunnerSpec, ServiceSpec, Signal, Who,
@@ -19,6 +19,7 @@ use crate::base::text::capital;
 use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
 use core::fmt::Write as _;
+use serde_json::Value;
 
 /// The whole effective config on one line: every key, durations and sizes in their canonical units, unset ones `null`.
 /// It reads back to an equal config on the same system.
@@ -43,7 +44,8 @@ pub fn to_json(config: &Config) -> String {
     )
 }
 
-/// The config as it may be shown to whoever may read it: values of secrets are replaced by `***`.
+/// The config as it may be shown to whoever may read it: `***` is in the place of values of secrets, of what agents and
+/// tasks of the schedule find in their environment, and of what these tasks read.
 #[must_use]
 pub fn masked(config: &Config) -> Config {
     let mut shown = config.clone();
@@ -54,7 +56,51 @@ pub fn masked(config: &Config) -> Config {
         }
         *spec = copy.into();
     }
+    for agent in shown.agents.values_mut() {
+        // With this ending the value is the name of a variable.
+        for (_, value) in agent.env.iter_mut().filter(|(name, _)| !name.ends_with("_env")) {
+            "***".clone_into(value);
+        }
+    }
+    for job in &mut shown.schedule {
+        *job = masked_job(job).into();
+    }
     shown
+}
+
+/// The same of one job.
+#[must_use]
+pub fn masked_job(job: &JobSpec) -> JobSpec {
+    let mut shown = job.clone();
+    match &mut shown.action {
+        Some(Action::Task { spec, .. }) => *spec = masked_params(spec),
+        Some(Action::Call { params, .. }) => *params = masked_params(params),
+        Some(Action::Service { .. } | Action::Signal { .. }) | None => {}
+    }
+    shown
+}
+
+/// Params of a method without the values of its `env`, and without its `stdin`.
+fn masked_params(json: &str) -> String {
+    // What cannot be read cannot be masked either.
+    let Ok(mut params) = serde_json::from_str(json) else { return "{}".to_owned() };
+    let mut open: Vec<&mut Value> = vec![&mut params];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match (name.as_str(), value) {
+                        ("env", Value::Object(env)) => env.values_mut().for_each(|v| *v = "***".into()),
+                        ("stdin", value) if !value.is_null() => *value = "***".into(),
+                        (_, value) => open.push(value),
+                    }
+                }
+            }
+            Value::Array(items) => open.extend(items),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    params.to_string()
 }
 
 /// One service of the effective config, as `to_json` writes it.
@@ -244,7 +290,7 @@ fn object<'k>(members: impl Iterator<Item = (&'k str, String)>) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    Value::from(text).to_string()
 }
 
 /// One key of the table, for documents and for `hob config show --defaults`.

@@ -375,6 +375,14 @@ impl Default for DaemonSpec {
     }
 }
 
+impl ServiceSpec {
+    /// Whether its processes run as somebody who may not open hob's files, and may ask something of hob.
+    #[must_use]
+    pub fn lets_others_in(&self) -> bool {
+        self.access.is_some() && (self.user.is_some() || self.group.is_some())
+    }
+}
+
 impl Default for ServiceSpec {
     fn default() -> Self {
         ServiceSpec {

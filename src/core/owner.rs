@@ -130,17 +130,31 @@ impl Core {
         Some(if s.blind { Some(Access::Read) } else { s.spec.access })
     }
 
+    /// As whom the processes of a service or a task run, as its spec says it; `None` where there is no such service.
+    #[must_use]
+    pub fn job_runs_as(&self, job: &str) -> Option<ServiceSpec> {
+        let (user, group) = match task::of_name(job) {
+            Some(id) => (self.tasks.get(id)?.frame.user.map(|uid| uid.to_string()), None),
+            None => {
+                let spec = &self.table[self.table.find(job)?].spec;
+                (spec.user.clone(), spec.group.clone())
+            }
+        };
+        Some(ServiceSpec { user, group, ..ServiceSpec::default() })
+    }
+
     /// Whether jobs of other users than hob's own may ask anything, so that the socket has to let them in.
     #[must_use]
     pub fn has_jobs_of_others(&self) -> bool {
-        self.table.by_name().any(|i| opens(&self.table[i].spec))
+        self.table.by_name().any(|i| self.table[i].spec.lets_others_in())
     }
 
     /// What there is to tell the shell about jobs and the socket, as far as it is not the default.
     pub(super) fn doors(&self) -> Vec<Door> {
         let plain = ServiceSpec::default().access;
         let all = self.table.by_name().map(|i| &self.table[i]);
-        let doors = all.map(|s| Door { name: Arc::clone(&s.name), access: s.spec.access, other: opens(&s.spec) });
+        let doors =
+            all.map(|s| Door { name: Arc::clone(&s.name), access: s.spec.access, other: s.spec.lets_others_in() });
         doors.filter(|d| d.access != plain || d.other).collect()
     }
 
@@ -150,10 +164,6 @@ impl Core {
             out.effects.push(Effect::JobAccess);
         }
     }
-}
-
-fn opens(spec: &ServiceSpec) -> bool {
-    spec.access.is_some() && (spec.user.is_some() || spec.group.is_some())
 }
 
 #[cfg(test)]

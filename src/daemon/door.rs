@@ -60,17 +60,26 @@ pub(super) fn pass(
     fd: BorrowedFd<'_>,
 ) -> Result<Pass, RpcError> {
     let by_user = || admission.of(cred, fd).ok_or_else(|| stranger(cred.uid));
-    match children.whose(cred.pid) {
+    match children.whose(cred.pid, cred.uid) {
         Whose::Nobody => by_user().map(Pass::from),
         // It may have been a job's, whose usual level this is.
         Whose::Gone => by_user().map(|level| Pass::from(level).at_most(Access::Operate)),
         Whose::Left => by_user().map(|level| Pass::from(level).at_most(Access::Read)),
         Whose::Job(job) => match job_level(core, &job) {
+            // A process of another user may have become one of the job, or pretend to be one: it gains nothing by it.
+            Some(access) if cred.uid != 0 && runs_as(core, children, &job) != Some(cred.uid) => {
+                by_user().map(|level| Pass::from(level).at_most(access))
+            }
             Some(access) => Ok(Pass::of_job(&job, access)),
             None => Err(RpcError::new(Code::PermissionDenied, format!("service/{job} may not speak to hob"))
                 .hint(format!("services.{job}.access in the config says what it may"))),
         },
     }
+}
+
+/// The user that a service or a task runs as; `None` where there is no such service.
+pub(super) fn runs_as(core: &Core, children: &Children, job: &str) -> Option<u32> {
+    core.job_runs_as(job).map(|spec| children.user_of(&spec))
 }
 
 /// What a job may: nothing but look where its service is not known any more.
@@ -90,12 +99,16 @@ impl Daemon {
         if self.bare || self.own.given || net::is_abstract(socket) {
             return;
         }
-        let others = self.admission.grants_any() || self.core.has_jobs_of_others();
         // Who may pass is decided when somebody connects.
-        let mode = if others { 0o666 } else { 0o600 };
+        let mode = if self.lets_others_in() { 0o666 } else { 0o600 };
         if let Err(e) = std::fs::set_permissions(socket, Permissions::from_mode(mode)) {
             self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
         }
+    }
+
+    /// Whether others than hob's own user and root may get as far as to be asked who they are.
+    pub(super) fn lets_others_in(&self) -> bool {
+        self.admission.grants_any() || self.core.has_jobs_of_others()
     }
 
     /// Makes the channel of a run whose service asks for one. Answers the job's end.

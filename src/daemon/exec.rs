@@ -60,7 +60,8 @@ impl Daemon {
                 }
             }
             Effect::Check { run, what, spec, limit } => {
-                let asked = super::child::Asked { run, what, limit };
+                let secrets = self.services.get(&run).and_then(|name| self.capture.secrets(name));
+                let asked = super::child::Asked { run, what, limit, secrets };
                 self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
             }
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),

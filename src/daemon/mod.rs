@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod child;
+mod closer;
 pub mod conn;
 pub mod doctor;
 mod door;
@@ -40,13 +41,14 @@ use crate::config::Level;
 use crate::core::{Core, Input, Out};
 use crate::protocol::rpc::RpcError;
 use crate::sys;
+use child::Heard;
 use conn::{Accepted, Admission, Readiness};
 use core::time::Duration;
 use gear::{Gear, Job, Outlet};
 use lifecycle::Lifecycle;
 use pool::Done;
 use source::Source;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -56,6 +58,11 @@ const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Records and effects of a round for which memory is kept.
 const KEPT: usize = 16;
+
+/// Words of one service in one turn.
+const WORDS_PER_TURN: u32 = 32;
+/// How long a service's words wait for what came with earlier ones to be closed, before they are looked at again.
+const STALLED_RETRY: Duration = Duration::from_millis(100);
 
 /// A reply that waits for a sync of the journal.
 struct Held {
@@ -91,6 +98,7 @@ struct Daemon {
     out: Out,
     /// The nearest of all deadlines when the loop last went to sleep.
     due_at: Option<Mono>,
+    words: Words,
     /// When to accept again after descriptors ran out.
     accept_at: Option<Mono>,
     /// The service of each run that is not forgotten.
@@ -124,6 +132,16 @@ enum Ending {
     Again { stop: bool },
     /// For one from this program.
     Upgrade(std::os::fd::OwnedFd),
+}
+
+/// Services whose notify sockets are to be looked at again though the selector says nothing.
+#[derive(Default)]
+struct Words {
+    /// In the next turn.
+    unheard: BTreeSet<Arc<str>>,
+    /// At a time.
+    stalled: BTreeSet<Arc<str>>,
+    retry_at: Option<Mono>,
 }
 
 /// A source that is ready, and how.
@@ -176,6 +194,7 @@ impl Daemon {
                     .filter_map(|e| Some(Ready { source: sources.get(e.token())?.clone(), what: Readiness::from(e) })),
             );
             ready.sort_by_key(|r| rank(&r.source));
+            self.hear_backlog();
             for r in ready.drain(..) {
                 self.look(r);
             }
@@ -186,14 +205,14 @@ impl Daemon {
 
     /// How long the loop may sleep: until the nearest of all deadlines.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.inputs.is_empty() || self.conns.has_backlog() {
+        if !self.inputs.is_empty() || self.conns.has_backlog() || !self.words.unheard.is_empty() {
             self.due_at = Some(Mono(0));
             return Some(Duration::ZERO);
         }
         let next = sooner(self.core.next_deadline(), self.gear.pool.next_deadline());
         let next = sooner(next, sooner(self.gear.log.deadline(), self.children.next_deadline()));
         let next = sooner(next, sooner(self.capture.deadline(), self.journal.next_deadline()));
-        let next = sooner(next, sooner(self.conns.next_deadline(), self.accept_at));
+        let next = sooner(next, sooner(self.conns.next_deadline(), sooner(self.accept_at, self.words.retry_at)));
         self.due_at = sooner(next, sooner(self.settle_at, self.wall.deadline()));
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
         Some(self.due_at?.since(sys::clock::now().mono))
@@ -237,6 +256,7 @@ impl Daemon {
         let wait = match accepted {
             Ok(Accepted::All) => None,
             Ok(Accepted::More) => Some(Duration::ZERO),
+            Ok(Accepted::Behind) => Some(conn::ACCEPT_RETRY),
             Ok(Accepted::Starved) => {
                 self.gear.log(Level::Warn, "no descriptor is left for a new connection; trying again");
                 Some(conn::ACCEPT_RETRY)
@@ -250,16 +270,37 @@ impl Daemon {
     }
 
     /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
-    /// its own follows each.
-    fn notified(&mut self, service: &str) {
+    /// its own follows each. One that says much in a turn has to wait for the next.
+    fn notified(&mut self, service: &Arc<str>) {
         if self.life.safe {
             // It cannot be put on record now, so it stays in the socket for the next daemon.
             return;
         }
-        while let Some(input) = self.children.notified(&self.gear.table, service) {
-            self.inputs.push(input);
-            self.rounds();
-            self.children.notify_taken(service);
+        for _ in 0..WORDS_PER_TURN {
+            let of = || door::runs_as(&self.core, &self.children, service);
+            let secrets = self.capture.secrets(service);
+            match self.children.notified(&self.gear.table, service, &of, secrets.as_deref()) {
+                Heard::Word(input) => {
+                    self.inputs.push(input);
+                    self.rounds();
+                    self.children.notify_taken(service);
+                }
+                Heard::Passed => {}
+                Heard::Nothing => return,
+                Heard::Stalled => {
+                    self.words.stalled.insert(Arc::clone(service));
+                    self.words.retry_at = Some(self.gear.now.mono + STALLED_RETRY);
+                    return;
+                }
+            }
+        }
+        self.words.unheard.insert(Arc::clone(service));
+    }
+
+    /// Words that earlier turns left.
+    fn hear_backlog(&mut self) {
+        for service in core::mem::take(&mut self.words.unheard) {
+            self.notified(&service);
         }
     }
 
@@ -397,6 +438,10 @@ impl Daemon {
         }
         if past(self.conns.next_deadline()) {
             self.conns.due(now);
+        }
+        if past(self.words.retry_at) {
+            self.words.retry_at = None;
+            self.words.unheard.append(&mut self.words.stalled);
         }
         if past(self.accept_at) {
             self.accept();

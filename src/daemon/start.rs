@@ -104,6 +104,7 @@ impl Daemon {
             admission: conn::Admission::default(),
             held: VecDeque::new(),
             claims: VecDeque::new(),
+            words: Default::default(),
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),
@@ -370,6 +371,8 @@ fn adopt(
 fn listener(fd: OwnedFd, gear: &mut Gear) -> io::Result<mio::net::UnixListener> {
     let listener = std::os::unix::net::UnixListener::from(fd);
     listener.set_nonblocking(true)?;
+    // It may have been made by another version, or by somebody else.
+    sys::net::refuse_descriptors(listener.as_fd());
     let mut listener = mio::net::UnixListener::from_std(listener);
     let token = gear.sources.reserve(Source::Listener)?;
     gear.poll.registry().register(&mut listener, token, Interest::READABLE)?;

@@ -59,7 +59,7 @@ impl Chan {
     }
 
     /// Two connected ends of which the second blocks, as a program expects it of a descriptor that it is started with.
-    /// A message of `room` bytes fits into the buffers of both.
+    /// A message of `room` bytes fits into the buffers of both. Descriptors are refused where the kernel can.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
@@ -68,6 +68,7 @@ impl Chan {
         for fd in [ours.fd.as_fd(), theirs.fd.as_fd()] {
             make_room(fd, room)?;
         }
+        super::net::refuse_descriptors(ours.fd.as_fd());
         let theirs = OwnedFd::from(theirs);
         // SAFETY: the descriptor is open; these calls take and answer plain numbers.
         let flags = check(unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_GETFL) })?;

@@ -6,7 +6,7 @@ use hob::client::{Client, ClientError};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +24,50 @@ fn job() {
         Ok("bridge") => bridge(),
         Ok("flood") => flood(),
         Ok("idle") => idle(),
+        Ok("noise") => noise(),
+        Ok("junk") => junk(),
+        Ok("secret") => secret(),
         other => panic!("JOB is {other:?}"),
+    }
+}
+
+fn notify() -> UnixDatagram {
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.connect(std::env::var_os("NOTIFY_SOCKET").unwrap()).unwrap();
+    socket.send(b"STATUS=begun").unwrap();
+    socket
+}
+
+/// Is ready, and says something else about itself all the time.
+fn noise() {
+    let socket = notify();
+    socket.send(b"READY=1").unwrap();
+    for n in 0_u64.. {
+        if socket.send(format!("STATUS=noise {n}").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells what it should not.
+fn secret() {
+    let socket = notify();
+    let text = format!("STATUS=it is {}\nREADY=1", std::env::var("TOKEN").unwrap());
+    socket.send(text.as_bytes()).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Says much that nobody understands, and then that it is ready.
+fn junk() {
+    let socket = notify();
+    for _ in 0..3000 {
+        socket.send(b"X_JUNK=1").unwrap();
+    }
+    socket.send(b"READY=1").unwrap();
+    loop {
+        std::thread::park();
     }
 }
 

@@ -31,6 +31,7 @@ mod shape;
 mod slow;
 mod sockets;
 mod storm;
+mod strangers;
 mod support;
 mod systemd;
 mod task_faults;

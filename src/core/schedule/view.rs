@@ -4,8 +4,8 @@ use super::{Job, Outcome, Past};
 use crate::base::json::Obj;
 use crate::base::time::Wall;
 use crate::base::units::{canonical_duration, human_duration};
-use crate::config::JobSpec;
 use crate::config::schedule::{Action, When};
+use crate::config::{JobSpec, job_json, masked_job};
 use crate::core::Core;
 use core::time::Duration;
 
@@ -96,7 +96,7 @@ impl Core {
     pub(super) fn job_detail(&self, i: usize) -> String {
         let job = &self.schedules.jobs[i];
         let mut o = self.job_row(i);
-        o.raw("config", &crate::config::job_json(&job.spec));
+        o.raw("config", &job_json(&masked_job(&job.spec)));
         o.u64("delay_ms", crate::core::run::millis(job.delay));
         if let When::Times(cron) = job.spec.when() {
             o.str("means", &cron.words());

@@ -106,6 +106,9 @@ impl Core {
         self.keep_wish(&name, choice, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
+        if self.table[i].spec.lets_others_in() {
+            out.effects.push(Effect::JobAccess);
+        }
         self.table.remove(i);
         self.save_meta(out);
     }

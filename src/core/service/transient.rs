@@ -54,6 +54,9 @@ impl Core {
                 fields.bool("transient", true).str("by", &asked.client().text());
                 self.emit("service.added", i, fields.members(), out);
             }
+            if self.table[i].spec.lets_others_in() {
+                out.effects.push(Effect::JobAccess);
+            }
             self.wish_start(i, asked.client(), out);
             self.table.save(i);
         }

@@ -1,5 +1,6 @@
 //! Taking over: runs in the keeper's table, notify sockets it held, and what a keeper that died left on the machine.
 
+use super::peer::trust;
 use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, Todo, ended_as, plan};
 use crate::base::gather::Gather as _;
@@ -8,7 +9,7 @@ use crate::base::map::Map;
 use crate::core::{End, Survivor, TableRun, Usage};
 use crate::sys::spawn;
 use crate::sys::table::{RunTable, Slot, SlotView};
-use crate::sys::tree::{self, Family, Group, Member};
+use crate::sys::tree::{self, Family, Group, Member, Trust};
 use crate::sys::wait::{self, Adopted};
 use std::collections::BTreeMap;
 use std::io;
@@ -145,16 +146,25 @@ impl Children {
         }
     }
 
-    /// Whether a process may speak for a run: it is of its tree, or has gone and is not known to be of another.
-    pub(super) fn speaks_for(&self, table: &RunTable, service: &str, run: RunId, pid: u32) -> bool {
+    /// Whether a process may speak for a run: it is of its tree; or it is of the user that the run is of, `of`, or
+    /// root's, and says that it is of its tree, or has gone and is not known to be of another.
+    pub(super) fn speaks_for(
+        &self,
+        table: &RunTable,
+        (service, run): (&str, RunId),
+        (pid, uid): (u32, u32),
+        of: &dyn Fn() -> Option<u32>,
+    ) -> bool {
         if self.runs.get(&run).is_some_and(|r| r.pid == Some(pid) && r.life != Life::Ended) {
             return true;
         }
         if self.groups.as_ref().ok().and_then(|g| g.holds(service, pid)) == Some(true) {
             return true;
         }
-        match self.sweep_of(table, false).run_of(pid) {
+        let believed = uid == 0 || of() == Some(uid);
+        match self.sweep_of(table, false).run_of(pid, if believed { trust(uid, true) } else { Trust::Kernel }) {
             Some(owner) => owner == Some(run),
+            None if !believed => false,
             None => {
                 let of = |r: &Run| r.pid == Some(pid) || r.known.iter().any(|m| m.pid == pid);
                 !self.runs.iter().any(|(other, r)| *other != run && of(r))

@@ -11,6 +11,7 @@ use crate::base::time::Mono;
 use crate::base::units::human_duration;
 use crate::config::{Ready, ServiceSpec};
 use crate::core::{Duty, End, Input, Start};
+use crate::daemon::capture::lines::Secrets;
 use crate::daemon::source::Source;
 use crate::sys::pipe;
 use core::time::Duration;
@@ -49,11 +50,13 @@ struct Command {
 }
 
 /// What is to be done beside a run, and how long it may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     pub run: RunId,
     pub what: Duty,
     pub limit: Duration,
+    /// What is masked in what it says of a failure.
+    pub secrets: Option<Arc<Secrets>>,
 }
 
 /// What a command is run for.
@@ -88,6 +91,9 @@ struct Words {
     read: OwnedFd,
     token: Token,
     last: Vec<u8>,
+    /// What it printed before that is not kept.
+    cut: bool,
+    secrets: Option<Arc<Secrets>>,
 }
 
 impl Commands {
@@ -192,12 +198,13 @@ impl Children {
         spec: &ServiceSpec,
         argv: &[String],
     ) -> Result<(), String> {
-        let Asked { run: of, what, limit } = asked;
+        let Asked { run: of, what, limit, secrets } = asked;
         let purpose = Purpose::Check(what);
         self.command_end(ctx, of, purpose);
         let id = self.begin(ctx, of, purpose, spec, argv)?;
         if let Some(command) = self.commands.open.get_mut(&id) {
             command.limit = Some((limit, ctx.now + limit));
+            command.words.secrets = secrets;
         }
         Ok(())
     }
@@ -223,9 +230,8 @@ impl Children {
             ctx.table.release(slot);
             plan::reason(&e)
         })?;
-        self.commands
-            .open
-            .insert(id, Command { of, purpose, limit: None, words: Words { read, token, last: Vec::new() } });
+        let words = Words { read, token, last: Vec::new(), cut: false, secrets: None };
+        self.commands.open.insert(id, Command { of, purpose, limit: None, words });
         self.runs.insert(id, Run::new(None, Some(slot), Life::Starting));
         let write = Arc::new(write);
         // A service's name never has a dot after a slash.
@@ -362,13 +368,23 @@ impl Words {
             self.last.extend_from_slice(text.get(..n).unwrap_or_default());
             let more = self.last.len().saturating_sub(KEPT);
             self.last.drain(..more);
+            self.cut |= more > 0;
         }
     }
 
     /// The last line that says something.
     fn line(&mut self) -> Option<String> {
         self.take();
-        let text = String::from_utf8_lossy(&self.last);
+        let last = match &self.secrets {
+            Some(secrets) => {
+                // Where the beginning of a line is not kept, it may begin with the end of a secret.
+                let whole =
+                    if self.cut { self.last.iter().position(|b| *b == b'\n').map_or(KEPT, |at| at + 1) } else { 0 };
+                secrets.hide(self.last.get(whole..).unwrap_or_default())
+            }
+            None => core::mem::take(&mut self.last),
+        };
+        let text = String::from_utf8_lossy(&last);
         let line = text.lines().map(str::trim).rfind(|l| !l.is_empty())?;
         let clean = line.chars().map(|c| if c.is_control() { ' ' } else { c });
         Some(clean.take(LAST_LINE_BYTES).collect())

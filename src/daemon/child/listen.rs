@@ -256,9 +256,9 @@ impl Listeners {
 
 /// The file goes, unless somebody else has put another one there.
 fn remove_file(socket: &Socket) {
-    if let Some((path, _)) = socket.file.as_ref().filter(|_| socket.is_found()) {
+    if let Some((path, id)) = &socket.file {
         // At worst a file stays that nobody listens behind, which the next one to listen there replaces.
-        let _ = std::fs::remove_file(path);
+        let _ = serve::remove(path, *id);
     }
 }
 
@@ -275,8 +275,8 @@ fn refresh(setup: &Setup, mut socket: Socket, listen: &Listen) -> Result<Socket,
     if socket.of.as_ref() != Some(listen) {
         let changed = serve::set_backlog(socket.fd.as_fd(), kind(&listen.at), listen.backlog);
         changed.map_err(|e| reason(&e))?;
-        if let Some((path, _)) = &socket.file {
-            serve::set_rights(path, rights(setup, listen)?).map_err(|e| reason(&e))?;
+        if let Some((path, id)) = &socket.file {
+            serve::set_rights(path, rights(setup, listen)?, *id).map_err(|e| reason(&e))?;
         }
         socket.of = Some(listen.clone());
     }

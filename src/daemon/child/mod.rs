@@ -33,6 +33,7 @@ use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::{self, Ready, ServiceSpec};
 use crate::core::{Duty, End, Input, Start, StartError, Usage};
+use crate::daemon::capture::lines::Secrets;
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
 use crate::sys::table::{OnDeath, RunTable, Slot};
@@ -496,29 +497,49 @@ impl Children {
         }
     }
 
-    /// The first word of a service that counts, left in its socket: record what it leads to, then `notify_taken`, and
-    /// ask again until `None`. Words that do not count are taken out in passing.
-    pub fn notified(&mut self, table: &RunTable, service: &str) -> Option<Input> {
-        // A flood must not keep the loop; each later datagram wakes it again.
-        const AT_MOST: u32 = 256;
-        for _ in 0..AT_MOST {
-            let datagram = self.sockets.peek(service)?;
-            let fields = notify::fields(&datagram);
-            let run = self.services.get(service).and_then(|s| s.current);
-            match (run, datagram.pid) {
-                (Some(run), Some(pid)) if !fields.is_empty() && self.speaks_for(table, service, run, pid) => {
-                    return Some(Input::Notify { run, fields });
-                }
-                _ => self.sockets.take(service),
+    /// The next word of a service. One that counts is left in its socket: record what it leads to, then `notify_taken`.
+    /// The selector tells of words only when another comes, so ask again until `Nothing`. `of`: the user that the
+    /// service runs as; `secrets`: what is masked in what it says.
+    pub fn notified(
+        &self,
+        table: &RunTable,
+        service: &str,
+        of: &dyn Fn() -> Option<u32>,
+        secrets: Option<&Secrets>,
+    ) -> Heard {
+        if self.sockets.is_stalled(service) {
+            return Heard::Stalled;
+        }
+        let Some(datagram) = self.sockets.peek(service) else { return Heard::Nothing };
+        let fields = notify::fields(&datagram, secrets);
+        let run = self.services.get(service).and_then(|s| s.current);
+        match (run, datagram.pid.zip(datagram.uid)) {
+            (Some(run), Some(from)) if !fields.is_empty() && self.speaks_for(table, (service, run), from, of) => {
+                Heard::Word(Input::Notify { run, fields })
+            }
+            _ => {
+                self.sockets.take(service);
+                Heard::Passed
             }
         }
-        None
     }
 
     /// The word that `notified` told is on record.
-    pub fn notify_taken(&mut self, service: &str) {
+    pub fn notify_taken(&self, service: &str) {
         self.sockets.take(service);
     }
+}
+
+/// What a look at the notify socket of a service finds.
+#[derive(Debug)]
+pub enum Heard {
+    /// One that counts.
+    Word(Input),
+    /// One that does not; it was taken out.
+    Passed,
+    Nothing,
+    /// What came with earlier ones is still being closed: ask again in a moment.
+    Stalled,
 }
 
 /// What the keeper is told of a service, for the case that this daemon dies.

@@ -3,7 +3,10 @@
 
 use super::{Ctx, Setup};
 use crate::base::map::Map;
+use crate::daemon::capture::lines::Secrets;
+use crate::daemon::closer::Closer;
 use crate::daemon::source::Source;
+use crate::sys::net;
 use crate::sys::notify::{self as sys, Datagram};
 use mio::{Interest, Token};
 use std::io;
@@ -23,6 +26,8 @@ pub fn label(service: &str) -> String {
 const PATH_BYTES: usize = 108;
 /// Assignments in one datagram that are looked at.
 const FIELDS_MAX: usize = 32;
+/// Words of a service whose descriptors are being closed.
+const CLOSING_MAX: usize = 4;
 /// What a service may say; anything else is not for hob.
 const NAMES: [&str; 7] = ["READY", "STATUS", "STOPPING", "RELOADING", "MAINPID", "WATCHDOG", "EXTEND_TIMEOUT_USEC"];
 
@@ -35,6 +40,8 @@ pub(super) struct Sockets {
 struct Socket {
     fd: OwnedFd,
     token: Token,
+    /// Closes what came with its words.
+    closer: Closer,
 }
 
 /// Where the socket of a service is: a file where the name fits, else a name in the abstract space of this keeper.
@@ -91,13 +98,18 @@ impl Sockets {
     fn add(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
         let source = Source::Notify(Arc::clone(service));
         let token = ctx.sources.add(ctx.registry, fd.as_raw_fd(), Interest::READABLE, source)?;
-        self.open.insert(Arc::clone(service), Socket { fd, token });
+        self.open.insert(Arc::clone(service), Socket { fd, token, closer: Closer::default() });
         Ok(())
     }
 
     fn close(&mut self, ctx: &mut Ctx<'_>, service: &str) {
         if let Some(socket) = self.open.remove(service) {
             ctx.sources.remove(ctx.registry, socket.fd.as_raw_fd(), socket.token);
+            // Whoever closes it last closes what lies in it.
+            net::shut(socket.fd.as_fd());
+            if net::peek(socket.fd.as_fd(), &mut [0; 1]).is_ok() {
+                socket.closer.drain(socket.fd);
+            }
         }
     }
 
@@ -119,35 +131,51 @@ impl Sockets {
         sys::peek(self.open.get(service)?.fd.as_fd()).ok().flatten()
     }
 
-    /// Takes the first datagram out.
-    pub(super) fn take(&self, service: &str) {
-        if let Some(socket) = self.open.get(service) {
-            // An error here comes again at the next peek.
-            let _ = sys::take(socket.fd.as_fd());
-        }
+    /// Whether so much that came with its words is being closed that the next has to wait.
+    pub(super) fn is_stalled(&self, service: &str) -> bool {
+        self.open.get(service).is_some_and(|s| s.closer.open() >= CLOSING_MAX)
+    }
+
+    /// Takes the first datagram out. Answers whether there was one.
+    pub(super) fn take(&self, service: &str) -> bool {
+        let Some(socket) = self.open.get(service) else { return false };
+        // An error here comes again at the next peek.
+        let Ok(Some((_, fds))) = sys::take(socket.fd.as_fd()) else { return false };
+        socket.closer.close(fds);
+        true
     }
 
     /// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
     pub(super) fn drain(&self, service: &str) {
-        if let Some(socket) = self.open.get(service) {
-            sys::drain(&socket.fd);
+        // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
+        // sender.
+        const AT_MOST: u32 = 10_000;
+        for _ in 0..AT_MOST {
+            if self.is_stalled(service) || !self.take(service) {
+                break;
+            }
         }
     }
 }
 
 /// The assignments that hob knows, in their order. A cut or malformed datagram has none. Control characters become
-/// spaces, because what a service says about itself is shown on terminals.
-pub(super) fn fields(datagram: &Datagram) -> Vec<(String, String)> {
+/// spaces, because what a service says about itself is shown on terminals, and secrets are masked.
+pub(super) fn fields(datagram: &Datagram, secrets: Option<&Secrets>) -> Vec<(String, String)> {
     let Ok(text) = std::str::from_utf8(&datagram.bytes) else { return Vec::new() };
     if datagram.cut {
         return Vec::new();
     }
     let clean = |value: &str| value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let hide = |name: &str, value: &str| match secrets {
+        // The other words are no text, and a secret may well be "1".
+        Some(secrets) if name == "STATUS" => clean(&String::from_utf8_lossy(&secrets.hide(value.as_bytes()))),
+        _ => clean(value),
+    };
     text.lines()
         .take(FIELDS_MAX)
         .filter_map(|line| line.split_once('='))
         .filter(|(name, _)| NAMES.contains(name))
-        .map(|(name, value)| (name.to_owned(), clean(value)))
+        .map(|(name, value)| (name.to_owned(), hide(name, value)))
         .collect()
 }
 
@@ -156,7 +184,7 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Vec<(String, String)> {
-        fields(&Datagram { bytes: bytes.to_vec(), pid: None, cut: false })
+        fields(&Datagram { bytes: bytes.to_vec(), pid: None, uid: None, cut: false }, None)
     }
 
     #[test]
@@ -172,7 +200,9 @@ mod tests {
         for bytes in [&b""[..], b"READY", b"=1", b"ready=1", b" READY=1", b"\xff\xfeREADY=1", b"\0", b"READY=1\n\xff"] {
             assert!(of(bytes).is_empty(), "{bytes:?}");
         }
-        assert!(fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, cut: true }).is_empty());
+        assert!(
+            fields(&Datagram { bytes: b"READY=1\nSTATUS=".to_vec(), pid: None, uid: None, cut: true }, None).is_empty()
+        );
         assert_eq!(of("READY=1\n".repeat(100).as_bytes()).len(), FIELDS_MAX);
     }
 

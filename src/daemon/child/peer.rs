@@ -1,10 +1,11 @@
 //! Which job a process belongs to that speaks to the daemon: by its control group, or by its ancestors where there are
-//! none. Reads /proc. A process that wants to hide can, so this is a guard rail against mistakes, not a wall.
+//! none. Reads /proc. A process that wants to hide can, so this is a guard rail against mistakes, not a wall; and one
+//! of a hob without control groups can pretend, so that whoever asks looks at its user as well.
 
 use super::{Children, Life};
 use crate::base::ids::RunId;
-use crate::sys::net;
-use crate::sys::tree::{Main, Sweep};
+use crate::sys::tree::{Main, Sweep, Trust};
+use crate::sys::{net, user};
 use std::sync::Arc;
 
 /// Whose a process is.
@@ -20,10 +21,24 @@ pub enum Whose {
     Gone,
 }
 
+/// As far as a process of a user is believed. The environment is read of those alone who could do anything to hob
+/// anyway: that of another could keep the loop waiting. `is_job`: it is of the user that the job runs as, so that it
+/// could speak through the job's own processes, too.
+pub(super) fn trust(uid: u32, is_job: bool) -> Trust {
+    if uid == 0 || uid == user::own().0 {
+        Trust::Words
+    } else if is_job {
+        Trust::Mark
+    } else {
+        Trust::Kernel
+    }
+}
+
 impl Children {
-    /// Whose a process is now. `pid` is 0 where the system does not tell it, or it is of another pid namespace.
+    /// Whose a process is now, by what it cannot forge or by what it says. `pid` is 0 where the system does not tell it,
+    /// or it is of another pid namespace; `uid` is its user.
     #[must_use]
-    pub fn whose(&self, pid: u32) -> Whose {
+    pub fn whose(&self, pid: u32, uid: u32) -> Whose {
         if pid == 0 || pid == self.setup.keeper || pid == self.setup.daemon || self.services.is_empty() {
             return Whose::Nobody;
         }
@@ -36,7 +51,7 @@ impl Children {
                 Err(_) => return if net::exists(pid) { Whose::Nobody } else { Whose::Gone },
             }
         }
-        match self.mains_alone().run_of(pid) {
+        match self.mains_alone().run_of(pid, trust(uid, true)) {
             None if net::exists(pid) => Whose::Nobody,
             None => Whose::Gone,
             Some(None) => Whose::Nobody,

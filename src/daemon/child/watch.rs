@@ -44,7 +44,7 @@ impl Children {
 
     /// Does something once beside a run; `Checked` tells what came of it.
     pub fn check(&mut self, ctx: &mut Ctx<'_>, asked: Asked, spec: &ServiceSpec, inputs: &mut Vec<Input>) {
-        let Asked { run, what, limit } = asked;
+        let Asked { run, what, limit, .. } = asked;
         let argv = match what {
             Duty::Health => None,
             Duty::Reload => Some(&spec.reload_command),

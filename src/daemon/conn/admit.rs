@@ -3,8 +3,8 @@
 
 use super::link::Link;
 use super::share::Kind;
-use super::wire::Wire;
-use super::{Conn, Conns};
+use super::wire::{Guard, Wire};
+use super::{CLOSING_MAX, Conn, Conns};
 use crate::base::ids::ConnId;
 use crate::base::limits::CHANNELS_MAX;
 use crate::config::Access;
@@ -122,6 +122,8 @@ pub enum Accepted {
     More,
     /// Descriptors or memory have run out: call again after [`super::ACCEPT_RETRY`].
     Starved,
+    /// Descriptors that clients have sent are still being closed: call again after [`super::ACCEPT_RETRY`].
+    Behind,
 }
 
 impl Conns {
@@ -138,6 +140,9 @@ impl Conns {
     ) -> io::Result<Accepted> {
         self.fill_reserve();
         for _ in 0..PER_TURN {
+            if self.closer.open() > CLOSING_MAX {
+                return Ok(Accepted::Behind);
+            }
             let stream = match net::accept(listener) {
                 Ok(stream) => stream,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Accepted::All),
@@ -151,6 +156,7 @@ impl Conns {
                 }
                 Err(e) => return Err(e),
             };
+            let stream = Guard::new(stream, true, &self.closer);
             // Without credentials it is gone already.
             if let Ok(cred) = net::credentials(stream.as_fd()) {
                 self.admit(stream, cred, registry, sources, admit);
@@ -161,7 +167,7 @@ impl Conns {
 
     fn admit(
         &mut self,
-        stream: UnixStream,
+        stream: Guard<UnixStream>,
         cred: Credentials,
         registry: &Registry,
         sources: &mut Sources,
@@ -187,15 +193,17 @@ impl Conns {
         registry: &Registry,
         sources: &mut Sources,
     ) -> io::Result<ConnId> {
-        self.place_counted(stream, cred, pass.into(), registry, sources).map_err(|e| match e {
-            Refused::Busy(e) => io::Error::other(e.message),
-            Refused::Io(e) => e,
+        self.place_counted(Guard::new(stream, true, &self.closer), cred, pass.into(), registry, sources).map_err(|e| {
+            match e {
+                Refused::Busy(e) => io::Error::other(e.message),
+                Refused::Io(e) => e,
+            }
         })
     }
 
     fn place_counted(
         &mut self,
-        stream: UnixStream,
+        stream: Guard<UnixStream>,
         cred: Credentials,
         pass: Pass,
         registry: &Registry,
@@ -231,7 +239,8 @@ impl Conns {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, what));
         }
         let cred = Credentials { uid, gid: u32::MAX, pid: 0 };
-        let id = self.place(Wire::Messages(chan), cred, pass, registry, sources)?;
+        let wire = Wire::Messages(Guard::new(chan, false, &self.closer));
+        let id = self.place(wire, cred, pass, registry, sources)?;
         self.channels += 1;
         Ok(id)
     }
@@ -285,6 +294,7 @@ impl Conns {
         }
         let refused = net::accept(listener).map(|stream| {
             let error = RpcError::new(Code::Busy, "the daemon is out of descriptors");
+            let stream = Guard::new(stream, true, &self.closer);
             refuse(&stream, &error.hint("try again later, or raise its limit of open files"));
         });
         self.fill_reserve();

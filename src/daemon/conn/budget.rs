@@ -1,4 +1,5 @@
-//! What all connections together may hold in memory: messages that are not whole yet and bytes that nobody reads. Each
+//! What all connections together may hold in memory: messages and batches that are not whole yet and bytes that nobody
+//! reads. Each
 //! connection has limits of its own; this is the one that keeps thousands of them from adding up.
 
 use super::link::Input;
@@ -12,7 +13,7 @@ impl Conns {
     /// daemon's own user first.
     pub(super) fn count(&mut self, id: ConnId) {
         if let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) {
-            let holds = decoder.held() + link.unsent();
+            let holds = decoder.held() + link.owed();
             self.buffered = self.buffered - link.counted + holds;
             link.counted = holds;
         }
@@ -38,7 +39,7 @@ impl Conns {
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
         self.buffered -= link.counted;
         link.counted = 0;
-        if link.unsent() > decoder.held() {
+        if link.owed() > decoder.held() {
             link.discard();
         } else if link.input == Input::Open {
             let what = format!("all connections together hold more than {} bytes", self.buffered_max);

@@ -65,6 +65,8 @@ pub(super) struct Link {
     pub(super) lagged: BTreeSet<StreamId>,
     /// What it holds of the bytes that all connections may hold.
     pub(super) counted: usize,
+    /// Bytes of replies in batches that are not whole yet.
+    pub(super) batched: usize,
     out: Vec<u8>,
     sent: usize,
 }
@@ -95,6 +97,7 @@ impl Link {
             cut_off: None,
             lagged: BTreeSet::new(),
             counted: 0,
+            batched: 0,
             out: Vec::new(),
             sent: 0,
         }
@@ -102,6 +105,11 @@ impl Link {
 
     pub(super) fn unsent(&self) -> usize {
         self.out.len() - self.sent
+    }
+
+    /// Bytes that wait for the client to read, or for the rest of their batch.
+    pub(super) fn owed(&self) -> usize {
+        self.unsent() + self.batched
     }
 
     /// Whether everything that was asked for is out and nothing more will be asked.

@@ -23,6 +23,7 @@ use crate::base::limits::{BUFFERED_MAX, FROZEN, LAGGING_MAX, MESSAGE_MAX, STREAM
 use crate::base::time::Mono;
 use crate::config::Access;
 use crate::core;
+use crate::daemon::closer::Closer;
 use crate::daemon::source::Sources;
 use crate::protocol::frame::Decoder;
 use crate::protocol::methods::{Signals, notes};
@@ -48,6 +49,8 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const MESSAGES_PER_TURN: usize = 64;
 const READS_PER_TURN: usize = 4;
 const READ_SIZE: usize = 64 * 1024;
+/// Connections that are being closed because descriptors lie in them; with more, none is accepted.
+const CLOSING_MAX: usize = 256;
 
 /// Says what somebody may who has passed before, who was then of this job; `None`: nothing any more.
 pub type Readmit<'a> = dyn FnMut(Option<&Arc<str>>, &Credentials, BorrowedFd<'_>) -> Option<Access> + 'a;
@@ -61,6 +64,8 @@ pub struct Conns {
     /// Connections that are closed at a time, unless they take something before.
     lagging: BTreeSet<(Mono, ConnId)>,
     reserve: Option<OwnedFd>,
+    /// Closes connections in which descriptors lie.
+    closer: Closer,
     dirty: Vec<ConnId>,
     backlog: Vec<ConnId>,
     lagged: Vec<(ConnId, StreamId)>,
@@ -122,6 +127,7 @@ impl Conns {
             channels: 0,
             lagging: BTreeSet::new(),
             reserve: None,
+            closer: Closer::default(),
             dirty: Vec::new(),
             backlog: Vec::new(),
             lagged: Vec::new(),
@@ -227,6 +233,7 @@ impl Conns {
                     emptied = n < READ_SIZE && !link.at_end;
                 }
                 Ok(Got::Message(n)) => decoder.feed_message(self.scratch.get(..n).unwrap_or_default()),
+                Ok(Got::Descriptors) => link.dead = true,
                 Ok(Got::Unfit) => {
                     // It may have been the end, which the selector tells before the next turn.
                     messages = 0;
@@ -248,10 +255,10 @@ impl Conns {
     /// Counts what a connection has in memory in its user's share. One that goes over it is told so, and closed.
     fn count_bytes(&mut self, id: ConnId) {
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
-        let now = decoder.held() + link.unsent();
+        let now = decoder.held() + link.owed();
         let before = std::mem::replace(&mut link.held, now);
         if let Err(e) = self.requests.shares.hold(&link.who, before, now) {
-            if link.unsent() > UNSENT_LAGGED {
+            if link.owed() > UNSENT_LAGGED {
                 link.dead = true;
             } else {
                 link.error("null", &e);
@@ -435,7 +442,8 @@ impl Conns {
     }
 
     fn drop_conn(&mut self, id: ConnId, registry: &Registry, sources: &mut Sources) {
-        let Some(Conn { link, .. }) = self.conns.remove(id.0) else { return };
+        let Some(Conn { mut link, .. }) = self.conns.remove(id.0) else { return };
+        link.wire.retire();
         sources.remove(registry, link.wire.as_raw_fd(), link.token);
         if link.pending > 0 {
             self.requests.forget(id);

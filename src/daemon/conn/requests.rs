@@ -5,7 +5,7 @@ use super::share::{Kind, Shares};
 use super::slab::Slab;
 use crate::base::access::Access;
 use crate::base::ids::{ConnId, ReqId};
-use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX};
+use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
 use crate::core;
 use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::{self, Request, Signals};
@@ -216,7 +216,15 @@ impl Requests {
             };
         };
         if let Some(batch) = self.batches.get_mut(number) {
+            let before = batch.text.len();
             batch.add(id, result);
+            link.batched += batch.text.len() - before;
+        }
+        if link.batched > UNSENT_MAX {
+            let conn = self.batches.get_mut(number).map(|b| b.conn);
+            self.batches.remove_all(|b| Some(b.conn) == conn);
+            link.batched = 0;
+            link.dead = true;
         }
         self.finish(link, batch);
     }
@@ -237,6 +245,7 @@ impl Requests {
         if let Some(batch) = self.batches.remove(number)
             && !batch.text.is_empty()
         {
+            link.batched -= batch.text.len();
             link.text(&["[", &batch.text, "]"]);
         }
     }

@@ -33,6 +33,8 @@ pub struct Scene<'a> {
     pub running: bool,
     /// The control socket was passed to hob by somebody who keeps it.
     pub given: bool,
+    /// Whether the socket is to let others in; `None`: as the config says.
+    pub others: Option<bool>,
     /// There is to be no pid file.
     pub managed: bool,
     /// How children are started.
@@ -120,8 +122,10 @@ impl Daemon {
         let (given, platform) = (self.own.given, Arc::clone(&self.own.platform));
         let no_cgroups = self.children.cgroups().err().map(str::to_owned);
         let (managed, subreaper) = (self.own.managed, self.own.subreaper);
+        let others = Some(self.lets_others_in());
         self.gear.bulk("an examination", move || {
-            let scene = Scene { paths: &paths, running: true, given, managed, setup: &setup, no_cgroups, subreaper };
+            let (paths, setup) = (&paths, &setup);
+            let scene = Scene { paths, running: true, given, others, managed, setup, no_cgroups, subreaper };
             let mut findings = examine(&scene);
             findings.extend(own);
             Job::Examined { req, result: Ok(report(&findings, &platform)) }

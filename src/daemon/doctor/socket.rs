@@ -122,7 +122,9 @@ fn socket(scene: &Scene<'_>, holder: &Holder, config: Option<&Config>) -> Vec<Fi
         Ok(meta) if meta.file_type().is_socket() => {
             let mode = meta.permissions().mode() & 0o777;
             all.extend(there(scene, holder));
-            all.extend(config.and_then(|c| mode_of(scene, path, mode, !c.daemon.access.is_empty())));
+            let jobs = |c: &Config| c.services.values().any(|s| s.lets_others_in());
+            let others = scene.others.or(config.map(|c| !c.daemon.access.is_empty() || jobs(c)));
+            all.extend(others.and_then(|others| mode_of(scene, path, mode, others)));
         }
         Ok(_) => {
             let f = Finding::new(Grade::Error, SOCKET, format!("{} is there and is not a socket", path.display()));
@@ -191,18 +193,20 @@ fn there(scene: &Scene<'_>, holder: &Holder) -> Option<Finding> {
 }
 
 /// Its mode is the outer door: the user of a peer is looked at behind it.
-fn mode_of(scene: &Scene<'_>, path: &Path, mode: u32, granted: bool) -> Option<Finding> {
-    let expected = if granted { 0o666 } else { 0o600 };
+fn mode_of(scene: &Scene<'_>, path: &Path, mode: u32, others: bool) -> Option<Finding> {
+    let expected = if others { 0o666 } else { 0o600 };
     if scene.given || mode == expected {
         return None;
     }
     let shown = path.display();
     let todo = format!("chmod {expected:o} {}", quoted(path));
-    Some(if granted && mode & 0o066 != 0o066 {
+    Some(if others && mode & 0o066 != 0o066 {
         let f = Finding::new(
             Grade::Warning,
             SOCKET,
-            format!("{shown} has mode {mode:o}, and daemon.access grants access to others"),
+            format!(
+                "{shown} has mode {mode:o}, and the config lets others in (daemon.access, or services of other users)"
+            ),
         );
         f.why("whom the config lets in does not get as far as hob").todo(todo)
     } else {

@@ -32,6 +32,7 @@ impl Lab {
             paths: &self.paths,
             running: false,
             given: false,
+            others: None,
             managed: false,
             setup: &setup,
             no_cgroups: None,
@@ -119,11 +120,21 @@ fn a_socket_of_somebody_else_is_seen() {
     let found = lab.look();
     has(&found, Grade::Note, "a service manager listens at");
     has(&found, Grade::Warning, "daemon.access: user 'nobody-of-that-name' is not in /etc/passwd");
-    has(&found, Grade::Warning, "has mode 600, and daemon.access grants");
+    has(&found, Grade::Warning, "has mode 600, and the config lets others in");
     drop(listener);
     fs::remove_file(&lab.paths.socket).unwrap();
     fs::write(&lab.paths.socket, "").unwrap();
     has(&lab.look(), Grade::Error, "hob.sock is there and is not a socket");
+}
+
+#[test]
+fn a_service_of_another_user_opens_the_socket() {
+    let lab = Lab::new("others", r#"{"services": {"s": {"command": "true", "user": "4001"}}}"#);
+    let _listener = std::os::unix::net::UnixListener::bind(&lab.paths.socket).unwrap();
+    lab.mode("run/hob.sock", 0o666);
+    assert!(lab.look().iter().all(|f| !f.what.contains("has mode")), "{:#?}", lab.look());
+    lab.mode("run/hob.sock", 0o600);
+    has(&lab.look(), Grade::Warning, "has mode 600, and the config lets others in");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! service's word from that of any other process, so that there is no socket to send it to.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Longest datagram that is read whole.
@@ -14,6 +14,8 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
     /// The sender; `None` when the kernel does not say.
     pub pid: Option<u32>,
+    /// Its user, `None` where the pid is.
+    pub uid: Option<u32>,
     /// It was longer than what is read.
     pub cut: bool,
 }
@@ -40,27 +42,16 @@ pub fn bind_abstract(_name: &str) -> io::Result<OwnedFd> {
 /// # Errors
 /// What recvmsg answers.
 pub fn peek(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    socket::receive(socket, true)
+    Ok(socket::receive(socket, true)?.map(|(datagram, _)| datagram))
 }
 
-/// Takes the first datagram out of the socket. Descriptors in it are closed, which is what answers `BARRIER=1`.
+/// Takes the first datagram out of the socket, with the descriptors that came along. To close them is what answers
+/// `BARRIER=1`, and may take as long as their sender likes.
 ///
 /// # Errors
 /// What recvmsg answers.
-pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
+pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
     socket::receive(socket, false)
-}
-
-/// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
-pub fn drain(socket: &impl AsFd) {
-    // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
-    // sender.
-    const AT_MOST: u32 = 10_000;
-    for _ in 0..AT_MOST {
-        if !matches!(take(socket.as_fd()), Ok(Some(_))) {
-            break;
-        }
-    }
 }
 
 #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
@@ -73,14 +64,17 @@ mod socket {
     use std::os::unix::net::UnixDatagram;
     use std::path::Path;
 
-    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid is
-    // in it.
+    // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid and
+    // the user are in it.
     #[cfg(target_os = "freebsd")]
-    const TELL: (libc::c_int, libc::c_int, usize) =
-        (libc::LOCAL_CREDS_PERSISTENT, libc::SCM_CREDS2, offset_of!(libc::sockcred2, sc_pid));
+    const TELL: (libc::c_int, libc::c_int, [usize; 2]) = (
+        libc::LOCAL_CREDS_PERSISTENT,
+        libc::SCM_CREDS2,
+        [offset_of!(libc::sockcred2, sc_pid), offset_of!(libc::sockcred2, sc_euid)],
+    );
     #[cfg(target_os = "netbsd")]
-    const TELL: (libc::c_int, libc::c_int, usize) =
-        (libc::LOCAL_CREDS, libc::SCM_CREDS, offset_of!(libc::sockcred, sc_pid));
+    const TELL: (libc::c_int, libc::c_int, [usize; 2]) =
+        (libc::LOCAL_CREDS, libc::SCM_CREDS, [offset_of!(libc::sockcred, sc_pid), offset_of!(libc::sockcred, sc_euid)]);
     /// Options of local sockets have the level 0.
     const LEVEL: libc::c_int = 0;
     /// Room for the sender with all its groups and for more descriptors than one message can carry.
@@ -96,7 +90,7 @@ mod socket {
         Ok(socket.into())
     }
 
-    pub(super) fn receive(socket: BorrowedFd<'_>, peek: bool) -> io::Result<Option<Datagram>> {
+    pub(super) fn receive(socket: BorrowedFd<'_>, peek: bool) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
         let mut bytes = vec![0u8; DATAGRAM_MAX];
         let mut control = [0u64; CONTROL_WORDS];
         let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -118,17 +112,18 @@ mod socket {
         };
         bytes.truncate(length);
         // SAFETY: the kernel has filled the message, and `control` is alive. Descriptors are made by taking alone.
-        let pid = unsafe { sender(&message, !peek) };
-        Ok(Some(Datagram { bytes, pid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
+        let (from, fds) = unsafe { sender(&message, !peek) };
+        let (pid, uid) = from.unzip();
+        Ok(Some((Datagram { bytes, pid, uid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }, fds)))
     }
 
-    /// The pid of the sender. Descriptors that came along are closed where they exist.
+    /// Pid and user of the sender, and the descriptors that came along where they exist.
     ///
     /// # Safety
-    /// `message` was filled by recvmsg and its control space is alive; with `close` its descriptors are this
+    /// `message` was filled by recvmsg and its control space is alive; with `made` its descriptors are this
     /// process's.
-    unsafe fn sender(message: &libc::msghdr, close: bool) -> Option<u32> {
-        let mut pid = None;
+    unsafe fn sender(message: &libc::msghdr, made: bool) -> (Option<(u32, u32)>, Vec<OwnedFd>) {
+        let (mut from, mut fds) = (None, Vec::new());
         // SAFETY: the message is as recvmsg left it.
         let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
         while !header.is_null() {
@@ -139,20 +134,20 @@ mod socket {
             // SAFETY: both point into the same header and its data.
             let head = usize::try_from(unsafe { data.offset_from(header.cast()) }).unwrap_or(usize::MAX);
             let length = usize::try_from(length).unwrap_or(0).saturating_sub(head);
-            if level == libc::SOL_SOCKET && kind == TELL.1 && length >= TELL.2 + size_of::<libc::pid_t>() {
+            if level == libc::SOL_SOCKET && kind == TELL.1 && TELL.2.iter().all(|at| length >= at + 4) {
                 // SAFETY: the data reaches as far; it need not be aligned.
-                let found = unsafe { data.add(TELL.2).cast::<libc::pid_t>().read_unaligned() };
-                pid = u32::try_from(found).ok().filter(|p| *p != 0);
-            } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS && close {
+                let [pid, uid] = TELL.2.map(|at| unsafe { data.add(at).cast::<u32>().read_unaligned() });
+                from = i32::try_from(pid).is_ok_and(|p| p > 0).then_some((pid, uid));
+            } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS && made {
                 for at in 0..length / size_of::<RawFd>() {
                     // SAFETY: the kernel put this many descriptors here, each a new one that nobody else owns.
-                    drop(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
+                    fds.push(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
                 }
             }
             // SAFETY: the message and the header are those of this walk.
             header = unsafe { libc::CMSG_NXTHDR(message, header) };
         }
-        pid
+        (from, fds)
     }
 }
 
@@ -170,7 +165,7 @@ mod socket {
         Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
     }
 
-    pub(super) fn receive(_: BorrowedFd<'_>, _: bool) -> io::Result<Option<Datagram>> {
+    pub(super) fn receive(_: BorrowedFd<'_>, _: bool) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
         Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
     }
 }

@@ -3,7 +3,7 @@
 use crate::sys::{check, check_size};
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
@@ -17,6 +17,8 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
     /// The sender as seen from here; `None` when it is outside of our pid namespace.
     pub pid: Option<u32>,
+    /// Its user, `None` where the pid is.
+    pub uid: Option<u32>,
     /// It was longer than what is read, so that its end is unknown.
     pub cut: bool,
 }
@@ -50,24 +52,32 @@ fn prepare(socket: UnixDatagram) -> io::Result<OwnedFd> {
 
 /// Room for the credentials and for more descriptors than one message can carry.
 const CONTROL_WORDS: usize = 256;
+/// Room for the credentials alone.
+const PEEKED: usize = {
+    let size = size_of::<libc::ucred>();
+    // SAFETY: it only computes. A ucred has 12 bytes.
+    unsafe { libc::CMSG_SPACE(size as libc::c_uint) as usize }
+};
 
-/// Reads the first datagram and leaves it in the socket; `None` when there is none. Descriptors in it are closed.
+/// Reads the first datagram and leaves it in the socket, with the descriptors that came along; `None` when there is
+/// none.
 ///
 /// # Errors
 /// What recvmsg answers.
 pub fn peek(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    receive(socket, libc::MSG_PEEK)
+    Ok(receive(socket, libc::MSG_PEEK, PEEKED)?.map(|(datagram, _)| datagram))
 }
 
-/// Takes the first datagram out of the socket. Descriptors in it are closed, which is what answers `BARRIER=1`.
+/// Takes the first datagram out of the socket, with the descriptors that came along. To close them is what answers
+/// `BARRIER=1`, and may take as long as their sender likes.
 ///
 /// # Errors
 /// What recvmsg answers.
-pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
-    receive(socket, 0)
+pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
+    receive(socket, 0, CONTROL_WORDS * size_of::<u64>())
 }
 
-fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Datagram>> {
+fn receive(socket: BorrowedFd<'_>, flags: libc::c_int, room: usize) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
     let mut bytes = vec![0u8; DATAGRAM_MAX];
     let mut control = [0u64; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -79,7 +89,7 @@ fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Data
     // The type of this field differs between C libraries.
     #[allow(clippy::useless_conversion)]
     {
-        message.msg_controllen = size_of_val(&control).try_into().unwrap_or(0);
+        message.msg_controllen = room.min(size_of_val(&control)).try_into().unwrap_or(0);
     }
     let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let length = loop {
@@ -93,16 +103,17 @@ fn receive(socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<Option<Data
     };
     bytes.truncate(length);
     // SAFETY: the kernel has filled the message, and `control` is alive.
-    let pid = unsafe { sender(&message) };
-    Ok(Some(Datagram { bytes, pid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }))
+    let (from, fds) = unsafe { sender(&message) };
+    let (pid, uid) = from.unzip();
+    Ok(Some((Datagram { bytes, pid, uid, cut: message.msg_flags & libc::MSG_TRUNC != 0 }, fds)))
 }
 
-/// The pid in the credentials. Descriptors that came along are closed.
+/// Pid and user in the credentials, and the descriptors that came along.
 ///
 /// # Safety
 /// `message` was filled by recvmsg and its control space is alive.
-unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
-    let mut pid = None;
+unsafe fn sender(message: &libc::msghdr) -> (Option<(u32, u32)>, Vec<OwnedFd>) {
+    let (mut from, mut fds) = (None, Vec::new());
     // SAFETY: the message is as recvmsg left it.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
@@ -113,7 +124,7 @@ unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
         if level == libc::SOL_SOCKET && kind == libc::SCM_CREDENTIALS {
             // SAFETY: the kernel puts a whole ucred here; it need not be aligned.
             let ucred = unsafe { data.cast::<libc::ucred>().read_unaligned() };
-            pid = u32::try_from(ucred.pid).ok().filter(|p| *p != 0);
+            from = u32::try_from(ucred.pid).ok().filter(|p| *p != 0).map(|pid| (pid, ucred.uid));
         } else if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
             // The type of this field differs between C libraries.
             #[allow(clippy::useless_conversion)]
@@ -122,31 +133,20 @@ unsafe fn sender(message: &libc::msghdr) -> Option<u32> {
             let head = usize::try_from(unsafe { data.offset_from(header.cast()) }).unwrap_or(length);
             for at in 0..length.saturating_sub(head) / size_of::<RawFd>() {
                 // SAFETY: the kernel put this many descriptors here, each a new one that nobody else owns.
-                drop(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
+                fds.push(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
             }
         }
         // SAFETY: the message and the header are those of this walk.
         header = unsafe { libc::CMSG_NXTHDR(message, header) };
     }
-    pid
-}
-
-/// Empties the socket, so that nothing of an earlier run is taken for the next one's word.
-pub fn drain(socket: &impl AsFd) {
-    // A flood must not keep the caller; what is left after this many is taken for the next run's and judged by its
-    // sender.
-    const AT_MOST: u32 = 10_000;
-    for _ in 0..AT_MOST {
-        if !matches!(take(socket.as_fd()), Ok(Some(_))) {
-            break;
-        }
-    }
+    (from, fds)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -158,18 +158,18 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         sender.send_to_addr(b"READY=1", &address).unwrap();
         sender.send_to_addr(&[b'x'; DATAGRAM_MAX + 1], &address).unwrap();
-        let own = Some(std::process::id());
-        let first = Datagram { bytes: b"READY=1".to_vec(), pid: own, cut: false };
+        let (pid, uid) = (Some(std::process::id()), Some(crate::sys::user::own().0));
+        let first = Datagram { bytes: b"READY=1".to_vec(), pid, uid, cut: false };
         assert_eq!(peek(socket.as_fd()).unwrap().unwrap(), first);
         assert_eq!(peek(socket.as_fd()).unwrap().unwrap(), first);
-        assert_eq!(take(socket.as_fd()).unwrap().unwrap(), first);
-        let second = take(socket.as_fd()).unwrap().unwrap();
+        assert_eq!(take(socket.as_fd()).unwrap().unwrap().0, first);
+        let (second, _) = take(socket.as_fd()).unwrap().unwrap();
         assert!(second.cut && second.bytes.len() == DATAGRAM_MAX);
-        assert_eq!(take(socket.as_fd()).unwrap(), None);
+        assert!(take(socket.as_fd()).unwrap().is_none());
     }
 
     #[test]
-    fn descriptors_in_a_datagram_are_closed_by_peek_and_take() {
+    fn descriptors_stay_in_a_datagram_until_it_is_taken() {
         let name = format!("hob-test-barrier-{}", std::process::id());
         let socket = bind_abstract(&name).unwrap();
         let sender = UnixDatagram::unbound().unwrap();
@@ -178,10 +178,12 @@ mod tests {
         send_with_descriptor(&sender, b"BARRIER=1", sent.as_raw_fd());
         drop(sent);
         kept.set_nonblocking(true).unwrap();
-        peek(socket.as_fd()).unwrap().unwrap();
+        assert_eq!(peek(socket.as_fd()).unwrap().unwrap().bytes, b"BARRIER=1");
         let blocked = kept.read(&mut [0]).unwrap_err();
         assert_eq!(blocked.kind(), io::ErrorKind::WouldBlock, "the one in the socket is still open");
-        take(socket.as_fd()).unwrap().unwrap();
+        let (_, fds) = take(socket.as_fd()).unwrap().unwrap();
+        assert_eq!(fds.len(), 1);
+        drop(fds);
         assert_eq!(kept.read(&mut [0]).unwrap(), 0, "every copy is closed");
     }
 
@@ -202,17 +204,5 @@ mod tests {
             libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(fd);
             assert_eq!(libc::sendmsg(socket.as_raw_fd(), &raw const message, 0), 9);
         }
-    }
-
-    #[test]
-    fn drain_leaves_nothing() {
-        let name = format!("hob-test-drain-{}", std::process::id());
-        let socket = bind_abstract(&name).unwrap();
-        let sender = UnixDatagram::unbound().unwrap();
-        for _ in 0..3 {
-            sender.send_to_addr(b"READY=1", &SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        }
-        drain(&socket);
-        assert_eq!(peek(socket.as_fd()).unwrap(), None);
     }
 }

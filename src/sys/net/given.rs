@@ -3,7 +3,7 @@
 use crate::sys::check;
 use crate::sys::spawn::own;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -23,6 +23,7 @@ pub fn given(number: RawFd) -> io::Result<(UnixListener, Option<PathBuf>)> {
         return Err(unfit("a socket that does not listen"));
     }
     listener.set_nonblocking(true)?;
+    super::refuse_descriptors(listener.as_fd());
     let path = addr.as_pathname().map(PathBuf::from).or_else(|| abstract_name(&addr));
     Ok((listener, path))
 }

@@ -3,10 +3,15 @@
 
 mod addr;
 mod given;
+mod held;
+mod passed;
 mod peer;
 pub mod serve;
 
 pub use given::given;
+#[cfg(test)]
+pub(crate) use passed::lingering;
+pub use passed::{drain, peek, refuse_descriptors, shut, takes_descriptors};
 pub use peer::{Credentials, TELLS_GROUPS, credentials, exists, groups};
 
 use super::check;
@@ -68,6 +73,7 @@ fn place(socket: OwnedFd, temporary: &Path, path: &Path, mode: u32) -> io::Resul
 }
 
 fn start_listening(socket: OwnedFd) -> io::Result<UnixListener> {
+    refuse_descriptors(socket.as_fd());
     // SAFETY: no pointers are passed; the descriptor is open.
     check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
     let listener = UnixListener::from(socket);
@@ -106,6 +112,7 @@ pub fn reach(path: &Path) -> io::Result<()> {
     let addr = if is_abstract(path) { Addr::abstract_name(path)? } else { Addr::to_connect(path)? };
     let stream = UnixStream::from(socket()?);
     stream.set_nonblocking(true)?;
+    refuse_descriptors(stream.as_fd());
     // SAFETY: the address is valid for its length during the call; the descriptor is open.
     check(unsafe { libc::connect(stream.as_raw_fd(), addr.as_ptr(), addr.len()) }).map(drop)
 }

@@ -1,11 +1,12 @@
 //! Sockets to be passed to other programs, which accept and receive on them.
 
 use super::addr::Addr;
+use super::held::{Folder, Held};
 use super::{check, is_abstract, socket_of};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// Connections that may wait where nothing else is said; the system may allow fewer.
@@ -113,7 +114,7 @@ pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         Ok(_) if is_served(kind, path)? => return Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
-        Ok(_) => std::fs::remove_file(path)?,
+        Ok(found) => remove(path, (found.dev(), found.ino()))?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
@@ -121,19 +122,23 @@ pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io
         }
         Err(e) => return Err(e),
     }
-    // On Linux the file gets the mode of the socket, so that there is no moment in which it has another one.
+    // On Linux the file gets the mode of the socket: nobody may use it before it has its rights, and no other file of
+    // hob's user that somebody might put in its place has this mode.
     // SAFETY: a plain call; elsewhere it is refused without harm.
-    unsafe { libc::fchmod(socket.as_raw_fd(), mode(rights.mode)) };
+    unsafe { libc::fchmod(socket.as_raw_fd(), 0) };
     super::bind(socket.as_fd(), &Addr::to_bind(path)?)?;
-    let ready = set_rights(path, rights).and_then(|()| set_backlog(socket.as_fd(), kind, backlog));
-    if ready.is_err() {
-        let _ = std::fs::remove_file(path);
+    let id = file_of(path);
+    let ready = give(path, rights, &is_new).and_then(|()| set_backlog(socket.as_fd(), kind, backlog));
+    if let (Err(_), Some(id)) = (&ready, id) {
+        let _ = remove(path, id);
     }
     ready.map(|()| socket)
 }
 
-fn mode(mode: u32) -> libc::mode_t {
-    libc::mode_t::try_from(mode).unwrap_or(0o600)
+/// Whether it may be the file of a socket that was just bound.
+fn is_new(found: &std::fs::Metadata) -> bool {
+    let mode = cfg!(not(target_os = "linux")) || found.mode() & 0o7777 == 0;
+    mode && found.uid() == crate::sys::user::own().0 && found.nlink() == 1
 }
 
 /// Whether somebody has the socket at a path open, of this kind or of another.
@@ -151,15 +156,24 @@ fn is_served(kind: Kind, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives the file of a socket its owner and mode.
+/// Gives the file of a socket its owner and mode. `file`: what `file_of` has told of it.
 ///
 /// # Errors
-/// What the system answers.
-pub fn set_rights(path: &Path, rights: Rights) -> io::Result<()> {
-    if rights.uid.is_some() || rights.gid.is_some() {
-        std::os::unix::fs::chown(path, rights.uid, rights.gid)?;
+/// What the system answers; `PermissionDenied` when something else is there now, links included.
+pub fn set_rights(path: &Path, rights: Rights, file: (u64, u64)) -> io::Result<()> {
+    give(path, rights, &|found| (found.dev(), found.ino()) == file)
+}
+
+/// Whoever may write to the folder may put anything there at any time, and is given nothing by that: what is judged and
+/// what is changed are the same file.
+fn give(path: &Path, rights: Rights, is_it: &dyn Fn(&std::fs::Metadata) -> bool) -> io::Result<()> {
+    let file = Held::open(path)?;
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() || !is_it(&found) {
+        let what = format!("something else than the socket that hob made is at {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(rights.mode))
+    file.give(rights.uid, rights.gid, rights.mode)
 }
 
 /// Listens, or changes how many connections may wait; nothing where no connections come.
@@ -190,6 +204,15 @@ pub fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the file of a socket, unless something else is there now.
+///
+/// # Errors
+/// What the system answers.
+pub fn remove(path: &Path, file: (u64, u64)) -> io::Result<()> {
+    let folder = Folder::of(path)?;
+    if file_of(folder.inside()) == Some(file) { std::fs::remove_file(folder.inside()) } else { Ok(()) }
+}
+
 /// Device and number of the socket file at a path; `None` when there is none.
 #[must_use]
 pub fn file_of(path: &Path) -> Option<(u64, u64)> {
@@ -200,6 +223,7 @@ pub fn file_of(path: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
     const RIGHTS: Rights = Rights { mode: 0o640, uid: None, gid: None };
@@ -228,6 +252,43 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(unix(Kind::Stream, &path, RIGHTS, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+
+    #[test]
+    fn rights_are_given_to_the_socket_alone_and_never_through_a_link() {
+        let dir = folder("link");
+        let path = dir.join("s");
+        let socket = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
+        let id = file_of(&path).unwrap();
+        let (own, wide) = (crate::sys::user::own(), Rights { mode: 0o666, ..RIGHTS });
+        set_rights(&path, Rights { uid: Some(own.0), gid: Some(own.1), ..wide }, id).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o666);
+        let precious = dir.join("precious");
+        std::fs::write(&precious, "x").unwrap();
+        std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::rename(&path, dir.join("moved")).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        let put = |what: &str| {
+            let e = set_rights(&path, wide, id).unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::PermissionDenied, "{what}: {e}");
+            let told = cfg!(target_os = "linux") || what != "another socket";
+            assert!(!told || give(&path, wide, &is_new).is_err(), "{what}");
+            assert_eq!(precious.metadata().unwrap().mode() & 0o777, 0o600, "{what}");
+            remove(&path, id).unwrap();
+            assert!(path.symlink_metadata().is_ok(), "{what} is not removed");
+            std::fs::remove_file(&path).unwrap();
+        };
+        put("a link");
+        std::fs::hard_link(&precious, &path).unwrap();
+        put("another file");
+        let other = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
+        put("another socket");
+        std::fs::rename(dir.join("moved"), &path).unwrap();
+        set_rights(&path, RIGHTS, id).unwrap();
+        remove(&path, id).unwrap();
+        assert!(path.symlink_metadata().is_err());
+        drop((socket, other));
         let _ = std::fs::remove_dir_all(&dir);
     }
 

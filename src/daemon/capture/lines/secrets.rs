@@ -57,6 +57,12 @@ impl Secrets {
         Ok(())
     }
 
+    /// A whole text with the values masked, for what is told of a service beside its output.
+    #[must_use]
+    pub fn hide(&self, text: &[u8]) -> Vec<u8> {
+        Masks::new(&self.safe.values()).apply(text)
+    }
+
     /// The masks, when something was learnt since the last call; what is wrong with it becomes notes.
     pub(super) fn news(&self, service: &str, notes: &mut Vec<String>) -> Option<Masks> {
         let mut news = self.lock();

@@ -10,7 +10,7 @@ const RUN: RunId = RunId(9);
 
 fn asks(lab: &mut Lab, run: RunId, check: Check, limit: Duration) {
     let spec = ServiceSpec { health: Some(Health::new(check)), ..spec(&["/bin/false"]) };
-    let asked = Asked { run, what: Duty::Health, limit };
+    let asked = Asked { run, what: Duty::Health, limit, secrets: None };
     lab.with(|c, ctx, inputs| c.check(ctx, asked, &spec, inputs));
 }
 

@@ -11,7 +11,7 @@ mod words;
 use super::*;
 use crate::config::{Ready, ServiceSpec};
 use crate::core::{Await, Survivor};
-use crate::sys::clock;
+use crate::sys::{clock, user};
 use mio::{Events, Poll};
 use std::io::Read;
 use std::path::PathBuf;
@@ -148,9 +148,16 @@ impl Lab {
                 Some(Source::Socket(service, at)) => self.with(|c, _, inputs| c.connected(&service, at, inputs)),
                 Some(Source::Words(id)) => self.with(|c, _, _| c.said(id)),
                 Some(Source::Notify(service)) => {
-                    while let Some(input) = self.children.notified(&self.table, &service) {
-                        self.inputs.push(input);
-                        self.children.notify_taken(&service);
+                    let heard = || self.children.notified(&self.table, &service, &|| Some(user::own().0), None);
+                    loop {
+                        match heard() {
+                            Heard::Word(input) => {
+                                self.inputs.push(input);
+                                self.children.notify_taken(&service);
+                            }
+                            Heard::Passed | Heard::Stalled => {}
+                            Heard::Nothing => break,
+                        }
                     }
                 }
                 _ => {}

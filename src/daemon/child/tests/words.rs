@@ -74,6 +74,42 @@ fn words_count_by_the_ancestors_of_their_sender() {
 }
 
 #[test]
+fn what_comes_with_a_word_is_not_closed_by_the_loop() {
+    let mut lab = Lab::new(true);
+    let run = lab.start("web", ServiceSpec { ready: Ready::Notify, ..spec(&["sleep", "3073"]) });
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.connect(lab.setup.notify_dir.join("web")).unwrap();
+    let sender = crate::sys::chan::Chan::from_fd(sender.into()).unwrap();
+    let mut others = Vec::new();
+    let heard = |lab: &Lab| lab.children.notified(&lab.table, "web", &|| None, None);
+    for _ in 0..4 {
+        let (slow, other) = crate::sys::net::lingering();
+        sender.send(b"BARRIER=1", &[slow.as_fd()]).unwrap();
+        drop(slow);
+        assert!(matches!(heard(&lab), Heard::Passed));
+        others.push(other);
+    }
+    sender.send(b"STATUS=x", &[]).unwrap();
+    assert!(matches!(heard(&lab), Heard::Stalled), "one that sends many waits for them");
+    drop(others);
+    let end = Instant::now() + LIMIT;
+    while matches!(heard(&lab), Heard::Stalled) {
+        assert!(Instant::now() < end);
+        std::thread::yield_now();
+    }
+    // What lies in it when it is closed.
+    let (slow, other) = crate::sys::net::lingering();
+    sender.send(b"BARRIER=1", &[slow.as_fd()]).unwrap();
+    drop(slow);
+    lab.kill_all(run);
+    lab.reaped(run);
+    lab.forget(run);
+    lab.with(|c, ctx, _| c.remove(ctx, "web"));
+    assert!(sender.send(b"STATUS=x", &[]).is_err());
+    drop(other);
+}
+
+#[test]
 fn a_long_home_has_a_socket_all_the_same() {
     let mut lab = Lab::new(true);
     lab.setup.notify_dir = lab.dir.join("n".repeat(100));

@@ -1,6 +1,7 @@
 //! What is bounded: requests in flight, unsent bytes, connections, access.
 
 use super::*;
+use crate::sys::chan::Chan;
 
 #[test]
 fn sixty_four_in_flight_in_any_order() {
@@ -104,6 +105,62 @@ fn too_much_unsent_closes_the_connection() {
         assert!(given < UNSENT_MAX + (8 << 20));
     }
     rig.until_closed(conn);
+}
+
+#[test]
+fn a_client_that_sends_descriptors_is_closed_and_they_are_not_by_the_loop() {
+    for read in [true, false] {
+        let mut rig = Rig::new();
+        let (client, conn) = rig.client();
+        let (slow, other) = net::lingering();
+        let sender = Chan::from_fd(client.stream.into()).unwrap();
+        sender.send(b"{", &[slow.as_fd()]).unwrap();
+        drop(slow);
+        if !read {
+            // It is closed with the descriptor in it.
+            rig.conns.close(conn);
+        }
+        rig.until_closed(conn);
+        assert_eq!(rig.conns.closer.open(), 1, "somebody is at it");
+        drop(other);
+        rig.until(|rig| rig.conns.closer.open() == 0);
+    }
+}
+
+/// A batch of which one reply never comes, with so many that have 100,000 bytes.
+fn open_batch(large: u32) -> String {
+    let calls: Vec<String> = (0..large).map(|i| call(i, "daemon.status")).collect();
+    format!("[{},{}]", call(9999, "service.list"), calls.join(","))
+}
+
+#[test]
+fn batches_that_are_not_whole_count_as_memory() {
+    let mut rig = Rig::new();
+    let (mut client, conn) = rig.client();
+    let held = |rig: &Rig| rig.conns.conns.get(conn.0).map(|c| (c.link.counted, c.link.batched));
+    client.send(Framing::Lines, &[&open_batch(5)]);
+    rig.until(|rig| held(rig).is_some_and(|(counted, _)| counted > 500_000));
+    assert_eq!(rig.conns.buffered, held(&rig).unwrap().0);
+    let (req, ..) = rig.held.pop().unwrap();
+    rig.conns.reply(req, &Ok("1".to_owned()));
+    assert_eq!(rig.messages(&mut client, 1).len(), 1);
+    rig.turn(Duration::ZERO);
+    assert_eq!((held(&rig), rig.conns.buffered), (Some((0, 0)), 0));
+    // One connection has a limit of its own,
+    for _ in 0..UNSENT_MAX / 10_000_000 + 1 {
+        client.send(Framing::Lines, &[&open_batch(100)]);
+    }
+    rig.until_closed(conn);
+    assert_eq!((rig.conns.batches_open(), rig.conns.buffered), (0, 0));
+    // and all have one together.
+    rig.conns.buffered_max = 1_500_000;
+    let (mut some, first) = rig.client();
+    let (mut more, second) = rig.client();
+    some.send(Framing::Lines, &[&open_batch(5)]);
+    rig.until(|rig| rig.conns.buffered > 500_000);
+    more.send(Framing::Lines, &[&open_batch(12)]);
+    rig.until_closed(second);
+    assert!(rig.conns.conns.get(first.0).is_some() && rig.conns.buffered < 600_000);
 }
 
 #[test]

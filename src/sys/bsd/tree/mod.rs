@@ -11,7 +11,7 @@ mod sweep;
 
 pub use group::{Group, Groups, delegated};
 pub use proc::{Cost, children_of, cost, name_of, start_of};
-pub use sweep::{Family, Main, Member, Sweep, leftovers, run_variable, signal_members, tag};
+pub use sweep::{Family, Main, Member, Sweep, Trust, leftovers, run_variable, signal_members, tag};
 
 pub(super) use proc::{arguments, boot_name};
 pub(super) use sweep::is_kept;

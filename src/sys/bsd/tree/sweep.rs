@@ -37,6 +37,17 @@ pub struct Member {
     pub name: String,
 }
 
+/// What is believed of what a process says of itself. More includes less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Nothing: what the kernel says of its parents and its session alone.
+    Kernel,
+    /// A mark, which no process of these systems bears.
+    Mark,
+    /// HOB_RUN, which any process could set, and which reading it can make wait for as long as it likes.
+    Words,
+}
+
 /// What a look at the process table needs to know; a plain value, so that it can be made in one thread and used in
 /// another.
 #[derive(Clone, Debug)]
@@ -80,7 +91,7 @@ impl Sweep {
     pub fn look(&self) -> BTreeMap<RunId, Vec<Member>> {
         let table = proc::table();
         let mut found: BTreeMap<RunId, Vec<Member>> = BTreeMap::new();
-        for (pid, run) in self.owners(&table) {
+        for (pid, run) in self.owners(&table, Trust::Words) {
             if let Some(s) = table.get(&pid).filter(|s| !s.zombie) {
                 found.entry(run).or_default().push(Member { pid, start: s.start, name: s.name.clone() });
             }
@@ -95,26 +106,26 @@ impl Sweep {
         if first.is_empty() { self.look().remove(&run).unwrap_or_default() } else { first }
     }
 
-    /// Whether a living process belongs to a run: `None` when it has gone.
+    /// Whether a living process belongs to a run: `None` when it has gone. It is believed as far as `trust` goes.
     #[must_use]
-    pub fn run_of(&self, pid: u32) -> Option<Option<RunId>> {
+    pub fn run_of(&self, pid: u32, trust: Trust) -> Option<Option<RunId>> {
         let table = proc::table();
         table.get(&pid).filter(|s| !s.zombie)?;
-        Some(self.owners(&table).remove(&pid))
+        Some(self.owners(&table, trust).remove(&pid))
     }
 
-    fn owners(&self, table: &BTreeMap<u32, Stat>) -> BTreeMap<u32, RunId> {
+    fn owners(&self, table: &BTreeMap<u32, Stat>, trust: Trust) -> BTreeMap<u32, RunId> {
         let below = below(table, self.family.keeper);
         let hob = [self.family.keeper, self.family.daemon];
         let everywhere = self.everywhere || !SUBREAPER;
         owners(table, &hob, &mut |s| {
             let inside = below.contains(&s.pid);
-            if inside || everywhere { self.evidence(s, inside) } else { None }
+            if inside || everywhere { self.evidence(s, inside, trust) } else { None }
         })
     }
 
     /// Which run a process says it is of, its ancestors left aside. What it cannot change is asked first.
-    fn evidence(&self, s: &Stat, inside: bool) -> Option<RunId> {
+    fn evidence(&self, s: &Stat, inside: bool, trust: Trust) -> Option<RunId> {
         // Only the child of a process of hob is sure not to have been reaped.
         let own = [self.family.keeper, self.family.daemon].contains(&s.parent);
         if let Some(m) = self.mains.iter().find(|m| own && m.alive && m.pid == s.pid) {
@@ -123,7 +134,8 @@ impl Sweep {
         if let Some((run, _)) = self.known.iter().find(|(_, m)| m.pid == s.pid && m.start == s.start) {
             return Some(*run);
         }
-        let named = proc::variable(s.pid, VARIABLE).and_then(|v| parse_run_variable(self.family.home, &v));
+        let said = || parse_run_variable(self.family.home, &proc::variable(s.pid, VARIABLE)?);
+        let named = if trust >= Trust::Words { said() } else { None };
         named.or_else(|| {
             // A pid is not given out again while a session or group bears it; a living owner is asked before a dead
             // one.

@@ -26,6 +26,8 @@ const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
 #[derive(Clone, Debug)]
 pub struct Groups {
     base: PathBuf,
+    /// The same as the kernel names it in `/proc/PID/cgroup`. A folder of this name elsewhere may be anybody's.
+    named: String,
 }
 
 /// The control group of one service.
@@ -42,7 +44,7 @@ impl Groups {
     /// # Errors
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
-        first(keeper, |dir| try_base(dir, home))
+        first(keeper, |dir, own| try_base(dir, own, home))
     }
 
     /// The folder below which the services have theirs.
@@ -69,11 +71,7 @@ impl Groups {
         if proc::stat(pid)?.gone() {
             return None;
         }
-        // The folder is named after the home and the service, so that its last two names are enough to know it by.
-        let base = self.base.file_name()?.to_str()?;
-        let own = format!("/{base}/{}", folder_name(service));
-        let path = own_path(&text)?;
-        Some(path.ends_with(&own) || path.contains(&format!("{own}/")))
+        Some(folder_below(own_path(&text)?, &self.named) == Some(&*folder_name(service)))
     }
 
     /// The service in whose group a process is, with a slash and the kind behind it for a command beside one;
@@ -83,8 +81,7 @@ impl Groups {
     /// NotFound when there is no such process, or this one may not see it.
     pub fn service_of(&self, pid: u32) -> io::Result<Option<String>> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let base = self.base.file_name().and_then(|n| n.to_str());
-        let folder = base.zip(own_path(&text)).and_then(|(base, path)| folder_below(path, base));
+        let folder = own_path(&text).and_then(|path| folder_below(path, &self.named));
         Ok(folder.map(service_name))
     }
 
@@ -281,11 +278,12 @@ impl AsFd for Group {
 /// # Errors
 /// As `Groups::probe`.
 pub fn delegated(pid: u32) -> Result<PathBuf, String> {
-    first(pid, |dir| is_delegated(dir).map(|()| dir.to_owned()))
+    first(pid, |dir, _| is_delegated(dir).map(|()| dir.to_owned()))
 }
 
-/// The first folder that shows the control group of a process and will do, or why none does.
-fn first<T>(pid: u32, will_do: impl Fn(&Path) -> Result<T, String>) -> Result<T, String> {
+/// The first folder that shows the control group of a process and will do, given with the name that the kernel has for
+/// that group, or why none does.
+fn first<T>(pid: u32, will_do: impl Fn(&Path, &str) -> Result<T, String>) -> Result<T, String> {
     let read =
         |path: String| std::fs::read_to_string(&path).map_err(|e| format!("{path} cannot be read: {}", reason(&e)));
     let mounts = read("/proc/self/mountinfo".to_owned())?;
@@ -296,7 +294,7 @@ fn first<T>(pid: u32, will_do: impl Fn(&Path) -> Result<T, String>) -> Result<T,
     }
     let mut why = format!("no cgroup2 file system is mounted that shows {own}");
     for dir in visible(&mounts, own) {
-        match will_do(&dir) {
+        match will_do(&dir, own) {
             Ok(found) => return Ok(found),
             Err(e) => why = e,
         }
@@ -320,10 +318,11 @@ fn at(path: PathBuf, service: &str) -> io::Result<Group> {
     Ok(Group { service: service.to_owned(), path, dir })
 }
 
-fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
+fn try_base(dir: &Path, own: &str, home: u32) -> Result<Groups, String> {
     let shown = dir.display();
     is_delegated(dir)?;
-    let base = dir.join(format!("hob-{home:08x}"));
+    let name = format!("hob-{home:08x}");
+    let base = dir.join(&name);
     make(&base).map_err(|e| format!("no control group can be made in {shown}: {}", reason(&e)))?;
     let kind = std::fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
     if kind.trim() != "domain" {
@@ -339,7 +338,7 @@ fn try_base(dir: &Path, home: u32) -> Result<Groups, String> {
         let _ = std::fs::remove_dir(&base);
         format!("nothing can be started in a control group below {shown}: {e}")
     })?;
-    Ok(Groups { base })
+    Ok(Groups { base, named: format!("{}/{name}", own.trim_end_matches('/')) })
 }
 
 /// Starts what does not exist in the folder: that it comes as far as not finding it shows that the clone works.
@@ -396,11 +395,10 @@ fn own_path(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::")).filter(|p| p.starts_with('/'))
 }
 
-/// The name that follows `base` in a path.
+/// The name that follows `base`, which is a whole path, in a path.
 fn folder_below<'p>(path: &'p str, base: &str) -> Option<&'p str> {
-    let mut names = path.split('/');
-    names.by_ref().find(|n| *n == base)?;
-    names.next().map(|n| n.strip_suffix(" (deleted)").unwrap_or(n))
+    let name = path.strip_prefix(base)?.strip_prefix('/')?.split('/').next()?;
+    Some(name.strip_suffix(" (deleted)").unwrap_or(name))
 }
 
 /// The folders in which a control group is visible, from the text of `/proc/self/mountinfo`: of each cgroup2 mount that

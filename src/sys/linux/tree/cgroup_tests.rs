@@ -185,7 +185,7 @@ fn a_later_keeper_finds_the_group_and_its_run_by_name() {
 fn a_folder_that_cannot_be_used_says_why() {
     let dir = std::env::temp_dir().join(format!("hob-test-cgroup-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let why = try_base(&dir, 1).unwrap_err();
+    let why = try_base(&dir, "/", 1).unwrap_err();
     assert!(why.contains("is not delegated to hob"), "{why}");
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(Groups::probe(u32::MAX, 1).unwrap_err().contains("cannot be read"));
@@ -193,8 +193,10 @@ fn a_folder_that_cannot_be_used_says_why() {
 
 #[test]
 fn the_folder_below_the_base_names_the_service() {
-    let below = |path| folder_below(path, "hob-00000001").map(service_name);
-    assert_eq!(below("/user.slice/hob-00000001/web").as_deref(), Some("web"));
+    let below = |path| folder_below(path, "/hob-00000001").map(service_name);
+    assert_eq!(folder_below("/user.slice/hob-00000001/web", "/user.slice/hob-00000001"), Some("web"));
+    assert_eq!(below("/user.slice/hob-00000001/web"), None, "somebody else has made a folder of that name");
+    assert_eq!(folder_below("/user.slice/x/hob-00000001/web", "/user.slice/hob-00000001"), None);
     assert_eq!(below("/hob-00000001/_web%2f.health/deeper").as_deref(), Some("web/.health"));
     assert_eq!(below("/hob-00000001/web (deleted)").as_deref(), Some("web"));
     assert_eq!(below("/hob-00000001/outer/hob-00000001/inner").as_deref(), Some("outer"));

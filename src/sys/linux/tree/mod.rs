@@ -10,4 +10,4 @@ mod sweep;
 
 pub use cgroup::{Group, Groups, delegated};
 pub use proc::{Cost, all, children_of, cost, name_of, parent_of, start_of};
-pub use sweep::{Family, Main, Member, Sweep, leftovers, run_variable, signal_members, tag};
+pub use sweep::{Family, Main, Member, Sweep, Trust, leftovers, run_variable, signal_members, tag};

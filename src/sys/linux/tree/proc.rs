@@ -130,6 +130,20 @@ pub fn all() -> Vec<u32> {
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The users of a process: real, effective, saved. Not those of its folder, which are root for a process that hides.
+pub(super) fn users(pid: u32) -> Option<[u32; 3]> {
+    let mut buffer = [0u8; 4096];
+    let length = File::open(format!("/proc/{pid}/status")).ok()?.read(&mut buffer).ok()?;
+    parse_users(&String::from_utf8_lossy(buffer.get(..length)?))
+}
+
+fn parse_users(status: &str) -> Option<[u32; 3]> {
+    // The name comes before and has its line ends escaped.
+    let mut numbers = status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace();
+    let mut next = || numbers.next()?.parse().ok();
+    Some([next()?, next()?, next()?])
+}
+
 /// Environments beyond this size are cut; the kernel's own limit for one variable is 128 KiB.
 const ENVIRONMENT_MAX: u64 = 4 * 1024 * 1024;
 
@@ -178,5 +192,8 @@ mod tests {
         assert!(cost(own).unwrap().resident > 0);
         assert!(all().contains(&own));
         assert!(variable(own, "PATH").is_some());
+        assert_eq!(users(own).unwrap()[1], crate::sys::user::own().0);
+        assert_eq!(parse_users("Name:\tUid:\\n0\nUid:\t1000\t0\t7\t9\nGid:\t1\n"), Some([1000, 0, 7]));
+        assert_eq!((parse_users("Uid:\t1\t2"), parse_users("Uid:\tx\t1\t1"), parse_users("")), (None, None, None));
     }
 }

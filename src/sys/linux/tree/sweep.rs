@@ -9,7 +9,7 @@
 use super::proc::{self, Stat};
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
-use crate::sys::wait;
+use crate::sys::{user, wait};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
@@ -38,6 +38,27 @@ pub struct Member {
     /// Clock ticks since boot.
     pub start: u64,
     pub name: String,
+}
+
+/// What is believed of what a process says of itself. More includes less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Nothing: what the kernel says of its parents and its session alone.
+    Kernel,
+    /// The mark, which any process could set.
+    Mark,
+    /// HOB_RUN as well, which any process could set, and which reading it can make wait for as long as it likes.
+    Words,
+}
+
+impl Trust {
+    /// The same for a process of unknown user. The environment is read of those alone who could do anything to hob
+    /// anyway.
+    fn of(self, pid: u32) -> Trust {
+        let close = |uid: u32| uid == 0 || uid == user::own().0;
+        let read = self < Trust::Words || proc::users(pid).is_some_and(|all| all.into_iter().all(close));
+        if read { self } else { Trust::Mark }
+    }
 }
 
 /// What a look at the process table needs to know; a plain value, so that it can be made in one thread and used in
@@ -101,7 +122,7 @@ impl Sweep {
     #[must_use]
     pub fn look(&self) -> BTreeMap<RunId, Vec<Member>> {
         let table = if self.everywhere { everyone() } else { below(self.family.keeper) };
-        let owners = owners(&table, &Hob::of(self.family), &mut |s| self.evidence(s));
+        let owners = owners(&table, &Hob::of(self.family), &mut |s| self.evidence(s, Trust::Words));
         let mut found: BTreeMap<RunId, Vec<Member>> = BTreeMap::new();
         for (pid, run) in owners {
             if let Some(s) = table.get(&pid).filter(|s| !s.gone()) {
@@ -119,7 +140,7 @@ impl Sweep {
     }
 
     /// Which run a process says it is of, its ancestors left aside. What it cannot change is asked first.
-    fn evidence(&self, s: &Stat) -> Option<RunId> {
+    fn evidence(&self, s: &Stat, trust: Trust) -> Option<RunId> {
         let home = self.family.home;
         if let Some(m) = self.mains.iter().find(|m| m.alive && m.pid == s.pid) {
             return Some(m.run);
@@ -127,11 +148,13 @@ impl Sweep {
         if let Some((run, _)) = self.known.iter().find(|(_, m)| m.pid == s.pid && m.start == s.start) {
             return Some(*run);
         }
-        if let Some(low) = tagged_run(home, s.pid) {
+        let tagged = || tagged_run(home, s.pid).filter(|_| trust >= Trust::Mark);
+        if let Some(low) = tagged() {
             let of_table = self.mains.iter().map(|m| m.run).find(|r| r.0 & TAG_RUN == low);
             return Some(of_table.unwrap_or(RunId(low)));
         }
-        let named = proc::variable(s.pid, "HOB_RUN").and_then(|v| parse_run_variable(home, &v));
+        let said = || parse_run_variable(home, &proc::variable(s.pid, "HOB_RUN")?);
+        let named = if trust >= Trust::Words { said() } else { None };
         named.or_else(|| {
             // A pid is not given out again while a session or group bears it; a living owner is asked before a dead
             // one.
@@ -141,9 +164,9 @@ impl Sweep {
     }
 
     /// Whether a living process belongs to a run: `None` when it has gone. Looks at the process and its ancestors
-    /// alone.
+    /// alone, and believes them as far as `trust` goes.
     #[must_use]
-    pub fn run_of(&self, pid: u32) -> Option<Option<RunId>> {
+    pub fn run_of(&self, pid: u32, trust: Trust) -> Option<Option<RunId>> {
         if pid == self.family.keeper || pid == self.family.daemon {
             return Some(None);
         }
@@ -156,7 +179,7 @@ impl Sweep {
             next = parent;
         }
         table.get(&pid).filter(|s| !s.gone())?;
-        Some(owners(&table, &Hob::of(self.family), &mut |s| self.evidence(s)).remove(&pid))
+        Some(owners(&table, &Hob::of(self.family), &mut |s| self.evidence(s, trust.of(s.pid))).remove(&pid))
     }
 }
 

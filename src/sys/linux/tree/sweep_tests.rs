@@ -226,8 +226,8 @@ fn one_process_is_judged_by_its_ancestors_alone() {
     let mut lab = Lab::start("env -i setsid sh -c '/bin/sleep 1041 & wait' & wait", false);
     let sleeper = lab.sleepers(1).into_iter().find(|m| m.name == "sleep").unwrap();
     let run = lab.run;
-    assert_eq!(lab.sweep().run_of(sleeper.pid), Some(Some(run)));
-    assert_eq!(lab.sweep().run_of(lab.family.daemon), Some(None), "hob itself is of no run");
+    assert_eq!(lab.sweep().run_of(sleeper.pid, Trust::Kernel), Some(Some(run)));
+    assert_eq!(lab.sweep().run_of(lab.family.daemon, Trust::Words), Some(None), "hob itself is of no run");
     lab.kill_all();
-    assert_eq!(lab.sweep().run_of(sleeper.pid), None);
+    assert_eq!(lab.sweep().run_of(sleeper.pid, Trust::Words), None);
 }

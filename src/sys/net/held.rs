@@ -1,0 +1,110 @@
+//! The file of a socket and its folder, held by a descriptor: what is looked at and what is changed are the same,
+//! whatever somebody puts in its place meanwhile. On BSD and macOS, where nothing can hold them so, links at least are
+//! not followed.
+
+pub(super) use os::{Folder, Held};
+
+#[cfg(target_os = "linux")]
+mod os {
+    use crate::sys::check;
+    use std::fs::{File, Metadata, OpenOptions, Permissions};
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    use std::path::{Path, PathBuf};
+
+    fn hold(path: &Path, how: libc::c_int) -> io::Result<File> {
+        // std insists on an access mode, which the kernel ignores beside O_PATH.
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | how).open(path)
+    }
+
+    pub(in crate::sys::net) struct Held(File);
+
+    impl Held {
+        pub(in crate::sys::net) fn open(path: &Path) -> io::Result<Held> {
+            hold(path, libc::O_NOFOLLOW).map(Held)
+        }
+
+        pub(in crate::sys::net) fn metadata(&self) -> io::Result<Metadata> {
+            self.0.metadata()
+        }
+
+        pub(in crate::sys::net) fn give(&self, uid: Option<u32>, gid: Option<u32>, mode: u32) -> io::Result<()> {
+            let fd = self.0.as_raw_fd();
+            if uid.is_some() || gid.is_some() {
+                let (uid, gid) = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
+                // SAFETY: the name ends with a zero byte; the descriptor is open.
+                check(unsafe { libc::fchownat(fd, c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) })?;
+            }
+            // The kernel refuses fchmod on such a descriptor; this name means the file that it holds.
+            std::fs::set_permissions(format!("/proc/self/fd/{fd}"), Permissions::from_mode(mode))
+        }
+    }
+
+    pub(in crate::sys::net) struct Folder {
+        _folder: File,
+        inside: PathBuf,
+    }
+
+    impl Folder {
+        /// The folder that a path is in.
+        pub(in crate::sys::net) fn of(path: &Path) -> io::Result<Folder> {
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let folder = hold(folder, libc::O_DIRECTORY)?;
+            let inside = Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+            Ok(Folder { _folder: folder, inside })
+        }
+
+        /// The path by way of the folder that is held.
+        pub(in crate::sys::net) fn inside(&self) -> &Path {
+            &self.inside
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod os {
+    use crate::sys::check;
+    use std::ffi::CString;
+    use std::fs::Metadata;
+    use std::io;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::{Path, PathBuf};
+
+    pub(in crate::sys::net) struct Held(PathBuf);
+
+    impl Held {
+        pub(in crate::sys::net) fn open(path: &Path) -> io::Result<Held> {
+            path.symlink_metadata().map(|_| Held(path.to_owned()))
+        }
+
+        pub(in crate::sys::net) fn metadata(&self) -> io::Result<Metadata> {
+            self.0.symlink_metadata()
+        }
+
+        pub(in crate::sys::net) fn give(&self, uid: Option<u32>, gid: Option<u32>, mode: u32) -> io::Result<()> {
+            if uid.is_some() || gid.is_some() {
+                std::os::unix::fs::lchown(&self.0, uid, gid)?;
+            }
+            let path = CString::new(self.0.as_os_str().as_bytes())?;
+            let mode = libc::mode_t::try_from(mode).unwrap_or(0o600);
+            // SAFETY: the path ends with a zero byte.
+            check(unsafe { libc::fchmodat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_SYMLINK_NOFOLLOW) }).map(drop)
+        }
+    }
+
+    pub(in crate::sys::net) struct Folder(PathBuf);
+
+    impl Folder {
+        pub(in crate::sys::net) fn of(path: &Path) -> io::Result<Folder> {
+            Ok(Folder(path.to_owned()))
+        }
+
+        pub(in crate::sys::net) fn inside(&self) -> &Path {
+            &self.0
+        }
+    }
+}

@@ -320,6 +320,42 @@ fn a_pipe_is_made_once_held_and_goes_when_it_is_empty() {
 }
 
 #[test]
+fn a_task_without_a_word_has_no_file_and_waits_for_none() {
+    let temp = Temp::new();
+    let mut lab = Lab::new(&temp.path);
+    let name: Arc<str> = "task/7".into();
+    let file = temp.path.join("tasks/7.log");
+    drop(lab.service(&name));
+    lab.capture.run_started(RunId(1), &name);
+    assert_eq!(lab.work().len(), 0);
+    let passed = lab.capture.run_ended(RunId(1), &name);
+    assert!(matches!(passed, Some(Input::Output { run: RunId(1), bytes: 0, .. })), "{passed:?}");
+    assert!(lab.capture.forget(&name, lab.now(), &mut lab.shell));
+    assert_eq!((lab.shell.watched, lab.shell.held.len(), file.exists()), (0, 1, false));
+    // The next attempt says something, of which the selector has not told when it ends.
+    let mut pipe = lab.service(&name);
+    lab.capture.run_started(RunId(2), &name);
+    pipe.write_all(b"a word\n").unwrap();
+    assert!(lab.capture.run_ended(RunId(2), &name).is_none());
+    lab.capture.pump(lab.now(), &mut lab.shell);
+    assert!(matches!(lab.work()[..], [Input::Output { run: RunId(2), bytes: 7, .. }]));
+    assert!(!lab.capture.forget(&name, lab.now(), &mut lab.shell));
+    lab.work();
+    assert_eq!(std::fs::read(&file).unwrap(), b"a word\n");
+    // One that is silent counts from there.
+    drop(lab.service(&name));
+    lab.capture.run_started(RunId(3), &name);
+    let passed = lab.capture.run_ended(RunId(3), &name);
+    assert!(matches!(passed, Some(Input::Output { bytes: 0, .. })), "{passed:?}");
+    // What is left of it may still speak.
+    let mut pipe = lab.service(&name);
+    pipe.write_all(b"late\n").unwrap();
+    assert!(!lab.capture.forget(&name, lab.now(), &mut lab.shell));
+    lab.work();
+    assert_eq!(std::fs::read(&file).unwrap(), b"a word\nlate\n");
+}
+
+#[test]
 fn the_next_daemon_takes_over_what_is_held_and_nobody_elses_bytes() {
     let temp = Temp::new();
     let mut lab = Lab::new(&temp.path);

@@ -68,7 +68,10 @@ impl Daemon {
             Effect::Forget { run } => self.forget(run),
             Effect::Remove { service } => {
                 self.children.remove(&mut self.gear.ctx(), &service);
-                self.capture.forget(&service, now, &mut self.gear);
+                if self.capture.forget(&service, now, &mut self.gear) {
+                    let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
+                    self.streams.over(&service, &mut outlet);
+                }
             }
             Effect::Discard { service } => self.discard(&service),
             Effect::Sync { ticket } => self.sync(ticket),

@@ -460,14 +460,14 @@ impl Daemon {
             let mut out = core::mem::take(&mut self.out);
             let mut inputs = core::mem::take(&mut self.inputs);
             for input in inputs.drain(..) {
-                if let Input::Exited { run, .. } = &input
-                    && let Some(name) = self.services.get(run)
-                {
-                    // What lies in the pipe now is all that the run wrote.
-                    self.capture.run_ended(*run, name);
-                }
+                let ended = if let Input::Exited { run, .. } = &input { Some(*run) } else { None };
                 self.life.marks.input(&input, self.journal.last_record());
                 self.core.step(self.gear.now, input, &mut out);
+                // What lies in the pipe now is all that the run wrote.
+                let passed = ended.and_then(|run| self.capture.run_ended(run, self.services.get(&run)?));
+                if let Some(input) = passed {
+                    self.core.step(self.gear.now, input, &mut out);
+                }
             }
             self.inputs = inputs;
             self.write_round(&mut out);

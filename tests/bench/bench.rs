@@ -15,9 +15,10 @@ mod life;
 mod output;
 mod peers;
 mod speed;
+mod tasks;
 
 /// Name and function of each part, in the order in which they are run.
-const PARTS: [(&str, fn()); 11] = [
+const PARTS: [(&str, fn()); 14] = [
     ("size", life::size),
     ("ping", speed::ping),
     ("status", speed::status),
@@ -27,6 +28,9 @@ const PARTS: [(&str, fn()); 11] = [
     ("memory", life::memory),
     ("cold", life::cold),
     ("durable", speed::durable),
+    ("run", tasks::run),
+    ("submit", tasks::submit),
+    ("queue", tasks::queue),
     ("capture", output::capture),
     ("lines", output::lines),
 ];

@@ -16,6 +16,7 @@ pub(crate) static HOB: LazyLock<String> =
     LazyLock::new(|| std::env::var("HOB_BENCH_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_hob").to_owned()));
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+const SIGSTOP: i32 = 19;
 
 /// This program, to be started as a service.
 pub(crate) fn own() -> String {
@@ -126,11 +127,28 @@ impl Hob {
             format!(r#""s{i}": {{"command": {command}, {restart}, "log": {log}}}"#)
         };
         let services: Vec<String> = (0..count).map(one).collect();
+        Hob::of(&format!(r#"{{"daemon": {{"heartbeat": "0s"}}, "services": {{{}}}}}"#, services.join(",")))
+    }
+
+    /// With this config.
+    pub(crate) fn of(config: &str) -> Hob {
         let dir = Folder::new();
-        let config = format!(r#"{{"daemon": {{"heartbeat": "0s"}}, "services": {{{}}}}}"#, services.join(","));
         fs::write(dir.0.join("hob.json"), config).unwrap();
-        let running = Running::start(&[HOB.clone(), "--home".into(), dir.path(""), "run".into()]);
-        Hob { running, dir }
+        Hob { running: Hob::start(&dir), dir }
+    }
+
+    fn start(dir: &Folder) -> Running {
+        Running::start(&[HOB.clone(), "--home".into(), dir.path(""), "run".into()])
+    }
+
+    /// Keeper and daemon die with SIGKILL, as one; then it is started again.
+    pub(crate) fn crash(&mut self) {
+        let tree = self.tree();
+        // Stopped, because it would start another daemon.
+        send(tree[0], SIGSTOP);
+        tree.into_iter().rev().for_each(kill);
+        until("the end of the keeper", || self.running.child.try_wait().unwrap());
+        self.running = Hob::start(&self.dir);
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -229,6 +247,16 @@ pub(crate) fn ticks(pid: u32) -> u32 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let rest = text.rsplit(')').next().unwrap_or_default();
     rest.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u32>().ok()).sum()
+}
+
+/// CPU time of these processes and of all whose ends they have seen, in clock ticks of 10 ms.
+pub(crate) fn ticks_of_all(pids: &[u32]) -> u32 {
+    let of = |pid: &u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = text.rsplit(')').next().unwrap_or_default();
+        rest.split_whitespace().skip(11).take(4).filter_map(|f| f.parse::<u32>().ok()).sum::<u32>()
+    };
+    pids.iter().map(of).sum()
 }
 
 /// Runs a command with its output thrown away; how long it took.

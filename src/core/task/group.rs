@@ -110,8 +110,8 @@ impl Tasks {
         self.groups.retain(|name, g| {
             g.spec.is_some()
                 || g.change != Change::default()
-                || used.contains(name)
                 || [DEFAULT, AGENTS].contains(&&**name)
+                || used.contains(name)
         });
     }
 
@@ -131,12 +131,20 @@ impl Tasks {
         self.groups.entry(Arc::clone(name)).or_default()
     }
 
-    fn group_json(&self, name: &str, group: &Group) -> String {
-        let queued = self.all.values().filter(|t| &*t.frame.group == name && t.state == TaskState::Queued).count();
+    /// How many tasks of each group are queued.
+    fn queued(&self) -> BTreeMap<&str, u64> {
+        let mut queued = BTreeMap::new();
+        for task in self.all.values().filter(|t| t.state == TaskState::Queued) {
+            *queued.entry(&*task.frame.group).or_default() += 1;
+        }
+        queued
+    }
+
+    fn group_json(&self, name: &str, group: &Group, queued: &BTreeMap<&str, u64>) -> String {
         let mut o = Obj::new();
         o.str("name", name).u64("parallel", group.parallel().into()).u64("weight_limit", group.weight_limit().into());
         o.bool("paused", group.paused()).u64("running", group.running.into()).u64("weight", group.weight);
-        o.u64("queued", u64::try_from(queued).unwrap_or(u64::MAX));
+        o.u64("queued", queued.get(name).copied().unwrap_or_default());
         o.bool("configured", group.spec.is_some()).bool("changed", group.change != Change::default());
         o.finish()
     }
@@ -147,7 +155,8 @@ impl Core {
         let durable = call != GroupCall::List;
         let answer = match call {
             GroupCall::List => {
-                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| self.tasks.group_json(n, g)).collect();
+                let (groups, queued) = (&self.tasks.groups, self.tasks.queued());
+                let all: Vec<String> = groups.iter().map(|(n, g)| self.tasks.group_json(n, g, &queued)).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
             GroupCall::Set { name, parallel, weight_limit, remove } => self.set_group(
@@ -210,7 +219,7 @@ impl Core {
         if changed {
             out.records.push(super::record::group(&name, &group.change));
         }
-        let text = self.tasks.group_json(&name, &self.tasks.groups[&name]);
+        let text = self.tasks.group_json(&name, &self.tasks.groups[&name], &self.tasks.queued());
         if changed {
             let members = text.trim_start_matches('{').trim_end_matches('}');
             self.emit_daemon("group.changed", members, out);

@@ -32,6 +32,7 @@ pub mod calls;
 mod gone;
 pub mod group;
 pub mod queue;
+mod rare;
 pub mod record;
 pub mod run;
 pub mod submit;
@@ -49,9 +50,11 @@ use crate::core::record::Entity;
 use crate::core::run::{Client, Ended};
 use crate::core::service::stop::{Sequence, Terms};
 use crate::core::{End, Usage};
-use crate::protocol::methods::task::{After, TaskState};
+use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
 use group::Group;
+use rare::ORDINARY;
+pub use rare::Rare;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -242,44 +245,22 @@ impl Live {
     }
 }
 
-/// One task.
+/// One task. What an ordinary one does not have is in `Rare`, whose fields read and write like its own.
 #[derive(Clone, Debug)]
 pub struct Task {
     pub id: TaskId,
     pub frame: Arc<Frame>,
     pub work: Work,
     pub state: TaskState,
-    pub priority: i32,
-    pub weight: u32,
-    pub retries: u32,
-    /// Failures since it was queued by a person.
-    pub fails: u32,
     /// Attempts that began.
     pub attempts: u32,
-    /// How many of those it follows are not over.
-    pub blocked: u32,
-    /// Starts in a row that the machine refused.
-    pub refused: u8,
-    pub backoff: Duration,
-    /// Zero: it may run for ever.
-    pub timeout: Duration,
     pub submitted: Wall,
-    /// When it may start at the earliest; 0 at once.
-    pub not_before: Wall,
-    /// The same for the next try, after a failure or a start that the machine refused.
-    pub again_at: Wall,
-    /// What decides of these: the same in awake time, which no step of the clock changes.
-    pub again: Mono,
-    pub after: Box<[After]>,
-    pub stdin: Option<Box<[u8]>>,
-    pub keys: Option<Box<Keys>>,
     pub claim: Claim,
     /// The run of its last attempt, one that was only claimed included; 0 for none. No other may get that number.
     pub last: RunId,
     pub live: Option<Box<Live>>,
     pub outcome: Option<Box<Outcome>>,
-    /// Why it is in its state, where that needs words.
-    pub why: Option<Box<str>>,
+    pub rare: Option<Box<Rare>>,
 }
 
 /// The names its client gave to its submission.
@@ -499,9 +480,10 @@ impl Tasks {
         self.all.insert(task.id, Box::new(task));
     }
 
-    /// Changes the state, and the numbers that follow from it.
+    /// Changes the state, and the numbers that follow from it. What has become ordinary again is given back.
     fn set_state(&mut self, id: TaskId, state: TaskState) {
         let Some(task) = self.all.get_mut(&id) else { return };
+        task.rare.take_if(|rare| **rare == ORDINARY);
         self.counts[task.state as usize] -= 1;
         self.counts[state as usize] += 1;
         task.state = state;

@@ -6,9 +6,9 @@
 //! a group. `gone/ID` keeps the keys of a task that was removed.
 
 use super::group::Change;
-use super::{Claim, Frame, Keys, Outcome, Task, TaskStop, Work};
+use super::{Claim, Frame, Keys, Outcome, Rare, Task, TaskStop, Work};
 use crate::base::ids::{RunId, TaskId};
-use crate::base::time::{Mono, Wall};
+use crate::base::time::Wall;
 use crate::core::record::{Entity, VERSION, entity};
 use crate::protocol::methods::task::{After, TaskState};
 use core::time::Duration;
@@ -258,32 +258,31 @@ impl TaskRecord<'_> {
             (None, Some(coded)) => Some(crate::protocol::from_base64(&coded)?.into()),
             (None, None) => None,
         };
+        let rare = Rare {
+            priority: self.priority,
+            weight: self.weight,
+            retries: self.retries,
+            backoff: self.backoff_ms.map_or(super::BACKOFF, Duration::from_millis),
+            timeout: self.timeout_ms.map_or(super::TIMEOUT, Duration::from_millis),
+            not_before: Wall(self.not_before),
+            after: self.after.into_owned(),
+            stdin,
+            keys: self.keys.map(Box::new),
+            why: self.why.map(Into::into),
+            ..Rare::ordinary()
+        };
         Some(Task {
             id,
             frame: share(self.frame.into_owned()),
             work,
             state: if self.held { TaskState::Held } else { TaskState::Queued },
-            priority: self.priority,
-            weight: self.weight,
-            retries: self.retries,
-            fails: 0,
             attempts: 0,
-            blocked: 0,
-            refused: 0,
-            backoff: self.backoff_ms.map_or(super::BACKOFF, Duration::from_millis),
-            timeout: self.timeout_ms.map_or(super::TIMEOUT, Duration::from_millis),
             submitted: Wall(self.submitted),
-            not_before: Wall(self.not_before),
-            again_at: Wall(0),
-            again: Mono(0),
-            after: self.after.into_owned().into(),
-            stdin,
-            keys: self.keys.map(Box::new),
             claim: Claim::None,
             last: RunId(0),
             live: None,
             outcome: None,
-            why: self.why.map(Into::into),
+            rare: rare.kept(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
 
-use super::{BACKOFF, Claim, Frame, Key, Keys, TIMEOUT, Task, Work, group, name_of, record};
+use super::{BACKOFF, Claim, Frame, Key, Keys, Rare, TIMEOUT, Task, Work, group, name_of, record};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
@@ -239,32 +239,30 @@ impl Core {
             hob_fd: spec.hob_fd,
             user,
         });
+        let rare = Rare {
+            priority: spec.priority,
+            weight: spec.weight,
+            retries: spec.retries,
+            backoff: spec.backoff.unwrap_or(BACKOFF),
+            timeout,
+            not_before: self.not_before(spec.delay, spec.at),
+            after: spec.after,
+            stdin: spec.stdin.map(Into::into),
+            keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),
+            ..Rare::ordinary()
+        };
         Ok(Task {
             id,
             frame,
             work,
             state: if spec.hold { TaskState::Held } else { TaskState::Queued },
-            priority: spec.priority,
-            weight: spec.weight,
-            retries: spec.retries,
-            fails: 0,
             attempts: 0,
-            blocked: 0,
-            refused: 0,
-            backoff: spec.backoff.unwrap_or(BACKOFF),
-            timeout,
             submitted: self.now.wall,
-            not_before: self.not_before(spec.delay, spec.at),
-            again_at: Wall(0),
-            again: Mono(0),
-            after: spec.after.into(),
-            stdin: spec.stdin.map(Into::into),
-            keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),
             claim: Claim::None,
             last: RunId(0),
             live: None,
             outcome: None,
-            why: None,
+            rare: rare.kept(),
         })
     }
 
@@ -377,7 +375,7 @@ impl Core {
         if let Some(after) = edit.after {
             self.check_after(&after)?;
             self.check_cycle(id, &after)?;
-            new.after = after.into();
+            new.after = after;
         }
         if edit.delay.is_some() || edit.at.is_some() {
             new.not_before = self.not_before(edit.delay, edit.at);

@@ -31,6 +31,11 @@ pub(super) struct Second {
 }
 
 impl Service {
+    /// Whether it is the pipe of a task that has written nothing at all.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent && self.by_line.is_none() && pipe::waiting(&self.source.read).is_ok_and(|n| n == 0)
+    }
+
     /// Everything that the keeper is to hold of it.
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.source.read.as_fd(), self.write.as_fd()];

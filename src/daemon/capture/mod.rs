@@ -131,6 +131,8 @@ struct Service {
     place: Place,
     /// Something new came while a job was at it.
     fresh: bool,
+    /// The pipe was made for a task here, and the lane has not had it: without a byte in it there is nothing to file.
+    silent: bool,
     /// Its place among the timers, and the next delay.
     poll: Option<Mono>,
     delay: Duration,
@@ -288,6 +290,7 @@ impl Capture {
             wake: None,
             place: Place::Idle,
             fresh: false,
+            silent: false,
             poll: None,
             delay: DELAY_MIN,
             last: Mono(0),
@@ -350,6 +353,7 @@ impl Capture {
             self.insert(Arc::clone(name), read, write, spec.log.clone());
             if let Some(service) = self.services.get_mut(name) {
                 service.token = Some(token);
+                service.silent = task::of_name(name).is_some();
             }
         }
         self.equip(name, spec, true, host)?;
@@ -379,19 +383,26 @@ impl Capture {
     }
 
     /// A run's main process has ended. `Input::Output` follows when capture has passed what lies in the pipe now,
-    /// whoever may go on writing to it.
-    pub fn run_ended(&mut self, run: RunId, name: &Arc<str>) {
+    /// whoever may go on writing to it; that of a task which has written nothing is the answer.
+    pub fn run_ended(&mut self, run: RunId, name: &Arc<str>) -> Option<Input> {
+        if self.services.get(name).is_some_and(|s| s.is_silent()) {
+            return Some(Input::Output { run, bytes: 0, last_lines: Vec::new() });
+        }
         self.point(name, Point::End(run));
+        None
     }
 
-    /// The lane gets to know of it by `pump`, so that the end of one run and the start of the next are one job.
+    /// The lane gets to know of it by `pump`, so that the end of one run and the start of the next are one job; of the
+    /// start of a task with its first byte.
     fn point(&mut self, name: &Arc<str>, point: Point) {
         if let Some(service) = self.services.get(name) {
             service.source.mark(point);
             if let Some(second) = service.by_line.as_ref().and_then(|l| l.second.as_ref()) {
                 second.source.mark(point);
             }
-            self.enqueue(name);
+            if !service.silent || !matches!(point, Point::Start(_)) {
+                self.enqueue(name);
+            }
         }
     }
 
@@ -425,14 +436,19 @@ impl Capture {
         }
     }
 
-    /// A service was removed and is down: its pipe goes when it is empty, its logs stay.
-    pub fn forget(&mut self, name: &Arc<str>, now: Now, host: &mut impl Host) {
+    /// A service was removed and is down: its pipe goes when it is empty, its logs stay. True when it is gone at once.
+    pub fn forget(&mut self, name: &Arc<str>, now: Now, host: &mut impl Host) -> bool {
+        if self.services.get(name).is_some_and(|s| s.is_silent()) {
+            self.remove(name, host);
+            return true;
+        }
         if let Some(service) = self.services.get_mut(name) {
             service.removed = true;
             service.source.order(Order::Finish);
             self.enqueue(name);
             self.pump(now, host);
         }
+        false
     }
 
     /// Something new lies in a pipe. The lane gets to know of it by `pump`.
@@ -442,6 +458,7 @@ impl Capture {
 
     fn enqueue(&mut self, name: &Arc<str>) {
         let Some(service) = self.services.get_mut(name) else { return };
+        service.silent = false;
         match service.place {
             Place::Idle => {
                 service.place = Place::Queued;

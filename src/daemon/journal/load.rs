@@ -91,7 +91,7 @@ pub(super) struct Found {
     marks: Option<Marks>,
 }
 
-/// A record of a round that is not whole yet.
+/// A record, out of its line.
 #[derive(Debug)]
 struct Kept {
     n: u64,
@@ -192,7 +192,7 @@ impl Found {
                 Ok(r) => {
                     self.whole_round(name);
                     self.follow(name, r.n);
-                    self.apply(r.n, &r.key, r.json, line_bytes);
+                    self.apply(Kept::new(&r, line_bytes));
                     good_end = offset + line_bytes;
                     return;
                 }
@@ -217,7 +217,7 @@ impl Found {
     fn whole_round(&mut self, name: &str) {
         for r in core::mem::take(&mut self.round) {
             self.follow(name, r.n);
-            self.apply(r.n, &r.key, r.json.as_deref(), r.line_bytes);
+            self.apply(r);
         }
     }
 
@@ -243,7 +243,7 @@ impl Found {
             Ok(r) if whole && end.is_none() => {
                 count += 1;
                 self.last = self.last.max(r.n);
-                self.apply(r.n, &r.key, r.json, line.len() as u64 + 1);
+                self.apply(Kept::new(&r, line.len() as u64 + 1));
             }
             other => {
                 bad = true;
@@ -254,15 +254,14 @@ impl Found {
         Ok(!bad && end == Some(count))
     }
 
-    fn apply(&mut self, n: u64, key: &str, json: Option<&str>, line_bytes: u64) {
+    fn apply(&mut self, Kept { n, key, json, line_bytes }: Kept) {
         self.order += 1;
         let old = match json {
             Some(json) => {
                 self.live_bytes += line_bytes;
-                let live = Live { n, order: self.order, json: json.to_owned(), line_bytes };
-                self.entities.insert(key.to_owned(), live)
+                self.entities.insert(key, Live { n, order: self.order, json, line_bytes })
             }
-            None => self.entities.remove(key),
+            None => self.entities.remove(&key),
         };
         self.live_bytes -= old.map_or(0, |o| o.line_bytes);
     }

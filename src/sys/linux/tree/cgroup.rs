@@ -59,8 +59,11 @@ impl Groups {
     /// What mkdir and open answer, such as EAGAIN at cgroup.max.descendants.
     pub fn open(&self, service: &str) -> io::Result<Group> {
         let path = self.base.join(folder_name(service));
-        make(&self.base)?;
-        make(&path)?;
+        match make(&path) {
+            // The folder of this hob was removed behind our back.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => make(&self.base).and_then(|()| make(&path))?,
+            other => other?,
+        }
         at(path, service)
     }
 
@@ -375,6 +378,10 @@ fn subfolders(path: &Path) -> Vec<PathBuf> {
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {
+    // Mostly there is nothing below it.
+    if std::fs::remove_dir(path).is_ok() {
+        return Ok(());
+    }
     // Listed top down, removed bottom up: the job decides how deep this goes.
     let mut found = vec![path.to_owned()];
     let mut at = 0;

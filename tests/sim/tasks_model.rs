@@ -154,6 +154,8 @@ impl Told {
 #[derive(Debug, Default)]
 pub struct Tasks {
     pub jobs: BTreeMap<TaskId, Job>,
+    /// Those that were removed: their keys count for an hour, which a clock that is set may cut short.
+    pub graves: BTreeMap<TaskId, Job>,
     changes: BTreeMap<String, Change>,
     pub config: BTreeMap<String, GroupSpec>,
     undo: VecDeque<(usize, Undo)>,
@@ -198,6 +200,7 @@ impl Tasks {
 
     pub fn remove(&mut self, id: TaskId) {
         if let Some(job) = self.jobs.remove(&id) {
+            self.graves.insert(id, job.clone());
             self.undo.push_back((self.end, Undo::Job(id, Some(Box::new(job)))));
         }
         self.since.remove(&id);

@@ -184,7 +184,7 @@ impl Told {
 pub struct Tasks {
     pub jobs: BTreeMap<TaskId, Job>,
     pub changes: BTreeMap<String, Change>,
-    /// Tasks that were removed, as they were.
+    /// Tasks that were removed, as they were: their keys count for an hour, which a clock that is set may cut short.
     pub removed: BTreeMap<TaskId, Job>,
     pub config: Config,
     /// The config could not be read, so that nobody knows how many may run, and by which programs.

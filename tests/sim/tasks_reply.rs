@@ -78,6 +78,30 @@ impl Tasks {
         }
     }
 
+    /// Whether the answer is that of a task which was removed and whose key counts still.
+    fn is_buried(
+        &self,
+        specs: &[TaskSpec],
+        many: bool,
+        (key, owner): (Option<&(String, u64)>, u32),
+        (answer, ids): (&Answer, &[u64]),
+    ) -> bool {
+        let answers = |equal: bool, first: u64, count: u32| match answer {
+            Ok(_) => equal && ids.iter().copied().eq(first..first + u64::from(count.max(1))),
+            Err(e) => !equal && e.code == Code::Conflict,
+        };
+        let of = |id: &TaskId, job: &Job| {
+            let request = key.zip(job.request.as_ref()).filter(|((text, _), r)| r.0 == *text);
+            let own = match (specs, many, &job.own) {
+                ([spec], false, Some((text, what))) if spec.key.as_ref() == Some(text) => Some(*what == same(spec)),
+                _ => None,
+            };
+            request.is_some_and(|((_, hash), r)| answers(r.1 == *hash, id.0, r.2))
+                || own.is_some_and(|equal| answers(equal, id.0, 1))
+        };
+        self.removed.iter().any(|(id, job)| job.owner == owner && of(id, job))
+    }
+
     fn submitted(
         &mut self,
         scene: Scene<'_>,
@@ -107,6 +131,9 @@ impl Tasks {
                     _ => Err(format!("task keys: key {text:?} is that of {want:?}, and is answered {answer:?}")),
                 };
             }
+        }
+        if self.is_buried(specs, many, who, (answer, &ids)) {
+            return Ok(());
         }
         if let ([spec], false) = (specs, many)
             && let Some(text) = &spec.key

@@ -129,7 +129,7 @@ impl Player {
             "no-job" => {
                 self.jobs.remove(&arg(1));
             }
-            "clock" => self.set_clock(&arg(1)),
+            "clock" | "unseen-clock" => self.set_clock(&arg(1), verb == "clock"),
             "sleep" => {
                 let slept = i64::try_from(parse_duration(&arg(1)).unwrap().as_millis()).unwrap();
                 self.now.wall = Wall(self.now.wall.0 + slept);
@@ -419,8 +419,8 @@ impl Player {
         self.step(Input::Boot(Box::new(boot)), "");
     }
 
-    /// The wall clock is set, to a time or by a difference.
-    fn set_clock(&mut self, to: &str) {
+    /// The wall clock is set, to a time or by a difference. `seen`: there is a daemon that is told.
+    fn set_clock(&mut self, to: &str, seen: bool) {
         let old = self.now.wall;
         let by = |text: &str| i64::try_from(parse_duration(text).unwrap().as_millis()).unwrap();
         self.now.wall = match (to.strip_prefix('+'), to.strip_prefix('-')) {
@@ -428,7 +428,7 @@ impl Player {
             (_, Some(by_this)) => Wall(old.0 - by(by_this)),
             (None, None) => Wall::parse(to).expect("a time"),
         };
-        if self.generation > 0 {
+        if self.generation > 0 && seen {
             self.step(Input::WallSet { by: self.now.wall.0 - old.0 }, "");
         }
     }

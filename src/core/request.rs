@@ -194,7 +194,7 @@ impl Core {
         }
     }
 
-    fn places(&self, names: &[String]) -> Result<Vec<usize>, RpcError> {
+    pub(super) fn places(&self, names: &[String]) -> Result<Vec<usize>, RpcError> {
         let (mut all, mut seen) = (Vec::with_capacity(names.len()), BTreeSet::new());
         for name in names {
             all.extend(self.members(name)?.into_iter().filter(|i| seen.insert(*i)));

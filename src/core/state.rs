@@ -321,7 +321,7 @@ impl Core {
         while let Some(due) = self.deadlines.expired(self.now.mono) {
             match due {
                 Due::Service(i) => self.service_due(i, out),
-                Due::Schedule(i) => self.schedule_due(i),
+                Due::Schedule(i) => self.schedules.touch(i),
                 Due::Orphan(run) => self.orphan_due(run, out),
                 Due::Wait(req) => self.wait_due(req),
                 Due::Task(id) => self.task_due(id, out),

@@ -6,6 +6,7 @@ use crate::base::near::nearest;
 use crate::base::signal::common_name;
 use crate::config::cron::{self, Zone, ZoneFile};
 use crate::config::error::{Pos, quote};
+use crate::config::instances::{instance, members};
 use crate::config::read::{Bad, Cx, name_error, object};
 use crate::config::spec::{Config, Signal};
 use crate::config::tree::{Member, Node, Value};
@@ -268,10 +269,12 @@ fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     }
 }
 
-/// Reports services that actions name and that do not exist.
+/// Reports services that actions name and that do not exist, neither as one nor as instances.
 pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_, '_>) {
-    for n in named.iter().filter(|n| !config.services.contains_key(&n.service)) {
-        let near = nearest(&n.service, config.services.keys().map(String::as_str)).map(str::to_owned);
+    let known = |name: &str| config.services.contains_key(name) || members(&config.services, name).next().is_some();
+    for n in named.iter().filter(|n| !known(&n.service)) {
+        let names = config.services.keys().flat_map(|n| [n.as_str(), instance(n).map_or(n, |(group, _)| group)]);
+        let near = nearest(&n.service, names).map(str::to_owned);
         let message = format!("there is no service {}", quote(&n.service));
         cx.report.add_at(n.path.clone(), n.pos, message, near);
     }

@@ -35,6 +35,8 @@ pub mod queue;
 pub mod record;
 pub mod run;
 pub mod submit;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod wait;
 pub mod why;
@@ -69,6 +71,8 @@ pub const NICE: i32 = 10;
 const TERMS: Terms = Terms { signal: 15, grace: Duration::from_secs(10), leave_children: false };
 /// How long the end of a task waits for the last of its output to be on file.
 const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+/// So few frames are kept whether a task has them or not.
+const FRAMES_SWEEP_MIN: usize = 1024;
 /// What the shell calls a task, where services have their names.
 const NAME: &str = "task/";
 
@@ -401,6 +405,8 @@ pub struct Tasks {
     /// The keys of those that were removed.
     gone: gone::Graves,
     frames: BTreeSet<Arc<Frame>>,
+    /// At so many frames those that no task has any more go; each sweep doubles it, so that many cost no more each.
+    sweep_at: usize,
     pub next: u64,
     /// Number of the last claim whose sync was asked for.
     ticket: u64,
@@ -481,9 +487,9 @@ impl Tasks {
         if let Some(known) = self.frames.get(&frame) {
             return Arc::clone(known);
         }
-        // Those that no task has any more go when there are many.
-        if self.frames.len() >= 1024 {
+        if self.frames.len() >= self.sweep_at.max(FRAMES_SWEEP_MIN) {
             self.frames.retain(|f| Arc::strong_count(f) > 1);
+            self.sweep_at = 2 * self.frames.len();
         }
         let frame = Arc::new(frame);
         self.frames.insert(Arc::clone(&frame));

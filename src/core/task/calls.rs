@@ -21,6 +21,11 @@ pub(super) fn unknown(id: TaskId) -> RpcError {
     RpcError::new(Code::NotFound, format!("there is no task {id}")).hint("`hob task list` shows those that there are")
 }
 
+/// A state in a sentence.
+pub(super) fn in_words(state: TaskState) -> String {
+    state.name().replace('_', " ")
+}
+
 /// Whether a call changes something.
 pub(in crate::core) fn changes(call: &TaskCall) -> bool {
     match call {
@@ -170,15 +175,23 @@ impl Core {
             | TaskState::Failed
             | TaskState::Cancelled
             | TaskState::TimedOut
-            | TaskState::Lost) => Err(format!("it is over: {state}")),
+            | TaskState::Lost) => Err(format!("it is over: {}", in_words(state))),
         }
     }
 
     fn retry(&mut self, id: TaskId, out: &mut Out) -> Changed {
-        let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
+        let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !task.state.is_over() {
-            return Err(format!("it is {}", task.state));
+            return Err(format!("it is {}", in_words(task.state)));
         }
+        let after = task.after.clone();
+        if let Some((before, state)) = self.failed_before(&after) {
+            let state = in_words(state);
+            return Err(format!(
+                "it follows task {before}, which is over without success ({state}); retry {before} as well"
+            ));
+        }
+        let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
         task.fails = 0;
         task.why = None;
         (task.again_at, task.again) = (Wall(0), Mono(0));
@@ -202,7 +215,7 @@ impl Core {
         };
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.state != from || task.live.is_some() {
-            return Err(format!("it is {}", task.state));
+            return Err(format!("it is {}", in_words(task.state)));
         }
         self.unqueue(id);
         self.tasks.set_state(id, to);
@@ -220,13 +233,13 @@ impl Core {
         if self.pause_task(id, pause, out) {
             return Ok(());
         }
-        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it is {}", t.state)))
+        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it is {}", in_words(t.state))))
     }
 
     fn prioritize(&mut self, id: TaskId, priority: i32, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            return Err(format!("it is {}", task.state));
+            return Err(format!("it is {}", in_words(task.state)));
         }
         let claimed = self.unqueue(id);
         if let Some(task) = self.tasks.get_mut(id) {
@@ -243,7 +256,7 @@ impl Core {
     fn remove_task(&mut self, id: TaskId, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.live.is_some() {
-            return Err(format!("it is {}; cancel it first", task.state));
+            return Err(format!("it is {}; cancel it first", in_words(task.state)));
         }
         if let Some(of) = self.tasks.followers.get(&id)
             && let Some(follower) = of.first()

@@ -327,16 +327,21 @@ impl Core {
             let text = format!("after: there is no task {}", unknown.join(", "));
             return Err(RpcError::new(Code::NotFound, text).hint("`hob task list` shows those that there are"));
         }
-        let failed = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
-        let failed =
-            failed.filter(|t| t.state.is_over() && t.state != TaskState::Succeeded).map(|t| (t.id, t.state)).next();
-        match failed {
+        match self.failed_before(after) {
             Some((id, state)) => {
+                let state = super::calls::in_words(state);
                 let text = format!("after: task {id} is over without success ({state}), so this one would never start");
                 Err(RpcError::new(Code::Conflict, text).hint("{\"id\", \"any\": true} takes any end"))
             }
             None => Ok(()),
         }
+    }
+
+    /// The first of those a task wants to follow that is over without the success it wants.
+    pub(super) fn failed_before(&self, after: &[After]) -> Option<(TaskId, TaskState)> {
+        let mut wanted = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
+        let failed = wanted.find(|t| t.state.is_over() && t.state != TaskState::Succeeded)?;
+        Some((failed.id, failed.state))
     }
 
     pub(super) fn edit_task(
@@ -352,7 +357,8 @@ impl Core {
             return Err(RpcError::new(Code::PermissionDenied, text).hint("submit one of your own"));
         }
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            let text = format!("task {id} is {}: only one that has not begun can be edited", task.state);
+            let state = super::calls::in_words(task.state);
+            let text = format!("task {id} is {state}: only one that has not begun can be edited");
             return Err(RpcError::new(Code::Conflict, text).hint("submit another one"));
         }
         let (mut new, retried) = (task.clone(), task.again_at.0 > 0);

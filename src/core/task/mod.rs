@@ -137,9 +137,23 @@ impl Work {
 pub struct Key {
     pub text: Box<str>,
     pub hash: u64,
-    /// The tasks of the submission from this one on; 0 for a task that is none of a list.
+    /// How many tasks the submission has made; 0 for a task that is none of a list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub many: u32,
+    /// How many of these come before the one that carries the key: the first does, as long as it exists.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub before: u32,
+}
+
+impl Key {
+    fn new(text: &str, hash: u64, many: u32) -> Key {
+        Key { text: text.into(), hash, many, before: 0 }
+    }
+
+    /// The first task of the submission whose key this task carries.
+    fn first(&self, carrier: TaskId) -> TaskId {
+        TaskId(carrier.0.saturating_sub(u64::from(self.before)))
+    }
 }
 
 fn is_zero(n: &u32) -> bool {

@@ -101,8 +101,7 @@ impl Core {
         }
         if let (Some(task), Some(key)) = (made.first_mut(), &asked.key) {
             let many = if many { count } else { 0 };
-            let key = Key { text: key.as_str().into(), hash: asked.params_hash, many };
-            task.keys.get_or_insert_default().request = Some(key);
+            task.keys.get_or_insert_default().request = Some(Key::new(key, asked.params_hash, many));
         }
         for task in made {
             out.records.push(record::task(&task));
@@ -143,10 +142,16 @@ impl Core {
         }
     }
 
-    /// A task is removed: its keys stay, as long as they count.
+    /// A task is removed: its keys stay, as long as they count. That of a list is the last's that exists.
     pub(super) fn bury_keys(&mut self, task: &Task, out: &mut Out) {
         let Some(keys) = task.keys.as_deref() else { return };
         let owner = &task.frame.owner;
+        if let Some(key) = &keys.request
+            && let Some(heir) = self.heir(task.id, key)
+        {
+            self.forget_keys(task.id, owner, keys);
+            return self.hand_over(key.clone(), task.id, heir, out);
+        }
         match self.tasks.gone.bury(self.now, task.id, owner, keys.clone(), task.submitted) {
             Some(record) => out.records.push(record),
             None => self.forget_keys(task.id, owner, keys),
@@ -155,6 +160,23 @@ impl Core {
             self.forget_keys(id, &gone.owner, &gone.keys);
             out.records.push(record);
         }
+    }
+
+    /// Who carries the key of a list when this one is removed. The last, so that removing all of them one after the
+    /// other hands it over once.
+    fn heir(&self, carrier: TaskId, key: &Key) -> Option<TaskId> {
+        let first = key.first(carrier);
+        let list = first..TaskId(first.0.saturating_add(key.many.into()));
+        self.tasks.all.range(list).next_back().map(|(id, _)| *id)
+    }
+
+    fn hand_over(&mut self, key: Key, from: TaskId, heir: TaskId, out: &mut Out) {
+        let before = u32::try_from(heir.0 - key.first(from).0).unwrap_or(u32::MAX);
+        let Some(task) = self.tasks.get_mut(heir) else { return };
+        let hash = hash(&task.frame.owner, REQUEST, &key.text);
+        task.keys.get_or_insert_default().request = Some(Key { before, ..key });
+        out.records.push(record::task(task));
+        self.tasks.by_key.insert((hash, heir));
     }
 
     fn forget_keys(&mut self, id: TaskId, owner: &Owner, keys: &Keys) {
@@ -175,7 +197,8 @@ impl Core {
             let keys = keys.filter(|_| of == owner);
             let key = keys.and_then(|k| if kind == OWN { k.own.as_ref() } else { k.request.as_ref() });
             if let Some(key) = key.filter(|k| *k.text == *text) {
-                return if key.hash == params { Known::Yes(*id, key.many) } else { Known::Other(*id) };
+                let first = key.first(*id);
+                return if key.hash == params { Known::Yes(first, key.many) } else { Known::Other(first) };
             }
         }
         Known::No
@@ -201,7 +224,7 @@ impl Core {
 
     fn make(&mut self, id: TaskId, peer: &Peer, spec: TaskSpec) -> Result<Task, RpcError> {
         let (owner, user) = (peer.owner(), self.user_of(peer)?);
-        let key = spec.key.as_ref().map(|text| Key { text: text.as_str().into(), hash: spec_hash(&spec), many: 0 });
+        let key = spec.key.as_ref().map(|text| Key::new(text, spec_hash(&spec), 0));
         let (work, agent) = match spec.work {
             Asks::Command(words) => (Work::command(&words), None),
             Asks::Agent { name, prompt } => {

@@ -59,7 +59,12 @@ impl Selection {
             && (self.states.is_empty() || self.states.contains(&t.state))
             && self.label.as_ref().is_none_or(label)
             && owner.is_none_or(|o| *o == t.frame.owner)
-            && (self.ids.is_empty() || self.ids.iter().any(|(first, last)| (*first..=*last).contains(&t.id)))
+            && (self.ids.is_empty() || self.names(t.id))
+    }
+
+    fn names(&self, id: TaskId) -> bool {
+        let at = self.ids.partition_point(|(_, last)| *last < id);
+        self.ids.get(at).is_some_and(|(first, _)| *first <= id)
     }
 }
 
@@ -111,11 +116,7 @@ impl Core {
         let ranges = if which.ids.is_empty() { vec![(TaskId(1), TaskId(u64::MAX))] } else { which.ids.clone() };
         let owner = which.owner.as_ref().map(|of| asked.peer.meant(of));
         let of = |(first, last): (TaskId, TaskId)| self.tasks.all.range(first..=last).map(|(_, t)| &**t);
-        let mut ids: Vec<TaskId> =
-            ranges.into_iter().flat_map(of).filter(|t| which.takes(t, owner.as_ref())).map(|t| t.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        Ok(ranges.into_iter().flat_map(of).filter(|t| which.takes(t, owner.as_ref())).map(|t| t.id).collect())
     }
 
     /// Does something to each task of a selection, and answers what came of it.
@@ -275,6 +276,9 @@ impl Core {
     fn drop_task(&mut self, id: TaskId, out: &mut Out) {
         let Some(task) = self.tasks.all.remove(&id) else { return };
         self.tasks.counts[task.state as usize] -= 1;
+        if task.state == TaskState::Queued {
+            self.tasks.group_for(&task.frame.group).queued -= 1;
+        }
         self.bury_keys(&task, out);
         self.deadlines.set(Due::Task(id), None);
         for a in &task.after {

@@ -41,6 +41,8 @@ pub struct Group {
     pub(super) claimed: BTreeSet<Rank>,
     pub(super) running: u32,
     pub(super) weight: u64,
+    /// Tasks that are queued, whatever they wait for.
+    pub(super) queued: u64,
 }
 
 impl Group {
@@ -130,14 +132,15 @@ impl Tasks {
     pub(super) fn group_for(&mut self, name: &Arc<str>) -> &mut Group {
         self.groups.entry(Arc::clone(name)).or_default()
     }
+}
 
-    fn group_json(&self, name: &str, group: &Group) -> String {
-        let queued = self.all.values().filter(|t| &*t.frame.group == name && t.state == TaskState::Queued).count();
+impl Group {
+    fn json(&self, name: &str) -> String {
         let mut o = Obj::new();
-        o.str("name", name).u64("parallel", group.parallel().into()).u64("weight_limit", group.weight_limit().into());
-        o.bool("paused", group.paused()).u64("running", group.running.into()).u64("weight", group.weight);
-        o.u64("queued", u64::try_from(queued).unwrap_or(u64::MAX));
-        o.bool("configured", group.spec.is_some()).bool("changed", group.change != Change::default());
+        o.str("name", name).u64("parallel", self.parallel().into()).u64("weight_limit", self.weight_limit().into());
+        o.bool("paused", self.paused()).u64("running", self.running.into()).u64("weight", self.weight);
+        o.u64("queued", self.queued);
+        o.bool("configured", self.spec.is_some()).bool("changed", self.change != Change::default());
         o.finish()
     }
 }
@@ -147,7 +150,7 @@ impl Core {
         let durable = call != GroupCall::List;
         let answer = match call {
             GroupCall::List => {
-                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| self.tasks.group_json(n, g)).collect();
+                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.json(n)).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
             GroupCall::Set { name, parallel, weight_limit, remove } => self.set_group(
@@ -210,7 +213,7 @@ impl Core {
         if changed {
             out.records.push(super::record::group(&name, &group.change));
         }
-        let text = self.tasks.group_json(&name, &self.tasks.groups[&name]);
+        let text = self.tasks.groups[&name].json(&name);
         if changed {
             let members = text.trim_start_matches('{').trim_end_matches('}');
             self.emit_daemon("group.changed", members, out);

@@ -513,6 +513,9 @@ impl Tasks {
     fn insert(&mut self, task: Task) {
         self.next = self.next.max(task.id.0 + 1);
         self.counts[task.state as usize] += 1;
+        if task.state == TaskState::Queued {
+            self.group_for(&task.frame.group).queued += 1;
+        }
         if let Some(run) = task.run() {
             self.runs.insert(run, task.id);
         }
@@ -522,9 +525,20 @@ impl Tasks {
     /// Changes the state, and the numbers that follow from it.
     fn set_state(&mut self, id: TaskId, state: TaskState) {
         let Some(task) = self.all.get_mut(&id) else { return };
-        self.counts[task.state as usize] -= 1;
+        let before = core::mem::replace(&mut task.state, state);
+        self.counts[before as usize] -= 1;
         self.counts[state as usize] += 1;
-        task.state = state;
+        if let Some(group) = self.groups.get_mut(&task.frame.group).filter(|_| before != state) {
+            group.queued -= u64::from(before == TaskState::Queued);
+            group.queued += u64::from(state == TaskState::Queued);
+        }
+    }
+
+    /// In safe mode: that its process has ended is all that is noted.
+    pub(in crate::core) fn note_end(&mut self, id: TaskId, end: End, usage: Usage, now: Now) {
+        if let Some(live) = self.get_mut(id).and_then(|t| t.live.as_mut()) {
+            live.end.get_or_insert((end, usage, now));
+        }
     }
 
     pub(in crate::core) fn look_at_all(&mut self) {

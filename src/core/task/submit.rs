@@ -418,17 +418,10 @@ impl Core {
         new.weight = edit.weight.unwrap_or(new.weight);
         new.frame = self.tasks.share(frame);
         let claimed = self.unqueue(id);
-        for a in self.tasks.get(id).map(|t| t.after.clone()).unwrap_or_default() {
-            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
-                of.remove(&id);
-            }
-        }
         new.claim = Claim::None;
         new.blocked = 0;
         out.records.push(record::task(&new));
-        if let Some(task) = self.tasks.get_mut(id) {
-            *task = new;
-        }
+        self.replace(id, new);
         self.follow_others(id);
         if claimed || retried {
             self.save_attempt(id, out);
@@ -436,6 +429,20 @@ impl Core {
         self.emit_task("task.edited", id, "", out);
         self.enqueue(id);
         self.task_json(id)
+    }
+
+    /// An edited task takes the place of what it was; whom it follows is noted anew.
+    fn replace(&mut self, id: TaskId, new: Task) {
+        let (queued, group) = (u64::from(new.state == TaskState::Queued), Arc::clone(&new.frame.group));
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let old = core::mem::replace(task, new);
+        for a in &old.after {
+            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
+                of.remove(&id);
+            }
+        }
+        self.tasks.group_for(&old.frame.group).queued -= queued;
+        self.tasks.group_for(&group).queued += queued;
     }
 
     /// Nobody can follow itself, by however many others.

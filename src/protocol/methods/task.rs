@@ -132,7 +132,7 @@ pub struct TaskSpec {
 /// Which tasks a request means: all that fit every part that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Ranges of ids, both ends included.
+    /// Ranges of ids, both ends included, in order and apart from one another.
     pub ids: Vec<(TaskId, TaskId)>,
     pub group: Option<String>,
     pub states: Vec<TaskState>,

@@ -48,6 +48,28 @@ pub(in crate::core) fn changes(call: &TaskCall) -> bool {
     }
 }
 
+/// Whether a call ends or holds back something, or removes it.
+pub(in crate::core) fn relieves(call: &TaskCall) -> bool {
+    match call {
+        TaskCall::Cancel { .. }
+        | TaskCall::Hold { .. }
+        | TaskCall::Pause { .. }
+        | TaskCall::Clean { .. }
+        | TaskCall::Remove { .. } => true,
+        TaskCall::Submit { .. }
+        | TaskCall::Retry { .. }
+        | TaskCall::Release { .. }
+        | TaskCall::Resume { .. }
+        | TaskCall::Edit { .. }
+        | TaskCall::Prioritize { .. }
+        | TaskCall::Get { .. }
+        | TaskCall::List(_)
+        | TaskCall::Stats
+        | TaskCall::Wait { .. }
+        | TaskCall::Output { .. } => false,
+    }
+}
+
 impl Selection {
     /// `owner` is whom its `owner` means.
     fn takes(&self, t: &Task, owner: Option<&Owner>) -> bool {
@@ -147,7 +169,7 @@ impl Core {
             rows.push_str(&o.finish());
         }
         self.keep_runs(out);
-        self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), true, out);
+        self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), !self.journal_full, out);
     }
 
     /// The numbers of runs are not given again either, when no task is left that names a higher one.
@@ -318,7 +340,7 @@ impl Core {
             self.drop_task(*id, out);
         }
         self.keep_runs(out);
-        self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), true, out);
+        self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), !self.journal_full, out);
     }
 
     fn output_of(&mut self, asked: &Asked, id: TaskId, how: (usize, bool, Option<u64>), out: &mut Out) {

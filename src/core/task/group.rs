@@ -147,7 +147,7 @@ impl Group {
 
 impl Core {
     pub(in crate::core) fn group_call(&mut self, asked: &Asked, call: GroupCall, out: &mut Out) {
-        let durable = call != GroupCall::List;
+        let durable = call != GroupCall::List && !self.journal_full;
         let answer = match call {
             GroupCall::List => {
                 let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.json(n)).collect();

@@ -323,7 +323,7 @@ impl Core {
                 Due::Service(i) => self.service_due(i, out),
                 Due::Schedule(i) => self.schedules.touch(i),
                 Due::Orphan(run) => self.orphan_due(run, out),
-                Due::Wait(req) => self.wait_due(req),
+                Due::Wait(_) => self.life.changed = true,
                 Due::Task(id) => self.task_due(id, out),
                 Due::TaskWait(req) => self.task_wait_due(req, out),
                 Due::Heartbeat => self.beat(out),

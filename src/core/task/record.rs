@@ -223,17 +223,6 @@ pub fn group(name: &str, change: &Change) -> Entity {
     entity(key, &GroupRecord { v: VERSION, change: change.clone() })
 }
 
-/// The text of one entity's key, for a snapshot that goes on after it.
-#[must_use]
-pub fn task_key(id: TaskId) -> String {
-    key(TASK, id)
-}
-
-#[must_use]
-pub fn attempt_key(id: TaskId) -> String {
-    key(ATTEMPT, id)
-}
-
 impl TaskRecord<'_> {
     /// The task as it was submitted. `share`: one copy of what is equal. `None`: the record says nothing to run.
     #[must_use]

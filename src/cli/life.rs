@@ -456,16 +456,27 @@ pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
         print(&format!("{result}\n"))?;
         return Ok(exit::OK);
     }
+    print(&reloaded(&result))?;
+    Ok(exit::OK)
+}
+
+/// What a reload has changed, line by line.
+fn reloaded(result: &Value) -> String {
     let mut text = String::new();
-    for what in ["added", "removed", "restarted", "updated"] {
+    for (what, told) in [
+        ("added", "added"),
+        ("removed", "removed"),
+        ("restarted", "restarted"),
+        ("updated", "updated"),
+        ("daemon", "updated of hob itself"),
+        ("jobs_added", "jobs added"),
+        ("jobs_removed", "jobs removed"),
+        ("jobs_updated", "jobs updated"),
+    ] {
         let names: Vec<&str> = result[what].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if !names.is_empty() {
-            text.push_str(&format!("{what}: {}\n", names.join(", ")));
+            text.push_str(&format!("{told}: {}\n", names.join(", ")));
         }
     }
-    if text.is_empty() {
-        text.push_str("nothing has changed\n");
-    }
-    print(&text)?;
-    Ok(exit::OK)
+    if text.is_empty() { "nothing has changed\n".to_owned() } else { text }
 }

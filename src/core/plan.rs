@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// The tables around tasks that differ, by their keys in the config.
-    fn changed_tables(&self, config: &Config) -> Vec<String> {
+    pub(in crate::core) fn changed_tables(&self, config: &Config) -> Vec<String> {
         let differ = [
             ("groups", self.tasks.configured_groups() != config.groups),
             ("agents", self.programs.agents != config.agents),

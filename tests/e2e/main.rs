@@ -35,6 +35,7 @@ mod systemd;
 mod task_faults;
 mod task_jobs;
 mod task_story;
+mod task_words;
 mod tasks;
 mod upgrade;
 mod words;

@@ -165,11 +165,16 @@ pub(in crate::config) fn zone_name(node: &Node, cx: &mut Cx<'_, '_>) -> Result<S
 
 pub(in crate::config) fn action(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     let Value::Object(members) = &node.value else { return Err(Bad::Kind(None)) };
-    known_members(
-        members,
-        &["task", "start", "stop", "restart", "reload", "signal", "method", "service", "params"],
-        cx,
-    )?;
+    let known = [&ACTIONS[..], &["service", "params"]].concat();
+    if let Some(m) = members.iter().find(|m| !known.contains(&m.key.as_str())) {
+        let near = nearest(&m.key, known.iter().copied()).map(str::to_owned);
+        let keys = ACTIONS.join(", ");
+        let message = format!("unknown key: an action has one of {keys}; service beside signal, params beside method");
+        cx.report.enter_key(&m.key);
+        cx.report.suggest(m.pos, message, near);
+        cx.report.leave();
+        return Err(Bad::Said);
+    }
     let mut kinds = members.iter().filter(|m| ACTIONS.contains(&m.key.as_str()));
     let (Some(kind), None) = (kinds.next(), kinds.next()) else {
         let example = r#"{"restart": "web"}"#;

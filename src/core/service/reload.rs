@@ -56,6 +56,8 @@ pub(in crate::core) struct Report {
     pub(in crate::core) updated: Vec<String>,
     unchanged: Vec<String>,
     pub(in crate::core) jobs: crate::core::schedule::JobChanges,
+    /// The tables around tasks that differ.
+    tables: Vec<String>,
     /// The keys that differ, of the daemon and of each service that is restarted or updated.
     pub(in crate::core) daemon: Vec<String>,
     pub(in crate::core) keys: Map<String, Vec<Changed>>,
@@ -74,6 +76,7 @@ impl Report {
             o.raw(name, &serde_json::to_string(list).unwrap_or_default());
         }
         for (name, list) in [
+            ("daemon", &[&self.daemon[..], &self.tables].concat()),
             ("jobs_added", &self.jobs.added),
             ("jobs_removed", &self.jobs.removed),
             ("jobs_updated", &self.jobs.updated),
@@ -141,6 +144,7 @@ impl Core {
         let mut report = Report::default();
         let doors = self.doors();
         self.config_error = None;
+        report.tables = self.changed_tables(&config);
         self.configure_tasks(&config);
         if self.config != config.daemon {
             report.daemon.extend(changed_daemon(&self.config, &config.daemon).into_iter().map(|key| key.path));

@@ -52,11 +52,22 @@ impl Core {
             let ids = (first.0..first.0.saturating_add(count)).map(TaskId).collect();
             return self.run_submitted(asked.req, ids);
         }
-        let answer = answer.map(|(first, count)| ids_json(first, count, many));
+        let answer = answer.map(|(first, count)| match count {
+            0 => self.known_json(first),
+            _ => ids_json(first, count, many),
+        });
         self.reply(asked.req, answer, true, out);
     }
 
-    /// The first of the new tasks, and how many follow one another from there.
+    /// The reply to a submission whose dedupe key has a task already.
+    fn known_json(&self, id: TaskId) -> String {
+        let mut o = Obj::new();
+        o.u64("id", id.0).bool("known", true);
+        o.str("state", self.tasks.get(id).map_or("removed", |t| t.state.name()));
+        o.finish()
+    }
+
+    /// The first of the new tasks, and how many follow one another from there; 0 for one whose key was known.
     fn try_submit(
         &mut self,
         asked: &Asked,
@@ -68,7 +79,7 @@ impl Core {
         if let Some(key) = &asked.key {
             match self.known_key(&owner, REQUEST, key, asked.params_hash) {
                 Known::No => {}
-                Known::Yes(first, count) => return Ok((first, count)),
+                Known::Yes(first, count) => return Ok((first, count.max(1))),
                 Known::Other(id) => {
                     let text = format!("request_key {key:?} was used for another request, which made task {id}");
                     return Err(RpcError::new(Code::Conflict, text).hint("use a new key for each new request"));

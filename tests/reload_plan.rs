@@ -166,9 +166,9 @@ impl World {
             Effect::Check { run, what, .. } => self.inputs.push_back(Input::Checked { run, what, result: Ok(()) }),
             Effect::Await { run, .. } => self.inputs.push_back(Input::ReadySeen { run }),
             Effect::Sweep { run } => self.inputs.push_back(Input::Tree { run, left: Vec::new() }),
-            Effect::LoadConfig { req, .. } => {
+            Effect::LoadConfig { req, look } => {
                 let result = Ok(Box::new(self.file.clone().unwrap()));
-                self.inputs.push_front(Input::ConfigRead { req, result });
+                self.inputs.push_front(Input::ConfigRead { req, look, result });
             }
             Effect::Reply { result, .. } => self.replies.push(result.map_err(|e| e.message)),
             _ => {}

@@ -297,7 +297,7 @@ fn a_zone_file_that_changes_is_the_same_job_by_another_clock() {
     // The parliament decides that there is no summer time any more.
     let zones = |name: &str| Some((name.to_owned(), b"CET-1".to_vec()));
     let config = parse_config(&w.config, "f", &Platform { zones, ..Platform::linux() }).unwrap();
-    w.step(Input::ConfigRead { req: None, result: Ok(Box::new(config)) });
+    w.step(Input::ConfigRead { req: None, look: false, result: Ok(Box::new(config)) });
     w.pass(DAY);
     let shown: Vec<String> = w.dues("a").iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["2025-06-01T10:00:00.000Z", "2025-06-02T11:00:00.000Z"]);

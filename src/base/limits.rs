@@ -111,6 +111,8 @@ pub const TASK_ARRAY_MAX: usize = 100_000;
 pub const TASK_RETRIES_MAX: i64 = 1_000;
 /// Tasks that one task may follow, and its labels.
 pub const TASK_AFTER_MAX: usize = 1_000;
+/// Numbers and ranges that one request names.
+pub const TASK_IDS_MAX: usize = 10_000;
 pub const TASK_LABELS_MAX: usize = 64;
 /// A dedupe key of a task, in bytes.
 pub const TASK_KEY_MAX: usize = 128;

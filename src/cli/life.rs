@@ -491,8 +491,14 @@ pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
         print(&format!("{result}\n"))?;
         return Ok(exit::OK);
     }
+    print(&reloaded(&result))?;
+    Ok(exit::OK)
+}
+
+/// What a reload has changed, line by line.
+fn reloaded(result: &Value) -> String {
     let mut text = String::new();
-    let all = [
+    for (what, told) in [
         ("added", "added"),
         ("removed", "removed"),
         ("restarted", "restarted"),
@@ -501,16 +507,11 @@ pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
         ("jobs_removed", "jobs removed"),
         ("jobs_updated", "jobs updated"),
         ("settings", "settings updated"),
-    ];
-    for (what, title) in all {
+    ] {
         let names: Vec<&str> = result[what].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if !names.is_empty() {
-            text.push_str(&format!("{title}: {}\n", names.join(", ")));
+            text.push_str(&format!("{told}: {}\n", names.join(", ")));
         }
     }
-    if text.is_empty() {
-        text.push_str("nothing has changed\n");
-    }
-    print(&text)?;
-    Ok(exit::OK)
+    if text.is_empty() { "nothing has changed\n".to_owned() } else { text }
 }

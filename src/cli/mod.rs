@@ -42,6 +42,8 @@ pub mod exit {
     pub const OK: u8 = 0;
     pub const FAILED: u8 = 1;
     pub const USAGE: u8 = 2;
+    /// What timeout(1) ends with.
+    pub const TIMED_OUT: u8 = 124;
 }
 
 /// Why a command failed: what to print and how to end.

@@ -136,11 +136,13 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
             }
             Ok(Expression::Times(cron)) => {
                 let next = cron.next(&zone, now).map(|at| zone.show(at));
-                let told = next.as_deref().map_or_else(
-                    || "good, but it never fires: there is no such day".to_owned(),
-                    |at| format!("good; {}; next {at}", cron.words()),
-                );
-                let row = json!({ "expression": given, "ok": true, "next": next, "means": cron.words() });
+                let warning = next.is_none().then_some("it never fires: there is no such day");
+                let told = match (&next, warning) {
+                    (Some(at), _) => format!("good; {}; next {at}", cron.words()),
+                    (None, why) => format!("warning: {}", why.unwrap_or_default()),
+                };
+                let row =
+                    json!({ "expression": given, "ok": true, "next": next, "means": cron.words(), "warning": warning });
                 (row, format!("'{given}': {told}\n"))
             }
         };
@@ -166,8 +168,8 @@ fn check_config(args: &Args) -> Result<u8, Failure> {
     };
     let rows: Vec<Value> = config.schedule.iter().map(|j| json!({ "id": j.id, "next": next(j) })).collect();
     finish(args, &json!({ "ok": true, "file": loaded.name, "jobs": rows }), |_| {
-        let (n, s) = (config.schedule.len(), if config.schedule.len() == 1 { "" } else { "s" });
-        let mut text = format!("{}: good, {n} job{s}\n", loaded.name);
+        let count = config.schedule.len();
+        let mut text = format!("{}: good, {count} job{}\n", loaded.name, if count == 1 { "" } else { "s" });
         for job in &config.schedule {
             let told = match (next(job), job.when()) {
                 (Some(at), _) => format!("next {at}"),
@@ -204,7 +206,8 @@ fn table(r: &Value) -> String {
             (None, _) => "-".to_owned(),
         };
         t.row().cell(text("id")).painted(state.clone(), paint.state(&state, &state));
-        t.cell(text("time")).cell(text("next")).cell(text("last")).cell(result).cell(text("action"));
+        t.cell(text("time")).cell(when::moment(&text("next"))).cell(when::moment(&text("last")));
+        t.cell(when::moments(&result)).cell(text("action"));
     }
     t.print()
 }
@@ -241,7 +244,7 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
     finish(args, &result, |r| {
         let line = |job: &Value| {
             let already = if job["changed"] == true { "" } else { " already" };
-            let next = job["next"].as_str().map_or_else(String::new, |at| format!(", next {at}"));
+            let next = job["next"].as_str().map_or_else(String::new, |at| format!(", next {}", when::moment(at)));
             let state = if job["paused"] == true { "paused" } else { "goes by the clock" };
             format!("{}: {state}{already}{next}\n", job["id"].as_str().unwrap_or("?"))
         };

@@ -79,7 +79,8 @@ impl Teller {
     fn story(&self, r: &Value) -> String {
         let mut out = String::new();
         let happened = self.happened(&texts(&r["story"]));
-        let next = texts(&r["next"]).iter().map(|l| format!("{}\n", wrapped(l, 2, 2, self.columns))).collect();
+        let next = texts(&r["next"]);
+        let next = next.iter().map(|l| format!("{}\n", wrapped(&when::moments(l), 2, 2, self.columns))).collect();
         let todo = texts(&r["todo"]).iter().map(|l| self.advice(l)).collect();
         for (title, body) in [("What happened", happened), ("What comes next", next), ("What you can do", todo)] {
             if !body.is_empty() {

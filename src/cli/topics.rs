@@ -114,9 +114,11 @@ fn exit_codes() -> Vec<Entry> {
         let also = if c == Code::Unavailable { "; of 'hob health': not all is well" } else { "" };
         (c.exit_code().to_string(), format!("{}{also} ({})", c.meaning(), c.number()))
     });
+    let late =
+        (exit::TIMED_OUT.to_string(), "Of 'hob task wait': its --timeout is over, and not all tasks are".to_owned());
     let run =
         ("128 + n".to_owned(), "Of 'hob run -- COMMAND': it was killed by signal n; else its own code".to_owned());
-    own.chain(all).chain([run]).collect()
+    own.chain(all).chain([late, run]).collect()
 }
 
 pub(super) fn find(name: &str) -> Option<&'static Topic> {

@@ -1,14 +1,18 @@
-//! Moments for people: the protocol's UTC stamps as short local time. Reads the clock and the local time zone.
+//! Moments for people: the protocol's stamps as short local time. Reads the clock and the local time zone.
 
 use crate::base::time::Wall;
 use crate::sys::clock;
 
-/// `2026-11-20T18:09:38.123Z`, the only form in which hob writes a moment.
+/// `2026-11-20T18:09:38.123Z`, the form in which hob writes a moment.
 const STAMP: &[u8] = b"0000-00-00T00:00:00.000Z";
+/// `2026-11-20T19:09:38+01:00`, that of a job's zone.
+const ZONED: &[u8] = b"0000-00-00T00:00:00+00:00";
 
 /// A stamp as local time: `19:09:38` today, `2026-11-19 19:09:38` on other days; anything else as it is.
 pub(crate) fn moment(stamp: &str) -> String {
-    parse(stamp).map_or_else(|| stamp.to_owned(), |wall| short(wall, clock::now().wall, clock::local_offset))
+    parse(stamp)
+        .or_else(|| zoned(stamp))
+        .map_or_else(|| stamp.to_owned(), |wall| short(wall, clock::now().wall, clock::local_offset))
 }
 
 /// The same for every stamp in a text.
@@ -39,7 +43,10 @@ fn replace(text: &str, shown: impl Fn(Wall) -> String) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        match rest.split_at_checked(STAMP.len()).and_then(|(stamp, tail)| Some((parse(stamp)?, tail))) {
+        let stamp = |form: &[u8], read: fn(&str) -> Option<Wall>| {
+            rest.split_at_checked(form.len()).and_then(|(stamp, tail)| Some((read(stamp)?, tail)))
+        };
+        match stamp(STAMP, parse).or_else(|| stamp(ZONED, zoned)) {
             Some((wall, tail)) => {
                 out.push_str(&shown(wall));
                 rest = tail;
@@ -53,9 +60,21 @@ fn replace(text: &str, shown: impl Fn(Wall) -> String) -> String {
     out
 }
 
+fn has_form(stamp: &str, form: &[u8]) -> bool {
+    let fits = |(b, form): (u8, &u8)| match form {
+        b'0' => b.is_ascii_digit(),
+        b'+' => b == b'+' || b == b'-',
+        _ => b == *form,
+    };
+    stamp.len() == form.len() && stamp.bytes().zip(form).all(fits)
+}
+
+fn zoned(stamp: &str) -> Option<Wall> {
+    if has_form(stamp, ZONED) { Wall::parse(stamp) } else { None }
+}
+
 fn parse(stamp: &str) -> Option<Wall> {
-    let fits = |(b, form): (u8, &u8)| if *form == b'0' { b.is_ascii_digit() } else { b == *form };
-    if stamp.len() != STAMP.len() || !stamp.bytes().zip(STAMP).all(fits) {
+    if !has_form(stamp, STAMP) {
         return None;
     }
     let part = |from: usize, to: usize| stamp.get(from..to)?.parse::<i64>().ok();
@@ -100,5 +119,10 @@ mod tests {
     fn stamps_inside_a_text_are_replaced_and_nothing_else() {
         let text = "\u{fc}ber 2026-11-20T18:09:38.123Z, not 2026-11-20";
         assert_eq!(replace(text, |_| "T".to_owned()), "\u{fc}ber T, not 2026-11-20");
+        let text = "at 2026-11-20T19:09:38+01:00 or 2026-11-20T16:39:38-01:30, not 2026-11-20T19:09:38 01:00";
+        assert_eq!(
+            replace(text, |wall| wall.to_string()),
+            "at 2026-11-20T18:09:38.000Z or 2026-11-20T18:09:38.000Z, not 2026-11-20T19:09:38 01:00"
+        );
     }
 }

@@ -233,9 +233,11 @@ pub enum Input {
         req: ReqId,
         result: Result<String, RpcError>,
     },
-    /// Result of `Effect::LoadConfig`: a checked config, or the text of all its errors.
+    /// Result of `Effect::LoadConfig`: a checked config, or the text of all its errors. `look`: as there, so that it is
+    /// never taken.
     ConfigRead {
         req: Option<ReqId>,
+        look: bool,
         result: Result<Box<Config>, String>,
     },
     /// A stop request through the keeper or a signal. `hurry`: kill at once.

@@ -15,7 +15,6 @@ use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::Obj;
 use crate::config::{Changed, Config, JobSpec, Ready};
-use crate::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -49,10 +48,8 @@ struct Rehearsal {
 
 impl Core {
     pub(super) fn ask_plan(&mut self, req: ReqId, out: &mut Out) {
-        if let Some(fault) = &self.safe {
-            let error = RpcError::new(Code::Unavailable, format!("hob is in safe mode: {fault}"));
-            let hint = Core::ways_out_of_safe_mode().map(|(command, what)| format!("`{command}` {what}")).join("; ");
-            return self.reply(req, Err(error.hint(hint)), false, out);
+        if let Some(error) = self.safe_error() {
+            return self.reply(req, Err(error), false, out);
         }
         self.load_config(req, Pending::Plan, out);
     }
@@ -92,7 +89,7 @@ impl Core {
     }
 
     /// The tables around tasks that differ, by their keys in the config.
-    pub(super) fn changed_tables(&self, config: &Config) -> Vec<String> {
+    pub(in crate::core) fn changed_tables(&self, config: &Config) -> Vec<String> {
         let differ = [
             ("groups", self.tasks.configured_groups() != config.groups),
             ("agents", self.programs.agents != config.agents),

@@ -140,7 +140,7 @@ impl Core {
             }
         }
         let ends = matches!(request, Request::DaemonShutdown { .. });
-        let stops = matches!(request, Request::ServiceStop(_) | Request::ServiceRemove(_));
+        let stops = relieves(request);
         if self.life.stopping.is_some() && !ends {
             self.reply(asked.req, Err(Core::shutting_down()), false, out);
             return false;
@@ -194,7 +194,7 @@ impl Core {
         }
     }
 
-    fn places(&self, names: &[String]) -> Result<Vec<usize>, RpcError> {
+    pub(super) fn places(&self, names: &[String]) -> Result<Vec<usize>, RpcError> {
         let (mut all, mut seen) = (Vec::with_capacity(names.len()), BTreeSet::new());
         for name in names {
             all.extend(self.members(name)?.into_iter().filter(|i| seen.insert(*i)));
@@ -389,6 +389,19 @@ fn phrase(state: State) -> &'static str {
         State::Backoff => "is down until its next try",
         State::Failed => "has failed",
         State::Finished => "has finished",
+    }
+}
+
+/// Calls that end or hold something back, as somebody must be able to do to what fills a disk. While that is full they
+/// promise nothing.
+fn relieves(request: &Request) -> bool {
+    match request {
+        Request::ServiceStop(_)
+        | Request::ServiceRemove(_)
+        | Request::SchedulePause { pause: true, .. }
+        | Request::Group(GroupCall::Pause { .. }) => true,
+        Request::Task(call) => super::task::calls::relieves(call),
+        _ => false,
     }
 }
 

@@ -77,6 +77,9 @@ impl Core {
     /// The end is in the run table, where the next ordinary daemon finds it and draws the consequences.
     fn note_end(&mut self, run: RunId, end: End, usage: Usage) {
         let now = self.now;
+        if let Some(id) = self.tasks.of_run(run) {
+            return self.tasks.note_end(id, end, usage, now);
+        }
         let Some(s) = self.runs.get(&run).map(|i| &mut self.table[*i]) else { return };
         if let Some(live) = s.live.as_mut().filter(|l| l.end.is_none()) {
             live.ended(end, usage, now);
@@ -107,12 +110,18 @@ impl Core {
             }
             Request::DaemonUpgrade { binary } => self.ask_upgrade(Some(req), binary, asked.ticket(), out),
             _ => {
-                let error = RpcError::new(Code::Unavailable, format!("hob is in safe mode: {fault}"));
-                let hint =
-                    Core::ways_out_of_safe_mode().map(|(command, what)| format!("`{command}` {what}")).join("; ");
-                self.reply(req, Err(error.hint(hint)), false, out);
+                let error = self.safe_error().unwrap_or_else(Core::shutting_down);
+                self.reply(req, Err(error), false, out);
             }
         }
+    }
+
+    /// What is refused in safe mode, because nothing goes on in it.
+    pub(super) fn safe_error(&self) -> Option<RpcError> {
+        let fault = self.safe.as_ref()?;
+        let error = RpcError::new(Code::Unavailable, format!("hob is in safe mode: {fault}"));
+        let hint = Core::ways_out_of_safe_mode().map(|(command, what)| format!("`{command}` {what}")).join("; ");
+        Some(error.hint(hint))
     }
 
     /// What a person can do: commands, and what they are for.

@@ -264,7 +264,8 @@ impl Core {
             Input::Measured { req, usage } => self.measured(req, &usage, out),
             Input::Rotated { req, result } => self.reply(req, result, false, out),
             Input::Examined { req, result } => self.examined(req, result, out),
-            Input::ConfigRead { req, result } => self.config_read(req, result, out),
+            Input::ConfigRead { req, look: true, result } => self.config_looked_at(req, result, out),
+            Input::ConfigRead { req, look: false, result } => self.config_read(req, result, out),
             Input::Stop { hurry } => self.shutdown(0, None, hurry, out),
             Input::Reload => out.effects.push(Effect::LoadConfig { req: None, look: false }),
             Input::Forward { signal } => self.forward(signal, out),
@@ -320,9 +321,9 @@ impl Core {
         while let Some(due) = self.deadlines.expired(self.now.mono) {
             match due {
                 Due::Service(i) => self.service_due(i, out),
-                Due::Schedule(i) => self.schedule_due(i),
+                Due::Schedule(i) => self.schedules.touch(i),
                 Due::Orphan(run) => self.orphan_due(run, out),
-                Due::Wait(req) => self.wait_due(req),
+                Due::Wait(_) => self.life.changed = true,
                 Due::Task(id) => self.task_due(id, out),
                 Due::TaskWait(req) => self.task_wait_due(req, out),
                 Due::Heartbeat => self.beat(out),

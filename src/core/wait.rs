@@ -157,10 +157,6 @@ impl Core {
         }
     }
 
-    pub(super) fn wait_due(&mut self, _req: ReqId) {
-        self.life.changed = true;
-    }
-
     pub(super) fn forget_waits(&mut self, conn: ConnId) {
         // One with a key goes on: whoever sends it again finds its result.
         let (deadlines, keys) = (&mut self.deadlines, &self.keys);

@@ -287,8 +287,8 @@ impl Daemon {
 
     /// The config was read for the first that asked.
     pub(super) fn loaded(&mut self, result: Result<Box<Config>, String>) {
-        if let Some((req, _)) = self.loads.pop_front() {
-            self.inputs.push(Input::ConfigRead { req, result });
+        if let Some((req, look)) = self.loads.pop_front() {
+            self.inputs.push(Input::ConfigRead { req, look, result });
             self.life.reloaded = self.loads.is_empty();
         }
         self.load_next();

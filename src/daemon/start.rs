@@ -154,7 +154,7 @@ impl Daemon {
         } else {
             self.inputs.push(Input::Boot(Box::new(boot)));
         }
-        self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, result: Err(text) }));
+        self.inputs.extend(config_problem.map(|text| Input::ConfigRead { req: None, look: false, result: Err(text) }));
         self.early(early);
         self.rounds();
         // What the boot decided, the number of the next run above all, is made durable although nobody waits for it.

@@ -37,6 +37,7 @@ mod systemd;
 mod task_faults;
 mod task_jobs;
 mod task_story;
+mod task_words;
 mod tasks;
 mod upgrade;
 mod words;

@@ -55,7 +55,7 @@ fn mistakes_of_the_command_line_are_told_apart() {
     let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert!(text.contains("'@daily': good") && text.contains("column 1: \"61\" is no minute"), "{text}");
-    assert!(text.contains("'0 0 30 2 *': good, but it never fires"), "{text}");
+    assert!(text.contains("'0 0 30 2 *': warning: it never fires"), "{text}");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_reload_takes_jobs_or_says_why_not() {
     let plan = home.ok(&["plan"]);
     assert!(plan.contains("add      schedule/new: new in the config\n"), "{plan}");
     assert!(plan.contains("remove   schedule/yearly: not in the config any more\n"), "{plan}");
-    assert!(check.contains("good, 1 jobs\nnew: next 2199-01-01"), "{check}");
+    assert!(check.contains("good, 1 job\nnew: next 2199-01-01"), "{check}");
     home.ok(&["reload"]);
     let list = home.call("schedule.list", "{}");
     let ids: Vec<&str> = list["jobs"].as_array().unwrap().iter().map(|j| j["id"].as_str().unwrap()).collect();

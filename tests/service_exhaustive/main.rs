@@ -124,7 +124,11 @@ fn all(base: &ServiceSpec) -> Vec<(&'static str, ServiceSpec)> {
 fn reload(w: &mut World, services: Vec<(&str, ServiceSpec)>) {
     let services = services.into_iter().map(|(n, s)| (n.to_owned(), Arc::new(s))).collect();
     let daemon = DaemonSpec { heartbeat: Duration::ZERO, ..DaemonSpec::default() };
-    w.step(Input::ConfigRead { req: None, result: Ok(Box::new(Config { daemon, services, ..Config::default() })) });
+    w.step(Input::ConfigRead {
+        req: None,
+        look: false,
+        result: Ok(Box::new(Config { daemon, services, ..Config::default() })),
+    });
 }
 
 /// The daemon is killed and the next one adopts what the table shows. Open requests die with it.

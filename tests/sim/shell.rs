@@ -102,7 +102,7 @@ impl World<'_> {
                     Some(_) => Ok(Box::new(self.config())),
                     None => Err("hob.json:1:1: expected a value".to_owned()),
                 };
-                self.tell_soon(Input::ConfigRead { req, result });
+                self.tell_soon(Input::ConfigRead { req, look, result });
             }
             Effect::Stopping { limit } => {
                 let ms = u64::try_from(limit.as_millis()).unwrap_or(0) + 5000;

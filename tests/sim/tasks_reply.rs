@@ -83,7 +83,7 @@ impl Tasks {
         &self,
         specs: &[TaskSpec],
         many: bool,
-        (key, owner): (Option<&(String, u64)>, u32),
+        (key, owner): (Option<&(String, u64)>, &str),
         (answer, ids): (&Answer, &[u64]),
     ) -> bool {
         let answers = |equal: bool, first: u64, count: u32| match answer {

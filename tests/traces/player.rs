@@ -5,6 +5,7 @@
 //! - `top JSON` gives further members of the config, such as groups. `call METHOD JSON` is any method of the protocol;
 //!   `synced N` says that claims up to that one are on disk; `lose-power` is a boot in which that is not known.
 //! - `auto on|off`: whether the pretended system answers starts and sweeps by itself, and whether TERM ends a process.
+//! - `loads held`: what is asked of the config file is answered by `loaded` alone.
 //! - `listening NAME [ERROR]` answers for the sockets of a service, `connection NAME SOCKET [waiting]` connects to one.
 //! - Every other line is an input, after `+TIME` if that much time passes first; what becomes due on the way is shown
 //!   with its time. Lines that begin with two spaces are effects.
@@ -18,7 +19,7 @@ use hob::core::upgrade::Ticket;
 use hob::core::{Boot, Core, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage};
 use hob::protocol::methods::{Change, Inhibit, LogQuery, NewService, Request, decode};
 use hob::protocol::rpc::{Code, RpcError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 struct Process {
@@ -41,6 +42,8 @@ struct Player {
     managed: bool,
     outer: bool,
     auto: bool,
+    /// Questions for the config file that `loaded` is to answer.
+    loads: Option<VecDeque<(Option<ReqId>, bool)>>,
     journal: BTreeMap<String, String>,
     processes: BTreeMap<RunId, Process>,
     /// The newest run of each name.
@@ -71,6 +74,7 @@ pub(crate) fn play(text: &str) -> String {
         managed: false,
         outer: false,
         auto: false,
+        loads: None,
         journal: BTreeMap::new(),
         processes: BTreeMap::new(),
         runs: BTreeMap::new(),
@@ -129,7 +133,7 @@ impl Player {
             "no-job" => {
                 self.jobs.remove(&arg(1));
             }
-            "clock" => self.set_clock(&arg(1)),
+            "clock" | "unseen-clock" => self.set_clock(&arg(1), verb == "clock"),
             "sleep" => {
                 let slept = i64::try_from(parse_duration(&arg(1)).unwrap().as_millis()).unwrap();
                 self.now.wall = Wall(self.now.wall.0 + slept);
@@ -144,6 +148,7 @@ impl Player {
             "managed" => self.managed = arg(1) == "on",
             "outer" => self.outer = arg(1) == "on",
             "auto" => self.auto = arg(1) == "on",
+            "loads" => self.loads = (arg(1) == "held").then(VecDeque::new),
             "boot" => self.boot(None, arg(1) == "stop"),
             "safe-boot" => {
                 self.safe = true;
@@ -206,8 +211,13 @@ impl Player {
             "connection" => {
                 Input::Connection { service: arg(1).into(), on: arg(2).into(), waiting: arg(3) == "waiting" }
             }
-            "reload" => Input::ConfigRead { req: None, result: Ok(Box::new(self.config())) },
-            "reload-broken" => Input::ConfigRead { req: None, result: Err(arg(1)) },
+            "reload" => Input::ConfigRead { req: None, look: false, result: Ok(Box::new(self.config())) },
+            "loaded" => {
+                let (req, look) =
+                    self.loads.as_mut().and_then(VecDeque::pop_front).expect("a config that is asked for");
+                Input::ConfigRead { req, look, result: Ok(Box::new(self.config())) }
+            }
+            "reload-broken" => Input::ConfigRead { req: None, look: false, result: Err(arg(1)) },
             "stop-hob" => Input::Stop { hurry: arg(1) == "hurry" },
             "keeper-gone" => Input::KeeperGone,
             "forward" => Input::Forward { signal: arg(1).parse().unwrap() },
@@ -419,8 +429,8 @@ impl Player {
         self.step(Input::Boot(Box::new(boot)), "");
     }
 
-    /// The wall clock is set, to a time or by a difference.
-    fn set_clock(&mut self, to: &str) {
+    /// The wall clock is set, to a time or by a difference. `seen`: there is a daemon that is told.
+    fn set_clock(&mut self, to: &str, seen: bool) {
         let old = self.now.wall;
         let by = |text: &str| i64::try_from(parse_duration(text).unwrap().as_millis()).unwrap();
         self.now.wall = match (to.strip_prefix('+'), to.strip_prefix('-')) {
@@ -428,7 +438,7 @@ impl Player {
             (_, Some(by_this)) => Wall(old.0 - by(by_this)),
             (None, None) => Wall::parse(to).expect("a time"),
         };
-        if self.generation > 0 {
+        if self.generation > 0 && seen {
             self.step(Input::WallSet { by: self.now.wall.0 - old.0 }, "");
         }
     }
@@ -518,9 +528,10 @@ impl Player {
                 let usage = Usage { cpu: Duration::from_millis(1500), memory: 1_000_000 };
                 inputs.push(Input::Measured { req: *req, usage: runs.iter().map(|r| (*r, usage)).collect() });
             }
-            Effect::LoadConfig { req, .. } => {
-                inputs.push(Input::ConfigRead { req: *req, result: Ok(Box::new(self.config())) });
-            }
+            Effect::LoadConfig { req, look } => match &mut self.loads {
+                Some(loads) => loads.push_back((*req, *look)),
+                None => inputs.push(Input::ConfigRead { req: *req, look: *look, result: Ok(Box::new(self.config())) }),
+            },
             Effect::Event { seq, line } => self.events.push((*seq, line.clone())),
             Effect::Forget { run } => {
                 self.processes.remove(run);

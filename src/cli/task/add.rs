@@ -1,9 +1,9 @@
 //! `hob add`: queues a task, or one for each number of a range. Reads the folder, the umask and the environment.
 
 use super::look;
-use super::{ids, moment};
+use super::{exit_code, ids, in_words, moment};
 use crate::cli::flags::Args;
-use crate::cli::{Failure, connect, exit, print};
+use crate::cli::{Failure, complain, connect, exit, print};
 use crate::client::Client;
 use crate::protocol::to_base64;
 use crate::sys::file;
@@ -26,6 +26,10 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
         (true, _) => print(&format!("{result}\n"))?,
         (false, true) => print(&format!("{id}\n"))?,
         (false, false) if args.has("quiet") => {}
+        (false, false) if result["known"] == true => {
+            let state = in_words(&result);
+            print(&format!("task {id} has this key already ({state}); nothing was added\n"))?;
+        }
         (false, false) => print(&format!("task {id} is queued\n"))?,
     }
     if args.has("follow") {
@@ -33,7 +37,16 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
     }
     if args.has("wait") {
         let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
-        return Ok(look::ended(&done["tasks"][0]));
+        let task = &done["tasks"][0];
+        if task["state"] != "succeeded" && !args.has("quiet") {
+            let seen = if task["attempts"] == 0 {
+                String::new()
+            } else {
+                format!("; 'hob task output {id}' shows what it wrote")
+            };
+            complain(&format!("{}{seen}", look::ended(task)), None);
+        }
+        return Ok(exit_code(task));
     }
     Ok(exit::OK)
 }
@@ -218,10 +231,9 @@ fn environment(args: &Args) -> Result<Map<String, Value>, Failure> {
 fn labels(args: &Args) -> Result<Map<String, Value>, Failure> {
     let mut labels = Map::new();
     for given in args.texts("label")? {
-        let (name, value) = given.split_once('=').unwrap_or((given, ""));
-        if name.is_empty() {
-            return Err(Failure::usage(format!("--label: '{given}' has no name; write NAME=VALUE")));
-        }
+        let pair = given.split_once('=').filter(|(name, _)| !name.is_empty());
+        let (name, value) =
+            pair.ok_or_else(|| Failure::usage(format!("--label: NAME=VALUE is wanted, not '{given}'")))?;
         labels.insert(name.to_owned(), json!(value));
     }
     Ok(labels)

@@ -1,6 +1,6 @@
 //! Commands that change tasks.
 
-use super::{id, ids, moment, some};
+use super::{NO_TASK, id, ids, known_group, moment, some};
 use crate::cli::flags::Args;
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit};
@@ -10,18 +10,32 @@ use serde_json::{Map, Value, json};
 fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {
     let mut params = some(args)?;
     params.extend(more.map(|(name, value)| (name.to_owned(), value)));
-    let result: Value = connect(args)?.call(method, &Value::Object(params))?;
-    let rows = || result["tasks"].as_array().into_iter().flatten();
-    finish(args, &result, |_| {
-        let mut text: String = rows().map(|t| outcome(t, done)).collect();
-        if text.is_empty() {
-            text.push_str("no task fits\n");
-        }
-        text
-    })?;
+    let mut client = connect(args)?;
+    let result: Value = client.call(method, &Value::Object(params))?;
+    let rows = result["tasks"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    if rows.is_empty() {
+        known_group(args, &mut client)?;
+    }
     // Of tasks that were named each was meant; a filter takes what there is.
-    let refused = rows().any(|t| t["changed"] == false);
-    Ok(if refused && !args.operands.is_empty() { exit::FAILED } else { exit::OK })
+    let named = !args.operands.is_empty();
+    finish(args, &result, |_| outcomes(rows, done, named))?;
+    let refused = rows.iter().any(|t| t["changed"] == false);
+    Ok(if refused && named { exit::FAILED } else { exit::OK })
+}
+
+/// A line for each task that was named, or that was changed.
+fn outcomes(rows: &[Value], done: &str, named: bool) -> String {
+    let shown = |t: &&Value| named || t["changed"] == true;
+    let mut text: String = rows.iter().filter(shown).map(|t| outcome(t, done)).collect();
+    let others = rows.len() - rows.iter().filter(shown).count();
+    let which = if text.is_empty() { "task" } else { "other" };
+    match others {
+        0 if text.is_empty() => text.push_str(NO_TASK),
+        0 => {}
+        1 => text.push_str(&format!("1 {which} left alone\n")),
+        n => text.push_str(&format!("{n} {which}s left alone\n")),
+    }
+    text
 }
 
 fn outcome(t: &Value, done: &str) -> String {
@@ -112,4 +126,20 @@ pub(super) fn edit(args: &Args) -> Result<u8, Failure> {
     }
     let result: Value = connect(args)?.call("task.edit", &Value::Object(params))?;
     finish(args, &result, |r| format!("task {} is changed\n", r["id"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_tells_of_what_changed_and_counts_the_rest() {
+        let row = |id: u64, why: Option<&str>| json!({ "id": id, "changed": why.is_none(), "message": why });
+        let rows = [row(1, Some("it is succeeded")), row(2, None), row(3, Some("it is timed out"))];
+        assert_eq!(outcomes(&rows, "is held", false), "task 2 is held\n2 others left alone\n");
+        assert_eq!(outcomes(&rows[..1], "is held", false), "1 task left alone\n");
+        assert_eq!(outcomes(&[], "is held", false), "no task matches\n");
+        let named = "task 2 is held\ntask 3 is left alone: it is timed out\n";
+        assert_eq!(outcomes(&rows[1..], "is held", true), named);
+    }
 }

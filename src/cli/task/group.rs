@@ -47,7 +47,22 @@ pub(super) fn set(args: &Args) -> Result<u8, Failure> {
         params["remove"] = json!(true);
     }
     let result: Value = connect(args)?.call("group.set", &params)?;
-    finish(args, &result, |r| format!("group {name}: {} slots\n", r["parallel"]))
+    finish(args, &result, |r| told(r, name, args.has("remove")))
+}
+
+fn told(r: &Value, name: &str, remove: bool) -> String {
+    let slots = match r["parallel"].as_u64() {
+        Some(1) => "1 slot".to_owned(),
+        n => format!("{} slots", n.unwrap_or(0)),
+    };
+    match (remove, r["configured"] == true) {
+        (false, _) => format!("group {name}: {slots}\n"),
+        (true, true) => format!("group {name} is as the config says again: {slots}\n"),
+        (true, false) if ["default", "agents"].contains(&name) => {
+            format!("group {name} is as at first again: {slots}\n")
+        }
+        (true, false) => format!("group {name} is gone, or will be when no task is in it any more\n"),
+    }
 }
 
 fn switch(args: &Args, method: &str, word: &str) -> Result<u8, Failure> {

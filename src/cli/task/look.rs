@@ -1,6 +1,6 @@
 //! Commands that show tasks, and that wait for them.
 
-use super::{command_line, exit_code, id, selection};
+use super::{NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
 use crate::base::units;
 use crate::cli::flags::Args;
 use crate::cli::render::{Paint, Table, colours, lasted, on_terminal_err};
@@ -30,7 +30,7 @@ pub(super) fn list(args: &Args) -> Result<u8, Failure> {
         params.insert("limit".to_owned(), json!(args.number("limit")?.unwrap_or(SHOWN)));
         params.insert("last".to_owned(), json!(true));
         let result: Value = client.call("task.list", &Value::Object(params))?;
-        return finish(args, &result, table);
+        return listed(args, &mut client, &result);
     }
     params.insert("limit".to_owned(), json!(PAGE));
     let mut all = Vec::new();
@@ -42,16 +42,24 @@ pub(super) fn list(args: &Args) -> Result<u8, Failure> {
         }
         params.insert("after".to_owned(), page["next"].clone());
     }
-    finish(args, &json!({ "tasks": all, "next": null }), table)
+    listed(args, &mut client, &json!({ "tasks": all, "next": null }))
+}
+
+fn listed(args: &Args, client: &mut Client, result: &Value) -> Result<u8, Failure> {
+    if rows(result).next().is_some() {
+        return finish(args, result, table);
+    }
+    known_group(args, client)?;
+    let all = selection(args)?.is_empty();
+    let none = if all { "there are no tasks; 'hob add -- COMMAND' queues one\n" } else { NO_TASK };
+    finish(args, result, |_| none.to_owned())
 }
 
 fn table(r: &Value) -> String {
     let paint = Paint { on: colours() };
     let mut t = Table::default();
     t.row().number("ID").cell("STATE").cell("GROUP").cell("SINCE").number("TOOK").cell("COMMAND").cell("NOTE");
-    let mut any = false;
     for task in rows(r) {
-        any = true;
         let state = task["state"].as_str().unwrap_or("?");
         let since = ["ended", "started", "submitted"].iter().find_map(|k| task[*k].as_str()).map(when::moment);
         let took =
@@ -60,11 +68,7 @@ fn table(r: &Value) -> String {
         t.cell(task["group"].as_str().unwrap_or("")).cell(since.unwrap_or_default()).number(took);
         t.cell(short(&command_line(task), 48)).cell(note(task));
     }
-    if any {
-        t.print_within(terminal::columns())
-    } else {
-        "there are no tasks; 'hob add -- COMMAND' queues one\n".to_owned()
-    }
+    t.print_within(terminal::columns())
 }
 
 fn short(text: &str, most: usize) -> String {
@@ -100,7 +104,7 @@ pub(super) fn show(args: &Args) -> Result<u8, Failure> {
 fn details(t: &Value) -> String {
     let paint = Paint { on: colours() };
     let state = t["state"].as_str().unwrap_or("?");
-    let mut text = format!("task {} is {}", t["id"], paint.state(state, state));
+    let mut text = format!("task {} is {}", t["id"], paint.state(state, &in_words(t)));
     let note = note(t);
     if !note.is_empty() {
         text.push_str(&format!(": {note}"));
@@ -195,11 +199,27 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
     if shown {
         let _ = io::stderr().write_all(b"\r\x1b[K");
     }
-    finish(args, &result, |r| {
-        if rows(r).next().is_some() { table(r) } else { "there is nothing to wait for\n".to_owned() }
-    })?;
-    let good = result["done"] == true && rows(&result).all(|t| t["state"] == "succeeded");
-    Ok(if good { exit::OK } else { exit::FAILED })
+    if rows(&result).next().is_none() {
+        known_group(args, &mut client)?;
+        return finish(args, &result, |_| NO_TASK.to_owned());
+    }
+    finish(args, &result, table)?;
+    if result["done"] != true {
+        crate::cli::complain(&unfinished(&result, limit.unwrap_or_default()), None);
+        return Ok(exit::TIMED_OUT);
+    }
+    Ok(if rows(&result).all(|t| t["state"] == "succeeded") { exit::OK } else { exit::FAILED })
+}
+
+/// What a wait that has taken too long has come to.
+fn unfinished(result: &Value, limit: Duration) -> String {
+    let is_open = |t: &&Value| matches!(t["state"].as_str(), Some("held" | "queued" | "running" | "paused"));
+    let (all, open) = (rows(result).count(), rows(result).filter(is_open).collect::<Vec<_>>());
+    let limit = units::human_duration(limit);
+    match open[..] {
+        [one] => format!("task {} is still {} after {limit}", one["id"], in_words(one)),
+        _ => format!("{} of {all} tasks are not over after {limit}", open.len()),
+    }
 }
 
 fn progress(result: &Value) {
@@ -216,7 +236,16 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
     if args.has("follow") {
         return follow(args, &mut client, id, lines.map(|n| n as u64));
     }
-    copy(args, &client, id, lines.map(|n| n as u64), false)?;
+    let written = copy(args, &client, id, lines.map(|n| n as u64), false)?;
+    if !written && !args.has("json") {
+        let task: Value = client.call("task.get", &json!({ "id": id }))?;
+        if task["attempts"] == 0 {
+            crate::cli::note(
+                args,
+                &format!("hob: task {id} has not run, so it wrote nothing; it is {}", in_words(&task)),
+            );
+        }
+    }
     Ok(exit::OK)
 }
 
@@ -224,25 +253,30 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
 pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
     copy(args, client, id, lines, true)?;
     let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
-    Ok(ended(&done["tasks"][0]))
-}
-
-/// The exit code of a task that is over. What no code of its own tells is said.
-pub(super) fn ended(task: &Value) -> u8 {
+    let task = &done["tasks"][0];
+    // What no code of its own tells is said.
     if task["state"] != "succeeded" && task["exit_code"].is_null() {
-        let (state, why) = (task["state"].as_str().unwrap_or("?"), note(task));
-        crate::cli::complain(&format!("task {} {state}: {why}", task["id"]), None);
+        crate::cli::complain(&ended(task), None);
     }
-    exit_code(task)
+    Ok(exit_code(task))
 }
 
-/// As it is, or as an object for each line.
-fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<(), Failure> {
-    let json = args.has("json");
+/// `task 6 failed: exit code 4`.
+pub(super) fn ended(task: &Value) -> String {
+    let (state, why) = (in_words(task), note(task));
+    let was = if state == "cancelled" { "was " } else { "" };
+    let why = if why.is_empty() { why } else { format!(": {why}") };
+    format!("task {} {was}{state}{why}", task["id"])
+}
+
+/// As it is, or as an object for each line. Whether there was anything.
+fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<bool, Failure> {
+    let (json, mut written) = (args.has("json"), false);
     let mut out = io::stdout().lock();
     let mut open = Vec::new();
     let stream = client.logs_of(LogAsk { task: Some(id), lines, follow, ..LogAsk::default() })?;
     for chunk in stream {
+        written = true;
         match chunk? {
             LogChunk::Data { bytes, .. } if json => {
                 open.extend_from_slice(&bytes);
@@ -262,5 +296,5 @@ fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>, follow: bool)
     if !open.is_empty() {
         writeln!(out, "{}", json!({ "id": id, "line": String::from_utf8_lossy(&open) }))?;
     }
-    Ok(())
+    Ok(written)
 }

@@ -9,9 +9,31 @@ pub(super) mod rows;
 
 use super::flags::Args;
 use super::{Failure, status};
+use crate::base::near::nearest;
 use crate::base::time::Wall;
+use crate::client::Client;
+use crate::protocol::rpc::Code;
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
+
+/// Said where a selection has found nothing.
+const NO_TASK: &str = "no task matches\n";
+
+/// A selection that has found nothing may name a group that does not exist.
+fn known_group(args: &Args, client: &mut Client) -> Result<(), Failure> {
+    let Some(name) = args.text("group")? else { return Ok(()) };
+    let result: Value = client.call("group.list", &json!({}))?;
+    let known: Vec<&str> =
+        result["groups"].as_array().into_iter().flatten().filter_map(|g| g["name"].as_str()).collect();
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("groups are {}", known.join(", ")),
+    };
+    Err(Failure::code(Code::NotFound, format!("there is no group {name:?}")).hint(hint))
+}
 
 /// What operands and flags select, as params.
 fn selection(args: &Args) -> Result<Map<String, Value>, Failure> {
@@ -82,6 +104,11 @@ fn moment(args: &Args, flag: &str) -> Result<Option<Wall>, Failure> {
     let at = super::since::parse(text, now).map_err(|e| Failure::usage(format!("--{flag}: {e}")))?;
     let of_day = text.contains(':') && !text.contains('-');
     Ok(Some(if of_day && at <= now { Wall(at.0.saturating_add(DAY)) } else { at }))
+}
+
+/// A state in a sentence.
+fn in_words(task: &Value) -> String {
+    task["state"].as_str().unwrap_or("?").replace('_', " ")
 }
 
 /// The exit code of a task that is over, as a shell would have it.

@@ -138,7 +138,8 @@ pub(in crate::cli) const ROWS: &[Command] = &[
         operand: Operand::Task,
         count: (0, ANY),
         flags: &[GROUP, STATE, LABEL, OWNER, value("timeout", None, "TIME", "Wait this long at most")],
-        details: "Without a selection: all tasks. Ends with 0 when all have succeeded, with 1 otherwise.",
+        details: "Without a selection: all tasks. Ends with 0 when all have succeeded, with 124 when they are not all\n\
+                  over after --timeout, with 1 otherwise.",
         ..command("task wait", "Wait until tasks are over", look::wait)
     },
     Command {

@@ -6,6 +6,7 @@ use crate::base::near::nearest;
 use crate::base::signal::common_name;
 use crate::config::cron::{self, Zone, ZoneFile};
 use crate::config::error::{Pos, quote};
+use crate::config::instances::{instance, members};
 use crate::config::read::{Bad, Cx, name_error, object};
 use crate::config::spec::{Config, Signal};
 use crate::config::tree::{Member, Node, Value};
@@ -164,11 +165,16 @@ pub(in crate::config) fn zone_name(node: &Node, cx: &mut Cx<'_, '_>) -> Result<S
 
 pub(in crate::config) fn action(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     let Value::Object(members) = &node.value else { return Err(Bad::Kind(None)) };
-    known_members(
-        members,
-        &["task", "start", "stop", "restart", "reload", "signal", "method", "service", "params"],
-        cx,
-    )?;
+    let known = [&ACTIONS[..], &["service", "params"]].concat();
+    if let Some(m) = members.iter().find(|m| !known.contains(&m.key.as_str())) {
+        let near = nearest(&m.key, known.iter().copied()).map(str::to_owned);
+        let keys = ACTIONS.join(", ");
+        let message = format!("unknown key: an action has one of {keys}; service beside signal, params beside method");
+        cx.report.enter_key(&m.key);
+        cx.report.suggest(m.pos, message, near);
+        cx.report.leave();
+        return Err(Bad::Said);
+    }
     let mut kinds = members.iter().filter(|m| ACTIONS.contains(&m.key.as_str()));
     let (Some(kind), None) = (kinds.next(), kinds.next()) else {
         let example = r#"{"restart": "web"}"#;
@@ -268,10 +274,12 @@ fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     }
 }
 
-/// Reports services that actions name and that do not exist.
+/// Reports services that actions name and that do not exist, neither as one nor as instances.
 pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_, '_>) {
-    for n in named.iter().filter(|n| !config.services.contains_key(&n.service)) {
-        let near = nearest(&n.service, config.services.keys().map(String::as_str)).map(str::to_owned);
+    let known = |name: &str| config.services.contains_key(name) || members(&config.services, name).next().is_some();
+    for n in named.iter().filter(|n| !known(&n.service)) {
+        let names = config.services.keys().flat_map(|n| [n.as_str(), instance(n).map_or(n, |(group, _)| group)]);
+        let near = nearest(&n.service, names).map(str::to_owned);
         let message = format!("there is no service {}", quote(&n.service));
         cx.report.add_at(n.path.clone(), n.pos, message, near);
     }

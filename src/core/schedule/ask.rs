@@ -83,7 +83,7 @@ impl Core {
     /// Pauses or resumes. What passed in a pause was neither missed nor skipped.
     pub(in crate::core) fn schedule_pause(&mut self, req: ReqId, ids: &[String], pause: bool, out: &mut Out) {
         let answer = self.pause_jobs(ids, pause);
-        self.reply(req, answer, true, out);
+        self.reply(req, answer, !self.journal_full, out);
     }
 
     fn pause_jobs(&mut self, ids: &[String], pause: bool) -> Answer {

@@ -47,8 +47,9 @@ impl Core {
         let (now, boot) = (self.now, self.schedules.boot.clone());
         let mut job = Job::new(&spec.id, Arc::clone(&spec), now, &self.schedules.host, "");
         if let Some(known) = known {
-            known.restore(&mut job, now);
+            let was_paused = known.restore(&mut job, now);
             job.step_back(now);
+            job.paused_until(was_paused, now);
         }
         if job.boot != boot {
             if matches!(spec.when(), When::Reboot) && !job.paused() {
@@ -117,9 +118,10 @@ impl Core {
         let delay = delay(&self.schedules.host, &spec.id, spec.jitter);
         let job = &mut self.schedules.jobs[i];
         let times = |s: &JobSpec| (s.cron.clone(), s.every, s.at.clone(), s.zone.name().to_owned());
-        let anew = times(&job.spec) != times(&spec);
+        let (anew, was_paused) = (times(&job.spec) != times(&spec), job.paused());
         job.spec = spec;
         job.delay = delay;
+        job.paused_until(was_paused, now);
         if anew {
             job.seen = job.clock(now);
             job.anchor = now.wall;

@@ -16,7 +16,8 @@
 //! tells when the wall clock was set. Put back by less than three hours, times that have been are not repeated, except
 //! for what follows the clock on the wall; put back further, the clock was wrong before, and jobs go by the new one.
 //! Put forward by less than three hours, the last time that was skipped is on time, as with a change of the clocks.
-//! Distances (`every`) do not mind a clock that is set.
+//! Distances (`every`) do not mind a clock that is set; one whose last time is ahead of the clock begins anew. A single
+//! moment (`at`) that only a wrong clock has seen is still to come.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod ask;

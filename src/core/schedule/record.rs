@@ -18,6 +18,9 @@ pub struct JobRecord {
     /// Paused or resumed by a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     paused: Option<bool>,
+    /// Whether it was paused, by a person or by the config.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    was_paused: bool,
     #[serde(default)]
     number: u64,
     #[serde(default)]
@@ -62,6 +65,7 @@ pub(super) fn entity(job: &Job) -> Entity {
         anchor: job.anchor,
         boot: job.boot.clone(),
         paused: job.choice,
+        was_paused: job.paused(),
         number: job.number,
         missed: job.missed,
         skipped: job.skipped,
@@ -89,8 +93,9 @@ pub(super) fn gone(id: &str) -> Entity {
 }
 
 impl JobRecord {
-    /// Puts everything back. The requests of runs that were not over died with the daemon; `resume_runs` sees to them.
-    pub(super) fn restore(self, job: &mut Job, now: Now) {
+    /// Puts everything back, and answers whether the job was paused. The requests of runs that were not over died with
+    /// the daemon; `resume_runs` sees to them.
+    pub(super) fn restore(self, job: &mut Job, now: Now) -> bool {
         job.seen = self.seen;
         job.high = self.high;
         job.anchor = self.anchor;
@@ -111,6 +116,7 @@ impl JobRecord {
             let until = until.filter(|_| given_up.is_none());
             job.runs.push(Run { number, due, why, began, req: ReqId(0), until, tasks, given_up });
         }
+        self.was_paused
     }
 }
 

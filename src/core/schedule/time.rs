@@ -134,6 +134,7 @@ impl Job {
                 self.anchor = Wall(self.anchor.0.saturating_add(by));
                 self.seen = Wall(self.seen.0.saturating_add(by));
                 self.save = true;
+                self.step_back(now);
             }
             When::Times(cron) => {
                 let wild = cron.is_wild();
@@ -148,30 +149,53 @@ impl Job {
                 }
                 self.step_back(now);
             }
-            When::Once(_) | When::Reboot | When::Never => {}
+            When::Once(_) => self.step_back(now),
+            When::Reboot | When::Never => {}
         }
     }
 
     /// What is ahead of the clock has been decided by another clock.
     pub(super) fn step_back(&mut self, now: Now) {
         let clock = self.clock(now);
-        if let When::Every(_) = self.spec.when()
-            && self.seen > clock
-        {
-            // Nobody saw by how much it was put back: the distance is counted from here on.
-            self.anchor = Wall(self.anchor.0.saturating_add(clock.0.saturating_sub(self.seen.0)));
-            self.seen = clock;
-            self.save = true;
+        let ahead = self.seen.0.saturating_sub(clock.0);
+        if ahead <= 0 {
+            return;
         }
-        let When::Times(cron) = self.spec.when() else { return };
-        let (far, wild) = (self.seen.since(clock) >= FAR, cron.is_wild());
-        if self.seen > clock && (far || wild) {
-            if far {
-                self.high = self.high.max(Some(self.seen));
+        match self.spec.when() {
+            When::Times(cron) => {
+                let far = self.seen.since(clock) >= FAR;
+                if !far && !cron.is_wild() {
+                    return;
+                }
+                if far {
+                    self.high = self.high.max(Some(self.seen));
+                }
             }
-            self.seen = clock;
-            self.save = true;
+            // How much of the distance has passed nobody knows any more, so it begins anew.
+            When::Every(_) => self.anchor = Wall(self.anchor.0.saturating_sub(ahead)),
+            // A moment that is still to come was not, unless it has led to a run.
+            When::Once(at) if at > clock && at <= self.seen && !self.has_run(at) => {}
+            When::Once(_) | When::Reboot | When::Never => return,
         }
+        self.seen = clock;
+        self.save = true;
+    }
+
+    /// It may have been paused until now by what the config said before: what passed then was not missed.
+    pub(super) fn paused_until(&mut self, was_paused: bool, now: Now) {
+        if was_paused == self.paused() {
+            return;
+        }
+        if was_paused {
+            self.seen = self.seen.max(self.clock(now));
+        }
+        self.save = true;
+    }
+
+    /// Whether a due time has led to a run, or is about to.
+    fn has_run(&self, due: Wall) -> bool {
+        let mut all = self.history.iter().map(|p| p.due);
+        all.any(|at| at == due) || self.runs.iter().any(|r| r.due == due) || self.queue.iter().any(|f| f.due == due)
     }
 
     /// When the next time of the clock comes, with the delay of this host.
@@ -320,6 +344,53 @@ mod tests {
         job.wall_set(set.wall.0 - minute.wall.0, set);
         assert_eq!(job.look(set), Found::default());
         assert!(job.look(later(set, Duration::from_secs(30))).on_time.is_some());
+    }
+
+    #[test]
+    fn a_distance_that_another_clock_decided_begins_anew() {
+        let minute = Duration::from_secs(60);
+        for ahead in [millis(HOUR * 24), 1_000_000_000_000] {
+            let (mut job, now) = job("\"every\": \"1m\"", "2026-01-01T01:00:00Z");
+            let then = later(now, minute);
+            assert!(job.look(then).on_time.is_some());
+            // The daemon that reads the record has a clock that is behind; then somebody tells it the time.
+            let behind = Now { wall: Wall(then.wall.0 - ahead), ..then };
+            job.step_back(behind);
+            assert_eq!(job.next_due(behind), Some(Wall(behind.wall.0 + 60_000)));
+            assert!(job.look(later(behind, minute)).on_time.is_some());
+            let right = later(then, minute);
+            job.wall_set(ahead, right);
+            assert_eq!(job.next_due(right), Some(Wall(right.wall.0 + 60_000)));
+            assert!(job.look(later(right, minute)).on_time.is_some());
+        }
+        // A look came before the word that the clock was set.
+        let (mut job, now) = job("\"every\": \"1m\"", "2026-01-01T01:00:00Z");
+        let ahead = Now { wall: Wall(now.wall.0 + millis(HOUR)), ..now };
+        job.look(ahead);
+        job.wall_set(millis(HOUR), ahead);
+        assert_eq!(job.next_due(ahead), Some(Wall(ahead.wall.0 + 60_000)));
+    }
+
+    #[test]
+    fn a_moment_that_only_a_wrong_clock_has_seen_is_still_to_come() {
+        let at = "\"at\": \"2026-01-01T02:00:00Z\"";
+        let day = millis(HOUR * 24);
+        let (mut skipped, now) = job(at, "2026-01-01T01:00:00Z");
+        let ahead = Now { wall: Wall(now.wall.0 + day), ..now };
+        skipped.wall_set(day, ahead);
+        assert_eq!(skipped.look(ahead).lapse.unwrap().made_up, 0);
+        skipped.wall_set(-day, now);
+        assert_eq!(skipped.look(later(now, HOUR)).on_time.unwrap().due, later(now, HOUR).wall);
+        // One that was made while the clock was ahead.
+        let (mut made, _) = job(at, "2026-01-02T01:00:00Z");
+        made.step_back(now);
+        assert!(made.look(later(now, HOUR)).on_time.is_some());
+        // What has run does not run again.
+        let (mut ran, now) = job(&format!("{at}, \"missed\": \"once\""), "2026-01-01T01:00:00Z");
+        let found = ran.look(ahead);
+        ran.queue.extend(found.made_up);
+        ran.wall_set(-day, now);
+        assert_eq!(ran.look(later(now, HOUR)), Found::default());
     }
 
     #[test]

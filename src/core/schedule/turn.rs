@@ -261,11 +261,18 @@ impl Core {
                     continue;
                 }
             };
+            let places = match self.places(&names) {
+                Ok(places) => places,
+                Err(e) => {
+                    self.reply(req, Err(e), false, out);
+                    continue;
+                }
+            };
             let item = |n: usize| match op {
                 Op::Stop => Item::new(n, &self.table[n]),
                 Op::Start | Op::Restart => Item::begun(n, &self.table[n]),
             };
-            let items = names.iter().filter_map(|n| self.table.find(n)).map(item).collect();
+            let items = places.into_iter().map(item).collect();
             let peer = peer_of(&id);
             let asked = Asked { req, conn, peer, key: None, params_hash: 0 };
             self.wait(&asked, op, items, Waiting { wait: true, timeout: None });
@@ -293,10 +300,6 @@ impl Core {
         for run in self.schedules.jobs.iter_mut().flat_map(|j| &mut j.runs) {
             run.until = run.until.map(|at| at + gap);
         }
-    }
-
-    pub(in crate::core) fn schedule_due(&mut self, i: usize) {
-        self.schedules.touch(i);
     }
 
     /// The wall clock was set, or the machine slept.

@@ -6,7 +6,6 @@ use crate::base::json::Obj;
 use crate::base::map::Map;
 use crate::config::{Changed, Config, Level, Restart, ServiceSpec, changed, changed_daemon};
 use crate::core::run::{Cause, StopWhy};
-use crate::core::view::Pending;
 use crate::core::{Core, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
@@ -94,20 +93,28 @@ impl Report {
 }
 
 impl Core {
+    /// A config that was read only to tell what it would lead to; whoever wanted to know may have gone.
+    pub(in crate::core) fn config_looked_at(
+        &mut self,
+        req: Option<ReqId>,
+        result: Result<Box<Config>, String>,
+        out: &mut Out,
+    ) {
+        let Some(req) = req.filter(|req| self.pending.contains_key(req)) else { return };
+        let planned = match result {
+            _ if self.life.stopping.is_some() => Err(Core::shutting_down()),
+            Ok(config) => Ok(self.plan(*config)),
+            Err(text) => Err(not_taken(&text)),
+        };
+        self.reply(req, planned, false, out);
+    }
+
     pub(in crate::core) fn config_read(
         &mut self,
         req: Option<ReqId>,
         result: Result<Box<Config>, String>,
         out: &mut Out,
     ) {
-        if let Some(req) = req.filter(|req| matches!(self.pending.get(req), Some(Pending::Plan))) {
-            let planned = match result {
-                _ if self.life.stopping.is_some() => Err(Core::shutting_down()),
-                Ok(config) => Ok(self.plan(*config)),
-                Err(text) => Err(not_taken(&text)),
-            };
-            return self.reply(req, planned, false, out);
-        }
         if self.life.stopping.is_some() {
             if let Some(req) = req {
                 self.reply(req, Err(Core::shutting_down()), false, out);

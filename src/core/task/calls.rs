@@ -21,6 +21,11 @@ pub(super) fn unknown(id: TaskId) -> RpcError {
     RpcError::new(Code::NotFound, format!("there is no task {id}")).hint("`hob task list` shows those that there are")
 }
 
+/// A state in a sentence.
+pub(super) fn in_words(state: TaskState) -> String {
+    state.name().replace('_', " ")
+}
+
 /// Whether a call changes something.
 pub(in crate::core) fn changes(call: &TaskCall) -> bool {
     match call {
@@ -43,6 +48,28 @@ pub(in crate::core) fn changes(call: &TaskCall) -> bool {
     }
 }
 
+/// Whether a call ends or holds back something, or removes it.
+pub(in crate::core) fn relieves(call: &TaskCall) -> bool {
+    match call {
+        TaskCall::Cancel { .. }
+        | TaskCall::Hold { .. }
+        | TaskCall::Pause { .. }
+        | TaskCall::Clean { .. }
+        | TaskCall::Remove { .. } => true,
+        TaskCall::Submit { .. }
+        | TaskCall::Retry { .. }
+        | TaskCall::Release { .. }
+        | TaskCall::Resume { .. }
+        | TaskCall::Edit { .. }
+        | TaskCall::Prioritize { .. }
+        | TaskCall::Get { .. }
+        | TaskCall::List(_)
+        | TaskCall::Stats
+        | TaskCall::Wait { .. }
+        | TaskCall::Output { .. } => false,
+    }
+}
+
 impl Selection {
     /// `owner` is whom its `owner` means.
     fn takes(&self, t: &Task, owner: Option<&Owner>) -> bool {
@@ -54,7 +81,12 @@ impl Selection {
             && (self.states.is_empty() || self.states.contains(&t.state))
             && self.label.as_ref().is_none_or(label)
             && owner.is_none_or(|o| *o == t.frame.owner)
-            && (self.ids.is_empty() || self.ids.iter().any(|(first, last)| (*first..=*last).contains(&t.id)))
+            && (self.ids.is_empty() || self.names(t.id))
+    }
+
+    fn names(&self, id: TaskId) -> bool {
+        let at = self.ids.partition_point(|(_, last)| *last < id);
+        self.ids.get(at).is_some_and(|(first, _)| *first <= id)
     }
 }
 
@@ -106,11 +138,7 @@ impl Core {
         let ranges = if which.ids.is_empty() { vec![(TaskId(1), TaskId(u64::MAX))] } else { which.ids.clone() };
         let owner = which.owner.as_ref().map(|of| asked.peer.meant(of));
         let of = |(first, last): (TaskId, TaskId)| self.tasks.all.range(first..=last).map(|(_, t)| &**t);
-        let mut ids: Vec<TaskId> =
-            ranges.into_iter().flat_map(of).filter(|t| which.takes(t, owner.as_ref())).map(|t| t.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        Ok(ranges.into_iter().flat_map(of).filter(|t| which.takes(t, owner.as_ref())).map(|t| t.id).collect())
     }
 
     /// Does something to each task of a selection, and answers what came of it.
@@ -141,7 +169,7 @@ impl Core {
             rows.push_str(&o.finish());
         }
         self.keep_runs(out);
-        self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), true, out);
+        self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), !self.journal_full, out);
     }
 
     /// The numbers of runs are not given again either, when no task is left that names a higher one.
@@ -170,15 +198,23 @@ impl Core {
             | TaskState::Failed
             | TaskState::Cancelled
             | TaskState::TimedOut
-            | TaskState::Lost) => Err(format!("it is over: {state}")),
+            | TaskState::Lost) => Err(format!("it is over: {}", in_words(state))),
         }
     }
 
     fn retry(&mut self, id: TaskId, out: &mut Out) -> Changed {
-        let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
+        let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !task.state.is_over() {
-            return Err(format!("it is {}", task.state));
+            return Err(format!("it is {}", in_words(task.state)));
         }
+        let after = task.after.clone();
+        if let Some((before, state)) = self.failed_before(&after) {
+            let state = in_words(state);
+            return Err(format!(
+                "it follows task {before}, which is over without success ({state}); retry {before} as well"
+            ));
+        }
+        let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
         task.fails = 0;
         task.why = None;
         (task.again_at, task.again) = (Wall(0), Mono(0));
@@ -202,7 +238,7 @@ impl Core {
         };
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.state != from || task.live.is_some() {
-            return Err(format!("it is {}", task.state));
+            return Err(format!("it is {}", in_words(task.state)));
         }
         self.unqueue(id);
         self.tasks.set_state(id, to);
@@ -220,13 +256,13 @@ impl Core {
         if self.pause_task(id, pause, out) {
             return Ok(());
         }
-        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it is {}", t.state)))
+        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it is {}", in_words(t.state))))
     }
 
     fn prioritize(&mut self, id: TaskId, priority: i32, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            return Err(format!("it is {}", task.state));
+            return Err(format!("it is {}", in_words(task.state)));
         }
         let claimed = self.unqueue(id);
         if let Some(task) = self.tasks.get_mut(id) {
@@ -243,7 +279,7 @@ impl Core {
     fn remove_task(&mut self, id: TaskId, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.live.is_some() {
-            return Err(format!("it is {}; cancel it first", task.state));
+            return Err(format!("it is {}; cancel it first", in_words(task.state)));
         }
         if let Some(of) = self.tasks.followers.get(&id)
             && let Some(follower) = of.first()
@@ -262,6 +298,9 @@ impl Core {
     fn drop_task(&mut self, id: TaskId, out: &mut Out) {
         let Some(task) = self.tasks.all.remove(&id) else { return };
         self.tasks.counts[task.state as usize] -= 1;
+        if task.state == TaskState::Queued {
+            self.tasks.group_for(&task.frame.group).queued -= 1;
+        }
         self.bury_keys(&task, out);
         self.deadlines.set(Due::Task(id), None);
         for a in &task.after {
@@ -301,7 +340,7 @@ impl Core {
             self.drop_task(*id, out);
         }
         self.keep_runs(out);
-        self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), true, out);
+        self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), !self.journal_full, out);
     }
 
     fn output_of(&mut self, asked: &Asked, id: TaskId, how: (usize, bool, Option<u64>), out: &mut Out) {

@@ -98,7 +98,7 @@ mod tests {
     }
 
     fn keys() -> Keys {
-        Keys { own: Some(Key { text: "k".into(), hash: 7, many: 0 }), request: None }
+        Keys { own: Some(Key::new("k", 7, 0)), request: None }
     }
 
     fn bury(graves: &mut Graves, id: u64, submitted: i64, now: i64) -> Option<Entity> {

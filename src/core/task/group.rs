@@ -41,6 +41,8 @@ pub struct Group {
     pub(super) claimed: BTreeSet<Rank>,
     pub(super) running: u32,
     pub(super) weight: u64,
+    /// Tasks that are queued, whatever they wait for.
+    pub(super) queued: u64,
 }
 
 impl Group {
@@ -130,33 +132,25 @@ impl Tasks {
     pub(super) fn group_for(&mut self, name: &Arc<str>) -> &mut Group {
         self.groups.entry(Arc::clone(name)).or_default()
     }
+}
 
-    /// How many tasks of each group are queued.
-    fn queued(&self) -> BTreeMap<&str, u64> {
-        let mut queued = BTreeMap::new();
-        for task in self.all.values().filter(|t| t.state == TaskState::Queued) {
-            *queued.entry(&*task.frame.group).or_default() += 1;
-        }
-        queued
-    }
-
-    fn group_json(&self, name: &str, group: &Group, queued: &BTreeMap<&str, u64>) -> String {
+impl Group {
+    fn json(&self, name: &str) -> String {
         let mut o = Obj::new();
-        o.str("name", name).u64("parallel", group.parallel().into()).u64("weight_limit", group.weight_limit().into());
-        o.bool("paused", group.paused()).u64("running", group.running.into()).u64("weight", group.weight);
-        o.u64("queued", queued.get(name).copied().unwrap_or_default());
-        o.bool("configured", group.spec.is_some()).bool("changed", group.change != Change::default());
+        o.str("name", name).u64("parallel", self.parallel().into()).u64("weight_limit", self.weight_limit().into());
+        o.bool("paused", self.paused()).u64("running", self.running.into()).u64("weight", self.weight);
+        o.u64("queued", self.queued);
+        o.bool("configured", self.spec.is_some()).bool("changed", self.change != Change::default());
         o.finish()
     }
 }
 
 impl Core {
     pub(in crate::core) fn group_call(&mut self, asked: &Asked, call: GroupCall, out: &mut Out) {
-        let durable = call != GroupCall::List;
+        let durable = call != GroupCall::List && !self.journal_full;
         let answer = match call {
             GroupCall::List => {
-                let (groups, queued) = (&self.tasks.groups, self.tasks.queued());
-                let all: Vec<String> = groups.iter().map(|(n, g)| self.tasks.group_json(n, g, &queued)).collect();
+                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.json(n)).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
             GroupCall::Set { name, parallel, weight_limit, remove } => self.set_group(
@@ -219,7 +213,7 @@ impl Core {
         if changed {
             out.records.push(super::record::group(&name, &group.change));
         }
-        let text = self.tasks.group_json(&name, &self.tasks.groups[&name], &self.tasks.queued());
+        let text = self.tasks.groups[&name].json(&name);
         if changed {
             let members = text.trim_start_matches('{').trim_end_matches('}');
             self.emit_daemon("group.changed", members, out);

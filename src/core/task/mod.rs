@@ -36,6 +36,8 @@ mod rare;
 pub mod record;
 pub mod run;
 pub mod submit;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod wait;
 pub mod why;
@@ -72,6 +74,8 @@ pub const NICE: i32 = 10;
 const TERMS: Terms = Terms { signal: 15, grace: Duration::from_secs(10), leave_children: false };
 /// How long the end of a task waits for the last of its output to be on file.
 const OUTPUT_WAIT: Duration = Duration::from_secs(5);
+/// So few frames are kept whether a task has them or not.
+const FRAMES_SWEEP_MIN: usize = 1024;
 /// What the shell calls a task, where services have their names.
 const NAME: &str = "task/";
 
@@ -136,9 +140,23 @@ impl Work {
 pub struct Key {
     pub text: Box<str>,
     pub hash: u64,
-    /// The tasks of the submission from this one on; 0 for a task that is none of a list.
+    /// How many tasks the submission has made; 0 for a task that is none of a list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub many: u32,
+    /// How many of these come before the one that carries the key: the first does, as long as it exists.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub before: u32,
+}
+
+impl Key {
+    fn new(text: &str, hash: u64, many: u32) -> Key {
+        Key { text: text.into(), hash, many, before: 0 }
+    }
+
+    /// The first task of the submission whose key this task carries.
+    fn first(&self, carrier: TaskId) -> TaskId {
+        TaskId(carrier.0.saturating_sub(u64::from(self.before)))
+    }
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -382,6 +400,8 @@ pub struct Tasks {
     /// The keys of those that were removed.
     gone: gone::Graves,
     frames: BTreeSet<Arc<Frame>>,
+    /// At so many frames those that no task has any more go; each sweep doubles it, so that many cost no more each.
+    sweep_at: usize,
     pub next: u64,
     /// Number of the last claim whose sync was asked for.
     ticket: u64,
@@ -462,9 +482,9 @@ impl Tasks {
         if let Some(known) = self.frames.get(&frame) {
             return Arc::clone(known);
         }
-        // Those that no task has any more go when there are many.
-        if self.frames.len() >= 1024 {
+        if self.frames.len() >= self.sweep_at.max(FRAMES_SWEEP_MIN) {
             self.frames.retain(|f| Arc::strong_count(f) > 1);
+            self.sweep_at = 2 * self.frames.len();
         }
         let frame = Arc::new(frame);
         self.frames.insert(Arc::clone(&frame));
@@ -474,6 +494,9 @@ impl Tasks {
     fn insert(&mut self, task: Task) {
         self.next = self.next.max(task.id.0 + 1);
         self.counts[task.state as usize] += 1;
+        if task.state == TaskState::Queued {
+            self.group_for(&task.frame.group).queued += 1;
+        }
         if let Some(run) = task.run() {
             self.runs.insert(run, task.id);
         }
@@ -484,9 +507,20 @@ impl Tasks {
     fn set_state(&mut self, id: TaskId, state: TaskState) {
         let Some(task) = self.all.get_mut(&id) else { return };
         task.rare.take_if(|rare| **rare == ORDINARY);
-        self.counts[task.state as usize] -= 1;
+        let before = core::mem::replace(&mut task.state, state);
+        self.counts[before as usize] -= 1;
         self.counts[state as usize] += 1;
-        task.state = state;
+        if let Some(group) = self.groups.get_mut(&task.frame.group).filter(|_| before != state) {
+            group.queued -= u64::from(before == TaskState::Queued);
+            group.queued += u64::from(state == TaskState::Queued);
+        }
+    }
+
+    /// In safe mode: that its process has ended is all that is noted.
+    pub(in crate::core) fn note_end(&mut self, id: TaskId, end: End, usage: Usage, now: Now) {
+        if let Some(live) = self.get_mut(id).and_then(|t| t.live.as_mut()) {
+            live.end.get_or_insert((end, usage, now));
+        }
     }
 
     pub(in crate::core) fn look_at_all(&mut self) {

@@ -228,20 +228,9 @@ pub fn group(name: &str, change: &Change) -> Entity {
     entity(key, &GroupRecord { v: VERSION, change: change.clone() })
 }
 
-/// The text of one entity's key, for a snapshot that goes on after it.
-#[must_use]
-pub fn task_key(id: TaskId) -> String {
-    key(TASK, id)
-}
-
 #[must_use]
 pub fn gone_key(id: TaskId) -> String {
     key(GONE, id)
-}
-
-#[must_use]
-pub fn attempt_key(id: TaskId) -> String {
-    key(ATTEMPT, id)
 }
 
 impl TaskRecord<'_> {

@@ -52,11 +52,22 @@ impl Core {
             let ids = (first.0..first.0.saturating_add(count)).map(TaskId).collect();
             return self.run_submitted(asked.req, ids);
         }
-        let answer = answer.map(|(first, count)| ids_json(first, count, many));
+        let answer = answer.map(|(first, count)| match count {
+            0 => self.known_json(first),
+            _ => ids_json(first, count, many),
+        });
         self.reply(asked.req, answer, true, out);
     }
 
-    /// The first of the new tasks, and how many follow one another from there.
+    /// The reply to a submission whose dedupe key has a task already.
+    fn known_json(&self, id: TaskId) -> String {
+        let mut o = Obj::new();
+        o.u64("id", id.0).bool("known", true);
+        o.str("state", self.tasks.get(id).map_or("removed", |t| t.state.name()));
+        o.finish()
+    }
+
+    /// The first of the new tasks, and how many follow one another from there; 0 for one whose key was known.
     fn try_submit(
         &mut self,
         asked: &Asked,
@@ -68,7 +79,7 @@ impl Core {
         if let Some(key) = &asked.key {
             match self.known_key(&owner, REQUEST, key, asked.params_hash) {
                 Known::No => {}
-                Known::Yes(first, count) => return Ok((first, count)),
+                Known::Yes(first, count) => return Ok((first, count.max(1))),
                 Known::Other(id) => {
                     let text = format!("request_key {key:?} was used for another request, which made task {id}");
                     return Err(RpcError::new(Code::Conflict, text).hint("use a new key for each new request"));
@@ -101,8 +112,7 @@ impl Core {
         }
         if let (Some(task), Some(key)) = (made.first_mut(), &asked.key) {
             let many = if many { count } else { 0 };
-            let key = Key { text: key.as_str().into(), hash: asked.params_hash, many };
-            task.keys.get_or_insert_default().request = Some(key);
+            task.keys.get_or_insert_default().request = Some(Key::new(key, asked.params_hash, many));
         }
         for task in made {
             out.records.push(record::task(&task));
@@ -143,10 +153,16 @@ impl Core {
         }
     }
 
-    /// A task is removed: its keys stay, as long as they count.
+    /// A task is removed: its keys stay, as long as they count. That of a list is the last's that exists.
     pub(super) fn bury_keys(&mut self, task: &Task, out: &mut Out) {
         let Some(keys) = task.keys.as_deref() else { return };
         let owner = &task.frame.owner;
+        if let Some(key) = &keys.request
+            && let Some(heir) = self.heir(task.id, key)
+        {
+            self.forget_keys(task.id, owner, keys);
+            return self.hand_over(key.clone(), task.id, heir, out);
+        }
         match self.tasks.gone.bury(self.now, task.id, owner, keys.clone(), task.submitted) {
             Some(record) => out.records.push(record),
             None => self.forget_keys(task.id, owner, keys),
@@ -155,6 +171,23 @@ impl Core {
             self.forget_keys(id, &gone.owner, &gone.keys);
             out.records.push(record);
         }
+    }
+
+    /// Who carries the key of a list when this one is removed. The last, so that removing all of them one after the
+    /// other hands it over once.
+    fn heir(&self, carrier: TaskId, key: &Key) -> Option<TaskId> {
+        let first = key.first(carrier);
+        let list = first..TaskId(first.0.saturating_add(key.many.into()));
+        self.tasks.all.range(list).next_back().map(|(id, _)| *id)
+    }
+
+    fn hand_over(&mut self, key: Key, from: TaskId, heir: TaskId, out: &mut Out) {
+        let before = u32::try_from(heir.0 - key.first(from).0).unwrap_or(u32::MAX);
+        let Some(task) = self.tasks.get_mut(heir) else { return };
+        let hash = hash(&task.frame.owner, REQUEST, &key.text);
+        task.keys.get_or_insert_default().request = Some(Key { before, ..key });
+        out.records.push(record::task(task));
+        self.tasks.by_key.insert((hash, heir));
     }
 
     fn forget_keys(&mut self, id: TaskId, owner: &Owner, keys: &Keys) {
@@ -175,7 +208,8 @@ impl Core {
             let keys = keys.filter(|_| of == owner);
             let key = keys.and_then(|k| if kind == OWN { k.own.as_ref() } else { k.request.as_ref() });
             if let Some(key) = key.filter(|k| *k.text == *text) {
-                return if key.hash == params { Known::Yes(*id, key.many) } else { Known::Other(*id) };
+                let first = key.first(*id);
+                return if key.hash == params { Known::Yes(first, key.many) } else { Known::Other(first) };
             }
         }
         Known::No
@@ -201,7 +235,7 @@ impl Core {
 
     fn make(&mut self, id: TaskId, peer: &Peer, spec: TaskSpec) -> Result<Task, RpcError> {
         let (owner, user) = (peer.owner(), self.user_of(peer)?);
-        let key = spec.key.as_ref().map(|text| Key { text: text.as_str().into(), hash: spec_hash(&spec), many: 0 });
+        let key = spec.key.as_ref().map(|text| Key::new(text, spec_hash(&spec), 0));
         let (work, agent) = match spec.work {
             Asks::Command(words) => (Work::command(&words), None),
             Asks::Agent { name, prompt } => {
@@ -326,16 +360,21 @@ impl Core {
             let text = format!("after: there is no task {}", unknown.join(", "));
             return Err(RpcError::new(Code::NotFound, text).hint("`hob task list` shows those that there are"));
         }
-        let failed = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
-        let failed =
-            failed.filter(|t| t.state.is_over() && t.state != TaskState::Succeeded).map(|t| (t.id, t.state)).next();
-        match failed {
+        match self.failed_before(after) {
             Some((id, state)) => {
+                let state = super::calls::in_words(state);
                 let text = format!("after: task {id} is over without success ({state}), so this one would never start");
                 Err(RpcError::new(Code::Conflict, text).hint("{\"id\", \"any\": true} takes any end"))
             }
             None => Ok(()),
         }
+    }
+
+    /// The first of those a task wants to follow that is over without the success it wants.
+    pub(super) fn failed_before(&self, after: &[After]) -> Option<(TaskId, TaskState)> {
+        let mut wanted = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
+        let failed = wanted.find(|t| t.state.is_over() && t.state != TaskState::Succeeded)?;
+        Some((failed.id, failed.state))
     }
 
     pub(super) fn edit_task(
@@ -351,7 +390,8 @@ impl Core {
             return Err(RpcError::new(Code::PermissionDenied, text).hint("submit one of your own"));
         }
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            let text = format!("task {id} is {}: only one that has not begun can be edited", task.state);
+            let state = super::calls::in_words(task.state);
+            let text = format!("task {id} is {state}: only one that has not begun can be edited");
             return Err(RpcError::new(Code::Conflict, text).hint("submit another one"));
         }
         let (mut new, retried) = (task.clone(), task.again_at.0 > 0);
@@ -388,17 +428,10 @@ impl Core {
         new.weight = edit.weight.unwrap_or(new.weight);
         new.frame = self.tasks.share(frame);
         let claimed = self.unqueue(id);
-        for a in self.tasks.get(id).map(|t| t.after.clone()).unwrap_or_default() {
-            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
-                of.remove(&id);
-            }
-        }
         new.claim = Claim::None;
         new.blocked = 0;
         out.records.push(record::task(&new));
-        if let Some(task) = self.tasks.get_mut(id) {
-            *task = new;
-        }
+        self.replace(id, new);
         self.follow_others(id);
         if claimed || retried {
             self.save_attempt(id, out);
@@ -406,6 +439,20 @@ impl Core {
         self.emit_task("task.edited", id, "", out);
         self.enqueue(id);
         self.task_json(id)
+    }
+
+    /// An edited task takes the place of what it was; whom it follows is noted anew.
+    fn replace(&mut self, id: TaskId, new: Task) {
+        let (queued, group) = (u64::from(new.state == TaskState::Queued), Arc::clone(&new.frame.group));
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let old = core::mem::replace(task, new);
+        for a in &old.after {
+            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
+                of.remove(&id);
+            }
+        }
+        self.tasks.group_for(&old.frame.group).queued -= queued;
+        self.tasks.group_for(&group).queued += queued;
     }
 
     /// Nobody can follow itself, by however many others.

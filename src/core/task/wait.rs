@@ -37,6 +37,9 @@ impl Core {
         if wait.open.is_empty() {
             return self.answer_task_wait(&wait, out);
         }
+        if let Some(error) = self.safe_error() {
+            return self.reply(asked.req, Err(error), false, out);
+        }
         self.deadlines.set(Due::TaskWait(asked.req), timeout.map(|t| self.now.mono + t));
         self.tasks.waits.push(wait);
     }

@@ -244,7 +244,7 @@ mod tests {
         m.input(&Input::Tick, 12);
         assert_eq!(at(&m), "it died while serving, over a deadline, with record 12 of the journal the last");
         let result = Err(String::new());
-        m.input(&Input::ConfigRead { req: None, result }, 0);
+        m.input(&Input::ConfigRead { req: None, look: false, result }, 0);
         assert_eq!(at(&m), "it died while applying the config /h/hob.json");
         let safe = marks(&table, true);
         assert!(safe.enter(Stage::Journal));

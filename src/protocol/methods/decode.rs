@@ -56,13 +56,18 @@ fn unknown_method(name: &str) -> RpcError {
     RpcError::new(Code::MethodNotFound, format!("no method {shown:?}")).hint(hint)
 }
 
-/// Reads one more set of params for the same method, as an element of a list.
+/// Reads one more set of params for the same method, as an element of a list, which has no key of its own.
 pub(super) fn read_params<'a>(
     method: &'static Method,
     signals: &'static Signals,
     params: &'a RawValue,
 ) -> Result<Params<'a>, RpcError> {
-    Ok(Params { method, signals, given: Reader::all(method, Some(params))?.given })
+    let reader = Reader::all(method, Some(params))?;
+    if reader.key.is_some() {
+        let error = RpcError::new(Code::InvalidParams, "request_key is one of the whole request");
+        return Err(error.hint("put it beside the list"));
+    }
+    Ok(Params { method, signals, given: reader.given })
 }
 
 /// Sorts members or elements by the method's table.

@@ -3,10 +3,10 @@
 use super::Params;
 use super::task::After;
 use crate::base::ids::TaskId;
-use crate::base::limits::{TASK_AFTER_MAX, TASK_LABELS_MAX};
+use crate::base::limits::{TASK_AFTER_MAX, TASK_IDS_MAX, TASK_LABELS_MAX};
 use crate::base::units::parse_size;
 use crate::protocol::frame::base64;
-use crate::protocol::rpc::RpcError;
+use crate::protocol::rpc::{Code, RpcError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -74,6 +74,19 @@ impl Id {
     fn one(&self) -> Option<TaskId> {
         self.range().filter(|(first, last)| first == last).map(|(id, _)| id)
     }
+}
+
+/// Ranges that overlap become one. Neighbours stay apart: one that is named alone must exist.
+fn merged(mut ids: Vec<(TaskId, TaskId)>) -> Vec<(TaskId, TaskId)> {
+    ids.sort_unstable();
+    ids.dedup_by(|(first, last), (_, end)| {
+        let overlaps = *first <= *end;
+        if overlaps {
+            *end = (*end).max(*last);
+        }
+        overlaps
+    });
+    ids
 }
 
 fn json<T: DeserializeOwned>(text: &str) -> Option<T> {
@@ -146,10 +159,19 @@ impl<'a> Params<'a> {
         })
     }
 
+    /// Ranges of ids, in order and apart from one another.
+    ///
     /// # Errors
-    /// When it is something else.
+    /// When it is something else, or too many.
     pub fn ids(&self, name: &str) -> Answer<Option<Vec<(TaskId, TaskId)>>> {
-        self.read(name, |text| {
+        // Between two of them there is a comma, inside a text as well as outside, so that too many are not even read.
+        let count = self.read(name, |text| Some(text.bytes().filter(|b| *b == b',').count() + 1))?;
+        if let Some(count) = count.filter(|n| *n > TASK_IDS_MAX) {
+            let text =
+                format!("{name} of {} names {count} tasks or ranges; {TASK_IDS_MAX} is the most", self.method.name);
+            return Err(RpcError::new(Code::InvalidParams, text).hint("one range stands for many, as in \"1-20000\""));
+        }
+        let ids = self.read(name, |text| {
             let given: OneOrMany<Id> = json(text)?;
             // "3,7-9" is what a person types.
             let split = |id: Id| match id {
@@ -157,7 +179,8 @@ impl<'a> Params<'a> {
                 number @ Id::Number(_) => vec![number],
             };
             given.list().into_iter().flat_map(split).map(|id| id.range()).collect()
-        })
+        })?;
+        Ok(ids.map(merged))
     }
 
     /// # Errors

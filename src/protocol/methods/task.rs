@@ -132,7 +132,7 @@ pub struct TaskSpec {
 /// Which tasks a request means: all that fit every part that is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Ranges of ids, both ends included.
+    /// Ranges of ids, both ends included, in order and apart from one another.
     pub ids: Vec<(TaskId, TaskId)>,
     pub group: Option<String>,
     pub states: Vec<TaskState>,
@@ -345,8 +345,11 @@ fn retries(p: &Params<'_>) -> Result<Option<u32>, RpcError> {
 
 fn weight(p: &Params<'_>) -> Result<Option<u32>, RpcError> {
     match p.integer::<i64>("weight")? {
-        Some(n) if n < 1 => Err(invalid(format!("weight is a whole number from 1, not {n}"))),
-        n => Ok(n.and_then(|n| u32::try_from(n).ok())),
+        None => Ok(None),
+        Some(n) => match u32::try_from(n).ok().filter(|n| *n > 0) {
+            Some(n) => Ok(Some(n)),
+            None => Err(invalid(format!("weight is a whole number from 1 to {}, not {n}", u32::MAX))),
+        },
     }
 }
 
@@ -428,7 +431,7 @@ pub(super) fn group_set(p: &Params<'_>) -> Result<GroupCall, RpcError> {
         None => Ok(None),
         Some(n) => match u32::try_from(n) {
             Ok(n) => Ok(Some(n)),
-            Err(_) => Err(invalid(format!("{name} is a whole number from 0, not {n}"))),
+            Err(_) => Err(invalid(format!("{name} is a whole number from 0 to {}, not {n}", u32::MAX))),
         },
     };
     let (parallel, weight_limit) = (count("parallel")?, count("weight_limit")?);

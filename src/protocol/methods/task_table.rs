@@ -94,7 +94,7 @@ pub(super) const TASKS: &[Method] = &[
         "task.submit",
         CHANGE,
         SUBMIT,
-        r#"{"id"}, or {"ids"} for a list"#,
+        r#"{"id"}, or {"ids"} for a list; with "known" and its "state" where key had a task already"#,
         "Queues a task, or a list of tasks.",
         |p| call(task::submit(p)?),
     ),

@@ -251,3 +251,34 @@ fn damaged_params_never_do_harm() {
         }
     });
 }
+
+#[test]
+fn ids_are_ranges_in_order_and_not_too_many() {
+    let ids = |params: &str| match call("task.wait", params).request {
+        Request::Task(call) => match *call {
+            task::TaskCall::Wait { which, .. } => which.ids.iter().map(|(a, b)| (a.0, b.0)).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ids(r#"{"ids":[9,"1-1000",9,"20-30,2000","900-1200",1201]}"#), [(1, 1200), (1201, 1201), (2000, 2000)]);
+    let many = |n: usize, of: &str| format!("{{\"ids\":[{}]}}", vec![of; n].join(","));
+    assert_eq!(ids(&many(10_000, "\"1-1000\"")), [(1, 1000)]);
+    for params in [many(10_001, "7"), many(5_001, "\"7,8\"")] {
+        let text = refused("task.wait", &params);
+        assert!(text.contains("ids of task.wait names 1000") && text.contains("10000 is the most"), "{text}");
+    }
+}
+
+#[test]
+fn what_would_be_ignored_is_refused() {
+    for weight in ["0", "-1", "4294967296", "99999999999"] {
+        let text = refused("task.submit", &format!("{{\"command\":\"x\",\"weight\":{weight}}}"));
+        assert!(text.contains(&format!("from 1 to 4294967295, not {weight}")), "{text}");
+        assert!(refused("task.edit", &format!("{{\"id\":1,\"weight\":{weight}}}")).contains("weight"), "{weight}");
+    }
+    call("task.submit", r#"{"command":"x","weight":4294967295}"#);
+    let text = refused("task.submit", r#"{"tasks":[{"command":"x"},{"command":"x","request_key":"k"}]}"#);
+    assert!(text.starts_with("task 2 of the list: request_key") && text.contains("beside the list"), "{text}");
+    assert_eq!(call("task.submit", r#"{"tasks":[{"command":"x"}],"request_key":"k"}"#).key.as_deref(), Some("k"));
+}

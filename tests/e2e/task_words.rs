@@ -1,0 +1,105 @@
+//! What the commands about tasks say to people, and how they end.
+
+use crate::support::*;
+use crate::tasks::{submit, task, wait_task};
+use serde_json::json;
+
+#[test]
+fn commands_say_what_came_of_them_and_no_more() {
+    let home = Home::running(r#"{ "groups": {"one": {"parallel": 1}} }"#);
+    let says = |args: &[&str], words: &str| {
+        let text = home.ok(args);
+        assert!(text.contains(words), "{args:?}: {words:?} is not in\n{text}");
+    };
+    says(&["task", "list"], "there are no tasks");
+    let slow = submit(&home, json!({ "command": "sleep 1000", "timeout": "50ms" })).to_string();
+    home.call("task.wait", &json!({ "ids": slow }).to_string());
+    let begun = submit(&home, json!({ "command": "exec sleep 1000", "group": "one" })).to_string();
+    wait_task(&home, begun.parse().unwrap(), "running");
+    let waits = submit(&home, json!({ "command": "true", "group": "one" })).to_string();
+    // A selection tells of what it has changed, and a name of each.
+    assert_eq!(home.ok(&["task", "hold", "--all"]), format!("task {waits} is held\n2 others left alone\n"));
+    says(&["task", "hold", "--all"], "3 tasks left alone");
+    let (code, text) = home.fails(&["task", "hold", &slow]);
+    assert!(code == 1 && text.is_empty(), "{code} {text}");
+    let out = home.hob(&["task", "hold", &slow]);
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("task {slow} is left alone: it is timed out\n"));
+    // One that has never run has written nothing.
+    let out = home.hob(&["task", "output", &waits]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success() && said.contains(&format!("task {waits} has not run")), "{said}");
+    says(&["task", "release", "--all"], &format!("task {waits} is queued"));
+    let (code, text) = home.fails(&["task", "wait", &waits, "--timeout", "50ms"]);
+    assert!(code == 124 && text.contains(&format!("task {waits} is still queued after 50 ms")), "{code} {text}");
+    says(&["help", "exit-codes"], "124");
+    let (code, text) = home.fails(&["task", "wait", "--timeout", "50ms"]);
+    assert!(code == 124 && text.contains("2 of 3 tasks are not over"), "{code} {text}");
+    says(&["why", &waits], "the only slot of group one is taken");
+}
+
+#[test]
+fn adding_tells_of_keys_labels_and_failures() {
+    let home = Home::running("{}");
+    let add = |args: &[&str]| home.ok(&[&["add"], args].concat());
+    assert_eq!(add(&["--key", "k1", "--", "sleep", "1000"]), "task 1 is queued\n");
+    wait_task(&home, 1, "running");
+    let known = "task 1 has this key already (running); nothing was added\n";
+    assert_eq!(add(&["--key", "k1", "--", "sleep", "1000"]), known);
+    let again = home.call("task.submit", r#"{"command":"true","key":"k2"}"#);
+    assert_eq!(again, json!({ "id": 2 }), "a new one is nothing special");
+    let out = home.hob(&["add", "-w", "exit 4"]);
+    let (said, told) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert_eq!((out.status.code(), said.as_str()), (Some(4), "task 3 is queued\n"));
+    assert_eq!(told, "hob: task 3 failed: exit code 4; 'hob task output 3' shows what it wrote\n");
+    let (code, text) = home.fails(&["add", "--label", "foo", "--", "true"]);
+    assert!(code == 2 && text.contains("NAME=VALUE is wanted, not 'foo'"), "{code} {text}");
+    assert_eq!(task(&home, 3)["exit_code"], 4);
+}
+
+#[test]
+fn groups_that_do_not_exist_and_selections_that_find_nothing_are_told() {
+    let home = Home::running(r#"{ "groups": {"build": {"parallel": 3}} }"#);
+    for command in
+        [&["task", "list", "-g", "bild"][..], &["task", "cancel", "-g", "bild"], &["task", "wait", "-g", "bild"]]
+    {
+        let (code, text) = home.fails(command);
+        assert!(code == 4 && text.contains("there is no group \"bild\"") && text.contains("\"build\"?"), "{text}");
+        let command = [&command[..2], &["-g", "build"]].concat();
+        assert_eq!(home.ok(&command), "no task matches\n", "{command:?}");
+    }
+    assert_eq!(home.ok(&["task", "list", "--label", "a=b"]), "no task matches\n");
+    assert_eq!(home.ok(&["group", "set", "build", "--parallel", "1"]), "group build: 1 slot\n");
+    assert_eq!(home.ok(&["group", "set", "build", "--remove"]), "group build is as the config says again: 3 slots\n");
+    home.ok(&["group", "set", "mine", "--parallel", "2"]);
+    assert!(home.ok(&["group", "set", "mine", "--remove"]).contains("group mine is gone"));
+    assert!(!home.ok(&["group", "list"]).contains("mine"));
+}
+
+#[test]
+fn a_reload_tells_of_jobs_groups_agents_and_hob_itself() {
+    let home = Home::running(
+        r#"{ "schedule": { "jobs": [
+        { "id": "a", "every": "1h", "action": { "method": "daemon.reload" } },
+        { "id": "b", "every": "1h", "action": { "method": "daemon.reload" } } ] } }"#,
+    );
+    assert_eq!(home.ok(&["reload"]), "nothing has changed\n");
+    home.write_config(
+        r#"{ "daemon": { "heartbeat": "7s" }, "groups": { "g": { "parallel": 2 } },
+        "agents": { "x": { "command": ["true"] } }, "schedule": { "jobs": [
+        { "id": "a", "every": "2h", "action": { "method": "daemon.reload" } },
+        { "id": "c", "every": "1h", "action": { "method": "daemon.reload" } } ] } }"#,
+    );
+    let want = "updated of hob itself: daemon.heartbeat, groups, agents\njobs added: c\n\
+                jobs removed: b\njobs updated: a\n";
+    assert_eq!(home.ok(&["reload"]), want);
+    assert_eq!(home.ok(&["reload"]), "nothing has changed\n");
+    // Times are local ones here as in the history, and not those of the protocol.
+    let next = home.call("schedule.get", r#"{"id":"c"}"#)["next"].as_str().unwrap().to_owned();
+    for told in [home.ok(&["schedule", "list"]), home.ok(&["why", "schedule/c"])] {
+        assert!(!told.contains(&next), "{next}: {told}");
+    }
+    assert!(home.ok(&["schedule", "check"]).contains("good, 2 jobs"));
+    home.write_config(r#"{ "schedule": { "jobs": [ { "id": "a", "every": "1h", "action": { "taks": {} } } ] } }"#);
+    let text = String::from_utf8(home.hob(&["config", "check"]).stdout).unwrap();
+    assert!(text.contains("an action has one of task, start, stop"), "{text}");
+}

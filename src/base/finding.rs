@@ -31,6 +31,9 @@ impl Grade {
     }
 }
 
+/// What is looked at by whoever reads the file and by whoever has read it.
+pub const CONFIG: &str = "config";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub grade: Grade,

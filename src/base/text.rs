@@ -16,6 +16,38 @@ pub fn listed(words: &[String]) -> String {
     }
 }
 
+/// `1 mistake`, `30 mistakes`.
+#[must_use]
+pub fn count(n: usize, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
+/// The first lines of a text, and how many are left out.
+#[must_use]
+pub fn first_lines(text: &str, most: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.get(..most) {
+        Some(first) if lines.len() > most => format!("{}\nand {} more", first.join("\n"), lines.len() - most),
+        _ => lines.join("\n"),
+    }
+}
+
+/// A text without the numbers of errors, as in `No such file or directory (os error 2)`.
+#[must_use]
+pub fn without_numbers(text: &str) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut out = String::new();
+    let mut parts = text.split(BEGIN);
+    out.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => out.push_str(rest),
+            _ => out.extend([BEGIN, part]),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,5 +57,18 @@ mod tests {
         let all = ["a", "b", "c"].map(str::to_owned);
         assert_eq!([0, 1, 2, 3].map(|n| listed(&all[..n])), ["", "a", "a and b", "a, b and c"]);
         assert_eq!((capital("one two"), capital("")), ("One two".to_owned(), String::new()));
+        assert_eq!((count(1, "run"), count(0, "run")), ("1 run".to_owned(), "0 runs".to_owned()));
+    }
+
+    #[test]
+    fn numbers_of_errors_are_left_out() {
+        assert_eq!(without_numbers("a: gone (os error 2); b: x (os error 13)"), "a: gone; b: x");
+        assert_eq!(without_numbers("plain (os error x)"), "plain (os error x)");
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_line() {
+        assert_eq!(first_lines("a\nb\nc\n", 3), "a\nb\nc");
+        assert_eq!(first_lines("a\nb\nc\nd\n", 2), "a\nb\nand 2 more");
     }
 }

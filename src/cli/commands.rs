@@ -8,7 +8,8 @@ use super::{
 
 const ANY: usize = usize::MAX;
 
-const WAIT: Flag = Flag { long: "no-wait", short: None, value: None, doc: "Return as soon as hob has taken the wish" };
+const WAIT: Flag =
+    Flag { long: "no-wait", short: None, value: None, doc: "Return as soon as hob has accepted the request" };
 const TIMEOUT: Flag = Flag {
     long: "timeout",
     short: None,
@@ -24,8 +25,15 @@ const FOREGROUND: Flag =
 const LINES: Flag = Flag { long: "lines", short: Some('n'), value: Some("N"), doc: "Begin with the last N lines [50]" };
 const FOLLOW: Flag = Flag { long: "follow", short: Some('f'), value: None, doc: "Go on as it grows" };
 const LOGS: &[Flag] = &[
+    Flag { doc: "All services", ..ALL },
     LINES,
     FOLLOW,
+    Flag {
+        long: "timestamps",
+        short: Some('t'),
+        value: None,
+        doc: "Show when lines were written, where that is known",
+    },
     Flag {
         long: "since",
         short: None,
@@ -147,8 +155,9 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: &[FOREGROUND, WAIT, TIMEOUT],
-        details: "Without a name: start hob in the background and return once it answers.",
+        flags: &[Flag { doc: "All services, also those with autostart off", ..ALL }, FOREGROUND, WAIT, TIMEOUT],
+        details: "Without a name: start hob in the background and return once it answers. The exit code is 1 when it\n\
+                  runs and its config could not be read, so that it runs no service.",
         ..command("start", "Start hob, or services", life::start)
     },
     Command {
@@ -162,8 +171,8 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: CHANGE,
-        details: "Without a name: stop hob and start it again.",
+        flags: &[Flag { doc: "All services; hob goes on", ..ALL }, WAIT, TIMEOUT],
+        details: "Without a name: stop hob and start it again. A reload of its config needs neither: 'hob reload'.",
         ..command("restart", "Restart hob, or services", life::restart)
     },
     Command {
@@ -194,7 +203,9 @@ const OF_SERVICES: &[Command] = &[
         count: (0, ANY),
         flags: LOGS,
         details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.\n\
-                  With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.",
+                  With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.\n\
+                  Lines of several services are in the order of their times. Without a running hob, and of services\n\
+                  that it has no more, the files are read.",
         ..command("logs", "Show logs of services", logs::logs)
     },
     Command {

@@ -3,7 +3,9 @@
 use super::flags::Args;
 use super::{Failure, exit, note, paths, print};
 use crate::base::limits::CONFIG_MAX;
+use crate::base::text::count;
 use crate::config::{self, Config, ConfigError};
+use crate::protocol::rpc::Code;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -21,7 +23,7 @@ pub(super) fn load(args: &Args) -> Result<Loaded, Failure> {
 fn read(path: PathBuf) -> Result<Loaded, Failure> {
     let name = path.display().to_string();
     let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {
-        let f = Failure::new(format!("cannot read {name}: {e}"));
+        let f = Failure::code(Code::FileSystem, format!("cannot read {name}: {e}"));
         match e.kind() {
             std::io::ErrorKind::NotFound => {
                 f.hint("'hob start' makes it on the first start; --config FILE names another")
@@ -48,7 +50,7 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Ok(c) if args.has("json") => {
             print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?
         }
-        Ok(c) => note(args, &format!("{name}: good, {} services", c.services.len())),
+        Ok(c) => note(args, &format!("{name}: good, {}", count(c.services.len(), "service"))),
         Err(errors) => {
             if args.has("json") {
                 let list: Vec<_> = errors.iter().map(error_json).collect();

@@ -3,7 +3,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours};
-use super::{Failure, exit, paths, print};
+use super::{Failure, exit, life, print};
 use crate::base::finding::{Finding, Grade};
 use crate::base::paths::Paths;
 use crate::client::{Client, ClientError};
@@ -28,7 +28,7 @@ enum Asked {
 }
 
 pub(crate) fn doctor(args: &Args) -> Result<u8, Failure> {
-    let paths = paths(args)?;
+    let paths = life::actual(args)?;
     let mut report = match ask(&paths) {
         Asked::Answered(report) => report,
         Asked::Silent(more) => alone(&paths, more)?,

@@ -23,6 +23,9 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
         show(args, event)?;
     }
     if !args.has("follow") {
+        if past["events"].as_array().is_some_and(Vec::is_empty) {
+            super::note(args, &none(&kinds, &args.operands, from, past["next"].as_u64()));
+        }
         return Ok(exit::OK);
     }
     let next = past["next"].as_u64();
@@ -36,6 +39,18 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
         }
     }
     Ok(exit::OK)
+}
+
+/// Why nothing is shown.
+fn none(kinds: &[&str], names: &[String], from: Option<usize>, next: Option<u64>) -> String {
+    if let (Some(from), Some(next)) = (from, next.and_then(|n| usize::try_from(n).ok()))
+        && from >= next
+    {
+        return format!("hob: there is no event {from} yet; the last one is {}", next.saturating_sub(1));
+    }
+    let of = |what: &str, all: String| if all.is_empty() { String::new() } else { format!(" of {what} {all}") };
+    let (kinds, names) = (of("kind", kinds.join(" or ")), of("the name", names.join(" or ")));
+    format!("hob: no event{kinds}{names} is among those that hob remembers; 'hob events' shows them all")
 }
 
 fn show(args: &Args, event: &Value) -> Result<(), Failure> {
@@ -86,6 +101,12 @@ fn field(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn that_nothing_is_shown_has_a_reason() {
+        assert!(none(&["foo"], &["web".to_owned()], None, Some(9)).contains("no event of kind foo of the name web is"));
+        assert_eq!(none(&[], &[], Some(12), Some(9)), "hob: there is no event 12 yet; the last one is 8");
+    }
 
     #[test]
     fn a_line_names_what_there_is_and_nothing_else() {

@@ -200,7 +200,7 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
                 } else if !name.contains(' ') && commands.iter().any(|c| is_verb_of(c.name, &name)) {
                     noun = Some(name);
                 } else {
-                    return Err(unknown_command(&name, commands));
+                    return Err(super::elsewhere::unknown_command(&name, commands));
                 }
             }
             Arg::Value(word) => {
@@ -319,7 +319,7 @@ pub(super) fn usage(c: &Command) -> String {
     format!("hob {} {}", c.name, c.operands).trim_end().to_owned()
 }
 
-fn verbs_of<'c>(noun: &'c str, commands: &'c [Command]) -> impl Iterator<Item = &'c Command> {
+pub(super) fn verbs_of<'c>(noun: &'c str, commands: &'c [Command]) -> impl Iterator<Item = &'c Command> {
     commands.iter().filter(move |c| is_verb_of(c.name, noun))
 }
 
@@ -354,64 +354,12 @@ fn find_flag(flag: &Arg<'_>, command: Option<&'static Command>) -> Result<&'stat
     })
 }
 
-/// What other tools call it, and what it is here.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("attach", "logs -f NAME"),
-    ("check", "config check"),
-    ("down", "stop"),
-    ("disable", "stop NAME"),
-    ("edit", "config path"),
-    ("enable", "start NAME"),
-    ("exec", "run"),
-    ("get", "service get"),
-    ("history", "service history"),
-    ("info", "status"),
-    ("inspect", "service get"),
-    ("is-active", "status NAME"),
-    ("journal", "logs"),
-    ("kill", "service signal KILL NAME"),
-    ("list", "services"),
-    ("ls", "services"),
-    ("monitor", "events -f"),
-    ("ps", "status"),
-    ("reset", "service reset"),
-    ("rotate", "logs rotate"),
-    ("schema", "config schema"),
-    ("show", "status NAME"),
-    ("shutdown", "stop"),
-    ("signal", "service signal"),
-    ("tail", "logs -f NAME"),
-    ("top", "status"),
-    ("up", "start"),
-    ("update", "reload"),
-    ("validate", "config check"),
-];
-
-fn unknown_command(name: &str, commands: &'static [Command]) -> String {
-    if let Some((_, here)) = ELSEWHERE.iter().find(|(there, _)| *there == name) {
-        return format!("'{name}' is not a command; did you mean 'hob {here}'?");
-    }
-    let known = commands.iter().filter(|c| !c.hidden).map(|c| c.name);
-    // A verb is compared with the verbs of its noun: the noun is right already.
-    let (noun, near) = match name.split_once(' ') {
-        Some((noun, verb)) => (
-            format!("{noun} "),
-            crate::base::near::nearest(verb, verbs_of(noun, commands).filter_map(|c| c.name.split(' ').nth(1))),
-        ),
-        None => (String::new(), crate::base::near::nearest(name, known.filter_map(|n| n.split(' ').next()))),
-    };
-    let next = match near {
-        Some(near) => format!("did you mean 'hob {noun}{near}'?"),
-        None => format!("'hob {noun}--help' lists them"),
-    };
-    format!("'{name}' is not a command; {next}")
-}
-
 /// The text of `hob --help`.
 #[must_use]
 pub(super) fn help_all(commands: &[Command]) -> String {
     let mut t = String::from(
-        "hob keeps services running, works through tasks, does things at their time, and says why.\n\nUsage: hob [FLAGS] COMMAND [ARGS]\n\nCommands:\n",
+        "hob keeps services running, works through tasks, does things at their time, and says why.\n\n\
+         Usage: hob [FLAGS] COMMAND [ARGS]\n\nCommands:\n",
     );
     // A noun that is no command itself has its verbs on one line.
     let noun_of = |c: &Command| {

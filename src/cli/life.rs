@@ -2,9 +2,10 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, given, note, paths, plan, print, progress, renew, service};
+use super::{Failure, complain, exit, given, given_socket, note, paths, plan, print, progress, renew, service, status};
 use crate::base::log;
 use crate::base::paths::{PathInput, Paths};
+use crate::base::text::first_lines;
 use crate::client::Client;
 use crate::protocol::rpc::Code;
 use crate::sys::file::lock;
@@ -75,8 +76,7 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     given::close_others();
     let paths = paths(args)?;
-    let named = args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty());
-    if args.rest.is_empty() || named {
+    if args.rest.is_empty() || is_named(args) {
         return become_keeper(args, &paths, None);
     }
     // A command that is run for itself has nothing to do with the hob of this user or machine.
@@ -104,6 +104,11 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     // What is left of it is of no use to anybody.
     let _ = std::fs::remove_dir_all(&home);
     code
+}
+
+/// Whether one folder was named for everything.
+fn is_named(args: &Args) -> bool {
+    args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty())
 }
 
 /// Where no socket file can be made: an abstract one on Linux.
@@ -322,11 +327,32 @@ pub(super) fn holder(paths: &Paths) -> Result<Option<Option<u32>>, Failure> {
     })
 }
 
+/// The paths of the hob that runs with this state folder, as its own daemon was told them. It may have been started
+/// with other variables: a session has a run folder of its own, and cron, su and sudo know nothing of that.
+pub(super) fn in_fact(paths: &Paths) -> Option<Paths> {
+    let keeper = holder(paths).ok()???;
+    let of = |daemon: u32| Paths::from_words(&sys::identity::words_of(daemon));
+    sys::identity::daemons_of(keeper, DAEMON_WORD).into_iter().find_map(of).filter(|p| p.state == paths.state)
+}
+
+/// The paths of the hob that runs, or those that one would have.
+pub(super) fn actual(args: &Args) -> Result<Paths, Failure> {
+    let paths = paths(args)?;
+    let real = if given_socket(args).is_none() { in_fact(&paths) } else { None };
+    Ok(real.unwrap_or(paths))
+}
+
+/// hob runs, and listens somewhere else than it was looked for.
+pub(super) fn elsewhere(pid: Option<u32>, socket: &std::path::Path) -> Failure {
+    let (who, at) = (pid.map_or_else(String::new, |p| format!(" (pid {p})")), socket.display());
+    Failure::code(Code::Unavailable, format!("hob{who} listens at {at}")).hint(format!("use --socket {at}"))
+}
+
 pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
-    if !args.operands.is_empty() {
+    if !args.operands.is_empty() || args.has("all") {
         return service::start(args);
     }
-    let paths = paths(args)?;
+    let paths = actual(args)?;
     if args.has("foreground") {
         given::close_others();
         return become_keeper(args, &paths, None);
@@ -334,26 +360,28 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     if let Some(mut client) = answering(&paths, limit) {
         let health: Value = client.call("daemon.health", &json!({}))?;
-        warn_of_config(&mut client);
-        return finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]));
+        finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]))?;
+        return Ok(warn_of_config(&mut client));
     }
-    let child = detach(&paths)?;
+    if let Some(real) = in_fact(&paths).filter(|real| real.socket != paths.socket) {
+        return Err(elsewhere(holder(&paths)?.flatten(), &real.socket));
+    }
+    let child = detach(args, &paths)?;
     let begin = Instant::now();
     let health = wait_for_answer(args, &paths, limit, child)?;
     wait_for_pid_file(args, &paths, &health, limit.saturating_sub(begin.elapsed()));
-    if let Some(mut client) = answering(&paths, limit) {
-        warn_of_config(&mut client);
-    }
-    finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))
+    finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))?;
+    Ok(answering(&paths, limit).map_or(exit::OK, |mut client| warn_of_config(&mut client)))
 }
 
-/// Says loudly that hob runs without what its config file says; the start itself has succeeded.
-fn warn_of_config(client: &mut Client) {
+/// Says loudly that hob runs without what its config file says. A start that leaves it without any has not succeeded.
+fn warn_of_config(client: &mut Client) -> u8 {
     let status: Value = client.call("daemon.status", &json!({})).unwrap_or_default();
-    if let Some(error) = status["config_error"].as_str() {
-        let message = format!("the config file has errors and is not in effect:\n{}", error.trim_end());
-        complain(&message, Some("mend it, then 'hob reload'"));
-    }
+    let (Some(line), Some(error)) = (status::config_line(&status), status["config_error"].as_str()) else {
+        return exit::OK;
+    };
+    complain(&format!("{line}\n{}", first_lines(error, 3)), Some("mend it, then 'hob reload'"));
+    if status["config_since"].is_string() { exit::OK } else { exit::FAILED }
 }
 
 /// A client if a daemon answers a ping within this time. One that hangs still lets clients connect.
@@ -365,7 +393,7 @@ fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
 }
 
 /// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.
-fn detach(paths: &Paths) -> Result<u32, Failure> {
+fn detach(args: &Args, paths: &Paths) -> Result<u32, Failure> {
     // What the caller has open, such as the lock file of its script, is not for something that stays.
     sys::spawn::own::inherit_nothing()?;
     make_folders(paths)?;
@@ -374,7 +402,9 @@ fn detach(paths: &Paths) -> Result<u32, Failure> {
     file.set_len(0)?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let mut words = vec![OsString::from("hob"), "run".into()];
-    for (flag, path) in [("--home", &paths.home), ("--config", &paths.config), ("--socket", &paths.socket)] {
+    // Without a home that was named, it finds the same folders by the same variables.
+    let home = is_named(args).then_some(("--home", &paths.home));
+    for (flag, path) in home.into_iter().chain([("--config", &paths.config), ("--socket", &paths.socket)]) {
         words.push(flag.into());
         words.push(path.into());
     }
@@ -450,7 +480,7 @@ fn not_up(paths: &Paths, message: String) -> Failure {
 }
 
 pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
-    if !args.operands.is_empty() {
+    if !args.operands.is_empty() || args.has("all") {
         return service::restart(args);
     }
     super::stop::stop(args)?;
@@ -503,6 +533,7 @@ fn reloaded(result: &Value) -> String {
         ("removed", "removed"),
         ("restarted", "restarted"),
         ("updated", "updated"),
+        ("along", "stopped with what they require"),
         ("jobs_added", "jobs added"),
         ("jobs_removed", "jobs removed"),
         ("jobs_updated", "jobs updated"),

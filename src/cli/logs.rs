@@ -2,43 +2,79 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
-use super::{Failure, connect, exit, print, since};
+use super::{Failure, connect, exit, life, note, paths, print, since, when};
 use crate::base::limits::LINE_MAX;
 use crate::base::map::Map;
 use crate::base::time::Wall;
-use crate::client::{LogAsk, LogChunk, LogStream, Mark, Stream};
+use crate::client::{Client, LogAsk, LogChunk, LogStream, Mark, Stream};
+use crate::config::instance;
+use crate::daemon::capture::marks::Piece;
+use crate::daemon::logs::read_files;
+use crate::protocol::methods::LogQuery;
+use crate::protocol::rpc::Code;
 use crate::sys::clock;
+use core::time::Duration;
 use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// Shown when nothing else is asked for.
 const LINES: usize = 50;
+
+/// Bytes of the past that are put into the order of their times.
+const PAST_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a daemon that may not come up has to answer at all, and how long one that has may be away.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn logs(args: &Args) -> Result<u8, Failure> {
     let pattern = pattern(args)?;
     let lines = args.number("lines")?;
     let ask = ask(args, lines, pattern.is_some())?;
+    let mut sources = Sources::find(args, ask.follow)?;
+    let names = sources.names();
     let paint = Paint { on: colours() };
-    let mut stream = connect(args)?.logs_of(LogAsk { marks: args.has("json") || paint.on, ..ask })?;
+    let shown = Shown { paint, json: args.has("json"), times: args.has("timestamps") };
+    // What is shown by lines has to be known by lines, and where several logs meet their times tell the order.
+    let marks = shown.json || paint.on || shown.times || names.len() > 1 || ask.stream.is_some();
+    let most = lines.filter(|_| ask.lines.is_none());
+    // A stream whose end is the other one's is not known to be at its end.
+    let past = (most.is_some() || names.len() > 1) && !(ask.follow && ask.stream.is_some());
     let mut out = Writer {
-        paint,
-        json: args.has("json"),
-        width: args.operands.iter().map(|n| n.chars().count()).max().unwrap_or(0),
-        names: args.operands.clone(),
-        last: pattern.is_some().then_some(lines).flatten().map(|most| Last { most, lines: VecDeque::new() }),
+        shown,
+        width: names.iter().map(|n| n.chars().count()).max().unwrap_or(0),
+        past: past.then(|| Past { most, ..Past::default() }),
+        names,
+        stream: ask.stream,
+        merged: BTreeSet::new(),
         pattern,
         open: Map::new(),
         out: io::stdout().lock(),
     };
-    while let Some(item) = stream.next() {
-        match item? {
-            LogChunk::Data { name, position, bytes, mark } => out.data(&name, position, &bytes, mark)?,
-            LogChunk::Gap { name, dropped } => out.gap(&name, dropped)?,
+    for (name, path) in &sources.files {
+        let mut each = |p: Piece| {
+            let mark = Mark { time: p.wall, stream: Stream::numbered(p.stream) };
+            out.data(name, p.position, &p.bytes, mark)
+        };
+        read_files(path.clone(), &query(&ask), &mut each)?;
+        out.finish(|n| n == name)?;
+    }
+    let Some(client) = sources.client.take() else {
+        out.end()?;
+        return Ok(exit::OK);
+    };
+    let mut stream = client.logs_of(LogAsk { names: sources.live, marks, ..ask })?;
+    loop {
+        if out.past.is_some() && is_present(&stream) {
+            out.show_past()?;
         }
-        if out.last.is_some() && is_present(&stream) {
-            out.show_last()?;
+        match stream.next().transpose()? {
+            Some(LogChunk::Data { name, position, bytes, mark }) => out.data(&name, position, &bytes, mark)?,
+            Some(LogChunk::Gap { name, dropped }) => out.gap(&name, dropped)?,
+            None => break,
         }
     }
     out.end()?;
@@ -63,16 +99,124 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
     }
     // The table of flags lets no other word through.
     let stream = args.text("stream")?.map(|word| if word == Stream::Err.name() { Stream::Err } else { Stream::Out });
-    if stream.is_some() && args.operands.is_empty() {
+    if stream.is_some() && args.operands.is_empty() && !args.has("all") {
         return Err(Failure::usage("--stream tells the output of a service apart, and none is named"));
     }
-    // With a pattern all is searched, and of what matches the last lines are shown.
+    // With a pattern all is searched, and of what matches the last lines are shown; of one stream likewise.
     let lines = match lines {
         _ if searching => None,
+        Some(_) if stream.is_some() && !follow => None,
         Some(n) => Some(n as u64),
         None => from.is_none().then_some(LINES as u64),
     };
-    Ok(LogAsk { names: args.operands.clone(), lines, follow, since: from, until, stream, marks: false, task: None })
+    Ok(LogAsk { names: Vec::new(), lines, follow, since: from, until, stream, marks: false, task: None })
+}
+
+/// The same for who reads the files himself.
+fn query(ask: &LogAsk) -> LogQuery {
+    LogQuery {
+        names: Vec::new(),
+        lines: ask.lines.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
+        follow: false,
+        from: Vec::new(),
+        since: ask.since,
+        until: ask.until,
+        stream: ask.stream,
+        marks: true,
+    }
+}
+
+/// Where the logs are: with the daemon, or in files that nobody writes to, because hob does not run or does not have
+/// the service any more.
+struct Sources {
+    client: Option<Client>,
+    live: Vec<String>,
+    files: Vec<(String, PathBuf)>,
+}
+
+impl Sources {
+    fn find(args: &Args, follow: bool) -> Result<Sources, Failure> {
+        if args.has("all") && !args.operands.is_empty() {
+            return Err(Failure::usage("--all shows every service; give it, or names"));
+        }
+        match Sources::of_daemon(args) {
+            Err(f) if f.exit == Code::Unavailable.exit_code() && !follow => Sources::of_files(args, f),
+            other => other,
+        }
+    }
+
+    fn of_daemon(args: &Args) -> Result<Sources, Failure> {
+        let mut client = connect(args)?;
+        // One that does not come up still has its files.
+        client.set_timeout(Some(ANSWER_LIMIT));
+        client.set_patience(ANSWER_LIMIT);
+        client.call::<Value>("ping", &json!({}))?;
+        client.set_timeout(None);
+        client.set_patience(PATIENCE);
+        let (mut live, mut files) = (Vec::new(), Vec::new());
+        if args.has("all") {
+            live = listed(&mut client, &[])?;
+        }
+        for name in &args.operands {
+            match listed(&mut client, &[name]) {
+                Err(f) if f.exit == Code::NotFound.exit_code() => {
+                    let found = paths(args).map(|p| files_of(&p.logs.join("services"), Some(name))).unwrap_or_default();
+                    if found.is_empty() {
+                        return Err(f);
+                    }
+                    files.extend(found);
+                }
+                names => live.extend(names?),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        live.retain(|name| seen.insert(name.clone()));
+        let nobody = live.is_empty() && (args.has("all") || !args.operands.is_empty());
+        Ok(Sources { client: Some(client).filter(|_| !nobody), live, files })
+    }
+
+    /// `why`: nobody answers.
+    fn of_files(args: &Args, why: Failure) -> Result<Sources, Failure> {
+        let Ok(paths) = life::actual(args) else { return Err(why) };
+        let folder = paths.logs.join("services");
+        let files = match args.operands.as_slice() {
+            [] if args.has("all") => files_of(&folder, None),
+            [] => vec![(String::new(), paths.log)],
+            names => names.iter().flat_map(|name| files_of(&folder, Some(name))).collect(),
+        };
+        if files.iter().all(|(_, path)| !path.exists()) {
+            return Err(why);
+        }
+        note(args, &format!("hob: {}; this is what the files hold", why.message));
+        Ok(Sources { client: None, live: Vec::new(), files })
+    }
+
+    /// In the order in which they are shown; none for hob's own log.
+    fn names(&self) -> Vec<String> {
+        let files = self.files.iter().map(|(name, _)| name).filter(|name| !name.is_empty());
+        files.chain(&self.live).cloned().collect()
+    }
+}
+
+/// The services that these names mean; all there are without one.
+fn listed(client: &mut Client, names: &[&String]) -> Result<Vec<String>, Failure> {
+    let list: Value = client.call("service.list", &json!({ "names": names }))?;
+    let rows = list["services"].as_array().into_iter().flatten();
+    Ok(rows.filter_map(|s| Some(s["name"].as_str()?.to_owned())).collect())
+}
+
+/// The logs in a folder of the service with this name, or else of its instances; all without one.
+fn files_of(folder: &Path, name: Option<&String>) -> Vec<(String, PathBuf)> {
+    let whole = |name: &str| folder.join(format!("{name}.log"));
+    if let Some(name) = name.filter(|name| !name.contains('/') && whole(name).is_file()) {
+        return vec![(name.clone(), whole(name))];
+    }
+    let meant = |found: &str| name.is_none_or(|name| instance(found).is_some_and(|(group, _)| group == name));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".log")?.to_owned()));
+    let mut all: Vec<String> = names.filter(|found| meant(found)).collect();
+    all.sort();
+    all.into_iter().map(|name| (name.clone(), whole(&name))).collect()
 }
 
 /// What lines must match, or with `invert` must not.
@@ -103,10 +247,32 @@ fn pattern(args: &Args) -> Result<Option<Pattern>, Failure> {
     Ok(Some(Pattern { regex, invert: args.has("invert") }))
 }
 
-/// The last lines that matched, while the past is read.
-struct Last {
-    most: usize,
-    lines: VecDeque<Vec<u8>>,
+/// Lines of the past, kept until all of it has been read: the last of each log, and all in the order of their times.
+#[derive(Default)]
+struct Past {
+    most: Option<usize>,
+    logs: Map<String, VecDeque<(Wall, Vec<u8>)>>,
+    bytes: usize,
+}
+
+impl Past {
+    /// Within a log the order is that of the lines, whatever the clock did; a line without a time belongs to the one
+    /// before.
+    fn keep(&mut self, name: &str, time: Option<Wall>, line: Vec<u8>) {
+        let log = self.logs.get_or(name.to_owned(), VecDeque::new);
+        let before = log.back().map_or(Wall(i64::MIN), |(time, _)| *time);
+        self.bytes += line.len();
+        log.push_back((time.map_or(before, |time| time.max(before)), line));
+        if self.most.is_some_and(|most| log.len() > most) {
+            self.bytes -= log.pop_front().map_or(0, |(_, line)| line.len());
+        }
+    }
+
+    fn lines(self) -> Vec<Vec<u8>> {
+        let mut all: Vec<(Wall, Vec<u8>)> = self.logs.into_iter().flat_map(|(_, log)| log).collect();
+        all.sort_by_key(|(time, _)| *time);
+        all.into_iter().map(|(_, line)| line).collect()
+    }
 }
 
 /// An unfinished line: where it began, when, and what there is of it.
@@ -116,14 +282,24 @@ struct Open {
     text: Vec<u8>,
 }
 
-/// Writes chunks so that lines of several services never run into each other.
-struct Writer<W: Write> {
+/// How lines are shown.
+struct Shown {
     paint: Paint,
     json: bool,
+    /// With their times.
+    times: bool,
+}
+
+/// Writes chunks so that lines of several services never run into each other.
+struct Writer<W: Write> {
+    shown: Shown,
     width: usize,
     names: Vec<String>,
+    /// The stream that is wanted, and the logs that do not tell theirs apart.
+    stream: Option<Stream>,
+    merged: BTreeSet<String>,
     pattern: Option<Pattern>,
-    last: Option<Last>,
+    past: Option<Past>,
     /// The unfinished line of each service and stream.
     open: Map<(String, Option<Stream>), Open>,
     out: W,
@@ -132,11 +308,16 @@ struct Writer<W: Write> {
 impl<W: Write> Writer<W> {
     /// Whether bytes can be passed on as they come.
     fn is_plain(&self) -> bool {
-        self.names.len() < 2 && !self.json && self.pattern.is_none()
+        let by_line = self.shown.json || self.shown.times || self.past.is_some();
+        self.names.len() < 2 && self.pattern.is_none() && !by_line
     }
 
     fn data(&mut self, name: &str, position: u64, bytes: &[u8], mark: Mark) -> io::Result<()> {
-        if self.is_plain() && !(self.paint.on && mark.stream == Some(Stream::Err)) && self.open.is_empty() {
+        if self.stream.is_some() && mark.stream.is_none() && self.merged.insert(name.to_owned()) {
+            let what = "its log.streams is \"merged\", so this is what it wrote to both";
+            io::stderr().lock().write_all(format!("hob: {name}: {what}\n").as_bytes())?;
+        }
+        if self.is_plain() && !(self.shown.paint.on && mark.stream == Some(Stream::Err)) && self.open.is_empty() {
             self.out.write_all(bytes)?;
             return self.out.flush();
         }
@@ -163,18 +344,15 @@ impl<W: Write> Writer<W> {
         if self.pattern.as_ref().is_some_and(|p| !p.takes(text)) {
             return Ok(());
         }
-        let mut shown = if self.json { self.object(name, line, text) } else { self.plain(name, line.mark, text) };
+        let mut shown = if self.shown.json { self.object(name, line, text) } else { self.plain(name, line.mark, text) };
         shown.push(b'\n');
-        match &mut self.last {
-            Some(last) => {
-                last.lines.push_back(shown);
-                if last.lines.len() > last.most {
-                    last.lines.pop_front();
-                }
-                Ok(())
-            }
-            None => self.out.write_all(&shown),
+        let Some(past) = &mut self.past else { return self.out.write_all(&shown) };
+        past.keep(name, Wall::of_line(text).or(line.mark.time), shown);
+        if past.most.is_none() && past.bytes > PAST_MAX {
+            // So much is shown as it comes.
+            self.show_past()?;
         }
+        Ok(())
     }
 
     fn object(&self, name: &str, line: &Open, text: &[u8]) -> Vec<u8> {
@@ -198,10 +376,17 @@ impl<W: Write> Writer<W> {
         if self.names.len() > 1 {
             let place = self.names.iter().position(|n| n == name).unwrap_or(0);
             let label = format!("{name:<width$} |", width = self.width);
-            shown.extend_from_slice(self.paint.colour(name_colour(place), &label).as_bytes());
+            shown.extend_from_slice(self.shown.paint.colour(name_colour(place), &label).as_bytes());
             shown.push(b' ');
         }
-        let red = self.paint.on && mark.stream == Some(Stream::Err);
+        let own = Wall::of_line(text).filter(|_| self.shown.times);
+        let text = own.and_then(|_| text.get(Wall::STAMP..)).unwrap_or(text);
+        if self.shown.times {
+            let time = own.or(mark.time).map_or_else(|| format!("{:19}", "-"), when::whole);
+            shown.extend_from_slice(self.shown.paint.colour("2", &time).as_bytes());
+            shown.extend_from_slice(b"  ");
+        }
+        let red = self.shown.paint.on && mark.stream == Some(Stream::Err);
         shown.extend_from_slice(if red { b"\x1b[31m" } else { b"" });
         shown.extend_from_slice(text);
         shown.extend_from_slice(if red { b"\x1b[0m" } else { b"" });
@@ -209,8 +394,8 @@ impl<W: Write> Writer<W> {
     }
 
     /// The past has been read: what was kept of it is shown, and what comes now at once.
-    fn show_last(&mut self) -> io::Result<()> {
-        for line in self.last.take().map(|last| last.lines).unwrap_or_default() {
+    fn show_past(&mut self) -> io::Result<()> {
+        for line in self.past.take().map(Past::lines).unwrap_or_default() {
             self.out.write_all(&line)?;
         }
         self.out.flush()
@@ -232,7 +417,7 @@ impl<W: Write> Writer<W> {
 
     fn end(&mut self) -> io::Result<()> {
         self.finish(|_| true)?;
-        self.show_last()
+        self.show_past()
     }
 }
 
@@ -267,12 +452,13 @@ mod tests {
 
     fn writer(json: bool) -> Writer<Vec<u8>> {
         Writer {
-            paint: Paint { on: false },
-            json,
+            shown: Shown { paint: Paint { on: false }, json, times: false },
             width: 3,
             names: vec!["a".into(), "bcd".into()],
+            stream: None,
+            merged: BTreeSet::new(),
             pattern: None,
-            last: None,
+            past: None,
             open: Map::new(),
             out: Vec::new(),
         }
@@ -326,18 +512,47 @@ mod tests {
             w.end().unwrap();
             assert_eq!(said(w), want, "{text}");
         }
-        let last = Some(Last { most: 1, lines: VecDeque::new() });
-        let mut w = Writer { names: vec!["a".into()], pattern: pattern("o", false), last, ..writer(false) };
+        let past = Some(Past { most: Some(1), ..Past::default() });
+        let mut w = Writer { names: vec!["a".into()], pattern: pattern("o", false), past, ..writer(false) };
         w.data("a", 0, lines, NONE).unwrap();
         assert!(w.out.is_empty());
-        w.show_last().unwrap();
+        w.show_past().unwrap();
         w.data("a", 44, b"\nnow\n", NONE).unwrap();
         assert_eq!(said(w), "2026-11-20T17:56:18.123Z two\nfour\nnow\n");
     }
 
     #[test]
+    fn the_past_of_several_is_told_in_the_order_of_its_times() {
+        let at = |secs: i64| Mark { time: Some(Wall(secs * 1000)), stream: None };
+        let mut w = Writer { past: Some(Past::default()), ..writer(false) };
+        w.data("a", 0, b"1\n", at(10)).unwrap();
+        w.data("a", 2, b"4\n", at(30)).unwrap();
+        // The clock stepped back: the order within a log stays.
+        w.data("a", 4, b"5\n", at(5)).unwrap();
+        w.data("bcd", 0, b"0\n", NONE).unwrap();
+        w.data("bcd", 2, b"2\n3\n", at(20)).unwrap();
+        assert!(w.out.is_empty());
+        w.show_past().unwrap();
+        w.data("bcd", 6, b"6\n", at(1)).unwrap();
+        assert_eq!(said(w), "bcd | 0\na   | 1\nbcd | 2\nbcd | 3\na   | 4\na   | 5\nbcd | 6\n");
+    }
+
+    #[test]
+    fn times_stand_before_their_lines_where_they_are_known() {
+        let shown = Shown { paint: Paint { on: false }, json: false, times: true };
+        let mut w = Writer { names: vec!["a".into()], shown, ..writer(false) };
+        let day = Wall(1_000_000_000_000);
+        w.data("a", 0, b"one\n", Mark { time: Some(day), stream: None }).unwrap();
+        w.data("a", 4, format!("{day} two\n").as_bytes(), NONE).unwrap();
+        w.data("a", 30, b"three\n", NONE).unwrap();
+        let time = when::whole(day);
+        assert_eq!(said(w), format!("{time}  one\n{time}  two\n{:19}  three\n", "-"));
+    }
+
+    #[test]
     fn standard_error_is_red_on_a_terminal() {
-        let mut w = Writer { names: vec!["a".into()], paint: Paint { on: true }, ..writer(false) };
+        let shown = Shown { paint: Paint { on: true }, json: false, times: false };
+        let mut w = Writer { names: vec!["a".into()], shown, ..writer(false) };
         w.data("a", 0, b"out\n", OUT).unwrap();
         w.data("a", 4, b"err\n", ERR).unwrap();
         assert_eq!(said(w), "out\n\x1b[31merr\x1b[0m\n");

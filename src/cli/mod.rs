@@ -5,6 +5,7 @@ mod complete;
 mod config;
 mod demo;
 mod doctor;
+mod elsewhere;
 mod events;
 mod flags;
 mod given;
@@ -30,6 +31,7 @@ mod when;
 pub use flags::{Args, Command, Flag, Operand};
 
 use crate::base::paths::{PathInput, Paths};
+use crate::base::text::without_numbers;
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use std::ffi::OsString;
@@ -145,6 +147,7 @@ pub(crate) fn complain(message: &str, hint: Option<&str>) {
     if let Some(h) = hint {
         text.push_str(&format!("     {h}\n"));
     }
+    let text = without_numbers(&text);
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -214,21 +217,32 @@ pub(crate) fn socket(args: &Args) -> Result<PathBuf, Failure> {
 /// When none answers: says how to start one.
 pub(crate) fn connect(args: &Args) -> Result<Client, Failure> {
     let socket = socket(args)?;
-    Client::connect(&socket).map_err(|e| not_running(args, &socket, &e))
+    Client::connect(&socket).or_else(|e| {
+        let lost = e.is_not_running() && given_socket(args).is_none();
+        let real = if lost { paths(args).ok().and_then(|p| life::in_fact(&p)) } else { None };
+        let client = real.filter(|real| real.socket != socket).and_then(|real| Client::connect(&real.socket).ok());
+        client.ok_or_else(|| not_running(args, &socket, &e))
+    })
 }
 
 fn not_running(args: &Args, socket: &Path, e: &ClientError) -> Failure {
     let at = socket.display();
     let f = match e {
         ClientError::Io(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            let holder = paths(args).ok().filter(|p| p.socket == socket).and_then(|p| life::holder(&p).ok());
-            if let Some(Some(Some(pid))) = holder {
+            let paths = paths(args).ok();
+            if let Some(Some(pid)) = paths.as_ref().and_then(|p| life::holder(p).ok()).flatten() {
                 let message = format!("hob runs with pid {pid}, but nobody answers at {at}");
-                return Failure::code(Code::Unavailable, message).hint(
-                    "it may be starting; where its socket was removed, 'hob stop' ends it and 'hob start' begins anew",
-                );
+                let f = Failure::code(Code::Unavailable, message);
+                return match paths.and_then(|p| life::in_fact(&p)).map(|real| real.socket) {
+                    Some(real) if real != socket => life::elsewhere(Some(pid), &real),
+                    Some(_) => f.hint(
+                        "it may be starting; where its socket was removed, 'hob stop' ends it and 'hob start' begins \
+                         anew",
+                    ),
+                    None => f.hint("it may be starting, or listen elsewhere: then use --socket PATH"),
+                };
             }
-            Failure::code(Code::Unavailable, format!("hob is not running (nobody answers at {at})"))
+            Failure::code(Code::Unavailable, format!("hob is not running: nobody answers at {at}"))
         }
         ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             return Failure::code(Code::PermissionDenied, format!("no access to {at}"))

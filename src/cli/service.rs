@@ -3,6 +3,7 @@
 use super::flags::Args;
 use super::progress::Progress;
 use super::{Failure, connect, exit, print};
+use crate::base::text::listed;
 use crate::client::Client;
 use serde_json::{Value, json};
 
@@ -12,17 +13,27 @@ The parameters are one JSON object, or - to read it from standard input. 'hob ca
 
 /// Calls a method that changes services, prints what happened to each.
 fn change(args: &Args, method: &str) -> Result<u8, Failure> {
-    let all = args.operands.is_empty();
+    if args.has("all") && !args.operands.is_empty() {
+        return Err(Failure::usage("--all means every service; give it, or names"));
+    }
+    let mut client = connect(args)?;
     let mut params = json!({ "wait": !args.has("no-wait") });
-    if all {
+    if !args.has("all") {
+        params["names"] = json!(args.operands);
+    } else if method == "service.stop" {
         params["all"] = json!(true);
     } else {
-        params["names"] = json!(args.operands);
+        let list: Value = client.call("service.list", &json!({}))?;
+        let names: Vec<&str> =
+            list["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+        if names.is_empty() {
+            return finish(args, &list, |_| "there are no services\n".to_owned());
+        }
+        params["names"] = json!(names);
     }
     if let Some(limit) = args.duration("timeout")? {
         params["timeout"] = json!(limit.as_secs_f64());
     }
-    let mut client = connect(args)?;
     let progress = Progress::begin(args);
     let result = client.call(method, &params);
     drop(progress);
@@ -44,7 +55,20 @@ pub(crate) fn outcome(s: &Value) -> String {
         line.push_str(&format!(", pid {pid}"));
     }
     if let Some(message) = s["message"].as_str().filter(|m| !m.is_empty()) {
-        line.push_str(&format!(" ({message})"));
+        // A sentence of its own that says how it was done, or a remark on the result.
+        let aside = !message.starts_with("it did not end");
+        line.push_str(&if aside { format!(" ({message})") } else { format!("; {message}") });
+    }
+    let along: Vec<String> =
+        s["along"].as_array().into_iter().flatten().filter_map(|n| Some(n.as_str()?.to_owned())).collect();
+    if !along.is_empty() {
+        let (require, what) = match (along.len(), result.as_str()) {
+            (1, "restarted" | "restarting") => ("requires", "is restarted as well"),
+            (_, "restarted" | "restarting") => ("require", "are restarted as well"),
+            (1, _) => ("requires", "waits"),
+            _ => ("require", "wait"),
+        };
+        line.push_str(&format!("; {}, which {require} it, {what}", listed(&along)));
     }
     line.push('\n');
     line

@@ -4,6 +4,7 @@ use super::flags::Args;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect, exit, paths, print, socket, story, when};
+use crate::base::text::count;
 use crate::base::units;
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
@@ -43,7 +44,7 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         }
         other => other?,
     };
-    finish(args, &result, |r| format!("{}{}", head(r), table(r)))?;
+    finish(args, &result, |r| format!("{}{}{}", head(r), table(r), tasks(r)))?;
     let failed = rows(&result).any(|s| s["state"] == "failed");
     Ok(if failed { exit::FAILED } else { exit::OK })
 }
@@ -58,7 +59,7 @@ fn last_state(args: &Args, failure: Failure) -> Result<u8, Failure> {
         return Ok(failure.exit);
     }
     let when = state["written"].as_str().map_or_else(|| "an unknown time".to_owned(), when::moment);
-    Err(Failure { message: format!("{} (it was last seen at {when})", failure.message), ..failure })
+    Err(Failure { message: format!("{}; it was last seen at {when}", failure.message), ..failure })
 }
 
 fn head(r: &Value) -> String {
@@ -70,8 +71,11 @@ fn head(r: &Value) -> String {
         r["keeper_pid"],
         r["pid"]
     );
-    if let Some(e) = r["config_error"].as_str() {
-        line.push_str(&format!("the config file has errors and is not in effect:\n{}\n", e.trim_end()));
+    if let Some(config) = config_line(r) {
+        // One mistake may stand here; of many this says that they are there.
+        let one = r["config_error"].as_str().filter(|e| e.lines().count() == 1);
+        let one = one.map_or_else(String::new, |e| format!("  {}\n", e.trim_end()));
+        line.insert_str(0, &format!("{config}\n{one}"));
     }
     for i in r["inhibitors"].as_array().into_iter().flatten() {
         let part = |k: &str| i[k].as_str().unwrap_or("?").to_owned();
@@ -85,6 +89,17 @@ fn head(r: &Value) -> String {
     line
 }
 
+/// That the config file is not in effect, and what is instead.
+pub(super) fn config_line(r: &Value) -> Option<String> {
+    let error = r["config_error"].as_str()?;
+    let n = error.lines().count();
+    let instead = match r["config_since"].as_str() {
+        Some(since) => format!("hob runs with the config of {}", when::moment(since)),
+        None => "no service is started by it".to_owned(),
+    };
+    Some(format!("hob.json has {} and is not in effect; {instead}: hob config check", count(n, "mistake")))
+}
+
 /// The config's errors stand in lines of their own, those of services in the table.
 fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
     let of = |name: &str| {
@@ -95,7 +110,18 @@ fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
                 || p == " is flapping"
         })
     };
-    problem.starts_with("the config file has an error: ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
+    problem.starts_with("the config file has ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
+}
+
+/// How the tasks are, where there are any.
+fn tasks(r: &Value) -> String {
+    let some = |state: &str| {
+        let n = r["tasks"][state].as_u64().filter(|n| *n > 0)?;
+        Some(format!("{n} {}", state.replace('_', " ")))
+    };
+    let states = ["running", "paused", "queued", "held", "failed", "timed_out", "lost", "cancelled", "succeeded"];
+    let all: Vec<String> = states.into_iter().filter_map(some).collect();
+    if all.is_empty() { String::new() } else { format!("tasks: {}\n", all.join(", ")) }
 }
 
 fn rows(r: &Value) -> impl Iterator<Item = &Value> {
@@ -128,7 +154,7 @@ fn table_without(r: &Value, spared: &[&str]) -> Table {
     numbers.clone().for_each(|c| {
         t.number(c);
     });
-    t.cell("LAST ERROR");
+    t.cell("NOTE");
     for s in rows(r) {
         let state = s["state"].as_str().unwrap_or("?");
         let shown = match (s["flapping"] == true, s["health"] == "failing") {
@@ -151,12 +177,13 @@ fn figure(s: &Value, column: &str) -> Option<String> {
         "PID" => s["pid"].as_u64().map(|n| n.to_string()),
         "UPTIME" => s["uptime_secs"].as_f64().map(ago),
         "RESTARTS" => s["restarts"].as_u64().map(|n| n.to_string()),
-        "MEMORY" => s["memory"].as_u64().map(units::human_size),
+        // Of one that is ending the kernel may know nothing any more.
+        "MEMORY" => s["memory"].as_u64().filter(|m| *m > 0).map(units::human_size),
         _ => s["cpu_secs"].as_f64().map(|c| format!("{c:.2} s")),
     }
 }
 
-/// What stands in the last column: what it waits for, else its last error.
+/// What stands in the last column: what it waits for, else what is wrong, else who wants it so.
 fn note(s: &Value) -> String {
     // Survivors are processes: an object each.
     let name = |v: &'_ Value| v.as_str().or_else(|| v["name"].as_str()).map(str::to_owned);
@@ -176,11 +203,13 @@ fn note(s: &Value) -> String {
     if let Some(error) = s["health_error"].as_str() {
         return error.to_owned();
     }
-    let by_hand = s["overridden"] == true;
-    match (by_hand, s["desired"].as_str(), s["last_error"].as_str()) {
-        (true, Some("down"), _) => "a person stopped it".to_owned(),
-        (true, _, None) => "a person started it".to_owned(),
-        (_, _, error) => error.unwrap_or("").to_owned(),
+    let (by_hand, down) = (s["overridden"] == true, s["desired"] == "down");
+    let by = s["wished_by"].as_str().filter(|_| by_hand);
+    match (by, s["last_error"].as_str(), s["needed_by"].as_str()) {
+        (Some(by), _, _) if down => format!("{by} stopped it"),
+        (_, Some(error), _) => error.to_owned(),
+        (Some(by), None, _) => format!("{by} started it"),
+        (None, None, of) => of.map_or_else(String::new, |of| format!("{of} needs it")),
     }
 }
 
@@ -216,7 +245,7 @@ fn runs(r: &Value) -> String {
             .number(run["memory_peak"].as_u64().filter(|m| *m > 0).map_or_else(|| "-".to_owned(), units::human_size))
             .cell(run["cause"].as_str().unwrap_or(""));
     }
-    let mut text = t.print();
+    let mut text = t.print_within(terminal::columns());
     for run in past {
         let lines: Vec<&str> = run["last_lines"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if !lines.is_empty() {
@@ -274,8 +303,13 @@ pub(crate) fn health(args: &Args) -> Result<u8, Failure> {
     let ok = result["status"] == "ok";
     finish(args, &result, |r| {
         let s = &r["services"];
+        let some = |state: &str| s[state].as_u64().filter(|n| *n > 0).map(|n| format!(", {n} {state}"));
+        let also: String =
+            ["starting", "waiting", "stopping", "stopped", "finished"].into_iter().filter_map(some).collect();
+        let backoff =
+            s["backoff"].as_u64().filter(|n| *n > 0).map_or_else(String::new, |n| format!(", {n} in backoff"));
         format!(
-            "{}: {} of {} services run, {} failed; up for {}, pid {} (daemon {})\n",
+            "{}: {} of {} services run{backoff}{also}, {} failed; up for {}, pid {} (daemon {})\n",
             r["status"].as_str().unwrap_or("?"),
             s["running"],
             s["total"],

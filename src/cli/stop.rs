@@ -1,9 +1,9 @@
 //! `hob stop`: services by name, or hob itself: by asking it, by its keeper where no daemon answers, or by force.
 
 use super::flags::Args;
-use super::life::{DAEMON_WORD, holder};
+use super::life::{DAEMON_WORD, actual, holder};
 use super::service::finish;
-use super::{Failure, note, paths, progress, service};
+use super::{Failure, note, progress, service};
 use crate::base::paths::Paths;
 use crate::client::Client;
 use crate::protocol::rpc::Code;
@@ -22,13 +22,10 @@ const STOP_ANSWER: Duration = Duration::from_secs(5);
 const STOP_BY_KEEPER: Duration = Duration::from_secs(90);
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
-    if args.has("all") && !args.operands.is_empty() {
-        return Err(Failure::usage("--all stops every service; give it, or names"));
-    }
     if args.has("all") || !args.operands.is_empty() {
         return service::stop(args);
     }
-    let paths = paths(args)?;
+    let paths = actual(args)?;
     let holder = holder(&paths)?;
     if args.has("force") {
         return force(args, &paths, holder.flatten());
@@ -130,6 +127,7 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         }
     }
     let limit = Instant::now() + Duration::from_secs(10);
+    let mut found = keeper.is_some();
     loop {
         let family = sys::tree::Family { home, keeper: keeper.unwrap_or(0), daemon: 0 };
         let left = sys::tree::leftovers(family, Vec::new());
@@ -137,6 +135,7 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         if left.is_empty() && free {
             break;
         }
+        found = true;
         for members in left.values() {
             sys::tree::signal_members(members, sys::signals::SIGKILL);
         }
@@ -156,7 +155,8 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         // Otherwise it belongs to a service manager, which starts hob when it is needed again.
         let _ = std::fs::remove_file(&paths.socket);
     }
-    finish(args, &json!({ "stopped": true }), |_| "hob and all its jobs have ended\n".to_owned())
+    let text = if found { "hob and all its jobs have ended\n" } else { "hob is not running\n" };
+    finish(args, &json!({ "stopped": true, "was_running": found }), |_| text.to_owned())
 }
 
 fn gone_within(limit: Duration, mut gone: impl FnMut() -> bool) -> bool {

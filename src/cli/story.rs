@@ -157,10 +157,10 @@ fn facts(s: &Value) -> Vec<(&'static str, String)> {
         (false, false) => "by hand",
         (false, true) => "with the first connection, once started by hand",
     };
-    let wish = match (s["overridden"] == true, text("desired")) {
-        (true, "down") => "; a person wants it down",
-        (true, _) => "; a person wants it up",
-        (false, _) => "",
+    let wish = match (s["wished_by"].as_str(), s["needed_by"].as_str()) {
+        (Some(by), _) if s["overridden"] == true => format!("; {by} wants it {}", text("desired")),
+        (None, Some(of)) => format!("; {of} needs it"),
+        _ => String::new(),
     };
     out.push(("Starts", format!("{autostart}, again {}{wish}", restart_words(text("restart")))));
     let sockets: Vec<String> = s["sockets"].as_array().into_iter().flatten().map(socket).collect();

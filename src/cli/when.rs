@@ -15,6 +15,11 @@ pub(crate) fn moment(stamp: &str) -> String {
         .map_or_else(|| stamp.to_owned(), |wall| short(wall, clock::now().wall, clock::local_offset))
 }
 
+/// A moment with its day, so that all are of one width.
+pub(crate) fn whole(wall: Wall) -> String {
+    short(wall, Wall(i64::MIN), clock::local_offset)
+}
+
 /// The same for every stamp in a text.
 pub(crate) fn moments(text: &str) -> String {
     let now = clock::now().wall;

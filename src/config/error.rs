@@ -25,6 +25,8 @@ impl fmt::Display for ConfigError {
         }
         f.write_str(&self.message)?;
         match &self.suggestion {
+            // A text brings its own quotes.
+            Some(s) if s.starts_with('"') => write!(f, "; did you mean {s}?"),
             Some(s) => write!(f, "; did you mean '{s}'?"),
             None => Ok(()),
         }

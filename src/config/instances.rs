@@ -21,10 +21,10 @@ pub fn instance(name: &str) -> Option<(&str, &str)> {
     name.split_once('@').filter(|(group, instance)| !group.is_empty() && !instance.is_empty())
 }
 
-/// Names of a sorted map that belong to a group, in their order.
-pub(super) fn members<'m, T>(all: &'m BTreeMap<String, T>, group: &str) -> impl Iterator<Item = &'m String> {
+/// Those of sorted names that belong to a group, in their order.
+fn members<'m>(all: &'m BTreeSet<String>, group: &str) -> impl Iterator<Item = &'m String> {
     let prefix = format!("{group}@");
-    let from = all.range(prefix.clone()..).map(|(name, _)| name);
+    let from = all.range(prefix.clone()..);
     from.take_while(move |name| name.starts_with(&prefix)).filter(|name| instance(name).is_some())
 }
 
@@ -221,11 +221,11 @@ pub(super) fn spread(
     needs: &mut Vec<NeedAt>,
     report: &mut Report<'_>,
 ) {
-    let names: BTreeMap<String, ()> = services.keys().map(|name| (name.clone(), ())).gather();
-    if names.keys().all(|name| instance(name).is_none()) {
+    let names: BTreeSet<String> = services.keys().cloned().gather();
+    if names.iter().all(|name| instance(name).is_none()) {
         return;
     }
-    let is_group = |name: &str| !names.contains_key(name) && members(&names, name).next().is_some();
+    let is_group = |name: &str| !names.contains(name) && members(&names, name).next().is_some();
     let (mut all, mut added) = (Vec::with_capacity(needs.len()), 0);
     let mut seen: BTreeSet<(String, String, String)> = BTreeSet::new();
     for need in core::mem::take(needs) {
@@ -260,7 +260,7 @@ pub(super) fn spread(
     }
 }
 
-fn each(need: &Need, names: &BTreeMap<String, ()>, is_group: &impl Fn(&str) -> bool) -> Vec<Need> {
+fn each(need: &Need, names: &BTreeSet<String>, is_group: &impl Fn(&str) -> bool) -> Vec<Need> {
     if !is_group(&need.name) {
         return vec![need.clone()];
     }

@@ -3,7 +3,7 @@
 use super::service::{Choice, Service, State};
 use super::view::Pending;
 use super::{Core, Effect, Out};
-use crate::base::finding::{Finding, Grade};
+use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::protocol::rpc::RpcError;
 
@@ -77,8 +77,13 @@ impl Core {
             all.push(f.why("they are of a later hob, or damaged; what they said is not in effect").todo("hob upgrade"));
         }
         if self.config_error.is_some() {
-            let f = Finding::new(Grade::Error, "config", "the config file is not in effect, because it has errors");
-            all.push(f.why("changes of it do nothing until it is mended").todo("hob config check; then hob reload"));
+            // Its mistakes are told by who reads the file.
+            let f = Finding::new(
+                Grade::Error,
+                CONFIG,
+                "the config file had mistakes when it was read, and is not in effect",
+            );
+            all.push(f.why("changes of it do nothing until it is read again").todo("hob reload"));
         }
         if !self.orphans.is_empty() {
             let n = self.orphans.len();

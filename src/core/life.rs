@@ -132,6 +132,9 @@ impl Core {
     /// Nobody is left to keep hob up, so inhibitors are not asked.
     pub(super) fn shutdown_at_once(&mut self, out: &mut Out) {
         if self.life.stopping.is_none() {
+            for i in self.table.by_name().filter(|i| self.table[*i].live.is_some()).collect::<Vec<_>>() {
+                self.mark_stop(i, &StopWhy::KeeperGone);
+            }
             self.begin_shutdown(0, Duration::ZERO, self.config.shutdown_timeout, out);
         }
         self.stop_jobs(out);

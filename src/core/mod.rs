@@ -37,7 +37,7 @@ pub use state::Core;
 
 use crate::base::finding::Finding;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
-use crate::base::time::Mono;
+use crate::base::time::{Mono, Wall};
 use crate::config::{Config, Ready, ServiceSpec};
 use crate::protocol::methods::{LogQuery, Request};
 use crate::protocol::rpc::RpcError;
@@ -99,6 +99,8 @@ pub struct Boot {
     /// The text hash or path shown in status; and whether the file was found broken (then `config` is what could be
     /// used).
     pub config_error: Option<String>,
+    /// When `config` was read from the file, where that was not now.
+    pub config_taken: Option<Wall>,
     /// Live entities from snapshot and journal, last state of each, in order of their sequence.
     pub entities: Vec<Entity>,
     /// Runs in the keeper's table.

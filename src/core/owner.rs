@@ -72,10 +72,11 @@ impl Owner {
         }
     }
 
-    /// In a sentence: `uid 1000`, `service/web`.
+    /// In a sentence: `root`, `uid 1000`, `service/web`.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
+            Owner::User(0) => "root".to_owned(),
             Owner::User(uid) => format!("uid {uid}"),
             Owner::Job(_) => self.to_string(),
             Owner::Schedule(id) => format!("the job {id}"),
@@ -180,7 +181,7 @@ mod tests {
             assert_eq!(Owner::parse(bad), None, "{bad}");
         }
         assert_eq!((Owner::User(7).text(), Owner::Job("a".into()).text()), ("uid 7".into(), "service/a".into()));
-        assert_eq!(Owner::Job("task/3".into()).text(), "task/3");
+        assert_eq!((Owner::User(0).text(), Owner::Job("task/3".into()).text()), ("root".into(), "task/3".into()));
     }
 
     #[test]

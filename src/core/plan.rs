@@ -189,6 +189,9 @@ impl Rehearsal {
             Effect::Check { run, what: Duty::Health, .. } => {
                 self.inputs.push_back(Input::Checked { run, what: Duty::Health, result: Ok(()) });
             }
+            Effect::Listen { service, watch: true, .. } => {
+                self.inputs.push_back(Input::Listening { service, result: Ok(()) });
+            }
             Effect::Await { run, .. } => self.inputs.push_back(Input::ReadySeen { run }),
             Effect::Sweep { run } => self.inputs.push_back(Input::Tree { run, left: Vec::new() }),
             _ => {}
@@ -338,8 +341,10 @@ impl Plan<'_> {
     fn acted(&self, name: &str, acts: &[&Act]) -> String {
         let stop = acts.iter().find_map(|act| if let Act::Stop(why) = act { Some(why.as_ref()) } else { None });
         let start = acts.iter().find_map(|act| if let Act::Start(cause) = act { Some(cause) } else { None });
+        let listens = self.after.table.find(name).is_some_and(|i| self.after.table[i].awaits_connection());
         let word = match (stop, start) {
             (Some(_), Some(_)) => "restart",
+            (Some(_), None) if listens => "restart",
             (Some(_), None) => "stop",
             (None, _) => "start",
         };
@@ -347,6 +352,11 @@ impl Plan<'_> {
             (Some(why), _) => self.stop_reason(name, why),
             (None, Some(cause)) => self.start_reason(name, cause),
             (None, None) => (String::new(), None),
+        };
+        let why = if stop.is_some() && start.is_none() && listens {
+            format!("{why}; then it waits for a connection")
+        } else {
+            why
         };
         self.row(word, name, why, of)
     }

@@ -308,6 +308,12 @@ pub fn shutdown_void() -> Entity {
 }
 
 impl ServiceRecord {
+    /// Whether it tells nothing but what a person said, as what [`wish`] made does.
+    #[must_use]
+    pub fn is_wish(&self) -> bool {
+        self.runs == 0 && self.history.is_empty() && self.choice != Choice::Auto && self.transient.is_none()
+    }
+
     /// The highest run number in its history, 0 if there is none.
     #[must_use]
     pub fn newest_run(&self) -> u64 {

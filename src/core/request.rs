@@ -190,6 +190,10 @@ impl Core {
         match (self.members(name), self.schedules.find(name), name.parse()) {
             (Err(_), Some(i), _) => Ok(self.why_job(i)),
             (Err(_), None, Ok(id)) => self.why_task(TaskId(id)),
+            (Err(e), None, Err(_)) => {
+                let text = format!("there is no service, job or task {name:?}");
+                Err(RpcError { message: text, ..e })
+            }
             _ => self.one_or_each(name, |i| self.why(i)),
         }
     }
@@ -266,7 +270,13 @@ impl Core {
         if change.wait && (op != Op::Stop || places.iter().any(|i| self.table[*i].transient)) {
             self.keys.note(self.now, asked.req, out);
         }
-        let items = places.iter().map(|i| Item::new(*i, &self.table[*i])).collect();
+        // Those that are not named themselves, each with what takes it along.
+        let others = if op == Op::Start { Vec::new() } else { self.taken_along(&places) };
+        let along = |i: &usize| {
+            let all = if others.is_empty() { Vec::new() } else { self.taken_along(&[*i]) };
+            all.into_iter().filter(|name| others.binary_search(name).is_ok()).collect()
+        };
+        let items = places.iter().map(|i| Item::new(*i, &self.table[*i]).with(along(i))).collect();
         for i in places {
             if op != Op::Restart {
                 self.forget_ran(i, out);

@@ -17,7 +17,7 @@ use super::wait::Wait;
 use super::{Boot, Duty, Effect, Input, Out};
 use crate::base::ids::{ReqId, RunId};
 use crate::base::map::Map;
-use crate::base::time::{Mono, Now};
+use crate::base::time::{Mono, Now, Wall};
 use crate::config::{DaemonSpec, Level};
 use std::collections::BTreeMap;
 
@@ -83,6 +83,8 @@ pub struct Core {
     pub(super) facts: Facts,
     pub(super) config: DaemonSpec,
     pub(super) config_error: Option<String>,
+    /// When the config in effect was read; `None` while none could be.
+    pub(super) config_taken: Option<Wall>,
     pub(super) table: Table,
     pub(super) tasks: Tasks,
     /// Agents and runners of the config.
@@ -243,7 +245,7 @@ impl Core {
             },
             Input::Exited { run, end, usage } => match self.tasks.of_run(run) {
                 Some(id) => self.task_exited(id, run, end, usage, out),
-                None => self.exited(run, end, usage, out),
+                None => self.main_ended(run, end, usage, false, out),
             },
             Input::Tree { run, left } => match self.tasks.of_run(run) {
                 Some(id) => self.task_tree(id, run, left, out),
@@ -373,6 +375,7 @@ impl Core {
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();
+        self.config_taken = boot.config_taken.or_else(|| self.config_error.is_none().then_some(self.now.wall));
         self.safe = boot.safe.take();
         self.events = Events::restore(core::mem::take(&mut boot.events));
     }

@@ -8,6 +8,7 @@ use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
 use crate::base::map::Map;
+use crate::base::text::count;
 use crate::config::{Config, Listen, masked, service_json, to_json};
 use core::fmt::Write as _;
 use std::sync::Arc;
@@ -93,14 +94,23 @@ impl Core {
         let mut o = Obj::new();
         o.str("name", &s.name).str("state", s.state.name());
         o.str("desired", desired(s)).bool("autostart", s.spec.autostart);
-        o.bool("overridden", s.wanted() != s.spec.autostart).bool("removed", s.removed);
+        // Of one whose config cannot be read nobody knows what it differs from.
+        o.bool("overridden", s.wanted() != s.spec.autostart && !s.blind).bool("removed", s.removed);
         if s.transient {
             o.bool("transient", true);
+        }
+        if let Some(by) = s.wished_by() {
+            o.str("wished_by", &by);
+        } else if s.pulled
+            && !s.spec.autostart
+            && let Some(of) = self.needed_by(i)
+        {
+            o.str("needed_by", &of);
         }
         o.opt_u64("pid", live.filter(|l| l.end.is_none()).and_then(|l| l.pid).map(u64::from));
         o.opt_u64("run", live.map(|l| l.run.0));
         o.opt_u64("uptime_secs", live.map(|l| self.now.mono.since(l.begun.mono).as_secs()));
-        o.u64("restarts", s.counters.total.into());
+        o.u64("restarts", s.restarts().into());
         o.opt_str("last_error", s.last_error.as_deref());
         o.opt_u64("memory", usage.map(|u| u.memory));
         match usage {
@@ -223,7 +233,8 @@ impl Core {
             all.push("the disk of the journal is full: new work is refused".to_owned());
         }
         if let Some(error) = &self.config_error {
-            all.push(format!("the config file has an error: {error}"));
+            let n = count(error.lines().count(), "mistake");
+            all.push(format!("the config file has {n} and is not in effect: hob config check"));
         }
         for i in self.table.by_name() {
             let s = &self.table[i];
@@ -249,7 +260,8 @@ impl Core {
         all
     }
 
-    fn health_obj(&self) -> Obj {
+    /// What health and status begin with.
+    fn head(&self) -> Obj {
         let problems = self.problems();
         let status = match (&self.life.stopping, problems.is_empty()) {
             _ if self.safe.is_some() => "safe mode",
@@ -262,8 +274,19 @@ impl Core {
         o.u64("uptime_secs", self.uptime()).str("version", self.facts.version);
         o.u64("protocol_version", PROTOCOL_VERSION).str("status", status);
         o.raw("problems", &serde_json::to_string(&problems).unwrap_or_default());
-        o.raw("services", &self.counts()).raw("tasks", &self.task_stats());
+        o
+    }
+
+    /// What they end with, or nearly.
+    fn closing(&self, o: &mut Obj) {
+        o.raw("tasks", &self.task_stats());
         o.u64("projects", 0).u64("agents", u64::try_from(self.programs.agents.len()).unwrap_or(u64::MAX));
+    }
+
+    fn health_obj(&self) -> Obj {
+        let mut o = self.head();
+        o.raw("services", &self.counts());
+        self.closing(&mut o);
         o
     }
 
@@ -273,25 +296,14 @@ impl Core {
 
     /// `daemon.status`: health, with the counts under `counts` and the services themselves under `services`.
     fn status(&self, usages: &Usages) -> String {
-        let problems = self.problems();
-        let mut o = Obj::new();
-        o.u64("pid", self.facts.daemon_pid.into()).u64("keeper_pid", self.facts.keeper_pid.into());
-        o.u64("uptime_secs", self.uptime()).str("version", self.facts.version);
-        o.u64("protocol_version", PROTOCOL_VERSION);
-        o.str(
-            "status",
-            match (&self.life.stopping, problems.is_empty()) {
-                _ if self.safe.is_some() => "safe mode",
-                (Some(_), _) => "stopping",
-                (None, true) => "ok",
-                (None, false) => "degraded",
-            },
-        );
-        o.raw("problems", &serde_json::to_string(&problems).unwrap_or_default());
+        let mut o = self.head();
         o.u64("generation", self.facts.generation.into());
         o.u64("daemon_deaths", self.facts.deaths.into());
         o.raw("counts", &self.counts()).raw("services", &self.rows(self.table.by_name(), usages));
         o.opt_str("config_error", self.config_error.as_deref());
+        if self.config_error.is_some() {
+            o.opt_str("config_since", self.config_taken.map(|w| w.to_string()).as_deref());
+        }
         let mut journal = Obj::new();
         journal.str(
             "state",
@@ -303,8 +315,7 @@ impl Core {
         );
         journal.opt_str("why", self.journal_behind.as_deref());
         o.raw("journal", &journal.finish());
-        o.raw("tasks", &self.task_stats());
-        o.u64("projects", 0).u64("agents", u64::try_from(self.programs.agents.len()).unwrap_or(u64::MAX));
+        self.closing(&mut o);
         o.u64("last_event", self.events.next_seq().saturating_sub(1));
         o.raw("inhibitors", &self.inhibitors.json());
         o.raw("platform", if self.facts.platform.is_empty() { "{}" } else { &self.facts.platform });
@@ -346,7 +357,7 @@ impl Core {
             }
             list.push_str("{\"name\":");
             json_str(&s.name, &mut list);
-            let _ = write!(list, ",\"state\":\"{}\",\"restarts\":{}}}", s.state, s.counters.total);
+            let _ = write!(list, ",\"state\":\"{}\",\"restarts\":{}}}", s.state, s.restarts());
         }
         list.push(']');
         o.raw("list", &list);

@@ -6,6 +6,7 @@ use super::{Core, Out};
 use crate::base::ids::{ConnId, ReqId, RunId};
 use crate::base::json::Obj;
 use crate::base::time::Mono;
+use crate::base::units::human_duration;
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(super) struct Item {
     run: Option<RunId>,
     fails: u32,
     transient: bool,
+    /// What is stopped with it, because it requires it.
+    along: Vec<Arc<str>>,
     done: Option<Done>,
     /// A failure that is told at this time, or earlier when its output is there.
     told_at: Option<Mono>,
@@ -71,9 +74,15 @@ impl Item {
             run: s.live.as_ref().map(|l| l.run),
             fails: s.fails,
             transient: s.transient,
+            along: Vec::new(),
             done: None,
             told_at: None,
         }
+    }
+
+    /// With what is stopped along with it.
+    pub(super) fn with(self, along: Vec<Arc<str>>) -> Item {
+        Item { along, ..self }
     }
 
     /// One that a daemon before this one began to start: whatever run there is came from that.
@@ -92,10 +101,22 @@ impl Item {
         let run = s.live.as_ref().map(|l| l.run);
         match self.run {
             Some(_) if run == self.run => Look::Open,
-            Some(_) => Look::Done("stopped", None),
+            Some(_) => Look::Done("stopped", self.overdue(s)),
             None if run.is_none() && self.state == State::Stopped => Look::Done("already_stopped", None),
             None => Look::Done("stopped", None),
         }
+    }
+
+    /// That its run had to be killed.
+    fn overdue(&self, s: &Service) -> Option<String> {
+        s.last().filter(|r| Some(r.run) == self.run && r.overdue)?;
+        let grace = human_duration(s.spec.stop_timeout);
+        Some(format!("it did not end within {grace} (stop_timeout) and was killed"))
+    }
+
+    /// The same once the next run is there.
+    fn overdue_before(&self, s: &Service) -> Option<String> {
+        self.run.and_then(|_| self.overdue(s)).map(|text| text.replacen("it did", "its run before did", 1))
     }
 
     fn look_start(&self, op: Op, s: &Service) -> Look {
@@ -107,7 +128,7 @@ impl Item {
             State::Running if op == Op::Start && run == self.run && self.state == State::Running => {
                 Look::Done("already_running", None)
             }
-            State::Running if run != self.run || op == Op::Start => Look::Done(word, None),
+            State::Running if run != self.run || op == Op::Start => Look::Done(word, self.overdue_before(s)),
             State::Finished => Look::Done(word, Some("it has finished with exit code 0".to_owned())),
             State::Stopped => Look::Failed("was stopped by another request".to_owned()),
             State::Failed => Look::Failed(failure(s)),
@@ -277,6 +298,9 @@ impl Core {
         o.opt_u64("run", live.map(|l| l.run.0));
         o.u64("took_ms", item.done.as_ref().map_or(0, |d| super::run::millis(d.took)));
         o.opt_str("message", item.done.as_ref().and_then(|d| d.message.as_deref()));
+        if !item.along.is_empty() {
+            o.raw("along", &serde_json::to_string(&item.along).unwrap_or_default());
+        }
         o.finish()
     }
 

@@ -49,7 +49,7 @@ fn what_cannot_be_executed_says_why_and_what_to_do() {
     symlink("ring", files.path("ring")).unwrap();
     let cases = [
         ("missing", at("missing"), "No such file"),
-        ("no-path", "no-such-program-here".to_owned(), "in no folder of PATH"),
+        ("no-path", "no-such-program-here".to_owned(), "not found in PATH"),
         ("plain", at("plain"), "chmod +x"),
         ("folder", files.dir.display().to_string(), "it is a folder"),
         ("lost", at("lost"), "interpreter /no/such/interpreter does not"),

@@ -61,10 +61,87 @@ fn a_bad_file_keeps_the_old_config_and_says_so() {
     let (_, text) = home.fails(&["reload"]);
     assert!(text.contains("hob.json:1:"), "{text}");
     assert_eq!(home.pid("s"), pid);
-    assert!(home.ok(&["status"]).contains("errors"), "{}", home.ok(&["status"]));
+    let status = home.ok(&["status"]);
+    assert!(
+        status.starts_with("hob.json has 1 mistake and is not in effect; hob runs with the config of "),
+        "{status}"
+    );
     home.write_config(r#"{ "services": { "s": { "command": "exec sleep 1000" } } }"#);
     home.ok(&["reload"]);
-    assert!(!home.ok(&["status"]).contains("errors"));
+    assert!(!home.ok(&["status"]).contains("in effect"));
+}
+
+#[test]
+fn many_mistakes_flood_nothing() {
+    let home = Home::running("{}");
+    let keys: Vec<String> = (0..30).map(|i| format!("\"nokey{i}\": 1")).collect();
+    home.write_config(&format!("{{ \"services\": {{ \"s\": {{ \"command\": \"true\", {} }} }} }}", keys.join(", ")));
+    let (_, said) = home.fails(&["reload"]);
+    assert!(said.contains("nokey2") && !said.contains("nokey3") && said.contains("\nand 27 more\n"), "{said}");
+    let status = home.ok(&["status"]);
+    assert!(status.starts_with("hob.json has 30 mistakes and is not in effect; "), "{status}");
+    assert_eq!(status.matches("hob config check").count(), 1, "{status}");
+    let doctor = String::from_utf8(home.hob(&["doctor"]).stdout).unwrap();
+    assert_eq!(doctor.matches("config: ").count(), 1, "{doctor}");
+    assert!(doctor.contains("hob.json has 30 mistakes, the first: "), "{doctor}");
+}
+
+/// The typo of an evening must not stop a machine's services at its next boot.
+#[test]
+fn a_start_with_a_typo_goes_on_with_the_last_good_config() {
+    let good = r#"{ "services": { "web": { "command": "exec sleep 1000" },
+                                  "gone": { "command": "exec sleep 1000", "autostart": false } } }"#;
+    let home = Home::new(good);
+    home.ok(&["start"]);
+    home.wait_state("web", "running");
+    home.ok(&["start", "gone"]);
+    home.write_config(r#"{ "services": { "web": { "command": "exec sleep 1000" } } }"#);
+    home.ok(&["reload"]);
+    wait("the removed one is gone", || !home.hob(&["service", "get", "gone"]).status.success());
+    for restart in [false, true] {
+        if restart {
+            home.write_config(r#"{ "services": { "web": { "command": "exec sleep 1000", "restrat": "no" } } }"#);
+        }
+        home.ok(&["stop"]);
+        let out = home.hob(&["start"]);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success(), "{said}");
+        assert_eq!(said.contains("hob.json has 1 mistake and is not in effect; hob runs with the config of "), restart);
+        home.wait_state("web", "running");
+    }
+    let status = home.ok(&["status"]);
+    assert!(status.lines().next().unwrap().ends_with(": hob config check") && !status.contains("gone"), "{status}");
+    // A second daemon and a reload of the mended file find their way as well.
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    wait("the next one answers", || home.pids().0 != daemon);
+    assert!(home.ok(&["status"]).starts_with("hob.json has 1 mistake"));
+    home.write_config(r#"{ "services": { "web": { "command": "exec sleep 1000" } } }"#);
+    home.ok(&["reload"]);
+    assert!(home.ok(&["status"]).starts_with("hob ") && home.state("web") == "running");
+}
+
+/// Where no config is known at all, nothing is made up: neither services that were removed nor who wanted them.
+#[test]
+fn without_any_config_removed_services_are_no_ghosts() {
+    let home = Home::new(r#"{ "services": { "gone": { "command": "exec sleep 1000" } } }"#);
+    home.ok(&["start"]);
+    home.ok(&["stop", "gone"]);
+    home.write_config(r#"{ "services": {} }"#);
+    home.ok(&["reload"]);
+    wait("it is gone", || !home.hob(&["service", "get", "gone"]).status.success());
+    home.ok(&["stop"]);
+    fs::remove_file(home.path("state/config.json")).unwrap();
+    home.write_config("{ \"services\": ");
+    let out = home.hob(&["start"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(1) && said.contains("no service is started by it"), "{said}");
+    let status = home.ok(&["status"]);
+    assert!(!status.contains("gone") && status.contains("no services"), "{status}");
+    // What a person said of it holds when it comes back.
+    home.write_config(r#"{ "services": { "gone": { "command": "exec sleep 1000" } } }"#);
+    home.ok(&["reload"]);
+    assert_eq!(home.state("gone"), "stopped");
 }
 
 #[test]

@@ -87,6 +87,8 @@ fn a_killed_keeper_takes_its_jobs_down_in_order() {
     assert_eq!(home.read("trail"), "stopped\n", "it was stopped by its stop sequence");
     home.start(&[]);
     home.wait_state("s", "running");
+    let why = home.ok(&["why", "s"]);
+    assert!(why.contains("stopped because hob's keeper was killed"), "{why}");
 }
 
 #[test]

@@ -71,3 +71,54 @@ fn the_daemons_own_log_tells_what_happened() {
     let text = home.ok(&["logs"]);
     assert!(text.contains("exit") && text.contains('s'), "{text}");
 }
+
+#[test]
+fn logs_are_read_from_their_files_where_nobody_answers() {
+    let home = Home::new(
+        r#"{ "services": { "a": { "command": "seq 1 100; exec sleep 1000" },
+                           "w": { "instances": 2, "command": "echo I am %i; exec sleep 1000" } } }"#,
+    );
+    home.ok(&["start"]);
+    wait("all is written", || {
+        home.log("a").ends_with("100\n") && !home.log("w@1").is_empty() && !home.log("w@2").is_empty()
+    });
+    let instances = home.ok(&["logs", "w"]);
+    assert_eq!(instances.lines().count(), 2, "{instances}");
+    assert!(instances.contains("w@1 | I am 1\n") && instances.contains("w@2 | I am 2\n"), "{instances}");
+    assert_eq!(home.ok(&["logs", "--all", "-n", "1"]).lines().count(), 3);
+    let stamped = home.ok(&["logs", "a", "-n", "1", "-t"]);
+    assert!(stamped.ends_with("  100\n") && stamped.starts_with("20") && stamped.contains(':'), "{stamped}");
+    home.write_config(r#"{ "services": { "w": { "instances": 2, "command": "echo I am %i; exec sleep 1000" } } }"#);
+    home.ok(&["reload"]);
+    wait("it is gone", || !home.hob(&["service", "get", "a"]).status.success());
+    for running in [true, false] {
+        if !running {
+            home.ok(&["stop"]);
+        }
+        let out = home.hob(&["logs", "a", "-n", "2"]);
+        assert_eq!(String::from_utf8(out.stdout).unwrap(), "99\n100\n", "{running}");
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(told.contains("this is what the files hold"), !running, "{told}");
+        assert_eq!(home.ok(&["logs", "a", "--grep", "^5", "-n", "1"]), "59\n");
+        assert_eq!(home.ok(&["logs", "w"]).lines().count(), 2);
+        assert!(home.fails(&["logs", "nosuch"]).1.contains(if running { "no service" } else { "not running" }));
+    }
+    assert!(!home.ok(&["logs"]).is_empty(), "its own log");
+    assert!(home.fails(&["logs", "-f", "a"]).1.contains("hob is not running"));
+}
+
+#[test]
+fn lines_of_one_stream_are_counted_behind_the_filter() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "echo bad >&2; seq 1 100; echo worse >&2; seq 1 100; exec sleep 1000",
+                                  "log": { "streams": "split" } },
+                           "m": { "command": "echo both; exec sleep 1000" } } }"#,
+    );
+    let all = || home.log("s").lines().count() == 202 && home.log("m") == "both\n";
+    wait("all is written", all);
+    assert_eq!(home.ok(&["logs", "s", "--stream", "err", "-n", "1"]), "worse\n");
+    assert_eq!(home.ok(&["logs", "s", "--stream", "err", "-n", "5"]), "bad\nworse\n");
+    let out = home.hob(&["logs", "m", "--stream", "err"]);
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), "both\n");
+    assert!(String::from_utf8(out.stderr).unwrap().contains("its log.streams is \"merged\""));
+}

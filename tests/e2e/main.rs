@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod deaths;
 mod doctor;
+mod elsewhere;
 mod freeze;
 mod health;
 mod inhibit;

@@ -280,3 +280,132 @@ fn a_signal_reaches_the_main_process() {
     let (_, text) = home.fails(&["service", "signal", "NOPE", "s"]);
     assert!(text.contains("NOPE"), "{text}");
 }
+
+#[test]
+fn a_stop_names_whom_it_takes_along_and_says_what_took_force() {
+    let home = Home::running(
+        r#"{ "services": { "web": { "command": "trap '' TERM; echo up; while :; do sleep 0.01; done",
+                                    "ready": { "log": "up" }, "stop_timeout": "50ms" },
+                           "worker": { "command": "exec sleep 1000", "requires": ["web"] } } }"#,
+    );
+    home.wait_state("worker", "running");
+    let said = home.ok(&["restart", "web"]);
+    assert!(
+        said.starts_with("web: restarted, pid ") && said.contains("its run before did not end within 50 ms"),
+        "{said}"
+    );
+    assert!(said.ends_with("; worker, which requires it, is restarted as well\n"), "{said}");
+    home.wait_state("worker", "running");
+    let said = home.ok(&["stop", "web"]);
+    let killed = "it did not end within 50 ms (stop_timeout) and was killed";
+    assert_eq!(said, format!("web: stopped; {killed}; worker, which requires it, waits\n"));
+    let why = home.ok(&["why", "web"]);
+    assert!(why.contains("as it did not end within its stop_timeout"), "{why}");
+    let table = home.ok(&["status"]);
+    assert!(table.contains("NOTE") && table.contains(" stopped it") && table.contains("waits for web"), "{table}");
+}
+
+#[test]
+fn why_goes_to_the_root_and_tells_equal_failures_once() {
+    let home = Home::running(
+        r#"{ "services": {
+             "miss": { "command": ["hob-no-such-program"], "min_delay": "1ms", "max_delay": "1ms", "max_restarts": 6 },
+             "w": { "command": "exec sleep 1000", "requires": ["miss"] },
+             "x": { "command": "exec sleep 1000", "requires": ["w"] },
+             "lazy": { "command": "exec sleep 1000", "autostart": false },
+             "user": { "command": "exec sleep 1000", "requires": ["lazy"] } } }"#,
+    );
+    home.wait_state("miss", "failed");
+    let wanted = "cannot execute hob-no-such-program: not found in PATH; give its full path in \"command\"";
+    let why = home.ok(&["why", "x"]);
+    let chain = "x waits for w, which waits for miss, which could not be started: cannot execute hob-no-such-program";
+    assert!(why.starts_with(chain), "{why}");
+    let why = home.ok(&["why", "miss"]);
+    assert!(why.contains("runs 1\u{2013}7 could not be started: ") && why.contains(wanted), "{why}");
+    assert_eq!(why.matches("could not be started").count(), 1, "{why}");
+    let (_, said) = home.fails(&["why", "nosuch"]);
+    assert!(said.contains("there is no service, job or task \"nosuch\""), "{said}");
+    home.wait_state("user", "running");
+    let table = home.ok(&["status", "lazy", "user"]);
+    assert!(table.contains("user needs it") && !table.contains("started it"), "{table}");
+    // What an earlier start failed for is of no interest once it runs.
+    let config = home.read("hob.json").replace("[\"hob-no-such-program\"]", "\"exec sleep 1000\"");
+    home.write_config(&config);
+    home.ok(&["reload"]);
+    home.wait_state("x", "running");
+    assert!(home.service("miss")["last_error"].is_null());
+}
+
+#[test]
+fn restarts_are_counted_when_they_are_made() {
+    let home =
+        Home::running(r#"{ "services": { "s": { "command": "exit 1", "min_delay": "100s", "max_delay": "100s" } } }"#);
+    home.wait_state("s", "backoff");
+    let s = home.service("s");
+    assert_eq!((&s["restarts"], &s["restarts_in_a_row"]), (&1.into(), &2.into()), "the second is to come");
+    let health = String::from_utf8(home.hob(&["health"]).stdout).unwrap();
+    assert!(health.contains("0 of 1 services run, 1 in backoff, 0 failed"), "{health}");
+}
+
+/// Good health resets the delays, and not what a window counts.
+#[test]
+fn a_window_gives_up_on_what_fails_now_and_then() {
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "sleep 0.05; exit 1", "max_restarts": 3, "window": "1h",
+                                  "reset_after": "1ms", "min_delay": "1ms" } } }"#,
+    );
+    home.wait_state("s", "failed");
+    let why = home.ok(&["why", "s"]);
+    assert!(why.contains("given up after 3 restarts in 1 h"), "{why}");
+}
+
+#[test]
+fn a_transient_one_is_not_made_beside_instances() {
+    let home = Home::running(r#"{ "services": { "web": { "instances": 2, "command": "exec sleep 1000" } } }"#);
+    for name in ["web", "web@7"] {
+        let (_, said) = home.fails(&["service", "run", name, "--", "sleep", "1000"]);
+        assert!(said.contains("web means the instances of one service"), "{said}");
+    }
+    home.ok(&["service", "run", "other@7", "--", "sleep", "1000"]);
+    home.ok(&["service", "run", "other@8", "--", "sleep", "1000"]);
+}
+
+#[test]
+fn all_of_them_start_and_restart_by_one_flag() {
+    let home = Home::running(
+        r#"{ "services": { "a": { "command": "exec sleep 1000" },
+                           "b": { "command": "exec sleep 1000", "autostart": false } } }"#,
+    );
+    home.wait_state("a", "running");
+    home.ok(&["start", "--all"]);
+    let pids = [home.pid("a"), home.pid("b")];
+    assert!(pids[1] > 0);
+    home.ok(&["restart", "--all"]);
+    assert!(home.pid("a") != pids[0] && home.pid("b") != pids[1]);
+    assert_eq!(home.fails(&["restart", "--all", "a"]).0, 2);
+}
+
+#[test]
+fn a_plan_says_restart_where_a_service_gets_on_demand() {
+    let home = Home::new("{}");
+    let socket = home.path("s.sock");
+    let config = |more: &str| {
+        format!(
+            r#"{{ "services": {{ "web": {{ "command": "exec sleep 1000", "listen": "unix:{}"{more} }},
+                              "worker": {{ "command": "exec sleep 1000", "requires": ["web"] }} }} }}"#,
+            socket.display()
+        )
+    };
+    home.write_config(&config(""));
+    home.ok(&["start"]);
+    home.wait_state("worker", "running");
+    home.write_config(&config(r#", "on_demand": true, "env": { "A": "1" }"#));
+    let plan = home.ok(&["plan"]);
+    assert!(plan.contains("restart  web: ") && plan.contains("; then it waits for a connection"), "{plan}");
+    assert!(plan.contains("restart  worker: it requires web"), "{plan}");
+    let said = home.ok(&["reload"]);
+    assert!(said.contains("restarted: web") && said.contains("stopped with what they require: worker"), "{said}");
+    let events = home.call("event.history", r#"{"kinds": ["daemon.reloaded"]}"#);
+    let last = events["events"].as_array().and_then(|all| all.last()).unwrap();
+    assert!(last["unchanged"].is_null() && last["restarted"][0] == "web", "{last}");
+}

@@ -31,7 +31,7 @@ fn why_tells_of_a_task_what_it_waits_for_and_what_became_of_it() {
     tells("2", &["2 has been running", "started by autostart"]);
     tells("task/2", &["task 2 is queued: waits for task 1", "otherwise it is cancelled", "why task/1"]);
     tells("3", &["the only slot of group one is taken", "next of its group", "group set one --parallel 2"]);
-    tells("4", &["task 4 is held by uid ", "task release 4"]);
+    tells("4", &["task 4 is held by ", "task release 4"]);
     tells("5", &["task 5 is queued: waits until", "it may start in 59 min", "task edit 5 --delay 0s"]);
     home.write_config(r#"{ "groups": {"one": {"parallel": 1}}, "services": {"2": {"command": "exec sleep 1000"}} }"#);
     assert_eq!(home.ok(&["reload"]), "settings updated: agents\n");

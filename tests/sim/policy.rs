@@ -35,7 +35,10 @@ impl Policy {
     /// A run has ended in whatever way, `healthy` nanoseconds after it had become ready.
     pub fn well_for(&mut self, service: &str, spec: &ServiceSpec, healthy: u64) {
         if u128::from(healthy) + u128::from(MS) >= spec.reset_after.as_nanos() {
-            self.counts.remove(service);
+            let Some(count) = self.counts.get_mut(service) else { return };
+            // A window forgets by itself.
+            let times = if spec.window.is_some() { core::mem::take(&mut count.times) } else { Vec::new() };
+            *count = Count { times, ..Count::default() };
         }
     }
 

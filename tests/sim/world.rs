@@ -467,6 +467,7 @@ impl<'a> World<'a> {
             uid: 0,
             deaths: 0,
             config: self.config(),
+            config_taken: None,
             config_error: self.file.is_none().then(|| "hob.json:1:1: expected a value".to_owned()),
             entities: self.disk.entities(self.disk.written()),
             table: self.os.table_runs(),

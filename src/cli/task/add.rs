@@ -5,6 +5,7 @@ use super::{exit_code, ids, in_words, moment};
 use crate::cli::flags::Args;
 use crate::cli::{Failure, complain, connect, exit, print};
 use crate::client::Client;
+use crate::protocol::rpc::Code;
 use crate::protocol::to_base64;
 use crate::sys::file;
 use serde_json::{Map, Value, json};
@@ -239,13 +240,17 @@ fn labels(args: &Args) -> Result<Map<String, Value>, Failure> {
     Ok(labels)
 }
 
+fn unreadable(path: &str, e: &std::io::Error) -> Failure {
+    Failure::code(Code::FileSystem, format!("cannot read {path}: {e}"))
+}
+
 fn input(path: &str) -> Result<Vec<u8>, Failure> {
     let reader: Box<dyn Read> = match path {
         "-" => Box::new(std::io::stdin().lock()),
-        _ => Box::new(std::fs::File::open(path).map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?),
+        _ => Box::new(std::fs::File::open(path).map_err(|e| unreadable(path, &e))?),
     };
     let mut bytes = Vec::new();
-    reader.take(STDIN_MAX + 1).read_to_end(&mut bytes).map_err(|e| Failure::new(format!("cannot read {path}: {e}")))?;
+    reader.take(STDIN_MAX + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
     if bytes.len() as u64 > STDIN_MAX {
         return Err(Failure::usage(format!("{path} is larger than {STDIN_MAX} bytes"))
             .hint("let the command read the file itself: hob add 'COMMAND <FILE'"));

@@ -2,18 +2,19 @@
 
 use super::keys::{JOB, VERBS};
 use super::{Action, CronText, Expression, JobSpec, Verb};
+use crate::base::gather::Gather as _;
 use crate::base::near::nearest;
 use crate::base::signal::common_name;
 use crate::config::cron::{self, Zone, ZoneFile};
 use crate::config::error::{Pos, quote};
-use crate::config::instances::{instance, members};
+use crate::config::instances::instance;
 use crate::config::read::{Bad, Cx, name_error, object};
 use crate::config::spec::{Config, Signal};
 use crate::config::tree::{Member, Node, Value};
 use crate::config::values::{all, known_members, signal};
 use crate::protocol::methods::decode;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Jobs of one config.
@@ -276,7 +277,8 @@ fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
 
 /// Reports services that actions name and that do not exist, neither as one nor as instances.
 pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_, '_>) {
-    let known = |name: &str| config.services.contains_key(name) || members(&config.services, name).next().is_some();
+    let groups: BTreeSet<&str> = config.services.keys().filter_map(|n| Some(instance(n)?.0)).gather();
+    let known = |name: &str| config.services.contains_key(name) || groups.contains(name);
     for n in named.iter().filter(|n| !known(&n.service)) {
         let names = config.services.keys().flat_map(|n| [n.as_str(), instance(n).map_or(n, |(group, _)| group)]);
         let near = nearest(&n.service, names).map(str::to_owned);

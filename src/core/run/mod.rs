@@ -41,7 +41,7 @@ impl Client {
         }
     }
 
-    /// `uid 1000 (pid 42)`, `service/web (pid 42)`, `schedule/nightly`.
+    /// `root (pid 42)`, `uid 1000 (pid 42)`, `service/web (pid 42)`, `schedule/nightly`.
     #[must_use]
     pub fn text(&self) -> String {
         let who = self.owner().text();
@@ -156,6 +156,8 @@ pub enum StopWhy {
     /// It is not in the config any more.
     Removed,
     Shutdown,
+    /// The keeper is gone, without which nothing can go on.
+    KeeperGone,
     /// It was not ready in time, which is a failure of the run.
     ReadyTimeout,
     /// Its health check failed so many times in a row, which is a failure of the run.
@@ -183,6 +185,7 @@ impl StopWhy {
             | StopWhy::Reload
             | StopWhy::Removed
             | StopWhy::Shutdown
+            | StopWhy::KeeperGone
             | StopWhy::Unwanted => false,
         }
     }
@@ -197,6 +200,7 @@ impl StopWhy {
             StopWhy::Reload => "for its new config".to_owned(),
             StopWhy::Removed => "because it is not in the config any more".to_owned(),
             StopWhy::Shutdown => "because hob was shutting down".to_owned(),
+            StopWhy::KeeperGone => "because hob's keeper was killed".to_owned(),
             StopWhy::ReadyTimeout => "because it was not ready in time".to_owned(),
             StopWhy::Unhealthy { times, error } => {
                 format!("because its health check failed {}: {error}", counted(*times))
@@ -277,6 +281,9 @@ pub struct RunRecord {
     /// The main process ended at once with code 0 and left children: it puts itself into the background.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub background: bool,
+    /// It did not end within its `stop_timeout`, and was killed.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub overdue: bool,
 }
 
 impl RunRecord {
@@ -294,9 +301,14 @@ impl RunRecord {
         self.memory = usage.memory;
     }
 
-    /// One sentence on how it ended: `exit code 1`, `stopped by uid 0 (pid 7), killed by SIGTERM`.
+    /// One sentence on how it ended: `exit code 1`, `stopped by root (pid 7), killed by SIGTERM`.
     #[must_use]
     pub fn outcome(&self) -> String {
+        let outcome = self.plain_outcome();
+        if self.overdue { format!("{outcome}, as it did not end within its stop_timeout") } else { outcome }
+    }
+
+    fn plain_outcome(&self) -> String {
         match (&self.asked, &self.end) {
             (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time, {}", end.text()),
             (Some(StopWhy::Unhealthy { times, error }), end) => {
@@ -334,6 +346,9 @@ impl RunRecord {
         o.raw("last_lines", &serde_json::to_string(&self.lines).unwrap_or_default());
         if self.background {
             o.bool("background", true);
+        }
+        if self.overdue {
+            o.bool("overdue", true);
         }
         o.finish()
     }
@@ -391,6 +406,7 @@ mod tests {
             output: None,
             lines: Box::default(),
             background: false,
+            overdue: false,
         };
         let lines: Vec<String> = (0..9).map(|n| n.to_string()).collect();
         r.output(7, &lines);

@@ -133,7 +133,7 @@ impl Core {
             (Restart::OnFailure | Restart::Never, true) => format!("it has finished {gone}"),
             (Restart::Never, false) => format!("it has failed {gone}, and \"restart\" is \"never\""),
             (Restart::OnFailure | Restart::Always, _) if s.counters.would_give_up(&s.spec, self.now.mono) => {
-                format!("it is given up {gone}, after {}", restarts(s.counters.streak))
+                format!("it is given up {gone}, after {}", restarts(s.counters.counted(&s.spec)))
             }
             (Restart::OnFailure | Restart::Always, _) => {
                 format!("{gone}: restart {}, {}", s.counters.streak.saturating_add(1), delay(s))
@@ -182,7 +182,7 @@ impl Core {
             (n, Some(window)) => format!(", at most {} in {}", counted(n), human_duration(window)),
         };
         let then = match s.counters.would_give_up(&s.spec, self.now.mono) {
-            true => format!("given up, after {}", restarts(s.counters.streak)),
+            true => format!("given up, after {}", restarts(s.counters.counted(&s.spec))),
             false => format!("started again {}{limit}", delay(s)),
         };
         let well = if s.spec.on_demand { "the next connection starts it again" } else { "it is finished" };

@@ -12,6 +12,9 @@ use crate::core::service::{Choice, Live, Service, State};
 use crate::core::view::desired;
 use core::time::Duration;
 
+/// Services that a story follows, each waiting for the next.
+const CHAIN_MAX: u32 = 16;
+
 /// Runs that the story goes back to.
 const STORY_RUNS: usize = 5;
 
@@ -61,7 +64,10 @@ impl Core {
                     awaited(&s.spec.ready)
                 )
             }
-            State::Waiting => format!("{name} waits for {}", non_empty(self.waiting_text(i), "its turn")),
+            State::Waiting => {
+                let whom = self.root_cause(i, CHAIN_MAX).unwrap_or_else(|| self.waiting_text(i));
+                format!("{name} waits for {}", non_empty(whom, "its turn"))
+            }
             State::Stopping => self.stopping_summary(i),
             State::Backoff => {
                 let left = human_duration(tenths(Duration::from_millis(self.next_in(s).unwrap_or(0))));
@@ -78,6 +84,29 @@ impl Core {
             State::Failed => format!("{name} failed and is not started again: {}", last_error(s)),
             State::Finished => format!("{name} has finished: {}", last_outcome(s)),
             State::Stopped => stopped_summary(s),
+        }
+    }
+
+    /// The only service that it waits for and what that waits for itself, and so on, to the one that does not come:
+    /// `w, which waits for db, which has failed: exit code 1`. `None` where there is more or less to say.
+    fn root_cause(&self, i: usize, depth: u32) -> Option<String> {
+        let mut holding = self.holding(i).map(|e| e.to as usize);
+        let (Some(need), None, 1) = (holding.next(), holding.next(), self.waiting_for(i).len()) else { return None };
+        let s = &self.table[need];
+        let (name, error) = (&s.name, s.last_error.as_deref());
+        match s.state {
+            State::Waiting if depth > 0 => {
+                let whom = self.root_cause(need, depth - 1).unwrap_or_else(|| self.waiting_text(need));
+                Some(format!("{name}, which waits for {}", non_empty(whom, "its turn")))
+            }
+            State::Failed | State::Backoff if s.was_not_started() => {
+                Some(format!("{name}, which could not be started: {}", error?))
+            }
+            State::Failed => Some(format!("{name}, which has failed: {}", error?)),
+            State::Backoff => Some(format!("{name}, which is down until its next try: {}", error?)),
+            State::Waiting | State::Stopped | State::Starting | State::Running | State::Stopping | State::Finished => {
+                None
+            }
         }
     }
 
@@ -113,13 +142,14 @@ impl Core {
     fn story(&self, i: usize) -> Vec<String> {
         let s = &self.table[i];
         let mut lines = Vec::new();
-        let skip = s.history.len().saturating_sub(STORY_RUNS);
-        if skip > 0 {
-            let earlier = s.history.get(skip).map_or(0, |r| r.number.saturating_sub(1));
-            lines.push(format!("{earlier} earlier {}", if earlier == 1 { "run" } else { "runs" }));
+        let alike: Vec<&[RunRecord]> = s.history.chunk_by(fail_alike).collect();
+        let shown = alike.get(alike.len().saturating_sub(STORY_RUNS)..).unwrap_or_default();
+        let earlier = shown.first().and_then(|runs| runs.first()).map_or(0, |r| r.number.saturating_sub(1));
+        if earlier > 0 {
+            lines.push(format!("{} earlier {}", earlier, if earlier == 1 { "run" } else { "runs" }));
         }
-        for r in s.history.iter().skip(skip) {
-            lines.push(run_line(r));
+        for (first, r) in shown.iter().filter_map(|runs| Some((runs.first()?, runs.last()?))) {
+            lines.push(run_line(first, r));
             if r.background {
                 let what = "ended at once with code 0 and left children: it seems to put itself into the background";
                 lines.push(format!("  its main process {what}"));
@@ -136,13 +166,14 @@ impl Core {
             lines.push(format!("{}: began to wait for {}", s.since.wall, non_empty(self.waiting_text(i), "its turn")));
         }
         match s.choice {
-            Choice::Up => match &s.owner {
-                Some(owner) => lines.push(format!("{} said it should be up", owner.text())),
-                None => lines.push("a person said it should be up".to_owned()),
-            },
-            Choice::Down => lines.push("a person said it should be down".to_owned()),
+            Choice::Up => lines.extend(s.wished_by().map(|by| format!("{by} said it should be up"))),
+            Choice::Down => lines.extend(s.wished_by().map(|by| format!("{by} said it should be down"))),
             Choice::Auto if s.restored => lines.push("it ran when the program that hob is a part of ended".to_owned()),
-            Choice::Auto if s.pulled => lines.push("another service needs it".to_owned()),
+            Choice::Auto if s.pulled => {
+                lines.push(
+                    self.needed_by(i).map_or("another service needed it".to_owned(), |of| format!("{of} needs it")),
+                );
+            }
             Choice::Auto => {}
         }
         lines
@@ -187,22 +218,35 @@ fn stopped_summary(s: &Service) -> String {
         (_, true) if s.transient => format!("{name} is transient and on its way out"),
         (_, true) => format!("{name} is not in the config any more"),
         _ if s.blind => format!("{name} is down, and the config cannot be read{by}"),
-        (Choice::Down, _) => format!("{name} is down because a person wants it down{by}"),
+        (Choice::Down, _) => {
+            let who = s.wished_by().unwrap_or_default();
+            format!("{name} is down because {who} wants it down{by}")
+        }
         (Choice::Auto, _) if !s.wanted() && s.runs == 0 => format!("{name} was never started, and autostart is off"),
         (Choice::Auto, _) if !s.wanted() => format!("{name} is down and autostart is off{by}"),
         (Choice::Auto | Choice::Up, _) => format!("{name} is down{by}"),
     }
 }
 
-/// `2026-11-20T18:09:38.123Z: run 3 ended after 2.5 s: exit code 1 (started by autostart)`.
-fn run_line(r: &RunRecord) -> String {
+/// Whether two starts came to nothing for one reason, so that one line can tell of both.
+fn fail_alike(a: &RunRecord, b: &RunRecord) -> bool {
+    matches!(a.end, Ended::NotStarted(_) | Ended::Delayed(_)) && a.end == b.end
+}
+
+/// `2026-11-20T18:09:38.123Z: run 3 ended after 2.5 s: exit code 1; it was started by autostart`, of one run or of the
+/// last of several that came to nothing alike.
+fn run_line(first: &RunRecord, r: &RunRecord) -> String {
     let took = human_duration(tenths(r.ended.since(r.started)));
     let how = match (r.ready, &r.end, &r.asked) {
         (_, Ended::NotStarted(_) | Ended::Delayed(_), _) => "could not be started".to_owned(),
         (Some(_), _, _) | (None, _, Some(StopWhy::ReadyTimeout)) => format!("ended after {took}"),
         (None, _, _) => format!("ended after {took} without being ready"),
     };
-    format!("{}: run {} {how}: {} (started {})", r.ended, r.number, r.outcome(), r.cause.text())
+    let (runs, it) = match first.number {
+        n if n == r.number => (format!("run {n}"), "it"),
+        n => (format!("runs {n}\u{2013}{}", r.number), "the last"),
+    };
+    format!("{}: {runs} {how}: {}; {it} was started {}", r.ended, r.outcome(), r.cause.text())
 }
 
 fn live_line(live: &Live) -> String {

@@ -11,7 +11,7 @@ pub const FLAPPING: u32 = 10;
 /// it.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
-/// What the restart policy counts. All but `total` go back to zero after `reset_after` in good health.
+/// What the restart policy counts. `streak` and `refused` go back to zero after `reset_after` in good health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Restarts by policy since a person or a new keeper last started it; for the view.
@@ -20,7 +20,8 @@ pub struct Counters {
     pub streak: u32,
     /// Starts in a row that the machine refused.
     pub refused: u32,
-    /// Times of the last restarts, kept when a window is set, at most `max_restarts` of them.
+    /// Times of the last restarts, kept when a window is set, at most `max_restarts` of them. Good health leaves them
+    /// alone: what is inside the window counts until that has passed.
     pub times: Vec<Mono>,
 }
 
@@ -55,14 +56,13 @@ impl Counters {
     /// Whether a healthy time has something to reset.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.streak > 0 || self.refused > 0 || !self.times.is_empty()
+        self.streak > 0 || self.refused > 0
     }
 
     /// Healthy for `reset_after`.
     pub fn reset(&mut self) {
         self.streak = 0;
         self.refused = 0;
-        self.times = Vec::new();
     }
 
     /// A person began anew.
@@ -80,7 +80,7 @@ impl Counters {
         match (outcome, spec.restart) {
             (Outcome::Refused, _) => {
                 self.refused = self.refused.saturating_add(1);
-                Verdict::Retry { n: self.refused, delay: refused_delay(spec, self.refused) }
+                Verdict::Retry { n: self.refused, delay: paced(spec, self.refused) }
             }
             (Outcome::Clean, Restart::OnFailure | Restart::Never) => Verdict::Finished,
             (Outcome::Failed, Restart::Never) => Verdict::Failed { after: None },
@@ -92,7 +92,7 @@ impl Counters {
 
     fn restart(&mut self, spec: &ServiceSpec, now: Mono) -> Verdict {
         if self.used_up(spec, now) {
-            return Verdict::Failed { after: Some(self.streak) };
+            return Verdict::Failed { after: Some(self.counted(spec)) };
         }
         let delay = delay(spec, self.streak);
         self.streak = self.streak.saturating_add(1);
@@ -102,6 +102,12 @@ impl Counters {
             self.times.push(now + delay);
         }
         Verdict::Restart { n: self.streak, delay }
+    }
+
+    /// The restarts that count towards `max_restarts`.
+    #[must_use]
+    pub fn counted(&self, spec: &ServiceSpec) -> u32 {
+        if spec.window.is_some() { u32::try_from(self.times.len()).unwrap_or(u32::MAX) } else { self.streak }
     }
 
     /// Whether the next failure would be the last one.
@@ -115,13 +121,15 @@ impl Counters {
         if spec.max_restarts == 0 {
             return false;
         }
-        let Some(window) = spec.window else { return self.streak >= spec.max_restarts };
-        self.times.retain(|t| now.since(*t) < window);
-        u32::try_from(self.times.len()).unwrap_or(u32::MAX) >= spec.max_restarts
+        if let Some(window) = spec.window {
+            self.times.retain(|t| now.since(*t) < window);
+        }
+        self.counted(spec) >= spec.max_restarts
     }
 }
 
-/// The delay before the n-th start, from 1 on, that comes too soon after the one before, which was not at fault.
+/// The delay before the n-th start, from 1 on, after one that was not at fault: the machine refused it, or it came too
+/// soon after the one before.
 #[must_use]
 pub fn paced(spec: &ServiceSpec, n: u32) -> Duration {
     nth(spec.min_delay.max(RETRY_MIN), spec.max_delay.max(RETRY_MIN), n)
@@ -134,14 +142,10 @@ pub fn delay(spec: &ServiceSpec, streak: u32) -> Duration {
     if streak == 0 { Duration::ZERO } else { nth(spec.min_delay, spec.max_delay, streak) }
 }
 
-fn refused_delay(spec: &ServiceSpec, refused: u32) -> Duration {
-    nth(spec.min_delay.max(RETRY_MIN), spec.max_delay.max(RETRY_MIN), refused)
-}
-
 /// The delays after the present one while the machine refuses, for a person to see in advance.
 #[must_use]
 pub fn preview_refused(spec: &ServiceSpec, refused: u32, count: u32) -> Vec<Duration> {
-    (1..=count).map(|i| refused_delay(spec, refused.saturating_add(i))).collect()
+    (1..=count).map(|i| paced(spec, refused.saturating_add(i))).collect()
 }
 
 /// The delays after the present one, for a person to see in advance.
@@ -208,6 +212,10 @@ mod tests {
             assert!(c.times.len() <= 2);
         }
         assert!(matches!(c.verdict(&w, Outcome::Failed, at(28)), Verdict::Restart { .. }));
-        assert!(matches!(c.verdict(&w, Outcome::Failed, at(29)), Verdict::Failed { .. }));
+        c.reset();
+        assert!(!c.any(), "nothing is left to reset");
+        assert!(c.would_give_up(&w, at(29)));
+        assert_eq!(c.verdict(&w, Outcome::Failed, at(29)), Verdict::Failed { after: Some(2) });
+        assert!(matches!(c.verdict(&w, Outcome::Failed, at(38)), Verdict::Restart { n: 1, .. }));
     }
 }

@@ -6,7 +6,9 @@ use super::stop::Phase;
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::HISTORY_PER_NAME;
+use crate::base::text::count;
 use crate::base::time::Now;
+use crate::base::units::human_duration;
 use crate::config::Ready;
 use crate::core::record;
 use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, millis, signal_name};
@@ -147,11 +149,16 @@ impl Core {
     fn become_ready(&mut self, i: usize, out: &mut Out) {
         let now = self.now;
         let s = &mut self.table[i];
+        // Why an earlier start came to nothing is of no interest any more.
+        let mended = s.was_not_started() && s.last_error.take().is_some();
         let Some(live) = s.live.as_mut() else { return };
         live.ready = Some(now);
         let mut fields = Obj::new();
         fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
         fields.u64("after_ms", millis(now.mono.since(live.begun.mono)));
+        if mended {
+            self.table.save(i);
+        }
         self.await_end(i, out);
         self.enter(i, State::Running, fields.members(), out);
         self.health_begin(i, false, out);
@@ -177,12 +184,8 @@ impl Core {
         }
     }
 
-    pub(in crate::core) fn exited(&mut self, run: RunId, end: End, usage: Usage, out: &mut Out) {
-        self.main_ended(run, end, usage, false, out);
-    }
-
     /// `told`: a daemon before this one has sent the event.
-    pub(super) fn main_ended(&mut self, run: RunId, end: End, usage: Usage, told: bool, out: &mut Out) {
+    pub(in crate::core) fn main_ended(&mut self, run: RunId, end: End, usage: Usage, told: bool, out: &mut Out) {
         let Some(i) = self.runs.get(&run).copied() else { return self.orphan_exited(run, out) };
         let now = self.now;
         let s = &mut self.table[i];
@@ -341,6 +344,7 @@ impl Core {
                 | StopWhy::Client(_)
                 | StopWhy::Removed
                 | StopWhy::Shutdown
+                | StopWhy::KeeperGone
                 | StopWhy::Unwanted,
             )
             | None => {}
@@ -374,8 +378,9 @@ impl Core {
             Verdict::Finished => self.enter(i, State::Finished, "", out),
             Verdict::Failed { after } => {
                 if let (Some(n), Some(error)) = (after, &s.last_error) {
-                    let times = if n == 1 { "1 restart".to_owned() } else { format!("{n} restarts") };
-                    s.last_error = Some(format!("{error}; given up after {times}").into());
+                    let times = count(n as usize, "restart");
+                    let within = s.spec.window.map_or_else(String::new, |w| format!(" in {}", human_duration(w)));
+                    s.last_error = Some(format!("{error}; given up after {times}{within}").into());
                 }
                 fields.opt_str("error", self.table[i].last_error.as_deref());
                 self.enter(i, State::Failed, fields.members(), out);

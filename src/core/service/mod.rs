@@ -454,6 +454,45 @@ impl Service {
     pub fn last(&self) -> Option<&RunRecord> {
         self.history.last()
     }
+
+    /// Restarts that were made: the policy counts one when it decides on it, which may be long before.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        let to_come =
+            matches!(self.state, State::Backoff | State::Waiting) && matches!(self.cause, Cause::Restart { .. });
+        self.counters.total.saturating_sub(u32::from(to_come))
+    }
+
+    /// Whether its last start came to no run.
+    #[must_use]
+    pub fn was_not_started(&self) -> bool {
+        self.last().is_some_and(|r| matches!(r.end, Ended::NotStarted(_) | Ended::Delayed(_)))
+    }
+
+    /// Who said last that it is to be up or down, where somebody did: `root`, `uid 1000`, `service/web`.
+    #[must_use]
+    pub fn wished_by(&self) -> Option<String> {
+        let stopped = || match self.last()?.asked.as_ref()? {
+            StopWhy::Client(client) => Some(client.owner().text()),
+            StopWhy::Restart(_)
+            | StopWhy::Need { .. }
+            | StopWhy::Reload
+            | StopWhy::Removed
+            | StopWhy::Shutdown
+            | StopWhy::KeeperGone
+            | StopWhy::ReadyTimeout
+            | StopWhy::Unhealthy { .. }
+            | StopWhy::Watchdog
+            | StopWhy::DaemonDeath
+            | StopWhy::Unwanted => None,
+        };
+        let known = match self.choice {
+            Choice::Auto => return None,
+            Choice::Up => self.owner.as_ref().map(Owner::text),
+            Choice::Down => stopped(),
+        };
+        Some(known.unwrap_or_else(|| "a person".to_owned()))
+    }
 }
 
 impl Live {
@@ -506,6 +545,7 @@ impl Live {
             output: None,
             lines: Box::default(),
             background: self.background,
+            overdue: self.sequence.overdue,
         };
         record.usage(self.usage);
         if let Some((bytes, lines)) = &self.output {

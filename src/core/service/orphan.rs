@@ -3,6 +3,7 @@
 
 use super::stop::{Sequence, Terms};
 use crate::base::ids::RunId;
+use crate::base::time::Mono;
 use crate::config::{Level, ServiceSpec};
 use crate::core::due::Due;
 use crate::core::{Core, Effect, Out, Survivor};
@@ -23,65 +24,73 @@ impl Core {
     pub(in crate::core) fn orphan(&mut self, run: RunId, alive: bool, left: Vec<Survivor>, out: &mut Out) {
         let text = format!("run {run} belongs to no known service; it is being stopped");
         out.effects.push(Effect::Log { level: Level::Warn, text });
-        let mut orphan = Orphan { main_gone: !alive, ..Orphan::default() };
-        if alive {
-            orphan.sequence.ask(run, terms(), self.now.mono, out);
-        } else {
-            orphan.sequence.main_ended(run, self.now.mono, out);
-            if !left.is_empty() {
-                orphan.sequence.leftovers(run, terms(), left, self.now.mono, out);
+        self.orphans.insert(run, Orphan { main_gone: !alive, ..Orphan::default() });
+        self.with_orphan(run, |orphan, now| {
+            if alive {
+                return orphan.sequence.ask(run, terms(), now, out);
             }
-        }
-        self.orphan_keep(run, orphan);
+            orphan.sequence.main_ended(run, now, out);
+            if !left.is_empty() {
+                orphan.sequence.leftovers(run, terms(), left, now, out);
+            }
+        });
     }
 
-    fn orphan_keep(&mut self, run: RunId, orphan: Orphan) {
+    /// Does something with one and sets its deadline; false if there is none.
+    fn with_orphan(&mut self, run: RunId, act: impl FnOnce(&mut Orphan, Mono)) -> bool {
+        let Some(orphan) = self.orphans.get_mut(&run) else { return false };
+        act(orphan, self.now.mono);
         self.deadlines.set(Due::Orphan(run), orphan.sequence.deadline());
-        self.orphans.insert(run, orphan);
+        true
     }
 
     pub(in crate::core) fn orphan_exited(&mut self, run: RunId, out: &mut Out) {
-        let Some(mut orphan) = self.orphans.remove(&run) else { return self.late("an exit", run, out) };
-        orphan.main_gone = true;
-        orphan.sequence.main_ended(run, self.now.mono, out);
-        self.orphan_keep(run, orphan);
+        let known = self.with_orphan(run, |orphan, now| {
+            orphan.main_gone = true;
+            orphan.sequence.main_ended(run, now, out);
+        });
+        if !known {
+            self.late("an exit", run, out);
+        }
     }
 
     pub(in crate::core) fn orphan_tree(&mut self, run: RunId, left: Vec<Survivor>, out: &mut Out) {
-        let Some(mut orphan) = self.orphans.remove(&run) else { return self.late("a tree", run, out) };
-        if orphan.main_gone && left.is_empty() {
-            self.deadlines.set(Due::Orphan(run), None);
-            out.effects.push(Effect::Forget { run });
-            if self.orphans.is_empty() && self.unseen.take().is_some() {
-                self.save_meta(out);
+        let mut gone = false;
+        let known = self.with_orphan(run, |orphan, now| {
+            gone = orphan.main_gone && left.is_empty();
+            if orphan.main_gone && !gone {
+                orphan.sequence.leftovers(run, terms(), left, now, out);
+            } else {
+                orphan.sequence.left = left;
             }
-            for i in self.table.by_name().collect::<Vec<_>>() {
-                self.table.look(i);
-            }
-            if self.orphans.is_empty() {
-                self.tasks.look_at_all();
-            }
-            return;
+        });
+        match (known, gone) {
+            (false, _) => self.late("a tree", run, out),
+            (true, true) => self.orphan_gone(run, out),
+            (true, false) => {}
         }
-        if orphan.main_gone {
-            orphan.sequence.leftovers(run, terms(), left, self.now.mono, out);
-        } else {
-            orphan.sequence.left = left;
+    }
+
+    fn orphan_gone(&mut self, run: RunId, out: &mut Out) {
+        self.orphans.remove(&run);
+        self.deadlines.set(Due::Orphan(run), None);
+        out.effects.push(Effect::Forget { run });
+        if self.orphans.is_empty() && self.unseen.take().is_some() {
+            self.save_meta(out);
         }
-        self.orphan_keep(run, orphan);
+        for i in self.table.by_name().collect::<Vec<_>>() {
+            self.table.look(i);
+        }
+        if self.orphans.is_empty() {
+            self.tasks.look_at_all();
+        }
     }
 
     pub(in crate::core) fn orphan_due(&mut self, run: RunId, out: &mut Out) {
-        if let Some(mut orphan) = self.orphans.remove(&run) {
-            orphan.sequence.tick(run, terms(), self.now.mono, out);
-            self.orphan_keep(run, orphan);
-        }
+        self.with_orphan(run, |orphan, now| orphan.sequence.tick(run, terms(), now, out));
     }
 
     pub(in crate::core) fn orphan_kill(&mut self, run: RunId, out: &mut Out) {
-        if let Some(mut orphan) = self.orphans.remove(&run) {
-            orphan.sequence.kill(run, terms(), self.now.mono, out);
-            self.orphan_keep(run, orphan);
-        }
+        self.with_orphan(run, |orphan, now| orphan.sequence.kill(run, terms(), now, out));
     }
 }

@@ -4,12 +4,16 @@ use super::{Choice, State};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::map::Map;
+use crate::base::text::first_lines;
 use crate::config::{Changed, Config, Level, Restart, ServiceSpec, changed, changed_daemon};
 use crate::core::run::{Cause, StopWhy};
 use crate::core::{Core, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Debug;
 use std::sync::Arc;
+
+/// Mistakes that the refusal of a config names; there may be hundreds.
+const MISTAKES_SHOWN: usize = 3;
 
 /// A number for that part of a spec that a run is bound to. Values that are the default do not count, so that a later
 /// version with more keys finds the same number.
@@ -55,6 +59,8 @@ pub(in crate::core) struct Report {
     restarted: Vec<String>,
     pub(in crate::core) updated: Vec<String>,
     unchanged: Vec<String>,
+    /// What is stopped with those that are restarted or removed, because it requires them.
+    along: Vec<Arc<str>>,
     pub(in crate::core) jobs: crate::core::schedule::JobChanges,
     /// The keys that differ, of the daemon and of each service that is restarted or updated.
     pub(in crate::core) daemon: Vec<String>,
@@ -64,16 +70,19 @@ pub(in crate::core) struct Report {
 }
 
 impl Report {
-    pub(in crate::core) fn members(&self) -> String {
+    /// What has changed: for an event, which is kept, while what has not may be thousands of names.
+    pub(in crate::core) fn changes(&self) -> Obj {
         let mut o = Obj::new();
         for (name, list) in [
             ("added", &self.added),
             ("removed", &self.removed),
             ("restarted", &self.restarted),
             ("updated", &self.updated),
-            ("unchanged", &self.unchanged),
         ] {
             o.raw(name, &serde_json::to_string(list).unwrap_or_default());
+        }
+        if !self.along.is_empty() {
+            o.raw("along", &serde_json::to_string(&self.along).unwrap_or_default());
         }
         for (name, list) in [
             ("jobs_added", &self.jobs.added),
@@ -88,6 +97,13 @@ impl Report {
         if !settings.is_empty() {
             o.raw("settings", &serde_json::to_string(&settings).unwrap_or_default());
         }
+        o
+    }
+
+    /// The same and what has not, for a reply.
+    pub(in crate::core) fn members(&self) -> String {
+        let mut o = self.changes();
+        o.raw("unchanged", &serde_json::to_string(&self.unchanged).unwrap_or_default());
         o.members().to_owned()
     }
 }
@@ -124,7 +140,7 @@ impl Core {
         match result {
             Ok(config) => {
                 let report = self.apply_config(*config, out);
-                self.emit_daemon("daemon.reloaded", &report.members(), out);
+                self.emit_daemon("daemon.reloaded", report.changes().members(), out);
                 if let Some(req) = req {
                     self.reply(req, Ok(format!("{{{}}}", report.members())), true, out);
                 }
@@ -148,6 +164,7 @@ impl Core {
         let doors = self.doors();
         self.config_error = None;
         report.tables = self.changed_tables(&config);
+        self.config_taken = Some(self.now.wall);
         self.configure_tasks(&config);
         if self.config != config.daemon {
             report.daemon.extend(changed_daemon(&self.config, &config.daemon).into_iter().map(|key| key.path));
@@ -168,7 +185,10 @@ impl Core {
                     restarts.push((i, StopWhy::Removed));
                     report.removed.push(name);
                 }
-                Some(spec) => self.apply_spec(i, spec, &mut restarts, &mut report, out),
+                Some(spec) => {
+                    self.forget_start_error(i, &spec);
+                    self.apply_spec(i, spec, &mut restarts, &mut report, out);
+                }
             }
         }
         let added: Vec<usize> = config.services.into_iter().map(|(n, spec)| self.table.add(&n, spec)).collect();
@@ -178,6 +198,8 @@ impl Core {
         }
         self.table.connect();
         self.tell_doors(&doors, out);
+        let stopped: Vec<usize> = restarts.iter().map(|(i, _)| *i).collect();
+        report.along = self.taken_along(&stopped);
         for (i, why) in restarts {
             self.mark_stop(i, &why);
         }
@@ -206,6 +228,14 @@ impl Core {
             self.table.save(i);
         }
         was
+    }
+
+    /// Why a start came to nothing speaks of a command; that of a new config is another.
+    fn forget_start_error(&mut self, i: usize, new: &ServiceSpec) {
+        let s = &mut self.table[i];
+        if !s.blind && s.was_not_started() && mold(&s.spec) != mold(new) && s.last_error.take().is_some() {
+            self.table.save(i);
+        }
     }
 
     fn apply_spec(
@@ -281,8 +311,8 @@ impl Core {
 }
 
 fn not_taken(text: &str) -> RpcError {
-    let error = RpcError::new(Code::InvalidParams, format!("the config was not taken: {text}"));
-    error.hint("the old config goes on; see `hob config check`")
+    let text = format!("the config was not taken: {}", first_lines(text, MISTAKES_SHOWN));
+    RpcError::new(Code::InvalidParams, text).hint("the old config goes on; see `hob config check`")
 }
 
 #[cfg(test)]

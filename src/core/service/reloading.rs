@@ -32,7 +32,7 @@ struct Row {
 impl Core {
     pub(in crate::core) fn reload_services(&mut self, asked: &Asked, places: &[usize], out: &mut Out) {
         if let Some(e) = places.iter().find_map(|i| self.not_reloadable(&self.table[*i])) {
-            return self.reply_reload(asked.req, Err(e), out);
+            return self.reply(asked.req, Err(e), true, out);
         }
         let mut rows = Vec::new();
         for i in places {
@@ -113,12 +113,8 @@ impl Core {
                 let text = format!("the reload failed: {}", failed.join("; "));
                 Err(RpcError::new(Code::Unavailable, text).hint("it goes on with what it had"))
             };
-            self.reply_reload(r.req, result, out);
+            self.reply(r.req, result, true, out);
         }
-    }
-
-    fn reply_reload(&mut self, req: ReqId, result: Result<String, RpcError>, out: &mut Out) {
-        self.reply(req, result, true, out);
     }
 
     pub(in crate::core) fn forget_reloads(&mut self, conn: ConnId) {

@@ -42,6 +42,8 @@ pub struct Sequence {
     look_in: Duration,
     /// Who was left at the last look.
     pub left: Vec<Survivor>,
+    /// The main process had its whole grace, and was killed at the end of it.
+    pub overdue: bool,
 }
 
 /// What the sequence needs to know of its service.
@@ -55,8 +57,7 @@ pub struct Terms {
 impl Sequence {
     /// Asks the main process to end. A grace that an earlier daemon began goes on.
     pub fn ask(&mut self, run: RunId, terms: Terms, now: Mono, out: &mut Out) {
-        self.phase = Phase::Asked;
-        self.kill_at = self.kill_at.or(Some(now + terms.grace));
+        self.asked(terms, now);
         out.effects.push(Effect::Signal { run, signal: terms.signal, tree: false });
     }
 
@@ -68,9 +69,9 @@ impl Sequence {
 
     /// The stop command is to be run by the caller. A grace that an earlier daemon began goes on.
     pub fn ask_by_command(&mut self, terms: Terms, now: Mono) {
+        self.asked(terms, now);
         self.phase = Phase::Commanded;
         self.command = true;
-        self.kill_at = self.kill_at.or(Some(now + terms.grace));
     }
 
     /// The stop command has ended. One that did well has done its part, and what it asked for has what is left of the
@@ -156,6 +157,7 @@ impl Sequence {
                 }
             }
             Phase::Asked | Phase::Looking | Phase::Leftovers if self.kill_at.is_some_and(|at| at <= now) => {
+                self.overdue = self.phase == Phase::Asked;
                 self.kill(run, terms, now, out);
             }
             Phase::Asked => {}
@@ -231,6 +233,7 @@ mod tests {
         told(&mut out);
         s.tick(RUN, TERMS, at(10_000), &mut out);
         assert_eq!(told(&mut out), ["Kill { run: RunId(1) }", "Sweep { run: RunId(1) }"]);
+        assert!(s.overdue);
         let mut looks = Vec::new();
         for _ in 0..7 {
             let next = s.deadline().unwrap();
@@ -254,6 +257,6 @@ mod tests {
         assert!(told(&mut out).is_empty(), "one signal is enough");
         assert_eq!(s.deadline(), Some(at(4_050)));
         s.tick(RUN, TERMS, at(10_000), &mut out);
-        assert_eq!(s.phase, Phase::Killed);
+        assert_eq!((s.phase, s.overdue), (Phase::Killed, false));
     }
 }

@@ -10,7 +10,7 @@ use crate::base::gather::Gather as _;
 use crate::base::json::Obj;
 use crate::base::limits::{SERVICES_MAX, TRANSIENT_CONFIG_MAX, TRANSIENT_ENDED_MAX};
 use crate::base::signal::Platform;
-use crate::config::{Level, ServiceSpec, parse_service, service_brief};
+use crate::config::{Level, ServiceSpec, instance, parse_service, service_brief};
 use crate::core::request::Asked;
 use crate::core::wait::{Item, Op, Waiting};
 use crate::core::{Core, Effect, Out};
@@ -74,6 +74,7 @@ impl Core {
             let text = format!("the config of {} was not taken: {}", new.name, lines.join("\n"));
             RpcError::new(Code::InvalidParams, text).hint("it has the keys of a service in hob.json")
         })?;
+        self.beside_instances(&new.name, &specs)?;
         for (name, spec) in &specs {
             if service_brief(spec).len() > TRANSIENT_CONFIG_MAX {
                 let text = format!("the config of {name} has more than {TRANSIENT_CONFIG_MAX} bytes");
@@ -89,6 +90,17 @@ impl Core {
             return Err(RpcError::new(Code::Busy, text).hint("stop or remove some first"));
         }
         Ok(specs)
+    }
+
+    /// A name means a service or the instances of one, never both, and the instances of one are all of one config.
+    fn beside_instances(&self, name: &str, specs: &Specs) -> Result<(), RpcError> {
+        let group = instance(name).map_or(name, |(group, _)| group);
+        let plain = specs.contains_key(group);
+        let mut others = self.table.instances(group).into_iter().map(|i| &self.table[i]);
+        let clashes = |s: &&Service| !s.removed && (plain || !s.transient) && !specs.contains_key(&*s.name);
+        let Some(other) = others.find(clashes) else { return Ok(()) };
+        let text = format!("{name} cannot be beside {}: {group} means the instances of one service", other.name);
+        Err(RpcError::new(Code::Conflict, text).hint("give the new one another name"))
     }
 
     /// Why a service that exists cannot be the one that is asked for.

@@ -1,12 +1,13 @@
 //! Wishes: what a person, a request or the config wants up or down, spread over the graph as marks by worklists. Pure.
 
 use super::graph::Kind;
-use super::{Choice, State};
+use super::{Choice, Service, State};
 use crate::base::limits::SERVICES_MAX;
 use crate::core::record;
 use crate::core::run::{Cause, Client, StopWhy};
 use crate::core::{Core, Out};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Core {
     /// A person wants it up.
@@ -109,9 +110,34 @@ impl Core {
 
     /// Whether something that is wanted up pulls it in.
     fn is_needed(&self, i: usize) -> bool {
-        self.table[i].dependants.iter().map(|d| &self.table[*d as usize]).any(|d| {
+        self.needed_by(i).is_some()
+    }
+
+    /// The first that is wanted up and pulls it in.
+    pub(in crate::core) fn needed_by(&self, i: usize) -> Option<Arc<str>> {
+        let mut dependants = self.table[i].dependants.iter().map(|d| &self.table[*d as usize]);
+        let pulls = |d: &&Service| {
             d.wanted() && !d.awaits_connection() && d.needs.iter().any(|e| e.to as usize == i && e.kind != Kind::After)
-        })
+        };
+        dependants.find(pulls).map(|d| Arc::clone(&d.name))
+    }
+
+    /// What is running and is stopped with these, because it requires one of them, or one of those, and so on.
+    pub(in crate::core) fn taken_along(&self, first: &[usize]) -> Vec<Arc<str>> {
+        let (mut stack, mut seen) = (first.to_vec(), first.iter().copied().collect::<BTreeSet<_>>());
+        let mut names = Vec::new();
+        while let Some(i) = stack.pop() {
+            for d in self.table[i].dependants.iter().map(|d| *d as usize) {
+                let s = &self.table[d];
+                let requires = s.needs.iter().any(|e| e.to as usize == i && e.kind == Kind::Requires);
+                if requires && s.live.is_some() && seen.insert(d) {
+                    names.push(Arc::clone(&s.name));
+                    stack.push(d);
+                }
+            }
+        }
+        names.sort();
+        names
     }
 
     /// Pulls up what `first` requires and wants, and what those need. A person's start also lifts them out of failure.

@@ -285,14 +285,17 @@ fn programs(spec: &ServiceSpec, env: &Environment, cwd: &Path) -> Result<Vec<CSt
     match refused {
         Some((file, why)) => refuse(format!("cannot execute {}: {why}", file.display())),
         None => refuse(format!(
-            "cannot execute {name}: it is in no folder of PATH ({}); give its path in `command`, or set PATH in `env`",
-            String::from_utf8_lossy(path)
+            "cannot execute {name}: not found in PATH; give its full path in \"command\", or set PATH in \"env\""
         )),
     }
 }
 
 fn place(cwd: &Path, program: &CString) -> PathBuf {
-    cwd.join(OsString::from_vec(program.to_bytes().to_vec()))
+    cwd.join(text_of(program))
+}
+
+fn text_of(program: &CString) -> PathBuf {
+    OsString::from_vec(program.to_bytes().to_vec()).into()
 }
 
 /// Why a plan could not be executed, where a look at its program shows it.
@@ -303,7 +306,15 @@ pub(super) fn refused(plan: &Plan) -> Option<StartError> {
         Ok(None) => return None,
         Ok(Some(why)) => format!("cannot execute {}: {why}", file.display()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            format!("cannot execute {}: No such file or directory; check `command`", file.display())
+            let (program, cwd) = (text_of(plan.programs.first()?), cwd.display());
+            if program.is_relative() {
+                let program = program.display();
+                format!(
+                    "cannot execute {program} in {cwd}: No such file or directory; check \"command\", or set \"cwd\""
+                )
+            } else {
+                format!("cannot execute {}: No such file or directory; check `command`", file.display())
+            }
         }
         Err(_) => return None,
     };

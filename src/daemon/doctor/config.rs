@@ -1,7 +1,8 @@
 //! The config: its mistakes, and what it names that this machine does not have.
 
 use super::{Scene, quoted};
-use crate::base::finding::{Finding, Grade};
+use crate::base::finding::{CONFIG as AREA, Finding, Grade};
+use crate::base::text::count;
 use crate::config::{Check, Config, Ready, ServiceSpec};
 use crate::daemon::child;
 use crate::daemon::lifecycle::read::read_config;
@@ -9,10 +10,7 @@ use crate::daemon::start::admission;
 use crate::sys;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
-const AREA: &str = "config";
-/// Mistakes that are listed one by one.
-const SHOWN: usize = 20;
+use std::path::Path;
 
 pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
     let path = &scene.paths.config;
@@ -28,7 +26,7 @@ pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
     let config = match read_config(path) {
         Ok(config) => config,
         Err(text) => {
-            all.extend(mistakes(&text));
+            all.push(mistakes(path, &text));
             return (None, all);
         }
     };
@@ -50,16 +48,15 @@ pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
     (Some(config), all)
 }
 
-fn mistakes(text: &str) -> Vec<Finding> {
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let why = "the file is not in effect while it has mistakes";
-    let one = |line: &&str| Finding::new(Grade::Error, AREA, *line).why(why).todo("hob config check");
-    let mut all: Vec<Finding> = lines.iter().take(SHOWN).map(one).collect();
-    if lines.len() > SHOWN {
-        let more = format!("{} more mistakes", lines.len() - SHOWN);
-        all.push(Finding::new(Grade::Error, AREA, more).todo("hob config check"));
-    }
-    all
+/// One finding for all of them: `hob config check` lists them.
+fn mistakes(path: &Path, text: &str) -> Finding {
+    let n = text.lines().count();
+    let what = match text.lines().next() {
+        Some(first) if n > 1 => format!("{} has {}, the first: {first}", path.display(), count(n, "mistake")),
+        first => first.unwrap_or_default().to_owned(),
+    };
+    let f = Finding::new(Grade::Error, AREA, what);
+    f.why("the file is not in effect while it has mistakes").todo("hob config check")
 }
 
 /// Whoever can write the config can run anything as hob's user.

@@ -17,7 +17,7 @@ use super::child::{Children, Setup};
 use super::gear::Job;
 use super::{Daemon, link};
 use crate::base::control::FLAG_NO_SUBREAPER;
-use crate::base::finding::{Finding, Grade};
+use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
@@ -127,7 +127,8 @@ impl Daemon {
             let (paths, setup) = (&paths, &setup);
             let scene = Scene { paths, running: true, given, others, managed, setup, no_cgroups, subreaper };
             let mut findings = examine(&scene);
-            findings.extend(own);
+            let told = findings.iter().any(|f| f.area == CONFIG && f.grade == Grade::Error);
+            findings.extend(own.into_iter().filter(|f| !told || f.area != CONFIG));
             Job::Examined { req, result: Ok(report(&findings, &platform)) }
         });
     }

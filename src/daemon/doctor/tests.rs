@@ -153,7 +153,7 @@ fn the_config_is_held_against_the_machine() {
     let found = lab.look();
     has(&found, Grade::Error, "others may write to");
     has(&found, Grade::Error, "gone: cannot execute /nonexistent/program");
-    has(&found, Grade::Warning, "path: cannot execute no-such-program-anywhere: it is in no folder of PATH");
+    has(&found, Grade::Warning, "path: cannot execute no-such-program-anywhere: not found in PATH");
     has(&found, Grade::Error, "half, stop_command: cannot execute /nonexistent/stop");
     has(&found, Grade::Error, "user 'no-such-user' is not in /etc/passwd");
     has(&found, Grade::Warning, "port 8080 is that of web and web2");

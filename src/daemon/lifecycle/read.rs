@@ -5,6 +5,8 @@ use super::mark::{Marks, Stage};
 use crate::base::control::{FLAG_RELOAD, FLAG_TRIAL};
 use crate::base::limits::CONFIG_MAX;
 use crate::base::paths::Paths;
+use crate::base::text::without_numbers;
+use crate::base::time::Wall;
 use crate::config::{self, Config, Level};
 use crate::core::Boot;
 use crate::daemon::events;
@@ -12,6 +14,7 @@ use crate::daemon::gear::Gear;
 use crate::daemon::journal::{Journal, Loaded};
 use crate::sys;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How it is read.
@@ -85,9 +88,10 @@ impl Reading<'_> {
         (Journal::closed(), ring.log)
     }
 
-    /// The config, made on the first start. A broken one leaves hob without services but answering, so that it can be
-    /// mended. A death of the daemon is no reload: later daemons go on with what was in effect, and answer what is
-    /// wrong with the file.
+    /// The config, made on the first start. A death of the daemon is no reload: later daemons go on with what was in
+    /// effect. So does a new keeper whose file has mistakes, so that a typo does not stop a machine's services at its
+    /// next boot. Answers what is wrong with the file then. Where nothing was in effect before, a broken file leaves
+    /// hob without services but answering, so that it can be mended.
     pub(in crate::daemon) fn configure(&self, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
         if !self.marks.enter(Stage::Config) {
             boot.config_error = Some("the config was left out, because daemons died of reading it".to_owned());
@@ -97,10 +101,7 @@ impl Reading<'_> {
         if boot.generation > 1 {
             let asked = self.flags & FLAG_RELOAD != 0;
             let wrong = read_config(&self.paths.config).err();
-            if (!asked || wrong.is_some())
-                && let Ok(config) = read_config(&copy)
-            {
-                boot.config = config;
+            if (!asked || wrong.is_some()) && go_on_with(&copy, boot) {
                 self.marks.left(Stage::Config);
                 return wrong;
             }
@@ -108,10 +109,14 @@ impl Reading<'_> {
         let config = match boot.safe.is_some() || self.trial() {
             true if self.main && !self.paths.config.exists() => Ok(Config::default()),
             true => read_config(&self.paths.config),
-            false => self.first(&copy, gear),
+            false => self.first(gear),
         };
         match config {
             Ok(config) => boot.config = config,
+            Err(errors) if boot.generation <= 1 && go_on_with(&copy, boot) => {
+                self.marks.left(Stage::Config);
+                return Some(errors);
+            }
             Err(errors) => {
                 gear.log(Level::Error, format!("the config has errors, so no service is started by it:\n{errors}"));
                 boot.config_error = Some(errors);
@@ -122,16 +127,12 @@ impl Reading<'_> {
     }
 
     /// The config of a new keeper.
-    fn first(&self, copy: &Path, gear: &mut Gear) -> Result<Config, String> {
-        // One of an earlier keeper must not come back.
-        if copy.exists()
-            && let Err(e) = sys::file::remove(copy)
-        {
-            gear.log(Level::Warn, format!("cannot remove {}: {e}", copy.display()));
-        }
+    fn first(&self, gear: &mut Gear) -> Result<Config, String> {
         // A link that leads nowhere is not for hob to replace: what it names may be on its way.
         if !self.paths.config.is_symlink() && !self.paths.config.exists() {
             if self.main {
+                // What an earlier keeper had must not come back.
+                let _ = sys::file::remove(&config_in_effect(self.paths));
                 return Ok(Config::default());
             }
             match write_default(&self.paths.config) {
@@ -161,7 +162,15 @@ pub(in crate::daemon) fn journal(paths: &Paths, gear: &mut Gear) -> Journal {
     }
 }
 
-/// Where the text of the config that is in effect is kept for the next daemon of this keeper.
+/// Takes the config that was in effect before; whether there is one.
+fn go_on_with(copy: &Path, boot: &mut Boot) -> bool {
+    let Ok(config) = read_config(copy) else { return false };
+    boot.config = config;
+    boot.config_taken = copy.metadata().ok().map(|m| Wall(m.mtime() * 1000 + m.mtime_nsec() / 1_000_000));
+    true
+}
+
+/// Where the text of the config that is in effect is kept for the next daemon, of this keeper or a later one.
 pub(super) fn config_in_effect(paths: &Paths) -> PathBuf {
     paths.state.join("config.json")
 }
@@ -202,7 +211,7 @@ pub(in crate::daemon) fn read_config(path: &Path) -> Result<Config, String> {
 
 fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
     let name = path.display().to_string();
-    let bytes = sys::file::read_whole(path, CONFIG_MAX as u64).map_err(|e| format!("{name}: {e}"))?;
+    let bytes = sys::file::read_whole(path, CONFIG_MAX as u64).map_err(|e| without_numbers(&format!("{name}: {e}")))?;
     let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok((config, bytes))

@@ -6,6 +6,7 @@ use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::daemon::capture::marks::{self, Piece};
+use crate::daemon::capture::rotate::Names;
 use crate::daemon::capture::tail::{Cursor, Part, Share};
 use crate::daemon::capture::times;
 use crate::protocol::methods::{self as query, LogQuery, notes};
@@ -13,7 +14,9 @@ use crate::protocol::rpc::{Code, RpcError};
 use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes read and sent at once.
@@ -209,7 +212,7 @@ impl Streams {
                 true => u64::MAX,
                 false => end,
             };
-            let stream = query.stream.map(|s| if s == query::Stream::Out { 1 } else { 2 });
+            let stream = query.stream.map(query::Stream::number);
             let view = View { marks: query.marks, stream, ..View::default() };
             if query.follow {
                 self.followers.get_or(Arc::clone(&name), BTreeSet::new).insert(id);
@@ -371,11 +374,7 @@ impl View {
         let what = Some((piece.wall, piece.stream));
         if std::mem::take(&mut self.skipped) || (self.marks && self.told != what) {
             self.told = what;
-            let stream = match piece.stream {
-                1 => Some(query::Stream::Out.name()),
-                2 => Some(query::Stream::Err.name()),
-                _ => None,
-            };
+            let stream = query::Stream::numbered(piece.stream).map(query::Stream::name);
             let time = piece.wall.map(|w| w.to_string());
             let params = json!({"id": id, "position": piece.position, "time": time, "stream": stream});
             sink.notify(conn, id, notes::STREAM_MARK, &params.to_string());
@@ -385,7 +384,7 @@ impl View {
 }
 
 /// Reads the next part of a log, with what its index says when that is wanted.
-fn read(share: &Share, cursor: &mut Cursor, until: u64, plain: bool) -> std::io::Result<What> {
+fn read(share: &Share, cursor: &mut Cursor, until: u64, plain: bool) -> io::Result<What> {
     match share.read(cursor, until, CHUNK)? {
         Part::Bytes(bytes) if !plain => {
             let position = cursor.position - bytes.len() as u64;
@@ -396,7 +395,7 @@ fn read(share: &Share, cursor: &mut Cursor, until: u64, plain: bool) -> std::io:
 }
 
 /// Where a stream begins: at a position that the client knows, or some lines before the end.
-fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> std::io::Result<Found> {
+fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> io::Result<Found> {
     let spans = share.spans()?;
     let all = spans.end;
     let since = match query.since {
@@ -417,8 +416,29 @@ fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> std::io::Resul
     Ok(Found { name: Arc::clone(name), share: Arc::clone(share), position, end })
 }
 
+/// Reads what a query wants of a log from its files, where no daemon does it: piece by piece, in their order.
+///
+/// # Errors
+/// What reading answers, or `each`.
+pub fn read_files(log: PathBuf, query: &LogQuery, mut each: impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
+    let share = Arc::new(Share::new(Names::new(log)));
+    let found = find(query, &Arc::from(""), &share)?;
+    let wanted = query.stream.map_or(0, query::Stream::number);
+    let mut cursor = Cursor::new(found.position);
+    loop {
+        match read(&share, &mut cursor, found.end, false)? {
+            What::Pieces(pieces) => {
+                let meant = |p: &Piece| wanted == 0 || p.stream == 0 || p.stream == wanted;
+                pieces.into_iter().filter(meant).try_for_each(&mut each)?;
+            }
+            What::Plain(Part::Gap(_)) => {}
+            What::Plain(Part::Bytes(_) | Part::End) => return Ok(()),
+        }
+    }
+}
+
 /// A fault in a read ends one stream and not the lane.
-fn guarded<T>(read: impl FnOnce() -> std::io::Result<T>) -> Result<T, String> {
+fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err("an internal fault".to_owned()),

@@ -303,6 +303,20 @@ impl Stream {
             Stream::Err => "err",
         }
     }
+
+    /// Its number in the index of a log, where 0 stands for both in one.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Stream::Out => 1,
+            Stream::Err => 2,
+        }
+    }
+
+    #[must_use]
+    pub fn numbered(number: u32) -> Option<Stream> {
+        [Stream::Out, Stream::Err].into_iter().find(|s| s.number() == number)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

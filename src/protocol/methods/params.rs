@@ -2,6 +2,7 @@
 
 use super::{Kind, Method, Of, Signals, Stream};
 use crate::base::limits::SERVICES_MAX;
+use crate::base::near::nearest;
 use crate::base::signal::Platform;
 use crate::base::time::Wall;
 use crate::base::units::parse_duration;
@@ -125,11 +126,24 @@ impl<'a> Params<'a> {
     /// # Errors
     /// When it is missing or no signal of this system.
     pub fn signal(&self, name: &str) -> Answer<i32> {
+        let platform = Platform { signals: self.signals, ..Platform::linux() };
         let value = self.read(name, |json| {
-            let text: String = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
-            Platform { signals: self.signals, ..Platform::linux() }.signal(&text)
+            if !json.starts_with('"') {
+                return platform.signal(json).map(Ok);
+            }
+            let text = serde_json::from_str::<String>(json).ok().filter(|text| !text.is_empty())?;
+            Some(platform.signal(&text).ok_or(text))
         })?;
-        self.needed(name, value)
+        self.needed(name, value)?.map_err(|text| self.no_signal(&text))
+    }
+
+    fn no_signal(&self, text: &str) -> RpcError {
+        let upper = text.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let near = nearest(bare, self.signals.iter().map(|(name, _)| *name));
+        let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        let error = RpcError::new(Code::InvalidParams, format!("{text:?} is no signal{near}"));
+        error.hint("signals have names, as TERM or SIGHUP, and numbers")
     }
 
     /// # Errors

@@ -134,7 +134,11 @@ fn signals_by_name_or_number() {
         let request = call("service.signal", &format!("[\"web\",{given}]")).request;
         assert_eq!(request, Request::ServiceSignal { name: "web".into(), signal: number });
     }
-    for bad in ["0", "-9", "1.5", "\"TERMX\"", "\"\"", "true", "999", "[]"] {
+    for (bad, say) in [("\"HPU\"", "\"HPU\" is no signal; did you mean HUP?"), ("\"?\"", "\"?\" is no signal | ")] {
+        let said = refused("service.signal", &format!("[\"web\",{bad}]"));
+        assert!(said.starts_with(say), "{said}");
+    }
+    for bad in ["0", "-9", "1.5", "\"\"", "true", "999", "[]"] {
         let said = refused("service.signal", &format!("[\"web\",{bad}]"));
         assert!(said.starts_with("signal of service.signal is a signal such as"), "{said}");
     }

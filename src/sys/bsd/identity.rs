@@ -1,6 +1,8 @@
 //! What tells one process and one boot from another, and hob's own processes from others.
 
 use super::tree;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 /// Names this boot of the machine; empty where the kernel does not tell. macOS has a name for each session; the others
 /// only tell when they were booted, which moves when the clock is set: then a boot seems to be another one.
@@ -20,6 +22,12 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 pub fn daemons_of(keeper: u32, word: &str) -> Vec<u32> {
     let second = |pid: &u32| tree::arguments(*pid).get(1).is_some_and(|w| w == word.as_bytes());
     tree::children_of(keeper).into_iter().filter(second).collect()
+}
+
+/// The words of a process's command line, its own name first; empty where they cannot be read.
+#[must_use]
+pub fn words_of(pid: u32) -> Vec<OsString> {
+    tree::arguments(pid).into_iter().map(OsString::from_vec).collect()
 }
 
 /// The keeper of the only daemon of this user whose command line has `word` in its second place and `said` anywhere.

@@ -1,6 +1,8 @@
 //! What tells one process and one boot from another, and hob's own processes from others.
 
 use super::tree;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 
 /// What a keeper calls itself.
@@ -40,6 +42,12 @@ pub fn keeper_by(word: &str, said: &[u8], uid: u32) -> Option<u32> {
     let keeper = tree::parent_of(daemon)?;
     let keeps = tree::name_of(keeper).is_some_and(|name| name == KEEPER_NAME) && daemons_of(keeper, word) == [daemon];
     (keeps && is_theirs(keeper)).then_some(keeper)
+}
+
+/// The words of a process's command line, its own name first; empty where they cannot be read.
+#[must_use]
+pub fn words_of(pid: u32) -> Vec<OsString> {
+    arguments(pid).map(OsString::from_vec).collect()
 }
 
 fn arguments(pid: u32) -> impl Iterator<Item = Vec<u8>> {

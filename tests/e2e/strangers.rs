@@ -126,7 +126,8 @@ fn rights_of_a_socket_are_not_given_through_a_link() {
     std::fs::create_dir(&folder).unwrap();
     let socket = folder.join("s");
     let config = |mode: &str| {
-        let listen = format!(r#"[{{"unix": "{}", "user": "4001", "mode": "{mode}"}}]"#, socket.display());
+        let listen =
+            format!(r#"[{{"unix": "{}", "user": "4001", "group": "65534", "mode": "{mode}"}}]"#, socket.display());
         format!(r#"{{ "services": {{ "s": {{ "command": "exec sleep 1000", "listen": {listen} }}, {OTHER} }} }}"#)
     };
     home.write_config(&config("0600"));
@@ -160,7 +161,7 @@ fn a_service_that_speaks_without_end_leaves_the_others_their_turn() {
     home.wait_state("noise", "running");
     for _ in 0..3 {
         home.ok(&["restart", "other"]);
-        wait("it is heard", || home.service("noise")["status_text"].as_str().is_some_and(|t| t.starts_with("noise ")));
+        wait("it is heard", || home.service("noise")["status_text"].as_str().is_some_and(|t| t.starts_with("noise")));
     }
     home.ok(&["stop", "noise"]);
 }
@@ -213,7 +214,7 @@ fn what_a_person_may_not_see_stands_in_no_view_of_the_schedule_and_the_agents() 
 fn values_of_secrets_stand_in_nothing_that_is_told_of_a_service() {
     let secret = "hunter2-hunter2";
     let secrets = format!(r#""env": {{"TOKEN": "{secret}"}}, "secrets": ["TOKEN"]"#);
-    let health = r#"{"command": "echo the token is $TOKEN; exit 1", "every": "50ms", "retries": 2}"#;
+    let health = r#"{"command": "echo the token is $TOKEN; exit 1", "every": "100ms", "retries": 2}"#;
     let ill =
         format!(r#""ill": {{ "command": "exec sleep 1000", "restart": "never", {secrets}, "health": {health} }}"#);
     let speaks = format!(

@@ -79,7 +79,7 @@ fn a_stranger_that_pretends_to_be_a_job_is_a_stranger() {
             let mut c = Command::new("sh");
             c.args(["-c", &enter, "sh", "setpriv", "--reuid", "4002", "--regid", "65534", "--clear-groups"]);
             let out = c.arg(stop.get_program()).args(stop.get_args()).output().unwrap();
-            for dir in [&forged, forged.parent().unwrap()] {
+            for dir in forged.ancestors().take(3) {
                 wait("the group is empty", || std::fs::remove_dir(dir).is_ok());
             }
             assert!(said(&out).contains("user 4002 has no access"), "{}", said(&out));

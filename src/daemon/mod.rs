@@ -20,6 +20,7 @@ pub mod ownlog;
 pub mod pool;
 pub mod source;
 mod start;
+mod unheard;
 mod wall;
 
 pub use lifecycle::check::{Report, check};
@@ -48,21 +49,17 @@ use gear::{Gear, Job, Outlet};
 use lifecycle::Lifecycle;
 use pool::Done;
 use source::Source;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use unheard::{Look, Unheard};
 
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Records and effects of a round for which memory is kept.
 const KEPT: usize = 16;
-
-/// Words of one service in one turn.
-const WORDS_PER_TURN: u32 = 32;
-/// How long a service's words wait for what came with earlier ones to be closed, before they are looked at again.
-const STALLED_RETRY: Duration = Duration::from_millis(100);
 
 /// A reply that waits for a sync of the journal.
 struct Held {
@@ -98,7 +95,8 @@ struct Daemon {
     out: Out,
     /// The nearest of all deadlines when the loop last went to sleep.
     due_at: Option<Mono>,
-    words: Words,
+    /// Services that have said more than was heard.
+    unheard: Unheard,
     /// When to accept again after descriptors ran out.
     accept_at: Option<Mono>,
     /// The service of each run that is not forgotten.
@@ -132,16 +130,6 @@ enum Ending {
     Again { stop: bool },
     /// For one from this program.
     Upgrade(std::os::fd::OwnedFd),
-}
-
-/// Services whose notify sockets are to be looked at again though the selector says nothing.
-#[derive(Default)]
-struct Words {
-    /// In the next turn.
-    unheard: BTreeSet<Arc<str>>,
-    /// At a time.
-    stalled: BTreeSet<Arc<str>>,
-    retry_at: Option<Mono>,
 }
 
 /// A source that is ready, and how.
@@ -205,14 +193,14 @@ impl Daemon {
 
     /// How long the loop may sleep: until the nearest of all deadlines.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.inputs.is_empty() || self.conns.has_backlog() || !self.words.unheard.is_empty() {
+        if !self.inputs.is_empty() || self.conns.has_backlog() || self.unheard.is_waiting() {
             self.due_at = Some(Mono(0));
             return Some(Duration::ZERO);
         }
         let next = sooner(self.core.next_deadline(), self.gear.pool.next_deadline());
         let next = sooner(next, sooner(self.gear.log.deadline(), self.children.next_deadline()));
         let next = sooner(next, sooner(self.capture.deadline(), self.journal.next_deadline()));
-        let next = sooner(next, sooner(self.conns.next_deadline(), sooner(self.accept_at, self.words.retry_at)));
+        let next = sooner(next, sooner(self.conns.next_deadline(), sooner(self.accept_at, self.unheard.deadline())));
         self.due_at = sooner(next, sooner(self.settle_at, self.wall.deadline()));
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
         Some(self.due_at?.since(sys::clock::now().mono))
@@ -276,30 +264,29 @@ impl Daemon {
             // It cannot be put on record now, so it stays in the socket for the next daemon.
             return;
         }
-        for _ in 0..WORDS_PER_TURN {
-            let of = || door::runs_as(&self.core, &self.children, service);
-            let secrets = self.capture.secrets(service);
-            match self.children.notified(&self.gear.table, service, &of, secrets.as_deref()) {
-                Heard::Word(input) => {
-                    self.inputs.push(input);
-                    self.rounds();
-                    self.children.notify_taken(service);
-                }
-                Heard::Passed => {}
-                Heard::Nothing => return,
-                Heard::Stalled => {
-                    self.words.stalled.insert(Arc::clone(service));
-                    self.words.retry_at = Some(self.gear.now.mono + STALLED_RETRY);
-                    return;
-                }
+        let last = unheard::hear(|| self.hear_one(service));
+        self.unheard.note(service, last, self.gear.now.mono);
+    }
+
+    fn hear_one(&mut self, service: &Arc<str>) -> Look {
+        let of = || door::runs_as(&self.core, &self.children, service);
+        let secrets = self.capture.secrets(service);
+        match self.children.notified(&self.gear.table, service, &of, secrets.as_deref()) {
+            Heard::Word(input) => {
+                self.inputs.push(input);
+                self.rounds();
+                self.children.notify_taken(service);
+                Look::Taken
             }
+            Heard::Passed => Look::Taken,
+            Heard::Nothing => Look::Nothing,
+            Heard::Stalled => Look::Stalled,
         }
-        self.words.unheard.insert(Arc::clone(service));
     }
 
     /// Words that earlier turns left.
     fn hear_backlog(&mut self) {
-        for service in core::mem::take(&mut self.words.unheard) {
+        for service in self.unheard.take() {
             self.notified(&service);
         }
     }
@@ -439,10 +426,7 @@ impl Daemon {
         if past(self.conns.next_deadline()) {
             self.conns.due(now);
         }
-        if past(self.words.retry_at) {
-            self.words.retry_at = None;
-            self.words.unheard.append(&mut self.words.stalled);
-        }
+        self.unheard.due(now);
         if past(self.accept_at) {
             self.accept();
         }

@@ -104,7 +104,7 @@ impl Daemon {
             admission: conn::Admission::default(),
             held: VecDeque::new(),
             claims: VecDeque::new(),
-            words: Default::default(),
+            unheard: Default::default(),
             loads: VecDeque::new(),
             inputs: Vec::new(),
             out: Out::default(),

@@ -40,13 +40,12 @@ fn notify() -> UnixDatagram {
 
 /// Is ready, and says something else about itself all the time.
 fn noise() {
-    let socket = notify();
-    socket.send(b"READY=1").unwrap();
-    for n in 0_u64.. {
-        if socket.send(format!("STATUS=noise {n}").as_bytes()).is_err() {
-            return;
-        }
-    }
+    notify().send(b"READY=1").unwrap();
+    let speak = || {
+        let socket = notify();
+        while socket.send(b"STATUS=noise").is_ok() {}
+    };
+    std::thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(speak))));
 }
 
 /// Tells what it should not.
@@ -62,9 +61,13 @@ fn secret() {
 /// Says much that nobody understands, and then that it is ready.
 fn junk() {
     let socket = notify();
-    for _ in 0..3000 {
-        socket.send(b"X_JUNK=1").unwrap();
-    }
+    let speak = || {
+        let socket = notify();
+        for _ in 0..64 {
+            socket.send(b"X_JUNK=1").unwrap();
+        }
+    };
+    std::thread::scope(|scope| (0..32).for_each(|_| drop(scope.spawn(speak))));
     socket.send(b"READY=1").unwrap();
     loop {
         std::thread::park();

@@ -110,7 +110,8 @@ fn rights(setup: &Setup, socket: &Listen) -> Result<Rights, String> {
         return Ok(rights);
     }
     let accounts = Accounts::read(&setup.etc)?;
-    rights.uid = socket.user.as_ref().map(|user| accounts.user(user, None).map(|u| u.uid)).transpose()?;
+    rights.uid =
+        socket.user.as_ref().map(|user| accounts.user(user, socket.group.as_deref()).map(|u| u.uid)).transpose()?;
     rights.gid = socket.group.as_ref().map(|group| accounts.group(group)).transpose()?;
     Ok(rights)
 }

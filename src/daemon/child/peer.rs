@@ -35,8 +35,8 @@ pub(super) fn trust(uid: u32, is_job: bool) -> Trust {
 }
 
 impl Children {
-    /// Whose a process is now, by what it cannot forge or by what it says. `pid` is 0 where the system does not tell it,
-    /// or it is of another pid namespace; `uid` is its user.
+    /// Whose a process is now, by what it cannot forge or by what it says. `pid` is 0 where the system does not tell
+    /// it, or it is of another pid namespace; `uid` is its user.
     #[must_use]
     pub fn whose(&self, pid: u32, uid: u32) -> Whose {
         if pid == 0 || pid == self.setup.keeper || pid == self.setup.daemon || self.services.is_empty() {

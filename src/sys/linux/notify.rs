@@ -54,9 +54,9 @@ fn prepare(socket: UnixDatagram) -> io::Result<OwnedFd> {
 const CONTROL_WORDS: usize = 256;
 /// Room for the credentials alone.
 const PEEKED: usize = {
-    let size = size_of::<libc::ucred>();
-    // SAFETY: it only computes. A ucred has 12 bytes.
-    unsafe { libc::CMSG_SPACE(size as libc::c_uint) as usize }
+    assert!(size_of::<libc::ucred>() == 12);
+    // SAFETY: it only computes.
+    unsafe { libc::CMSG_SPACE(12) as usize }
 };
 
 /// Reads the first datagram and leaves it in the socket, with the descriptors that came along; `None` when there is

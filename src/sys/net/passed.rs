@@ -1,5 +1,6 @@
-//! Descriptors that a peer sends along (SCM_RIGHTS). Closing one may take as long as its sender likes: a TCP socket that
-//! lingers blocks whoever closes it last. So the loop neither receives them nor drops them with a message or a socket.
+//! Descriptors that a peer sends along (SCM_RIGHTS). Closing one may take as long as its sender likes: a TCP socket
+//! that lingers blocks whoever closes it last. So the loop neither receives them nor drops them with a message or a
+//! socket.
 
 use crate::sys::{check, check_size};
 use std::io;

@@ -1,0 +1,103 @@
+//! Words of services that wait though the selector says nothing of them any more: it tells of a notify socket only when
+//! another word comes. Touches nothing.
+
+use crate::base::time::Mono;
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Words of one service in one turn.
+const PER_TURN: u32 = 32;
+/// How long a service's words wait for what came with earlier ones to be closed, before they are looked at again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What a look at the next word of a service came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It was taken.
+    Taken,
+    /// There was none.
+    Nothing,
+    /// It has to wait for what came with earlier ones.
+    Stalled,
+}
+
+/// Looks as long as there are words, and not longer than one service may have the loop. Answers the last look.
+pub(super) fn hear(mut look: impl FnMut() -> Look) -> Look {
+    (0..PER_TURN).map(|_| look()).find(|l| *l != Look::Taken).unwrap_or(Look::Taken)
+}
+
+/// Services that are to be looked at again.
+#[derive(Debug, Default)]
+pub(super) struct Unheard {
+    /// In the next turn.
+    next: BTreeSet<Arc<str>>,
+    /// At a time.
+    stalled: BTreeSet<Arc<str>>,
+    retry_at: Option<Mono>,
+}
+
+impl Unheard {
+    /// Notes how the looks at a service's words ended.
+    pub(super) fn note(&mut self, service: &Arc<str>, last: Look, now: Mono) {
+        match last {
+            Look::Nothing => {}
+            Look::Taken => drop(self.next.insert(Arc::clone(service))),
+            Look::Stalled => {
+                self.stalled.insert(Arc::clone(service));
+                self.retry_at = Some(now + RETRY);
+            }
+        }
+    }
+
+    /// Whether the loop must not wait.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.next.is_empty()
+    }
+
+    /// Those to be looked at in this turn.
+    pub(super) fn take(&mut self) -> BTreeSet<Arc<str>> {
+        core::mem::take(&mut self.next)
+    }
+
+    /// When `due` is to be called at the latest.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.retry_at
+    }
+
+    pub(super) fn due(&mut self, now: Mono) {
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            self.next.append(&mut self.stalled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_speaks_without_end_has_its_share_of_a_turn_and_is_not_forgotten() {
+        let (mut unheard, service, mut looks) = (Unheard::default(), Arc::from("web"), 0);
+        let mut turn = |words: u32| {
+            looks = 0;
+            let mut one = || {
+                looks += 1;
+                if looks > words { Look::Nothing } else { Look::Taken }
+            };
+            (hear(&mut one), looks)
+        };
+        assert_eq!(turn(3), (Look::Nothing, 4));
+        assert_eq!(turn(u32::MAX), (Look::Taken, PER_TURN));
+        unheard.note(&service, Look::Nothing, Mono(0));
+        assert!(!unheard.is_waiting());
+        unheard.note(&service, Look::Taken, Mono(0));
+        assert!(unheard.is_waiting(), "the selector will not tell");
+        assert_eq!(unheard.take().len(), 1);
+        unheard.note(&service, Look::Stalled, Mono(0));
+        let at = unheard.deadline().unwrap();
+        assert!(!unheard.is_waiting() && at > Mono(0), "nothing turns in circles while it waits");
+        unheard.due(at);
+        assert_eq!((unheard.take().len(), unheard.deadline()), (1, None));
+    }
+}

@@ -6,7 +6,7 @@ use core::time::Duration;
 pub const FRAME_MAX: usize = 16 * 1024 * 1024 - 1;
 /// Largest message on HOB_FD and on other bounded sockets.
 pub const MESSAGE_MAX: usize = 64 * 1024;
-/// A deadline that is seen this much late means that the machine stood still, so that nobody could do anything meanwhile.
+/// A deadline that is seen this much late means that the machine stood still, so that nobody could do anything.
 pub const FROZEN: Duration = Duration::from_secs(1);
 /// Requests in one JSON-RPC batch.
 pub const BATCH_MAX: usize = 1000;

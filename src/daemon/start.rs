@@ -71,7 +71,6 @@ impl Daemon {
         let mut boot = boot_by(&handover, &marks, &paths);
         let mut clean = options.clean;
         let main = options.command.map(|c| main_service(&c, options.name));
-        let configless = main.is_some() && !paths.config.exists();
         let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
         let (bare, claimed) = ground(&paths, main.is_some())?;
         marks.left(Stage::Log);
@@ -114,7 +113,7 @@ impl Daemon {
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
-            configless,
+            configless: boot.main.is_some() && !paths.config.exists(),
             own,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             wall: super::wall::WallWatch::new(sys::clock::now()),

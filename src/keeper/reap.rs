@@ -12,7 +12,7 @@ use std::time::Duration;
 const AT_ONCE: usize = 256;
 
 impl Keeper {
-    /// Reaps what has ended, but not so much at once that the daemon and its signals wait for it; the status of each run
+    /// Reaps what has ended, but not so much at once that the daemon and signals wait for it. The status of each run
     /// goes into the table before. Answers whether there are children at all.
     pub(super) fn reap(&mut self) -> bool {
         self.unreaped = false;

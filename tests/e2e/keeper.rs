@@ -34,8 +34,8 @@ fn lines_of_the_keeper_are_written_as_the_config_says() {
     kill("KILL", daemon);
     wait("the next daemon answers", || home.hob(&["ping"]).status.success() && home.pids().0 != daemon);
     let (daemon, _) = home.pids();
-    kill("SEGV", daemon);
-    wait("the death is told", || home.read("logs/hob.log").contains("ended by SIGSEGV"));
+    kill("ABRT", daemon);
+    wait("the death is told", || home.read("logs/hob.log").contains("ended by SIGABRT"));
     let text = home.read("logs/hob.log") + &home.read("stderr");
     for line in text.lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect(&text);
@@ -54,8 +54,8 @@ fn a_journal_gets_the_level_of_the_keepers_lines() {
     let mut hob = hob.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
     wait("hob answers", || home.hob(&["ping"]).status.success());
     let (daemon, _) = home.pids();
-    kill("SEGV", daemon);
-    wait("the death is told", || home.read("stderr").contains("ended by SIGSEGV"));
+    kill("ABRT", daemon);
+    wait("the death is told", || home.read("stderr").contains("ended by SIGABRT"));
     let text = home.read("stderr");
     assert!(text.contains("<3>keeper: daemon 1 (pid "), "{text}");
     assert!(text.contains("<6>keeper: started daemon 1 with pid "), "{text}");

@@ -4,6 +4,7 @@ use crate::lab::{MOMENT, pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
 use hob::base::control::{ToDaemon, ToKeeper};
 use hob::base::ids::RunId;
+use hob::base::log::LogStyle;
 use hob::base::map::Map;
 use hob::daemon::link::{Handover, Link};
 use hob::sys::chan;
@@ -27,7 +28,8 @@ pub(crate) fn run(dir: &str, mode: &str) -> ExitCode {
     if mode == "late" && !dir.join("go").exists() {
         return ExitCode::from(3);
     }
-    let (link, handover) = Link::inherit().unwrap();
+    let (mut link, handover) = Link::inherit().unwrap();
+    link.say(&ToKeeper::Log { style: LogStyle::DEFAULT });
     let generation = handover.generation;
     match mode {
         "storm" | "storm-by-clone" => return storm(dir, mode, link, handover),

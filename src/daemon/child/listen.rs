@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub const LABEL: &str = "listen/";
 /// The mode of a socket's file where the config names none.
 const MODE: u32 = 0o666;
-/// The keeper needs a moment to let go of an address: for so long after it was given up it is tried again, and so often.
+/// The keeper needs a moment to let go of an address: so long after it was given up it is tried again, and so often.
 const LET_GO: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(2);
 

@@ -26,7 +26,7 @@ const UNSENT_LOW: usize = 256 * 1024;
 /// Chunks in memory at the same time, of all streams together.
 const READS_MAX: usize = 4;
 /// So many lines are all there are.
-const LINES_ALL: usize = u32::MAX as usize;
+const LINES_ALL: u64 = u32::MAX as u64;
 /// Ids of log streams begin here; those of event subscriptions are below.
 const FIRST_ID: u32 = 0x8000_0000;
 /// The end of a log that is complete, wherever that is.
@@ -410,7 +410,7 @@ fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> io::Result<Fou
     let resumed = query.from.iter().find(|(n, _)| **n == **name || n.is_empty());
     let position = match resumed {
         Some((_, position)) => (*position).min(end),
-        None if query.lines >= LINES_ALL => since,
+        None if query.lines as u64 >= LINES_ALL => since,
         None => share.lines_back(end, query.lines)?.max(since),
     };
     Ok(Found { name: Arc::clone(name), share: Arc::clone(share), position, end })

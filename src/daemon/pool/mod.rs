@@ -442,10 +442,11 @@ impl<T: Send + 'static> LaneShared<T> {
         }
         while let Some(job) = self.take(me) {
             let result = catch_unwind(AssertUnwindSafe(job.work)).map_err(|panic| panic_text(panic.as_ref()));
+            // Told first, so that what comes of the next job for the same is told after it.
+            self.results.push(job.id, result);
             if let Some(of) = job.of {
                 self.free(&of);
             }
-            self.results.push(job.id, result);
         }
         self.ended.notify_all();
     }

@@ -233,9 +233,9 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Becomes another program, which keeps pid, children and these descriptors. Handlers do not outlive that, so it begins
-/// with all signals blocked, until `Signals::open`; what comes meanwhile is pending. Returns only when that failed, with
-/// everything as before.
+/// Becomes another program, which keeps pid, children and these descriptors. Handlers do not outlive that, so it
+/// begins with all signals blocked, until `Signals::open`; what comes meanwhile is pending. Returns only when that
+/// failed, with everything as before.
 #[must_use]
 pub fn execute(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString], keep: &[RawFd]) -> io::Error {
     let pointers = |list: &[CString]| {

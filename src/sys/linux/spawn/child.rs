@@ -2,6 +2,9 @@
 //! nothing, takes no lock and calls only what is async-signal-safe, by raw system call where a C library would tell
 //! its other threads.
 
+// A long, which raw calls answer, is 32 bits wide on some targets.
+#![allow(clippy::useless_conversion)]
+
 use super::super::table::StartWords;
 use super::clone::Way;
 use super::{IoPriority, Plan, STEPS};

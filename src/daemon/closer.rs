@@ -18,13 +18,14 @@ struct Work {
 /// What one asks of the closer: each may have so much in the making.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closer {
-    token: Arc<()>,
+    /// Whoever asks shares the outer one, and what is in the making the inner one, which counts it.
+    token: Arc<Arc<()>>,
 }
 
 impl Closer {
     /// What it was given that is not closed yet.
     pub(super) fn open(&self) -> usize {
-        Arc::strong_count(&self.token) - 1
+        Arc::strong_count(&*self.token) - 1
     }
 
     /// Closes descriptors.
@@ -42,7 +43,7 @@ impl Closer {
 
     fn run(&self, act: Box<dyn FnOnce() + Send>) {
         let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-        left.push(Work { act, _token: Arc::clone(&self.token) });
+        left.push(Work { act, _token: Arc::clone(&*self.token) });
         // A thread that cannot be made must not drop what it was to close.
         let _ = Builder::new().name("hob-close".into()).stack_size(STACK).spawn(work);
     }
@@ -69,10 +70,13 @@ mod tests {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let (a, b) = Chan::pair().unwrap();
         a.send(b"x", &[writer.as_fd()]).unwrap();
+        let others = vec![closer.clone(); 9];
+        assert_eq!(closer.open(), 0, "those who may ask are no work");
         closer.close(vec![writer.into()]);
         closer.close(Vec::new());
         closer.drain(b.into());
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+        drop(others);
         let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while closer.open() > 0 {
             assert!(std::time::Instant::now() < end);

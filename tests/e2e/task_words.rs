@@ -89,8 +89,7 @@ fn a_reload_tells_of_jobs_groups_agents_and_hob_itself() {
         { "id": "a", "every": "2h", "action": { "method": "daemon.reload" } },
         { "id": "c", "every": "1h", "action": { "method": "daemon.reload" } } ] } }"#,
     );
-    let want = "updated of hob itself: daemon.heartbeat, groups, agents\njobs added: c\n\
-                jobs removed: b\njobs updated: a\n";
+    let want = "jobs added: c\njobs removed: b\njobs updated: a\nsettings updated: daemon.heartbeat, groups, agents\n";
     assert_eq!(home.ok(&["reload"]), want);
     assert_eq!(home.ok(&["reload"]), "nothing has changed\n");
     // Times are local ones here as in the history, and not those of the protocol.

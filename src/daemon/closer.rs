@@ -2,6 +2,7 @@
 //! sockets in which such descriptors may lie. The loop never closes these itself.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
@@ -12,20 +13,19 @@ static LEFT: Mutex<Vec<Work>> = Mutex::new(Vec::new());
 
 struct Work {
     act: Box<dyn FnOnce() + Send>,
-    _token: Arc<()>,
+    open: Arc<AtomicUsize>,
 }
 
 /// What one asks of the closer: each may have so much in the making.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closer {
-    /// Whoever asks shares the outer one, and what is in the making the inner one, which counts it.
-    token: Arc<Arc<()>>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Closer {
     /// What it was given that is not closed yet.
     pub(super) fn open(&self) -> usize {
-        Arc::strong_count(&*self.token) - 1
+        self.open.load(Ordering::Acquire)
     }
 
     /// Closes descriptors.
@@ -43,7 +43,8 @@ impl Closer {
 
     fn run(&self, act: Box<dyn FnOnce() + Send>) {
         let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-        left.push(Work { act, _token: Arc::clone(&*self.token) });
+        self.open.fetch_add(1, Ordering::AcqRel);
+        left.push(Work { act, open: Arc::clone(&self.open) });
         // A thread that cannot be made must not drop what it was to close.
         let _ = Builder::new().name("hob-close".into()).stack_size(STACK).spawn(work);
     }
@@ -54,6 +55,7 @@ fn work() {
         let next = LEFT.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(work) = next else { return };
         (work.act)();
+        work.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -25,6 +25,8 @@ const MODE: u32 = 0o666;
 /// The keeper needs a moment to let go of an address: so long after it was given up it is tried again, and so often.
 const LET_GO: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(2);
+/// How often a start tries, a millisecond apart.
+const TRIES: u32 = 50;
 
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
@@ -312,6 +314,23 @@ impl Children {
         if let Some(on) = waiting.and_then(|at| self.listeners.name(service, at)) {
             inputs.push(Input::Connection { service: Arc::clone(service), on, waiting: true });
         }
+    }
+
+    /// The sockets that a start needs. Who stops a service and starts it at once is not told that its own address is in
+    /// use, so the moment that the keeper takes to let go of it is waited for.
+    pub(super) fn sockets_of(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        service: &Arc<str>,
+        spec: &ServiceSpec,
+    ) -> Result<Vec<Arc<OwnedFd>>, String> {
+        for _ in 0..TRIES {
+            match self.listeners.ensure(ctx, &self.setup, service, spec) {
+                Err(refused) if refused.soon => std::thread::sleep(Duration::from_millis(1)),
+                other => return other.map_err(|refused| refused.why),
+            }
+        }
+        self.listeners.ensure(ctx, &self.setup, service, spec).map_err(|refused| refused.why)
     }
 
     /// Tries again to open what the keeper had not let go of.

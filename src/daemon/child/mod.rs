@@ -291,7 +291,7 @@ impl Children {
             made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
             self.sockets.drain(&service);
         }
-        let sockets = self.listeners.ensure(ctx, &self.setup, &service, &start.spec).map_err(|refused| refused.why)?;
+        let sockets = self.sockets_of(ctx, &service, &start.spec)?;
         let null = self.null()?;
         let ready = match start.spec.ready {
             Ready::Fd(number) => {

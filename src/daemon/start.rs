@@ -132,13 +132,13 @@ impl Daemon {
             services,
         };
         daemon.begin(boot, config_problem, handover.early)?;
-        daemon.drop_unknown(held);
-        daemon.open();
+        daemon.open(held);
         Ok(daemon)
     }
 
-    /// All is taken over: the keeper is told so, and whoever waits to be let in is.
-    fn open(&mut self) {
+    /// All is taken over: what nobody wants is dropped, the keeper is told, and whoever waits to be let in is.
+    fn open(&mut self, held: BTreeSet<Arc<str>>) {
+        self.drop_unknown(held);
         self.gear.link.say(&ToKeeper::Up);
         let _ = self.life.marks.enter(Stage::Serving);
         self.accept();

@@ -129,7 +129,8 @@ fn tasks_of_version_1_load_for_ever() {
         (&json!("task/18"), &json!("schedule/each"))
     );
     let spec = json!({ "command": ["sh", "-c", "cat; echo done"], "cwd": "/", "key": "nightly" });
-    assert_eq!(asked(&mut core, "task.submit", &spec, 0), json!({ "id": 1 }), "its key is known");
+    let known = json!({ "id": 1, "known": true, "state": "succeeded" });
+    assert_eq!(asked(&mut core, "task.submit", &spec, 0), known);
     let groups = asked(&mut core, "group.list", &json!({}), 0);
     let extra = groups["groups"].as_array().unwrap().iter().find(|g| g["name"] == "extra").unwrap();
     assert_eq!((&extra["parallel"], &extra["weight_limit"], &extra["paused"]), (&json!(9), &json!(20), &json!(true)));
@@ -153,7 +154,8 @@ fn later_members_of_version_1_load_for_ever() {
     assert_eq!(asked(&mut core, "task.list", &json!({ "owner": "task/1" }), 0)["tasks"][0]["id"], 2);
     // Keys of tasks that are gone: only the same submission of the same user finds them.
     let spec = json!({ "command": ["sh", "-c", "cat; echo done"], "cwd": "/", "key": "nightly" });
-    assert_eq!(asked(&mut core, "task.submit", &spec, 1000), json!({ "id": 5 }));
+    let known = json!({ "id": 5, "known": true, "state": "removed" });
+    assert_eq!(asked(&mut core, "task.submit", &spec, 1000), known);
     assert_eq!(asked(&mut core, "task.submit", &spec, 1001), json!({ "id": 9 }));
     let other = json!({ "command": ["false"], "key": "nightly" });
     assert!(asked(&mut core, "task.submit", &other, 1000).as_str().unwrap().contains("belongs to task 5"));

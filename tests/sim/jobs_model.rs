@@ -61,6 +61,8 @@ pub struct Job {
     pub skipped: u64,
     pub queue: Vec<Fire>,
     pub runs: Vec<Going>,
+    /// The due time of the last run that no person asked for.
+    pub ran: Option<i64>,
 }
 
 /// Due times that have come.
@@ -100,6 +102,7 @@ impl Job {
             skipped: 0,
             queue: Vec::new(),
             runs: Vec::new(),
+            ran: None,
         }
     }
 
@@ -184,7 +187,11 @@ impl Job {
                 self.put_back(clock);
                 lenient
             }
-            Times::At(_) | Times::Reboot => 0,
+            Times::At(_) => {
+                self.put_back(clock);
+                0
+            }
+            Times::Reboot => 0,
         }
     }
 
@@ -208,7 +215,14 @@ impl Job {
                 self.anchor -= self.decided - clock;
                 self.decided = clock;
             }
-            Times::At(_) | Times::Reboot => {}
+            // A moment that only a wrong clock has seen is still to come.
+            Times::At(at) => {
+                let fired = self.ran == Some(at) || self.queue.iter().any(|f| f.due == at);
+                if at > clock && at <= self.decided && !fired {
+                    self.decided = clock;
+                }
+            }
+            Times::Reboot => {}
         }
     }
 

@@ -342,6 +342,9 @@ impl Jobs {
                 {
                     return Err(format!("job asked: {v}, and it was to be run {n}"));
                 }
+                if v["why"] != "client" {
+                    job.ran = Some(run.due);
+                }
                 job.runs.push(run);
                 self.fired += 1;
                 if owed.submits {

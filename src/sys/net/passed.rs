@@ -2,7 +2,9 @@
 //! that lingers blocks whoever closes it last. So the loop neither receives them nor drops them with a message or a
 //! socket.
 
-use crate::sys::{check, check_size};
+#[cfg(any(target_os = "linux", test))]
+use crate::sys::check;
+use crate::sys::check_size;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -253,7 +253,7 @@ fn logfile_space(file: &File) -> u64 {
 
 /// Not a test: needs a file size limit, which cannot be taken back.
 #[test]
-#[ignore = "the process that a_file_size_limit_is_an_error_and_no_death starts"]
+#[ignore = "a process of another test: cargo test --test capture_full a_file_size_limit_is_an_error_and_no_death"]
 fn past_the_limit() {
     let Ok(dir) = std::env::var("HOB_TEST_FULL") else { return };
     logfile::block_write_signals();

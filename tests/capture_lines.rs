@@ -99,7 +99,7 @@ fn open(pid: &str, fd: &str, place: usize) -> OwnedFd {
 
 /// Not a test: what the storm kills. Does nothing unless the storm started it.
 #[test]
-#[ignore = "the process that lines_survive_kills starts and kills"]
+#[ignore = "a process of another test: cargo test --test capture_lines lines_survive_kills"]
 fn daemon() {
     let Ok(plan) = std::env::var("HOB_TEST_LINES") else { return };
     let mut capture = None;

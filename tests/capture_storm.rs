@@ -93,7 +93,7 @@ fn end(pid: &str, fd: &str, write: bool) -> OwnedFd {
 
 /// Not a test: what the storm kills. Does nothing unless the storm started it.
 #[test]
-#[ignore = "the process that capture_survives_kills starts and kills"]
+#[ignore = "a process of another test: cargo test --test capture_storm capture_survives_kills"]
 fn daemon() {
     let Ok(plan) = std::env::var("HOB_TEST_STORM") else { return };
     let plan: Vec<&str> = plan.split(' ').collect();

@@ -18,7 +18,7 @@ pub(crate) fn spec(what: &str) -> String {
 }
 
 #[test]
-#[ignore = "other scenarios run it as a job"]
+#[ignore = "a job of other scenarios: cargo test --test e2e peers"]
 fn job() {
     match std::env::var("JOB").as_deref() {
         Ok("bridge") => bridge(),

@@ -44,7 +44,7 @@ fn config(services: &Value) -> String {
 /// Not a test but the program of services: serves the socket that is its standard input, a connection at a time, each
 /// with its pid.
 #[test]
-#[ignore = "the program of services in these scenarios"]
+#[ignore = "the program of services of other scenarios: cargo test --test e2e sockets"]
 fn server() {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u32>().unwrap());
     let Some(count) = number("SERVE") else { return };

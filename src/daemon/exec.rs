@@ -17,6 +17,12 @@ use std::sync::Arc;
 /// How many running jobs are measured by the loop itself; more are left to the pool.
 const MEASURED_INLINE: usize = 32;
 
+/// Descriptors of the daemon itself with a few clients, of each pipe with its log file and index, and of each run with
+/// its process and control group.
+const FDS_OWN: usize = 32;
+const FDS_PER_PIPE: usize = 4;
+const FDS_PER_RUN: usize = 2;
+
 /// What the pool calls the reading of the config.
 pub(super) const LOADING: &str = "reading the config";
 
@@ -143,6 +149,16 @@ impl Daemon {
         self.services.remove(&run);
     }
 
+    /// Why no further start may be tried. Of many at once, each could hold so much that all lack the rest for ever.
+    fn short_of_descriptors(&self, service: &str) -> Option<String> {
+        let pipes = self.capture.count() + usize::from(!self.capture.has(service));
+        let need = FDS_OWN + FDS_PER_PIPE * pipes + FDS_PER_RUN * (self.children.count() + 1);
+        let most = self.children.setup().descriptors;
+        usize::try_from(most)
+            .is_ok_and(|most| most < need)
+            .then(|| format!("hob may have {most} files open, and with {service} it needs {need}"))
+    }
+
     /// The service's pipe is with the keeper before the clone, so that no output can be lost with this daemon.
     fn start_child(&mut self, start: Start) {
         let (run, service) = (start.run, Arc::clone(&start.service));
@@ -150,6 +166,9 @@ impl Daemon {
         if task::of_name(&service).is_some() && !self.journal.is_written() {
             // Nobody would know that it ran, if keeper and daemon died now.
             return self.put_off(run, "the journal cannot be written".to_owned());
+        }
+        if let Some(why) = self.short_of_descriptors(&service) {
+            return self.put_off(run, why);
         }
         if self.bare {
             let (out, err) = (std::io::stdout(), std::io::stderr());

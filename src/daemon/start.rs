@@ -390,6 +390,7 @@ fn setup(paths: &Paths, handover: &link::Handover) -> child::Setup {
         env: std::env::vars_os().filter(|(name, _)| name != FAULT).collect(),
         // Where there was nothing to raise, jobs inherit the right one.
         nofile: sys::spawn::own::nofile().ok().map(|(_, hard)| (handover.nofile, hard)).filter(|(s, h)| s != h),
+        descriptors: sys::spawn::own::nofile().map_or(u64::MAX, |(soft, _)| soft),
         umask: None,
         nice: None,
         oom_score_adj: handover.oom_score_adj,

@@ -6,7 +6,8 @@ use super::lines::shape::Settings;
 use super::lines::{Lines, Secrets};
 use super::source::{Order, Source};
 use super::{Capture, Host, OUT, Service, lock};
-use crate::config::spec::{ServiceSpec, Streams};
+use crate::base::time::Now;
+use crate::config::spec::{Level, ServiceSpec, Streams};
 use crate::sys::{memfile, pipe};
 use mio::Token;
 use std::fs::File;
@@ -110,6 +111,18 @@ impl Capture {
         }
         service.source.order(Order::Spec { log: spec.log.clone(), by_line });
         Ok(())
+    }
+
+    /// New log settings. Streams are split, or not, with the next start.
+    pub fn spec(&mut self, name: &str, spec: &ServiceSpec, now: Now, host: &mut impl Host) {
+        if let Err(e) = self.equip(name, spec, false, host) {
+            host.log(Level::Error, format!("the new log settings of {name} take effect with its next start: {e}"));
+            return;
+        }
+        if let Some(name) = self.services.get(name).map(|s| Arc::clone(&s.source.name)) {
+            self.enqueue(&name);
+            self.pump(now, host);
+        }
     }
 
     /// Where the secrets of a service are learnt, for a run that is about to be started.

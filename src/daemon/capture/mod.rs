@@ -326,6 +326,12 @@ impl Capture {
         Arc::new(Share::new(Names::new(path)))
     }
 
+    /// Services and tasks that have a pipe.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.services.len()
+    }
+
     /// Whether it has a pipe.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -363,18 +369,6 @@ impl Capture {
         let split = spec.log.streams == Streams::Split;
         let err = service.second().filter(|_| split).map_or_else(|| Arc::clone(&out), |s| Arc::clone(&s.write));
         Ok([out, err])
-    }
-
-    /// New log settings. Streams are split, or not, with the next start.
-    pub fn spec(&mut self, name: &str, spec: &ServiceSpec, now: Now, host: &mut impl Host) {
-        if let Err(e) = self.equip(name, spec, false, host) {
-            host.log(Level::Error, format!("the new log settings of {name} take effect with its next start: {e}"));
-            return;
-        }
-        if let Some(name) = self.services.get(name).map(|s| Arc::clone(&s.source.name)) {
-            self.enqueue(&name);
-            self.pump(now, host);
-        }
     }
 
     /// A run is about to be started: what comes into the pipe from now on is its output. Must come before the clone.

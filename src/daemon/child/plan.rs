@@ -35,6 +35,8 @@ pub struct Setup {
     pub env: Vec<(OsString, OsString)>,
     /// Soft and hard RLIMIT_NOFILE before hob raised its own.
     pub nofile: Option<(u64, u64)>,
+    /// How many descriptors hob itself may have open.
+    pub descriptors: u64,
     /// The umask hob was started with.
     pub umask: Option<u32>,
     /// The niceness hob was started with, where hob changed its own.

@@ -211,7 +211,7 @@ fn ten_thousand_connections_are_served_up_to_the_limit_and_refused_beyond() {
     // Of descriptors of its own, which other tests do not lack meanwhile.
     let name = "bad_bytes::ten_thousand_connections_are_served_up_to_the_limit_and_refused_beyond";
     let crowd = Command::new("sh")
-        .args(["-c", "ulimit -n 11000 && exec \"$@\"", "sh"])
+        .args(["-c", "ulimit -n 11000 && exec timeout 60 \"$@\"", "sh"])
         .arg(std::env::current_exe().unwrap())
         .args([name, "--exact", "--nocapture"])
         .env(CROWD, home.path("run/hob.sock"))

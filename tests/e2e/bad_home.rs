@@ -110,7 +110,7 @@ fn somebody_elses_home_is_refused_and_stays_as_it_is() {
     }
     let home = Home::new(ONE);
     let copy = home.dir.with_extension("hob");
-    fs::copy(HOB, &copy).unwrap();
+    copy_hob(&copy);
     let other = |args: &[&str]| {
         let mut c = Command::new("setpriv");
         c.args(["--reuid=65534", "--regid=65534", "--clear-groups", "env", "-i", "HOME=/", "PATH=/usr/bin:/bin"]);

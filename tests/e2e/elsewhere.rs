@@ -56,7 +56,7 @@ fn other_user() -> Option<Vec<String>> {
 fn as_other(home: &Home, by: &[String]) {
     // The binary under test may lie where that user cannot go.
     let hob = home.path("hob");
-    fs::copy(HOB, &hob).unwrap();
+    copy_hob(&hob);
     let own = Command::new("chown").arg("-R").arg("65534:65534").arg(&home.dir).status().unwrap();
     assert!(own.success());
     fs::set_permissions(&home.dir, fs::Permissions::from_mode(0o755)).unwrap();

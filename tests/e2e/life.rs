@@ -254,7 +254,7 @@ fn a_command_runs_where_nothing_is_writable() {
     let home = Home::new("{}");
     // The build folder need not be open to others; a copy is.
     let copy = home.path("hob");
-    fs::copy(HOB, &copy).unwrap();
+    copy_hob(&copy);
     fs::set_permissions(&home.dir, fs::Permissions::from_mode(0o755)).unwrap();
     let out = Command::new("setpriv")
         .args([

@@ -149,7 +149,7 @@ fn an_upgrade_keeps_the_bond() {
     home.wait_state("on", "running");
     let pid = home.pid("on");
     let other = home.path("other");
-    fs::copy(HOB, &other).unwrap();
+    copy_hob(&other);
     let upgraded = home.call("daemon.upgrade", &format!("{{\"binary\": {:?}}}", other.to_str().unwrap()));
     assert_eq!(upgraded["keeper_renewed"], true, "{upgraded}");
     assert_eq!(home.pid("on"), pid);

@@ -89,7 +89,7 @@ fn an_upgrade_ends_safe_mode() {
     kill("KILL", home.pids().0);
     wait("safe mode", || status(&home) == "safe mode");
     let other = home.path("other");
-    std::fs::copy(HOB, &other).unwrap();
+    copy_hob(&other);
     home.ok(&["upgrade", "--binary", other.to_str().unwrap()]);
     assert_eq!(status(&home), "ok");
     assert_eq!((home.pid("n"), home.call("daemon.status", "{}")["daemon_deaths"].as_u64()), (pid, Some(4)));

@@ -115,7 +115,7 @@ fn no_connection_is_refused_whatever_happens_behind_the_socket() {
     wait("the first is served", || ask(&at).is_ok() && ask(&unix).is_ok());
     let programs = [home.path("one"), home.path("two")];
     for program in &programs {
-        fs::copy(HOB, program).unwrap();
+        copy_hob(program);
     }
     let (over, served) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
     let refusals: Vec<String> = std::thread::scope(|s| {

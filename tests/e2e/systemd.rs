@@ -135,7 +135,7 @@ fn the_watchdog_hears_of_a_daemon_that_answers_and_of_no_other() {
     manager.until("WATCHDOG=1");
     assert_ne!(home.pids().0, daemon);
     let other = home.path("other");
-    fs::copy(HOB, &other).unwrap();
+    copy_hob(&other);
     home.ok(&["upgrade", "--binary", other.to_str().unwrap()]);
     for _ in 0..3 {
         assert_eq!(manager.until("WATCHDOG=1").0, "WATCHDOG=1", "also by the keeper that has become another program");
@@ -186,7 +186,7 @@ fn a_socket_that_is_passed_is_used_kept_over_deaths_and_left_where_it_was() {
     kill("KILL", daemon);
     assert_ne!(home.pids().0, daemon);
     let other = home.path("other");
-    fs::copy(HOB, &other).unwrap();
+    copy_hob(&other);
     home.ok(&["upgrade", "--binary", other.to_str().unwrap()]);
     assert_eq!((home.pids().1, home.pid("web")), (keeper, pid));
     assert!(home.ok(&["doctor"]).contains("which was passed to hob"));

@@ -27,7 +27,7 @@ fn counting() -> String {
 /// A copy of the binary under test, which is another file and so another program.
 fn copy(home: &Home, name: &str) -> PathBuf {
     let path = home.path(name);
-    fs::copy(HOB, &path).unwrap();
+    copy_hob(&path);
     path
 }
 

@@ -358,8 +358,8 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         return become_keeper(args, &paths, None);
     }
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
-    if let Some(mut client) = answering(&paths, limit) {
-        let health: Value = client.call("daemon.health", &json!({}))?;
+    let begin = Instant::now();
+    if let Some((mut client, health)) = staying(&paths, limit)? {
         finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]))?;
         return Ok(warn_of_config(&mut client));
     }
@@ -367,8 +367,7 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         return Err(elsewhere(holder(&paths)?.flatten(), &real.socket));
     }
     let child = detach(args, &paths)?;
-    let begin = Instant::now();
-    let health = wait_for_answer(args, &paths, limit, child)?;
+    let health = wait_for_answer(args, &paths, limit.saturating_sub(begin.elapsed()), child)?;
     wait_for_pid_file(args, &paths, &health, limit.saturating_sub(begin.elapsed()));
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))?;
     Ok(answering(&paths, limit).map_or(exit::OK, |mut client| warn_of_config(&mut client)))
@@ -390,6 +389,36 @@ fn answering(paths: &Paths, limit: Duration) -> Option<Client> {
     client.set_timeout(Some(limit.max(Duration::from_millis(1))));
     client.call_once::<Value>("ping", &json!({})).ok()?;
     Some(client)
+}
+
+/// The hob that runs, with its health. One that is stopping is waited for: who starts hob wants one that stays.
+fn staying(paths: &Paths, limit: Duration) -> Result<Option<(Client, Value)>, Failure> {
+    let begin = Instant::now();
+    let mut leaving = None;
+    loop {
+        let left = limit.saturating_sub(begin.elapsed());
+        let health = answering(paths, left).map(|mut client| {
+            let health = client.call_once::<Value>("daemon.health", &json!({}));
+            (client, health)
+        });
+        match health {
+            Some((client, Ok(health))) if health["status"] != "stopping" => return Ok(Some((client, health))),
+            Some((_, Ok(health))) => leaving = health["keeper_pid"].as_u64(),
+            // It has ended while it was asked.
+            Some((_, Err(_))) => {}
+            None if leaving.is_none() || !matches!(holder(paths), Ok(Some(_))) => return Ok(None),
+            None => {}
+        }
+        if left.is_zero() {
+            let who = leaving.map_or_else(|| "hob".to_owned(), |pid| format!("hob, pid {pid},"));
+            return Err(Failure::code(
+                Code::Unavailable,
+                format!("{who} is stopping, and has not ended within {limit:?}"),
+            )
+            .hint("hob stop --force ends it and what it runs"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.

@@ -78,7 +78,9 @@ fn answering(start: &Start, deadline: Instant) -> Result<Option<Client>, ClientE
         Err(_) => return Ok(None),
     };
     client.set_timeout(Some(left));
-    match client.call_once::<Value>("ping", &json!({})) {
+    match client.call_once::<Value>("daemon.health", &json!({})) {
+        // What is started now waits for the end of that one.
+        Ok(health) if health["status"] == "stopping" => Ok(None),
         Ok(_) => {
             client.set_timeout(None);
             Ok(Some(client))

@@ -16,9 +16,7 @@ use crate::protocol::methods::notes;
 use crate::protocol::rpc::{Code, RpcError};
 use crate::sys::chan::Chan;
 use crate::sys::net::{self, Credentials};
-use std::fs::Permissions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 /// What the labels of channels begin with; the number of the run and that of its user follow.
@@ -101,7 +99,7 @@ impl Daemon {
         }
         // Who may pass is decided when somebody connects.
         let mode = if self.lets_others_in() { 0o666 } else { 0o600 };
-        if let Err(e) = std::fs::set_permissions(socket, Permissions::from_mode(mode)) {
+        if let Err(e) = net::serve::set_mode(socket, mode) {
             self.gear.log(Level::Warn, format!("cannot set the mode of {}: {e}", socket.display()));
         }
     }

@@ -452,7 +452,6 @@ impl Keeper {
                     self.request_stop();
                 } else {
                     self.once = FLAG_RELOAD;
-                    self.pending_signals |= bit(signals::SIGHUP);
                 }
             }
         }

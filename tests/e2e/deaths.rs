@@ -85,6 +85,7 @@ fn a_killed_keeper_takes_its_jobs_down_in_order() {
     home.reap();
     wait("daemon and service are gone", || !alive(daemon) && !alive(pid));
     assert_eq!(home.read("trail"), "stopped\n", "it was stopped by its stop sequence");
+    assert!(!exists(&home.path("run/hob.pid")), "nobody is left whom it could name");
     home.start(&[]);
     home.wait_state("s", "running");
     let why = home.ok(&["why", "s"]);

@@ -26,6 +26,36 @@ fn start_detaches_and_stop_ends_all() {
 }
 
 #[test]
+fn a_start_waits_for_the_end_of_a_hob_that_is_stopping() {
+    let slow = r#"{ "services": { "s": { "command": "trap '' TERM; echo up; while :; do sleep 0.05; done",
+                                         "ready": { "log": "up" }, "stop_timeout": "1s" } } }"#;
+    for stop in ["request", "death of its keeper"] {
+        let home = Home::new(slow);
+        home.ok(&["start"]);
+        home.wait_state("s", "running");
+        let keeper = home.pids().1;
+        if stop == "request" {
+            home.ok(&["stop", "--no-wait"]);
+        } else {
+            kill("KILL", keeper);
+        }
+        let stopping = || home.call("daemon.health", "{}")["status"] == "stopping";
+        wait("it is stopping", stopping);
+        let said = home.ok(&["start"]);
+        assert!(said.starts_with("hob runs, pid "), "{stop}: {said}");
+        assert_ne!(home.pids().1, keeper, "{stop}");
+        home.ok(&["stop"]);
+    }
+    let home = Home::new(&slow.replace("1s", "1000s"));
+    home.ok(&["start"]);
+    home.wait_state("s", "running");
+    home.ok(&["stop", "--no-wait"]);
+    let (_, said) = home.fails(&["start", "--timeout", "300ms"]);
+    assert!(said.contains("is stopping, and has not ended within 300ms") && said.contains("stop --force"), "{said}");
+    home.ok(&["stop", "--force"]);
+}
+
+#[test]
 fn files_have_the_modes_that_keep_others_out() {
     let home = Home::running(ONE);
     wait("the log is there", || exists(&home.path("logs/services/s.log")));

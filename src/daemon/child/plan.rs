@@ -208,19 +208,10 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
 
 fn env_file(path: &Path) -> Result<Vec<(String, String)>, StartError> {
     let shown = path.display();
-    let mut bytes = Vec::new();
-    let regular = |m: std::fs::Metadata| match m.is_file() {
-        true => Ok(()),
-        // A pipe would block whoever opens it.
-        false => Err(std::io::Error::other("it is not a regular file")),
+    let bytes = match crate::sys::file::read_whole(path, envfile::MAX) {
+        Ok(bytes) => bytes,
+        Err(e) => return refuse(format!("cannot read the env_file {shown}: {}; check `env_file`", reason(&e))),
     };
-    let read = std::fs::metadata(path).and_then(regular).and_then(|()| std::fs::File::open(path));
-    if let Err(e) = read.and_then(|f| f.take(envfile::MAX + 1).read_to_end(&mut bytes)) {
-        return refuse(format!("cannot read the env_file {shown}: {}; check `env_file`", reason(&e)));
-    }
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > envfile::MAX {
-        return refuse(format!("the env_file {shown} is larger than 1 MiB"));
-    }
     let text = String::from_utf8(bytes).or_else(|e| {
         let before = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
@@ -392,7 +383,7 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
 /// The interpreter in the first line of a script.
 fn interpreter(file: &Path) -> Option<String> {
     let mut head = [0u8; 256];
-    let length = std::fs::File::open(file).ok()?.read(&mut head).ok()?;
+    let length = crate::sys::file::open_regular(file).ok()?.read(&mut head).ok()?;
     let line = head.get(..length)?.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
     String::from_utf8_lossy(line).split([' ', '\t']).find(|w| !w.is_empty()).map(str::to_owned)
 }

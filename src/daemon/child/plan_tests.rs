@@ -105,10 +105,13 @@ fn errors_of_env_files_name_file_and_line() {
     std::fs::write(&path, b"A=1\n\nB=\xff\n").unwrap();
     assert_eq!(lab.error(), format!("{path}:3: this line is not UTF-8"));
     std::fs::write(&path, "#".repeat(1024 * 1024 + 1)).unwrap();
-    assert_eq!(lab.error(), format!("the env_file {path} is larger than 1 MiB"));
+    assert_eq!(
+        lab.error(),
+        format!("cannot read the env_file {path}: 1048577 bytes; 1048576 is the most; check `env_file`")
+    );
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    assert!(lab.error().contains("it is not a regular file"));
+    assert!(lab.error().contains("it is a folder"));
 }
 
 #[test]

@@ -13,6 +13,8 @@ const SOCKET: &str = "socket";
 const LOCK: &str = "lock";
 /// The longest path that every program can connect to.
 const PATH_MAX: usize = 107;
+/// More than a lock or a pid file holds.
+const SMALL: u64 = 4096;
 
 /// Who holds the lock.
 enum Holder {
@@ -56,7 +58,7 @@ fn holder(scene: &Scene<'_>) -> Result<(Holder, Option<Finding>), Finding> {
             (Holder::Unknown, Some(f.why(why).todo("wait a moment; then hob stop --force")))
         }
         None => {
-            let left = std::fs::read(path).unwrap_or_default();
+            let left = sys::file::read_whole(path, SMALL).unwrap_or_default();
             let found = match Content::parse(&left) {
                 Some(c) => {
                     let f =
@@ -83,7 +85,7 @@ fn holder(scene: &Scene<'_>) -> Result<(Holder, Option<Finding>), Finding> {
 
 fn pid_file(scene: &Scene<'_>, holder: &Holder) -> Option<Finding> {
     let path = &scene.paths.pid;
-    let text = std::fs::read_to_string(path).ok();
+    let text = sys::file::read_whole(path, SMALL).ok().map(|b| String::from_utf8_lossy(&b).into_owned());
     let named = text.as_deref().and_then(|t| t.trim().parse::<u32>().ok());
     let shown = path.display();
     match (holder, text.is_some(), named) {

@@ -13,6 +13,9 @@ use std::os::fd::AsFd;
 /// each.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// More bytes than a pid file has.
+const PID_MAX: u64 = 64;
+
 impl Daemon {
     /// Does what an ending asks for; answers the exit code of this process.
     pub(in crate::daemon) fn end(&mut self, ending: Ending) -> u8 {
@@ -68,6 +71,13 @@ impl Daemon {
         for path in socket.into_iter().chain([&self.paths.heartbeat]) {
             if let Err(e) = sys::file::remove(path) {
                 self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));
+            }
+        }
+        if self.told_gone {
+            // Its keeper would have removed it.
+            let pid = format!("{}\n", self.children.setup().keeper);
+            if sys::file::read_whole(&self.paths.pid, PID_MAX).is_ok_and(|text| text == pid.as_bytes()) {
+                let _ = sys::file::remove(&self.paths.pid);
             }
         }
         self.gear.log(Level::Info, "hob has ended");

@@ -189,8 +189,8 @@ pub(in crate::daemon) fn take_config(paths: &Paths) -> Result<Config, String> {
 /// The schema beside a config is that of the program that runs. Where there is none, nobody wants it.
 fn renew_schema(config: &Path) -> io::Result<()> {
     let path = config.with_file_name(config::SCHEMA_FILE);
-    let Ok(old) = std::fs::read(&path) else { return Ok(()) };
     let text = config::schema_text(sys::signals::platform());
+    let Ok(old) = sys::file::read_whole(&path, CONFIG_MAX as u64) else { return Ok(()) };
     if old == text.as_bytes() { Ok(()) } else { sys::file::atomic_write(&path, text.as_bytes(), 0o644, false) }
 }
 

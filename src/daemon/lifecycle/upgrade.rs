@@ -226,14 +226,14 @@ impl Candidate {
             }
         };
         let cannot = |e: io::Error| RpcError::new(Code::FileSystem, format!("cannot open {}: {e}", path.display()));
-        let file: OwnedFd = File::open(&path).map_err(cannot)?.into();
+        let file: OwnedFd = file::open_regular(&path).map_err(cannot)?.into();
         let (own, id) = (identity(&self.own).map_err(cannot)?, identity(&file).map_err(cannot)?);
         if own == id {
             return Ok(Found::Same(path));
         }
         let report = self.ask(&path)?;
         // What was asked is what will be executed.
-        if File::open(&path).and_then(|f| identity(&f.into())).ok() != Some(id) {
+        if file::open_regular(&path).and_then(|f| identity(&f.into())).ok() != Some(id) {
             return Err(unfit(format!("{} was replaced while it was looked at", path.display())));
         }
         judge(&report).map_err(|why| {

@@ -62,13 +62,12 @@ pub fn umask() -> u32 {
     u32::from(mask)
 }
 
-/// The content of a regular file, which may be reached through links. What may block its reader or never end, such as a
-/// FIFO or a device, is not read from.
+/// Opens a regular file to be read, which may be reached through links. What may block its reader or never end, such as
+/// a FIFO or a device, is refused.
 ///
 /// # Errors
-/// What open(2) and read(2) answer; `IsADirectory`; `InvalidInput` for anything else that is not a regular file;
-/// `FileTooLarge` for one of more than `max` bytes.
-pub fn read_whole(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+/// What open(2) answers; `IsADirectory`; `InvalidInput` for anything else that is not a regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let found = file.metadata()?;
     if found.is_dir() {
@@ -77,6 +76,16 @@ pub fn read_whole(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     if !found.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
+    Ok(file)
+}
+
+/// The content of a regular file, as by [`open_regular`].
+///
+/// # Errors
+/// As for `open_regular`, and what read(2) answers; `FileTooLarge` for one of more than `max` bytes.
+pub fn read_whole(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let found = file.metadata()?;
     let mut bytes = Vec::new();
     if found.size() <= max {
         // It may grow meanwhile.

@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn place(socket: OwnedFd, temporary: &Path, path: &Path, mode: u32) -> io::Resul
         _ => {}
     }
     bind(socket.as_fd(), &Addr::to_bind(temporary)?)?;
-    std::fs::set_permissions(temporary, std::fs::Permissions::from_mode(mode))?;
+    serve::set_mode(temporary, mode)?;
     let listener = start_listening(socket)?;
     std::fs::rename(temporary, path)?;
     Ok(listener)

@@ -164,6 +164,15 @@ pub fn set_rights(path: &Path, rights: Rights, file: (u64, u64)) -> io::Result<(
     give(path, rights, &|found| (found.dev(), found.ino()) == file)
 }
 
+/// Gives the file of a socket of this user a mode.
+///
+/// # Errors
+/// What the system answers; `PermissionDenied` when something else is there, links included.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let own = crate::sys::user::own().0;
+    give(path, Rights { uid: None, gid: None, mode }, &|found| found.uid() == own && found.nlink() == 1)
+}
+
 /// Whoever may write to the folder may put anything there at any time, and is given nothing by that: what is judged and
 /// what is changed are the same file.
 fn give(path: &Path, rights: Rights, is_it: &dyn Fn(&std::fs::Metadata) -> bool) -> io::Result<()> {

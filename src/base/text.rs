@@ -1,5 +1,7 @@
 //! Small things about sentences for people. Touches nothing.
 
+use std::borrow::Cow;
+
 /// The text with a capital first letter.
 #[must_use]
 pub fn capital(text: &str) -> String {
@@ -48,9 +50,55 @@ pub fn without_numbers(text: &str) -> String {
     out
 }
 
+/// A text for a terminal: what of it would move the cursor, or worse, becomes visible, as in `\u{1b}`. Ends of lines,
+/// tabs and colours (`ESC [ ... m`) stay.
+#[must_use]
+pub fn without_controls(text: &str) -> Cow<'_, str> {
+    let is_odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(is_odd) {
+        let (plain, odd) = rest.split_at(at);
+        out.push_str(plain);
+        let colour = odd.strip_prefix("\x1b[").and_then(|t| t.find(|c: char| !c.is_ascii_digit() && c != ';'));
+        let end = colour.map(|n| n + 2).filter(|end| odd.get(*end..).is_some_and(|t| t.starts_with('m')));
+        let (kept, left) = match end {
+            Some(end) => odd.split_at(end + 1),
+            None => {
+                let mut chars = odd.chars();
+                out.extend(chars.next().into_iter().flat_map(char::escape_default));
+                ("", chars.as_str())
+            }
+        };
+        out.push_str(kept);
+        rest = left;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_colours_reach_a_terminal() {
+        for plain in ["", "two\nlines\tand é", "\x1b[1;31mred\x1b[0m"] {
+            assert_eq!(without_controls(plain), plain);
+        }
+        let odd = [
+            ("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}"),
+            ("a\x1b[2Jb\x1b[1mc", "a\\u{1b}[2Jb\x1b[1mc"),
+            ("\x1b[1", "\\u{1b}[1"),
+            ("\u{9b}31mé\rz\x1b", "\\u{9b}31mé\\rz\\u{1b}"),
+        ];
+        for (text, shown) in odd {
+            assert_eq!(without_controls(text), shown);
+        }
+    }
 
     #[test]
     fn lists_end_with_and() {

@@ -31,7 +31,7 @@ mod when;
 pub use flags::{Args, Command, Flag, Operand};
 
 use crate::base::paths::{PathInput, Paths};
-use crate::base::text::without_numbers;
+use crate::base::text::{without_controls, without_numbers};
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use std::ffi::OsString;
@@ -137,7 +137,7 @@ pub fn main() -> ExitCode {
 /// What the write answers.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(without_controls(text).as_bytes())?;
     Ok(out.flush()?)
 }
 
@@ -148,13 +148,13 @@ pub(crate) fn complain(message: &str, hint: Option<&str>) {
         text.push_str(&format!("     {h}\n"));
     }
     let text = without_numbers(&text);
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(without_controls(&text).as_bytes());
 }
 
 /// Progress on a terminal, on standard error and never with `--quiet`.
 pub(crate) fn note(args: &Args, text: &str) {
     if !args.has("quiet") {
-        let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+        let _ = io::stderr().lock().write_all(format!("{}\n", without_controls(text)).as_bytes());
     }
 }
 

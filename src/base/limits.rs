@@ -29,6 +29,10 @@ pub const REQUESTS_PER_USER_MAX: usize = 4096;
 pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 2048;
 pub const STREAMS_PER_USER_MAX: usize = 2048;
 pub const BYTES_PER_USER_MAX: usize = 64 * 1024 * 1024;
+/// Rows in an answer about the tasks of a selection; of the rest there are counts.
+pub const TASK_ROWS_MAX: usize = 1000;
+/// Tasks that the requests of one user may wait for at once, in blocks of 64 neighbours.
+pub const TASK_BLOCKS_WAITED_MAX: usize = 1 << 18;
 /// Requests in one batch on HOB_FD, so that the replies fit into one message.
 pub const BATCH_MESSAGE_MAX: usize = 64;
 /// Unsent bytes of one connection at which its subscriptions are lost (`lagged`), and at which it is closed; the latter

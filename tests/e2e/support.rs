@@ -13,8 +13,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The binary under test.
 pub(crate) const HOB: &str = env!("CARGO_BIN_EXE_hob");
 
-/// Copies the binary under test. A process of its own writes the copy: a child that some other test forks at that moment
-/// would inherit the descriptor from this one, and what is open for writing cannot be executed.
+/// Copies the binary under test. A process of its own writes the copy: a child that some other test forks at that
+/// moment would inherit the descriptor from this one, and what is open for writing cannot be executed.
 pub(crate) fn copy_hob(to: &Path) {
     assert!(Command::new("cp").arg(HOB).arg(to).status().unwrap().success());
 }

@@ -18,13 +18,22 @@ fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> R
     }
     // Of tasks that were named each was meant; a filter takes what there is.
     let named = !args.operands.is_empty();
-    finish(args, &result, |_| outcomes(rows, done, named))?;
+    finish(args, &result, |r| outcomes(r, done, named))?;
     let refused = rows.iter().any(|t| t["changed"] == false);
     Ok(if refused && named { exit::FAILED } else { exit::OK })
 }
 
-/// A line for each task that was named, or that was changed.
-fn outcomes(rows: &[Value], done: &str, named: bool) -> String {
+/// A line for each task that was named, or that was changed; of very many a number.
+fn outcomes(result: &Value, done: &str, named: bool) -> String {
+    let rows = result["tasks"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    let (left_out, changed) = (result["left_out"].as_u64().unwrap_or(0), result["changed"].as_u64().unwrap_or(0));
+    if left_out > 0 {
+        let all = left_out.saturating_add(u64::try_from(rows.len()).unwrap_or(0));
+        let refused = rows.iter().filter(|t| named && t["changed"] == false);
+        let mut text: String = refused.map(|t| outcome(t, done)).collect();
+        text.push_str(&format!("of {all} tasks {changed} changed: each of them {done}\n"));
+        return text;
+    }
     let shown = |t: &&Value| named || t["changed"] == true;
     let mut text: String = rows.iter().filter(shown).map(|t| outcome(t, done)).collect();
     let others = rows.len() - rows.iter().filter(shown).count();
@@ -136,10 +145,16 @@ mod tests {
     fn a_selection_tells_of_what_changed_and_counts_the_rest() {
         let row = |id: u64, why: Option<&str>| json!({ "id": id, "changed": why.is_none(), "message": why });
         let rows = [row(1, Some("it is succeeded")), row(2, None), row(3, Some("it is timed out"))];
-        assert_eq!(outcomes(&rows, "is held", false), "task 2 is held\n2 others left alone\n");
-        assert_eq!(outcomes(&rows[..1], "is held", false), "1 task left alone\n");
-        assert_eq!(outcomes(&[], "is held", false), "no task matches\n");
+        let said = |rows: &[Value], named| outcomes(&json!({ "tasks": rows, "left_out": 0 }), "is held", named);
+        assert_eq!(said(&rows, false), "task 2 is held\n2 others left alone\n");
+        assert_eq!(said(&rows[..1], false), "1 task left alone\n");
+        assert_eq!(said(&[], false), "no task matches\n");
         let named = "task 2 is held\ntask 3 is left alone: it is timed out\n";
-        assert_eq!(outcomes(&rows[1..], "is held", true), named);
+        assert_eq!(said(&rows[1..], true), named);
+        let many = json!({ "tasks": rows, "changed": 4998, "left_out": 4997 });
+        let counted = "of 5000 tasks 4998 changed: each of them is held\n";
+        assert_eq!(outcomes(&many, "is held", false), counted);
+        let refused = "task 1 is left alone: it is succeeded\ntask 3 is left alone: it is timed out\n";
+        assert_eq!(outcomes(&many, "is held", true), format!("{refused}{counted}"));
     }
 }

@@ -203,29 +203,44 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
         known_group(args, &mut client)?;
         return finish(args, &result, |_| NO_TASK.to_owned());
     }
-    finish(args, &result, table)?;
+    finish(args, &result, |r| {
+        let mut text = table(r);
+        match r["left_out"].as_u64() {
+            None | Some(0) => {}
+            Some(n) => text.push_str(&format!("and {n} more; 'hob task list' shows them by pages\n")),
+        }
+        text
+    })?;
     if result["done"] != true {
         crate::cli::complain(&unfinished(&result, limit.unwrap_or_default()), None);
         return Ok(exit::TIMED_OUT);
     }
-    Ok(if rows(&result).all(|t| t["state"] == "succeeded") { exit::OK } else { exit::FAILED })
+    Ok(if counted(&result, |state| state != "succeeded") == 0 { exit::OK } else { exit::FAILED })
+}
+
+/// How many of the tasks that a wait is for are in states of a kind.
+fn counted(result: &Value, is_it: impl Fn(&str) -> bool) -> u64 {
+    let counts = result["counts"].as_object().into_iter().flatten();
+    counts.filter(|(state, _)| is_it(state)).filter_map(|(_, n)| n.as_u64()).sum()
+}
+
+fn is_open(state: &str) -> bool {
+    matches!(state, "held" | "queued" | "running" | "paused")
 }
 
 /// What a wait that has taken too long has come to.
 fn unfinished(result: &Value, limit: Duration) -> String {
-    let is_open = |t: &&Value| matches!(t["state"].as_str(), Some("held" | "queued" | "running" | "paused"));
-    let (all, open) = (rows(result).count(), rows(result).filter(is_open).collect::<Vec<_>>());
+    let (all, open) = (counted(result, |_| true), counted(result, is_open));
     let limit = units::human_duration(limit);
-    match open[..] {
-        [one] => format!("task {} is still {} after {limit}", one["id"], in_words(one)),
-        _ => format!("{} of {all} tasks are not over after {limit}", open.len()),
+    match rows(result).find(|t| t["state"].as_str().is_some_and(is_open)) {
+        Some(one) if open == 1 => format!("task {} is still {} after {limit}", one["id"], in_words(one)),
+        _ => format!("{open} of {all} tasks are not over after {limit}"),
     }
 }
 
 fn progress(result: &Value) {
-    let over = |t: &&Value| t["ended"].is_string() || t["state"] == "cancelled";
-    let (all, done) = (rows(result).count(), rows(result).filter(over).count());
-    let running = rows(result).filter(|t| t["state"] == "running").count();
+    let (all, open) = (counted(result, |_| true), counted(result, is_open));
+    let (done, running) = (all - open, counted(result, |state| state == "running"));
     let text = format!("\r\x1b[K{done} of {all} tasks are over, {running} run ...");
     let _ = io::stderr().write_all(text.as_bytes());
 }

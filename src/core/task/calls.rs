@@ -1,5 +1,6 @@
 //! What clients ask of tasks that exist. Pure.
 
+use super::rows::Rows;
 use super::{Task, TaskStop, name_of, record};
 use crate::base::ids::TaskId;
 use crate::base::json::Obj;
@@ -130,7 +131,11 @@ impl Core {
     }
 
     /// The tasks of a selection, in the order of their ids; each id that was named alone must exist.
-    pub(super) fn select(&self, asked: &Asked, which: &Selection) -> Result<Vec<TaskId>, RpcError> {
+    pub(super) fn selected<'a>(
+        &'a self,
+        asked: &Asked,
+        which: &'a Selection,
+    ) -> Result<impl Iterator<Item = &'a Task>, RpcError> {
         let alone = which.ids.iter().filter(|(first, last)| first == last).map(|(id, _)| *id);
         if let Some(id) = alone.into_iter().find(|id| self.tasks.get(*id).is_none()) {
             return Err(unknown(id));
@@ -138,7 +143,11 @@ impl Core {
         let ranges = if which.ids.is_empty() { vec![(TaskId(1), TaskId(u64::MAX))] } else { which.ids.clone() };
         let owner = which.owner.as_ref().map(|of| asked.peer.meant(of));
         let of = |(first, last): (TaskId, TaskId)| self.tasks.all.range(first..=last).map(|(_, t)| &**t);
-        Ok(ranges.into_iter().flat_map(of).filter(|t| which.takes(t, owner.as_ref())).map(|t| t.id).collect())
+        Ok(ranges.into_iter().flat_map(of).filter(move |t| which.takes(t, owner.as_ref())))
+    }
+
+    pub(super) fn select(&self, asked: &Asked, which: &Selection) -> Result<Vec<TaskId>, RpcError> {
+        Ok(self.selected(asked, which)?.map(|t| t.id).collect())
     }
 
     /// Does something to each task of a selection, and answers what came of it.
@@ -153,23 +162,24 @@ impl Core {
             Ok(ids) => ids,
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
-        let mut rows = String::new();
-        for id in &ids {
-            let done = change(self, *id, out);
-            let mut o = Obj::new();
-            o.u64("id", id.0);
-            match self.tasks.get(*id) {
-                Some(task) => o.str("state", task.state.name()),
-                None => o.str("state", "removed"),
-            };
-            o.bool("changed", done.is_ok()).opt_str("message", done.err().as_deref());
-            if !rows.is_empty() {
-                rows.push(',');
-            }
-            rows.push_str(&o.finish());
+        let (mut rows, mut changed) = (Rows::default(), 0);
+        for id in ids {
+            let done = change(self, id, out);
+            changed += u64::from(done.is_ok());
+            rows.push(id, done.is_err(), || {
+                let mut o = Obj::new();
+                let state = self.tasks.get(id).map_or("removed", |task| task.state.name());
+                o.u64("id", id.0).str("state", state).bool("changed", done.is_ok());
+                o.opt_str("message", done.err().as_deref());
+                o.finish()
+            });
         }
         self.keep_runs(out);
-        self.reply(asked.req, Ok(format!("{{\"tasks\":[{rows}]}}")), !self.journal_full, out);
+        let (rows, left_out) = rows.finish();
+        let mut o = Obj::new();
+        o.raw("tasks", &rows).u64("changed", changed);
+        o.u64("left_out", left_out);
+        self.reply(asked.req, Ok(o.finish()), !self.journal_full, out);
     }
 
     /// The numbers of runs are not given again either, when no task is left that names a higher one.

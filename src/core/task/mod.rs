@@ -34,6 +34,7 @@ pub mod group;
 pub mod queue;
 mod rare;
 pub mod record;
+mod rows;
 pub mod run;
 pub mod submit;
 #[cfg(test)]

@@ -71,7 +71,7 @@ const SUBMIT: &[Param] = &[
 const EDIT: &[Param] =
     &[ID, COMMAND, PROMPT, CWD, IN_GROUP, PRIORITY, AFTER, DELAY, AT, TIMEOUT, RETRIES, WEIGHT, LABELS];
 
-const CHANGED: &str = r#"{"tasks": [{"id", "state", "changed", "message"}]}"#;
+const CHANGED: &str = r#"{"tasks": [{"id", "state", "changed", "message"}], "changed", "left_out"}: 1000 rows at most"#;
 const TASK: &str = r#"{"id", "state", "command", "group", "exit_code" or "signal", "started", "ended", ...}"#;
 
 const fn method(
@@ -160,7 +160,7 @@ pub(super) const TASKS: &[Method] = &[
         "task.wait",
         READ,
         &[IDS, GROUP, STATE, LABEL, OWNER, param("timeout", Kind::Duration, "how long to wait at most")],
-        r#"{"tasks": [{"id", "state", "exit_code", ...}], "done"}"#,
+        r#"{"tasks": [{"id", "state", "exit_code", ...}], "done", "counts", "left_out"}: 1000 rows at most"#,
         "Answers when all these tasks are over, or after the time limit.",
         |p| call(TaskCall::Wait { which: task::selection(p)?, timeout: p.duration("timeout")? }),
     ),

@@ -379,7 +379,7 @@ fn mistakes_are_told_and_change_nothing() {
 fn a_thousand_waits_for_all_tasks_harm_nobody_and_very_many_are_told_by_numbers() {
     let home = Home::running("{}");
     home.ok(&["group", "pause", "default"]);
-    home.ok(&["add", "--array", "1-20000", "--", "true"]);
+    home.ok(&["add", "--array", "1-20000", "--", "echo", "{}"]);
     let mut stream = UnixStream::connect(home.path("run/hob.sock")).unwrap();
     let ask = |n: usize| format!("{{\"jsonrpc\":\"2.0\",\"id\":{n},\"method\":\"task.wait\"}}\n");
     stream.write_all((0..1000).map(ask).collect::<String>().as_bytes()).unwrap();

@@ -376,23 +376,23 @@ fn mistakes_are_told_and_change_nothing() {
 }
 
 #[test]
-fn a_thousand_waits_for_all_tasks_harm_nobody_and_very_many_are_told_by_numbers() {
+fn hundreds_of_waits_for_all_tasks_harm_nobody_and_very_many_are_told_by_numbers() {
     let home = Home::running("{}");
     home.ok(&["group", "pause", "default"]);
-    home.ok(&["add", "--array", "1-20000", "--", "echo", "{}"]);
+    home.ok(&["add", "--array", "1-5000", "--", "echo", "{}"]);
     let mut stream = UnixStream::connect(home.path("run/hob.sock")).unwrap();
     let ask = |n: usize| format!("{{\"jsonrpc\":\"2.0\",\"id\":{n},\"method\":\"task.wait\"}}\n");
-    stream.write_all((0..1000).map(ask).collect::<String>().as_bytes()).unwrap();
+    stream.write_all((0..300).map(ask).collect::<String>().as_bytes()).unwrap();
     assert_eq!(home.call("ping", "{}")["pong"], true);
     let late = home.call("task.wait", r#"{"timeout": 0}"#);
     assert_eq!(
         (&late["done"], &late["counts"], &late["left_out"]),
-        (&false.into(), &json!({"queued": 20_000}), &19_000.into())
+        (&false.into(), &json!({"queued": 5000}), &4000.into())
     );
     assert_eq!(late["tasks"].as_array().unwrap().len(), 1000);
     let said = home.ok(&["task", "cancel", "--all"]);
-    assert_eq!(said, "of 20000 tasks 20000 changed: each of them is cancelled\n");
-    let said = home.hob(&["task", "wait", "1-20000"]);
+    assert_eq!(said, "of 5000 tasks 5000 changed: each of them is cancelled\n");
+    let said = home.hob(&["task", "wait", "1-5000"]);
     assert_eq!(said.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&said.stdout).ends_with("and 19000 more; 'hob task list' shows them by pages\n"));
+    assert!(String::from_utf8_lossy(&said.stdout).ends_with("and 4000 more; 'hob task list' shows them by pages\n"));
 }

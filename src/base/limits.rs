@@ -115,6 +115,8 @@ pub const TASK_ARRAY_MAX: usize = 100_000;
 pub const TASK_RETRIES_MAX: i64 = 1_000;
 /// Tasks that one task may follow, and its labels.
 pub const TASK_AFTER_MAX: usize = 1_000;
+/// The same of all tasks of one submission together.
+pub const TASK_EDGES_MAX: usize = 200_000;
 /// Numbers and ranges that one request names.
 pub const TASK_IDS_MAX: usize = 10_000;
 pub const TASK_LABELS_MAX: usize = 64;

@@ -20,6 +20,8 @@ pub enum Due {
     Task(TaskId),
     /// A request that waits for tasks.
     TaskWait(ReqId),
+    /// Groups of tasks that did not settle in one step.
+    Groups,
     Heartbeat,
     Shutdown,
     /// The service manager is to be told how all is.
@@ -77,6 +79,7 @@ impl Deadlines {
             | Due::Task(_)
             | Due::TaskWait(_)
             | Due::Heartbeat
+            | Due::Groups
             | Due::Shutdown
             | Due::Status => self.by_due.get(&due).copied(),
         }

@@ -142,6 +142,8 @@ pub struct Boot {
     pub host: String,
     /// The user that hob runs as.
     pub uid: u32,
+    /// How many runs hob has descriptors for; 0: as many as the run table has slots.
+    pub runs_max: usize,
 }
 
 /// Facts and wishes.

@@ -16,6 +16,7 @@ use super::view::Pending;
 use super::wait::Wait;
 use super::{Boot, Duty, Effect, Input, Out};
 use crate::base::ids::{ReqId, RunId};
+use crate::base::limits::RUN_SLOTS;
 use crate::base::map::Map;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{DaemonSpec, Level};
@@ -40,6 +41,7 @@ pub(super) struct Facts {
     pub(super) outer: bool,
     /// The user that hob runs as.
     pub(super) uid: u32,
+    pub(super) runs_max: usize,
 }
 
 /// The parts of a snapshot, in their order.
@@ -329,6 +331,7 @@ impl Core {
                 Due::Task(id) => self.task_due(id, out),
                 Due::TaskWait(req) => self.task_wait_due(req, out),
                 Due::Heartbeat => self.beat(out),
+                Due::Groups => {}
                 Due::Shutdown => self.shutdown_due(out),
                 Due::Status => self.tell_status(out),
             }
@@ -372,6 +375,7 @@ impl Core {
             managed: boot.managed,
             outer: boot.outer,
             uid: boot.uid,
+            runs_max: if boot.runs_max == 0 { RUN_SLOTS } else { boot.runs_max },
         };
         self.config = core::mem::take(&mut boot.config.daemon);
         self.config_error = boot.config_error.take();

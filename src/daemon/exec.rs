@@ -5,6 +5,7 @@ use super::pool::Lane;
 use super::{Daemon, Ending, Held, lifecycle, start};
 use crate::base::control::ToKeeper;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
+use crate::base::limits::RUN_SLOTS;
 use crate::config::{Config, DaemonSpec, Level};
 use crate::core::{Await, Effect, Input, Out, Start, StartError, task};
 use crate::protocol::methods::LogQuery;
@@ -25,6 +26,12 @@ const FDS_PER_RUN: usize = 2;
 
 /// What the pool calls the reading of the config.
 pub(super) const LOADING: &str = "reading the config";
+
+/// How many runs can be held with so many descriptors.
+pub(super) fn runs_for(descriptors: u64) -> usize {
+    let most = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    (most.saturating_sub(FDS_OWN) / (FDS_PER_PIPE + FDS_PER_RUN)).min(RUN_SLOTS)
+}
 
 impl Daemon {
     /// Runs a round's effects in list order; their results are the next round's inputs.

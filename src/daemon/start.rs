@@ -270,6 +270,7 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         keeper_key: keeper_key(&handover.table),
         host: sys::host::id(),
         uid: sys::user::own().0,
+        runs_max: super::exec::runs_for(sys::spawn::own::nofile().map_or(u64::MAX, |(soft, _)| soft)).max(1),
         version: env!("CARGO_PKG_VERSION"),
         keeper_started: handover.table.keeper_start().0,
         outer: handover.flags & FLAG_OUTER != 0,

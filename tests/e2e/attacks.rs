@@ -69,6 +69,24 @@ fn few_descriptors_limit_hob_without_stopping_it() {
 }
 
 #[test]
+fn more_slots_than_descriptors_refuse_no_start() {
+    let mut home = Home::new(r#"{ "groups": { "wide": { "parallel": 100 } } }"#);
+    home.start_by(&["sh", "-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
+    let gate = home.path("gate");
+    let command = format!("until test -e {}; do sleep 0.02; done", gate.display());
+    let tasks = vec![serde_json::json!({ "command": command, "group": "wide" }); 20];
+    home.call("task.submit", &serde_json::json!({ "tasks": tasks }).to_string());
+    let count = |state: &str| home.call("task.stats", "{}")[state].as_u64().unwrap();
+    wait("some run", || count("running") == 5);
+    let why = home.ok(&["why", "task/20"]);
+    assert!(why.contains("files open for 5 runs at once"), "{why}");
+    std::fs::write(&gate, "").unwrap();
+    wait("all have run", || count("succeeded") == 20);
+    let refused = home.call("event.history", r#"{"kinds": ["task.start_failed"]}"#);
+    assert_eq!(refused["events"], serde_json::json!([]));
+}
+
+#[test]
 fn a_restart_asked_for_with_a_key_is_made_once_over_a_death() {
     let home = Home::running(
         r#"{ "services": { "s": { "command": "sleep 0.3; echo up; exec sleep 1000", "ready": {"log": "up"} } } }"#,

@@ -465,6 +465,7 @@ impl<'a> World<'a> {
             gap: self.gap,
             host: HOST.to_owned(),
             uid: 0,
+            runs_max: 0,
             deaths: 0,
             config: self.config(),
             config_taken: None,

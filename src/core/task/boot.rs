@@ -204,15 +204,18 @@ impl Core {
         let Some(task) = self.tasks.get_mut(open.id) else { return };
         task.attempts += 1;
         task.last = open.run;
-        task.outcome = Some(Box::new(Outcome {
-            end: Ended::Unknown,
-            started: open.begun.map_or(task.submitted, |n| n.wall),
-            ended: now,
-            cpu_ms: 0,
-            memory: 0,
-            output: None,
-            lines: Box::default(),
-        }));
+        // Of one that may never have begun there is nothing to tell.
+        task.outcome = open.begun.map(|begun| {
+            Box::new(Outcome {
+                end: Ended::Unknown,
+                started: begun.wall,
+                ended: now,
+                cpu_ms: 0,
+                memory: 0,
+                output: None,
+                lines: Box::default(),
+            })
+        });
         let why = match open.begun {
             Some(_) => "hob and its keeper ended while it ran, and nobody saw how it ended",
             None => "the machine stopped when it was about to start, and nobody knows whether it did",

@@ -235,6 +235,7 @@ impl Core {
         }
         self.save_attempt(id, out);
         self.follow_others(id);
+        self.block_followers(id, out);
         self.emit_task("task.queued", id, "", out);
         self.enqueue(id);
         Ok(())
@@ -291,7 +292,8 @@ impl Core {
         if task.live.is_some() {
             return Err(format!("it is {}; cancel it first", in_words(task.state)));
         }
-        if let Some(of) = self.tasks.followers.get(&id)
+        if !task.state.is_over()
+            && let Some(of) = self.tasks.followers.get(&id)
             && let Some(follower) = of.first()
         {
             return Err(format!("task {follower} follows it"));
@@ -313,14 +315,8 @@ impl Core {
         }
         self.bury_keys(&task, out);
         self.deadlines.set(Due::Task(id), None);
-        for a in &task.after {
-            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
-                of.remove(&id);
-                if of.is_empty() {
-                    self.tasks.followers.remove(&a.id);
-                }
-            }
-        }
+        self.tasks.unfollow(id, &task.after);
+        self.tasks.followers.remove(&id);
         out.records.push(record::task_gone(id));
         if record::has_attempt(&task) {
             out.records.push(record::attempt_gone(id));
@@ -340,7 +336,7 @@ impl Core {
         let now = self.now.wall;
         let old = |t: &Task| {
             let ended = t.outcome.as_ref().map_or(t.submitted, |o| o.ended);
-            t.state.is_over() && now.since(ended) >= age && !self.tasks.followers.contains_key(&t.id)
+            t.state.is_over() && now.since(ended) >= age
         };
         let ids = match self.select(asked, which) {
             Ok(ids) => ids.into_iter().filter(|id| self.tasks.get(*id).is_some_and(old)).collect::<Vec<_>>(),

@@ -29,6 +29,7 @@
 
 pub mod boot;
 pub mod calls;
+mod follow;
 mod gone;
 pub mod group;
 pub mod queue;
@@ -392,7 +393,7 @@ pub struct Tasks {
     pub groups: BTreeMap<Arc<str>, Group>,
     /// The runs that exist, and those that are claimed.
     runs: BTreeMap<RunId, TaskId>,
-    /// Who follows a task that is not over.
+    /// Who follows a task that exists, as long as he is not over himself.
     followers: BTreeMap<TaskId, BTreeSet<TaskId>>,
     counts: [u64; TaskState::ALL.len()],
     /// Hashes of owner and key, to the first task of the submission; which of those that share a hash it is, the task
@@ -415,6 +416,8 @@ pub struct Tasks {
     dropped_run: u64,
     /// While a daemon comes up: claims that have no end on record.
     open: Vec<boot::Open>,
+    /// Some group had room, and hob had none: the end of any task matters to all.
+    crowded: bool,
     /// A task has to wait for a moment of the wall clock.
     timed: bool,
     /// The config could not be read, so that nobody knows how many may run, and by which programs.

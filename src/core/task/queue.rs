@@ -19,7 +19,10 @@ impl Core {
         while let Some(name) = self.tasks.dirty.pop_first() {
             fuse -= 1;
             if fuse == 0 {
-                return self.log_error("the groups of tasks did not settle in one step; going on in the next", out);
+                self.tasks.dirty.insert(name);
+                self.deadlines.set(Due::Groups, Some(self.now.mono));
+                self.log_error("the groups of tasks did not settle in one step; going on in the next", out);
+                break;
             }
             self.fill(&name, out);
         }
@@ -30,6 +33,12 @@ impl Core {
         if self.life.stopping.is_some() || self.tasks.blind || !self.tasks.groups.contains_key(name) {
             return;
         }
+        let idle = self.tasks.groups.get(name).filter(|g| g.paused() || g.parallel() == 0);
+        let vain: Vec<TaskId> = idle.into_iter().flat_map(|g| &g.claimed).map(|rank| rank.id).collect();
+        for id in vain {
+            // After a power loss a claim would be as good as a start.
+            self.give_back(id, out);
+        }
         self.start_claimed(name, out);
         if self.claim_next(name, out) {
             // Those that need no sync can go at once.
@@ -37,9 +46,16 @@ impl Core {
         }
     }
 
+    /// How many more tasks hob can run, whatever the groups allow. Services keep their places, up to half of all.
+    fn room_for_tasks(&self) -> usize {
+        let running: usize = self.tasks.groups.values().map(|g| g.running as usize).sum();
+        let most = self.facts.runs_max - self.table.len().min(self.facts.runs_max / 2);
+        most.saturating_sub(running)
+    }
+
     /// Starts what is claimed, on disk and has room.
     fn start_claimed(&mut self, name: &Arc<str>, out: &mut Out) {
-        loop {
+        for room in (0..=self.room_for_tasks()).rev() {
             let Some(group) = self.tasks.groups.get(name).filter(|g| !g.paused()) else { return };
             // What is left of a task whose end nobody saw still takes its place.
             if !self.orphans.is_empty() {
@@ -50,6 +66,10 @@ impl Core {
             };
             let Some((id, weight)) = group.claimed.iter().find_map(|rank| synced(rank.id)) else { return };
             if !group.has_room(weight) {
+                return;
+            }
+            if room == 0 {
+                self.tasks.crowded = true;
                 return;
             }
             self.begin_task(id, out);

@@ -68,6 +68,7 @@ impl Core {
         self.free_slot(&name, weight);
         self.save_attempt(id, out);
         out.effects.push(Effect::Forget { run: live.run });
+        self.follow_others(id);
         let mut fields = Obj::new();
         fields.str("error", &error.message).u64("next_try_in_ms", crate::core::run::millis(delay));
         self.emit_task("task.start_failed", id, fields.members(), out);
@@ -79,6 +80,9 @@ impl Core {
         group.running = group.running.saturating_sub(1);
         group.weight = group.weight.saturating_sub(u64::from(weight));
         self.tasks.look_at(name);
+        if core::mem::take(&mut self.tasks.crowded) {
+            self.tasks.look_at_all();
+        }
     }
 
     pub(in crate::core) fn task_exited(&mut self, id: TaskId, run: RunId, end: End, usage: Usage, out: &mut Out) {
@@ -159,7 +163,8 @@ impl Core {
             task.fails = task.fails.saturating_add(1);
         }
         let again = match state {
-            TaskState::Failed | TaskState::TimedOut => task.fails <= task.retries,
+            // Before the config changes, what it lacks it will lack again.
+            TaskState::Failed | TaskState::TimedOut => live.known && task.fails <= task.retries,
             TaskState::Lost => task.frame.repeatable,
             TaskState::Cancelled => task.frame.repeatable && live.stop == Some(TaskStop::Shutdown),
             TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Succeeded => {
@@ -186,6 +191,7 @@ impl Core {
             task.wait(delay, now);
         }
         self.save_attempt(id, out);
+        self.follow_others(id);
         let mut fields = Obj::new();
         fields.str("after", state.name()).u64("next_try_in_ms", crate::core::run::millis(delay));
         self.tell_outcome(id, &mut fields);
@@ -213,7 +219,7 @@ impl Core {
         self.tell_followers(id, state, out);
     }
 
-    fn tell_outcome(&self, id: TaskId, fields: &mut Obj) {
+    pub(super) fn tell_outcome(&self, id: TaskId, fields: &mut Obj) {
         let Some(task) = self.tasks.get(id) else { return };
         fields.u64("attempt", task.attempts.into());
         if let Some(o) = task.outcome.as_deref() {
@@ -226,37 +232,6 @@ impl Core {
         }
         if let Some(why) = &task.why {
             fields.str("why", why);
-        }
-    }
-
-    /// Those that follow a task which has come to rest: they may go, or never will. Worked off by a list, never by
-    /// recursion.
-    fn tell_followers(&mut self, id: TaskId, state: TaskState, out: &mut Out) {
-        let mut ended = vec![(id, state)];
-        while let Some((id, state)) = ended.pop() {
-            for follower in self.tasks.followers.remove(&id).unwrap_or_default() {
-                let Some(task) = self.tasks.get_mut(follower) else { continue };
-                if task.state.is_over() {
-                    continue;
-                }
-                let any = task.after.iter().any(|a| a.id == id && a.any);
-                task.blocked = task.blocked.saturating_sub(1);
-                if any || state == TaskState::Succeeded {
-                    self.enqueue(follower);
-                    continue;
-                }
-                let why = format!("task {id}, which it follows, {}", past(state));
-                task.why = Some(why.into());
-                self.unqueue(follower);
-                self.deadlines.set(Due::Task(follower), None);
-                self.tasks.set_state(follower, TaskState::Cancelled);
-                self.tasks.ended.push(follower);
-                self.save_attempt(follower, out);
-                let mut fields = Obj::new();
-                self.tell_outcome(follower, &mut fields);
-                self.emit_task("task.cancelled", follower, fields.members(), out);
-                ended.push((follower, TaskState::Cancelled));
-            }
         }
     }
 

@@ -1,20 +1,18 @@
 //! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
 
 use super::{BACKOFF, Claim, Frame, Key, Keys, Rare, TIMEOUT, Task, Work, group, name_of, record};
-use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
-use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
+use crate::base::limits::{TASK_EDGES_MAX, TASK_KEY_MAX, TASKS_MAX};
 use crate::base::near::nearest;
 use crate::base::time::{Mono, Wall};
 use crate::config::{Access, AgentPrompt, AgentSpec, LogSpec, ServiceSpec};
 use crate::core::request::Asked;
 use crate::core::schedule::is_own;
 use crate::core::{Core, Out, Owner, Peer};
-use crate::protocol::methods::task::{After, TaskEdit, TaskSpec, TaskState, Work as Asks};
+use crate::protocol::methods::task::{TaskEdit, TaskSpec, TaskState, Work as Asks};
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a claim on the same name is told.
@@ -91,6 +89,11 @@ impl Core {
                 RpcError::new(Code::Busy, format!("there are {} tasks; {TASKS_MAX} is the most", self.tasks.len()));
             return Err(error.hint("`hob task clean` removes those that are over"));
         }
+        let edges = specs.iter().map(|s| s.after.len()).sum::<usize>();
+        if edges > TASK_EDGES_MAX {
+            let text = format!("`after` of all these tasks has {edges} entries; {TASK_EDGES_MAX} is the most");
+            return Err(invalid(text).hint("let many follow one, and that one the many before it"));
+        }
         let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
         let first = TaskId(self.tasks.next.max(1));
         if let [one] = &specs[..]
@@ -136,20 +139,6 @@ impl Core {
         if new {
             self.follow_others(id);
             self.enqueue(id);
-        }
-    }
-
-    /// Notes whom a task follows, and how many of these are not over.
-    pub(super) fn follow_others(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get(id).filter(|t| !t.state.is_over() && !t.after.is_empty()) else { return };
-        // One that is named twice ends only once.
-        let open: BTreeSet<TaskId> =
-            task.after.iter().map(|a| a.id).filter(|a| self.tasks.get(*a).is_some_and(|t| !t.state.is_over())).gather();
-        for a in &open {
-            self.tasks.followers.entry(*a).or_default().insert(id);
-        }
-        if let Some(task) = self.tasks.get_mut(id) {
-            task.blocked = u32::try_from(open.len()).unwrap_or(u32::MAX);
         }
     }
 
@@ -353,30 +342,6 @@ impl Core {
         Err(missing("runner", name, self.programs.runners.keys().map(String::as_str)))
     }
 
-    fn check_after(&self, after: &[After]) -> Result<(), RpcError> {
-        let unknown: Vec<String> =
-            after.iter().filter(|a| self.tasks.get(a.id).is_none()).take(10).map(|a| a.id.to_string()).collect();
-        if !unknown.is_empty() {
-            let text = format!("after: there is no task {}", unknown.join(", "));
-            return Err(RpcError::new(Code::NotFound, text).hint("`hob task list` shows those that there are"));
-        }
-        match self.failed_before(after) {
-            Some((id, state)) => {
-                let state = super::calls::in_words(state);
-                let text = format!("after: task {id} is over without success ({state}), so this one would never start");
-                Err(RpcError::new(Code::Conflict, text).hint("{\"id\", \"any\": true} takes any end"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The first of those a task wants to follow that is over without the success it wants.
-    pub(super) fn failed_before(&self, after: &[After]) -> Option<(TaskId, TaskState)> {
-        let mut wanted = after.iter().filter(|a| !a.any).filter_map(|a| self.tasks.get(a.id));
-        let failed = wanted.find(|t| t.state.is_over() && t.state != TaskState::Succeeded)?;
-        Some((failed.id, failed.state))
-    }
-
     pub(super) fn edit_task(
         &mut self,
         id: TaskId,
@@ -399,7 +364,10 @@ impl Core {
         match (&mut new.work, edit.command, edit.prompt) {
             (_, None, None) => {}
             (work @ Work::Command(_), Some(words), None) => *work = Work::command(&words),
-            (Work::Agent { prompt, .. }, None, Some(text)) => *prompt = text.into(),
+            (Work::Agent { name, prompt }, None, Some(text)) => {
+                check_prompt(name, self.programs.agents.get(&**name), &text)?;
+                *prompt = text.into();
+            }
             (Work::Command(_), _, Some(_)) => return Err(invalid(format!("task {id} has a command and no prompt"))),
             (Work::Agent { .. }, Some(_), _) => return Err(invalid(format!("task {id} has a prompt and no command"))),
         }
@@ -430,6 +398,7 @@ impl Core {
         let claimed = self.unqueue(id);
         new.claim = Claim::None;
         new.blocked = 0;
+        new.last = self.tasks.get(id).map_or(new.last, |t| t.last);
         out.records.push(record::task(&new));
         self.replace(id, new);
         self.follow_others(id);
@@ -446,31 +415,9 @@ impl Core {
         let (queued, group) = (u64::from(new.state == TaskState::Queued), Arc::clone(&new.frame.group));
         let Some(task) = self.tasks.get_mut(id) else { return };
         let old = core::mem::replace(task, new);
-        for a in &old.after {
-            if let Some(of) = self.tasks.followers.get_mut(&a.id) {
-                of.remove(&id);
-            }
-        }
+        self.tasks.unfollow(id, &old.after);
         self.tasks.group_for(&old.frame.group).queued -= queued;
         self.tasks.group_for(&group).queued += queued;
-    }
-
-    /// Nobody can follow itself, by however many others.
-    fn check_cycle(&self, id: TaskId, after: &[After]) -> Result<(), RpcError> {
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<TaskId> = after.iter().map(|a| a.id).collect();
-        while let Some(next) = open.pop() {
-            if next == id {
-                let text = format!("after: task {id} would follow itself");
-                return Err(RpcError::new(Code::Conflict, text));
-            }
-            if seen.insert(next)
-                && let Some(task) = self.tasks.get(next).filter(|t| !t.state.is_over())
-            {
-                open.extend(task.after.iter().map(|a| a.id));
-            }
-        }
-        Ok(())
     }
 
     /// What a task is run with, by the config as it is now.

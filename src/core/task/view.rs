@@ -139,6 +139,9 @@ impl Core {
                 g.weight,
                 g.weight_limit()
             )),
+            _ if self.tasks.crowded => {
+                Some(format!("hob may have files open for {} runs at once, which is reached", self.facts.runs_max))
+            }
             _ if !self.orphans.is_empty() => {
                 Some("waits for the end of what was left running when hob and its keeper were killed".to_owned())
             }

@@ -9,7 +9,7 @@ const fn param(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, alias: None, kind, required: false, doc }
 }
 
-const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+pub(super) const fn needed(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, alias: None, kind, required: true, doc }
 }
 

@@ -1,5 +1,6 @@
 //! The rows of the table of methods that are about tasks and their groups.
 
+use super::table::needed;
 use super::task::{self, GroupCall, TaskCall};
 use super::{Kind, Method, Param, Params, Request};
 use crate::base::access::Access;
@@ -151,10 +152,13 @@ pub(super) const TASKS: &[Method] = &[
     method(
         "task.prioritize",
         CHANGE,
-        &[IDS, GROUP, STATE, LABEL, OWNER, ALL, PRIORITY],
+        &[needed("priority", Kind::Integer, "higher ones start first"), IDS, GROUP, STATE, LABEL, OWNER, ALL],
         CHANGED,
         "Changes the priority of tasks that have not begun.",
-        |p| call(TaskCall::Prioritize { which: task::some(p)?, priority: p.integer("priority")?.unwrap_or(0) }),
+        |p| {
+            let priority = p.integer("priority")?.unwrap_or_default();
+            call(TaskCall::Prioritize { which: task::some(p)?, priority })
+        },
     ),
     method(
         "task.wait",

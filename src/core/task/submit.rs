@@ -428,6 +428,7 @@ impl Core {
         new.weight = edit.weight.unwrap_or(new.weight);
         new.frame = self.tasks.share(frame);
         let claimed = self.unqueue(id);
+        new.last = self.tasks.get(id).map_or(new.last, |t| t.last);
         new.claim = Claim::None;
         new.blocked = 0;
         out.records.push(record::task(&new));

@@ -398,6 +398,7 @@ impl Check {
                 left_at: None,
                 healthy: false,
                 fails: 0,
+                retries: start.spec.health.as_ref().map(|h| h.retries),
                 faulty: false,
                 pinged_at: 0,
                 over: false,

@@ -124,6 +124,8 @@ impl Jobs {
         let Some(mut job) = self.all.remove(id) else { return };
         let Some(v) = v else { return };
         job.decided = v["seen"].as_i64().unwrap_or(0);
+        job.decided_at = v["decided"].as_i64().unwrap_or(0);
+        job.was_paused = v["was_paused"] == true;
         job.high = v["high"].as_i64();
         job.anchor = v["anchor"].as_i64().unwrap_or(0);
         job.boot = v["boot"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);

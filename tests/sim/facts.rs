@@ -45,6 +45,9 @@ impl Check {
                 // One that is to get the new config may end by itself, or not be born, before its signal.
                 for run in self.runs.values_mut().filter(|r| !r.over) {
                     run.stopped = true;
+                    if let Some(spec) = self.config.services.get(&*run.service) {
+                        run.retries = spec.health.as_ref().map(|h| h.retries);
+                    }
                 }
             }
             Input::Stop { hurry } => {
@@ -74,6 +77,8 @@ impl Check {
         }
         for (run, known) in &mut self.runs {
             known.fails = 0;
+            known.retries =
+                self.config.services.get(&*known.service).and_then(|s| s.health.as_ref()).map(|h| h.retries);
             known.well_at = None;
             known.unrecorded |= !boot.entities.iter().any(|e| e.key == format!("run/{run}"));
         }

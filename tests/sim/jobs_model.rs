@@ -49,6 +49,8 @@ pub struct Job {
     pub plan: JobPlan,
     /// All due times up to here are decided.
     pub decided: i64,
+    /// What the wall clock said then.
+    pub decided_at: i64,
     /// Where the clock was before it was put back far.
     pub high: Option<i64>,
     /// From where distances are counted.
@@ -56,6 +58,8 @@ pub struct Job {
     /// The boot of the machine in which `@reboot` was done.
     pub boot: u64,
     pub choice: Option<bool>,
+    /// Whether it is paused, as is on record.
+    pub was_paused: bool,
     pub number: u64,
     pub missed: u64,
     pub skipped: u64,
@@ -91,8 +95,10 @@ impl Job {
     pub fn new(spec: Arc<JobSpec>, plan: JobPlan, clock: i64, wall: i64, boot: u64) -> Job {
         Job {
             spec,
+            was_paused: plan.paused,
             plan,
             decided: clock,
+            decided_at: wall,
             high: None,
             anchor: wall,
             boot,
@@ -108,6 +114,20 @@ impl Job {
 
     pub fn paused(&self) -> bool {
         self.choice.unwrap_or(self.plan.paused)
+    }
+
+    /// All due times up to a moment are decided now.
+    fn decide(&mut self, upto: i64, wall: i64) {
+        (self.decided, self.decided_at) = (upto, wall);
+    }
+
+    /// It was paused until now, or is from now on: what passed in a pause was not missed.
+    pub fn pause_changed(&mut self, clock: i64, wall: i64) {
+        let (before, now) = (self.was_paused, self.paused());
+        self.was_paused = now;
+        if before && !now && clock > self.decided {
+            self.decide(clock, wall);
+        }
     }
 
     /// The first due time after a moment, found by looking at each second.
@@ -141,7 +161,7 @@ impl Job {
 
     /// Decides every due time up to `clock`, by the rules that are written down for it. `lenient`: the clock has just
     /// been put forward by so much.
-    pub fn look(&mut self, clock: i64, lenient: i64) -> Come {
+    pub fn look(&mut self, clock: i64, wall: i64, lenient: i64) -> Come {
         let mut dues = Vec::new();
         let mut at = self.decided;
         while let Some(due) = self.next_after(at).filter(|due| *due <= clock) {
@@ -149,7 +169,7 @@ impl Job {
             at = due;
         }
         let Some(last) = dues.last().copied() else { return Come::default() };
-        self.decided = last;
+        self.decide(last, wall);
         if self.paused() {
             return Come::default();
         }
@@ -169,35 +189,37 @@ impl Job {
     }
 
     /// The clock was set while a daemon was there to see it. How much it may be late by for that.
-    pub fn clock_set(&mut self, by: i64, clock: i64) -> i64 {
+    pub fn clock_set(&mut self, by: i64, clock: i64, wall: i64) -> i64 {
         match self.plan.times {
             Times::Every(_) => {
                 self.anchor += by;
                 self.decided += by;
+                self.decided_at += by;
+                self.put_back(clock, wall);
                 0
             }
             Times::Cron { .. } => {
                 let mut lenient = 0;
                 if by >= FAR {
                     let high = self.high.take().unwrap_or(self.decided);
-                    self.decided = self.decided.max(high.min(clock));
+                    self.decide(self.decided.max(high.min(clock)), wall);
                 } else if !self.plan.times.is_wild() {
                     lenient = by.max(0);
                 }
-                self.put_back(clock);
+                self.put_back(clock, wall);
                 lenient
             }
             Times::At(_) => {
-                self.put_back(clock);
+                self.put_back(clock, wall);
                 0
             }
             Times::Reboot => 0,
         }
     }
 
-    /// What is decided already lies ahead of the clock.
-    pub fn put_back(&mut self, clock: i64) {
-        if self.decided <= clock {
+    /// What is decided already lies ahead of the clock, and not because its delay has grown with another jitter.
+    pub fn put_back(&mut self, clock: i64, wall: i64) {
+        if self.decided <= clock || self.decided_at <= wall {
             return;
         }
         match self.plan.times {
@@ -207,19 +229,19 @@ impl Job {
                     self.high = self.high.max(Some(self.decided));
                 }
                 if far || self.plan.times.is_wild() {
-                    self.decided = clock;
+                    self.decide(clock, wall);
                 }
             }
             // Nobody saw by how much; its time passes from here on.
             Times::Every(_) => {
                 self.anchor -= self.decided - clock;
-                self.decided = clock;
+                self.decide(clock, wall);
             }
             // A moment that only a wrong clock has seen is still to come.
             Times::At(at) => {
                 let fired = self.ran == Some(at) || self.queue.iter().any(|f| f.due == at);
                 if at > clock && at <= self.decided && !fired {
-                    self.decided = clock;
+                    self.decide(clock, wall);
                 }
             }
             Times::Reboot => {}

@@ -151,7 +151,7 @@ impl Jobs {
                     self.keep(&id);
                     let clock = self.clock(scene, &self.all[&id]);
                     if let Some(job) = self.all.get_mut(&id) {
-                        lenient.insert(id, job.clock_set(*by, clock));
+                        lenient.insert(id, job.clock_set(*by, clock, scene.wall));
                     }
                 }
             }
@@ -171,7 +171,8 @@ impl Jobs {
             let new = Job::new(Arc::clone(spec), plan.clone(), clock, scene.wall, boot);
             let job = self.all.entry(plan.id.clone()).or_insert(new);
             (job.spec, job.plan) = (Arc::clone(spec), plan);
-            job.put_back(clock);
+            job.put_back(clock, scene.wall);
+            job.pause_changed(clock, scene.wall);
             let stagger = job.plan.stagger * MS;
             for (n, fire) in (0..).zip(&mut job.queue) {
                 fire.not_before = now + n * stagger;
@@ -205,9 +206,11 @@ impl Jobs {
             let new = Job::new(Arc::clone(spec), plan.clone(), clock, scene.wall, self.boot);
             let job = self.all.entry(plan.id.clone()).or_insert(new);
             if job.plan.times != plan.times {
-                (job.decided, job.anchor, job.high) = (clock, scene.wall, None);
+                (job.decided, job.decided_at) = (clock, scene.wall);
+                (job.anchor, job.high) = (scene.wall, None);
             }
             (job.spec, job.plan) = (Arc::clone(spec), plan);
+            job.pause_changed(clock, scene.wall);
         }
     }
 
@@ -249,8 +252,8 @@ impl Jobs {
             match pause {
                 Some(pause) => {
                     if job.paused() != pause {
-                        job.decided = if pause { job.decided } else { job.decided.max(clock) };
                         job.choice = (pause != job.plan.paused).then_some(pause);
+                        job.pause_changed(clock, scene.wall);
                     }
                     if pause {
                         job.queue.clear();
@@ -268,7 +271,7 @@ impl Jobs {
         let Some(job) = self.all.get(id) else { return Come::default() };
         let clock = self.clock(scene, job);
         let mut new = job.clone();
-        let come = new.look(clock, lenient);
+        let come = new.look(clock, scene.wall, lenient);
         if new == *job {
             return come;
         }

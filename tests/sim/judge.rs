@@ -8,6 +8,7 @@ use crate::plan::Verb;
 use crate::tasks_ask::Question;
 use crate::tasks_model::{Scene, Tasks, Told};
 use crate::world::{HOST, WALL_START, World};
+use hob::base::ids::TaskId;
 use hob::config::Config;
 use hob::core::{Boot, Core, Effect, Input, Out};
 use hob::protocol::methods::Request;
@@ -31,13 +32,16 @@ impl World<'_> {
         let snapshot: BTreeMap<&str, &str> =
             all.iter().filter_map(|e| Some((e.key.as_str(), e.json.as_deref()?))).collect();
         let exact = |key: &str| ["task/", "attempt/", "group/", "schedule/"].iter().any(|kind| key.starts_with(kind));
+        // A claim that needs no sync is not on record: there the task waits, or nothing has come of it.
+        let unwritten = |key: &str, json: &str| {
+            let id = key.strip_prefix("attempt/").and_then(|n| n.parse().ok()).map(TaskId);
+            let repeatable = id.and_then(|id| self.check.tasks.jobs.get(&id)).is_some_and(|j| j.repeatable);
+            repeatable && json.contains("\"run\":") && !json.contains("\"begun\"")
+        };
         let differs = |(key, json): &(&&str, &&str)| match kept.get(**key) {
             _ if !exact(key) => false,
-            // A claim that needs no sync is not on record.
-            Some(known) if json.contains("\"run\":") && !json.contains("\"begun\"") => {
-                *known != **json && !known.contains("\"state\":\"queued\"")
-            }
-            None => !key.starts_with("attempt/") || json.contains("\"begun\""),
+            Some(known) if unwritten(key, json) => !known.contains("\"state\":\"queued\""),
+            None => !unwritten(key, json),
             // Of a task that is over its attempt says so, and it may have been held before.
             Some(known) => known != *json && freed(known).as_deref() != Some(**json),
         };

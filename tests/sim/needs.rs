@@ -25,6 +25,9 @@ pub struct Run {
     /// A health check was passed, and so many failed since the last that was, by this daemon.
     pub healthy: bool,
     pub fails: u32,
+    /// How many failures in a row make it unhealthy, by the last config that has it: one that is not in the present
+    /// config is asked for as long as it waits for those that require it to be down.
+    pub retries: Option<u32>,
     /// It was called unhealthy.
     pub faulty: bool,
     /// When it said last that it lives.
@@ -69,13 +72,12 @@ impl Check {
         let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
         let run = event["run"].as_u64().and_then(|n| self.runs.get_mut(&RunId(n)));
         let Some(run) = run else { return Err(format!("health: of no run: {line}")) };
-        let retries = self.config.services.get(&*run.service).and_then(|s| s.health.as_ref()).map(|h| h.retries);
-        match retries {
+        match run.retries {
             Some(retries) if run.fails >= retries => {
                 run.faulty = true;
                 Ok(())
             }
-            _ => Err(format!("health: {} failed {} times, and {retries:?} are allowed", run.service, run.fails)),
+            most => Err(format!("health: {} failed {} times, and {most:?} are allowed", run.service, run.fails)),
         }
     }
 

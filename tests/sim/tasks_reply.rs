@@ -269,6 +269,8 @@ impl Tasks {
         }
         if let Some(delay) = edit.delay {
             job.ripe = false;
+            // It is a person's word against that of a retry.
+            (job.again, job.again_wall) = (0, 0);
             job.not_before = wall + i64::try_from(millis(delay)).unwrap_or(0);
         }
         job.priority = edit.priority.unwrap_or(job.priority);

@@ -197,12 +197,12 @@ impl Tasks {
         }
         for id in ids {
             let phase = self.jobs[&id].phase;
-            // A wait is kept to the millisecond of the wall clock, and that of one that was never begun is not.
+            // A wait is kept to the millisecond of the wall clock.
             if let Some(job) = self.jobs.get_mut(&id) {
                 // Whoever has claimed an attempt had waited long enough.
                 job.again_wall = if open.contains_key(&id) { 0 } else { job.again_wall };
                 let left = u64::try_from(job.again_wall - scene.wall).unwrap_or(0).min(WAIT_MAX);
-                job.again = if job.attempts == 0 || left == 0 { 0 } else { scene.now + left * MS };
+                job.again = if left == 0 { 0 } else { scene.now + left * MS };
             }
             let Some(open) = open.get(&id) else {
                 if matches!(phase, Phase::Running(_)) {

@@ -95,8 +95,9 @@ impl Core {
             let changed = job.paused() != pause;
             if changed {
                 // What has come up to now is decided as it was meant until now.
-                let clock = job.clock(now);
-                job.seen = if pause { job.seen } else { job.seen.max(clock) };
+                if !pause {
+                    job.pass(now);
+                }
                 job.choice = (pause != job.spec.paused).then_some(pause);
                 job.save = true;
             }

@@ -123,7 +123,7 @@ impl Core {
         job.delay = delay;
         job.paused_until(was_paused, now);
         if anew {
-            job.seen = job.clock(now);
+            job.decide(job.clock(now), now);
             job.anchor = now.wall;
             job.high = None;
         }

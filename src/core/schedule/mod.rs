@@ -17,7 +17,8 @@
 //! for what follows the clock on the wall; put back further, the clock was wrong before, and jobs go by the new one.
 //! Put forward by less than three hours, the last time that was skipped is on time, as with a change of the clocks.
 //! Distances (`every`) do not mind a clock that is set; one whose last time is ahead of the clock begins anew. A single
-//! moment (`at`) that only a wrong clock has seen is still to come.
+//! moment (`at`) that only a wrong clock has seen is still to come. Where another jitter has made a job later, what it
+//! has decided may lie ahead of its own clock: that stays decided, unless the wall clock says less than it did then.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod ask;
@@ -156,6 +157,8 @@ pub(in crate::core) struct Job {
     spec: Arc<JobSpec>,
     /// All due times up to here are decided.
     seen: Wall,
+    /// What the wall clock said then.
+    decided: Wall,
     /// Where the clock was before it was put back far.
     high: Option<Wall>,
     /// From where distances are counted.
@@ -185,6 +188,7 @@ impl Job {
             id: id.into(),
             delay: Duration::ZERO,
             seen: Wall(0),
+            decided: now.wall,
             high: None,
             anchor: now.wall,
             boot: boot.to_owned(),

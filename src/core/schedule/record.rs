@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct JobRecord {
     v: u32,
     seen: Wall,
+    /// Without it: when `seen` came, by the clock of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decided: Option<Wall>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     high: Option<Wall>,
     anchor: Wall,
@@ -61,6 +64,7 @@ pub(super) fn entity(job: &Job) -> Entity {
     let record = JobRecord {
         v: VERSION,
         seen: job.seen,
+        decided: Some(job.decided),
         high: job.high,
         anchor: job.anchor,
         boot: job.boot.clone(),
@@ -97,6 +101,8 @@ impl JobRecord {
     /// the daemon; `resume_runs` sees to them.
     pub(super) fn restore(self, job: &mut Job, now: Now) -> bool {
         job.seen = self.seen;
+        let came = self.seen.0.saturating_add(now.wall.0.saturating_sub(job.clock(now).0));
+        job.decided = self.decided.unwrap_or(Wall(came));
         job.high = self.high;
         job.anchor = self.anchor;
         job.boot = self.boot;
@@ -159,6 +165,7 @@ mod tests {
             (job.seen, job.high, job.anchor),
             (Wall(1_699_999_200_000), Some(Wall(1_700_000_000_000)), Wall(1_690_000_000_000))
         );
+        assert_eq!(job.decided, job.seen, "this record is older than that member");
         assert_eq!((job.boot.as_str(), job.choice), ("00c0ffee", Some(true)));
         assert_eq!((job.number, job.missed, job.skipped, job.queue.len()), (41, 7, 2, 2));
         assert!(matches!(&job.queue[1].why, Why::Client(c) if c.uid == 1000 && c.job.is_none()));

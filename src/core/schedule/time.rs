@@ -76,13 +76,19 @@ impl Job {
         }
     }
 
+    /// Every due time up to here is decided.
+    pub(super) fn decide(&mut self, seen: Wall, now: Now) {
+        (self.seen, self.decided) = (seen, now.wall);
+        self.save = true;
+    }
+
     /// Decides every due time that has come since the last look.
     pub(super) fn look(&mut self, now: Now) -> Found {
         let clock = self.clock(now);
         let lenient = core::mem::take(&mut self.lenient);
         let Some(last) = self.last_until(clock).filter(|last| *last > self.seen) else { return Found::default() };
-        let since = core::mem::replace(&mut self.seen, last);
-        self.save = true;
+        let since = self.seen;
+        self.decide(last, now);
         if self.paused() {
             return Found::default();
         }
@@ -133,6 +139,7 @@ impl Job {
             When::Every(_) => {
                 self.anchor = Wall(self.anchor.0.saturating_add(by));
                 self.seen = Wall(self.seen.0.saturating_add(by));
+                self.decided = Wall(self.decided.0.saturating_add(by));
                 self.save = true;
                 self.step_back(now);
             }
@@ -142,8 +149,8 @@ impl Job {
                 if forward >= FAR {
                     // Back to where it was before it was put back: what was decided then stays decided.
                     let clock = self.clock(now);
-                    self.seen = self.high.take().map_or(self.seen, |high| self.seen.max(high.min(clock)));
-                    self.save = true;
+                    let seen = self.high.take().map_or(self.seen, |high| self.seen.max(high.min(clock)));
+                    self.decide(seen, now);
                 } else if !wild {
                     self.lenient = forward;
                 }
@@ -154,11 +161,12 @@ impl Job {
         }
     }
 
-    /// What is ahead of the clock has been decided by another clock.
+    /// What is ahead of the clock has been decided by another clock; unless the wall clock has not gone back at all,
+    /// and it is the delay that has grown with another jitter.
     pub(super) fn step_back(&mut self, now: Now) {
         let clock = self.clock(now);
         let ahead = self.seen.0.saturating_sub(clock.0);
-        if ahead <= 0 {
+        if ahead <= 0 || self.decided <= now.wall {
             return;
         }
         match self.spec.when() {
@@ -177,8 +185,7 @@ impl Job {
             When::Once(at) if at > clock && at <= self.seen && !self.has_run(at) => {}
             When::Once(_) | When::Reboot | When::Never => return,
         }
-        self.seen = clock;
-        self.save = true;
+        self.decide(clock, now);
     }
 
     /// It may have been paused until now by what the config said before: what passed then was not missed.
@@ -187,9 +194,17 @@ impl Job {
             return;
         }
         if was_paused {
-            self.seen = self.seen.max(self.clock(now));
+            self.pass(now);
         }
         self.save = true;
+    }
+
+    /// What has come until now was not to be kept.
+    pub(super) fn pass(&mut self, now: Now) {
+        let clock = self.clock(now);
+        if clock > self.seen {
+            self.decide(clock, now);
+        }
     }
 
     /// Whether a due time has led to a run, or is about to.
@@ -369,6 +384,28 @@ mod tests {
         job.look(ahead);
         job.wall_set(millis(HOUR), ahead);
         assert_eq!(job.next_due(ahead), Some(Wall(ahead.wall.0 + 60_000)));
+    }
+
+    #[test]
+    fn a_delay_that_has_grown_is_no_clock_that_was_put_back() {
+        let (mut wild, now) = job("\"cron\": \"* * * * *\"", "2026-01-01T01:00:30Z");
+        let minute = later(now, Duration::from_secs(30));
+        assert!(wild.look(minute).on_time.is_some());
+        wild.delay = Duration::from_secs(50);
+        let ten = Duration::from_secs(10);
+        // The clock is set forward by a second, and a daemon reads the record.
+        wild.wall_set(1000, later(minute, ten));
+        wild.step_back(later(minute, ten));
+        assert_eq!(wild.look(later(minute, ten * 5)), Found::default(), "it has led to a run already");
+        assert!(wild.look(later(minute, ten * 11)).on_time.is_some());
+        // A clock that was put back is that all the same.
+        wild.step_back(minute);
+        assert!(wild.look(later(minute, ten * 11)).on_time.is_some());
+        let (mut distance, now) = job("\"every\": \"90s\"", "2026-01-01T01:00:00Z");
+        distance.delay = ten;
+        let set = Now { wall: Wall(now.wall.0 + 60_000), ..now };
+        distance.wall_set(60_000, set);
+        assert_eq!(distance.next_due(set), Some(Wall(set.wall.0 + 100_000)));
     }
 
     #[test]

@@ -190,7 +190,10 @@ impl Core {
         let (rank, name, run) = (task.rank(), Arc::clone(&task.frame.group), task.run());
         task.claim = Claim::None;
         if let Some(run) = run {
-            task.last = run;
+            // A claim that needed no sync is not on record, and nobody knows its number.
+            if !task.frame.repeatable {
+                task.last = run;
+            }
             self.tasks.runs.remove(&run);
         }
         let group = self.tasks.group_for(&name);

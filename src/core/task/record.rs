@@ -196,7 +196,7 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
         paused: live.is_some_and(|l| l.paused),
         left: live.filter(|l| l.paused).and_then(|l| l.left).map(nanos),
         until: live.filter(|l| !l.paused && l.moved).and_then(|l| l.timeout_at).map(|at| at.0),
-        again_at: if run.is_none() && t.state == TaskState::Queued { t.again_at.0 } else { 0 },
+        again_at: if run.is_none() && !t.state.is_over() { t.again_at.0 } else { 0 },
         why: t.why.clone(),
         outcome: t.outcome.clone(),
     };

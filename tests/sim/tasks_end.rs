@@ -54,10 +54,6 @@ impl Tasks {
         let Some(job) = self.jobs.get(&id).cloned() else { return Err(format!("task events: {v}")) };
         let end = match job.phase {
             Phase::Running(run) => self.ended(scene, id, run, v)?,
-            _ if self.is_without_program(&job) => {
-                self.tried_in_vain(id);
-                None
-            }
             phase => return Err(format!("task events: {v} of {phase:?}")),
         };
         let failed = match v["after"].as_str() {
@@ -70,7 +66,6 @@ impl Tasks {
         };
         match job.phase {
             Phase::Running(run) => self.may(scene, id, run, end, failed)?,
-            _ if failed == TaskState::Failed => {}
             phase => return Err(format!("task end: {v} of {phase:?}")),
         }
         let fails = job.fails + u32::from(failed != TaskState::Cancelled);
@@ -127,11 +122,9 @@ impl Tasks {
             Phase::Queued if state == TaskState::Lost && self.unknown.remove(&id) => {}
             Phase::Queued if state == TaskState::Failed && self.is_without_program(&job) => {
                 self.tried_in_vain(id);
+                // What the config lacks it would lack again.
                 exit = None;
                 fails += 1;
-                if fails <= job.retries {
-                    return Err(format!("retries: task {id} is over after {fails} failures of {}", job.retries));
-                }
             }
             Phase::Queued | Phase::Held if state == TaskState::Cancelled => {
                 let person = matches!(asked, Some(Request::Task(c)) if matches!(**c, TaskCall::Cancel { .. }));
@@ -167,7 +160,7 @@ impl Tasks {
                 if let Some(job) = self.edit(follower) {
                     job.cleared.insert(id);
                 }
-            } else if !job.cleared.contains(&id) && !job.retried {
+            } else {
                 self.doomed.insert(follower);
             }
         }

@@ -322,8 +322,7 @@ impl Tasks {
     fn change_one(&mut self, call: &TaskCall, id: TaskId) -> Held {
         let uid = self.jobs.get(&id).map_or(0, |j| j.uid);
         let spawned = self.spawns.get(&uid).copied().unwrap_or(0);
-        let follows =
-            |j: &Job| !j.is_over() && !j.retried && !j.cleared.contains(&id) && j.after.iter().any(|a| a.id == id);
+        let follows = |j: &Job| !j.is_over() && j.after.iter().any(|a| a.id == id);
         let followed = self.jobs.values().any(follows);
         if matches!(call, TaskCall::Remove { .. }) {
             let phase = self.jobs.get(&id).map(|j| j.phase);

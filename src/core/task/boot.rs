@@ -164,6 +164,9 @@ impl Core {
                 None => self.lose(&open, left, out),
             }
         }
+        for id in begun {
+            self.follow_others(id);
+        }
         // What is left of a task is never left on purpose, whoever came to that end before.
         let known: BTreeSet<RunId> = self.tasks.all.values().map(|t| t.last).gather();
         for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {

@@ -143,7 +143,7 @@ impl Children {
     #[must_use]
     pub fn measure(&self, runs: &[RunId]) -> MeasureJob {
         let known = runs.iter().filter_map(|run| Some((*run, self.runs.get(run)?)));
-        let live = |(run, r): (RunId, &Run)| (run, r.pid.filter(|_| r.life != Life::Ended), r.group.clone());
+        let live = |(run, r): (RunId, &Box<Run>)| (run, r.pid.filter(|_| r.life != Life::Ended), r.group.clone());
         MeasureJob { runs: known.map(live).collect() }
     }
 

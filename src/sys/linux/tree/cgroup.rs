@@ -220,8 +220,8 @@ impl Group {
     }
 
     fn freeze(&self, on: bool) -> io::Result<()> {
-        let file = proc::open_at(Some(self.dir.as_fd()), c"cgroup.freeze", libc::O_WRONLY)?;
-        File::from(file).write_all(if on { b"1" } else { b"0" })
+        let mut file = proc::open_at(Some(self.dir.as_fd()), c"cgroup.freeze", libc::O_WRONLY)?;
+        file.write_all(if on { b"1" } else { b"0" })
     }
 
     /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once,

@@ -59,10 +59,10 @@ impl Daemon {
         let mut events = Events::with_capacity(8);
         self.poll.poll(&mut events, Some(Duration::from_millis(2))).unwrap();
         let mut inputs = Vec::new();
-        self.conns.read_backlog(&mut inputs);
+        self.conns.read_backlog(&mut |_| None, &mut inputs);
         for event in &events {
             if let Some(Source::Conn(id)) = self.sources.get(event.token()) {
-                self.conns.ready(*id, event.into(), &mut inputs);
+                self.conns.ready(*id, event.into(), &mut |_| None, &mut inputs);
             }
         }
         inputs.into_iter().for_each(|input| self.answer(input));

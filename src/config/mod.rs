@@ -62,6 +62,7 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
         needs: Vec::new(),
         listens: Vec::new(),
         named: Vec::new(),
+        settings: Vec::new(),
     };
     let config = read::config(&root, &mut cx);
     if report.is_clean() { Ok(config) } else { Err(report.finish()) }

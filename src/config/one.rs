@@ -44,6 +44,7 @@ pub fn parse_service(
         needs: Vec::new(),
         listens: Vec::new(),
         named: Vec::new(),
+        settings: Vec::new(),
     };
     let mut specs = Specs::new();
     read::entry(&member, &BTreeMap::new(), &mut specs, &mut instances::Room::default(), &mut cx);

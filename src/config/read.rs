@@ -9,7 +9,7 @@ use super::keys::{
 use super::listen::{self, ListenAt};
 use super::programs::{self, PROMPTS, named};
 use super::schedule::keys::{MISSED, OVERLAPS};
-use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec};
+use super::spec::{Config, DaemonSpec, Ready, Restart, ServiceSpec, Settings};
 use super::tree::{Member, Node, Value};
 use super::{graph, health, instances, machine, ready, schedule, values};
 use crate::base::gather::Gather as _;
@@ -32,7 +32,12 @@ pub(super) struct Cx<'a, 'f> {
     pub(super) listens: Vec<ListenAt>,
     /// Every service that an action of a job names.
     pub(super) named: Vec<schedule::read::Named>,
+    /// Settings of services before, the latest of those that differ.
+    pub(super) settings: Vec<Arc<Settings>>,
 }
+
+/// How many different settings are looked at for an equal one.
+const SETTINGS_COMPARED: usize = 16;
 
 /// Why a value was not taken.
 pub(super) enum Bad {
@@ -77,6 +82,19 @@ impl Cx<'_, '_> {
         let value = read(self);
         self.report.leave();
         value
+    }
+
+    /// Has services whose settings are equal share them.
+    fn share(&mut self, spec: &mut ServiceSpec) {
+        match self.settings.iter().find(|s| **s == spec.settings) {
+            Some(known) => spec.settings = Arc::clone(known),
+            None => {
+                if self.settings.len() == SETTINGS_COMPARED {
+                    self.settings.remove(0);
+                }
+                self.settings.push(Arc::clone(&spec.settings));
+            }
+        }
     }
 
     pub(super) fn unknown_key<'k>(&mut self, member: &Member, allowed: impl Iterator<Item = &'k str> + Clone) {
@@ -185,7 +203,8 @@ pub(super) fn entry(
         Some(names) => several(member, &names, services, room, cx),
         None => {
             cx.service.clone_from(&member.key);
-            let spec = service(member, cx);
+            let mut spec = service(member, cx);
+            cx.share(&mut spec);
             services.insert(member.key.clone(), Arc::new(spec));
         }
     }
@@ -213,7 +232,9 @@ fn several(
             let copy = instances::copy(member, name, cx);
             // What is wrong with the text itself would only be found again.
             if cx.report.count() == before {
-                spec = Arc::new(service(&copy, cx));
+                let mut one = service(&copy, cx);
+                cx.share(&mut one);
+                spec = Arc::new(one);
             }
             good &= cx.report.count() == before;
         }

@@ -51,7 +51,7 @@ pub fn masked(config: &Config) -> Config {
     let mut shown = config.clone();
     for spec in shown.services.values_mut().filter(|s| !s.secrets.is_empty()) {
         let mut copy = ServiceSpec::clone(spec);
-        for (_, value) in copy.env.iter_mut().filter(|(name, _)| copy.secrets.contains(name)) {
+        for (_, value) in copy.env.iter_mut().filter(|(name, _)| spec.secrets.contains(name)) {
             "***".clone_into(value);
         }
         *spec = copy.into();

@@ -5,6 +5,7 @@ pub use crate::base::access::Access;
 pub use crate::base::log::{Level, LogFormat, LogStyle};
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -98,13 +99,28 @@ pub enum Who {
     Group(String),
 }
 
-/// One service. `impl Default` gives the documented defaults (with an empty command).
+/// One service. `impl Default` gives the documented defaults (with an empty command). Its further settings read and
+/// write like its own fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSpec {
     /// argv; a string in the config becomes `["/bin/sh", "-c", STRING]`.
     pub command: Vec<String>,
     pub cwd: Option<String>,
     pub env: BTreeMap<String, String>,
+    pub nice: Option<i32>,
+    pub autostart: bool,
+    pub restart: Restart,
+    pub requires: Vec<Need>,
+    pub wants: Vec<Need>,
+    pub after: Vec<Need>,
+    pub log: LogSpec,
+    /// Where few services differ: those that are alike share them.
+    pub settings: Arc<Settings>,
+}
+
+/// What most services leave as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
     /// Variables that get the value of one of hob's own, by its name. Not of the config: agents have it.
     pub env_from: BTreeMap<String, String>,
     pub env_file: Option<String>,
@@ -113,14 +129,11 @@ pub struct ServiceSpec {
     pub user: Option<String>,
     pub group: Option<String>,
     pub umask: Option<u32>,
-    pub nice: Option<i32>,
     pub ionice: Option<IoNice>,
     /// oom_score_adj, -1000 to 1000.
     pub oom_score: Option<i32>,
     pub cpus: Option<Cpus>,
     pub rlimits: Vec<Rlimit>,
-    pub autostart: bool,
-    pub restart: Restart,
     pub min_delay: Duration,
     pub max_delay: Duration,
     pub reset_after: Duration,
@@ -134,9 +147,6 @@ pub struct ServiceSpec {
     pub watchdog: Option<Duration>,
     /// It does its work and ends: it counts as ready once it has ended with 0.
     pub oneshot: bool,
-    pub requires: Vec<Need>,
-    pub wants: Vec<Need>,
-    pub after: Vec<Need>,
     pub stop_signal: Signal,
     /// Run to make it end, instead of the signal.
     pub stop_command: Option<Vec<String>>,
@@ -154,7 +164,20 @@ pub struct ServiceSpec {
     pub hob_fd: bool,
     /// What its processes may ask of hob, whatever their user; `None`: nothing.
     pub access: Option<Access>,
-    pub log: LogSpec,
+}
+
+impl Deref for ServiceSpec {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
+}
+
+impl DerefMut for ServiceSpec {
+    fn deref_mut(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
+    }
 }
 
 /// Priority of reads and writes, as ionice(1) has it.
@@ -376,6 +399,13 @@ impl Default for DaemonSpec {
 }
 
 impl ServiceSpec {
+    /// The same with other settings.
+    #[must_use]
+    pub fn with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+        set(&mut self);
+        self
+    }
+
     /// Whether its processes run as somebody who may not open hob's files, and may ask something of hob.
     #[must_use]
     pub fn lets_others_in(&self) -> bool {
@@ -389,19 +419,31 @@ impl Default for ServiceSpec {
             command: Vec::new(),
             cwd: None,
             env: BTreeMap::new(),
+            nice: None,
+            autostart: true,
+            restart: Restart::OnFailure,
+            requires: Vec::new(),
+            wants: Vec::new(),
+            after: Vec::new(),
+            log: LogSpec::DEFAULT,
+            settings: Arc::default(),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
             env_from: BTreeMap::new(),
             env_file: None,
             secrets: Vec::new(),
             user: None,
             group: None,
             umask: None,
-            nice: None,
             ionice: None,
             oom_score: None,
             cpus: None,
             rlimits: Vec::new(),
-            autostart: true,
-            restart: Restart::OnFailure,
             min_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(30),
             reset_after: Duration::from_secs(10),
@@ -412,9 +454,6 @@ impl Default for ServiceSpec {
             health: None,
             watchdog: None,
             oneshot: false,
-            requires: Vec::new(),
-            wants: Vec::new(),
-            after: Vec::new(),
             stop_signal: Signal { number: 15 },
             stop_command: None,
             stop_timeout: Duration::from_secs(10),
@@ -426,7 +465,6 @@ impl Default for ServiceSpec {
             on_demand: false,
             hob_fd: false,
             access: Some(Access::Operate),
-            log: LogSpec::DEFAULT,
         }
     }
 }

@@ -64,19 +64,26 @@ fn the_table_knows_every_field_and_documents_it() {
         command: _,
         cwd: _,
         env: _,
+        nice: _,
+        autostart: _,
+        restart: _,
+        requires: _,
+        wants: _,
+        after: _,
+        log: _,
+        settings: _,
+    } = ServiceSpec::default();
+    let Settings {
         env_from: _,
         env_file: _,
         secrets: _,
         user: _,
         group: _,
         umask: _,
-        nice: _,
         ionice: _,
         oom_score: _,
         cpus: _,
         rlimits: _,
-        autostart: _,
-        restart: _,
         min_delay: _,
         max_delay: _,
         reset_after: _,
@@ -89,9 +96,6 @@ fn the_table_knows_every_field_and_documents_it() {
         health: _,
         watchdog: _,
         oneshot: _,
-        requires: _,
-        wants: _,
-        after: _,
         stop_signal: _,
         stop_command: _,
         stop_timeout: _,
@@ -101,8 +105,7 @@ fn the_table_knows_every_field_and_documents_it() {
         on_daemon_death: _,
         listen: _,
         on_demand: _,
-        log: _,
-    } = ServiceSpec::default();
+    } = Settings::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
         DaemonSpec::default();
     assert_eq!((SERVICE.len(), DAEMON.len()), (41, 6));

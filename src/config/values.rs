@@ -54,6 +54,7 @@ pub(super) fn all<I, T>(
             Err(_) => said = true,
         }
     }
+    out.shrink_to_fit();
     if said { Err(Bad::Said) } else { Ok(out) }
 }
 

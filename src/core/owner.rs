@@ -141,7 +141,7 @@ impl Core {
                 (spec.user.clone(), spec.group.clone())
             }
         };
-        Some(ServiceSpec { user, group, ..ServiceSpec::default() })
+        Some(ServiceSpec::default().with(|s| (s.user, s.group) = (user, group)))
     }
 
     /// Whether jobs of other users than hob's own may ask anything, so that the socket has to let them in.

@@ -10,6 +10,7 @@ use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_RESERVE};
+use crate::base::time::Now;
 use crate::config::{Access, Condition};
 use crate::protocol::methods::task::{GroupCall, TaskCall};
 use crate::protocol::methods::{Change, LogQuery, Of, Request, discover};
@@ -37,26 +38,62 @@ impl Asked {
     }
 }
 
-type Answer = Result<String, RpcError>;
+/// The result of a call as JSON, or what is wrong with it.
+pub type Answer = Result<String, RpcError>;
 
 fn close_stream(asked: &Asked, id: u32, out: &mut Out) {
     out.effects.push(Effect::CloseStream { req: asked.req, conn: asked.conn, id: StreamId(id) });
 }
 
 impl Core {
-    /// The one match over requests.
+    /// Answers at once what only asks for the present state, without a step: a question changes nothing, and nothing
+    /// follows from it. `None`: it takes a step, because of what it is or because something is due before it.
+    pub fn answer(&mut self, now: Now, request: &Request) -> Option<Answer> {
+        if self.has_ended() || self.safe.is_some() || self.deadlines.next().is_some_and(|at| at <= now.mono) {
+            return None;
+        }
+        self.now = now;
+        self.look(request)
+    }
+
+    /// The answers to questions, for which the state is only looked at.
+    fn look(&self, request: &Request) -> Option<Answer> {
+        Some(match request {
+            Request::Ping => Ok(self.ping()),
+            Request::DaemonHealth => Ok(self.health()),
+            Request::DaemonConfig => Ok(self.config_json()),
+            Request::DaemonWhy { name } => self.why_anything(name),
+            Request::ServiceHistory { name, limit } => self.one_or_each(name, |i| self.history(i, *limit)),
+            Request::ScheduleList { ids } => self.schedule_list(ids),
+            Request::ScheduleGet { id } => self.schedule_get(id),
+            Request::ScheduleHistory { id, limit } => self.schedule_history(id, *limit),
+            Request::ScheduleNext { id, count } => self.schedule_next(id, *count),
+            Request::EventHistory(query) => self.events.history(query),
+            Request::RpcDiscover => Ok(discover(self.facts.version)),
+            _ => return None,
+        })
+    }
+
+    /// Answers a request, or begins with what will.
     pub(super) fn request(&mut self, asked: &Asked, request: Request, out: &mut Out) {
         let req = asked.req;
+        if let Some(answer) = self.look(&request) {
+            return self.reply(req, answer, false, out);
+        }
         if self.safe.is_some() && changes(&request) {
             return self.refuse_safely(asked, request, out);
         }
         if changes(&request) && !self.admit(asked, &request, out) {
             return;
         }
+        self.act(asked, request, out);
+    }
+
+    /// The one match over requests.
+    fn act(&mut self, asked: &Asked, request: Request, out: &mut Out) {
+        let req = asked.req;
         match request {
-            Request::Ping => self.reply(req, Ok(self.ping()), false, out),
             Request::DaemonStatus => self.measure_then(req, Pending::Status, out),
-            Request::DaemonHealth => self.reply(req, Ok(self.health()), false, out),
             Request::DaemonShutdown { graceful, grace } => self.ask_shutdown(asked, graceful, grace, out),
             Request::DaemonReload => self.load_config(req, Pending::Reload, out),
             Request::DaemonPlan => self.ask_plan(req, out),
@@ -65,8 +102,6 @@ impl Core {
             Request::DaemonInhibit(wish) => self.inhibit(asked, wish, out),
             Request::DaemonUninhibit { inhibitor } => self.uninhibit(asked, inhibitor, out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
-            Request::DaemonConfig => self.reply(req, Ok(self.config_json()), false, out),
-            Request::DaemonWhy { name } => self.reply(req, self.why_anything(&name), false, out),
             Request::ServiceList { names, owner } => match self.chosen(asked, &names, owner) {
                 Ok(all) => self.measure_then(req, Pending::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
@@ -94,13 +129,6 @@ impl Core {
             },
             Request::ServiceLogs(query) => self.logs(asked, query, out),
             Request::ServiceRotate { names } => self.rotate(asked, names, out),
-            Request::ServiceHistory { name, limit } => {
-                self.reply(req, self.one_or_each(&name, |i| self.history(i, limit)), false, out);
-            }
-            Request::ScheduleList { ids } => self.reply(req, self.schedule_list(&ids), false, out),
-            Request::ScheduleGet { id } => self.reply(req, self.schedule_get(&id), false, out),
-            Request::ScheduleHistory { id, limit } => self.reply(req, self.schedule_history(&id, limit), false, out),
-            Request::ScheduleNext { id, count } => self.reply(req, self.schedule_next(&id, count), false, out),
             Request::ScheduleRun { id } => self.schedule_run(asked, &id, out),
             Request::SchedulePause { ids, pause } => self.schedule_pause(req, &ids, pause, out),
             Request::EventSubscribe(query) => self.events.subscribe(asked.conn, req, &query, out),
@@ -108,11 +136,21 @@ impl Core {
                 let answer = self.events.unsubscribe(asked.conn, subscription);
                 self.reply(req, answer, false, out);
             }
-            Request::EventHistory(query) => self.reply(req, self.events.history(&query), false, out),
             Request::StreamClose { id } => close_stream(asked, id, out),
             Request::Task(call) => self.task_call(asked, *call, out),
             Request::Group(call) => self.group_call(asked, call, out),
-            Request::RpcDiscover => self.reply(req, Ok(discover(self.facts.version)), false, out),
+            // Answered before.
+            Request::Ping
+            | Request::DaemonHealth
+            | Request::DaemonConfig
+            | Request::DaemonWhy { .. }
+            | Request::ServiceHistory { .. }
+            | Request::ScheduleList { .. }
+            | Request::ScheduleGet { .. }
+            | Request::ScheduleHistory { .. }
+            | Request::ScheduleNext { .. }
+            | Request::EventHistory(_)
+            | Request::RpcDiscover => {}
         }
     }
 

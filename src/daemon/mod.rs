@@ -18,6 +18,7 @@ pub mod link;
 pub mod logs;
 pub mod ownlog;
 pub mod pool;
+mod question;
 pub mod source;
 mod start;
 mod unheard;
@@ -58,7 +59,7 @@ use unheard::{Look, Unheard};
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Records and effects of a round for which memory is kept.
+/// Inputs, records and effects of a round for which memory is kept.
 const KEPT: usize = 16;
 
 /// A reply that waits for a sync of the journal.
@@ -157,17 +158,13 @@ impl Daemon {
     fn serve(&mut self) -> io::Result<Ending> {
         let mut events = mio::Events::with_capacity(256);
         let mut ready: Vec<Ready> = Vec::new();
+        // Clients alone had something, and only questions that are answered: nothing but their replies is left to do.
+        let mut calm = false;
         loop {
-            self.rounds();
-            self.end_turn();
+            calm = calm && self.flush();
+            let timeout = if calm { self.same_timeout() } else { self.finish_turn() };
             if let Some(ending) = self.life.ending.take() {
                 return Ok(ending);
-            }
-            let settles = self.settle_at.take_if(|at| *at <= self.gear.now.mono).is_some();
-            let timeout = self.timeout();
-            if settles {
-                // Last, because whatever runs after it brings its pages back.
-                sys::memory::settle();
             }
             match self.gear.poll.poll(&mut events, timeout) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -182,13 +179,35 @@ impl Daemon {
                     .filter_map(|e| Some(Ready { source: sources.get(e.token())?.clone(), what: Readiness::from(e) })),
             );
             ready.sort_by_key(|r| rank(&r.source));
+            calm = !self.is_due() && ready.iter().all(|r| matches!(r.source, Source::Conn(_)));
             self.hear_backlog();
             for r in ready.drain(..) {
                 self.look(r);
             }
-            self.conns.read_backlog(&mut self.inputs);
+            if self.conns.has_backlog() {
+                self.read_backlog();
+            }
             self.due();
+            calm &= self.inputs.is_empty();
         }
+    }
+
+    /// Has the core decide on what has come in, and does what follows. Answers how long the loop may sleep.
+    fn finish_turn(&mut self) -> Option<Duration> {
+        self.rounds();
+        self.end_turn();
+        let settles = self.settle_at.take_if(|at| *at <= self.gear.now.mono).is_some();
+        let timeout = self.timeout();
+        if settles && self.life.ending.is_none() {
+            // Last, because whatever runs after it brings its pages back.
+            sys::memory::settle();
+        }
+        timeout
+    }
+
+    /// Whether a deadline has passed with which the loop went to sleep.
+    fn is_due(&self) -> bool {
+        self.due_at.is_some_and(|at| at <= self.gear.now.mono)
     }
 
     /// How long the loop may sleep: until the nearest of all deadlines.
@@ -224,7 +243,7 @@ impl Daemon {
             Source::Tree(run) => self.children.tree_changed(&mut self.gear.ctx(), run, &mut self.inputs),
             Source::Keeper => self.keeper(),
             Source::Signals => self.own_signals(),
-            Source::Conn(id) => self.conns.ready(id, r.what, &mut self.inputs),
+            Source::Conn(id) => self.read(id, r.what),
             Source::Listener => self.accept(),
         }
     }
@@ -286,6 +305,9 @@ impl Daemon {
 
     /// Words that earlier turns left.
     fn hear_backlog(&mut self) {
+        if !self.unheard.is_waiting() {
+            return;
+        }
         for service in self.unheard.take() {
             self.notified(&service);
         }
@@ -399,7 +421,7 @@ impl Daemon {
     fn due(&mut self) {
         let now = self.gear.now.mono;
         let past = |at: Option<Mono>| at.is_some_and(|at| at <= now);
-        if !past(self.due_at) {
+        if !self.is_due() {
             // What this turn made due is seen to in the next, which does not wait.
             return;
         }
@@ -453,6 +475,7 @@ impl Daemon {
                     self.core.step(self.gear.now, input, &mut out);
                 }
             }
+            inputs.shrink_to(KEPT);
             self.inputs = inputs;
             self.write_round(&mut out);
             self.run(&mut out);
@@ -502,18 +525,7 @@ impl Daemon {
         self.hand_out();
         self.release();
         self.conns.take_lagged(&mut self.inputs);
-        if self.conns.has_unflushed() {
-            let mut found = conn::Flushed::default();
-            self.conns.flush(now, self.gear.poll.registry(), &mut self.gear.sources, &mut found);
-            for conn in found.closed {
-                self.channel_closed(conn);
-                self.streams.closed(conn);
-                self.inputs.push(Input::Closed { conn });
-            }
-            for conn in found.drained {
-                self.streams.drained(conn, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns });
-            }
-        }
+        self.flush();
         if self.life.outer && core::mem::take(&mut self.life.reloaded) {
             self.gear.link.say(&ToKeeper::Reloaded);
         }

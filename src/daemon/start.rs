@@ -418,7 +418,7 @@ fn in_container(spec: Arc<ServiceSpec>, daemon: &mut DaemonSpec) -> Arc<ServiceS
         return spec;
     }
     daemon.shutdown_timeout = Duration::from_secs(8);
-    Arc::new(ServiceSpec { stop_timeout: Duration::from_secs(7), ..ServiceSpec::clone(&spec) })
+    Arc::new(ServiceSpec::clone(&spec).with(|s| s.stop_timeout = Duration::from_secs(7)))
 }
 
 /// Copies the main service's output to hob's own stdout.

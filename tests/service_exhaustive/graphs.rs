@@ -26,7 +26,7 @@ const PAIRS: [(usize, usize); 3] = [(1, 0), (2, 0), (2, 1)];
 
 fn graph(links: [Link; 3], ready: Ready) -> Vec<(&'static str, ServiceSpec)> {
     let mut all: Vec<(&str, ServiceSpec)> =
-        NAMES.iter().map(|n| (*n, ServiceSpec { ready: ready.clone(), ..spec() })).collect();
+        NAMES.iter().map(|n| (*n, spec().with(|s| s.ready = ready.clone()))).collect();
     for (link, (from, to)) in links.into_iter().zip(PAIRS) {
         let need = Need { name: NAMES[to].to_owned(), condition: Condition::Ready };
         match link {

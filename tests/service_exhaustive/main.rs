@@ -107,7 +107,7 @@ fn act(w: &mut World, act: &str, base: &ServiceSpec) {
             w.pass(next);
         }
         "reload-same" => reload(w, all(base)),
-        "reload-changed" => reload(w, all(&ServiceSpec { umask: Some(0o77), ..base.clone() })),
+        "reload-changed" => reload(w, all(&base.clone().with(|s| s.umask = Some(0o77)))),
         "reload-without" => reload(w, Vec::new()),
         "crash" => crash(w, base),
         other => panic!("{other}"),
@@ -116,7 +116,7 @@ fn act(w: &mut World, act: &str, base: &ServiceSpec) {
 
 /// The service, and what it needs if it does.
 fn all(base: &ServiceSpec) -> Vec<(&'static str, ServiceSpec)> {
-    let need = ServiceSpec { ready: Ready::Notify, ..spec() };
+    let need = spec().with(|s| s.ready = Ready::Notify);
     let needs = base.requires.iter().map(|_| ("need", need.clone()));
     needs.chain([("s", base.clone())]).collect()
 }
@@ -151,30 +151,21 @@ fn crash(w: &mut World, base: &ServiceSpec) {
 fn every_input_in_every_state() {
     let kinds = [
         ServiceSpec { autostart: true, ..spec() },
-        ServiceSpec { ready: Ready::Notify, restart: Restart::Always, ..spec() },
-        ServiceSpec {
-            health: Some(asked(2)),
-            watchdog: Some(Duration::from_millis(150)),
-            ready: Ready::Notify,
-            ..spec()
-        },
-        ServiceSpec {
-            restart: Restart::Never,
-            health: Some(asked(1)),
-            stop_timeout: Duration::from_millis(100),
-            ..spec()
-        },
-        ServiceSpec { oneshot: true, stop_command: command(), ..spec() },
-        ServiceSpec {
-            stop_command: command(),
-            reload_command: command(),
-            leave_children: true,
-            max_restarts: 1,
-            ready: Ready::Port(80),
-            ..spec()
-        },
-        ServiceSpec { autostart: true, on_demand: true, listen: sockets(), ..spec() },
-        ServiceSpec { restart: Restart::Never, listen: sockets(), ..spec() },
+        ServiceSpec { restart: Restart::Always, ..spec() }.with(|s| s.ready = Ready::Notify),
+        spec().with(|s| {
+            (s.health, s.watchdog) = (Some(asked(2)), Some(Duration::from_millis(150)));
+            s.ready = Ready::Notify;
+        }),
+        ServiceSpec { restart: Restart::Never, ..spec() }
+            .with(|s| (s.health, s.stop_timeout) = (Some(asked(1)), Duration::from_millis(100))),
+        spec().with(|s| (s.oneshot, s.stop_command) = (true, command())),
+        spec().with(|s| {
+            (s.stop_command, s.reload_command) = (command(), command());
+            (s.leave_children, s.max_restarts) = (true, 1);
+            s.ready = Ready::Port(80);
+        }),
+        ServiceSpec { autostart: true, ..spec() }.with(|s| (s.on_demand, s.listen) = (true, sockets())),
+        ServiceSpec { restart: Restart::Never, ..spec() }.with(|s| s.listen = sockets()),
         ServiceSpec { requires: vec![Need { name: "need".to_owned(), condition: Condition::Ready }], ..spec() },
     ];
     let mut met = BTreeMap::new();

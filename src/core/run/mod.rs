@@ -55,7 +55,7 @@ impl Client {
 pub enum Cause {
     #[default]
     Autostart,
-    Client(Client),
+    Client(Box<Client>),
     /// The restart policy: the n-th restart since the counters were last reset.
     Restart {
         n: u32,
@@ -146,8 +146,8 @@ impl Cause {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopWhy {
-    Client(Client),
-    Restart(Client),
+    Client(Box<Client>),
+    Restart(Box<Client>),
     /// A service that it requires is being stopped.
     Need {
         name: Box<str>,

@@ -174,7 +174,7 @@ mod tests {
         let ms: Vec<u128> = preview(&s, 0, 12).iter().map(Duration::as_millis).collect();
         assert_eq!(ms, [0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
         assert_eq!(delay(&s, u32::MAX), s.max_delay);
-        let at_once = ServiceSpec { min_delay: Duration::ZERO, ..s };
+        let at_once = s.with(|s| s.min_delay = Duration::ZERO);
         assert_eq!(preview(&at_once, 50, 3), [Duration::ZERO; 3]);
     }
 
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_limit_counts_since_the_reset_or_inside_the_window() {
-        let s = ServiceSpec { max_restarts: 2, ..spec(Restart::Always) };
+        let s = spec(Restart::Always).with(|s| s.max_restarts = 2);
         let mut c = Counters::default();
         assert!(matches!(c.verdict(&s, Outcome::Failed, Mono(0)), Verdict::Restart { n: 1, .. }));
         assert!(matches!(c.verdict(&s, Outcome::Failed, Mono(0)), Verdict::Restart { n: 2, .. }));
@@ -205,7 +205,7 @@ mod tests {
         c.reset();
         assert!(matches!(c.verdict(&s, Outcome::Failed, Mono(0)), Verdict::Restart { n: 1, .. }));
 
-        let w = ServiceSpec { window: Some(Duration::from_secs(10)), min_delay: Duration::ZERO, ..s };
+        let w = s.with(|s| (s.window, s.min_delay) = (Some(Duration::from_secs(10)), Duration::ZERO));
         let (mut c, at) = (Counters::default(), |secs: u64| Mono(secs * 1_000_000_000));
         for second in [0, 9, 18, 27] {
             assert!(matches!(c.verdict(&w, Outcome::Failed, at(second)), Verdict::Restart { .. }));

@@ -324,8 +324,9 @@ mod tests {
     #[test]
     fn the_mold_depends_on_what_the_child_sees_alone() {
         let plain = ServiceSpec { command: vec!["a".into()], ..ServiceSpec::default() };
-        let live = ServiceSpec { stop_timeout: Duration::from_secs(1), autostart: false, ..plain.clone() };
-        let other = ServiceSpec { umask: Some(0o77), ..plain.clone() };
+        let live = ServiceSpec { autostart: false, ..plain.clone() };
+        let live = live.with(|s| s.stop_timeout = Duration::from_secs(1));
+        let other = plain.clone().with(|s| s.umask = Some(0o77));
         let split = ServiceSpec { command: vec!["a\", \"b".into()], ..plain.clone() };
         let two = ServiceSpec { command: vec!["a".into(), "b".into()], ..plain.clone() };
         assert_eq!(mold(&plain), mold(&live));

@@ -24,7 +24,7 @@ impl Core {
             self.table[i].owner = Some(client.owner());
             self.table.save(i);
         }
-        self.lift(i, Cause::Client(client), out);
+        self.lift(i, Cause::Client(client.into()), out);
         self.pull(i, true, out);
     }
 
@@ -38,7 +38,7 @@ impl Core {
         }
         self.let_go(i);
         self.table.look(i);
-        self.mark_stop(i, &StopWhy::Client(client));
+        self.mark_stop(i, &StopWhy::Client(client.into()));
     }
 
     /// A person wants a new run of it.
@@ -54,9 +54,9 @@ impl Core {
         s.counters.clear();
         s.owner = Some(client.owner());
         self.table.save(i);
-        self.mark_stop(i, &StopWhy::Restart(client.clone()));
+        self.mark_stop(i, &StopWhy::Restart(client.clone().into()));
         let s = &mut self.table[i];
-        s.cause = Cause::Client(client);
+        s.cause = Cause::Client(client.into());
         if let Some(live) = s.live.as_mut() {
             live.again = true;
         }
@@ -76,12 +76,12 @@ impl Core {
         self.table.look(i);
         if self.table[i].wanted() {
             if self.table[i].state != State::Finished {
-                let cause = if self.table[i].spec.on_demand { Cause::Listen } else { Cause::Client(client) };
+                let cause = if self.table[i].spec.on_demand { Cause::Listen } else { Cause::Client(client.into()) };
                 self.lift(i, cause, out);
             }
             self.pull(i, false, out);
         } else {
-            self.mark_stop(i, &StopWhy::Client(client));
+            self.mark_stop(i, &StopWhy::Client(client.into()));
         }
     }
 

@@ -59,7 +59,7 @@ impl Capture {
     pub(super) fn adopt_lines(&mut self, name: &Arc<str>, hoard: File, second: [Option<OwnedFd>; 3]) {
         let Some(service) = self.services.get_mut(name) else { return };
         let Ok((mut lines, secrets)) = lines_of(&hoard) else { return };
-        let mut by_line = ByLine { hoard, secrets, second: None };
+        let mut by_line = Box::new(ByLine { hoard, secrets, second: None });
         if let [Some(read), Some(write), Some(hoard)] = second {
             let source = Arc::new(Source::new(Arc::clone(name), read));
             let hoard = File::from(hoard);
@@ -88,7 +88,7 @@ impl Capture {
             let settings = Settings { timestamps: spec.log.timestamps, rate: spec.log.rate };
             Hoard::new(hoard.try_clone()?.into())?.set_page(&Page { settings, fresh: true, ..Page::default() })?;
             let (_, secrets) = lines_of(&hoard)?;
-            service.by_line = Some(ByLine { hoard, secrets, second: None });
+            service.by_line = Some(Box::new(ByLine { hoard, secrets, second: None }));
         }
         let split = start && spec.log.streams == Streams::Split;
         if let Some(lines) = service.by_line.as_mut().filter(|l| split && l.second.is_none()) {

@@ -159,7 +159,7 @@ impl LogFile {
         let recent =
             self.stamped.is_some_and(|(at, s)| s == stream && (0..STAMP_MS).contains(&wall.0.saturating_sub(at.0)));
         let record = Record { position: self.position(), what: What::Output { wall, stream } };
-        if !recent && self.index.append(record).is_ok() {
+        if !recent && self.index.append(record, || self.names.index(0)).is_ok() {
             self.stamped = Some((wall, stream));
         }
     }
@@ -195,7 +195,7 @@ impl LogFile {
     /// # Errors
     /// What writing to the index answers.
     pub fn begin_run(&mut self, run: RunId) -> io::Result<()> {
-        self.index.append(Record { position: self.position(), what: What::Run(run) })
+        self.index.append(Record { position: self.position(), what: What::Run(run) }, || self.names.index(0))
     }
 
     /// Where the output of a run began, if it began in this file.
@@ -257,10 +257,10 @@ impl LogFile {
     pub fn rotate(&mut self, (keep, head): (u32, bool), wall: Wall) -> io::Result<()> {
         let end = self.position();
         let file = LogFile::fresh(&self.names)?;
-        self.index.append(Record { position: end, what: What::End { wall } })?;
+        self.index.append(Record { position: end, what: What::End { wall } }, || self.names.index(0))?;
         if let Err(e) = shift(&self.names, keep, head) {
             // Of two records at one position the last wins: this is not the end after all.
-            self.index.append(Record::output(wall, end))?;
+            self.index.append(Record::output(wall, end), || self.names.index(0))?;
             return Err(e);
         }
         self.lost = true;

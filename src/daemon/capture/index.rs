@@ -85,7 +85,6 @@ impl Record {
 #[derive(Debug)]
 pub struct Index {
     file: File,
-    path: PathBuf,
     bytes: u64,
     pub first: Record,
     pub last: Record,
@@ -103,7 +102,7 @@ impl Index {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        Index::of(file, path)
+        Index::of(file)
     }
 
     /// The same for reading only, without making a missing one.
@@ -112,13 +111,13 @@ impl Index {
     /// As for `open`.
     pub fn read(path: &Path) -> io::Result<Option<Index>> {
         match logfile::open(path, Mode::Read) {
-            Ok(file) => Index::of(file, path),
+            Ok(file) => Index::of(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    fn of(file: File, path: &Path) -> io::Result<Option<Index>> {
+    fn of(file: File) -> io::Result<Option<Index>> {
         let size = file.metadata()?.len();
         let mut records = size / RECORD as u64;
         let at = |n: u64| -> io::Result<Option<Record>> {
@@ -137,7 +136,7 @@ impl Index {
             }
         };
         let bytes = records * RECORD as u64;
-        Ok(Some(Index { file, path: path.to_owned(), bytes, first, last }))
+        Ok(Some(Index { file, bytes, first, last }))
     }
 
     /// Puts a new index of these records in the place of what is there, at once or not at all.
@@ -150,7 +149,7 @@ impl Index {
         let fresh = PathBuf::from(fresh);
         remove(&fresh)?;
         let file = logfile::open(&fresh, Mode::New)?;
-        let mut index = Index { file, path: path.to_owned(), bytes: 0, first, last: first };
+        let mut index = Index { file, bytes: 0, first, last: first };
         index.push(first)?;
         if let Some(record) = more {
             index.push(record)?;
@@ -174,14 +173,14 @@ impl Index {
 
     /// Adds a record, or puts it in the place of the last when that says the same kind of thing about the same
     /// position: what starts over and over without a word does not make the index grow. An index that somebody cut or
-    /// removed meanwhile is made anew, with its base and this record.
+    /// removed meanwhile is made anew at `path`, with its base and this record.
     ///
     /// # Errors
     /// What write(2) answers; a part that was written counts for nothing.
-    pub fn append(&mut self, record: Record) -> io::Result<()> {
+    pub fn append(&mut self, record: Record, path: impl FnOnce() -> PathBuf) -> io::Result<()> {
         let meta = self.file.metadata()?;
         if meta.nlink() == 0 || meta.len() < self.bytes {
-            *self = Index::replace(&self.path, self.first, Some(record))?;
+            *self = Index::replace(&path(), self.first, Some(record))?;
             return Ok(());
         }
         let same = |a: What, b: What| core::mem::discriminant(&a) == core::mem::discriminant(&b);
@@ -315,14 +314,14 @@ mod tests {
         let path = dir.path("a.idx");
         assert!(Index::open(&path).unwrap().is_none());
         let mut index = Index::replace(&path, Record::output(Wall(1), 100), None).unwrap();
-        index.append(Record::output(Wall(2), 200)).unwrap();
+        index.append(Record::output(Wall(2), 200), || path.clone()).unwrap();
         let whole = std::fs::read(&path).unwrap();
         let mut torn = whole.clone();
         torn.extend_from_slice(&[7; 11]);
         std::fs::write(&path, &torn).unwrap();
         let mut index = Index::open(&path).unwrap().unwrap();
         assert_eq!((index.first.position, index.last.position), (100, 200));
-        index.append(Record::output(Wall(3), 300)).unwrap();
+        index.append(Record::output(Wall(3), 300), || path.clone()).unwrap();
         let index = Index::open(&path).unwrap().unwrap();
         assert_eq!(index.last, Record::output(Wall(3), 300));
         let mut damaged = whole;
@@ -340,13 +339,13 @@ mod tests {
         let mut index = Index::replace(&dir.path("a.idx"), Record::output(Wall(1000), 0), None).unwrap();
         let walls = [2000, 9000, 3000, 4000, 5000];
         for (i, wall) in (1u64..).zip(walls) {
-            index.append(Record { position: i * 10, what: What::Run(RunId(i)) }).unwrap();
-            index.append(Record::output(Wall(wall), i * 10)).unwrap();
+            index.append(Record { position: i * 10, what: What::Run(RunId(i)) }, || dir.path("a.idx")).unwrap();
+            index.append(Record::output(Wall(wall), i * 10), || dir.path("a.idx")).unwrap();
         }
         for i in 6..3000u64 {
-            index.append(Record::output(Wall(10_000), i * 10)).unwrap();
+            index.append(Record::output(Wall(10_000), i * 10), || dir.path("a.idx")).unwrap();
         }
-        index.append(Record { position: 30_000, what: What::Run(RunId(99)) }).unwrap();
+        index.append(Record { position: 30_000, what: What::Run(RunId(99)) }, || dir.path("a.idx")).unwrap();
         let mut seen = Vec::new();
         index.each(|r| seen.len() < 1500 && (seen.push(r.position), true).1).unwrap();
         assert_eq!((seen.len(), seen[0], seen[1], seen[2]), (1500, 0, 10, 10));
@@ -362,11 +361,11 @@ mod tests {
         let path = dir.path("a.idx");
         let mut index = Index::replace(&path, Record::output(Wall(1), 100), None).unwrap();
         for n in 1..1000 {
-            index.append(Record { position: 100, what: What::Run(RunId(n)) }).unwrap();
+            index.append(Record { position: 100, what: What::Run(RunId(n)) }, || path.clone()).unwrap();
         }
-        index.append(Record::output(Wall(2), 100)).unwrap();
-        index.append(Record::output(Wall(3), 100)).unwrap();
-        index.append(Record { position: 200, what: What::Run(RunId(5000)) }).unwrap();
+        index.append(Record::output(Wall(2), 100), || path.clone()).unwrap();
+        index.append(Record::output(Wall(3), 100), || path.clone()).unwrap();
+        index.append(Record { position: 200, what: What::Run(RunId(5000)) }, || path.clone()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 4 * RECORD as u64);
         let index = Index::open(&path).unwrap().unwrap();
         assert_eq!(index.first, Record::output(Wall(1), 100));
@@ -379,7 +378,7 @@ mod tests {
         let path = dir.path("a.idx");
         let mut index = Index::replace(&path, Record::output(Wall(1), 100), None).unwrap();
         std::fs::remove_file(&path).unwrap();
-        index.append(Record::output(Wall(2), 200)).unwrap();
+        index.append(Record::output(Wall(2), 200), || path.clone()).unwrap();
         let again = Index::open(&path).unwrap().unwrap();
         assert_eq!((again.first.position, again.last.position), (100, 200));
     }

@@ -85,7 +85,7 @@ pub struct Writer {
     lines: Option<Arc<Mutex<Lines>>>,
     by_line: bool,
     runs: Vec<(RunId, u64)>,
-    pub(super) watch: Option<Watch>,
+    pub(super) watch: Option<Box<Watch>>,
     copy: Option<Arc<dyn Words>>,
 }
 
@@ -255,7 +255,7 @@ impl Writer {
                         // Nothing of it was on file when this daemon began.
                         None => At::Back(Cursor::new(self.began.unwrap_or(self.position))),
                     };
-                    self.watch = Some(Watch::new(run, pattern, at));
+                    self.watch = Some(Box::new(Watch::new(run, pattern, at)));
                 }
             }
         }
@@ -309,6 +309,8 @@ impl Writer {
                 {
                     out.notes.push(format!("cannot note the start of run {run} in the index: {e}"));
                 }
+                // Mostly there is one.
+                self.runs.reserve_exact(1);
                 self.runs.push((run, self.position));
                 if let Some(watch) = self.watch.as_mut().filter(|w| w.run == run) {
                     watch.at = At::Live;

@@ -77,7 +77,7 @@ mod tests {
             output(4, 30, 1),
             output(5, 200, 2),
         ] {
-            index.append(record).unwrap();
+            index.append(record, || names.index(0)).unwrap();
         }
         let share = Share::new(names.clone());
         let cut = |from: u64, len: usize| -> Vec<(u64, Option<i64>, u32, usize)> {

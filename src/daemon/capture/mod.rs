@@ -125,7 +125,7 @@ struct Service {
     writer: Arc<Mutex<Writer>>,
     token: Option<Token>,
     /// What processes its lines, where its settings have ever asked for that.
-    by_line: Option<ByLine>,
+    by_line: Option<Box<ByLine>>,
     /// Its place among the wakes.
     wake: Option<Mono>,
     place: Place,

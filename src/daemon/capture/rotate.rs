@@ -13,6 +13,7 @@ use super::zip;
 use crate::sys::logfile::{self, Mode};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Old files looked at beyond those that are kept, in case more were kept before.
 const BEYOND: u32 = 1000;
@@ -20,19 +21,19 @@ const BEYOND: u32 = 1000;
 /// Where the files of one log are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    current: PathBuf,
+    current: Arc<Path>,
 }
 
 impl Names {
     #[must_use]
     pub fn new(current: PathBuf) -> Names {
-        Names { current }
+        Names { current: current.into() }
     }
 
     /// The current file is number 0.
     #[must_use]
     pub fn log(&self, number: u32) -> PathBuf {
-        if number == 0 { self.current.clone() } else { with(&self.current, &format!(".{number}")) }
+        if number == 0 { self.current.to_path_buf() } else { with(&self.current, &format!(".{number}")) }
     }
 
     /// An old file in compressed form.

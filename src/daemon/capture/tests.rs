@@ -244,7 +244,7 @@ fn interrupt(names: &Names, keep: u32, files: u32, done: usize, end: u64) -> usi
     let n = names.clone();
     steps.push(Box::new(move || {
         let mut index = Index::open(&n.index(0)).unwrap().unwrap();
-        index.append(Record { position: end, what: What::End { wall: Wall(5) } }).unwrap();
+        index.append(Record { position: end, what: What::End { wall: Wall(5) } }, || names.index(0)).unwrap();
     }));
     let top = files.min(keep - 1);
     if keep > 1 && files == keep {

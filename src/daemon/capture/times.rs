@@ -127,7 +127,7 @@ mod tests {
         };
         if let Some((first, rest)) = records.split_first() {
             let mut index = Index::replace(&names.index(0), record(*first), None).unwrap();
-            rest.iter().for_each(|r| index.append(record(*r)).unwrap());
+            rest.iter().for_each(|r| index.append(record(*r), || names.index(0)).unwrap());
         }
         Share::new(names)
     }

@@ -132,7 +132,8 @@ impl Children {
             told.push((run, members.iter().map(|m| Survivor { pid: m.pid, name: m.name.clone() }).collect()));
             let group = groups.remove(&run);
             let service = group.as_ref().map(|g: &Arc<Group>| Arc::from(g.service()));
-            let entry = Run { group, leftover: true, known: members, ..Run::new(service, None, Life::Ended) };
+            let mut entry = Run::new(service, None, Life::Ended);
+            (entry.group, entry.leftover, entry.known) = (group, true, members);
             self.runs.insert(run, entry);
         }
         told

@@ -260,13 +260,8 @@ impl Children {
 
     /// What the command is run with: as its service, told the service's main process.
     fn beside(&self, of: RunId, spec: &ServiceSpec, argv: &[String]) -> ServiceSpec {
-        let mut spec = ServiceSpec {
-            command: argv.to_vec(),
-            ready: Ready::Spawned,
-            watchdog: None,
-            listen: Vec::new(),
-            ..spec.clone()
-        };
+        let mut spec = ServiceSpec { command: argv.to_vec(), ..spec.clone() }
+            .with(|s| (s.ready, s.watchdog, s.listen) = (Ready::Spawned, None, Vec::new()));
         if let Some(pid) = self.pid(of) {
             spec.env.insert("MAINPID".to_owned(), pid.to_string());
         }

@@ -41,7 +41,7 @@ use crate::sys::tree::{Group, Groups, Member};
 use crate::sys::wait;
 use core::time::Duration;
 use mio::{Interest, Registry, Token};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -91,7 +91,7 @@ pub struct Children {
     setup: Arc<Setup>,
     groups: Result<Groups, String>,
     services: Map<Arc<str>, Service>,
-    runs: BTreeMap<RunId, Run>,
+    runs: Map<RunId, Box<Run>>,
     sockets: notify::Sockets,
     listeners: listen::Listeners,
     pipes: pipes::Pipes,
@@ -160,8 +160,8 @@ enum Life {
 }
 
 impl Run {
-    fn new(service: Option<Arc<str>>, slot: Option<Slot>, life: Life) -> Run {
-        Run {
+    fn new(service: Option<Arc<str>>, slot: Option<Slot>, life: Life) -> Box<Run> {
+        Box::new(Run {
             service,
             slot,
             life,
@@ -173,7 +173,7 @@ impl Run {
             known: Vec::new(),
             watch: None,
             sweeping: None,
-        }
+        })
     }
 
     fn deregister(&mut self, ctx: &mut Ctx<'_>) {
@@ -209,7 +209,7 @@ impl Children {
             setup: Arc::new(setup),
             groups,
             services: Map::new(),
-            runs: BTreeMap::new(),
+            runs: Map::new(),
             sockets: notify::Sockets::default(),
             listeners: listen::Listeners::default(),
             pipes: pipes::Pipes::default(),
@@ -362,7 +362,7 @@ impl Children {
     /// Puts the pidfd of a child whose end nobody else tells into the poll set, or notes to try again.
     fn listen(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
         let (own, orphans) = (|r: &Run| r.life == Life::Own, self.keeper_gone);
-        let watched = |r: &&mut Run| r.token.is_none() && (own(r) || orphans && r.life == Life::Adopted);
+        let watched = |r: &&mut Box<Run>| r.token.is_none() && (own(r) || orphans && r.life == Life::Adopted);
         let Some(entry) = self.runs.get_mut(&run).filter(watched) else { return };
         if entry.pidfd.is_none() && own(entry) {
             // Not yet reaped by us, so that the pid can only be the child's.

@@ -65,9 +65,8 @@ impl Children {
     }
 
     fn mains_alone(&self) -> Sweep {
-        let main =
-            |(run, r): (&RunId, &super::Run)| Some(Main { run: *run, pid: r.pid?, alive: r.life != Life::Ended });
-        let mains = self.runs.iter().filter_map(main).collect();
+        let main = |run: &RunId, r: &super::Run| Some(Main { run: *run, pid: r.pid?, alive: r.life != Life::Ended });
+        let mains = self.runs.iter().filter_map(|(run, r)| main(run, r)).collect();
         let known = self.runs.iter().flat_map(|(run, r)| r.known.iter().map(|m| (*run, m.clone()))).collect();
         Sweep { family: self.family(), mains, known, everywhere: false }
     }

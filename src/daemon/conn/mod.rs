@@ -26,14 +26,14 @@ use crate::core;
 use crate::daemon::closer::Closer;
 use crate::daemon::source::Sources;
 use crate::protocol::frame::Decoder;
-use crate::protocol::methods::{Signals, notes};
+use crate::protocol::methods::{Request, Signals, notes};
 use crate::protocol::rpc::{Code, RpcError};
 use crate::sys::net::Credentials;
 use link::{Input, Link};
 use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use requests::Requests;
+use requests::{Inlet, Requests};
 use share::Kind;
 use slab::Slab;
 use std::collections::BTreeSet;
@@ -49,11 +49,16 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const MESSAGES_PER_TURN: usize = 64;
 const READS_PER_TURN: usize = 4;
 const READ_SIZE: usize = 64 * 1024;
+/// Bytes of a connection that need not be counted before the turn ends.
+const COUNTED_LATER: usize = 1024;
 /// Connections that are being closed because descriptors lie in them; with more, none is accepted.
 const CLOSING_MAX: usize = 256;
 
 /// Says what somebody may who has passed before, who was then of this job; `None`: nothing any more.
 pub type Readmit<'a> = dyn FnMut(Option<&Arc<str>>, &Credentials, BorrowedFd<'_>) -> Option<Access> + 'a;
+
+/// Answers a question at once; `None`: the request is to go to the core in the next round.
+pub type Ask<'a> = dyn FnMut(&Request) -> Option<Result<String, RpcError>> + 'a;
 
 /// All client connections.
 pub struct Conns {
@@ -161,8 +166,8 @@ impl Conns {
         }
     }
 
-    /// Serves a connection that the selector reported. Requests are appended to `out`.
-    pub fn ready(&mut self, conn: ConnId, what: Readiness, out: &mut Vec<core::Input>) {
+    /// Serves a connection that the selector reported. Requests that `ask` does not answer are appended to `out`.
+    pub fn ready(&mut self, conn: ConnId, what: Readiness, ask: &mut Ask<'_>, out: &mut Vec<core::Input>) {
         let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { return };
         link.at_end |= what.read_closed || what.closed;
         link.hung_up |= what.closed;
@@ -170,7 +175,7 @@ impl Conns {
             self.touch(conn);
         }
         if what.readable || what.read_closed || what.closed {
-            self.read(conn, out);
+            self.read(conn, ask, out);
         }
     }
 
@@ -181,18 +186,18 @@ impl Conns {
     }
 
     /// Reads on where an earlier turn stopped.
-    pub fn read_backlog(&mut self, out: &mut Vec<core::Input>) {
+    pub fn read_backlog(&mut self, ask: &mut Ask<'_>, out: &mut Vec<core::Input>) {
         for conn in std::mem::take(&mut self.backlog) {
             if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
                 link.in_backlog = false;
-                self.read(conn, out);
+                self.read(conn, ask, out);
             }
         }
     }
 
     /// Reads a connection as far as its share of a turn goes. A read that does not fill the buffer has emptied the
     /// socket, unless the end is near, which is only seen by reading up to it.
-    fn read(&mut self, id: ConnId, out: &mut Vec<core::Input>) {
+    fn read(&mut self, id: ConnId, ask: &mut Ask<'_>, out: &mut Vec<core::Input>) {
         let (mut messages, mut reads, mut emptied) = (MESSAGES_PER_TURN, READS_PER_TURN, false);
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
         while !link.dead {
@@ -210,7 +215,7 @@ impl Conns {
             if let Some(message) = decoder.message() {
                 messages -= 1;
                 match message {
-                    Ok(message) => self.requests.take(id, link, message, out),
+                    Ok(message) => self.requests.take(id, link, message, &mut Inlet { ask, out }),
                     Err(e) => {
                         link.error("null", &e);
                         link.input = Input::Stopped;
@@ -246,6 +251,14 @@ impl Conns {
         }
         // What was sent before hanging up has been read and counts; nobody waits for its replies.
         link.dead |= link.hung_up && !link.in_backlog;
+        let little = decoder.held() + link.owed() <= COUNTED_LATER;
+        if link.unsent() > 0 || link.is_done() {
+            self.touch(id);
+            // The flush at the end of the turn counts what is left then.
+            if little {
+                return;
+            }
+        }
         self.count_bytes(id);
         if self.conns.get(id.0).is_some_and(|c| c.link.unsent() > 0 || c.link.is_done()) {
             self.touch(id);
@@ -256,6 +269,9 @@ impl Conns {
     fn count_bytes(&mut self, id: ConnId) {
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
         let now = decoder.held() + link.owed();
+        if now == link.held && now == link.counted {
+            return;
+        }
         let before = std::mem::replace(&mut link.held, now);
         if let Err(e) = self.requests.shares.hold(&link.who, before, now) {
             if link.owed() > UNSENT_LAGGED {

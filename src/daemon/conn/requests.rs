@@ -1,5 +1,6 @@
 //! Requests between their message and their reply: which connection, id and batch a reply belongs to. Touches nothing.
 
+use super::Ask;
 use super::link::{Link, too_long};
 use super::share::{Kind, Shares};
 use super::slab::Slab;
@@ -8,8 +9,21 @@ use crate::base::ids::{ConnId, ReqId};
 use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
 use crate::core;
 use crate::protocol::frame::{Framing, Message};
-use crate::protocol::methods::{self, Request, Signals};
+use crate::protocol::methods::{self, Call, Request, Signals};
 use crate::protocol::rpc::{self, Code, Id, Invalid, Parsed, RpcError};
+
+/// Where requests go: questions to `ask`, unless something that is not done yet has come before them, all others to
+/// `out`.
+pub(super) struct Inlet<'a, 'b> {
+    pub(super) ask: &'a mut Ask<'b>,
+    pub(super) out: &'a mut Vec<core::Input>,
+}
+
+impl Inlet<'_, '_> {
+    fn ask(&mut self, request: &Request) -> Option<Result<String, RpcError>> {
+        if self.out.is_empty() { (self.ask)(request) } else { None }
+    }
+}
 
 /// All requests in flight, of all connections.
 #[derive(Debug)]
@@ -69,7 +83,7 @@ impl Requests {
     }
 
     /// Turns a message into inputs; what is wrong with it is answered at once.
-    pub(super) fn take(&mut self, conn: ConnId, link: &mut Link, message: Message<'_>, out: &mut Vec<core::Input>) {
+    pub(super) fn take(&mut self, conn: ConnId, link: &mut Link, message: Message<'_>, inlet: &mut Inlet<'_, '_>) {
         let json = match message {
             Message::Json(json) => json,
             Message::Stream { id, .. } => {
@@ -78,7 +92,7 @@ impl Requests {
             }
         };
         match rpc::parse(json) {
-            Parsed::One(message) => self.call(conn, link, &message, None, out),
+            Parsed::One(message) => self.call(conn, link, &message, None, inlet),
             Parsed::Invalid(Invalid { id, error }) => link.error(id, &error),
             Parsed::Batch(elements) if link.framing == Framing::Messages && elements.len() > BATCH_MESSAGE_MAX => {
                 let what = format!("a batch on HOB_FD has at most {BATCH_MESSAGE_MAX} requests");
@@ -89,7 +103,7 @@ impl Requests {
                 let batch = self.batches.insert(Batch { conn, missing: 1, framing, text: String::new() });
                 for element in elements {
                     match rpc::parse_one(element.get()) {
-                        Ok(message) => self.call(conn, link, &message, batch, out),
+                        Ok(message) => self.call(conn, link, &message, batch, inlet),
                         Err(Invalid { id, error }) => {
                             self.expect(batch);
                             self.answer(link, Some(id), batch, &Err(error));
@@ -107,16 +121,20 @@ impl Requests {
         link: &mut Link,
         message: &rpc::Message<'_>,
         batch: Option<u64>,
-        out: &mut Vec<core::Input>,
+        inlet: &mut Inlet<'_, '_>,
     ) {
         if message.id.is_some() {
             self.expect(batch);
         }
-        match self.open(conn, link, message, batch) {
-            Ok(input) => {
-                out.push(input);
-            }
-            Err(e) => self.answer(link, message.id, batch, &Err(e)),
+        let opened = self.permitted(link, message).and_then(|call| match inlet.ask(&call.request) {
+            Some(result) => result.map(Some),
+            None => self.open(conn, link, message, batch, call).map(|input| {
+                inlet.out.push(input);
+                None
+            }),
+        });
+        if let Some(result) = opened.transpose() {
+            self.answer(link, message.id, batch, &result);
         }
     }
 
@@ -151,18 +169,24 @@ impl Requests {
         }
     }
 
-    /// Reads a request, sees whether it may be made, and gives it a number to be answered by.
+    /// Reads a request and sees whether it may be made.
+    fn permitted(&self, link: &Link, message: &rpc::Message<'_>) -> Result<Call, RpcError> {
+        let call = methods::decode(&message.method, message.params, self.signals)?;
+        if call.access > link.peer.access {
+            return Err(denied(&message.method, call.access, &link.peer));
+        }
+        Ok(call)
+    }
+
+    /// Gives a request a number to be answered by.
     fn open(
         &mut self,
         conn: ConnId,
         link: &mut Link,
         message: &rpc::Message<'_>,
         batch: Option<u64>,
+        call: Call,
     ) -> Result<core::Input, RpcError> {
-        let call = methods::decode(&message.method, message.params, self.signals)?;
-        if call.access > link.peer.access {
-            return Err(denied(&message.method, call.access, &link.peer));
-        }
         if link.pending >= REQUESTS_IN_FLIGHT_MAX {
             let what = format!("{REQUESTS_IN_FLIGHT_MAX} requests of this connection wait for their reply");
             return Err(RpcError::new(Code::Busy, what).hint("read replies before sending more"));

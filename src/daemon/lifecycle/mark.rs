@@ -131,6 +131,13 @@ impl Marks {
         }
     }
 
+    /// The same for a question that is answered without an input.
+    pub fn question(&self, records: u64) {
+        if !self.safe {
+            self.store(AT, word(Stage::Serving, REQUEST, records));
+        }
+    }
+
     /// What the daemon before this one was at, for people: the record or the config at fault.
     #[must_use]
     pub fn at_fault(&self, config: &Path) -> String {
@@ -200,6 +207,9 @@ const KINDS: [&str; 10] = [
     "the state of the journal",
 ];
 
+/// The place of a request in `KINDS`.
+const REQUEST: u8 = 2;
+
 fn kind(input: &Input) -> u8 {
     match input {
         Input::Boot(_)
@@ -211,7 +221,7 @@ fn kind(input: &Input) -> u8 {
         | Input::Forward { .. }
         | Input::KeeperGone => 0,
         Input::Tick | Input::WallSet { .. } => 1,
-        Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } | Input::Examined { .. } => 2,
+        Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } | Input::Examined { .. } => REQUEST,
         Input::Closed { .. } | Input::Lagged { .. } | Input::Listening { .. } | Input::Connection { .. } => 3,
         Input::Started { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,

@@ -29,6 +29,8 @@ const ABANDONED_MAX: usize = 4;
 /// Of starts there may be more: each of many services may have its folder or program on a mount that hangs, and none of
 /// the others is to wait for them.
 const ABANDONED_STARTS: usize = 64;
+/// Open jobs for which the lists keep their memory.
+const BURST: usize = 16;
 /// How long after a refused thread start the next try is made.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -204,6 +206,8 @@ pub struct Pool<T: Send + 'static> {
     next_id: u64,
     /// When to try again to start threads that the system refused.
     retry: Option<Mono>,
+    /// So many jobs were open that their lists are given back when all have ended.
+    burst: bool,
 }
 
 impl<T: Send + 'static> fmt::Debug for Pool<T> {
@@ -234,7 +238,7 @@ impl<T: Send + 'static> Pool<T> {
                 results: Arc::clone(&results),
             })
         });
-        Pool { lanes, results, open: Map::new(), due: BTreeSet::new(), next_id: 1, retry: None }
+        Pool { lanes, results, open: Map::new(), due: BTreeSet::new(), next_id: 1, retry: None, burst: false }
     }
 
     /// Hands a job to its lane. `deadline` counts from when a thread takes it up. A refused thread start (EAGAIN) is
@@ -276,6 +280,7 @@ impl<T: Send + 'static> Pool<T> {
         let due = now + deadline;
         self.open.insert(id, Open { name, lane, limit: deadline, due: Some(due) });
         self.due.insert((due, id));
+        self.burst |= self.open.len() > BURST;
         let shared = &self.lanes[lane.index()];
         let mut state = lock(&shared.state);
         state.queue.push_back(Job { id, of, work });
@@ -297,7 +302,13 @@ impl<T: Send + 'static> Pool<T> {
     /// Takes what has ended since the last call, in order of its end.
     pub fn results(&mut self) -> Vec<Done<T>> {
         let ended = core::mem::take(&mut *lock(&self.results.queue));
-        ended.into_iter().filter_map(|(id, result)| self.close(id, result)).collect()
+        let ended = ended.into_iter().filter_map(|(id, result)| self.close(id, result)).collect();
+        if self.burst && self.open.is_empty() {
+            self.burst = false;
+            self.open = Map::new();
+            self.lanes.iter().for_each(|shared| lock(&shared.state).queue.shrink_to(BURST));
+        }
+        ended
     }
 
     fn close(&mut self, id: u64, result: Result<T, String>) -> Option<Done<T>> {

@@ -163,18 +163,18 @@ fn plain_string(raw: &RawValue) -> Option<Cow<'_, str>> {
 /// Reads the everyday form of a request at a fraction of the general reader's cost: a flat object of `jsonrpc`, `id`
 /// and `method` with plain values. `None` for anything else, right or wrong, which then takes the general way.
 fn parse_plain(json: &[u8]) -> Option<Message<'_>> {
-    let rest = json.strip_prefix(br#"{"jsonrpc":"2.0","#)?;
-    let (id, rest) = match rest.strip_prefix(br#""id":"#) {
+    let rest = json.strip_prefix(br#"{"jsonrpc":"2.0","#)?.strip_suffix(b"\"}")?;
+    let rest = core::str::from_utf8(rest).ok()?;
+    let (id, rest) = match rest.strip_prefix(r#""id":"#) {
         None => (None, rest),
         Some(rest) => {
-            let (id, rest) = rest.split_at_checked(plain_id(rest)?)?;
-            (Some(core::str::from_utf8(id).ok()?), rest.strip_prefix(b",")?)
+            let (id, rest) = rest.split_at_checked(plain_id(rest.as_bytes())?)?;
+            (Some(id), rest.strip_prefix(',')?)
         }
     };
-    let method = rest.strip_prefix(br#""method":""#)?.strip_suffix(b"\"}")?;
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || *b == b'.' || *b == b'_';
-    let method = core::str::from_utf8(method).ok().filter(|m| m.as_bytes().iter().all(plain))?;
-    Some(Message { id, method: Cow::Borrowed(method), params: None })
+    let method = rest.strip_prefix(r#""method":""#)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'_';
+    method.bytes().all(plain).then_some(Message { id, method: Cow::Borrowed(method), params: None })
 }
 
 /// Length of an id that is a natural number, or a string of letters, digits and dashes.

@@ -9,7 +9,7 @@ use std::net::{IpAddr, TcpListener};
 const RUN: RunId = RunId(9);
 
 fn asks(lab: &mut Lab, run: RunId, check: Check, limit: Duration) {
-    let spec = ServiceSpec { health: Some(Health::new(check)), ..spec(&["/bin/false"]) };
+    let spec = spec(&["/bin/false"]).with(|s| s.health = Some(Health::new(check)));
     let asked = Asked { run, what: Duty::Health, limit, secrets: None };
     lab.with(|c, ctx, inputs| c.check(ctx, asked, &spec, inputs));
 }

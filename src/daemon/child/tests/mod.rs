@@ -355,7 +355,7 @@ fn a_start_that_fails_is_told_once_and_gives_its_slot_back() {
 fn a_start_is_put_off_while_something_is_lacking() {
     let mut lab = Lab::new(true);
     lab.held.behind = true;
-    lab.start("web", ServiceSpec { ready: Ready::Notify, ..spec(&["/bin/true"]) });
+    lab.start("web", spec(&["/bin/true"]).with(|s| s.ready = Ready::Notify));
     assert!(lab.started().unwrap_err().transient);
     assert_eq!((lab.slots(), lab.children.count()), (0, 0));
     lab.held.behind = false;

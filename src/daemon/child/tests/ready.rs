@@ -10,7 +10,7 @@ fn ready(lab: &mut Lab) -> RunId {
 }
 
 fn fd(script: &str) -> ServiceSpec {
-    ServiceSpec { ready: Ready::Fd(5), ..spec(&["/bin/sh", "-c", script]) }
+    spec(&["/bin/sh", "-c", script]).with(|s| s.ready = Ready::Fd(5))
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_socket_is_tried_until_somebody_listens() {
 
 fn asked(script: &str) -> Await {
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-    Await::Command(Arc::new(ServiceSpec { ready: Ready::Command(command), ..spec(&["/bin/false"]) }))
+    Await::Command(Arc::new(spec(&["/bin/false"]).with(|s| s.ready = Ready::Command(command))))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 fn listening(sockets: &[(UnixType, &str)]) -> ServiceSpec {
     let one = |(kind, path): &(UnixType, &str)| Listen::new(Address::Unix(*kind, (*path).to_owned()));
-    ServiceSpec { listen: sockets.iter().map(one).collect(), ..spec(&["/bin/sh", "-c", "exit 0"]) }
+    spec(&["/bin/sh", "-c", "exit 0"]).with(|s| s.listen = sockets.iter().map(one).collect())
 }
 
 /// What is told of a service that is opened so, without turning.
@@ -98,7 +98,7 @@ fn an_address_that_the_keeper_lets_go_of_later_is_tried_again() {
     let mut lab = Lab::new(true);
     // Which port is free is known by having had it.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let spec = ServiceSpec { listen: vec![Listen::new(Address::Tcp(free))], ..spec(&["/bin/sh", "-c", "exit 0"]) };
+    let spec = spec(&["/bin/sh", "-c", "exit 0"]).with(|s| s.listen = vec![Listen::new(Address::Tcp(free))]);
     assert_eq!(open(&mut lab, &spec, true), ["Ok(())"]);
     let keeper = lab.held.labels[0].1[0].try_clone().unwrap();
     lab.with(|c, ctx, inputs| {

@@ -56,7 +56,7 @@ fn a_group_knows_its_run_where_the_journal_does_not() {
     let Some(mut lab) = Lab::grouped() else { return };
     let run = lab.shell("web", "exec sleep 3051");
     take_over(&mut lab, None);
-    assert_eq!(lab.children.runs[&run].service.as_deref(), Some("web"));
+    assert_eq!(lab.children.runs.get(&run).unwrap().service.as_deref(), Some("web"));
     lab.kill_all(run);
     lab.forget(run);
     assert_eq!(lab.slots(), 1, "the keeper has yet to reap it");

@@ -67,7 +67,7 @@ fn the_end_of_the_last_survivor_is_told_by_itself() {
         _ => None,
     });
     assert_eq!(told, (run, Vec::new()));
-    assert!(lab.children.runs[&run].watch.is_none());
+    assert!(lab.children.runs.get(&run).unwrap().watch.is_none());
     lab.forget(run);
 }
 

@@ -76,7 +76,7 @@ fn words_count_by_the_ancestors_of_their_sender() {
 #[test]
 fn what_comes_with_a_word_is_not_closed_by_the_loop() {
     let mut lab = Lab::new(true);
-    let run = lab.start("web", ServiceSpec { ready: Ready::Notify, ..spec(&["sleep", "3073"]) });
+    let run = lab.start("web", spec(&["sleep", "3073"]).with(|s| s.ready = Ready::Notify));
     let sender = UnixDatagram::unbound().unwrap();
     sender.connect(lab.setup.notify_dir.join("web")).unwrap();
     let sender = crate::sys::chan::Chan::from_fd(sender.into()).unwrap();
@@ -114,7 +114,7 @@ fn a_long_home_has_a_socket_all_the_same() {
     let mut lab = Lab::new(true);
     lab.setup.notify_dir = lab.dir.join("n".repeat(100));
     lab.children = Children::new(lab.setup.clone());
-    let run = lab.start("web", ServiceSpec { ready: Ready::Notify, ..spec(&["sh", "-c", "echo $NOTIFY_SOCKET"]) });
+    let run = lab.start("web", spec(&["sh", "-c", "echo $NOTIFY_SOCKET"]).with(|s| s.ready = Ready::Notify));
     assert_eq!(lab.exited(), (run, End::Code(0)));
     let mut text = [0u8; 200];
     let length = lab.output.read(&mut text).unwrap();

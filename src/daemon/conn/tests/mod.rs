@@ -82,10 +82,10 @@ impl Rig {
         let idle = !self.conns.has_backlog() && !self.conns.has_unflushed();
         self.poll.poll(&mut self.events, Some(if idle { wait } else { Duration::ZERO })).unwrap();
         let mut inputs = Vec::new();
-        self.conns.read_backlog(&mut inputs);
+        self.conns.read_backlog(&mut |_| None, &mut inputs);
         for event in &self.events {
             if let Some(Source::Conn(id)) = self.sources.get(event.token()) {
-                self.conns.ready(*id, event.into(), &mut inputs);
+                self.conns.ready(*id, event.into(), &mut |_| None, &mut inputs);
             }
         }
         let n = inputs.len();

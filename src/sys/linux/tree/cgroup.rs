@@ -16,9 +16,10 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
 
@@ -33,9 +34,11 @@ pub struct Groups {
 /// The control group of one service.
 #[derive(Debug)]
 pub struct Group {
-    service: String,
-    path: PathBuf,
+    service: Box<str>,
+    path: Box<Path>,
     dir: OwnedFd,
+    /// The memory controller was not found here, and is not asked again.
+    uncounted: AtomicBool,
 }
 
 impl Groups {
@@ -70,7 +73,7 @@ impl Groups {
     /// Whether a living process is in the group of a service; `None` when it has gone.
     #[must_use]
     pub fn holds(&self, service: &str, pid: u32) -> Option<bool> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let text = proc::groups_of(pid).ok()?;
         if proc::stat(pid)?.gone() {
             return None;
         }
@@ -83,7 +86,7 @@ impl Groups {
     /// # Errors
     /// NotFound when there is no such process, or this one may not see it.
     pub fn service_of(&self, pid: u32) -> io::Result<Option<String>> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let text = proc::groups_of(pid)?;
         let folder = own_path(&text).and_then(|path| folder_below(path, &self.named));
         Ok(folder.map(service_name))
     }
@@ -141,7 +144,7 @@ impl Group {
     /// ENODEV when the folder was removed behind our back.
     pub fn populated(&self) -> io::Result<bool> {
         let mut text = [0u8; 256];
-        let length = File::from(self.open_file(c"cgroup.events")?).read(&mut text)?;
+        let length = self.open_file(c"cgroup.events")?.read(&mut text)?;
         let text = text.get(..length).unwrap_or_default();
         Ok(!text.split(|b| *b == b'\n').any(|line| line == b"populated 0"))
     }
@@ -154,7 +157,7 @@ impl Group {
         if self.is_leaf() {
             found.extend(self.text(c"cgroup.procs").iter().flat_map(|text| listed(text)));
         } else {
-            open.push(self.path.clone());
+            open.push(self.path.to_path_buf());
         }
         while let Some(path) = open.pop() {
             // A threaded group refuses to list its processes; the one above it lists them.
@@ -217,8 +220,8 @@ impl Group {
     }
 
     fn freeze(&self, on: bool) -> io::Result<()> {
-        let file = open_at(self.dir.as_fd(), c"cgroup.freeze", libc::O_WRONLY)?;
-        File::from(file).write_all(if on { b"1" } else { b"0" })
+        let mut file = proc::open_at(Some(self.dir.as_fd()), c"cgroup.freeze", libc::O_WRONLY)?;
+        file.write_all(if on { b"1" } else { b"0" })
     }
 
     /// A descriptor that becomes ready with priority when the group becomes empty or populated. It has been read once,
@@ -227,7 +230,7 @@ impl Group {
     /// # Errors
     /// ENODEV when the folder was removed behind our back, EMFILE.
     pub fn watch(&self) -> io::Result<OwnedFd> {
-        let mut file = File::from(self.open_file(c"cgroup.events")?);
+        let mut file = self.open_file(c"cgroup.events")?;
         // What it says is asked again once it is watched.
         let _ = file.read(&mut [0u8; 256])?;
         Ok(file.into())
@@ -236,7 +239,14 @@ impl Group {
     /// Present memory of the group in bytes, where the memory controller is on.
     #[must_use]
     pub fn memory(&self) -> Option<u64> {
-        self.text(c"memory.current").ok()?.trim().parse().ok()
+        if self.uncounted.load(Relaxed) {
+            return None;
+        }
+        let read = self.text(c"memory.current");
+        if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            self.uncounted.store(true, Relaxed);
+        }
+        read.ok()?.trim().parse().ok()
     }
 
     /// Removes the group and those below it.
@@ -259,13 +269,11 @@ impl Group {
 
     /// The whole text of a file of the group; its size is not asked for, because it has none.
     fn text(&self, name: &CStr) -> io::Result<String> {
-        let mut text = Vec::with_capacity(256);
-        File::from(self.open_file(name)?).take(u64::MAX).read_to_end(&mut text)?;
-        String::from_utf8(text).map_err(io::Error::other)
+        proc::text_of(self.open_file(name)?)
     }
 
-    fn open_file(&self, name: &CStr) -> io::Result<OwnedFd> {
-        open_at(self.dir.as_fd(), name, libc::O_RDONLY)
+    fn open_file(&self, name: &CStr) -> io::Result<File> {
+        proc::open_at(Some(self.dir.as_fd()), name, libc::O_RDONLY)
     }
 }
 
@@ -318,7 +326,7 @@ fn listed(text: &str) -> impl Iterator<Item = u32> {
 
 fn at(path: PathBuf, service: &str) -> io::Result<Group> {
     let dir = OwnedFd::from(File::open(&path)?);
-    Ok(Group { service: service.to_owned(), path, dir })
+    Ok(Group { service: service.into(), path: path.into(), dir, uncounted: AtomicBool::new(false) })
 }
 
 fn try_base(dir: &Path, own: &str, home: u32) -> Result<Groups, String> {
@@ -457,13 +465,6 @@ fn folder_name(service: &str) -> String {
 
 fn service_name(folder: &str) -> String {
     folder.strip_prefix('_').unwrap_or(folder).replace("%2f", "/").replace("%25", "%")
-}
-
-fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: the folder is open and the name ends with a zero byte; no mode is needed without O_CREAT.
-    let fd = check(unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC) })?;
-    // SAFETY: the descriptor was just made and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn set_attribute(dir: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {

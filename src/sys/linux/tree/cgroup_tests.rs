@@ -4,7 +4,7 @@ use super::*;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 const HYBRID: &str = "\
@@ -47,7 +47,7 @@ static HOMES: AtomicU32 = AtomicU32::new(1);
 impl Lab {
     fn new(service: &str) -> Option<Lab> {
         let own = std::process::id();
-        match Groups::probe(own, own << 8 | HOMES.fetch_add(1, Ordering::Relaxed)) {
+        match Groups::probe(own, own << 8 | HOMES.fetch_add(1, Relaxed)) {
             Ok(groups) => Some(Lab { group: groups.open(service).unwrap(), groups, jobs: Vec::new() }),
             Err(why) => {
                 eprintln!("SKIPPED: no control groups here: {why}");
@@ -60,7 +60,7 @@ impl Lab {
     fn run(&mut self, script: &str) {
         let script = format!("echo $$ > $GROUP/cgroup.procs; {script}");
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &script]).env("GROUP", &self.group.path).stdin(Stdio::null());
+        command.args(["-c", &script]).env("GROUP", &*self.group.path).stdin(Stdio::null());
         self.jobs.push(command.spawn().unwrap());
     }
 

@@ -2,6 +2,7 @@
 
 use super::{BACKOFF, Claim, Frame, Key, Keys, Rare, TIMEOUT, Task, Work, group, name_of, record};
 use crate::base::gather::Gather as _;
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{TASK_KEY_MAX, TASKS_MAX};
@@ -28,11 +29,9 @@ fn invalid(text: impl Into<String>) -> RpcError {
     RpcError::new(Code::InvalidParams, text)
 }
 
-/// FNV-1a, for names that only have to be told apart from most others; who is meant is compared.
+/// Of names that only have to be told apart from most others; who is meant is compared.
 fn hash(owner: &Owner, kind: u8, text: &str) -> u64 {
-    let owner = owner.to_string();
-    let bytes = owner.bytes().chain([kind]).chain(text.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    fnv(fnv(fnv(FNV, owner.to_string().as_bytes()), &[kind]), text.as_bytes())
 }
 
 const OWN: u8 = b'k';

@@ -107,6 +107,8 @@ pub struct ServiceSpec {
     pub env: BTreeMap<String, String>,
     /// Variables that get the value of one of hob's own, by its name. Not of the config: agents have it.
     pub env_from: BTreeMap<String, String>,
+    /// Of hob's environment it gets only what everybody may know. Not of the config: tasks of other users have it.
+    pub clean_env: bool,
     pub env_file: Option<String>,
     /// Names of variables whose values are masked in logs and views.
     pub secrets: Vec<String>,
@@ -390,6 +392,7 @@ impl Default for ServiceSpec {
             cwd: None,
             env: BTreeMap::new(),
             env_from: BTreeMap::new(),
+            clean_env: false,
             env_file: None,
             secrets: Vec::new(),
             user: None,

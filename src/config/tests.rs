@@ -65,6 +65,7 @@ fn the_table_knows_every_field_and_documents_it() {
         cwd: _,
         env: _,
         env_from: _,
+        clean_env: _,
         env_file: _,
         secrets: _,
         user: _,

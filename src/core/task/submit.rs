@@ -505,6 +505,7 @@ impl Core {
         spec.env.extend(task.frame.env.iter().cloned());
         spec.hob_fd = task.frame.hob_fd;
         spec.user = task.frame.user.map(|uid| uid.to_string());
+        spec.clean_env = task.frame.user.is_some();
         spec.cwd = Some(task.frame.cwd.as_deref().unwrap_or(".").to_owned());
         spec.umask = task.frame.umask;
         // Of three files the first is the head; the other two take turns at the tail.

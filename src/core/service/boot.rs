@@ -35,6 +35,7 @@ impl Core {
         self.keep_aside(unread, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
         self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task));
+        self.note_clocks();
         self.restore_sockets(&boot.sockets);
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {

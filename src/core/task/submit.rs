@@ -92,6 +92,7 @@ impl Core {
         }
         let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
         let first = TaskId(self.tasks.next.max(1));
+        self.note_clocks();
         if let [one] = &specs[..]
             && !many
             && let Some(found) = self.same_key(&owner, one)?

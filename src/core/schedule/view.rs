@@ -156,11 +156,12 @@ impl Core {
             ("paused", _) => format!("{id} is paused"),
             ("queued", _) => format!("{id} waits to run {} times", job.queue.len()),
             ("over", None) => format!("{id} has no time left at which it could run"),
-            ("over", Some(_)) => format!("{id} has run and has no time left"),
-            (_, Some(p)) if p.result != Outcome::Done => {
+            (state, Some(p)) if p.result != Outcome::Done => {
                 let why = p.message.as_deref().unwrap_or("it was given up");
-                format!("{id} waits for its next time; its last run failed: {why}")
+                let next = if state == "over" { "has no time left" } else { "waits for its next time" };
+                format!("{id} {next}; its last run failed: {why}")
             }
+            ("over", Some(_)) => format!("{id} has run and has no time left"),
             (_, last) => {
                 let first = if last.is_none() { "first" } else { "next" };
                 format!("{id} waits for its {first} time, to {}", action_text(&job.spec))

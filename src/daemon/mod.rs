@@ -20,6 +20,7 @@ pub mod ownlog;
 pub mod pool;
 pub mod source;
 mod start;
+mod told;
 mod unheard;
 mod wall;
 

@@ -7,7 +7,7 @@ use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
-use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
+use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool, told};
 use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon, ToKeeper};
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
@@ -254,7 +254,19 @@ fn gear(
         log.limit_stderr(Level::Warn);
     }
     let table = handover.table.clone();
-    Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+    Ok((
+        Gear {
+            pool: pool::Pool::new(waker),
+            poll,
+            sources,
+            link,
+            table,
+            log,
+            told: told::Pace::default(),
+            now: sys::clock::now(),
+        },
+        signals,
+    ))
 }
 
 /// Whether nothing is writable, which who runs a command was told already, and the claim of the state folder.

@@ -30,6 +30,20 @@ fn escaped(text: &str, out: &mut String) {
     }
 }
 
+/// A list of strings.
+#[must_use]
+pub fn json_list(lines: &[String]) -> String {
+    let mut out = String::from("[");
+    for (i, line) in lines.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        json_str(line, &mut out);
+    }
+    out.push(']');
+    out
+}
+
 /// Writes one JSON object, member by member, in the order of the calls. Names are the caller's own and need no
 /// escaping.
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,10 @@ pub const FRAME_MAX: usize = 16 * 1024 * 1024 - 1;
 pub const MESSAGE_MAX: usize = 64 * 1024;
 /// A deadline that is seen this much late means that the machine stood still, so that nobody could do anything.
 pub const FROZEN: Duration = Duration::from_secs(1);
+/// Of the quiet time before such a deadline so much at most is taken for a part of it.
+pub const FROZEN_BEFORE_MAX: Duration = Duration::from_secs(30);
+/// Numbers of events are below this, so that every reader of JSON can hold them.
+pub const EVENT_SEQ_END: u64 = 1 << 53;
 /// Requests in one JSON-RPC batch.
 pub const BATCH_MAX: usize = 1000;
 /// Nesting depth of JSON that is accepted (serde_json's own limit).

@@ -5,6 +5,7 @@ pub mod access;
 pub mod control;
 pub mod finding;
 pub mod gather;
+pub mod hash;
 pub mod ids;
 pub mod json;
 pub mod limits;

@@ -123,6 +123,8 @@ pub struct ServiceSpec {
 pub struct Settings {
     /// Variables that get the value of one of hob's own, by its name. Not of the config: agents have it.
     pub env_from: BTreeMap<String, String>,
+    /// Of hob's environment it gets only what everybody may know. Not of the config: tasks of other users have it.
+    pub clean_env: bool,
     pub env_file: Option<String>,
     /// Names of variables whose values are masked in logs and views.
     pub secrets: Vec<String>,
@@ -435,6 +437,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             env_from: BTreeMap::new(),
+            clean_env: false,
             env_file: None,
             secrets: Vec::new(),
             user: None,

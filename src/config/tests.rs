@@ -75,6 +75,7 @@ fn the_table_knows_every_field_and_documents_it() {
     } = ServiceSpec::default();
     let Settings {
         env_from: _,
+        clean_env: _,
         env_file: _,
         secrets: _,
         user: _,

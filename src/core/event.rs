@@ -4,7 +4,7 @@
 use super::{Effect, Out};
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::{Obj, json_str};
-use crate::base::limits::{EVENT_FILTERS_MAX, EVENTS_KEPT, NAME_MAX, STREAMS_PER_CONNECTION_MAX};
+use crate::base::limits::{EVENT_FILTERS_MAX, EVENT_SEQ_END, EVENTS_KEPT, NAME_MAX, STREAMS_PER_CONNECTION_MAX};
 use crate::base::map::Map;
 use crate::base::time::Now;
 use crate::protocol::methods::EventQuery;
@@ -58,7 +58,7 @@ impl Events {
     pub fn restore(lines: Vec<(u64, String)>) -> Events {
         let mut events = Events::default();
         for (seq, line) in lines {
-            if seq >= events.next && seq < u64::MAX && head(&line).is_some_and(|h| h.seq == seq) {
+            if seq >= events.next && seq < EVENT_SEQ_END && head(&line).is_some_and(|h| h.seq == seq) {
                 events.keep(seq, line.into_boxed_str());
             }
         }
@@ -254,6 +254,12 @@ fn head(line: &str) -> Option<Head<'_>> {
         None => None,
     };
     Some(Head { seq: seq.parse().ok()?, kind, name })
+}
+
+/// The kind of an event, from its line.
+#[must_use]
+pub fn event_kind(line: &str) -> Option<&str> {
+    head(line).map(|h| h.kind)
 }
 
 /// Where the JSON string that `rest` is inside of ends.
@@ -482,6 +488,11 @@ mod tests {
         let one = value(&after.history(&query(&["service.ready"], &["a\\b\""], None, 9)).unwrap());
         assert_eq!(one["events"][0]["name"], "a\\b\"");
         assert_eq!(Events::restore(Vec::new()).next_seq(), 1);
+        // Of a damaged file, a number that leaves no room for others.
+        for far in [u64::MAX - 1, u64::MAX, EVENT_SEQ_END] {
+            let line = format!("{{\"seq\":{far},\"time\":\"x\",\"kind\":\"a.b\"}}");
+            assert_eq!(Events::restore(vec![(far, line)]).next_seq(), 1, "{far}");
+        }
     }
 
     #[test]

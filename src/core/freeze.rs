@@ -3,17 +3,18 @@
 
 use super::due::Due;
 use super::{Core, Out};
-use crate::base::limits::FROZEN;
+use crate::base::limits::{FROZEN, FROZEN_BEFORE_MAX};
 use crate::base::time::Now;
 
 impl Core {
-    /// Nobody knows since when the machine stood still, so all the time since the last step is added to everything that
-    /// may take only so long: becoming ready, stopping, a shutdown, a request that waits.
+    /// Nobody knows since when the machine stood still: since the last step at the earliest, since the deadline that
+    /// was missed at the latest. All of the time after that deadline, and of the time before it a part, is added to
+    /// everything that may take only so long: becoming ready, stopping, a shutdown, a request that waits.
     pub(super) fn notice_freeze(&mut self, now: Now, out: &mut Out) {
-        if self.next_deadline().is_none_or(|next| now.mono.since(next) < FROZEN) {
+        let Some(late) = self.next_deadline().map(|next| now.mono.since(next)).filter(|late| *late >= FROZEN) else {
             return;
-        }
-        let gap = now.mono.since(self.now.mono);
+        };
+        let gap = now.mono.since(self.now.mono).min(late + FROZEN_BEFORE_MAX);
         for i in self.runs.values() {
             if let Some(live) = self.table[*i].live.as_mut() {
                 live.sequence.thaw(gap);

@@ -12,6 +12,7 @@
 
 use super::Out;
 use super::record::Entity;
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::{ConnId, ReqId};
 use crate::base::json::Obj;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLY_AGE, KEPT_REPLY_BYTES, KEPT_REPLY_MIN_AGE};
@@ -97,11 +98,7 @@ impl Keys {
     /// hold.
     #[must_use]
     pub fn new(keeper_key: &str) -> Keys {
-        // FNV-1a: a change of boot has to be noticed, nobody has to be withstood.
-        let boot = keeper_key
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        Keys { boot, ..Keys::default() }
+        Keys { boot: fnv(FNV, keeper_key.as_bytes()), ..Keys::default() }
     }
 
     /// Takes over a record of an earlier daemon. False for what is not a record of a key that this version understands.
@@ -125,14 +122,9 @@ impl Keys {
         entity_key.starts_with(PREFIX)
     }
 
-    /// Decides about a request with a key. After `New`, `finish` must follow at the latest when the request is
-    /// answered.
-    pub fn begin(&mut self, now: Now, who: (u32, ConnId), key: &str, params_hash: u64, req: ReqId) -> Verdict {
-        self.begin_within(now, who, key, (params_hash, req), KEPT_REPLIES_MAX)
-    }
-
-    /// The same for somebody to whom not all places are open: of so many at the most.
-    pub fn begin_within(
+    /// Decides about a request with a key, of somebody to whom so many places are open. After `New`, `finish` must
+    /// follow at the latest when the request is answered.
+    pub fn begin(
         &mut self,
         now: Now,
         (uid, conn): (u32, ConnId),
@@ -249,17 +241,6 @@ impl Keys {
     #[must_use]
     pub fn is_open(&self, req: ReqId) -> bool {
         self.holders.get(&req).and_then(|k| self.open.get(k)).is_some_and(|o| o.first == req)
-    }
-
-    /// Keys held, open and kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.open.len() + self.kept.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.kept.is_empty()
     }
 
     /// For a snapshot: up to `max` records whose names follow `after`, in the order of their names. What has reached

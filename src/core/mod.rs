@@ -30,6 +30,7 @@ pub mod upgrade;
 pub mod view;
 pub mod wait;
 
+pub use event::event_kind;
 pub use fuzz::fuzz;
 pub use owner::{Owner, Peer};
 pub use record::Entity;

@@ -13,7 +13,7 @@ use super::view::Pending;
 use super::{Core, Duty, Effect, End, Input, Out, Usage};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
-use crate::base::json::Obj;
+use crate::base::json::{Obj, json_list};
 use crate::config::{Changed, Config, JobSpec, Ready};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -302,7 +302,7 @@ impl Plan<'_> {
             o.finish()
         });
         let mut o = Obj::new();
-        o.raw("daemon", &list(&self.report.daemon)).raw("changes", &format!("[{}]", rows.join(",")));
+        o.raw("daemon", &json_list(&self.report.daemon)).raw("changes", &format!("[{}]", rows.join(",")));
         o.raw("order", &format!("[{}]", order.collect::<Vec<_>>().join(",")));
         format!("{{{},{}}}", o.members(), self.report.members())
     }
@@ -391,11 +391,11 @@ impl Plan<'_> {
     fn row(&self, word: &str, name: &str, why: String, of: Option<&str>) -> String {
         let keys: Vec<String> = self.keys(name).iter().map(|key| key.path.clone()).collect();
         let mut o = Obj::new();
-        o.str("action", word).str("name", name).str("why", &why).raw("keys", &list(&keys)).opt_str("because_of", of);
+        o.str("action", word)
+            .str("name", name)
+            .str("why", &why)
+            .raw("keys", &json_list(&keys))
+            .opt_str("because_of", of);
         o.finish()
     }
-}
-
-fn list(texts: &[String]) -> String {
-    serde_json::to_string(texts).unwrap_or_default()
 }

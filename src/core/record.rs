@@ -1,7 +1,8 @@
 //! State to journal and back: one versioned record holds one entity's whole new state.
 //!
 //! `v` is the version of the record's kind. Unknown members are ignored, so a record may grow; a `v` above what this
-//! program knows, or a record that does not parse, is kept aside unchanged. Keys: `service/NAME`, `run/ID`, `meta`,
+//! program knows, or a record that does not parse, is kept aside unchanged, as `aside/KIND/ID`, and taken up again by
+//! the program that reads it, unless there is a newer one of the same entity. Keys: `service/NAME`, `run/ID`, `meta`,
 //! `ran`, `shutdown`, `schedule/ID`, those of `keys` and those of `task::record`.
 
 use super::keys::Keys;
@@ -381,13 +382,20 @@ pub struct Stored {
     pub keys: Vec<Entity>,
     /// What this program does not understand, to be kept as it is, and what was wrong with it.
     pub aside: Vec<(Entity, String)>,
+    /// Records of these names an earlier program kept aside; they are tried again, and are among the others here.
+    pub again: Map<String, String>,
 }
+
+/// What is before the name of a record that is kept aside.
+pub const ASIDE: &str = "aside/";
 
 /// Sorts and parses the live entities of a journal.
 #[must_use]
 pub fn read(entities: Vec<Entity>) -> Stored {
-    let mut stored = Stored::default();
+    let mut stored = Stored { again: kept_aside(&entities), ..Stored::default() };
     for e in entities {
+        let again = e.key.strip_prefix(ASIDE).filter(|key| stored.again.contains_key(*key));
+        let e = again.map(|key| Entity { key: key.to_owned(), json: e.json.clone() }).unwrap_or(e);
         let Some(json) = e.json.as_deref() else { continue };
         if Keys::owns(&e.key) {
             stored.keys.push(e);
@@ -414,6 +422,24 @@ pub fn read(entities: Vec<Entity>) -> Stored {
         }
     }
     stored
+}
+
+/// What was kept aside and can be what it was again: nothing has been written in its place. The process of a run was
+/// cleared away by whoever could not read its record.
+fn kept_aside(entities: &[Entity]) -> Map<String, String> {
+    let mut again: Map<String, String> = entities
+        .iter()
+        .filter_map(|e| {
+            let key = e.key.strip_prefix(ASIDE)?;
+            let (kind, _) = key.split_once('/')?;
+            let lasts = matches!(kind, "service" | "schedule" | task::TASK | task::ATTEMPT | task::GROUP);
+            Some((key.to_owned(), e.json.clone().filter(|_| lasts)?))
+        })
+        .gather();
+    if !again.is_empty() {
+        entities.iter().filter(|e| e.json.is_some()).for_each(|e| drop(again.remove(&e.key)));
+    }
+    again
 }
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
@@ -483,5 +509,24 @@ mod tests {
         assert_eq!(stored.keys.len(), 1);
         let aside: Vec<&str> = stored.aside.iter().map(|(e, _)| e.key.as_str()).collect();
         assert_eq!(aside, ["service/b", "service/c", "service/d", "run/x", "thing/7"]);
+    }
+
+    #[test]
+    fn what_was_kept_aside_is_read_again_unless_it_was_written_anew() {
+        let stored = read(vec![
+            kept("aside/service/a", r#"{"v":1,"state":"finished","runs":2}"#),
+            kept("aside/service/b", r#"{"v":1,"state":"finished","runs":2}"#),
+            kept("aside/service/c", r#"{"v":2}"#),
+            kept("aside/run/7", r#"{"v":1}"#),
+            kept("aside/task/000000000003", r#"{"v":1}"#),
+            kept("aside/thing/7", r#"{"v":1}"#),
+            kept("service/b", r#"{"v":1,"state":"failed","runs":3}"#),
+        ]);
+        let services: Vec<(&str, u32)> = stored.services.iter().map(|(n, r)| (n.as_str(), r.runs)).collect();
+        assert_eq!(services, [("a", 2), ("b", 3)]);
+        assert_eq!(stored.tasks.len(), 1);
+        let aside: Vec<&str> = stored.aside.iter().map(|(e, _)| e.key.as_str()).collect();
+        assert_eq!(aside, ["aside/service/b", "service/c", "aside/run/7", "aside/thing/7"]);
+        assert!(stored.again.keys().map(String::as_str).eq(["service/a", "service/c", "task/000000000003"]));
     }
 }

@@ -164,7 +164,7 @@ impl Core {
                 Access::Read | Access::Operate => KEPT_REPLIES_MAX - KEPT_REPLIES_RESERVE,
             };
             let who = (asked.peer.uid, asked.conn);
-            match self.keys.begin_within(self.now, who, key, (asked.params_hash, asked.req), most) {
+            match self.keys.begin(self.now, who, key, (asked.params_hash, asked.req), most) {
                 Verdict::New | Verdict::Resume => {}
                 Verdict::Join => return false,
                 Verdict::Replay(result) => {

@@ -5,6 +5,7 @@ use super::keys::Verdict;
 use super::{Core, Effect, Out};
 use crate::base::ids::{ConnId, ReqId};
 use crate::base::json::Obj;
+use crate::base::limits::KEPT_REPLIES_MAX;
 use crate::config::Level;
 use crate::protocol::rpc::{Code, RpcError};
 
@@ -79,7 +80,8 @@ impl Core {
         let Some(ticket) = ticket else { return };
         // Nobody has this number: the request itself was the other daemon's.
         let (req, who) = (ReqId(u64::MAX), (ticket.uid, ConnId(u64::MAX)));
-        if let Verdict::New | Verdict::Resume = self.keys.begin(self.now, who, &ticket.key, ticket.hash, req) {
+        let begun = self.keys.begin(self.now, who, &ticket.key, (ticket.hash, req), KEPT_REPLIES_MAX);
+        if let Verdict::New | Verdict::Resume = begun {
             let joined = self.keys.finish(self.now, req, &result, true, out);
             for req in joined {
                 out.effects.push(Effect::Reply { req, result: result.clone(), durable: true });

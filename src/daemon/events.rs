@@ -5,7 +5,7 @@
 //! that fails is counted and told once, never waited for, and a read-only folder only means that the ring starts empty
 //! next time.
 
-use crate::base::limits::EVENTS_KEPT;
+use crate::base::limits::{EVENT_SEQ_END, EVENTS_KEPT};
 use crate::sys::file::{self, How};
 use serde::Deserialize;
 use std::fs::File;
@@ -188,7 +188,7 @@ fn parse(text: &[u8]) -> (Vec<(u64, String)>, usize) {
         let event = core::str::from_utf8(line).ok();
         let seq = event.and_then(|e| serde_json::from_str::<Numbered>(e).ok());
         match (seq, event) {
-            (Some(n), Some(event)) => events.push((n.seq, event.to_owned())),
+            (Some(n), Some(event)) if n.seq < EVENT_SEQ_END => events.push((n.seq, event.to_owned())),
             _ => bad += usize::from(!line.is_empty()),
         }
     }
@@ -302,7 +302,11 @@ mod tests {
             append(&mut log, &[&event(3)]);
             assert_eq!(EventLog::open(&t.0).events.last().unwrap().0, 3);
         }
-        std::fs::write(t.file(), b"\xff\xfe\n\n{}\nnull\n{\"seq\":-1}\n{\"seq\":7}\n\0\0\0\0").unwrap();
+        std::fs::write(
+            t.file(),
+            b"\xff\xfe\n\n{}\nnull\n{\"seq\":-1}\n{\"seq\":18446744073709551614}\n{\"seq\":7}\n\0\0\0\0",
+        )
+        .unwrap();
         let loaded = EventLog::open(&t.0);
         assert_eq!(loaded.events, [(7, r#"{"seq":7}"#.to_owned())]);
         assert_eq!(loaded.reports.len(), 1);

@@ -124,28 +124,6 @@ impl Daemon {
         }
     }
 
-    /// An event as a line of the daemon's own log: its kind, its name, then what else it says.
-    fn tell(&mut self, line: &str) {
-        if !self.gear.log.wants(Level::Warn) {
-            return;
-        }
-        let Ok(serde_json::Value::Object(event)) = serde_json::from_str(line) else { return };
-        let mut text = String::new();
-        for key in ["kind", "name"] {
-            if let Some(word) = event.get(key).and_then(serde_json::Value::as_str) {
-                text.push_str(word);
-                text.push(' ');
-            }
-        }
-        for (key, value) in event.iter().filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
-            text.push_str(&format!("{key}={value} "));
-        }
-        let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
-        let bad =
-            ["failed", "flapping", "unhealthy", "watchdog", "error", "behind"].iter().any(|end| kind.ends_with(end));
-        self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
-    }
-
     /// The keeper's table says that a run began until the journal says how it ended.
     pub(super) fn forget(&mut self, run: RunId) {
         if !self.journal.is_written() {

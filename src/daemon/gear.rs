@@ -6,7 +6,7 @@ use super::child;
 use super::conn::Conns;
 use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
-use super::{capture, journal, link, logs, ownlog};
+use super::{capture, journal, link, logs, ownlog, told};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::time::Now;
 use crate::config::{Config, Level};
@@ -62,6 +62,7 @@ pub(super) struct Gear {
     pub link: link::Link,
     pub table: RunTable,
     pub log: ownlog::OwnLog,
+    pub told: told::Pace,
     pub now: Now,
 }
 

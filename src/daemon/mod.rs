@@ -21,6 +21,7 @@ pub mod pool;
 mod question;
 pub mod source;
 mod start;
+mod told;
 mod unheard;
 mod wall;
 

@@ -7,7 +7,7 @@ use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
 use super::lifecycle::{self, Lifecycle, read::Reading};
 use super::source::{Source, Sources};
-use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool};
+use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool, told};
 use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon, ToKeeper};
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
@@ -31,6 +31,9 @@ use std::sync::Arc;
 /// How long the state folder may be another daemon's, and the pause between two looks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(10);
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long the removal of output that was left behind may take: there may be a million files.
+const SWEEP_LIMIT: Duration = Duration::from_secs(600);
 
 /// What the keeper's command line says.
 #[derive(Debug)]
@@ -147,6 +150,7 @@ impl Daemon {
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
     fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) -> io::Result<()> {
         self.settings(boot.config.daemon.clone());
+        let gap = boot.gap;
         let boot = if self.life.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
         if self.life.trial {
             self.prove(boot)?;
@@ -162,6 +166,9 @@ impl Daemon {
         if self.life.word_by.is_none() {
             self.upgrade_untold();
             self.rounds();
+        }
+        if !gap && !self.bare && !self.life.safe {
+            self.remove_leftover();
         }
         Ok(())
     }
@@ -192,6 +199,21 @@ impl Daemon {
         for service in held.into_iter().filter(|s| !self.core.knows(s)).collect::<Vec<_>>() {
             self.effect(Effect::Remove { service });
         }
+    }
+
+    /// A daemon that dies right after tasks were removed leaves their output. Where records are missing, nobody knows
+    /// whose it is.
+    fn remove_leftover(&mut self) {
+        let (known, end) = self.core.tasks_on_record();
+        let leftover = self.capture.leftover(known, end);
+        let now = self.gear.now.mono;
+        self.gear.pool.run(
+            pool::Lane::Bulk,
+            "removing the output of tasks that are gone",
+            now,
+            SWEEP_LIMIT,
+            move || Job::Quiet(leftover.remove()),
+        );
     }
 
     /// What the keeper said while it handed over.
@@ -232,7 +254,19 @@ fn gear(
         log.limit_stderr(Level::Warn);
     }
     let table = handover.table.clone();
-    Ok((Gear { pool: pool::Pool::new(waker), poll, sources, link, table, log, now: sys::clock::now() }, signals))
+    Ok((
+        Gear {
+            pool: pool::Pool::new(waker),
+            poll,
+            sources,
+            link,
+            table,
+            log,
+            told: told::Pace::default(),
+            now: sys::clock::now(),
+        },
+        signals,
+    ))
 }
 
 /// Whether nothing is writable, which who runs a command was told already, and the claim of the state folder.

@@ -9,6 +9,7 @@
 use super::os::memory;
 use super::wait::{Status, Usage};
 use super::{clock, identity};
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::RunId;
 use crate::base::limits::RUN_SLOTS;
 use crate::base::time::{Mono, Wall};
@@ -385,13 +386,13 @@ pub(super) struct StartWords<'a> {
     pub(super) which: &'a AtomicU32,
 }
 
-/// FNV-1a of the boot id; 0 where there is none.
+/// Of the boot id; 0 where there is none.
 fn boot_hash() -> u64 {
     let id = identity::boot_id();
     if id.is_empty() {
         return 0;
     }
-    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    fnv(FNV, id.as_bytes())
 }
 
 #[cfg(test)]

@@ -84,9 +84,9 @@ fn others_queue_tasks_as_themselves_and_never_with_the_rights_of_hob() {
             "daemon": { "access": [ {"user": 1, "level": "operate"}, {"user": 2, "level": "admin"},
                 {"user": 3, "level": "read"} ] },
             "agents": { "plain": { "command": ["id", "-u"], "prompt": "file" },
-                "rich": { "command": ["true"], "env": {"KEY_env": "HOB_TEST_SECRET"} } },
+                "rich": { "command": ["true"], "env": {"KEY_env": "SECRET_OF_HOB"} } },
             "runners": { "outer": { "prefix": ["env"] } } }"#,
-        "HOB_TEST_SECRET",
+        "SECRET_OF_HOB",
         "swordfish",
     );
     if !can_change_user(&home) {
@@ -114,6 +114,10 @@ fn others_queue_tasks_as_themselves_and_never_with_the_rights_of_hob() {
     assert_eq!(ran(1, whoami.clone()).1, "1\n");
     assert_eq!(ran(2, whoami.clone()).1, "0\n", "an admin may do all that hob may");
     assert_eq!(ran(1, json!({ "command": ["id", "-u"], "cwd": "/", "runner": "outer", "group": "agents" })).1, "1\n");
+    let env = |uid| ran(uid, json!({ "command": "env", "cwd": "/", "env": {"OWN": "1"} })).1;
+    let (theirs, ours) = (env(1), env(2));
+    assert!(!theirs.contains("swordfish") && theirs.contains("OWN=1") && theirs.contains("PATH="), "{theirs}");
+    assert!(ours.contains("swordfish"), "{ours}");
     let (ok, text) = call(3, "task.submit", whoami.clone());
     assert!(!ok && text.contains("operate"), "{text}");
     let (ok, text) = call(1, "task.submit", json!({ "agent": "rich", "prompt": "x" }));

@@ -157,3 +157,25 @@ fn following_waits_for_what_has_not_begun_and_goes_on_over_retries() {
     assert_eq!(String::from_utf8(out.stdout).unwrap().trim(), "10000000", "{}", String::from_utf8_lossy(&out.stderr));
     assert!(home.fails(&["add", "--agent", "count", "-"]).1.contains("is empty"));
 }
+
+#[test]
+fn output_that_a_daemon_left_behind_goes_when_the_next_has_come_up_and_no_other() {
+    let home = Home::running("{}");
+    for _ in 0..3 {
+        submit(&home, json!({ "command": "echo here" }));
+    }
+    wait_for(&home, "1-3");
+    home.ok(&["task", "remove", "2"]);
+    let file = |name: &str| home.path("logs/tasks").join(name);
+    wait("the output of a removed task is gone", || !file("2.log").exists());
+    home.ok(&["stop"]);
+    for name in ["2.log", "2.log.1", "4.log", "notes.txt"] {
+        fs::write(file(name), "x").unwrap();
+    }
+    home.ok(&["start"]);
+    wait("what is left of task 2 is gone", || !file("2.log").exists() && !file("2.log.1").exists());
+    assert_eq!(home.ok(&["task", "output", "1"]), "here\n");
+    for name in ["1.log", "3.log", "4.log", "notes.txt"] {
+        assert!(file(name).exists(), "{name}");
+    }
+}

@@ -271,6 +271,8 @@ pub struct Jobs {
     pub boot: u64,
     /// Runs that were begun.
     pub fired: u64,
+    /// In the present round: times whose runs a pause drops, and that were not told of yet.
+    pub dropped: BTreeMap<String, Vec<i64>>,
 }
 
 impl Jobs {

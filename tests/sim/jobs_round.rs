@@ -120,6 +120,11 @@ impl Jobs {
             self.settled(scene, &id, owed)?;
             self.gave_up(scene, &id, &deeds)?;
         }
+        if let Some((id, silent)) =
+            core::mem::take(&mut self.dropped).into_iter().find(|(_, silent)| !silent.is_empty())
+        {
+            return Err(format!("job paused: {id} dropped runs without a word, of {silent:?}"));
+        }
         self.synced(scene.disk.synced());
         Ok(deeds)
     }
@@ -256,7 +261,7 @@ impl Jobs {
                         job.pause_changed(clock, scene.wall);
                     }
                     if pause {
-                        job.queue.clear();
+                        self.dropped.insert(id.clone(), job.queue.drain(..).map(|f| f.due).collect());
                     }
                 }
                 None if job.refuses() => return Err(format!("job asked: {id} is to run, and is left out")),
@@ -328,6 +333,15 @@ impl Jobs {
                 if made_up != Some(owed.come.made_up.len() as u64) {
                     return Err(format!("job missed: {v}, and the rule says {:?}", owed.come.made_up));
                 }
+                Ok(())
+            }
+            "schedule.skipped" if v["why"] == "it was paused" => {
+                job.skipped += 1;
+                let dropped = self.dropped.entry(id).or_default();
+                let Some(at) = dropped.iter().position(|due| Some(*due) == moment(&v["due"])) else {
+                    return Err(format!("job paused: {v}, and nothing of that time waited: {job:?}"));
+                };
+                dropped.remove(at);
                 Ok(())
             }
             "schedule.skipped" => {

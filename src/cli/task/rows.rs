@@ -92,6 +92,8 @@ const ADD_DETAILS: &str = "\
 Queues a command: words after --, or one operand for the shell. It gets the present folder, umask and PATH.
 With --agent the operand is a prompt, and - is that of standard input.
 The task is on disk when this command returns, and runs once, whatever dies.
+It runs as the user who adds it, or as hob's own where that one is an admin. As another user
+it gets of the environment of hob only PATH, LANG, LC_*, TZ and TERM.
 Examples:
   hob add -- make -j4                     hob add --after 12 --label kind=test 'cargo test'
   hob add --agent claude 'fix the tests'  hob add --array 1-100 -- convert {}.png {}.jpg";

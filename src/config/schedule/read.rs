@@ -12,7 +12,8 @@ use crate::config::read::{Bad, Cx, name_error, object};
 use crate::config::spec::{Config, Signal};
 use crate::config::tree::{Member, Node, Value};
 use crate::config::values::{all, known_members, signal};
-use crate::protocol::methods::decode;
+use crate::protocol::methods::task::TaskCall;
+use crate::protocol::methods::{Request, decode};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,9 @@ pub(in crate::config) const JOBS_MAX: usize = 10_000;
 pub(in crate::config) const ACTIONS: [&str; 7] = ["task", "start", "stop", "restart", "reload", "signal", "method"];
 /// Params of a method in a config.
 const PARAMS_MAX: usize = 64 * 1024;
+/// Why the task of a job has no dedupe key.
+const NO_KEY: &str = "a job's task has no key: each run is a task of its own, and with a key all runs after the first \
+                      would do nothing; remove key, and say with \"overlap\" what happens while the last run goes on";
 /// Methods that are of no use to a job, and why.
 const NOT_FOR_JOBS: [(&str, &str); 7] = [
     ("service.logs", "it needs somebody who reads"),
@@ -245,6 +249,9 @@ fn call(kind: &Member, params: Option<&Member>, cx: &mut Cx<'_, '_>) -> Result<A
     // What was just written is JSON.
     let raw = RawValue::from_string(text.clone()).ok();
     match decode(method, raw.as_deref(), cx.platform.signals) {
+        Ok(call) if has_key(&call.request) => {
+            Err(cx.in_key("params", |cx| cx.say(params.map_or(kind.pos, |m| m.node.pos), NO_KEY)))
+        }
         Ok(call) => Ok(Action::Call { method: method.clone(), params: text, request: call.request }),
         Err(e) => {
             let known =
@@ -259,6 +266,12 @@ fn call(kind: &Member, params: Option<&Member>, cx: &mut Cx<'_, '_>) -> Result<A
     }
 }
 
+/// Whether it would submit a task only if no other has its key, so that a job would run once and never again.
+fn has_key(request: &Request) -> bool {
+    let Request::Task(call) = request else { return false };
+    matches!(&**call, TaskCall::Submit { specs, .. } if specs.iter().any(|s| s.key.is_some()))
+}
+
 /// A task for task.submit, read as that method reads it.
 fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     let text = json(node);
@@ -267,6 +280,14 @@ fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     }
     let raw = RawValue::from_string(text.clone()).ok();
     match decode("task.submit", raw.as_deref(), cx.platform.signals) {
+        Ok(call) if has_key(&call.request) => {
+            let key =
+                if let Value::Object(members) = &node.value { members.iter().find(|m| m.key == "key") } else { None };
+            match key {
+                Some(key) => cx.in_key("key", |cx| Err(cx.say(key.pos, NO_KEY))),
+                None => Err(cx.say(node.pos, NO_KEY)),
+            }
+        }
         Ok(call) => Ok(Action::Task { spec: text, request: call.request }),
         Err(e) => {
             let hint = e.hint.map_or_else(String::new, |hint| format!("; {hint}"));

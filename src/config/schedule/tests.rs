@@ -68,3 +68,23 @@ fn actions_read_back_to_themselves() {
         assert!(!config.schedule[0].action.as_ref().unwrap().text().is_empty());
     }
 }
+
+#[test]
+fn a_task_of_a_job_has_no_key() {
+    let refused = |action: &str| {
+        let text = with_job(&format!("\"id\": \"a\", \"every\": \"1h\", \"action\": {action}"));
+        parse(&text, "f", &LINUX).map(|_| ()).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let path = "schedule.jobs[0].action";
+    for (action, at) in [
+        (r#"{"task": {"command": "x", "key": "nightly"}}"#, "task.key"),
+        (r#"{"task": {"tasks": [{"command": "x"}, {"command": "y", "key": "k"}]}}"#, "task"),
+        (r#"{"method": "task.submit", "params": {"command": "x", "key": "k"}}"#, "params"),
+    ] {
+        let told = refused(action);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(&format!("{path}.{at}")) && told[0].contains("\"overlap\""), "{told:?}");
+    }
+    let plain = with_job(r#""id": "a", "every": "1h", "action": {"task": {"command": "x", "key": null}}"#);
+    assert!(parse(&plain, "f", &LINUX).is_ok(), "no key at all");
+}

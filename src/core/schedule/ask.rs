@@ -82,11 +82,11 @@ impl Core {
 
     /// Pauses or resumes. What passed in a pause was neither missed nor skipped.
     pub(in crate::core) fn schedule_pause(&mut self, req: ReqId, ids: &[String], pause: bool, out: &mut Out) {
-        let answer = self.pause_jobs(ids, pause);
+        let answer = self.pause_jobs(ids, pause, out);
         self.reply(req, answer, !self.journal_full, out);
     }
 
-    fn pause_jobs(&mut self, ids: &[String], pause: bool) -> Answer {
+    fn pause_jobs(&mut self, ids: &[String], pause: bool, out: &mut Out) -> Answer {
         let places = self.jobs(ids)?;
         let now = self.now;
         let mut rows = Vec::new();
@@ -101,13 +101,15 @@ impl Core {
                 job.choice = (pause != job.spec.paused).then_some(pause);
                 job.save = true;
             }
-            if pause {
-                job.queue.clear();
-            }
             let mut o = Obj::new();
             o.str("id", &job.id).bool("paused", pause).bool("changed", changed);
             o.opt_str("next", job.next_due(now).map(|at| job.spec.zone.show(at)).as_deref());
             rows.push(o.finish());
+            if pause {
+                for fire in core::mem::take(&mut job.queue) {
+                    self.skip(i, &fire, "it was paused", out);
+                }
+            }
             self.schedules.touch(i);
         }
         Ok(format!("{{\"jobs\":[{}]}}", rows.join(",")))

@@ -32,6 +32,7 @@ mod view;
 pub(in crate::core) use boot::JobChanges;
 pub use record::JobRecord;
 
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::{ConnId, ReqId, TaskId};
 use crate::base::limits::HISTORY_PER_NAME;
 use crate::base::map::Map;
@@ -225,9 +226,8 @@ impl Job {
 /// The part of a jitter that is this host's and this job's own.
 fn delay(host: &str, id: &str, jitter: Duration) -> Duration {
     let millis = u64::try_from(jitter.as_millis()).unwrap_or(u64::MAX);
-    // FNV-1a, and a last stir so that ids which differ in their end differ in all of it.
-    let bytes = host.bytes().chain([0]).chain(id.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv(fnv(fnv(FNV, host.as_bytes()), &[0]), id.as_bytes());
+    // A last stir so that ids which differ in their end differ in all of it.
     let hash = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     Duration::from_millis((hash ^ hash >> 29).checked_rem(millis).unwrap_or(0))
 }

@@ -124,11 +124,7 @@ impl Core {
     fn fire(&mut self, i: usize, fire: Fire, out: &mut Out) {
         let job = &mut self.schedules.jobs[i];
         if let Some(why) = job.refuses() {
-            job.skipped += 1;
-            job.save = true;
-            let mut o = Obj::new();
-            o.str("due", &fire.due.to_string()).str("why", why);
-            return self.emit_job("schedule.skipped", i, o.members(), out);
+            return self.skip(i, &fire, why, out);
         }
         let replaced = job.spec.overlap == Overlap::Restart;
         job.queue.push_back(fire);
@@ -138,6 +134,16 @@ impl Core {
                 self.give_up(req, Outcome::Replaced, None, out);
             }
         }
+    }
+
+    /// Leaves a time out that has come.
+    pub(super) fn skip(&mut self, i: usize, fire: &Fire, why: &str, out: &mut Out) {
+        let job = &mut self.schedules.jobs[i];
+        job.skipped += 1;
+        job.save = true;
+        let mut o = Obj::new();
+        o.str("due", &fire.due.to_string()).str("why", why);
+        self.emit_job("schedule.skipped", i, o.members(), out);
     }
 
     /// A person wants a run now.

@@ -1,7 +1,7 @@
 //! Jobs as replies, and their story. Pure.
 
 use super::{Job, Outcome, Past};
-use crate::base::json::Obj;
+use crate::base::json::{Obj, json_list};
 use crate::base::time::Wall;
 use crate::base::units::{canonical_duration, human_duration};
 use crate::config::schedule::{Action, When};
@@ -13,10 +13,6 @@ use core::time::Duration;
 const NEXT_MAX: usize = 1_000;
 /// Runs that the story goes back to.
 const STORY_RUNS: usize = 5;
-
-fn list(lines: &[String]) -> String {
-    serde_json::to_string(lines).unwrap_or_default()
-}
 
 /// `30 2 * * *`, `every 90s`, `at 2027-01-01T00:00`.
 fn time_text(spec: &JobSpec) -> String {
@@ -102,7 +98,7 @@ impl Core {
             o.str("means", &cron.words());
         }
         let next: Vec<String> = self.job_times(i, 5).into_iter().map(|at| job.spec.zone.show(at)).collect();
-        o.raw("next_times", &list(&next)).raw("history", &self.past(i, usize::MAX));
+        o.raw("next_times", &json_list(&next)).raw("history", &self.past(i, usize::MAX));
         o.finish()
     }
 
@@ -142,7 +138,7 @@ impl Core {
         let job = &self.schedules.jobs[i];
         let times: Vec<String> = self.job_times(i, count).into_iter().map(|at| job.spec.zone.show(at)).collect();
         let mut o = Obj::new();
-        o.str("id", &job.id).bool("paused", job.paused()).raw("next", &list(&times));
+        o.str("id", &job.id).bool("paused", job.paused()).raw("next", &json_list(&times));
         o.finish()
     }
 
@@ -160,11 +156,12 @@ impl Core {
             ("paused", _) => format!("{id} is paused"),
             ("queued", _) => format!("{id} waits to run {} times", job.queue.len()),
             ("over", None) => format!("{id} has no time left at which it could run"),
-            ("over", Some(_)) => format!("{id} has run and has no time left"),
-            (_, Some(p)) if p.result != Outcome::Done => {
+            (state, Some(p)) if p.result != Outcome::Done => {
                 let why = p.message.as_deref().unwrap_or("it was given up");
-                format!("{id} waits for its next time; its last run failed: {why}")
+                let next = if state == "over" { "has no time left" } else { "waits for its next time" };
+                format!("{id} {next}; its last run failed: {why}")
             }
+            ("over", Some(_)) => format!("{id} has run and has no time left"),
             (_, last) => {
                 let first = if last.is_none() { "first" } else { "next" };
                 format!("{id} waits for its {first} time, to {}", action_text(&job.spec))
@@ -178,10 +175,10 @@ impl Core {
             story.push(format!("{} of its times were missed in all", job.missed));
         }
         if job.skipped > 0 {
-            story.push(format!("{} of its times were left out because of overlap", job.skipped));
+            story.push(format!("{} of its times were left out because of overlap or a pause", job.skipped));
         }
         let mut o = Obj::new();
-        o.str("name", id).str("state", job.state()).str("summary", &summary).raw("story", &list(&story));
+        o.str("name", id).str("state", job.state()).str("summary", &summary).raw("story", &json_list(&story));
         o.str("next", &next.unwrap_or_else(|| "nothing, by the clock".to_owned()));
         let mut todo = Vec::new();
         if job.paused() {
@@ -189,7 +186,7 @@ impl Core {
         }
         todo.push(format!("hob schedule run {id}  # to run it now"));
         todo.push(format!("hob schedule next {id}  # to see when it runs"));
-        o.raw("todo", &list(&todo));
+        o.raw("todo", &json_list(&todo));
         o.finish()
     }
 

@@ -8,7 +8,7 @@ use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
 use crate::base::map::Map;
 use crate::config::{Level, Restart, ServiceSpec};
-use crate::core::record::{self, RunIntent, ServiceRecord};
+use crate::core::record::{self, ASIDE, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
 use crate::protocol::methods::EventQuery;
@@ -20,21 +20,23 @@ const LOST_RUNS_MAX: u64 = 1000;
 
 impl Core {
     pub(in crate::core) fn boot(&mut self, mut boot: Boot, out: &mut Out) {
-        let stored = record::read(core::mem::take(&mut boot.entities));
+        let mut stored = record::read(core::mem::take(&mut boot.entities));
         let same = stored.meta.as_ref().is_some_and(|m| m.keeper == boot.keeper_key);
         let clean =
             stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
-        self.keep_aside(stored.aside, out);
+        self.keep_aside(stored.aside, &mut stored.again, out);
         self.restore_keys(stored.keys);
         self.configure_tasks(&boot.config);
         self.tasks.blind = self.blind_config();
         self.build_table(&mut boot);
         let unread = self.restore_tasks(stored.tasks);
-        self.keep_aside(unread, out);
+        self.keep_aside(unread, &mut stored.again, out);
+        self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
         self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task));
+        self.note_clocks();
         self.restore_sockets(&boot.sockets);
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
@@ -85,9 +87,14 @@ impl Core {
         }
     }
 
-    fn keep_aside(&mut self, aside: Vec<(Entity, String)>, out: &mut Out) {
+    /// `again`: what was kept aside before; what is not understood this time either stays where it is.
+    fn keep_aside(&mut self, aside: Vec<(Entity, String)>, again: &mut Map<String, String>, out: &mut Out) {
         for (e, why) in aside {
-            if e.key.starts_with("aside/") {
+            if let Some(json) = again.remove(&e.key) {
+                self.aside.insert(format!("{ASIDE}{}", e.key), json);
+                continue;
+            }
+            if e.key.starts_with(ASIDE) {
                 self.aside.insert(e.key, e.json.unwrap_or_default());
                 continue;
             }
@@ -98,12 +105,22 @@ impl Core {
                 Some((kind, _)) => matches!(kind, "service" | "schedule" | "run" | "task" | "attempt" | "group"),
                 None => true,
             };
-            let key = if known { format!("aside/{}", e.key) } else { e.key.clone() };
+            let key = if known { format!("{ASIDE}{}", e.key) } else { e.key.clone() };
             if key != e.key {
                 out.records.push(Entity { key: e.key, json: None });
                 out.records.push(Entity { key: key.clone(), json: e.json.clone() });
             }
             self.aside.insert(key, e.json.unwrap_or_default());
+        }
+    }
+
+    /// What was kept aside and is understood now has its own name again.
+    fn take_up(&mut self, again: Map<String, String>, out: &mut Out) {
+        for (key, json) in again {
+            let text = format!("the journal's record {key}, which was kept aside, is read again");
+            out.effects.push(Effect::Log { level: Level::Info, text });
+            out.records.push(Entity { key: format!("{ASIDE}{key}"), json: None });
+            out.records.push(Entity { key, json: Some(json) });
         }
     }
 
@@ -139,7 +156,7 @@ impl Core {
                     Ok(spec) => self.add_kept(&name, spec, record.choice),
                     Err(why) => {
                         record.transient = Some(config);
-                        self.keep_aside(vec![(record::kept(&name, &record), why)], out);
+                        self.keep_aside(vec![(record::kept(&name, &record), why)], &mut Map::new(), out);
                         continue;
                     }
                 },

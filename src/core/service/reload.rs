@@ -1,6 +1,7 @@
 //! A new config for running services: what only hob reads applies at once, anything else restarts the service. Pure.
 
 use super::{Choice, State};
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::map::Map;
@@ -20,13 +21,11 @@ const MISTAKES_SHOWN: usize = 3;
 #[must_use]
 pub fn mold(spec: &ServiceSpec) -> u64 {
     let plain = ServiceSpec::default();
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut hash = FNV;
     let mut feed = |name: &str, value: &dyn Debug, default: &dyn Debug| {
         let (value, default) = (format!("{value:?}"), format!("{default:?}"));
         if value != default {
-            for byte in name.bytes().chain([b'=']).chain(value.bytes()).chain([b';']) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
+            hash = fnv(hash, format!("{name}={value};").as_bytes());
         }
     };
     feed("command", &spec.command, &plain.command);

@@ -114,8 +114,7 @@ impl Core {
 
     /// The highest run number that a task names.
     pub(in crate::core) fn newest_claim(&self) -> u64 {
-        let last = self.tasks.all.values().map(|t| t.last.0);
-        self.tasks.open.iter().map(|c| c.run.0).chain(last).max().unwrap_or(0)
+        self.tasks.open.iter().map(|c| c.run.0).max().unwrap_or(0).max(self.tasks.newest_run())
     }
 
     /// Brings claims without an end together with the run table and with what was found running, which are taken out

@@ -1,5 +1,5 @@
-//! Keys of tasks that were removed: for an hour after its submission nobody adds the same task again, even if it is
-//! gone by then. Pure.
+//! Tasks that were removed: which they are, by those that there are, and their keys, by which for an hour after its
+//! submission nobody adds the same task again, even if it is gone by then. Pure.
 //!
 //! Nothing here needs to be woken: what is old is dropped when it is looked at, or when others come.
 
@@ -7,10 +7,11 @@ use super::Keys;
 use crate::base::ids::TaskId;
 use crate::base::limits::{KEPT_REPLIES_MAX, KEPT_REPLY_AGE, KEPT_REPLY_MIN_AGE};
 use crate::base::time::{Mono, Now, Wall};
-use crate::core::Owner;
 use crate::core::record::{Entity, VERSION, entity, parse};
+use crate::core::{Core, Owner};
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The kind of its records.
 pub const GONE: &str = "gone";
@@ -32,8 +33,32 @@ struct GoneRecord {
     submitted: i64,
 }
 
+/// How the two clocks stood to each other when tasks from this number on were submitted: what the one on the wall said
+/// when the other said nothing, in milliseconds.
+#[derive(Debug)]
+struct Clocks {
+    first: TaskId,
+    wall: i128,
+    noted: Mono,
+}
+
+impl Clocks {
+    fn new(now: Now, first: TaskId) -> Clocks {
+        Clocks { first, wall: i128::from(now.wall.0) - i128::from(now.mono.0 / NANOS), noted: now.mono }
+    }
+}
+
+/// Nanoseconds of a millisecond.
+const NANOS: u64 = 1_000_000;
+/// A difference below this is none: clocks are slewed, and rounded.
+const SET: u128 = 1_000;
+
 #[derive(Debug, Default)]
-pub(super) struct Graves(BTreeMap<TaskId, Gone>);
+pub(super) struct Graves {
+    all: BTreeMap<TaskId, Gone>,
+    /// The last hour's, oldest first.
+    clocks: VecDeque<Clocks>,
+}
 
 fn record(id: TaskId, gone: &Gone) -> Entity {
     let (owner, keys) = (gone.owner.clone(), gone.keys.clone());
@@ -43,15 +68,38 @@ fn record(id: TaskId, gone: &Gone) -> Entity {
 impl Graves {
     /// What counts still.
     pub(super) fn get(&self, id: TaskId, now: Now) -> Option<&Gone> {
-        self.0.get(&id).filter(|gone| now.mono < gone.until)
+        self.all.get(&id).filter(|gone| now.mono < gone.until)
+    }
+
+    /// Tasks from this number on are submitted now or later.
+    pub(super) fn note_clocks(&mut self, now: Now, next: TaskId) {
+        let clocks = Clocks::new(now, next);
+        if self.clocks.back().is_none_or(|last| last.wall.abs_diff(clocks.wall) >= SET) {
+            self.clocks.push_back(clocks);
+        }
+        // Those before the second are older than that.
+        while self.clocks.get(1).is_some_and(|second| now.mono.since(second.noted) > KEPT_REPLY_AGE) {
+            self.clocks.pop_front();
+        }
+    }
+
+    /// How long ago a task was submitted, by the clock on the wall as it was set then.
+    fn age(&self, now: Now, id: TaskId, submitted: Wall) -> Duration {
+        let clocks = self.clocks.iter().rev().find(|c| c.first <= id);
+        let set = clocks.or(self.clocks.front()).map_or(0, |c| Clocks::new(now, id).wall - c.wall);
+        let set = if set.unsigned_abs() < SET { 0 } else { set };
+        let age = i128::from(now.wall.0) - i128::from(submitted.0) - set;
+        Duration::from_millis(u64::try_from(age.max(0)).unwrap_or(u64::MAX))
     }
 
     /// Takes the keys of a task that is removed, and answers their record if they count any longer.
     pub(super) fn bury(&mut self, now: Now, id: TaskId, owner: &Owner, keys: Keys, submitted: Wall) -> Option<Entity> {
-        let left = KEPT_REPLY_AGE.checked_sub(now.wall.since(submitted)).filter(|left| !left.is_zero())?;
+        let age = self.age(now, id, submitted);
+        let left = KEPT_REPLY_AGE.checked_sub(age).filter(|left| !left.is_zero())?;
+        let submitted = Wall(now.wall.0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
         let gone = Gone { owner: owner.clone(), keys, submitted, until: now.mono + left };
         let record = record(id, &gone);
-        self.0.insert(id, gone);
+        self.all.insert(id, gone);
         Some(record)
     }
 
@@ -61,7 +109,7 @@ impl Graves {
         let submitted = Wall(r.submitted);
         let left = KEPT_REPLY_AGE.saturating_sub(now.wall.since(submitted)).max(KEPT_REPLY_MIN_AGE);
         let gone = Gone { owner: r.owner, keys: r.keys, submitted, until: now.mono + left };
-        Ok(self.0.entry(id).or_insert(gone))
+        Ok(self.all.entry(id).or_insert(gone))
     }
 
     /// Takes out what counts no longer, and the oldest of those that are too many and older than a minute.
@@ -69,12 +117,12 @@ impl Graves {
         let guarded = now.mono + (KEPT_REPLY_AGE - KEPT_REPLY_MIN_AGE);
         let mut old = Vec::new();
         // The order of ids is that of submissions.
-        while let Some((_, first)) = self.0.first_key_value() {
-            let most = if self.0.len() > KEPT_REPLIES_MAX { guarded } else { now.mono };
+        while let Some((_, first)) = self.all.first_key_value() {
+            let most = if self.all.len() > KEPT_REPLIES_MAX { guarded } else { now.mono };
             if first.until > most {
                 break;
             }
-            let Some((id, gone)) = self.0.pop_first() else { break };
+            let Some((id, gone)) = self.all.pop_first() else { break };
             old.push((id, gone, Entity { key: super::record::gone_key(id), json: None }));
         }
         old
@@ -82,7 +130,22 @@ impl Graves {
 
     pub(super) fn entities_after(&self, id: TaskId, max: usize) -> Vec<Entity> {
         use core::ops::Bound::{Excluded, Unbounded};
-        self.0.range((Excluded(id), Unbounded)).take(max).map(|(id, gone)| record(*id, gone)).collect()
+        self.all.range((Excluded(id), Unbounded)).take(max).map(|(id, gone)| record(*id, gone)).collect()
+    }
+}
+
+impl Core {
+    pub(in crate::core) fn note_clocks(&mut self) {
+        self.tasks.gone.note_clocks(self.now, TaskId(self.tasks.next.max(1)));
+    }
+
+    /// Every task that is on record, readable or not, in order, and the number of the next.
+    #[must_use]
+    pub fn tasks_on_record(&self) -> (Vec<TaskId>, TaskId) {
+        let unread = self.aside.keys().filter_map(|key| super::record::id_of(key.strip_prefix("aside/task/")?));
+        let mut all: Vec<TaskId> = self.tasks.all.keys().copied().chain(unread).collect();
+        all.sort_unstable();
+        (all, TaskId(self.tasks.next))
     }
 }
 
@@ -127,6 +190,26 @@ mod tests {
             let mut graves = Graves::default();
             graves.restore(at(now), TaskId(2), record.json.as_deref().unwrap()).unwrap();
             assert!(graves.get(TaskId(2), at(now)).is_some() && graves.get(TaskId(2), at(until)).is_none(), "{now}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_between_submission_and_removal_does_not_matter() {
+        let after = |minutes: i64, by: i64| Now { wall: Wall((minutes + by) * MINUTE), ..at(minutes) };
+        for by in [-600, -2, 2, 600] {
+            let mut graves = Graves::default();
+            graves.note_clocks(at(10), TaskId(1));
+            graves.note_clocks(after(15, by), TaskId(3));
+            for (id, submitted, kept) in [(1, 10, true), (2, 10, false), (3, 15 + by, true), (4, 15 + by, false)] {
+                let since = if id < 3 { 10 } else { 15 };
+                let now = after(since + if kept { 59 } else { 60 }, by);
+                let submitted = Wall(submitted * MINUTE);
+                let record = graves.bury(now, TaskId(id), &Owner::User(7), keys(), submitted);
+                assert_eq!(record.is_some(), kept, "{id} by {by}");
+                assert!(!kept || graves.get(TaskId(id), after(since + 60, by)).is_none());
+            }
+            graves.note_clocks(after(76, by), TaskId(9));
+            assert_eq!(graves.clocks.len(), 1, "what is older than an hour is forgotten");
         }
     }
 

@@ -434,14 +434,8 @@ impl Tasks {
         self.all.get_mut(&id).map(|t| &mut **t)
     }
 
-    #[must_use]
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.all.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 
     /// The task of a run that exists or is claimed.

@@ -10,6 +10,7 @@ use super::{Claim, Frame, Keys, Outcome, Rare, Task, TaskStop, Work};
 use crate::base::ids::{RunId, TaskId};
 use crate::base::time::Wall;
 use crate::core::record::{Entity, VERSION, entity};
+use crate::core::run::millis;
 use crate::protocol::methods::task::{After, TaskState};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -117,10 +118,6 @@ fn one() -> u32 {
 
 fn is_one(n: &u32) -> bool {
     *n == 1
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn nanos(d: Duration) -> u64 {

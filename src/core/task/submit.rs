@@ -1,6 +1,7 @@
 //! Submitting and editing: what a client asks for becomes a task, or an error that says what is wrong with it. Pure.
 
 use super::{BACKOFF, Claim, Frame, Key, Keys, Rare, TIMEOUT, Task, Work, group, name_of, record};
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::limits::{TASK_EDGES_MAX, TASK_KEY_MAX, TASKS_MAX};
@@ -26,11 +27,9 @@ fn invalid(text: impl Into<String>) -> RpcError {
     RpcError::new(Code::InvalidParams, text)
 }
 
-/// FNV-1a, for names that only have to be told apart from most others; who is meant is compared.
+/// Of names that only have to be told apart from most others; who is meant is compared.
 fn hash(owner: &Owner, kind: u8, text: &str) -> u64 {
-    let owner = owner.to_string();
-    let bytes = owner.bytes().chain([kind]).chain(text.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    fnv(fnv(fnv(FNV, owner.to_string().as_bytes()), &[kind]), text.as_bytes())
 }
 
 const OWN: u8 = b'k';
@@ -96,6 +95,7 @@ impl Core {
         }
         let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
         let first = TaskId(self.tasks.next.max(1));
+        self.note_clocks();
         if let [one] = &specs[..]
             && !many
             && let Some(found) = self.same_key(&owner, one)?
@@ -453,6 +453,7 @@ impl Core {
         spec.env.extend(task.frame.env.iter().cloned());
         spec.hob_fd = task.frame.hob_fd;
         spec.user = task.frame.user.map(|uid| uid.to_string());
+        spec.clean_env = task.frame.user.is_some();
         spec.cwd = Some(task.frame.cwd.as_deref().unwrap_or(".").to_owned());
         spec.umask = task.frame.umask;
         // Of three files the first is the head; the other two take turns at the tail.

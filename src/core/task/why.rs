@@ -3,7 +3,7 @@
 
 use super::{Live, Outcome, Task, name_of};
 use crate::base::ids::TaskId;
-use crate::base::json::Obj;
+use crate::base::json::{Obj, json_list};
 use crate::base::text::listed;
 use crate::base::units::{canonical_duration, human_duration, human_size};
 use crate::core::Core;
@@ -14,10 +14,6 @@ use core::time::Duration;
 
 /// Tasks that are named before the rest is counted.
 const NAMED: usize = 5;
-
-fn list(lines: &[String]) -> String {
-    serde_json::to_string(lines).unwrap_or_default()
-}
 
 /// `task 3`, `tasks 3, 4 and 5`, `tasks 3, 4, 5, 6, 7 and 12 others`.
 pub(super) fn tasks(ids: &[TaskId]) -> String {
@@ -40,11 +36,11 @@ impl Core {
         o.str("name", &name_of(id)).u64("id", id.0).str("state", t.state.name());
         o.str("owner", &t.frame.owner.to_string());
         o.str("summary", &self.task_summary(t));
-        o.raw("story", &list(&self.task_story(t)));
+        o.raw("story", &json_list(&self.task_story(t)));
         o.str("next", &self.task_next(t));
-        o.raw("todo", &list(&self.task_todo(t)));
+        o.raw("todo", &json_list(&self.task_todo(t)));
         let open: Vec<String> = self.open_before(t).into_iter().map(|id| name_of(id).to_string()).collect();
-        o.raw("waiting_for", &list(&open));
+        o.raw("waiting_for", &json_list(&open));
         let waits = Some(t.earliest()).filter(|at| t.state == TaskState::Queued && *at > self.now.wall);
         o.opt_u64("may_start_in_ms", waits.map(|at| millis(at.since(self.now.wall))));
         o.u64("retries_left", t.retries.saturating_sub(t.fails).into());

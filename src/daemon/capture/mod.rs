@@ -17,6 +17,7 @@ mod flush;
 mod guard;
 pub mod index;
 pub mod lane;
+mod leftover;
 pub mod lines;
 pub mod marks;
 mod pace;
@@ -33,7 +34,7 @@ mod tests;
 pub mod times;
 mod zip;
 
-use crate::base::ids::{ReqId, RunId};
+use crate::base::ids::{ReqId, RunId, TaskId};
 use crate::base::limits::CAPTURE_TURN;
 use crate::base::map::Map;
 use crate::base::time::{Mono, Now};
@@ -324,6 +325,12 @@ impl Capture {
             None => self.folder.join(format!("{name}.log")),
         };
         Arc::new(Share::new(Names::new(path)))
+    }
+
+    /// Output of tasks that are neither among these, in order, nor numbered from `end` on.
+    #[must_use]
+    pub fn leftover(&self, known: Vec<TaskId>, end: TaskId) -> leftover::Leftover {
+        leftover::Leftover { folder: self.tasks.clone(), known, end }
     }
 
     /// Services and tasks that have a pipe.

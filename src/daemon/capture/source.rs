@@ -7,6 +7,7 @@
 use super::lines::Lines;
 use super::lines::hoard::Hoard;
 use super::zip::Step;
+use crate::base::hash::{FNV, fnv};
 use crate::base::ids::{ReqId, RunId};
 use crate::config::spec::LogSpec;
 use crate::sys::pipe;
@@ -182,11 +183,10 @@ impl Source {
     }
 }
 
-/// FNV-1a, never zero, which means nobody.
+/// Never zero, which means nobody.
 #[must_use]
 pub fn hash(name: &str) -> u64 {
-    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
-    name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+    fnv(FNV, name.as_bytes()).max(1)
 }
 
 #[cfg(test)]

@@ -73,6 +73,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const MEANT_FOR_HOB: [&str; 7] =
     ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
+/// Whether everybody may know this variable of hob's; any other may hold a secret.
+fn is_public(name: &[u8]) -> bool {
+    matches!(name, b"PATH" | b"LANG" | b"LANGUAGE" | b"TZ" | b"TERM") || name.starts_with(b"LC_")
+}
+
 /// Makes the plan, without descriptors and control group. Every path in it is absolute or relative to its own `cwd`.
 pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
     let spec = ask.spec;
@@ -153,7 +158,8 @@ pub(super) fn identity(setup: &Setup, spec: &ServiceSpec) -> Result<Option<User>
 fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Environment, StartError> {
     let inherited = |k: &OsString| {
         let name = k.as_bytes();
-        !name.starts_with(b"HOB_") && !MEANT_FOR_HOB.iter().any(|m| m.as_bytes() == name)
+        let meant_for_jobs = !name.starts_with(b"HOB_") && !MEANT_FOR_HOB.iter().any(|m| m.as_bytes() == name);
+        meant_for_jobs && (!ask.spec.clean_env || is_public(name))
     };
     let mut env: Environment = setup.env.iter().filter(|(k, _)| inherited(k)).cloned().gather();
     // Those of the user replace what hob inherited, and what the config says replaces those.
@@ -175,6 +181,12 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
     env.insert("HOB_SOCKET".into(), setup.socket.clone().into_os_string());
     env.insert("HOB_RUN".into(), tree::run_variable(setup.home, ask.run).into());
     for (name, source) in &ask.spec.env_from {
+        if ask.spec.clean_env {
+            return refuse(format!(
+                "`{name}_env` names a secret of hob's own user, which a task of another user may not see; an admin may \
+                 submit it"
+            ));
+        }
         let found = setup.env.iter().find(|(k, _)| k.as_bytes() == source.as_bytes());
         let Some((_, value)) = found else {
             return refuse(format!(

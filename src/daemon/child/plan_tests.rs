@@ -95,6 +95,40 @@ fn the_environment_is_layered() {
 }
 
 #[test]
+fn who_is_not_hobs_own_user_sees_of_its_environment_only_what_is_no_secret() {
+    let mut lab = Lab::new(&["sh"]);
+    let (uid, gid) = user::own();
+    lab.file("passwd", &format!("me:x:{uid}:{gid}::/home/me:/bin/mysh\n"), 0o644);
+    lab.file("group", "", 0o644);
+    let inherited = [("API_KEY", "sk-secret"), ("LC_ALL", "C"), ("TZ", "UTC"), ("HOME", "/root"), ("MAIL", "/m")];
+    lab.setup.env.extend(inherited.iter().map(|(k, v)| (k.into(), v.into())));
+    lab.spec.user = Some(uid.to_string());
+    lab.spec.env.insert("OWN".to_owned(), "1".to_owned());
+    assert!(lab.env().contains_key("API_KEY"), "a service that is to run as somebody is trusted with it");
+    lab.spec.clean_env = true;
+    let names: Vec<String> = lab.env().into_keys().collect();
+    let expected = [
+        "HOB_RUN",
+        "HOB_SERVICE",
+        "HOB_SOCKET",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "LOGNAME",
+        "NOTIFY_SOCKET",
+        "OWN",
+        "PATH",
+        "SHELL",
+        "TZ",
+        "USER",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(lab.env()["HOME"], "/home/me");
+    lab.spec.env_from.insert("KEY".to_owned(), "API_KEY".to_owned());
+    assert!(lab.error().starts_with("`KEY_env` names a secret of hob's own user"), "{}", lab.error());
+}
+
+#[test]
 fn errors_of_env_files_name_file_and_line() {
     let mut lab = Lab::new(&["sh"]);
     lab.spec.env_file = Some("env".to_owned());

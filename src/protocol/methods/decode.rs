@@ -3,6 +3,7 @@
 use super::params::missing;
 use super::{Kind, METHODS, Method, Params, Request};
 use crate::base::access::Access;
+use crate::base::hash::{FNV, fnv};
 use crate::base::limits::REQUEST_KEY_MAX;
 use crate::base::near::nearest;
 use crate::protocol::rpc::{Code, Name, RpcError};
@@ -183,15 +184,9 @@ impl<'de> Visitor<'de> for &mut Reader<'de> {
     }
 }
 
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
-
-fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// FNV-1a over method and values. It goes into the journal with a request key, so it must not change between versions.
+/// Over method and values. It goes into the journal with a request key, so it must not change between versions.
 fn params_hash(method: &Method, given: &[Option<&RawValue>]) -> u64 {
-    let mut hash = fnv(FNV_START, method.name.as_bytes());
+    let mut hash = fnv(FNV, method.name.as_bytes());
     for (param, value) in method.params.iter().zip(given) {
         let Some(value) = value else { continue };
         let value = serde_json::from_str::<Canonical>(value.get()).map_or(0, |c| c.0);
@@ -213,7 +208,7 @@ struct CanonicalVisitor;
 
 impl CanonicalVisitor {
     fn tagged<E>(tag: u8, bytes: &[u8]) -> Result<Canonical, E> {
-        Ok(Canonical(fnv(fnv(FNV_START, &[tag]), bytes)))
+        Ok(Canonical(fnv(fnv(FNV, &[tag]), bytes)))
     }
 }
 
@@ -242,7 +237,7 @@ impl<'de> Visitor<'de> for CanonicalVisitor {
         Self::tagged(b's', v.as_bytes())
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Canonical, A::Error> {
-        let mut hash = fnv(FNV_START, b"a");
+        let mut hash = fnv(FNV, b"a");
         while let Some(Canonical(element)) = seq.next_element()? {
             hash = fnv(hash, &element.to_le_bytes());
         }
@@ -251,7 +246,7 @@ impl<'de> Visitor<'de> for CanonicalVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Canonical, A::Error> {
         let mut sum = 0_u64;
         while let Some((Canonical(name), Canonical(value))) = map.next_entry()? {
-            sum = sum.wrapping_add(fnv(fnv(FNV_START, &name.to_le_bytes()), &value.to_le_bytes()));
+            sum = sum.wrapping_add(fnv(fnv(FNV, &name.to_le_bytes()), &value.to_le_bytes()));
         }
         Self::tagged(b'o', &sum.to_le_bytes())
     }

@@ -1,0 +1,83 @@
+//! Output of tasks that were removed, which a daemon that died did not get to remove: found once, when the next one
+//! has come up.
+
+use crate::base::ids::TaskId;
+use crate::sys::file;
+use std::io;
+use std::path::PathBuf;
+
+/// The files of output whose task is gone.
+#[derive(Debug)]
+pub struct Leftover {
+    pub(super) folder: PathBuf,
+    /// The tasks that there are, in order.
+    pub(super) known: Vec<TaskId>,
+    /// A task from this number on was submitted since.
+    pub(super) end: TaskId,
+}
+
+impl Leftover {
+    /// Removes them. A number is never given to another task, so nobody writes to such a file any more.
+    ///
+    /// # Errors
+    /// What could not be read or removed; everything else was.
+    pub fn remove(self) -> Result<(), String> {
+        let failed = |e: &io::Error| format!("cannot remove the output of tasks that are gone: {e}");
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|e| failed(&e))?,
+        };
+        let mut result = Ok(());
+        for entry in entries {
+            let removed = entry.and_then(|entry| match entry.file_name().to_str().and_then(task_of) {
+                Some(id) if id < self.end && self.known.binary_search(&id).is_err() => file::remove(&entry.path()),
+                Some(_) | None => Ok(()),
+            });
+            if let Err(e) = removed {
+                result = Err(failed(&e));
+            }
+        }
+        result
+    }
+}
+
+/// The task whose output a file of this name holds, in whatever form: `7.log`, `7.log.1.gz`, `7.log.idx`.
+fn task_of(name: &str) -> Option<TaskId> {
+    let (id, rest) = name.split_once(".log")?;
+    let plain = id.bytes().all(|b| b.is_ascii_digit()) && !id.starts_with('0');
+    id.parse().ok().map(TaskId).filter(|_| plain && (rest.is_empty() || rest.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_output_belong_to_a_task() {
+        for name in ["7.log", "7.log.1", "7.log.2.gz", "7.log.idx", "7.log.1.idx"] {
+            assert_eq!(task_of(name), Some(TaskId(7)), "{name}");
+        }
+        for name in ["", ".log", "7", "7.logs", "07.log", "+7.log", "x7.log", "7.txt", "18446744073709551616.log"] {
+            assert_eq!(task_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_removed_belongs_to_no_task_that_is_there_or_comes() {
+        let folder = std::env::temp_dir().join(format!("hob-test-leftover-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("4.log")).unwrap();
+        for name in ["1.log", "2.log", "2.log.1", "2.log.idx", "3.log", "5.log", "6.log", "notes.txt"] {
+            std::fs::write(folder.join(name), "x").unwrap();
+        }
+        let known = vec![TaskId(1), TaskId(3)];
+        let told = Leftover { folder: folder.clone(), known, end: TaskId(6) }.remove();
+        let mut left: Vec<_> =
+            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, ["1.log", "3.log", "4.log", "6.log", "notes.txt"]);
+        assert!(told.is_err_and(|e| e.contains("of tasks that are gone")), "a folder is not removed, and that is told");
+        let nowhere = Leftover { folder, known: Vec::new(), end: TaskId(9) };
+        assert_eq!(nowhere.remove(), Ok(()), "there is no output");
+    }
+}

@@ -108,6 +108,8 @@ impl Daemon {
                 self.settle_at = Some(now.mono + super::SETTLE_AFTER);
             }
             Effect::Stopping { limit } => {
+                self.own_end = self.copy.is_some() && self.core.main_is_over();
+                let limit = if self.own_end { lifecycle::end::OWN_END } else { limit };
                 let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                 self.gear.link.say(&ToKeeper::Stopping { limit_ms });
             }
@@ -136,7 +138,14 @@ impl Daemon {
         let kind = event.get("kind").and_then(serde_json::Value::as_str).unwrap_or("");
         let bad =
             ["failed", "flapping", "unhealthy", "watchdog", "error", "behind"].iter().any(|end| kind.ends_with(end));
-        self.gear.log.log(if bad { Level::Warn } else { Level::Info }, text.trim_end(), self.gear.now);
+        let level = if bad { Level::Warn } else { Level::Info };
+        let name = event.get("name").and_then(serde_json::Value::as_str);
+        if kind != "service.start_failed" && name.is_some_and(|name| self.capture.is_copied(name)) {
+            // On standard error the command hob is run for speaks for itself, once it has begun.
+            self.gear.log.log_to_file(level, text.trim_end(), self.gear.now);
+        } else {
+            self.gear.log.log(level, text.trim_end(), self.gear.now);
+        }
     }
 
     /// The keeper's table says that a run began until the journal says how it ended.

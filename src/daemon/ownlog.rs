@@ -106,8 +106,7 @@ impl OwnLog {
         self.spec.style()
     }
 
-    /// Opens the file by its name again, after somebody moved it.
-    pub fn reopen(&mut self) {
+    fn reopen(&mut self) {
         match self.open_file() {
             Ok(file) => self.file = Some(file),
             Err(e) => self.failure = e.to_string(),
@@ -147,6 +146,13 @@ impl OwnLog {
         self.unfold();
         self.line(level, text, now.wall);
         self.last = Some(Last { level, text: text.to_owned(), since: now.mono, wall: now.wall, repeats: 0 });
+    }
+
+    /// The same for what standard error is to be spared.
+    pub fn log_to_file(&mut self, level: Level, text: &str, now: Now) {
+        let stderr = self.stderr.take();
+        self.log(level, text, now);
+        self.stderr = stderr;
     }
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {

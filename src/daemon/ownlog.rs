@@ -6,9 +6,9 @@
 use crate::base::log::{self, Level, LogStyle};
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::DaemonLog;
-use crate::daemon::capture::index::remove;
 use crate::daemon::capture::rotate::{Names, shift};
 use crate::daemon::capture::tail::{Share, Spans};
+use crate::sys::file::remove;
 use crate::sys::logfile::{self, Mode};
 use crate::sys::outlet::Outlet;
 use core::time::Duration;

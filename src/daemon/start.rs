@@ -93,8 +93,7 @@ impl Daemon {
         }
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
-        let copied = copied.filter(|_| !bare);
-        let copy = copied.map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
+        let copy = copy_output(&mut capture, copied.filter(|_| !bare), words, &mut gear)?;
         let mut daemon = Daemon {
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
             channels,
@@ -424,15 +423,16 @@ fn in_container(spec: Arc<ServiceSpec>, daemon: &mut DaemonSpec) -> Arc<ServiceS
 /// Copies the main service's output to hob's own stdout and stderr.
 fn copy_output(
     capture: &mut capture::Capture,
-    name: &Arc<str>,
+    name: Option<Arc<str>>,
     words: Arc<dyn Words>,
     gear: &mut Gear,
-) -> io::Result<Copy> {
-    let share = capture.share(name);
+) -> io::Result<Option<Copy>> {
+    let Some(name) = name else { return Ok(None) };
+    let share = capture.share(&name);
     let mut ways = Ways::own()?;
     if let Err(e) = capture.on_the_way(&mut ways, gear) {
         gear.log(Level::Warn, format!("if hob is killed, its standard output may repeat some bytes: {e}"));
     }
     let teller = gear.pool.teller();
-    Copy::start(share, words, ways, move |told| teller.tell(Job::Copied(told)))
+    Copy::start(share, words, ways, move |told| teller.tell(Job::Copied(told))).map(Some)
 }

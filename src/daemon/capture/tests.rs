@@ -469,3 +469,33 @@ fn the_transfer_pipe_is_emptied_into_its_owners_file_first() {
     assert_eq!((out.moved, out.drained), (0, false));
     assert_eq!(pipe::waiting(&rig.ends[2]).unwrap(), 6);
 }
+
+#[test]
+fn a_packed_file_is_unpacked_once_and_closed_when_nobody_reads() {
+    if std::process::Command::new("gzip").arg("--version").output().is_err() {
+        return eprintln!("SKIPPED: there is no gzip");
+    }
+    let mut rig = Rig::new(10_000, 3);
+    for n in 0..2000u32 {
+        rig.write(format!("line {n}\n").as_bytes());
+    }
+    assert!(std::process::Command::new("gzip").arg(rig.names.log(1)).status().unwrap().success());
+    std::fs::rename(rig.dir.path("logs/web.log.1.gz"), rig.names.packed(1)).unwrap();
+    rig.share.forget();
+    let from = rig.share.spans().unwrap().files[1].base;
+    let logs = rig.dir.path("logs").display().to_string();
+    let unpacked = || {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let paths = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        paths.filter(|p| p.to_string_lossy().starts_with(&logs) && p.to_string_lossy().contains(".read.")).count()
+    };
+    let mut cursors: Vec<Cursor> = (0..16).map(|_| Cursor::new(from)).collect();
+    for cursor in &mut cursors {
+        let part = rig.share.read(cursor, u64::MAX, 100);
+        assert!(matches!(&part, Ok(Part::Bytes(bytes)) if bytes.starts_with(b"line ")), "{part:?}");
+    }
+    assert_eq!(unpacked(), 1, "readers share it");
+    cursors.iter_mut().for_each(Cursor::rest);
+    assert_eq!(unpacked(), 0);
+    assert!(matches!(rig.share.read(&mut cursors[0], u64::MAX, 100), Ok(Part::Bytes(_))), "and goes on");
+}

@@ -355,5 +355,5 @@ fn a_full_disk_is_told_before_it_hurts_and_recovers_by_itself() {
 }
 
 fn is_small(dir: &Path) -> bool {
-    hob::sys::file::free_bytes_at(dir).is_ok_and(|free| free < 8 << 20)
+    hob::sys::file::space_at(dir).is_ok_and(|(free, _)| free < 8 << 20)
 }

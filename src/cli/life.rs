@@ -483,12 +483,15 @@ fn wait_for_answer(args: &Args, paths: &Paths, limit: Duration, child: u32) -> R
     }
 }
 
+/// More bytes than a pid file has.
+const PID_MAX: u64 = 64;
+
 /// The first daemon answers a moment before its keeper has written the pid file, for which whoever starts hob by a
 /// script may look next.
 fn wait_for_pid_file(args: &Args, paths: &Paths, health: &Value, limit: Duration) {
     let begin = Instant::now();
     let wanted = format!("{}\n", health["keeper_pid"]);
-    while !std::fs::read_to_string(&paths.pid).is_ok_and(|text| text == wanted) {
+    while !sys::file::read_whole(&paths.pid, PID_MAX).is_ok_and(|text| text == wanted.as_bytes()) {
         // Where its folder refuses it, time brings nothing.
         let folder = paths.pid.parent().filter(|dir| dir.exists());
         if begin.elapsed() > limit.min(PID_LIMIT) || folder.is_some_and(|dir| !sys::file::is_writable(dir)) {

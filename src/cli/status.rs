@@ -49,11 +49,14 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     Ok(if failed { exit::FAILED } else { exit::OK })
 }
 
+/// More bytes than a heartbeat leaves.
+const STATE_MAX: u64 = 1024 * 1024;
+
 /// What the last heartbeat left, when nobody answers.
 fn last_state(args: &Args, failure: Failure) -> Result<u8, Failure> {
     let Ok(paths) = paths(args) else { return Err(failure) };
-    let Ok(text) = std::fs::read_to_string(&paths.state_json) else { return Err(failure) };
-    let Ok(state) = serde_json::from_str::<Value>(&text) else { return Err(failure) };
+    let Ok(text) = crate::sys::file::read_whole(&paths.state_json, STATE_MAX) else { return Err(failure) };
+    let Ok(state) = serde_json::from_slice::<Value>(&text) else { return Err(failure) };
     if args.has("json") {
         print(&format!("{}\n", json!({ "running": false, "last": state })))?;
         return Ok(failure.exit);

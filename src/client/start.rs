@@ -150,7 +150,7 @@ fn not_started(start: &Start, what: &str) -> ClientError {
 
 fn last_lines(log: &Path) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(log)?;
+        let mut file = crate::sys::file::open_regular(log)?;
         let len = i64::try_from(file.metadata()?.len()).unwrap_or(i64::MAX);
         file.seek(SeekFrom::End(-len.min(TAIL_BYTES)))?;
         let mut text = Vec::new();

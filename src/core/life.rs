@@ -83,16 +83,18 @@ impl Core {
                 self.emit_daemon("daemon.ready", "", out);
             }
         }
-        if let (Some(i), None) = (self.life.main, &self.life.stopping) {
-            let s = &self.table[i];
-            let over = match s.state {
-                State::Stopped | State::Failed | State::Finished => s.runs > 0,
-                State::Waiting | State::Starting | State::Running | State::Stopping | State::Backoff => false,
-            };
-            if over {
-                self.shutdown(0, None, false, out);
-            }
+        if self.life.stopping.is_none() && self.main_is_over() {
+            self.shutdown(0, None, false, out);
         }
+    }
+
+    /// The command that hob is run for has ended, and no other run of it follows.
+    #[must_use]
+    pub fn main_is_over(&self) -> bool {
+        self.life.main.map(|i| &self.table[i]).is_some_and(|s| match s.state {
+            State::Stopped | State::Failed | State::Finished => s.runs > 0,
+            State::Waiting | State::Starting | State::Running | State::Stopping | State::Backoff => false,
+        })
     }
 
     /// The code hob ends with: that of its main service where it has one.
@@ -101,8 +103,9 @@ impl Core {
         match last.map(|r| &r.end) {
             Some(Ended::Code(c)) => u8::try_from(c & 0xff).unwrap_or(1),
             Some(Ended::Signal(s)) => u8::try_from(s & 0x7f).unwrap_or(0) | 0x80,
-            // As shells do for a program that cannot be executed.
-            Some(Ended::NotStarted(_)) => 127,
+            // As shells do for a program that is missing, and for one that cannot be executed.
+            Some(Ended::NotStarted(why)) if is_missing(why) => 127,
+            Some(Ended::NotStarted(_)) => 126,
             Some(Ended::Delayed(_) | Ended::Unknown) => 1,
             None => otherwise,
         }
@@ -301,4 +304,9 @@ impl Core {
         }
         self.journal_behind = why;
     }
+}
+
+/// Whether a program could not be started because there is none. Only the words of it are on record.
+fn is_missing(why: &str) -> bool {
+    ["not found in PATH", "No such file or directory"].iter().any(|words| why.contains(words))
 }

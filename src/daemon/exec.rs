@@ -115,6 +115,8 @@ impl Daemon {
                 self.settle_at = Some(now.mono + super::SETTLE_AFTER);
             }
             Effect::Stopping { limit } => {
+                self.own_end = self.copy.is_some() && self.core.main_is_over();
+                let limit = if self.own_end { lifecycle::end::OWN_END } else { limit };
                 let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
                 self.gear.link.say(&ToKeeper::Stopping { limit_ms });
             }

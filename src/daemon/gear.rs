@@ -28,8 +28,8 @@ pub(super) enum Job {
     Spawned(child::SpawnDone),
     Swept(child::SweepDone),
     Capture(capture::Turned),
-    /// The copy to hob's own stdout has come on.
-    Copied,
+    /// What the copy to hob's own stdout and stderr tells.
+    Copied(capture::copy::Told),
     Logs(logs::Read),
     Journal(journal::Ended),
     /// The config file was read and checked.

@@ -108,6 +108,8 @@ struct Daemon {
     /// The niceness hob was started with, and what daemon.nice has added to its own.
     niceness: i32,
     reniced: i32,
+    /// hob ends because the command it was run for has ended.
+    own_end: bool,
     /// Nothing is writable, so the main service writes to hob's own output itself.
     bare: bool,
     /// hob runs for one command and was given no config, which could be read again.
@@ -399,7 +401,7 @@ impl Daemon {
                     self.streams.over(&name, &mut outlet);
                 }
             }
-            Job::Copied => self.capture.caught_up(now, &mut self.gear),
+            Job::Copied(told) => self.capture.copy_told(told, now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
             Job::Config(result) => self.loaded(result),

@@ -6,9 +6,9 @@
 use crate::base::log::{self, Level, LogStyle};
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::DaemonLog;
-use crate::daemon::capture::index::remove;
 use crate::daemon::capture::rotate::{Names, shift};
 use crate::daemon::capture::tail::{Share, Spans};
+use crate::sys::file::remove;
 use crate::sys::logfile::{self, Mode};
 use crate::sys::outlet::Outlet;
 use core::time::Duration;
@@ -106,8 +106,7 @@ impl OwnLog {
         self.spec.style()
     }
 
-    /// Opens the file by its name again, after somebody moved it.
-    pub fn reopen(&mut self) {
+    fn reopen(&mut self) {
         match self.open_file() {
             Ok(file) => self.file = Some(file),
             Err(e) => self.failure = e.to_string(),
@@ -147,6 +146,13 @@ impl OwnLog {
         self.unfold();
         self.line(level, text, now.wall);
         self.last = Some(Last { level, text: text.to_owned(), since: now.mono, wall: now.wall, repeats: 0 });
+    }
+
+    /// The same for what standard error is to be spared.
+    pub fn log_to_file(&mut self, level: Level, text: &str, now: Now) {
+        let stderr = self.stderr.take();
+        self.log(level, text, now);
+        self.stderr = stderr;
     }
 
     fn line(&mut self, level: Level, text: &str, wall: Wall) {

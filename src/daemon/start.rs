@@ -17,7 +17,7 @@ use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceS
 use crate::core::{Boot, Core, Effect, Input, Out, record};
 use crate::sys;
 use crate::sys::table::RunTable;
-use capture::copy::Copy;
+use capture::copy::{Copy, Ways};
 use capture::desk::Words;
 use core::time::Duration;
 use mio::Interest;
@@ -96,8 +96,7 @@ impl Daemon {
         }
         marks.left(Stage::Jobs);
         let listener = listener(handover.listener, &mut gear)?;
-        let copy =
-            copied.filter(|_| !bare).map(|name| copy_output(&mut capture, &name, words, &mut gear)).transpose()?;
+        let copy = copy_output(&mut capture, copied.filter(|_| !bare), words, &mut gear)?;
         let mut daemon = Daemon {
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
             channels,
@@ -113,6 +112,7 @@ impl Daemon {
             due_at: None,
             accept_at: None,
             told_gone: false,
+            own_end: false,
             niceness: sys::thread::niceness(),
             reniced: 0,
             bare,
@@ -455,15 +455,19 @@ fn in_container(spec: Arc<ServiceSpec>, daemon: &mut DaemonSpec) -> Arc<ServiceS
     Arc::new(ServiceSpec::clone(&spec).with(|s| s.stop_timeout = Duration::from_secs(7)))
 }
 
-/// Copies the main service's output to hob's own stdout.
+/// Copies the main service's output to hob's own stdout and stderr.
 fn copy_output(
     capture: &mut capture::Capture,
-    name: &Arc<str>,
+    name: Option<Arc<str>>,
     words: Arc<dyn Words>,
     gear: &mut Gear,
-) -> io::Result<Copy> {
-    let share = capture.share(name);
-    let out = io::stdout().as_fd().try_clone_to_owned()?;
+) -> io::Result<Option<Copy>> {
+    let Some(name) = name else { return Ok(None) };
+    let share = capture.share(&name);
+    let mut ways = Ways::own()?;
+    if let Err(e) = capture.on_the_way(&mut ways, gear) {
+        gear.log(Level::Warn, format!("if hob is killed, its standard output may repeat some bytes: {e}"));
+    }
     let teller = gear.pool.teller();
-    Copy::start(share, words, out, move || teller.tell(Job::Copied))
+    Copy::start(share, words, ways, move |told| teller.tell(Job::Copied(told))).map(Some)
 }

@@ -73,7 +73,13 @@ impl Daemon {
         for (key, value) in event.iter().filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
             text.push_str(&format!("{key}={value} "));
         }
-        self.gear.log.log(level, text.trim_end(), self.gear.now);
+        let name = event.get("name").and_then(serde_json::Value::as_str);
+        if kind != "service.start_failed" && name.is_some_and(|name| self.capture.is_copied(name)) {
+            // On standard error the command hob is run for speaks for itself, once it has begun.
+            self.gear.log.log_to_file(level, text.trim_end(), self.gear.now);
+        } else {
+            self.gear.log.log(level, text.trim_end(), self.gear.now);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! one that cannot be written, as on a full disk, is tried again.
 
 use crate::base::time::Mono;
+use crate::sys::file::read_whole;
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -93,8 +94,9 @@ fn write(path: &Path) -> io::Result<()> {
 
 /// Removes the pid file if it is this process's own.
 fn remove(path: &Path) {
+    let text = text();
     let is_file = fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
-    if is_file && fs::read(path).is_ok_and(|content| content == text().as_bytes()) {
+    if is_file && read_whole(path, text.len() as u64).is_ok_and(|content| content == text.as_bytes()) {
         // Somebody else may have been quicker; gone is gone.
         let _ = fs::remove_file(path);
     }

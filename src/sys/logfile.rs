@@ -77,6 +77,12 @@ pub fn writable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     }
 }
 
+/// Whether a write failed because there is no room now, where there may be some later.
+#[must_use]
+pub fn is_full(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::ENOBUFS))
+}
+
 /// Makes a write past a file size limit an error instead of a death (SIGXFSZ), and lets a background process write to
 /// its terminal (SIGTTOU), in this thread and those it starts. They are blocked and not ignored, because a child would
 /// inherit that; its mask is emptied at its start.

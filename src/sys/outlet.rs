@@ -112,7 +112,7 @@ impl Outlet {
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
             // A disk that is full may have room later, and a socket's buffers memory.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::ENOBUFS)) => Ok(false),
+            Err(e) if logfile::is_full(&e) => Ok(false),
             Err(e) => Err(e),
         }
     }

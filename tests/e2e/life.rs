@@ -143,12 +143,20 @@ fn a_command_runs_as_the_entry_point_of_a_container() {
     };
     let out = run(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!(out.status.code(), Some(7));
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(text.contains("out\n") && text.contains("err\n"), "{text}");
+    assert_eq!((out.stdout.as_slice(), out.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]), "and nothing of hob's");
     assert_eq!(run(&["true"]).status.code(), Some(0));
     assert_eq!(run(&["sh", "-c", "kill -9 $$"]).status.code(), Some(137));
-    let missing = run(&["no-such-program-here"]);
-    assert_eq!(missing.status.code(), Some(127), "{}", String::from_utf8_lossy(&missing.stderr));
+    for (program, code, say) in [
+        ("no-such-program-here", 127, "not found in PATH"),
+        ("/no/such/program", 127, "No such file or directory"),
+        ("/etc/passwd", 126, "Permission denied"),
+        ("/tmp", 126, "it is a folder"),
+    ] {
+        let out = run(&[program]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), said.lines().count()), (Some(code), 1), "{said}");
+        assert!(said.contains(say), "{said}");
+    }
     let big = run(&["sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done"]);
     let lines: Vec<u32> = String::from_utf8_lossy(&big.stdout).lines().map(|l| l.parse().unwrap()).collect();
     assert_eq!(lines, (0..20000).collect::<Vec<_>>(), "the output passes through whole");

@@ -23,6 +23,7 @@ mod life;
 mod loglines;
 mod logs;
 mod managed;
+mod passed_on;
 mod peers;
 mod protocol;
 mod safe;

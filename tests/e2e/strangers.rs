@@ -262,3 +262,17 @@ fn the_socket_is_open_as_long_as_somebody_else_has_to_come_in() {
     wait("it is closed again", || mode() == 0o600);
     assert!(!complains());
 }
+
+#[test]
+fn what_lies_in_a_home_of_somebody_else_holds_nobody_up() {
+    let home = Home::new("{}");
+    std::fs::create_dir(home.path("run")).unwrap();
+    let fifo = home.path("run/state.json");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let (code, said) = home.fails(&["status"]);
+    assert!(code == 3 && said.contains("not running"), "{code} {said}");
+    std::fs::remove_file(&fifo).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &fifo).unwrap();
+    let (code, said) = home.fails(&["status"]);
+    assert!(code == 3 && said.contains("not running"), "{code} {said}");
+}

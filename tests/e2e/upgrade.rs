@@ -201,3 +201,11 @@ fn a_replaced_file_is_taken_by_a_signal_and_kills_in_the_middle_lose_nothing() {
     wait("it has counted on", || numbers(&home, "n0") > 50);
     home.ok(&["stop"]);
 }
+
+#[test]
+fn a_config_that_is_not_in_effect_does_not_hinder_an_upgrade() {
+    let home = Home::running(r#"{ "services": { "a": { "command": 7 } } }"#);
+    let program = copy(&home, "next");
+    home.ok(&["upgrade", "--binary", program.to_str().unwrap()]);
+    assert_eq!(exe(home.keeper()), program);
+}

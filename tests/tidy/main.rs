@@ -97,6 +97,14 @@ fn unsafe_and_cfg_stay_in_sys() {
     check(&["src", "tests"], rules::borders);
 }
 
+/// The first plays in a home of its own; a prompt may well come from a FIFO of its caller's.
+const FREE_TO_OPEN: &[&str] = &["src/cli/demo.rs", "src/cli/task/add.rs"];
+
+#[test]
+fn nothing_opened_can_hold_its_reader_up() {
+    check(&["src"], |s| rules::opens(s, FREE_TO_OPEN));
+}
+
 #[test]
 fn files_functions_and_lines_have_a_size() {
     check(&["src", "tests", "fuzz"], |s| rules::sizes(s, LONG_FUNCTIONS));
@@ -226,6 +234,11 @@ fn f() { if cfg!(unix) {} }
 #![deny(unsafe_code)]"##;
     assert_eq!(complaints(rules::borders, "src/daemon/x.rs", foreign), [1, 2, 3]);
     assert_eq!(complaints(rules::borders, "src/sys/linux/x.rs", foreign), []);
+    let opens = |s: &Source| rules::opens(s, &["src/free.rs"]);
+    let opening = "std::fs::read(p)\nFile::open(p)\nLogFile::open(p)\nFile::open(\"/dev/null\")\nfs::read_to_string(p)";
+    assert_eq!(complaints(opens, "src/cli/x.rs", opening), [1, 2, 5]);
+    assert_eq!(complaints(opens, "src/sys/x.rs", opening), []);
+    assert_eq!(complaints(opens, "src/free.rs", opening), []);
     let long = format!("fn f() {{\n{}}}\n", "x;\n".repeat(70));
     let sizes = |s: &Source| rules::sizes(s, &[("src/y.rs", "f", "a table")]);
     assert_eq!(complaints(sizes, "src/x.rs", &long), [1]);

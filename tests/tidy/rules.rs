@@ -143,6 +143,25 @@ pub(crate) fn borders(s: &Source) -> Vec<Complaint> {
     out
 }
 
+/// What std opens may be a FIFO or a device that somebody put there, which holds its reader up or never ends. `src/sys`
+/// has calls that refuse those. Paths of the system itself, and those of `free`, are what they are.
+pub(crate) fn opens(s: &Source, free: &[&str]) -> Vec<Complaint> {
+    if s.path.starts_with("src/sys/") || !s.path.starts_with("src/") || free.contains(&s.path.as_str()) {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for (i, line) in s.text.lines().enumerate() {
+        let found = ["fs::read(", "fs::read_to_string(", "File::open("].into_iter().find(|call| {
+            line.split_once(call).is_some_and(|(before, _)| !before.ends_with(|c: char| c.is_alphanumeric()))
+        });
+        let of_system = ["(\"/dev/", "(\"/proc/", "current_exe()"].iter().any(|path| line.contains(path));
+        if let Some(call) = found.filter(|_| !of_system && !s.is_test_line(i + 1)) {
+            out.push((i + 1, format!("{call}...): use sys::file::open_regular or read_whole, which no FIFO holds up")));
+        }
+    }
+    out
+}
+
 pub(crate) fn sizes(s: &Source, long_functions: &[(&str, &str, &str)]) -> Vec<Complaint> {
     let mut out = Vec::new();
     let lines = s.text.lines().count();

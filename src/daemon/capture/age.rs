@@ -1,8 +1,9 @@
 //! Ages of a log's files: which of them are to go, and when the next one is.
 
-use super::index::{Index, What, remove};
+use super::index::{Index, What};
 use super::rotate::Names;
 use crate::base::time::Wall;
+use crate::sys::file::remove;
 use core::time::Duration;
 use std::io;
 use std::os::unix::fs::MetadataExt;

@@ -19,8 +19,8 @@ pub trait Words: Send + Sync {
     /// Whose bytes lie in the transfer pipe, by `source::hash`; 0 when nobody's ever did.
     fn owner(&self) -> u64;
     fn set_owner(&self, hash: u64);
-    /// How far the copy to hob's own stdout has come: one more than its position; 0 when it never began, `u64::MAX`
-    /// when nobody reads it any more.
+    /// How far the copy to hob's own stdout and stderr has come: one more than its position, and `copy::FILLING`; 0
+    /// when it never began.
     fn copied(&self) -> u64;
     fn set_copied(&self, mark: u64);
 }

@@ -38,8 +38,11 @@ impl Service {
     }
 
     /// Everything that the keeper is to hold of it.
-    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+    pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.source.read.as_fd(), self.write.as_fd()];
+        if let Some(apart) = &self.apart {
+            fds.extend([apart.source.read.as_fd(), apart.write.as_fd()]);
+        }
         if let Some(by_line) = &self.by_line {
             fds.push(by_line.hoard.as_fd());
             if let Some(second) = &by_line.second {
@@ -81,7 +84,8 @@ impl Capture {
         host: &mut impl Host,
     ) -> io::Result<()> {
         let Some(service) = self.services.get_mut(name) else { return Ok(()) };
-        let by_line = processes_lines(spec);
+        // That of the command hob is run for passes through byte for byte.
+        let by_line = processes_lines(spec) && service.apart.is_none();
         let before = (service.by_line.is_some(), service.second().is_some());
         if by_line && service.by_line.is_none() {
             let hoard = memfile::create()?;
@@ -133,7 +137,7 @@ impl Capture {
 }
 
 /// Whether the bytes as they come are not enough.
-fn processes_lines(spec: &ServiceSpec) -> bool {
+pub(super) fn processes_lines(spec: &ServiceSpec) -> bool {
     let log = &spec.log;
     log.timestamps || log.rate.is_some() || log.streams == Streams::Split || !spec.secrets.is_empty()
 }

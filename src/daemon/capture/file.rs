@@ -1,10 +1,11 @@
 //! The current file of one log: where the next byte goes, and which cumulative position that is. Lives in the lane of
 //! files.
 
-use super::index::{Index, Record, What, remove};
+use super::index::{Index, Record, What};
 use super::rotate::{Names, end_of_old, interrupted, shift};
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
+use crate::sys::file::remove;
 use crate::sys::logfile::{self, Mode};
 use crate::sys::pipe;
 use std::fs::File;

@@ -11,6 +11,11 @@ use std::io;
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_BYTES: u64 = 8 * 1024 * 1024;
 
+/// So many bytes of a file system of this size are left free.
+pub(super) fn least(all: u64) -> u64 {
+    LOG_DISK_FREE_MIN.min(all / LOG_DISK_FREE_PART)
+}
+
 /// Whether one log may be written.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
@@ -37,7 +42,7 @@ impl Guard {
         (self.looked, self.wrote) = (Some(now), 0);
         // A file system that does not tell is written to until it refuses.
         let Ok((free, all)) = space() else { return None };
-        let limit = LOG_DISK_FREE_MIN.min(all / LOG_DISK_FREE_PART);
+        let limit = least(all);
         // A little more must be free again than was missing, so that it does not go to and fro.
         let closed = free < if self.closed { limit + limit / 4 } else { limit };
         if closed == self.closed {

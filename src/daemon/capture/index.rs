@@ -7,6 +7,7 @@
 
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
+use crate::sys::file::remove;
 use crate::sys::logfile::{self, Mode};
 use std::fs::File;
 use std::io;
@@ -272,17 +273,6 @@ impl Index {
         self.file.read_exact_at(&mut bytes, begin)?;
         let records: Vec<Record> = bytes.chunks_exact(RECORD).filter_map(Record::decode).collect();
         Ok(records.into_iter())
-    }
-}
-
-/// Removes a file; that it is missing is no error.
-///
-/// # Errors
-/// What unlink(2) answers otherwise.
-pub fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
     }
 }
 

@@ -1,21 +1,21 @@
 //! What the lane of files does with one service's output: pipe to transfer pipe to file, at most a turn's worth at a
 //! time.
 
+use super::copy::FILLING;
 pub use super::desk::{Desk, Words};
 use super::file::LogFile;
 use super::guard::Guard;
 use super::index::Index;
 use super::lines::{Lines, shape};
 use super::ready::{At, Watch};
-use super::source::{Order, Point, Source, Taken};
+use super::source::{Order, Point, Source};
 use super::tail::{Cursor, LAST_BYTES, Part, Share, Spans, last_lines};
 use super::tend::Zipping;
 use super::zip::Zip;
 use crate::base::ids::{ReqId, RunId};
-use crate::base::limits::{CAPTURE_TURN, LINE_MAX};
+use crate::base::limits::CAPTURE_TURN;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::spec::LogSpec;
-use crate::sys::pipe;
 use core::fmt;
 use core::time::Duration;
 use std::io;
@@ -67,6 +67,9 @@ pub struct Outcome {
 /// One service's log as the lane has it.
 pub struct Writer {
     pub(super) source: Arc<Source>,
+    /// The pipe of standard error, where it has one and no lines are processed.
+    pub(super) apart: Option<Arc<Source>>,
+    pub(super) err_first: bool,
     pub(super) share: Arc<Share>,
     pub(super) spec: LogSpec,
     pub(super) log: Option<LogFile>,
@@ -74,9 +77,9 @@ pub struct Writer {
     pub(super) position: u64,
     /// Where the log ended when this daemon first opened it.
     began: Option<u64>,
-    open_again: Option<Mono>,
+    pub(super) open_again: Option<Mono>,
     pub(super) rotate_again: Option<Mono>,
-    dropped: u64,
+    pub(super) dropped: u64,
     pub(super) guard: Guard,
     /// Ages are looked at again then; `None`: now.
     pub(super) aged: Option<Wall>,
@@ -105,6 +108,8 @@ impl Writer {
     pub fn new(source: Arc<Source>, share: Arc<Share>, spec: LogSpec, copy: Option<Arc<dyn Words>>) -> Writer {
         Writer {
             source,
+            apart: None,
+            err_first: false,
             share,
             spec,
             log: None,
@@ -147,10 +152,11 @@ impl Writer {
         self.take(orders, now, &mut out);
         if desk.unfinished {
             let (owner, bytes) = desk.content();
-            if bytes > 0 && owner != self.source.hash {
-                return out;
+            match self.stream_of(owner) {
+                Some(stream) => self.store(desk, (bytes, stream), now, &mut out),
+                None if bytes > 0 => return out,
+                None => {}
             }
-            self.store(desk, bytes, now, &mut out);
             desk.unfinished = false;
         }
         if let Some(lines) = self.lines.clone() {
@@ -167,40 +173,6 @@ impl Writer {
         self.tell();
         self.tend(now, &mut out);
         out
-    }
-
-    /// The same for bytes as they come.
-    fn turn_raw(&mut self, desk: &mut Desk, now: Now, out: &mut Outcome) {
-        let mut short = false;
-        loop {
-            self.pass_points(now, out);
-            if !self.match_back(out) {
-                out.again = true;
-                break;
-            }
-            if short {
-                break;
-            }
-            let Some(limit) = self.limit_or_hold(out) else { break };
-            match desk.take(&self.source, limit) {
-                Ok(Taken::Some { bytes, all }) => {
-                    out.moved += bytes;
-                    self.store(desk, bytes, now, out);
-                    short = all;
-                    // A short move may also have ended because a small transfer pipe was full of small pieces.
-                    out.drained = all && pipe::waiting(&self.source.read).is_ok_and(|n| n == 0);
-                }
-                Ok(Taken::Nothing) => {
-                    out.drained = true;
-                    short = true;
-                }
-                Err(e) => {
-                    out.notes.push(format!("cannot read the output of {}: {e}", self.source.name));
-                    out.drained = true;
-                    short = true;
-                }
-            }
-        }
     }
 
     /// How much may be taken now; `None` when this turn is at its end.
@@ -227,7 +199,7 @@ impl Writer {
         if let Some(words) = &self.copy {
             // The reader of the copy has at most one file between its own and the one that is written to.
             let reach = (CAPTURE_TURN as u64).min(self.spec.max_size / 2).max(1);
-            let behind = (self.position + 1).saturating_sub(words.copied());
+            let behind = (self.position + 1).saturating_sub(words.copied() & !FILLING);
             limit = limit.min(usize::try_from(reach.saturating_sub(behind)).unwrap_or(limit));
         }
         limit
@@ -238,6 +210,7 @@ impl Writer {
             match order {
                 Order::Spec { log, by_line } => self.settle(log, by_line),
                 Order::Lines(lines) => self.process(lines),
+                Order::Apart(source) => self.apart = Some(source),
                 Order::Split { source, hoard } => self.with_lines(|lines| lines.split(source, hoard)),
                 Order::Zipped(step) => self.zipped(step, out),
                 Order::Finish => self.with_lines(Lines::finish),
@@ -292,12 +265,6 @@ impl Writer {
     pub(super) fn with_lines(&self, change: impl FnOnce(&mut Lines)) {
         if let Some(lines) = &self.lines {
             change(&mut lines.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    }
-
-    fn pass_points(&mut self, now: Now, out: &mut Outcome) {
-        while let Some(point) = self.source.passed() {
-            self.pass_point(point, now, out);
         }
     }
 
@@ -420,39 +387,6 @@ impl Writer {
         }
     }
 
-    /// Moves `len` bytes, which lie in the transfer pipe, to the file; rotates on the way.
-    fn store(&mut self, desk: &mut Desk, len: usize, now: Now, out: &mut Outcome) {
-        self.match_live(desk, len, out);
-        let mut left = len;
-        while left > 0 && self.has_room(now, out) {
-            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(now, out))
-            {
-                break;
-            }
-            let Some(take) = self.fit(desk, left, now, out) else { continue };
-            let Some(log) = &mut self.log else { continue };
-            log.stamp(now.wall, 0);
-            match log.store(desk.content_pipe(), take) {
-                Ok(0) => break,
-                Ok(n) => {
-                    left -= n;
-                    self.guard.wrote(n);
-                    self.position = log.position();
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) => {
-                    out.notes.push(self.cannot_write(&e));
-                    break;
-                }
-            }
-        }
-        if left > 0 {
-            desk.discard(left);
-            self.dropped += left as u64;
-        }
-    }
-
     pub(super) fn cannot_write(&self, e: &io::Error) -> String {
         format!("cannot write to {}: {e}; output is dropped until it can be", self.path())
     }
@@ -471,38 +405,6 @@ impl Writer {
             return Ok(true);
         }
         Err(out.notes.drain(said..).collect::<Vec<_>>().join("; "))
-    }
-
-    fn match_live(&mut self, desk: &mut Desk, len: usize, out: &mut Outcome) {
-        let Some(watch) = self.watch.as_mut().filter(|w| matches!(w.at, At::Live)) else { return };
-        if len == 0 {
-            return;
-        }
-        match desk.peek(len) {
-            Some(bytes) if watch.feed(bytes) => {
-                out.facts.push(Fact::Ready(watch.run));
-                self.watch = None;
-            }
-            Some(_) => {}
-            // Where bytes cannot be looked at on their way, they are read back.
-            None => watch.at = At::Back(Cursor::new(self.position)),
-        }
-    }
-
-    /// How many of `left` bytes go to the present file; `None` when another file was begun, to ask again.
-    fn fit(&mut self, desk: &mut Desk, left: usize, now: Now, out: &mut Outcome) -> Option<usize> {
-        let log = self.log.as_mut()?;
-        if log.size().saturating_add(left as u64) <= self.spec.max_size {
-            return Some(left);
-        }
-        if self.rotate_again.is_some_and(|at| at > now.mono) {
-            return Some(left);
-        }
-        let take = cut(log, desk, left, self.spec.max_size);
-        if take > 0 {
-            return Some(take);
-        }
-        if self.rotate(now, out) { None } else { Some(left) }
     }
 
     /// Goes over to a new file. False when the old one goes on.
@@ -532,47 +434,5 @@ impl Writer {
                 lost
             }
         }
-    }
-
-    /// Says in the log what is missing from it. False while there is no room for even that.
-    fn tell_dropped(&mut self, now: Now, out: &mut Outcome) -> bool {
-        let full = self.log.as_ref().is_some_and(|log| log.size() >= self.spec.max_size);
-        if full && self.rotate_again.is_none_or(|at| at <= now.mono) {
-            self.rotate(now, out);
-        }
-        let Some(log) = &mut self.log else { return false };
-        let begin = if log.at_line_end() { "" } else { "\n" };
-        let text = format!("{begin}[hob: {} bytes dropped]\n", self.dropped);
-        if log.write(text.as_bytes()).is_err() {
-            return false;
-        }
-        self.position = log.position();
-        out.notes.push(format!("{} bytes of the output of {} were dropped", self.dropped, self.source.name));
-        self.dropped = 0;
-        true
-    }
-}
-
-/// How many of `left` bytes in the transfer pipe belong to this file, so that it ends with a line: 0 when none do. A
-/// line that began in the file ends in it unless it goes beyond the cap by `LINE_MAX`.
-fn cut(log: &LogFile, desk: &mut Desk, left: usize, max_size: u64) -> usize {
-    let room = usize::try_from(max_size.saturating_sub(log.size())).unwrap_or(left).min(left);
-    let over = usize::try_from(log.size().saturating_sub(max_size)).unwrap_or(usize::MAX);
-    let is_end = |b: &u8| *b == b'\n';
-    if room > 0
-        && let Some(last) = desk.peek(room).and_then(|bytes| bytes.iter().rposition(is_end))
-    {
-        return last + 1;
-    }
-    if log.size() > 0 && log.at_line_end() {
-        return 0;
-    }
-    let want = left.min(room.saturating_add(LINE_MAX.saturating_sub(over)));
-    if want == 0 {
-        return 0;
-    }
-    match desk.peek(want) {
-        Some(bytes) => bytes.iter().position(is_end).map_or(bytes.len(), |at| at + 1),
-        None => want,
     }
 }

@@ -8,8 +8,11 @@
 //! as long as it does.
 
 mod age;
+mod apart;
 mod append;
 pub mod copy;
+#[cfg(test)]
+mod copy_tests;
 pub mod desk;
 mod equip;
 pub mod file;
@@ -21,6 +24,7 @@ mod leftover;
 pub mod lines;
 pub mod marks;
 mod pace;
+mod raw;
 mod ready;
 pub mod rotate;
 mod rotation;
@@ -41,6 +45,7 @@ use crate::base::time::{Mono, Now};
 use crate::config::spec::{Level, LogSpec, ServiceSpec, Streams};
 use crate::core::{Input, task};
 use crate::sys::pipe;
+use apart::Apart;
 use core::time::Duration;
 use desk::{Desk, Words};
 use equip::ByLine;
@@ -125,6 +130,8 @@ struct Service {
     write: Arc<OwnedFd>,
     writer: Arc<Mutex<Writer>>,
     token: Option<Token>,
+    /// The pipe for standard error, where it has one and no lines are processed.
+    apart: Option<Apart>,
     /// What processes its lines, where its settings have ever asked for that.
     by_line: Option<Box<ByLine>>,
     /// Its place among the wakes.
@@ -167,6 +174,10 @@ pub struct Capture {
     busy: bool,
     large: usize,
     copied: Option<Arc<str>>,
+    /// The streams of that service are to be told apart.
+    streams: bool,
+    /// The pipe that its output takes to hob's own stdout and stderr.
+    by: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl core::fmt::Debug for Capture {
@@ -180,7 +191,7 @@ impl core::fmt::Debug for Capture {
 
 impl Capture {
     /// A capture into `NAME.log` in this folder, and of tasks into `ID.log` in the folder `tasks` beside it. `copied`:
-    /// the service whose output hob also writes to its own stdout.
+    /// the service whose output hob also writes to its own stdout and stderr.
     #[must_use]
     pub fn new(folder: PathBuf, words: Arc<dyn Words>, copied: Option<Arc<str>>) -> Capture {
         let tasks = folder.with_file_name("tasks");
@@ -198,6 +209,8 @@ impl Capture {
             busy: false,
             large: 0,
             copied,
+            streams: false,
+            by: None,
         }
     }
 
@@ -210,19 +223,23 @@ impl Capture {
     /// Whether what is held under this label is capture's.
     #[must_use]
     pub fn knows(label: &str) -> bool {
-        label == TRANSFER || label.starts_with(OUT)
+        label == TRANSFER || label == apart::BY || label.starts_with(OUT)
     }
 
     /// Takes back what the keeper held under a label. False when the label is none of capture's.
     pub fn adopt(&mut self, label: &str, fds: Vec<OwnedFd>) -> bool {
         let name = label.strip_prefix(OUT);
-        if name.is_none() && label != TRANSFER {
+        if !Capture::knows(label) {
             return false;
         }
         let mut fds = fds.into_iter();
         // What came incomplete is of no use; it is made anew.
         let (Some(read), Some(write)) = (fds.next(), fds.next()) else { return true };
         let Some(name) = name else {
+            if label == apart::BY {
+                self.by = Some((read, write));
+                return true;
+            }
             self.desk = Some(Arc::new(Mutex::new(Desk::new(read, write, Arc::clone(&self.words)))));
             return true;
         };
@@ -230,8 +247,10 @@ impl Capture {
         // Until its settings are known nothing is rotated, and so nothing removed.
         let spec = LogSpec { max_size: u64::MAX, max_files: u32::MAX, ..LogSpec::DEFAULT };
         self.insert(Arc::clone(&name), read, write, spec);
-        if let Some(hoard) = fds.next() {
-            self.adopt_lines(&name, File::from(hoard), [fds.next(), fds.next(), fds.next()]);
+        match (fds.next(), fds.next(), fds.len()) {
+            (Some(read), Some(write), 0) => self.adopt_apart(&name, read, write),
+            (Some(hoard), second, _) => self.adopt_lines(&name, File::from(hoard), [second, fds.next(), fds.next()]),
+            (None, ..) => {}
         }
         true
     }
@@ -253,7 +272,7 @@ impl Capture {
             let (owner, bytes) = desk.content();
             if bytes == 0 {
                 desk.unfinished = false;
-            } else if !self.services.values().any(|s| s.source.hash == owner) {
+            } else if !self.services.values().any(|s| s.owns(owner)) {
                 desk.discard(bytes);
                 desk.unfinished = false;
                 host.log(
@@ -262,7 +281,7 @@ impl Capture {
                 );
             }
             drop(desk);
-            let first = self.services.values().find(|s| s.source.hash == owner).map(|s| Arc::clone(&s.source.name));
+            let first = self.services.values().find(|s| s.owns(owner)).map(|s| Arc::clone(&s.source.name));
             if let Some(name) = first {
                 self.enqueue(&name);
             }
@@ -287,6 +306,7 @@ impl Capture {
             write: Arc::new(write),
             writer: Arc::new(Mutex::new(writer)),
             token: None,
+            apart: None,
             by_line: None,
             wake: None,
             place: Place::Idle,
@@ -369,12 +389,15 @@ impl Capture {
                 service.silent = task::of_name(name).is_some();
             }
         }
+        self.part(name, spec, host)?;
         self.equip(name, spec, true, host)?;
         let service = self.services.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
         service.removed = false;
         let out = Arc::clone(&service.write);
         let split = spec.log.streams == Streams::Split;
-        let err = service.second().filter(|_| split).map_or_else(|| Arc::clone(&out), |s| Arc::clone(&s.write));
+        let apart = service.apart.as_ref().map(|a| Arc::clone(&a.write));
+        let err = service.second().filter(|_| split).map(|s| Arc::clone(&s.write)).or(apart);
+        let err = err.unwrap_or_else(|| Arc::clone(&out));
         Ok([out, err])
     }
 
@@ -398,6 +421,9 @@ impl Capture {
     fn point(&mut self, name: &Arc<str>, point: Point) {
         if let Some(service) = self.services.get(name) {
             service.source.mark(point);
+            if let Some(apart) = &service.apart {
+                apart.source.mark(point);
+            }
             if let Some(second) = service.by_line.as_ref().and_then(|l| l.second.as_ref()) {
                 second.source.mark(point);
             }
@@ -541,7 +567,7 @@ impl Capture {
 
     fn remove(&mut self, name: &Arc<str>, host: &mut impl Host) {
         let Some(mut service) = self.services.remove(name) else { return };
-        unwatch(&mut service, host);
+        pace::unwatch(&mut service, host);
         if let Some(at) = service.wake {
             self.wakes.remove(&(at, Arc::clone(name)));
         }
@@ -552,31 +578,11 @@ impl Capture {
         self.shares.remove(name);
         host.release(&format!("{OUT}{name}"));
     }
-
-    /// The copy to hob's own stdout has come on; its service may be read again.
-    pub fn caught_up(&mut self, now: Now, host: &mut impl Host) {
-        if let Some(name) = self.copied.clone() {
-            self.enqueue(&name);
-            self.pump(now, host);
-        }
-    }
 }
 
 /// Lets a file be compressed, or goes on with that.
 fn pack(name: Arc<str>, zip: Zip, host: &mut impl Host) {
     host.bulk(Box::new(move || Turned(Did::Zip(name, zip.step()))));
-}
-
-/// Stops listening to a service's pipes.
-fn unwatch(service: &mut Service, host: &mut impl Host) {
-    if let Some(token) = service.token.take() {
-        host.unwatch(service.source.read.as_fd(), token);
-    }
-    if let Some(second) = service.second()
-        && let Some(token) = second.token.take()
-    {
-        host.unwatch(second.source.read.as_fd(), token);
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,7 @@
 //! When a service's pipe is looked at: on the selector's word, or by the clock while it writes many small pieces.
 
 use super::lane::Outcome;
-use super::{Capture, Host, Place};
+use super::{Capture, Host, Place, Service};
 use crate::base::time::{Mono, Now};
 use crate::config::Level;
 use crate::sys::pipe;
@@ -55,7 +55,7 @@ impl Capture {
     /// From now on the clock says when to look.
     fn poll(&mut self, name: &Arc<str>, moved: usize, now: Now, host: &mut impl Host) {
         let Some(service) = self.services.get_mut(name) else { return };
-        super::unwatch(service, host);
+        unwatch(service, host);
         let at = now.mono + service.delay;
         service.poll = Some(at);
         let less = moved >= service.capacity / 8;
@@ -93,6 +93,9 @@ impl Capture {
         let mut watched = Ok(());
         if let Some(second) = service.second().filter(|s| s.token.is_none()) {
             watched = host.watch(name, second.source.read.as_fd()).map(|token| second.token = Some(token));
+        }
+        if let Some(apart) = service.apart.as_mut().filter(|a| a.token.is_none()) {
+            watched = host.watch(name, apart.source.read.as_fd()).map(|token| apart.token = Some(token)).and(watched);
         }
         if service.token.is_none() {
             let first = host.watch(name, service.source.read.as_fd()).map(|token| service.token = Some(token));
@@ -133,5 +136,22 @@ impl Capture {
             self.enqueue(&name);
         }
         self.pump(now, host);
+    }
+}
+
+/// Stops listening to a service's pipes.
+pub(super) fn unwatch(service: &mut Service, host: &mut impl Host) {
+    if let Some(token) = service.token.take() {
+        host.unwatch(service.source.read.as_fd(), token);
+    }
+    if let Some(apart) = &mut service.apart
+        && let Some(token) = apart.token.take()
+    {
+        host.unwatch(apart.source.read.as_fd(), token);
+    }
+    if let Some(second) = service.second()
+        && let Some(token) = second.token.take()
+    {
+        host.unwatch(second.source.read.as_fd(), token);
     }
 }

@@ -8,8 +8,9 @@
 //!   last rename is missing
 //! - no current file: the shift is complete, the new file is missing
 
-use super::index::{Index, What, remove};
+use super::index::{Index, What};
 use super::zip;
+use crate::sys::file::remove;
 use crate::sys::logfile::{self, Mode};
 use std::io;
 use std::path::{Path, PathBuf};

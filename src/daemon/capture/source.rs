@@ -42,6 +42,8 @@ pub enum Order {
     },
     /// Process lines.
     Lines(Arc<Mutex<Lines>>),
+    /// Take from the pipe of standard error as well.
+    Apart(Arc<Source>),
     /// Process a second stream as well.
     Split {
         source: Arc<Source>,
@@ -87,6 +89,25 @@ impl Source {
     #[must_use]
     pub fn new(name: Arc<str>, read: OwnedFd) -> Source {
         Source { hash: hash(&name), name, read, flow: Mutex::default() }
+    }
+
+    /// The pipe of standard error alone, of the service of this name.
+    #[must_use]
+    pub fn of_errors(name: Arc<str>, read: OwnedFd) -> Source {
+        Source { hash: hash(&format!("{name}/err")), ..Source::new(name, read) }
+    }
+
+    /// Nobody wants what comes here any more: its writer is told as by any pipe, and what lies in it is dropped. The
+    /// selector must not know the pipe.
+    ///
+    /// # Errors
+    /// As for `pipe::hang_up`.
+    pub fn hang_up(&self) -> io::Result<()> {
+        let mut flow = self.lock();
+        pipe::hang_up(&self.read)?;
+        let taken = flow.taken;
+        flow.points.iter_mut().for_each(|(at, _)| *at = taken.min(*at));
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Flow> {

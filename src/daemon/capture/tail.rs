@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 /// How far back lines are counted at most, and how much is read for it at once.
 const SCAN_MAX: u64 = 32 * 1024 * 1024;
@@ -99,6 +99,8 @@ pub struct Share {
     changed: Condvar,
     /// The writer waits for the copy to hob's own stdout.
     held_back: AtomicBool,
+    /// What compressed files hold, as long as any reader has it open. It takes space on disk, so it is there once.
+    unpacked: Mutex<Vec<(FileId, Weak<File>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -112,13 +114,18 @@ struct State {
 #[derive(Debug)]
 pub struct Cursor {
     pub position: u64,
-    open: Option<(File, Span)>,
+    open: Option<(Arc<File>, Span)>,
 }
 
 impl Cursor {
     #[must_use]
     pub fn new(position: u64) -> Cursor {
         Cursor { position, open: None }
+    }
+
+    /// Nothing is read for a while: no file is kept open for that.
+    pub fn rest(&mut self) {
+        self.open = None;
     }
 }
 
@@ -135,7 +142,7 @@ impl Share {
     #[must_use]
     pub fn new(names: Names) -> Share {
         let held_back = AtomicBool::new(false);
-        Share { names, state: Mutex::default(), changed: Condvar::new(), held_back }
+        Share { names, state: Mutex::default(), changed: Condvar::new(), held_back, unpacked: Mutex::default() }
     }
 
     #[must_use]
@@ -273,16 +280,28 @@ impl Share {
     }
 
     /// Opens a file wherever it has moved to. A rotation moves it to the next name, and may do so again meanwhile.
-    fn open(&self, at: usize, span: Span) -> io::Result<Option<File>> {
+    fn open(&self, at: usize, span: Span) -> io::Result<Option<Arc<File>>> {
         let at = u32::try_from(at).unwrap_or(u32::MAX);
         for number in at..at.saturating_add(4) {
             let Some((file, packed)) = open_number(&self.names, number)? else { continue };
             let meta = file.metadata()?;
             if (meta.dev(), meta.ino()) == span.id {
-                return if packed { zip::open(file, &self.names).map(Some) } else { Ok(Some(file)) };
+                return if packed { self.unpack(file, span.id).map(Some) } else { Ok(Some(Arc::new(file))) };
             }
         }
         Ok(None)
+    }
+
+    /// The content of a compressed file. Who comes while it is being unpacked waits for that.
+    fn unpack(&self, file: File, id: FileId) -> io::Result<Arc<File>> {
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        unpacked.retain(|(_, file)| file.strong_count() > 0);
+        if let Some(open) = unpacked.iter().find(|(of, _)| *of == id).and_then(|(_, file)| file.upgrade()) {
+            return Ok(open);
+        }
+        let open = Arc::new(zip::open(file, &self.names)?);
+        unpacked.push((id, Arc::downgrade(&open)));
+        Ok(open)
     }
 
     /// All that is there of a range, without gaps before it: the position it begins at, and its bytes.

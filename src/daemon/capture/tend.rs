@@ -1,11 +1,11 @@
 //! The care for a log's old files, at the end of each turn: those that are too old go, others are compressed.
 
 use super::age;
-use super::index::remove;
 use super::lane::{Outcome, RETRY, Writer};
 use super::lines::Lines;
 use super::zip::{Step, Zip};
 use crate::base::time::{Now, Wall};
+use crate::sys::file::remove;
 use core::time::Duration;
 use std::os::unix::fs::MetadataExt;
 

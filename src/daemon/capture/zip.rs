@@ -1,8 +1,10 @@
 //! Old files of a log in compressed form. The work is done by the program gzip, as a child of the lane for bulk work
 //! that is looked after a little at a time, so that other work of that lane goes on.
 
+use super::guard;
 use super::rotate::Names;
 use super::tail::FileId;
+use crate::sys::file::remove;
 use crate::sys::logfile::{self, Mode};
 use core::time::Duration;
 use std::fs::File;
@@ -97,7 +99,7 @@ impl Zip {
 
     /// An earlier daemon's child may still write to a copy of this name, which then is another file.
     fn make(&self) -> io::Result<File> {
-        super::index::remove(&self.to)?;
+        remove(&self.to)?;
         // That the folder is gone must not look like a missing program.
         logfile::open(&self.to, Mode::New).map_err(|e| io::Error::other(e.to_string()))
     }
@@ -130,9 +132,14 @@ pub(super) fn size(file: &File) -> io::Result<u64> {
 pub(super) fn open(file: File, names: &Names) -> io::Result<File> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let path = names.read_back(std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    super::index::remove(&path)?;
+    remove(&path)?;
     let to = logfile::open(&path, Mode::New)?;
-    super::index::remove(&path)?;
+    let (free, all) = crate::sys::file::space(&to)?;
+    if free.saturating_sub(size(&file)?) < guard::least(all) {
+        remove(&path)?;
+        return Err(io::Error::new(io::ErrorKind::StorageFull, "not enough room on the disk to unpack an old file"));
+    }
+    remove(&path)?;
     let mut child =
         Command::new("gzip").arg("-dc").stdin(file).stdout(to.try_clone()?).stderr(Stdio::piped()).spawn()?;
     let mut said = String::new();

@@ -21,6 +21,7 @@ use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
+use crate::base::text::without_numbers;
 use crate::core::Boot;
 use crate::sys;
 use std::sync::Arc;
@@ -136,8 +137,7 @@ impl Daemon {
 
 /// The text of an error without its number.
 fn reason(e: &std::io::Error) -> String {
-    let text = e.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
+    without_numbers(&e.to_string())
 }
 
 /// A path as it can be pasted into a shell.

@@ -174,7 +174,7 @@ fn link(path: &Path) -> Option<Finding> {
 }
 
 fn room(path: &Path) -> Option<Finding> {
-    let (free, all) = std::fs::File::open(nearest(path)).and_then(sys::file::space).ok()?;
+    let (free, all) = sys::file::space_at(nearest(path)).ok()?;
     let shown = path.display();
     let left = format!("{} of {} are free on the file system of {shown}", human_size(free), human_size(all));
     if free < LOG_DISK_FREE_MIN.max(2 * JOURNAL_RESERVE) {

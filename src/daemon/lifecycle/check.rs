@@ -7,10 +7,10 @@ use crate::base::paths::Paths;
 use crate::core::record;
 use crate::daemon::journal::Journal;
 use crate::daemon::{BUILD, capture, child, door};
+use crate::sys;
 use crate::sys::memory;
 use crate::sys::table::RunTable;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub struct Report {
 pub fn check(paths: &Paths, table: Option<&Path>, labels: &OwnedFd) -> Report {
     let mut problems = Vec::new();
     if let Some(table) = table
-        && let Err(e) = File::open(table).and_then(|f| RunTable::look(f.into()))
+        && let Err(e) = sys::file::open_regular(table).and_then(|f| RunTable::look(f.into()))
     {
         problems.push(format!("it cannot read the run table: {e}"));
     }
@@ -49,8 +49,8 @@ pub fn check(paths: &Paths, table: Option<&Path>, labels: &OwnedFd) -> Report {
         }
         Err(e) => problems.push(format!("it cannot read the journal: {e}")),
     }
-    let copy = config_in_effect(paths);
-    let config = if copy.exists() { copy } else { paths.config.clone() };
+    // Without one the running hob uses no config either, whatever may lie in its place.
+    let config = config_in_effect(paths);
     if config.exists()
         && let Err(e) = read_config(&config)
     {

@@ -1,6 +1,6 @@
 //! The end of a daemon: with hob, or for the next one. Writes what is still to be written, and tells the keeper.
 
-use crate::base::control::ToKeeper;
+use crate::base::control::{ToDaemon, ToKeeper};
 use crate::config::Level;
 use crate::daemon::gear::Job;
 use crate::daemon::link::Link;
@@ -12,6 +12,12 @@ use std::os::fd::AsFd;
 /// How long the end of hob waits for output that still lies in pipes, for its copy, for the disk, and for threads,
 /// each.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The keeper waits so long for a hob that ends with its command: its last output may wait for a reader who takes a
+/// rest. Whoever asks hob to stop meanwhile ends that.
+pub(in crate::daemon) const OWN_END: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Between two looks whether somebody asks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// More bytes than a pid file has.
 const PID_MAX: u64 = 64;
@@ -60,10 +66,8 @@ impl Daemon {
         if !self.capture.flush(LAST_WORDS, sys::clock::now) {
             self.gear.log(Level::Warn, "some output of services was still on its way to its file");
         }
-        if let Some(copy) = &mut self.copy {
-            copy.finish(LAST_WORDS, || sys::clock::now().mono);
-        }
         self.settle_disk();
+        self.finish_copy();
         self.end_turn();
         self.children.close(&mut self.gear.ctx());
         // A socket that was given is of whoever gave it.
@@ -85,6 +89,34 @@ impl Daemon {
         self.gear.pool.quit(LAST_WORDS);
         self.gear.link.say(&ToKeeper::Done { code });
         self.gear.link.flush_within(LAST_WORDS);
+    }
+
+    /// What the command has written is passed on as long as somebody may read it, as if it were its own pipe. Where hob
+    /// was asked to stop, that is no reason to go on.
+    fn finish_copy(&mut self) {
+        let Some(mut copy) = self.copy.take() else { return };
+        let mut limit = LAST_WORDS;
+        while !copy.finish(limit, || sys::clock::now().mono) && self.own_end && !self.asked_to_end() {
+            limit = LOOK;
+        }
+    }
+
+    /// Hears what there is to hear meanwhile.
+    fn asked_to_end(&mut self) -> bool {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let mut asked = self.signals.pending().any(|signal| [SIGINT, SIGTERM].contains(&signal));
+        while let Some(message) = self.gear.link.recv() {
+            match message {
+                ToDaemon::Stop { .. } => asked = true,
+                ToDaemon::Ask => self.gear.link.beat(self.life.heartbeat),
+                _ => {}
+            }
+        }
+        // What the copy had to say, and what was said before.
+        self.gear.now = sys::clock::now();
+        self.pool_results();
+        self.end_turn();
+        asked || self.gear.link.gone()
     }
 
     /// Waits a bounded time until replies that promise durability can go out.

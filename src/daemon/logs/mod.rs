@@ -226,7 +226,7 @@ impl Streams {
     }
 
     /// Sends what was read.
-    fn pass(&mut self, id: StreamId, cursor: Cursor, part: Result<What, String>, sink: &mut impl Sink) {
+    fn pass(&mut self, id: StreamId, mut cursor: Cursor, part: Result<What, String>, sink: &mut impl Sink) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let conn = stream.conn;
         let grown = std::mem::take(&mut stream.grown);
@@ -243,6 +243,7 @@ impl Streams {
             }
             Ok(What::Plain(Part::End)) if stream.until == u64::MAX && grown => {}
             Ok(What::Plain(Part::End)) if stream.until == u64::MAX => {
+                cursor.rest();
                 stream.state = State::Idle(cursor);
                 return;
             }
@@ -268,6 +269,7 @@ impl Streams {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let State::Queued(mut cursor) = std::mem::replace(&mut stream.state, State::Reading) else { continue };
             if sink.unsent(stream.conn) > UNSENT_LOW {
+                cursor.rest();
                 stream.state = State::Blocked(cursor);
                 continue;
             }

@@ -133,6 +133,28 @@ fn write(to: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
     check_size(unsafe { libc::write(to.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
 }
 
+/// These systems can only read and write, and what was read when this process is killed is lost.
+///
+/// # Errors
+/// Always `Unsupported`.
+pub fn pass_on(_: &OwnedFd, _: BorrowedFd<'_>, _: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Ends the reading side of a pipe: whoever writes to it gets SIGPIPE or EPIPE as soon as nobody else reads either. The
+/// descriptor leads to an empty pipe at its end from now on. It must not be in a selector.
+///
+/// # Errors
+/// EMFILE and ENFILE; then nothing was changed.
+pub fn hang_up(read: &OwnedFd) -> io::Result<()> {
+    let (ended, _) = output()?;
+    // SAFETY: both are open; `read` stays owned by its owner and open.
+    check(unsafe { libc::dup2(ended.as_raw_fd(), read.as_raw_fd()) })?;
+    // SAFETY: F_SETFD on a descriptor that is owned by the caller; no memory is passed.
+    check(unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(())
+}
+
 /// Moves up to `len` bytes from an inner pipe to a file at `offset`. What was written leaves the pipe, and only that.
 ///
 /// # Errors

@@ -77,6 +77,28 @@ pub fn shift(from: &OwnedFd, to: &OwnedFd, len: usize) -> io::Result<usize> {
     splice(from, to.as_raw_fd(), None, len)
 }
 
+/// Moves up to `len` bytes from a pipe to whatever is open there: another pipe, a socket, a terminal, a file at its own
+/// place. What was moved has left the pipe, and only that, whenever this process is killed.
+///
+/// # Errors
+/// `WouldBlock` when the pipe is empty or the other side takes nothing now; `InvalidInput` where the other side cannot
+/// be moved to, which is known before anything is; what writing there answers.
+pub fn pass_on(from: &OwnedFd, to: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+    splice(from, to.as_raw_fd(), None, len)
+}
+
+/// Ends the reading side of a pipe: whoever writes to it gets SIGPIPE or EPIPE as soon as nobody else reads either. The
+/// descriptor leads to an empty pipe at its end from now on. It must not be in a selector.
+///
+/// # Errors
+/// EMFILE and ENFILE; then nothing was changed.
+pub fn hang_up(read: &OwnedFd) -> io::Result<()> {
+    let (ended, _) = new(libc::O_CLOEXEC | libc::O_NONBLOCK)?;
+    // SAFETY: both are open; `read` stays owned by its owner and open.
+    check(unsafe { libc::dup3(ended.as_raw_fd(), read.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
 /// Moves up to `len` bytes from a pipe to a file at `offset`. What was moved has left the pipe, and only that.
 ///
 /// # Errors
@@ -166,6 +188,35 @@ mod tests {
         drop(w);
         assert_eq!(shift(&r, &tw, 10).unwrap(), 0, "the end");
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn bytes_are_passed_on_or_the_other_side_refuses_beforehand() {
+        let path = std::env::temp_dir().join(format!("hob-pipe-on-{}", std::process::id()));
+        let plain = File::options().create_new(true).write(true).open(&path).unwrap();
+        let appended = File::options().append(true).open(&path).unwrap();
+        let (r, w) = inner(65536).unwrap();
+        let (r2, w2) = output().unwrap();
+        for takes in [plain.as_fd(), w2.as_fd()] {
+            assert_eq!(pass_on(&r, takes, 1).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        assert_eq!(pass_on(&r, appended.as_fd(), 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        File::from(w.try_clone().unwrap()).write_all(b"hello world").unwrap();
+        assert_eq!(pass_on(&r, plain.as_fd(), 6).unwrap(), 6);
+        assert_eq!(pass_on(&r, w2.as_fd(), 100).unwrap(), 5);
+        assert_eq!((waiting(&r).unwrap(), waiting(&r2).unwrap()), (0, 5));
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello ");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn who_writes_to_a_pipe_that_was_hung_up_is_told() {
+        let (r, w) = output().unwrap();
+        let mut w = File::from(w);
+        w.write_all(b"unheard").unwrap();
+        hang_up(&r).unwrap();
+        assert_eq!(w.write(b"more").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(read(&r, &mut [0; 9]).unwrap(), 0, "it is at its end");
     }
 
     #[test]

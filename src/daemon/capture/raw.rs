@@ -1,0 +1,189 @@
+//! What the lane does with bytes as they come: from the pipe, or from both where standard error has one of its own, by
+//! the transfer pipe to the file.
+
+use super::desk::Desk;
+use super::file::LogFile;
+use super::lane::{Fact, Outcome, Writer};
+use super::ready::At;
+use super::source::{Source, Taken};
+use super::tail::Cursor;
+use crate::base::limits::LINE_MAX;
+use crate::base::time::Now;
+use crate::sys::pipe;
+use std::io;
+use std::sync::Arc;
+
+impl Writer {
+    /// Moves what lies in the pipes to the file, at most a turn's worth of it.
+    pub(super) fn turn_raw(&mut self, desk: &mut Desk, now: Now, out: &mut Outcome) {
+        let mut all = false;
+        loop {
+            self.pass_points(now, out);
+            if !self.match_back(out) {
+                out.again = true;
+                break;
+            }
+            if all {
+                break;
+            }
+            let Some(limit) = self.limit_or_hold(out) else { break };
+            all = self.move_some(desk, limit, now, out);
+            // A short move may also have ended because a small transfer pipe was full of small pieces.
+            out.drained = all && self.sources().all(|(source, _)| pipe::waiting(&source.read).is_ok_and(|n| n == 0));
+        }
+    }
+
+    /// The pipes, and the stream of each.
+    fn sources(&self) -> impl Iterator<Item = (&Arc<Source>, u32)> {
+        let first = if self.apart.is_some() { 1 } else { 0 };
+        [(&self.source, first)].into_iter().chain(self.apart.as_ref().map(|source| (source, 2)))
+    }
+
+    /// Moves up to `limit` bytes. True when nothing was left behind.
+    fn move_some(&mut self, desk: &mut Desk, limit: usize, now: Now, out: &mut Outcome) -> bool {
+        let mut sources: Vec<(Arc<Source>, u32)> = self.sources().map(|(s, n)| (Arc::clone(s), n)).collect();
+        // One that is always full must not keep the other waiting.
+        self.err_first = !self.err_first;
+        if self.err_first {
+            sources.reverse();
+        }
+        let (mut left, mut all_taken) = (limit, true);
+        for (source, stream) in sources {
+            if left == 0 {
+                return false;
+            }
+            match desk.take(&source, left) {
+                Ok(Taken::Some { bytes, all }) => {
+                    out.moved += bytes;
+                    left -= bytes;
+                    all_taken &= all;
+                    self.store(desk, (bytes, stream), now, out);
+                }
+                Ok(Taken::Nothing) => {}
+                Err(e) => out.notes.push(format!("cannot read the output of {}: {e}", self.source.name)),
+            }
+        }
+        all_taken
+    }
+
+    /// The stream of the bytes of this owner in the transfer pipe; `None` where they are of another service.
+    pub(super) fn stream_of(&self, owner: u64) -> Option<u32> {
+        self.sources().find(|(source, _)| source.hash == owner).map(|(_, stream)| stream)
+    }
+
+    /// Points that were passed in every pipe.
+    fn pass_points(&mut self, now: Now, out: &mut Outcome) {
+        while self.apart.as_ref().is_none_or(|apart| apart.due()) {
+            let Some(point) = self.source.passed() else { return };
+            let _ = self.apart.as_ref().map(|apart| apart.passed());
+            self.pass_point(point, now, out);
+        }
+    }
+
+    /// Moves `len` bytes of a stream, which lie in the transfer pipe, to the file; rotates on the way.
+    pub(super) fn store(&mut self, desk: &mut Desk, (len, stream): (usize, u32), now: Now, out: &mut Outcome) {
+        self.match_live(desk, len, out);
+        let mut left = len;
+        while left > 0 && self.has_room(now, out) {
+            if (self.log.is_none() && !self.ready_file(now, out)) || (self.dropped > 0 && !self.tell_dropped(now, out))
+            {
+                break;
+            }
+            let Some(take) = self.fit(desk, left, now, out) else { continue };
+            let Some(log) = &mut self.log else { continue };
+            log.stamp(now.wall, stream);
+            match log.store(desk.content_pipe(), take) {
+                Ok(0) => break,
+                Ok(n) => {
+                    left -= n;
+                    self.guard.wrote(n);
+                    self.position = log.position();
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) => {
+                    out.notes.push(self.cannot_write(&e));
+                    break;
+                }
+            }
+        }
+        if left > 0 {
+            desk.discard(left);
+            self.dropped += left as u64;
+        }
+    }
+
+    fn match_live(&mut self, desk: &mut Desk, len: usize, out: &mut Outcome) {
+        let Some(watch) = self.watch.as_mut().filter(|w| matches!(w.at, At::Live)) else { return };
+        if len == 0 {
+            return;
+        }
+        match desk.peek(len) {
+            Some(bytes) if watch.feed(bytes) => {
+                out.facts.push(Fact::Ready(watch.run));
+                self.watch = None;
+            }
+            Some(_) => {}
+            // Where bytes cannot be looked at on their way, they are read back.
+            None => watch.at = At::Back(Cursor::new(self.position)),
+        }
+    }
+
+    /// How many of `left` bytes go to the present file; `None` when another file was begun, to ask again.
+    fn fit(&mut self, desk: &mut Desk, left: usize, now: Now, out: &mut Outcome) -> Option<usize> {
+        let log = self.log.as_mut()?;
+        if log.size().saturating_add(left as u64) <= self.spec.max_size {
+            return Some(left);
+        }
+        if self.rotate_again.is_some_and(|at| at > now.mono) {
+            return Some(left);
+        }
+        let take = cut(log, desk, left, self.spec.max_size);
+        if take > 0 {
+            return Some(take);
+        }
+        if self.rotate(now, out) { None } else { Some(left) }
+    }
+
+    /// Says in the log what is missing from it. False while there is no room for even that.
+    pub(super) fn tell_dropped(&mut self, now: Now, out: &mut Outcome) -> bool {
+        let full = self.log.as_ref().is_some_and(|log| log.size() >= self.spec.max_size);
+        if full && self.rotate_again.is_none_or(|at| at <= now.mono) {
+            self.rotate(now, out);
+        }
+        let Some(log) = &mut self.log else { return false };
+        let begin = if log.at_line_end() { "" } else { "\n" };
+        let text = format!("{begin}[hob: {} bytes dropped]\n", self.dropped);
+        if log.write(text.as_bytes()).is_err() {
+            return false;
+        }
+        self.position = log.position();
+        out.notes.push(format!("{} bytes of the output of {} were dropped", self.dropped, self.source.name));
+        self.dropped = 0;
+        true
+    }
+}
+
+/// How many of `left` bytes in the transfer pipe belong to this file, so that it ends with a line: 0 when none do. A
+/// line that began in the file ends in it unless it goes beyond the cap by `LINE_MAX`.
+fn cut(log: &LogFile, desk: &mut Desk, left: usize, max_size: u64) -> usize {
+    let room = usize::try_from(max_size.saturating_sub(log.size())).unwrap_or(left).min(left);
+    let over = usize::try_from(log.size().saturating_sub(max_size)).unwrap_or(usize::MAX);
+    let is_end = |b: &u8| *b == b'\n';
+    if room > 0
+        && let Some(last) = desk.peek(room).and_then(|bytes| bytes.iter().rposition(is_end))
+    {
+        return last + 1;
+    }
+    if log.size() > 0 && log.at_line_end() {
+        return 0;
+    }
+    let want = left.min(room.saturating_add(LINE_MAX.saturating_sub(over)));
+    if want == 0 {
+        return 0;
+    }
+    match desk.peek(want) {
+        Some(bytes) => bytes.iter().position(is_end).map_or(bytes.len(), |at| at + 1),
+        None => want,
+    }
+}

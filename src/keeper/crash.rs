@@ -6,8 +6,8 @@ use crate::sys::signals::{SIGKILL, SIGTERM};
 use crate::sys::wait::Status;
 use std::time::Duration;
 
-/// So many deaths in a row, within this time, bring safe mode. It takes longer than that to find out that a daemon hangs,
-/// so one that did stays in the row however long ago it was.
+/// So many deaths in a row, within this time, bring safe mode. It takes longer than that to find out that a daemon
+/// hangs, so one that did stays in the row however long ago it was.
 const IN_A_ROW: usize = 3;
 const WITHIN: Duration = Duration::from_secs(10);
 /// A daemon that did its work for so long has begun a row of its own.

@@ -3,7 +3,7 @@
 //! when nobody waits for it any more.
 
 use super::trees::SIGKILL;
-use super::{Children, Ctx, Life, Run, SpawnDone, SpawnJob, SweepJob, plan};
+use super::{Children, Ctx, Life, PathJob, Run, SpawnDone, SpawnJob, SweepJob, plan};
 use crate::base::ids::RunId;
 use crate::base::limits::{FROZEN, LAST_LINE_BYTES};
 use crate::base::map::Map;
@@ -29,6 +29,7 @@ const KEPT: usize = 1024;
 pub enum Todo {
     Spawn(Box<SpawnJob>),
     Sweep(SweepJob),
+    Path(PathJob),
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +111,8 @@ impl Children {
     /// Work that has come up since this was asked last.
     #[must_use]
     pub fn todo(&mut self) -> Vec<Todo> {
-        core::mem::take(&mut self.todo)
+        let at_paths = self.path_jobs.drain(..).map(Todo::Path);
+        core::mem::take(&mut self.todo).into_iter().chain(at_paths).collect()
     }
 
     /// Runs `ready.command` of a spec until it ends with 0 or `repeat_end`.

@@ -48,9 +48,9 @@ pub struct SpawnJob {
     /// The sockets it listens on.
     pub(super) sockets: Vec<Arc<OwnedFd>>,
     /// The job's end of its channel to hob.
-    pub channel: Option<OwnedFd>,
+    pub(super) channel: Option<OwnedFd>,
     /// Where capture learns the values of the service's secrets before the program can print them.
-    pub secrets: Option<Arc<Secrets>>,
+    pub(super) secrets: Option<Arc<Secrets>>,
 }
 
 /// What came of a start.

@@ -51,6 +51,9 @@ impl Daemon {
                 let job = self.children.kill(&self.gear.table, run);
                 self.gear.sweep(job);
             }
+            Effect::CancelStart { run } => {
+                self.children.cancel_start(&mut self.gear.ctx(), run, &mut self.inputs);
+            }
             Effect::Sweep { run } => {
                 let job = self.children.sweep(&mut self.gear.ctx(), run, &mut self.inputs);
                 self.gear.sweep(job);

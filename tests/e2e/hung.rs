@@ -122,10 +122,40 @@ fn hob_ends_while_a_mount_hangs() {
     let config = json!({ "services": {
         "listen": { "command": "exec sleep 1000", "listen": format!("unix:{}", hung.path("l")) },
         "ready": { "command": "exec sleep 1000", "ready": { "socket": hung.path("r") } },
+        "folder": { "command": "exec sleep 1000", "cwd": hung.path("d") },
     } });
     home.write_config(&config.to_string());
     home.start(&[]);
     home.wait_state("ready", "starting");
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+    assert!(!home.read("logs/hob.log").contains("does not end"), "{}", home.read("logs/hob.log"));
+}
+
+#[test]
+fn a_start_that_hangs_can_be_stopped_restarted_and_shut_down() {
+    let mut home = Home::new("{}");
+    let Some(mut hung) = Hung::mount(&home.dir) else { return };
+    let config = json!({ "services": {
+        "folder": { "command": "exec sleep 1000", "cwd": hung.path("d"), "restart": "never" },
+        "check": { "command": "exec sleep 1000", "ready": { "command": [hung.path("c")] } },
+        "ok": { "command": "exec sleep 1000" },
+    } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    ok(&home, &["restart", "folder", "--no-wait"]);
+    ok(&home, &["stop", "folder", "check"]);
+    for name in ["folder", "check"] {
+        assert_eq!(home.state(name), "stopped", "{name}");
+    }
+    ok(&home, &["start", "folder", "check", "--no-wait"]);
+    assert_eq!(home.state("folder"), "starting", "the thread that hangs is waited for");
+    hung.release();
+    wait("each start is told once", || home.state("folder") == "failed");
+    let events = home.call("event.history", r#"{"kinds": ["service.started", "service.start_failed"], "limit": 100}"#);
+    let of = |name: &str| events["events"].as_array().unwrap().iter().filter(|e| e["name"] == name).count();
+    assert_eq!(of("folder"), 3, "{events}");
     ok(&home, &["stop"]);
     assert!(home.wait_end().success());
 }

@@ -1,12 +1,20 @@
 //! Starts: what must be there before the clone is prepared in the loop, which waits for nothing.
 
+use super::job::{Claim, cancelled};
 use super::listen::Wish;
+use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death, plan};
+use crate::base::ids::RunId;
 use crate::config::Ready;
 use crate::core::{Input, Start, StartError};
 use crate::daemon::capture::lines::Secrets;
-use std::os::fd::OwnedFd;
+use crate::sys::wait::{self, Adopted};
+use core::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+
+/// How long a program may take to be executed once it is to be stopped.
+const EXECUTED: Duration = Duration::from_secs(5);
 
 /// What a start is given.
 #[derive(Debug)]
@@ -78,13 +86,16 @@ impl Children {
         let slot = ctx.table.take_for(start.run, on_death(&start.spec)).ok_or_else(full)?;
         let entry = self.services.get_or(Arc::clone(&service), Service::default);
         entry.current = Some(start.run);
-        self.runs.insert(start.run, Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting));
+        let claim = Arc::<Claim>::default();
+        let run = Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting);
+        self.runs.insert(start.run, Run { claim: Some(Arc::clone(&claim)), ..run });
         let Means { output, channel, secrets } = means;
         Ok(SpawnJob {
             setup: Arc::clone(&self.setup),
             start,
             table: ctx.table.clone(),
             slot,
+            claim,
             groups: self.groups.as_ref().ok().cloned(),
             group_name: service,
             group: entry.group.clone(),
@@ -95,6 +106,34 @@ impl Children {
             channel,
             secrets,
         })
+    }
+
+    /// The start of a run is to come to nothing. Where its program is being executed already, it is told as always; if
+    /// that does not come to an end, it is killed where it stands.
+    pub fn cancel_start(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
+        if !entry.cancel() {
+            self.stuck.insert(run, ctx.now + EXECUTED);
+            return;
+        }
+        entry.life = Life::Ended;
+        self.listeners.forget_start(run);
+        inputs.push(Input::Started { run, result: Err(cancelled()) });
+    }
+
+    pub(super) fn stuck_due(&mut self, ctx: &mut Ctx<'_>) {
+        let due: Vec<RunId> = self.stuck.iter().filter(|(_, at)| **at <= ctx.now).map(|(run, _)| *run).collect();
+        for run in due {
+            self.stuck.remove(&run);
+            let Some(slot) = self.runs.get(&run).filter(|r| r.life == Life::Starting).and_then(|r| r.slot) else {
+                continue;
+            };
+            // Whoever reaps it writes into its slot first, as for a run that was taken over.
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(ctx.table, slot) {
+                // An error means that it has ended.
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), SIGKILL);
+            }
+        }
     }
 
     pub(super) fn null(&mut self) -> Result<Arc<OwnedFd>, String> {

@@ -7,6 +7,7 @@ use super::bind::{Bind, Bound, FileId, Known, Trouble};
 use super::paths::PathJob;
 use super::plan::reason;
 use super::{Children, Ctx, Setup, SpawnJob};
+use crate::base::ids::RunId;
 use crate::base::limits::FROZEN;
 use crate::base::map::Map;
 use crate::base::time::Mono;
@@ -394,6 +395,13 @@ impl Listeners {
         if !self.pending.values().flat_map(|p| &p.parts).any(asked) {
             jobs.extend(file.map(|(path, id)| PathJob::Remove(path, id)));
         }
+    }
+
+    /// The start of this run does not wait for sockets any more.
+    pub(super) fn forget_start(&mut self, run: RunId) {
+        let again = self.again.values_mut().map(|(_, wish)| wish);
+        let mut wishes = again.chain(self.pending.values_mut().map(|p| &mut p.wish));
+        drop(wishes.find_map(|wish| wish.start.take_if(|job| job.start.run == run)));
     }
 
     /// The start that waits for the sockets of a service.

@@ -115,6 +115,8 @@ pub struct Children {
     /// /dev/null, the standard input of every run, from the first start on.
     null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
+    /// Runs that are to be stopped and whose program does not get executed, and when they are killed.
+    stuck: BTreeMap<RunId, Mono>,
     /// What a dead main process leaves falls to nobody of hob's any more.
     keeper_gone: bool,
 }
@@ -137,6 +139,8 @@ struct Run {
     /// `None` for a run of an earlier keeper.
     slot: Option<Slot>,
     life: Life,
+    /// Of a start that is under way.
+    claim: Option<Arc<job::Claim>>,
     pid: Option<u32>,
     pidfd: Option<OwnedFd>,
     /// The pidfd is in the poll set.
@@ -172,6 +176,7 @@ impl Run {
             service,
             slot,
             life,
+            claim: None,
             pid: None,
             pidfd: None,
             token: None,
@@ -193,6 +198,11 @@ impl Run {
         if let Some((fd, token)) = self.watch.take() {
             ctx.sources.remove(ctx.registry, fd.as_raw_fd(), token);
         }
+    }
+
+    /// Has a start come to nothing, if that is still possible.
+    fn cancel(&self) -> bool {
+        self.life == Life::Starting && self.claim.as_ref().is_some_and(|c| c.cancel())
     }
 
     /// The main process has been reaped: from now on nothing may be sent to it.
@@ -230,6 +240,7 @@ impl Children {
             deaf: BTreeSet::new(),
             null: None,
             deaf_until: None,
+            stuck: BTreeMap::new(),
             keeper_gone: false,
         }
     }
@@ -365,7 +376,7 @@ impl Children {
         self.await_end(ctx, run);
         self.checks_end(ctx, run);
         self.deaf.remove(&run);
-        if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting) {
+        if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting && !r.cancel()) {
             // The pool is about to write into its slot; the core forgets a run only after its start was told.
             return;
         }
@@ -419,6 +430,7 @@ impl Children {
     pub fn next_deadline(&self) -> Option<Mono> {
         let next = sooner(self.probes.next_deadline(), self.commands.next_deadline());
         let next = sooner(next, self.listeners.next_deadline());
+        let next = sooner(next, self.stuck.values().min().copied());
         sooner(next, sooner(self.dials.next_deadline(), self.deaf_until))
     }
 
@@ -428,6 +440,7 @@ impl Children {
         inputs.extend(self.probes.tick(ctx, ask).into_iter().map(|run| Input::ReadySeen { run }));
         self.commands_due(ctx, inputs);
         self.sockets_due(ctx, inputs);
+        self.stuck_due(ctx);
         for (run, result) in self.dials.tick(ctx) {
             inputs.push(Input::Checked { run, what: Duty::Health, result });
         }

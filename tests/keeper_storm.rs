@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const TESTS: [(&str, fn()); 17] = [
+const TESTS: [(&str, fn()); 19] = [
     ("storm", storm::by_clone3),
     ("storm_by_clone", storm::by_clone),
     ("an_idle_keeper_sleeps", an_idle_keeper_sleeps),
@@ -42,6 +42,8 @@ const TESTS: [(&str, fn()); 17] = [
     ("a_daemon_that_does_not_answer_is_replaced", a_daemon_that_does_not_answer_is_replaced),
     ("a_daemon_that_answers_is_left_alone", a_daemon_that_answers_is_left_alone),
     ("a_thawed_machine_does_not_look_hung", a_thawed_machine_does_not_look_hung),
+    ("daemons_that_do_not_come_up_end_in_safe_mode", daemons_that_do_not_come_up_end_in_safe_mode),
+    ("a_daemon_that_comes_up_slowly_has_its_time", a_daemon_that_comes_up_slowly_has_its_time),
 ];
 
 fn main() -> ExitCode {
@@ -268,6 +270,25 @@ fn a_thawed_machine_does_not_look_hung() {
         let seen = std::time::SystemTime::now();
         until("the daemon's next heartbeats", || seen.elapsed().is_ok_and(|e| e > 5 * MOMENT));
     }
+    assert_eq!(lab.generations(), 1, "{}", lab.read("keeper.log"));
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
+}
+
+fn daemons_that_do_not_come_up_end_in_safe_mode() {
+    let mut lab = Lab::start("hung");
+    lab.wait_for("serving-4");
+    let log = lab.read("keeper.log");
+    assert_eq!(log.matches("does not come up, aborting it").count(), 3, "{log}");
+    assert!(log.contains("the next one is in safe mode"), "{log}");
+    lab.signal("TERM");
+    assert_eq!(lab.exit_code(), 0);
+    lab.nothing_left();
+}
+
+fn a_daemon_that_comes_up_slowly_has_its_time() {
+    let mut lab = Lab::start("slow");
+    lab.wait_for("serving-1");
     assert_eq!(lab.generations(), 1, "{}", lab.read("keeper.log"));
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);

@@ -256,7 +256,11 @@ impl Core {
         self.deadlines.set(Due::Heartbeat, None);
         for i in self.runs.values() {
             let s = &self.table[*i];
-            let who = s.live.as_ref().map(|l| l.sequence.names()).unwrap_or_default();
+            let unborn = |l: &super::service::Live| l.pid.is_none() && l.end.is_none();
+            let who = match s.live.as_ref() {
+                Some(live) if unborn(live) => "its program is still being executed".to_owned(),
+                live => live.map(|l| l.sequence.names()).unwrap_or_default(),
+            };
             let text = format!("{} does not end, not even when killed: {who}", s.name);
             out.effects.push(Effect::Log { level: Level::Error, text });
         }

@@ -368,6 +368,11 @@ pub enum Effect {
     Sweep {
         run: RunId,
     },
+    /// The start of this run is to come to nothing. `Started` tells so at once unless its program is being executed
+    /// already; then it is told as always, and nobody waits for ever for a program that cannot be executed.
+    CancelStart {
+        run: RunId,
+    },
     /// Watch for readiness until `AwaitEnd`; answered by `ReadySeen`. `from_start`: the run was adopted while starting,
     /// so its output so far is matched again from the run's first position.
     Await {

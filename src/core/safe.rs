@@ -158,6 +158,7 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Sweep { .. }
         | Effect::Await { .. }
         | Effect::AwaitEnd { .. }
+        | Effect::CancelStart { .. }
         | Effect::Check { .. }
         | Effect::CheckEnd { .. }
         | Effect::Forget { .. }

@@ -58,6 +58,9 @@ impl Daemon {
                 let job = self.children.kill(&self.gear.table, run);
                 self.gear.sweep(job);
             }
+            Effect::CancelStart { run } => {
+                self.children.cancel_start(&mut self.gear.ctx(), run, &mut self.inputs);
+            }
             Effect::Sweep { run } => {
                 let job = self.children.sweep(&mut self.gear.ctx(), run, &mut self.inputs);
                 self.gear.sweep(job);
@@ -184,11 +187,9 @@ impl Daemon {
             Err(e) => return self.put_off(start.run, e),
         };
         let secrets = self.capture.secrets(&start.service).filter(|_| !start.spec.secrets.is_empty());
-        if let Some(mut job) = self.children.start(&mut self.gear.ctx(), start, output, &mut self.inputs) {
-            job.secrets = secrets;
-            job.channel = channel;
-            self.spawn(job);
-        }
+        let means = super::child::Means { output, channel, secrets };
+        self.children.start(&mut self.gear.ctx(), start, means, &mut self.inputs);
+        self.hand_out();
     }
 
     pub(super) fn spawn(&mut self, job: super::child::SpawnJob) {

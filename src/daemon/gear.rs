@@ -27,6 +27,7 @@ pub(super) const FILE_LIMIT: Duration = Duration::from_secs(30);
 pub(super) enum Job {
     Spawned(child::SpawnDone),
     Swept(child::SweepDone),
+    Path(child::PathDone),
     Capture(capture::Turned),
     /// What the copy to hob's own stdout and stderr tells.
     Copied(capture::copy::Told),
@@ -85,6 +86,12 @@ impl Gear {
     /// Hands work on files to its lane.
     pub(super) fn bulk(&mut self, name: &'static str, job: impl FnOnce() -> Job + Send + 'static) {
         self.pool.run(Lane::Bulk, name, self.now.mono, FILE_LIMIT, job);
+    }
+
+    pub(super) fn at_path(&mut self, job: child::PathJob) {
+        let of = (Lane::Paths, job.place());
+        let limit = child::PathJob::DEADLINE;
+        self.pool.run_of(of, "work at the path of a socket", self.now.mono, limit, move || Job::Path(job.run()));
     }
 
     pub(super) fn sweep(&mut self, job: Option<child::SweepJob>) {

@@ -390,6 +390,7 @@ impl Daemon {
         match job {
             Job::Spawned(done) => self.children.spawned(&mut self.gear.ctx(), done, &mut self.inputs),
             Job::Swept(done) => self.children.swept(done, &mut self.inputs),
+            Job::Path(done) => self.children.path_done(&mut self.gear.ctx(), done, &mut self.inputs),
             Job::Capture(turned) => {
                 let report = self.capture.done(turned, now, &mut self.gear);
                 self.inputs.extend(report.inputs);
@@ -545,6 +546,7 @@ impl Daemon {
             match todo {
                 child::Todo::Spawn(job) => self.spawn(*job),
                 child::Todo::Sweep(job) => self.gear.sweep(Some(job)),
+                child::Todo::Path(job) => self.gear.at_path(job),
             }
         }
     }

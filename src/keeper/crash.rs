@@ -6,14 +6,17 @@ use crate::sys::signals::{SIGKILL, SIGTERM};
 use crate::sys::wait::Status;
 use std::time::Duration;
 
-/// So many deaths in a row, within this time, bring safe mode.
+/// So many deaths in a row, within this time, bring safe mode. It takes longer than that to find out that a daemon
+/// hangs, so one that did stays in the row however long ago it was.
 const IN_A_ROW: usize = 3;
 const WITHIN: Duration = Duration::from_secs(10);
+/// A daemon that did its work for so long has begun a row of its own.
+const SERVED: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, Default)]
 pub(super) struct Crashes {
     /// The last deaths in a row by a daemon's own fault, oldest first.
-    row: Vec<Mono>,
+    row: Vec<(Mono, Death)>,
     safe: bool,
 }
 
@@ -25,6 +28,8 @@ pub(super) struct Death {
     pub(super) up: bool,
     /// It no longer answered, and so was ended by its keeper.
     pub(super) hung: bool,
+    /// For how long it did its work.
+    pub(super) served: Duration,
 }
 
 impl Death {
@@ -45,8 +50,11 @@ impl Crashes {
             self.row.clear();
             return false;
         }
-        self.row.retain(|at| now.since(*at) < WITHIN);
-        self.row.push(now);
+        if death.served >= SERVED {
+            self.row.clear();
+        }
+        self.row.retain(|(at, death)| death.hung || now.since(*at) < WITHIN);
+        self.row.push((now, death));
         if self.safe || self.row.len() < IN_A_ROW {
             return false;
         }
@@ -64,8 +72,9 @@ impl Crashes {
 mod tests {
     use super::*;
 
-    const ABORTED: Death = Death { status: Status::Signal(6), up: true, hung: false };
-    const KILLED: Death = Death { status: Status::Signal(SIGKILL), up: true, hung: false };
+    const ABORTED: Death = Death { status: Status::Signal(6), up: true, hung: false, served: Duration::ZERO };
+    const KILLED: Death = Death { status: Status::Signal(SIGKILL), ..ABORTED };
+    const HUNG: Death = Death { hung: true, ..KILLED };
 
     fn at(seconds: u64) -> Mono {
         Mono(seconds * 1_000_000_000)
@@ -93,10 +102,23 @@ mod tests {
         for death in [ABORTED, ABORTED, KILLED, ABORTED, ABORTED] {
             assert!(!c.died(at(1), death));
         }
-        assert!(c.died(at(2), Death { hung: true, ..KILLED }), "one that hung was at fault, whatever ended it");
+        assert!(c.died(at(2), HUNG), "one that hung was at fault, whatever ended it");
         let mut c = Crashes::default();
         for seconds in [1, 6, 11, 16, 21] {
             assert!(!c.died(at(seconds), ABORTED));
+        }
+    }
+
+    #[test]
+    fn hangs_count_however_long_it_takes_to_find_them_out() {
+        let mut c = Crashes::default();
+        assert!(!c.died(at(65), HUNG));
+        assert!(!c.died(at(66), ABORTED));
+        assert!(!c.died(at(1200), Death { up: false, ..HUNG }), "the other one is long ago");
+        assert!(c.died(at(5000), HUNG));
+        let mut c = Crashes::default();
+        for hours in 1..9 {
+            assert!(!c.died(at(hours * 3700), Death { served: Duration::from_secs(3600), ..HUNG }), "it served well");
         }
     }
 }

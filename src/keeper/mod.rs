@@ -43,6 +43,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use watch::Concern;
 pub use watch::Patience;
@@ -243,6 +244,10 @@ impl Keeper {
         match self.start() {
             Ok(mut worker) => {
                 worker.trial = trial;
+                if !trial {
+                    // One that is tried has its limit in the trial.
+                    worker.watch.rise(now, self.mark());
+                }
                 if let Some(verdict) = self.verdict {
                     worker.tell_verdict(verdict);
                 }
@@ -266,16 +271,24 @@ impl Keeper {
         upgrade | if self.crashes.safe() { FLAG_SAFE } else { 0 }
     }
 
-    /// Asks a daemon whose heartbeat is missing, and ends one that does not answer.
+    /// What a daemon that comes up is at: its marks in the run table, whatever they mean.
+    fn mark(&self) -> u64 {
+        let words = (0..).map_while(|at| self.means.table.spare(at));
+        words.fold(0, |all, word| all.wrapping_mul(31).wrapping_add(word.load(Ordering::Acquire)))
+    }
+
+    /// Asks a daemon whose heartbeat is missing, and ends one that does not answer, or does not come up.
     fn watch(&mut self, now: Mono) {
+        let mark = self.mark();
         let Some(worker) = &mut self.worker else { return };
-        match worker.watch.due(now) {
+        match worker.watch.due(now, mark) {
             Concern::None => {}
             Concern::Ask => worker.ask(),
             Concern::Abort => {
                 // It has not been reaped, so an error means that it has ended.
                 let _ = worker.signal(signals::SIGABRT);
-                let text = format!("keeper: daemon {} does not answer any more, aborting it", self.generation);
+                let what = if worker.is_up() { "answer any more" } else { "come up" };
+                let text = format!("keeper: daemon {} does not {what}, aborting it", self.generation);
                 self.say(Level::Error, &text);
             }
             Concern::Kill => self.kill_daemon(),
@@ -326,7 +339,10 @@ impl Keeper {
     fn deadline(&self, now: Mono) -> Option<Mono> {
         let start = (self.worker.is_none() && self.done.is_none()).then_some(self.start_at);
         let retry = self.worker.as_ref().filter(|w| w.blocked() == Blocked::Retry).map(|_| now + RETRY);
+        // Of one that comes up little of a freeze is to count, so the clock is looked at.
+        let rising = self.worker.as_ref().is_some_and(|w| w.watch.is_rising());
         let watch = self.worker.as_ref().and_then(|w| w.watch.deadline());
+        let watch = watch.map(|at| if rising { at.min(now + SLICE) } else { at });
         let trial = self.trial.as_ref().filter(|_| self.worker.is_some()).map(|t| t.limit);
         let [end, doomed] = [self.end_by, self.doomed].map(|end| end.map(|at| at.min(now + SLICE)));
         let outer = self.outer.deadline(now, self.worker.is_some());
@@ -470,8 +486,9 @@ impl Keeper {
     }
 
     fn up(&mut self) {
+        let now = clock::now().mono;
         if let Some(worker) = &mut self.worker {
-            worker.set_up();
+            worker.set_up(now);
         }
         self.release_words();
         self.backoff = BACKOFF_FIRST;
@@ -479,7 +496,6 @@ impl Keeper {
         self.verdict = None;
         // A daemon that died over a reload leaves nobody waiting for the end of it.
         self.outer.reloaded();
-        let now = clock::now().mono;
         self.pid.want(now);
         self.write_pid(now);
         let tried = self.worker.as_mut().is_some_and(|w| core::mem::take(&mut w.trial));

@@ -67,7 +67,8 @@ impl Keeper {
             Status::Code(code) => format!("with code {code}"),
             Status::Signal(number) => format!("by {}", signals::name_of(number)),
         };
-        let death = Death { status, up: worker.is_up(), hung: worker.watch.hung() };
+        let (hung, served) = (worker.watch.hung(), worker.watch.served(now));
+        let death = Death { status, up: worker.is_up(), hung, served };
         let level = if death.own_fault() { Level::Error } else { Level::Warn };
         self.say(level, &format!("keeper: daemon {} (pid {}) ended {how}", self.generation, worker.pid()));
         self.release_words();

@@ -8,6 +8,7 @@ use super::watch::{Patience, Watch};
 use crate::base::control::{ToDaemon, Verdict};
 use crate::base::limits::RUN_SLOTS;
 use crate::base::map::Map;
+use crate::base::time::Mono;
 use crate::sys::chan::Chan;
 use crate::sys::table::Slot;
 use crate::sys::wait;
@@ -117,8 +118,9 @@ impl Worker {
         self.up
     }
 
-    pub(super) fn set_up(&mut self) {
+    pub(super) fn set_up(&mut self, now: Mono) {
         self.up = true;
+        self.watch.up(now);
     }
 
     pub(super) fn is_leaving(&self) -> bool {

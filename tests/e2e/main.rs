@@ -16,6 +16,7 @@ mod doctor;
 mod elsewhere;
 mod freeze;
 mod health;
+mod hung;
 mod inhibit;
 mod job;
 mod keeper;

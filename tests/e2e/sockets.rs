@@ -168,7 +168,7 @@ fn no_connection_is_refused_whatever_happens_behind_the_socket() {
     assert!(refusals.is_empty(), "{refusals:?}");
     assert!(home.service("tcp")["restarts"].as_u64().unwrap() > 0, "it crashed all the time");
     home.ok(&["stop"]);
-    assert!(refused(&at) && !exists(&home.path("s")));
+    wait("it is closed", || refused(&at) && !exists(&home.path("s")));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn the_first_connection_starts_what_runs_on_demand() {
     assert_eq!(history.matches("by a connection on http").count(), 4, "{history}");
     // A person's stop closes the socket, also for the next daemon; a start opens it and waits for nobody.
     home.ok(&["stop", "web"]);
-    assert!(refused(&at) && !exists(&home.path("s")));
+    wait("it is closed", || refused(&at) && !exists(&home.path("s")));
     kill("KILL", home.pids().0);
     wait("another daemon answers", || home.hob(&["ping"]).status.success());
     assert!(refused(&at) && home.state("web") == "stopped");

@@ -1,8 +1,8 @@
 //! A small daemon on link, table and spawn, in several moods, and the children that it starts.
 
-use crate::lab::{MOMENT, pause, until};
+use crate::lab::{MOMENT, RISE, pause, until};
 use crate::storm::{CHILDREN, Fate, fate};
-use hob::base::control::{ToDaemon, ToKeeper};
+use hob::base::control::{FLAG_SAFE, ToDaemon, ToKeeper};
 use hob::base::ids::RunId;
 use hob::base::log::LogStyle;
 use hob::base::map::Map;
@@ -21,7 +21,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 pub(crate) fn run(dir: &str, mode: &str) -> ExitCode {
     let dir = PathBuf::from(dir);
@@ -38,6 +39,17 @@ pub(crate) fn run(dir: &str, mode: &str) -> ExitCode {
             loop {
                 std::thread::park();
             }
+        }
+        "hung" if handover.flags & FLAG_SAFE == 0 => loop {
+            std::thread::park();
+        },
+        "slow" => {
+            let begin = Instant::now();
+            while begin.elapsed() < 3 * RISE {
+                handover.table.spare(0).unwrap().fetch_add(1, Ordering::Release);
+                pause(MOMENT / 10);
+            }
+            serve(&dir, mode, link, handover);
         }
         "many" => many(&dir, link, handover),
         "orphans" => {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The patience of a keeper whose daemon is expected to beat.
 pub(crate) const MOMENT: Duration = Duration::from_millis(200);
+/// And of one whose daemon is slow to come up.
+pub(crate) const RISE: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Every process of a lab has this in its environment, with the lab's folder.
 const MARK: &str = "HOB_KEEPER_LAB";
@@ -237,6 +239,7 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
         c(&text)
     });
     let notify = dir.join("notify");
+    let patience = hob::keeper::Patience::default();
     hob::keeper::run(hob::keeper::Options {
         program: fs::File::open(&program).unwrap().into(),
         args: [program.as_os_str().as_bytes(), b"daemon", dir.as_os_str().as_bytes(), mode.as_bytes()].map(c).into(),
@@ -247,8 +250,9 @@ pub(crate) fn keeper(dir: &str, mode: &str) -> u8 {
         init: std::process::id() == 1,
         words: Vec::new(),
         patience: match mode {
-            "watched" | "asked" => hob::keeper::Patience { slack: MOMENT, answer: 3 * MOMENT },
-            _ => hob::keeper::Patience::default(),
+            "watched" | "asked" => hob::keeper::Patience { slack: MOMENT, answer: 3 * MOMENT, ..patience },
+            "hung" | "slow" => hob::keeper::Patience { rise: RISE, ..patience },
+            _ => patience,
         },
         manager: hob::keeper::Manager { socket: notify.exists().then(|| notify.into_os_string()), watchdog: None },
         parent: None,

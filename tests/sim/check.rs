@@ -276,7 +276,10 @@ impl Check {
             Effect::Start(start) => self.start(now, start, os, disk),
             Effect::Signal { run, signal, tree } => self.signal(now, *run, *signal, *tree, os),
             Effect::Kill { run } => self.signal(now, *run, 9, true, os),
-            Effect::Sweep { run } | Effect::Await { run, .. } | Effect::AwaitEnd { run } => self.known(*run, effect),
+            Effect::Sweep { run }
+            | Effect::CancelStart { run }
+            | Effect::Await { run, .. }
+            | Effect::AwaitEnd { run } => self.known(*run, effect),
             Effect::Check { run, what: Duty::Health, .. } => {
                 self.known(*run, effect)?;
                 match self.runs.get(run) {

@@ -56,6 +56,8 @@ impl World<'_> {
                     self.tell_soon(Input::ReadySeen { run });
                 }
             }
+            // It comes too late for each.
+            Effect::CancelStart { .. } => {}
             Effect::AwaitEnd { run } => {
                 self.os.awaited.remove(&run);
             }

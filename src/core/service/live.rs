@@ -86,8 +86,10 @@ impl Core {
                     if e.transient { Ended::Delayed(clip(&e.message)) } else { Ended::NotStarted(clip(&e.message)) };
                 let mut fields = Obj::new();
                 fields.u64("run", run.0).str("error", &e.message).bool("transient", e.transient);
-                // Nothing came to be that could be stopped: the failure is its own.
-                live.stop = None;
+                if !e.transient || live.sequence.phase != Phase::Unborn {
+                    // Nothing came to be that could be stopped: the failure is its own.
+                    live.stop = None;
+                }
                 self.await_end(i, out);
                 self.emit("service.start_failed", i, fields.members(), out);
                 self.over(i, end, now, out);

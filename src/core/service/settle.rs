@@ -226,6 +226,7 @@ impl Core {
             self.ask_to_end(i, out);
         } else {
             live.sequence.phase = Phase::Unborn;
+            out.effects.push(Effect::CancelStart { run: live.run });
         }
         self.table.touch(i);
         self.save_run(i, out);

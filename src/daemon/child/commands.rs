@@ -2,8 +2,9 @@
 //! as its service does, in a control group of its own or marked, and is killed as a tree at its limit, at its end, or
 //! when nobody waits for it any more.
 
+use super::job::Claim;
 use super::trees::SIGKILL;
-use super::{Children, Ctx, Life, Run, SpawnDone, SpawnJob, SweepJob, plan};
+use super::{Children, Ctx, Life, PathJob, Run, SpawnDone, SpawnJob, SweepJob, plan};
 use crate::base::ids::RunId;
 use crate::base::limits::{FROZEN, LAST_LINE_BYTES};
 use crate::base::map::Map;
@@ -29,6 +30,7 @@ const KEPT: usize = 1024;
 pub enum Todo {
     Spawn(Box<SpawnJob>),
     Sweep(SweepJob),
+    Path(PathJob),
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +112,8 @@ impl Children {
     /// Work that has come up since this was asked last.
     #[must_use]
     pub fn todo(&mut self) -> Vec<Todo> {
-        core::mem::take(&mut self.todo)
+        let at_paths = self.path_jobs.drain(..).map(Todo::Path);
+        core::mem::take(&mut self.todo).into_iter().chain(at_paths).collect()
     }
 
     /// Runs `ready.command` of a spec until it ends with 0 or `repeat_end`.
@@ -138,9 +141,11 @@ impl Children {
         if let Some(command) = self.commands.open.remove(&id) {
             command.words.close(ctx);
         }
-        // One that is being started is killed once it is known.
-        if self.runs.get(&id).is_some_and(|r| r.life == Life::Own) {
-            self.kill_command(ctx, id);
+        match self.runs.get(&id) {
+            Some(r) if r.life == Life::Own => self.kill_command(ctx, id),
+            // One that is about to be executed is killed once it is known.
+            Some(r) if r.cancel() => self.forget(ctx, id),
+            _ => {}
         }
     }
 
@@ -232,7 +237,8 @@ impl Children {
         })?;
         let words = Words { read, token, last: Vec::new(), cut: false, secrets: None };
         self.commands.open.insert(id, Command { of, purpose, limit: None, words });
-        self.runs.insert(id, Run::new(None, Some(slot), Life::Starting));
+        let claim = Arc::<Claim>::default();
+        self.runs.insert(id, Run { claim: Some(Arc::clone(&claim)), ..Run::new(None, Some(slot), Life::Starting) });
         let write = Arc::new(write);
         // A service's name never has a dot after a slash.
         let group_name: Arc<str> = format!("{service}/.{}", purpose.word()).into();
@@ -244,6 +250,7 @@ impl Children {
             start,
             table: ctx.table.clone(),
             slot,
+            claim,
             groups: self.groups.as_ref().ok().cloned(),
             group_name,
             group,

@@ -2,6 +2,8 @@
 //! waiting. HTTP is spoken as far as its first line.
 
 use super::Ctx;
+use super::paths::Asker;
+use super::probe::Ask;
 use crate::base::ids::RunId;
 use crate::base::limits::FROZEN;
 use crate::base::map::Map;
@@ -9,7 +11,6 @@ use crate::base::time::Mono;
 use crate::base::units::human_duration;
 use crate::config::{Check, Endpoint};
 use crate::daemon::source::Source;
-use crate::sys::net;
 use core::time::Duration;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -26,6 +27,16 @@ type Answer = Result<(), String>;
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     open: Map<RunId, Dial>,
+    /// Sockets that the pool is at.
+    sockets: Map<RunId, Wait>,
+}
+
+/// A check of a socket, with the path as the config has it.
+#[derive(Debug)]
+struct Wait {
+    path: String,
+    limit: Duration,
+    until: Mono,
 }
 
 #[derive(Debug)]
@@ -51,14 +62,21 @@ impl Dials {
         &mut self,
         ctx: &mut Ctx<'_>,
         run: RunId,
-        folder: &Path,
-        check: &Check,
+        (check, folder): (&Check, &Path),
         limit: Duration,
+        (reaches, jobs): Ask<'_>,
     ) -> Option<Answer> {
         self.end(ctx, run);
         let (at, request) = match check {
             Check::Command(_) => return Some(Err("a command is no address".to_owned())),
-            Check::Unix(path) => return Some(reach(folder, path)),
+            Check::Unix(path) => {
+                let place = if path.starts_with('@') { path.into() } else { folder.join(path) };
+                let told = reaches.ask(place, Asker::Dial(run), jobs);
+                if told.is_none() {
+                    self.sockets.insert(run, Wait { path: path.clone(), limit, until: ctx.now + limit });
+                }
+                return told.map(|answer| answer.map_err(|e| format!("{path}: {e}")));
+            }
             Check::Tcp(at) => (*at, Vec::new()),
             Check::Http { at, path } => (*at, request(*at, path)),
         };
@@ -97,7 +115,14 @@ impl Dials {
         Some(answer)
     }
 
+    /// The pool has tried the socket of a run; an answer ends the check.
+    pub(super) fn reached(&mut self, run: RunId, answer: Answer) -> Option<Answer> {
+        let wait = self.sockets.remove(&run)?;
+        Some(answer.map_err(|e| format!("{}: {e}", wait.path)))
+    }
+
     pub(super) fn end(&mut self, ctx: &mut Ctx<'_>, run: RunId) {
+        self.sockets.remove(&run);
         if let Some(mut dial) = self.open.remove(&run) {
             dial.close(ctx);
         }
@@ -116,6 +141,14 @@ impl Dials {
                 over.push((*run, Err(error)));
             }
         }
+        for (run, wait) in self.sockets.iter_mut().filter(|(_, w)| w.until <= ctx.now) {
+            if ctx.now.since(wait.until) > FROZEN {
+                wait.until = ctx.now + wait.limit;
+            } else {
+                let error = format!("{}: no answer within {}", wait.path, human_duration(wait.limit));
+                over.push((*run, Err(error)));
+            }
+        }
         for (run, _) in &over {
             self.end(ctx, *run);
         }
@@ -123,16 +156,8 @@ impl Dials {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
-        if self.open.is_empty() { None } else { self.open.values().map(|d| d.until).min() }
+        self.open.values().map(|d| d.until).chain(self.sockets.values().map(|w| w.until)).min()
     }
-}
-
-fn reach(folder: &Path, path: &str) -> Answer {
-    let place = if path.starts_with('@') { path.into() } else { folder.join(path) };
-    net::reach(&place).map_err(|e| match e.kind() {
-        io::ErrorKind::WouldBlock => format!("{path}: it takes no more connections"),
-        _ => format!("{path}: {}", super::plan::reason(&e)),
-    })
 }
 
 fn request(at: Endpoint, path: &str) -> Vec<u8> {

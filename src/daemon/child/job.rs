@@ -21,12 +21,43 @@ use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 /// The descriptor of a file with a prompt.
 const PROMPT_FD: i32 = 3;
 
 /// The number of the first socket that is passed to a service, as in sd_listen_fds(3).
 const FIRST_SOCKET: i32 = 3;
+
+/// Who decides whether a start goes on: its thread right before the clone, or the loop, whoever is first.
+#[derive(Debug, Default)]
+pub(super) struct Claim(AtomicU8);
+
+impl Claim {
+    const OPEN: u8 = 0;
+    const TAKEN: u8 = 1;
+    const CANCELLED: u8 = 2;
+
+    /// For the thread: whether it may clone.
+    fn take(&self) -> bool {
+        self.0.compare_exchange(Self::OPEN, Self::TAKEN, AcqRel, Acquire).is_ok()
+    }
+
+    /// For the loop: whether nothing is cloned. Then nothing is written into the slot either.
+    pub(super) fn cancel(&self) -> bool {
+        match self.0.compare_exchange(Self::OPEN, Self::CANCELLED, AcqRel, Acquire) {
+            Ok(_) => true,
+            Err(before) => before == Self::CANCELLED,
+        }
+    }
+}
+
+/// What becomes of a start that was cancelled.
+pub(super) fn cancelled() -> StartError {
+    let message = "it was to be stopped before its program could be executed".to_owned();
+    StartError { message, transient: true }
+}
 
 /// One start, for the spawn lane.
 #[derive(Debug)]
@@ -35,6 +66,7 @@ pub struct SpawnJob {
     pub(super) start: Start,
     pub(super) table: RunTable,
     pub(super) slot: Slot,
+    pub(super) claim: Arc<Claim>,
     pub(super) groups: Option<Groups>,
     /// The name of its group, and the group where an earlier start has opened it.
     pub(super) group_name: Arc<str>,
@@ -48,9 +80,9 @@ pub struct SpawnJob {
     /// The sockets it listens on.
     pub(super) sockets: Vec<Arc<OwnedFd>>,
     /// The job's end of its channel to hob.
-    pub channel: Option<OwnedFd>,
+    pub(super) channel: Option<OwnedFd>,
     /// Where capture learns the values of the service's secrets before the program can print them.
-    pub secrets: Option<Arc<Secrets>>,
+    pub(super) secrets: Option<Arc<Secrets>>,
 }
 
 /// What came of a start.
@@ -113,7 +145,11 @@ impl SpawnJob {
         }
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
         self.pass_channel(&mut plan);
-        let Some(mut group) = self.group()? else { return self.told(self.clone(&plan), &plan, None) };
+        let group = self.group()?;
+        if !self.claim.take() {
+            return Err(cancelled());
+        }
+        let Some(mut group) = group else { return self.told(self.clone(&plan), &plan, None) };
         plan.cgroup = Some(group.as_fd().as_raw_fd());
         let mut result = self.clone(&plan);
         if result.as_ref().is_err_and(plan::of_cgroup) && !group.exists() {

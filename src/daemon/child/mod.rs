@@ -7,12 +7,15 @@
 //! keeper.
 
 mod adopt;
+mod begin;
+mod bind;
 mod commands;
 mod dial;
 mod envfile;
 mod job;
 mod listen;
 mod notify;
+mod paths;
 mod peer;
 mod pipes;
 mod plan;
@@ -20,10 +23,12 @@ mod probe;
 mod trees;
 mod watch;
 
+pub use begin::Means;
 pub use commands::{Asked, Todo};
 pub use job::{MeasureJob, SpawnDone, SpawnJob, Spawned, SweepDone, SweepJob};
 pub use listen::{LABEL as SOCKET_LABEL, service_of as socket_service};
 pub use notify::label as notify_label;
+pub use paths::{PathDone, PathJob};
 pub use peer::Whose;
 pub use pipes::label as ready_label;
 pub use plan::{Setup, home_id, unfit};
@@ -31,8 +36,8 @@ pub use plan::{Setup, home_id, unfit};
 use crate::base::ids::RunId;
 use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
-use crate::config::{self, Ready, ServiceSpec};
-use crate::core::{Duty, End, Input, Start, StartError, Usage};
+use crate::config::{self, ServiceSpec};
+use crate::core::{Duty, End, Input, Usage};
 use crate::daemon::capture::lines::Secrets;
 use crate::daemon::link::Link;
 use crate::daemon::source::{Source, Sources};
@@ -98,8 +103,10 @@ pub struct Children {
     probes: probe::Probes,
     commands: commands::Commands,
     dials: dial::Dials,
+    reaches: paths::Reaches,
     /// Work for the pool that nobody asked for from outside.
     todo: Vec<Todo>,
+    path_jobs: Vec<PathJob>,
     /// Slots of forgotten runs that the keeper has yet to reap: freed earlier, it could write into the next run's.
     unreaped: BTreeSet<Slot>,
     /// Own children whose end cannot be listened for, because descriptors or watches ran out, and when it is tried
@@ -108,6 +115,8 @@ pub struct Children {
     /// /dev/null, the standard input of every run, from the first start on.
     null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
+    /// Runs that are to be stopped and whose program does not get executed, and when they are killed.
+    stuck: BTreeMap<RunId, Mono>,
     /// What a dead main process leaves falls to nobody of hob's any more.
     keeper_gone: bool,
 }
@@ -130,6 +139,8 @@ struct Run {
     /// `None` for a run of an earlier keeper.
     slot: Option<Slot>,
     life: Life,
+    /// Of a start that is under way.
+    claim: Option<Arc<job::Claim>>,
     pid: Option<u32>,
     pidfd: Option<OwnedFd>,
     /// The pidfd is in the poll set.
@@ -165,6 +176,7 @@ impl Run {
             service,
             slot,
             life,
+            claim: None,
             pid: None,
             pidfd: None,
             token: None,
@@ -186,6 +198,11 @@ impl Run {
         if let Some((fd, token)) = self.watch.take() {
             ctx.sources.remove(ctx.registry, fd.as_raw_fd(), token);
         }
+    }
+
+    /// Has a start come to nothing, if that is still possible.
+    fn cancel(&self) -> bool {
+        self.life == Life::Starting && self.claim.as_ref().is_some_and(|c| c.cancel())
     }
 
     /// The main process has been reaped: from now on nothing may be sent to it.
@@ -216,11 +233,14 @@ impl Children {
             probes: probe::Probes::default(),
             commands: commands::Commands::default(),
             dials: dial::Dials::default(),
+            reaches: paths::Reaches::default(),
             todo: Vec::new(),
+            path_jobs: Vec::new(),
             unreaped: BTreeSet::new(),
             deaf: BTreeSet::new(),
             null: None,
             deaf_until: None,
+            stuck: BTreeMap::new(),
             keeper_gone: false,
         }
     }
@@ -261,75 +281,6 @@ impl Children {
     #[must_use]
     pub fn pid(&self, run: RunId) -> Option<u32> {
         self.runs.get(&run).filter(|r| r.life != Life::Ended)?.pid
-    }
-
-    /// Takes a slot and prepares what must be there before the clone. The job belongs into the spawn lane, its result
-    /// to `spawned`. `output` is what becomes standard output and error. Without a job the start has to be put off,
-    /// because the table is full, the keeper is behind or descriptors ran out, which is told to the core at once.
-    #[must_use]
-    pub fn start(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        start: Start,
-        output: [Arc<OwnedFd>; 2],
-        inputs: &mut Vec<Input>,
-    ) -> Option<SpawnJob> {
-        let run = start.run;
-        match self.prepare(ctx, start, output) {
-            Ok(job) => Some(job),
-            Err(message) => {
-                inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
-                None
-            }
-        }
-    }
-
-    fn prepare(&mut self, ctx: &mut Ctx<'_>, start: Start, output: [Arc<OwnedFd>; 2]) -> Result<SpawnJob, String> {
-        let service = Arc::clone(&start.service);
-        if start.notify {
-            let made = self.sockets.ensure(ctx, &self.setup, &service);
-            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
-            self.sockets.drain(&service);
-        }
-        let sockets = self.sockets_of(ctx, &service, &start.spec)?;
-        let null = self.null()?;
-        let ready = match start.spec.ready {
-            Ready::Fd(number) => {
-                let pipe = self.pipes.ensure(ctx, &service);
-                let why = |e| format!("cannot make the ready pipe of {service}: {}", plan::reason(&e));
-                Some((pipe.map_err(why)?, number))
-            }
-            _ => None,
-        };
-        let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
-        let slot = ctx.table.take_for(start.run, on_death(&start.spec)).ok_or_else(full)?;
-        let entry = self.services.get_or(Arc::clone(&service), Service::default);
-        entry.current = Some(start.run);
-        self.runs.insert(start.run, Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting));
-        Ok(SpawnJob {
-            setup: Arc::clone(&self.setup),
-            start,
-            table: ctx.table.clone(),
-            slot,
-            groups: self.groups.as_ref().ok().cloned(),
-            group_name: service,
-            group: entry.group.clone(),
-            null,
-            output,
-            ready,
-            sockets,
-            channel: None,
-            secrets: None,
-        })
-    }
-
-    fn null(&mut self) -> Result<Arc<OwnedFd>, String> {
-        if let Some(null) = &self.null {
-            return Ok(Arc::clone(null));
-        }
-        let file = std::fs::File::open("/dev/null");
-        let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
-        Ok(Arc::clone(self.null.insert(Arc::new(file.into()))))
     }
 
     /// A start came out of the pool.
@@ -425,7 +376,7 @@ impl Children {
         self.await_end(ctx, run);
         self.checks_end(ctx, run);
         self.deaf.remove(&run);
-        if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting) {
+        if self.runs.get(&run).is_some_and(|r| r.life == Life::Starting && !r.cancel()) {
             // The pool is about to write into its slot; the core forgets a run only after its start was told.
             return;
         }
@@ -453,7 +404,7 @@ impl Children {
     pub fn remove(&mut self, ctx: &mut Ctx<'_>, service: &str) {
         self.sockets.remove(ctx, &self.setup, service);
         self.pipes.remove(ctx, service);
-        self.listeners.close(ctx, service);
+        self.close_sockets(ctx, service);
         let Some(entry) = self.services.remove(service) else { return };
         for group in entry.group.into_iter().chain(entry.beside.into_values()) {
             // Children that were left on purpose keep their group.
@@ -461,13 +412,14 @@ impl Children {
         }
     }
 
-    /// hob ends: control groups that are empty go. Sockets of services go with the run folder's cleaning.
+    /// hob ends: control groups that are empty go, and the files of sockets, which are work for the pool. Notify
+    /// sockets go with the run folder's cleaning.
     pub fn close(&mut self, ctx: &mut Ctx<'_>) {
         let names: Vec<Arc<str>> = self.services.keys().cloned().collect();
         for name in names {
             self.remove(ctx, &name);
         }
-        self.listeners.close_all(ctx);
+        self.listeners.close_all(ctx, &mut self.path_jobs);
         if let Ok(groups) = &self.groups {
             groups.remove_empty();
         }
@@ -478,14 +430,17 @@ impl Children {
     pub fn next_deadline(&self) -> Option<Mono> {
         let next = sooner(self.probes.next_deadline(), self.commands.next_deadline());
         let next = sooner(next, self.listeners.next_deadline());
+        let next = sooner(next, self.stuck.values().min().copied());
         sooner(next, sooner(self.dials.next_deadline(), self.deaf_until))
     }
 
     /// Does what has become due.
     pub fn tick(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
-        inputs.extend(self.probes.tick(ctx).into_iter().map(|run| Input::ReadySeen { run }));
+        let ask = (&mut self.reaches, &mut self.path_jobs);
+        inputs.extend(self.probes.tick(ctx, ask).into_iter().map(|run| Input::ReadySeen { run }));
         self.commands_due(ctx, inputs);
         self.sockets_due(ctx, inputs);
+        self.stuck_due(ctx);
         for (run, result) in self.dials.tick(ctx) {
             inputs.push(Input::Checked { run, what: Duty::Health, result });
         }

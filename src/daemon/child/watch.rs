@@ -14,10 +14,12 @@ impl Children {
     pub fn await_ready(&mut self, ctx: &mut Ctx<'_>, run: RunId, what: Await, inputs: &mut Vec<Input>) {
         let there = match what {
             Await::Log(_) => false,
-            Await::Port(port) => self.probes.begin(ctx, run, probe::Target::Port(port)),
+            Await::Port(port) => {
+                self.probes.begin(ctx, run, probe::Target::Port(port), (&mut self.reaches, &mut self.path_jobs))
+            }
             Await::Socket(path) => {
                 let place = if path.starts_with('@') { path.into() } else { self.setup.config_dir.join(path) };
-                self.probes.begin(ctx, run, probe::Target::Socket(place))
+                self.probes.begin(ctx, run, probe::Target::Socket(place), (&mut self.reaches, &mut self.path_jobs))
             }
             Await::Fd => self.service_of(run).is_some_and(|service| self.pipes.begin(&service, run)),
             Await::Command(spec) => {
@@ -54,7 +56,9 @@ impl Children {
             (Some(Some(argv)), _) | (None, Some(Check::Command(argv))) => self.begin_check(ctx, asked, spec, argv),
             (Some(None), _) | (None, None) => Err("the config names nothing to do".to_owned()),
             (None, Some(check)) => {
-                if let Some(result) = self.dials.begin(ctx, run, &self.setup.config_dir, check, limit) {
+                let ask = (&mut self.reaches, &mut self.path_jobs);
+                let check = (check, self.setup.config_dir.as_path());
+                if let Some(result) = self.dials.begin(ctx, run, check, limit, ask) {
                     inputs.push(Input::Checked { run, what, result });
                 }
                 Ok(())

@@ -70,6 +70,7 @@ impl Daemon {
         self.finish_copy();
         self.end_turn();
         self.children.close(&mut self.gear.ctx());
+        self.hand_out();
         // A socket that was given is of whoever gave it.
         let socket = Some(&self.paths.socket).filter(|_| !self.own.given);
         for path in socket.into_iter().chain([&self.paths.heartbeat]) {

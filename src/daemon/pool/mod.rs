@@ -26,8 +26,8 @@ use std::time::Instant;
 const STACK: usize = 512 * 1024;
 /// Threads of one lane that may be stuck and replaced at the same time; with more, the lane waits for one of them.
 const ABANDONED_MAX: usize = 4;
-/// Of starts there may be more: each of many services may have its folder or program on a mount that hangs, and none of
-/// the others is to wait for them.
+/// Of starts and sockets there may be more: each of many services may have its folder, program or socket on a mount
+/// that hangs, and none of the others is to wait for them.
 const ABANDONED_STARTS: usize = 64;
 /// Open jobs for which the lists keep their memory.
 const BURST: usize = 16;
@@ -43,11 +43,13 @@ pub enum Lane {
     Files,
     /// Starts of children: two threads.
     Spawn,
+    /// Sockets at paths of the config: two threads.
+    Paths,
     /// Directory walks, sweeps, compression: one thread at low priority.
     Bulk,
 }
 
-const LANES: [Lane; 4] = [Lane::Sync, Lane::Files, Lane::Spawn, Lane::Bulk];
+const LANES: [Lane; 5] = [Lane::Sync, Lane::Files, Lane::Spawn, Lane::Bulk, Lane::Paths];
 
 impl Lane {
     fn index(self) -> usize {
@@ -56,19 +58,20 @@ impl Lane {
             Lane::Files => 1,
             Lane::Spawn => 2,
             Lane::Bulk => 3,
+            Lane::Paths => 4,
         }
     }
 
     fn threads(self) -> usize {
         match self {
-            Lane::Spawn => 2,
+            Lane::Spawn | Lane::Paths => 2,
             Lane::Sync | Lane::Files | Lane::Bulk => 1,
         }
     }
 
     fn abandoned_max(self) -> usize {
         match self {
-            Lane::Spawn => ABANDONED_STARTS,
+            Lane::Spawn | Lane::Paths => ABANDONED_STARTS,
             Lane::Sync | Lane::Files | Lane::Bulk => ABANDONED_MAX,
         }
     }
@@ -79,6 +82,7 @@ impl Lane {
             Lane::Files => "hob-files",
             Lane::Spawn => "hob-spawn",
             Lane::Bulk => "hob-bulk",
+            Lane::Paths => "hob-paths",
         }
     }
 }
@@ -199,7 +203,7 @@ struct Open {
 
 /// The pool, owned by the loop.
 pub struct Pool<T: Send + 'static> {
-    lanes: [Arc<LaneShared<T>>; 4],
+    lanes: [Arc<LaneShared<T>>; 5],
     results: Arc<Results<T>>,
     open: Map<u64, Open>,
     due: BTreeSet<(Mono, u64)>,

@@ -43,7 +43,7 @@ fn lanes_keep_order_and_every_result_arrives() {
             b.pool.run(lane, "many", Mono(0), LONG, move || i);
         }
     }
-    assert_eq!(b.wait(400).len(), 400);
+    assert_eq!(b.wait(500).len(), 500);
     assert_eq!(b.pool.next_deadline(), None);
     assert_eq!(b.pool.quit(LONG), Vec::<&str>::new());
 }

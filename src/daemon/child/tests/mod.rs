@@ -10,7 +10,7 @@ mod words;
 
 use super::*;
 use crate::config::{Ready, ServiceSpec};
-use crate::core::{Await, Survivor};
+use crate::core::{Await, Start, StartError, Survivor};
 use crate::sys::{clock, user};
 use mio::{Events, Poll};
 use std::io::Read;
@@ -118,11 +118,9 @@ impl Lab {
         let notify = spec.ready == Ready::Notify;
         let start = Start { run, service: service.into(), spec: Arc::new(spec), notify, stdin: None };
         let pipe = Arc::new(OwnedFd::from(self.pipe.try_clone().unwrap()));
-        let job = self.with(|c, ctx, inputs| c.start(ctx, start, [Arc::clone(&pipe), pipe], inputs));
-        if let Some(job) = job {
-            let done = job.run();
-            self.with(|c, ctx, inputs| c.spawned(ctx, done, inputs));
-        }
+        let means = Means { output: [Arc::clone(&pipe), pipe], channel: None, secrets: None };
+        self.with(|c, ctx, inputs| c.start(ctx, start, means, inputs));
+        self.todo();
         run
     }
 
@@ -167,16 +165,22 @@ impl Lab {
         self.todo();
     }
 
-    /// What the pool would do.
+    /// What the pool would do, and what follows from that.
     fn todo(&mut self) {
-        for todo in self.children.todo() {
+        let mut jobs = std::collections::VecDeque::from(self.children.todo());
+        while let Some(todo) = jobs.pop_front() {
             match todo {
                 Todo::Spawn(job) => {
                     let done = job.run();
                     self.with(|c, ctx, inputs| c.spawned(ctx, done, inputs));
                 }
                 Todo::Sweep(job) => self.pool(Some(job)),
+                Todo::Path(job) => {
+                    let done = job.run();
+                    self.with(|c, ctx, inputs| c.path_done(ctx, done, inputs));
+                }
             }
+            jobs.extend(self.children.todo());
         }
     }
 

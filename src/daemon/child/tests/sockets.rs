@@ -11,7 +11,9 @@ fn listening(sockets: &[(UnixType, &str)]) -> ServiceSpec {
 
 /// What is told of a service that is opened so, without turning.
 fn open(lab: &mut Lab, spec: &ServiceSpec, watch: bool) -> Vec<String> {
-    lab.with(|c, ctx, inputs| c.open_sockets(ctx, &Arc::from("s"), spec, watch, inputs));
+    let spec = Arc::new(spec.clone());
+    lab.with(|c, ctx, inputs| c.open_sockets(ctx, &Arc::from("s"), &spec, watch, inputs));
+    lab.todo();
     lab.inputs.drain(..).map(|i| told(&i)).collect()
 }
 
@@ -51,6 +53,7 @@ fn a_connection_is_told_while_it_is_watched_for_and_no_longer() {
     assert_eq!(lab.until(|i| Some(told(i))), "unix-datagram:b false");
     assert_eq!(labels(&lab), ["b", "c"]);
     lab.with(|c, ctx, _| c.close_sockets(ctx, "s"));
+    lab.todo();
     assert!(!b.exists() && labels(&lab).is_empty());
     drop((first, second));
 }
@@ -100,6 +103,7 @@ fn an_address_that_the_keeper_lets_go_of_later_is_tried_again() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spec = spec(&["/bin/sh", "-c", "exit 0"]).with(|s| s.listen = vec![Listen::new(Address::Tcp(free))]);
     assert_eq!(open(&mut lab, &spec, true), ["Ok(())"]);
+    let spec = Arc::new(spec);
     let keeper = lab.held.labels[0].1[0].try_clone().unwrap();
     lab.with(|c, ctx, inputs| {
         c.close_sockets(ctx, "s");

@@ -94,3 +94,37 @@ fn a_running_job_is_measured_with_all_its_processes() {
         lab.forget(run);
     }
 }
+
+#[test]
+fn a_start_that_is_cancelled_ends_at_once_and_clones_nothing() {
+    let mut lab = Lab::new(true);
+    let marker = lab.dir.join("ran");
+    let script = format!("echo x >> {}; exec sleep 1000", marker.display());
+    let job = |lab: &mut Lab| {
+        lab.next_run += 1;
+        let run = RunId(lab.next_run);
+        let pipe = Arc::new(OwnedFd::from(lab.pipe.try_clone().unwrap()));
+        let means = Means { output: [Arc::clone(&pipe), pipe], channel: None, secrets: None };
+        let spec = Arc::new(spec(&["/bin/sh", "-c", &script]));
+        let start = Start { run, service: "s".into(), spec, notify: false, stdin: None };
+        lab.with(|c, ctx, inputs| c.start(ctx, start, means, inputs));
+        let Some(Todo::Spawn(job)) = lab.children.todo().pop() else { panic!("no start") };
+        (run, job)
+    };
+    let (first, late) = job(&mut lab);
+    lab.with(|c, ctx, inputs| c.cancel_start(ctx, first, inputs));
+    assert!(lab.started().unwrap_err().transient);
+    lab.with(|c, ctx, _| c.forget(ctx, first));
+    assert_eq!((lab.children.count(), lab.table.iter().count()), (0, 0), "the slot is free");
+    let (second, next) = job(&mut lab);
+    let done = late.run();
+    assert!(done.result.is_err());
+    lab.with(|c, ctx, inputs| c.spawned(ctx, done, inputs));
+    assert!(lab.inputs.is_empty(), "it was told before");
+    let done = next.run();
+    lab.with(|c, ctx, inputs| c.spawned(ctx, done, inputs));
+    lab.started().unwrap();
+    lab.with(|c, ctx, inputs| c.cancel_start(ctx, second, inputs));
+    assert!(lab.inputs.is_empty(), "for this one it comes too late");
+    lab.kill_all(second);
+}

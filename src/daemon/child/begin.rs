@@ -1,0 +1,147 @@
+//! Starts: what must be there before the clone is prepared in the loop, which waits for nothing.
+
+use super::job::{Claim, cancelled};
+use super::listen::Wish;
+use super::trees::SIGKILL;
+use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death, plan};
+use crate::base::ids::RunId;
+use crate::config::Ready;
+use crate::core::{Input, Start, StartError};
+use crate::daemon::capture::lines::Secrets;
+use crate::sys::wait::{self, Adopted};
+use core::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// How long a program may take to be executed once it is to be stopped.
+const EXECUTED: Duration = Duration::from_secs(5);
+
+/// What a start is given.
+#[derive(Debug)]
+pub struct Means {
+    /// Standard output and error.
+    pub output: [Arc<OwnedFd>; 2],
+    /// The job's end of its channel to hob.
+    pub channel: Option<OwnedFd>,
+    /// Where capture learns the values of the service's secrets before the program can print them.
+    pub secrets: Option<Arc<Secrets>>,
+}
+
+impl Children {
+    /// Takes a slot, prepares what must be there before the clone, and hands the rest to the pool; `Started` tells what
+    /// came of it. The start has to be put off where the table is full, the keeper is behind or descriptors ran out.
+    pub fn start(&mut self, ctx: &mut Ctx<'_>, start: Start, means: Means, inputs: &mut Vec<Input>) {
+        let (run, service, spec) = (start.run, Arc::clone(&start.service), Arc::clone(&start.spec));
+        match self.prepare(ctx, start, means) {
+            Ok(job) if spec.listen.is_empty() => {
+                self.close_sockets(ctx, &service);
+                self.todo.push(Todo::Spawn(Box::new(job)));
+            }
+            Ok(job) => {
+                self.wish(ctx, &service, Wish { spec, watch: false, start: Some(Box::new(job)) }, inputs);
+            }
+            Err(message) => inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) }),
+        }
+    }
+
+    /// A start has its sockets, or cannot have them.
+    pub(super) fn start_with(
+        &mut self,
+        mut job: Box<SpawnJob>,
+        sockets: Result<Vec<Arc<OwnedFd>>, String>,
+        inputs: &mut Vec<Input>,
+    ) {
+        let run = job.start.run;
+        match sockets {
+            Ok(sockets) => {
+                job.sockets = sockets;
+                self.todo.push(Todo::Spawn(job));
+            }
+            Err(message) => {
+                if let Some(entry) = self.runs.get_mut(&run) {
+                    entry.life = Life::Ended;
+                }
+                inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
+            }
+        }
+    }
+
+    fn prepare(&mut self, ctx: &mut Ctx<'_>, start: Start, means: Means) -> Result<SpawnJob, String> {
+        let service = Arc::clone(&start.service);
+        if start.notify {
+            let made = self.sockets.ensure(ctx, &self.setup, &service);
+            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
+            self.sockets.drain(&service);
+        }
+        let null = self.null()?;
+        let ready = match start.spec.ready {
+            Ready::Fd(number) => {
+                let pipe = self.pipes.ensure(ctx, &service);
+                let why = |e| format!("cannot make the ready pipe of {service}: {}", plan::reason(&e));
+                Some((pipe.map_err(why)?, number))
+            }
+            _ => None,
+        };
+        let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
+        let slot = ctx.table.take_for(start.run, on_death(&start.spec)).ok_or_else(full)?;
+        let entry = self.services.get_or(Arc::clone(&service), Service::default);
+        entry.current = Some(start.run);
+        let claim = Arc::<Claim>::default();
+        let run = Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting);
+        self.runs.insert(start.run, Run { claim: Some(Arc::clone(&claim)), ..run });
+        let Means { output, channel, secrets } = means;
+        Ok(SpawnJob {
+            setup: Arc::clone(&self.setup),
+            start,
+            table: ctx.table.clone(),
+            slot,
+            claim,
+            groups: self.groups.as_ref().ok().cloned(),
+            group_name: service,
+            group: entry.group.clone(),
+            null,
+            output,
+            ready,
+            sockets: Vec::new(),
+            channel,
+            secrets,
+        })
+    }
+
+    /// The start of a run is to come to nothing. Where its program is being executed already, it is told as always; if
+    /// that does not come to an end, it is killed where it stands.
+    pub fn cancel_start(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
+        if !entry.cancel() {
+            self.stuck.insert(run, ctx.now + EXECUTED);
+            return;
+        }
+        entry.life = Life::Ended;
+        self.listeners.forget_start(run);
+        inputs.push(Input::Started { run, result: Err(cancelled()) });
+    }
+
+    pub(super) fn stuck_due(&mut self, ctx: &mut Ctx<'_>) {
+        let due: Vec<RunId> = self.stuck.iter().filter(|(_, at)| **at <= ctx.now).map(|(run, _)| *run).collect();
+        for run in due {
+            self.stuck.remove(&run);
+            let Some(slot) = self.runs.get(&run).filter(|r| r.life == Life::Starting).and_then(|r| r.slot) else {
+                continue;
+            };
+            // Whoever reaps it writes into its slot first, as for a run that was taken over.
+            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(ctx.table, slot) {
+                // An error means that it has ended.
+                let _ = wait::pidfd_send_signal(pidfd.as_fd(), SIGKILL);
+            }
+        }
+    }
+
+    pub(super) fn null(&mut self) -> Result<Arc<OwnedFd>, String> {
+        if let Some(null) = &self.null {
+            return Ok(Arc::clone(null));
+        }
+        let file = std::fs::File::open("/dev/null");
+        let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
+        Ok(Arc::clone(self.null.insert(Arc::new(file.into()))))
+    }
+}

@@ -1,0 +1,161 @@
+//! A file system that does not answer, as of a server that has gone: whatever of the config leads there waits alone.
+
+use crate::support::*;
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// A mount of which nobody answers the requests, until it is dropped.
+struct Hung {
+    at: PathBuf,
+    holder: Child,
+    held: Option<ChildStdin>,
+}
+
+impl Hung {
+    /// Below a folder; `None` where the system does not let us mount it.
+    fn mount(below: &Path) -> Option<Hung> {
+        let at = below.join("hung");
+        std::fs::create_dir(&at).unwrap();
+        let script = "exec 3<>/dev/fuse && mount -i -t fuse \
+                      -o fd=3,rootmode=40000,user_id=0,group_id=0,allow_other hob-test \"$1\" && echo up && exec cat";
+        let mut holder = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(&at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let held = holder.stdin.take();
+        let hung = Hung { at, holder, held };
+        if line == "up\n" {
+            return Some(hung);
+        }
+        skip("no file system that does not answer can be mounted here: it takes root and /dev/fuse");
+        None
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.at.join(name).display().to_string()
+    }
+
+    /// From now on every request fails, also those that wait.
+    fn release(&mut self) {
+        if self.held.take().is_some() {
+            let _ = self.holder.wait();
+        }
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        self.release();
+        let _ = Command::new("umount").arg("-l").arg(&self.at).stderr(Stdio::null()).status();
+        let _ = std::fs::remove_dir(&self.at);
+    }
+}
+
+/// Runs a command that has to succeed and must not hang.
+fn ok(home: &Home, args: &[&str]) -> String {
+    let mut child =
+        home.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begin = std::time::Instant::now();
+    wait(&format!("hob {args:?} ends"), || {
+        let ended = child.try_wait().unwrap().is_some();
+        if !ended && begin.elapsed() > LIMIT / 2 {
+            let _ = child.kill();
+        }
+        ended
+    });
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "hob {args:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn sockets_on_a_mount_that_hangs_hold_up_nobody_else() {
+    let mut home = Home::new("{}");
+    let Some(mut hung) = Hung::mount(&home.dir) else { return };
+    let sleep = |more: serde_json::Value| {
+        let mut service = json!({ "command": "exec sleep 1000", "autostart": false, "min_delay": "1ms" });
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service
+    };
+    let health = json!({ "unix": hung.path("h"), "every": "100ms", "timeout": "100ms", "retries": 1000 });
+    let config = json!({ "daemon": { "heartbeat": "1s" }, "services": {
+        "ok": { "command": "exec sleep 1000" },
+        "ready": sleep(json!({ "ready": { "socket": hung.path("r") } })),
+        "health": sleep(json!({ "health": health })),
+        "listen": sleep(json!({ "listen": format!("unix:{}", hung.path("l")) })),
+        "demand": sleep(json!({ "listen": format!("unix:{}", hung.path("d")), "on_demand": true })),
+    } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    let (daemon, _) = home.pids();
+    ok(&home, &["start", "ready", "health", "listen", "demand", "--no-wait"]);
+    ok(&home, &["ping"]);
+    ok(&home, &["restart", "ok"]);
+    wait("the check has failed", || ok(&home, &["status"]).contains("unhealthy"));
+    let told = |name: &str| ok(&home, &["why", name]);
+    for name in ["listen", "demand"] {
+        wait("it is said what is waited for", || told(name).contains("its path does not answer"));
+    }
+    assert_eq!(home.state("ready"), "starting");
+    ok(&home, &["stop", "ready", "health", "listen", "demand"]);
+    assert_eq!(home.pids().0, daemon, "it was not taken for hung");
+    ok(&home, &["start", "listen", "demand", "--no-wait"]);
+    hung.release();
+    wait("it is said that nothing is mounted", || told("listen").contains("not connected"));
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+}
+
+#[test]
+fn hob_ends_while_a_mount_hangs() {
+    let mut home = Home::new("{}");
+    let Some(hung) = Hung::mount(&home.dir) else { return };
+    let config = json!({ "services": {
+        "listen": { "command": "exec sleep 1000", "listen": format!("unix:{}", hung.path("l")) },
+        "ready": { "command": "exec sleep 1000", "ready": { "socket": hung.path("r") } },
+        "folder": { "command": "exec sleep 1000", "cwd": hung.path("d") },
+    } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("ready", "starting");
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+    assert!(!home.read("logs/hob.log").contains("does not end"), "{}", home.read("logs/hob.log"));
+}
+
+#[test]
+fn a_start_that_hangs_can_be_stopped_restarted_and_shut_down() {
+    let mut home = Home::new("{}");
+    let Some(mut hung) = Hung::mount(&home.dir) else { return };
+    let config = json!({ "services": {
+        "folder": { "command": "exec sleep 1000", "cwd": hung.path("d"), "restart": "never" },
+        "check": { "command": "exec sleep 1000", "ready": { "command": [hung.path("c")] } },
+        "ok": { "command": "exec sleep 1000" },
+    } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    ok(&home, &["restart", "folder", "--no-wait"]);
+    ok(&home, &["stop", "folder", "check"]);
+    for name in ["folder", "check"] {
+        assert_eq!(home.state(name), "stopped", "{name}");
+    }
+    ok(&home, &["start", "folder", "check", "--no-wait"]);
+    assert_eq!(home.state("folder"), "starting", "the thread that hangs is waited for");
+    hung.release();
+    wait("each start is told once", || home.state("folder") == "failed");
+    let events = home.call("event.history", r#"{"kinds": ["service.started", "service.start_failed"], "limit": 100}"#);
+    let of = |name: &str| events["events"].as_array().unwrap().iter().filter(|e| e["name"] == name).count();
+    assert_eq!(of("folder"), 3, "{events}");
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+}

@@ -1,6 +1,7 @@
 //! Output of tasks that were removed, which a daemon that died did not get to remove: found once, when the next one
 //! has come up.
 
+use super::Capture;
 use crate::base::ids::TaskId;
 use crate::sys::file;
 use std::io;
@@ -14,6 +15,14 @@ pub struct Leftover {
     pub(super) known: Vec<TaskId>,
     /// A task from this number on was submitted since.
     pub(super) end: TaskId,
+}
+
+impl Capture {
+    /// Output of tasks that are neither among these, in order, nor numbered from `end` on.
+    #[must_use]
+    pub fn leftover(&self, known: Vec<TaskId>, end: TaskId) -> Leftover {
+        Leftover { folder: self.tasks.clone(), known, end }
+    }
 }
 
 impl Leftover {

@@ -38,7 +38,7 @@ mod tests;
 pub mod times;
 mod zip;
 
-use crate::base::ids::{ReqId, RunId, TaskId};
+use crate::base::ids::{ReqId, RunId};
 use crate::base::limits::CAPTURE_TURN;
 use crate::base::map::Map;
 use crate::base::time::{Mono, Now};
@@ -345,12 +345,6 @@ impl Capture {
             None => self.folder.join(format!("{name}.log")),
         };
         Arc::new(Share::new(Names::new(path)))
-    }
-
-    /// Output of tasks that are neither among these, in order, nor numbered from `end` on.
-    #[must_use]
-    pub fn leftover(&self, known: Vec<TaskId>, end: TaskId) -> leftover::Leftover {
-        leftover::Leftover { folder: self.tasks.clone(), known, end }
     }
 
     /// Services and tasks that have a pipe.

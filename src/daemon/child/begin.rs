@@ -87,8 +87,9 @@ impl Children {
         let entry = self.services.get_or(Arc::clone(&service), Service::default);
         entry.current = Some(start.run);
         let claim = Arc::<Claim>::default();
-        let run = Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting);
-        self.runs.insert(start.run, Run { claim: Some(Arc::clone(&claim)), ..run });
+        let mut run = Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting);
+        run.claim = Some(Arc::clone(&claim));
+        self.runs.insert(start.run, run);
         let Means { output, channel, secrets } = means;
         Ok(SpawnJob {
             setup: Arc::clone(&self.setup),

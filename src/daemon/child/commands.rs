@@ -238,7 +238,9 @@ impl Children {
         let words = Words { read, token, last: Vec::new(), cut: false, secrets: None };
         self.commands.open.insert(id, Command { of, purpose, limit: None, words });
         let claim = Arc::<Claim>::default();
-        self.runs.insert(id, Run { claim: Some(Arc::clone(&claim)), ..Run::new(None, Some(slot), Life::Starting) });
+        let mut run = Run::new(None, Some(slot), Life::Starting);
+        run.claim = Some(Arc::clone(&claim));
+        self.runs.insert(id, run);
         let write = Arc::new(write);
         // A service's name never has a dot after a slash.
         let group_name: Arc<str> = format!("{service}/.{}", purpose.word()).into();

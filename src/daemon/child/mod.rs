@@ -46,7 +46,7 @@ use crate::sys::tree::{Group, Groups, Member};
 use crate::sys::wait;
 use core::time::Duration;
 use mio::{Interest, Registry, Token};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;

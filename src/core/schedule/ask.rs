@@ -101,8 +101,10 @@ impl Core {
                 job.choice = (pause != job.spec.paused).then_some(pause);
                 job.save = true;
             }
-            if pause {
+            if pause && !job.queue.is_empty() {
+                // By hand it may have got some in a pause too.
                 job.queue.clear();
+                job.save = true;
             }
             let mut o = Obj::new();
             o.str("id", &job.id).bool("paused", pause).bool("changed", changed);

@@ -21,6 +21,7 @@ use crate::base::map::Map;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{DaemonSpec, Level};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Ended runs whose output is still awaited, at most.
 const RECENT_MAX: usize = 4096;
@@ -97,6 +98,8 @@ pub struct Core {
     /// What persons said about services that are not in the config now; it counts again when they come back.
     pub(super) wishes: Map<String, Choice>,
     pub(super) orphans: Map<RunId, Orphan>,
+    /// The keeper holds sockets for these, and while no config can be read nobody knows whether they are services.
+    pub(super) held_sockets: Vec<Arc<str>>,
     pub(super) next_run: u64,
     /// While there are orphans: the first number of a run that never was on record.
     pub(super) unseen: Option<u64>,

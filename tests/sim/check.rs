@@ -54,6 +54,8 @@ pub struct Check {
     /// The same for those that are given up in some config.
     pub may_fail: BTreeSet<String>,
     entities: BTreeSet<String>,
+    /// Starts of this round that somebody wanted before a job stopped the service.
+    pub before_stop: BTreeSet<RunId>,
     /// Runs whose record was written and which were not forgotten.
     recorded: BTreeSet<RunId>,
     /// Requests that only look at the config.
@@ -90,6 +92,7 @@ impl Check {
                 .collect(),
             may_finish: all().filter(|(_, s)| s.restart != Restart::Always).map(|(n, _)| n.clone()).collect(),
             entities: BTreeSet::new(),
+            before_stop: BTreeSet::new(),
             recorded: BTreeSet::new(),
             looks: BTreeSet::new(),
             last_end: 0,
@@ -144,6 +147,9 @@ impl Check {
     pub fn lost(&mut self, survives: usize) {
         self.tasks.lost(survives);
         self.jobs.lost(survives);
+        for run in self.runs.values_mut() {
+            run.lost |= run.recorded > survives;
+        }
         for wishes in self.wishes.values_mut() {
             while let Some((begin, end, _)) = wishes.last().copied().filter(|w| w.1 > survives) {
                 wishes.pop();
@@ -232,7 +238,7 @@ impl Check {
     }
 
     /// Records of one step.
-    pub fn records(&mut self, records: &[Entity]) -> Result<(), String> {
+    pub fn records(&mut self, records: &[Entity], now: u64) -> Result<(), String> {
         self.tasks.records(records, self.last_end);
         let of_tasks =
             |key: &str| ["task/", "attempt/", "group/", "schedule/"].iter().any(|kind| key.starts_with(kind));
@@ -241,6 +247,9 @@ impl Check {
                 Some(json) => {
                     if let Some(run) = r.key.strip_prefix("run/").and_then(|n| n.parse().ok()) {
                         self.recorded.insert(RunId(run));
+                        if json.contains("\"stop\":\"watchdog\"") {
+                            self.fell_silent(now, RunId(run))?;
+                        }
                     }
                     if serde_json::from_str::<serde_json::Value>(json).is_err() {
                         return Err(format!("records: {} is not JSON: {json}", r.key));
@@ -362,7 +371,7 @@ impl Check {
         if disk.get(&format!("run/{run}")).is_none() {
             return Err(format!("intent: run {run} of {name} is started without a record"));
         }
-        if self.wish(name) == Wish::Down {
+        if self.wish(name) == Wish::Down && !self.before_stop.contains(&run) {
             return Err(format!("stays stopped: {name} is started though a person stopped it"));
         }
         if self.stopping.is_some() {
@@ -410,6 +419,9 @@ impl Check {
                 forgotten: false,
                 orphan: false,
                 unrecorded: false,
+                recorded: self.last_end,
+                lost: false,
+                silent: false,
                 reusable: false,
             },
         );
@@ -420,9 +432,8 @@ impl Check {
         self.known(run, &Effect::Signal { run, signal, tree })?;
         let Some(r) = self.runs.get(&run) else { return Ok(()) };
         let (service, main_lives) = (r.service.clone(), !r.over && os.main_of(run).is_some());
-        let silent = now.saturating_sub(r.pinged_at.max(r.ready_at.unwrap_or(now)));
-        if signal == 6 && u128::from(silent) < r.spec.watchdog.map_or(u128::MAX, |w| w.as_nanos()) {
-            return Err(format!("watchdog: run {run} of {} was silent for {silent} ns only", r.service));
+        if signal == 6 && !r.silent {
+            return Err(format!("watchdog: run {run} of {} is stopped for it, and nobody wrote that down", r.service));
         }
         let ends = matches!(signal, 2 | 6 | 9 | 15);
         if ends && main_lives && !self.hurry && !r.unrecorded {
@@ -438,6 +449,17 @@ impl Check {
         if ends && let Some(r) = self.runs.get_mut(&run) {
             r.stopped = true;
         }
+        Ok(())
+    }
+
+    /// Its watchdog is about to stop it. The signal may be left to the next daemon, which hears of it again.
+    fn fell_silent(&mut self, now: u64, run: RunId) -> Result<(), String> {
+        let Some(r) = self.runs.get_mut(&run).filter(|r| !r.silent) else { return Ok(()) };
+        let silent = now.saturating_sub(r.pinged_at.max(r.ready_at.unwrap_or(now)));
+        if u128::from(silent) < r.spec.watchdog.map_or(u128::MAX, |w| w.as_nanos()) {
+            return Err(format!("watchdog: run {run} of {} was silent for {silent} ns only", r.service));
+        }
+        r.silent = true;
         Ok(())
     }
 

@@ -503,7 +503,6 @@ impl World<'_> {
         let Some(truth) = self.os.runs.get(&run).cloned() else { return };
         if !self.check.is_recorded(run)
             || !self.check.config.services.contains_key(&*truth.service)
-            || self.disk.is_behind()
             || self.file.is_none()
         {
             return;

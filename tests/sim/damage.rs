@@ -150,6 +150,8 @@ impl Jobs {
             tasks: v["tasks"].as_array().into_iter().flatten().map(|t| TaskId(count(t))).collect(),
             given_up: !v["given_up"].is_null(),
         };
+        let past = v["history"].as_array().into_iter().flatten().chain(v["runs"].as_array().into_iter().flatten());
+        job.ran = past.map(|r| r["due"].as_i64().unwrap_or(0)).collect();
         job.runs = v["runs"].as_array().into_iter().flatten().map(run).collect();
         self.all.insert(id.to_owned(), job);
     }

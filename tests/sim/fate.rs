@@ -27,7 +27,9 @@ impl World<'_> {
         if !on {
             self.begin_sync();
             for run in core::mem::take(&mut self.ended) {
-                self.exec(Effect::Forget { run });
+                let checked = self.check.effect(self.now, &Effect::Forget { run }, &self.os, &self.disk);
+                self.require(checked);
+                self.forget(run, false);
             }
         }
         self.step(Input::JournalBehind { why: on.then(|| "the disk is full".to_owned()) });
@@ -50,6 +52,8 @@ impl World<'_> {
             ..self.options.clone()
         };
         self.journal_behind(false);
+        // What the clock has done is told before that the disk has room again.
+        self.tell_clock();
         self.journal_full = false;
         self.check.journal_full = false;
         self.step(Input::JournalFull { full: false });

@@ -65,8 +65,8 @@ pub struct Job {
     pub skipped: u64,
     pub queue: Vec<Fire>,
     pub runs: Vec<Going>,
-    /// The due time of the last run that no person asked for.
-    pub ran: Option<i64>,
+    /// The due times of its last runs.
+    pub ran: VecDeque<i64>,
 }
 
 /// Due times that have come.
@@ -108,7 +108,7 @@ impl Job {
             skipped: 0,
             queue: Vec::new(),
             runs: Vec::new(),
-            ran: None,
+            ran: VecDeque::new(),
         }
     }
 
@@ -239,7 +239,7 @@ impl Job {
             }
             // A moment that only a wrong clock has seen is still to come.
             Times::At(at) => {
-                let fired = self.ran == Some(at) || self.queue.iter().any(|f| f.due == at);
+                let fired = self.ran.contains(&at) || self.queue.iter().any(|f| f.due == at);
                 if at > clock && at <= self.decided && !fired {
                     self.decide(clock, wall);
                 }

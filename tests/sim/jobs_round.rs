@@ -7,11 +7,12 @@ use crate::os::MS;
 use crate::plan::Verb;
 use crate::tasks_model::{Scene, Told};
 use crate::tasks_round::now_not;
-use hob::base::ids::TaskId;
+use hob::base::ids::{RunId, TaskId};
+use hob::base::limits::HISTORY_PER_NAME;
 use hob::base::time::Wall;
 use hob::config::schedule::{Missed, Overlap};
 use hob::config::{Action, JobSpec};
-use hob::core::Effect;
+use hob::core::{Effect, Start};
 use hob::protocol::methods::Request;
 use hob::protocol::methods::task::{TaskCall, TaskSpec};
 use hob::protocol::rpc::{Code, RpcError};
@@ -39,6 +40,8 @@ pub struct Deeds {
     promised: Option<(String, u64)>,
     /// What runs wanted of services.
     pub services: Vec<(Verb, String)>,
+    /// Starts of services that a run of the same round stopped only after that.
+    pub before_stop: BTreeSet<RunId>,
     /// Tasks of runs that may be given up now.
     pub given_up: BTreeSet<TaskId>,
     /// Runs that have ended, with their results.
@@ -106,10 +109,19 @@ impl Jobs {
             }
         }
         self.may_give_up(scene, &owed, asked, &mut deeds);
+        let mut started: Vec<&Start> = Vec::new();
         for effect in effects {
+            if let Effect::Start(start) = effect {
+                started.push(start);
+            }
             let Effect::Event { line, .. } = effect else { continue };
             if line.contains("\"kind\":\"schedule.") {
+                let known = deeds.services.len();
                 self.event(scene, &serde_json::from_str(line).unwrap_or_default(), &mut owed, &mut deeds)?;
+                for (_, name) in deeds.services[known..].iter().filter(|(verb, _)| *verb == Verb::Stop) {
+                    let earlier = started.iter().filter(|s| *s.service == **name);
+                    deeds.before_stop.extend(earlier.map(|s| s.run));
+                }
             } else if line.contains("\"kind\":\"task.queued\"") {
                 self.submitted(&serde_json::from_str(line).unwrap_or_default(), &mut owed, &mut deeds)?;
             }
@@ -354,15 +366,17 @@ impl Jobs {
             "schedule.fired" => {
                 on_time(job, owed, scene)?;
                 let run = begun(job, v, scene, epoch)?;
-                if let Some((_, n)) =
-                    deeds.promised.take_if(|(of, n)| *of == id && v["why"] == "client" && run.number != *n)
-                {
+                // What persons asked for before goes first.
+                let asked_last = v["why"] == "client" && job.queue.iter().all(|f| f.why != "client");
+                if let Some((_, n)) = deeds.promised.take_if(|(of, n)| *of == id && asked_last && run.number != *n) {
                     return Err(format!("job asked: {v}, and it was to be run {n}"));
                 }
-                if v["why"] != "client" {
-                    job.ran = Some(run.due);
-                }
+                // As many as the history remembers, beside those that go on.
+                job.ran.push_back(run.due);
                 job.runs.push(run);
+                while job.ran.len() > HISTORY_PER_NAME + job.runs.len() {
+                    job.ran.pop_front();
+                }
                 self.fired += 1;
                 if owed.submits {
                     // The run before this one has submitted nothing.

@@ -97,7 +97,18 @@ impl World<'_> {
         let judged = self.hold(&mut jobs, &mut tasks, (told, asked), effects);
         self.score.fired += jobs.fired - before;
         (self.check.jobs, self.check.tasks) = (jobs, tasks);
-        for (verb, name) in judged?.services {
+        let deeds = judged?;
+        self.check.before_stop.clear();
+        for run in deeds.before_stop {
+            let name = effects.iter().find_map(|e| match e {
+                Effect::Start(start) if start.run == run => Some(&*start.service),
+                _ => None,
+            });
+            if name.is_some_and(|name| self.check.wish(name) != Wish::Down) {
+                self.check.before_stop.insert(run);
+            }
+        }
+        for (verb, name) in deeds.services {
             if self.check.config.services.contains_key(&name) {
                 let wish = match verb {
                     Verb::Stop => Wish::Down,

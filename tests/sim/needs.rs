@@ -42,13 +42,19 @@ pub struct Run {
     pub orphan: bool,
     /// Its record was lost, so that nobody can know whose it is.
     pub unrecorded: bool,
+    /// Where the record of its start ends, and whether that was lost with a daemon that could not write: then it says
+    /// nothing of its service.
+    pub recorded: usize,
+    pub lost: bool,
+    /// It was silent for too long, as was written down.
+    pub silent: bool,
     /// Records were lost after it was over, so its number may be given again.
     pub reusable: bool,
 }
 
 impl Check {
     pub fn reached(&self, need: &str, condition: Condition) -> bool {
-        let latest = self.runs.values().filter(|r| *r.service == *need).max_by_key(|r| r.order);
+        let latest = self.runs.values().filter(|r| *r.service == *need && !r.lost).max_by_key(|r| r.order);
         let Some(run) = latest else { return false };
         let up = run.started && !run.over;
         match condition {

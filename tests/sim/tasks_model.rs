@@ -206,6 +206,8 @@ pub struct Tasks {
     pub told_synced: usize,
     /// Claims of starts that were not ordered yet: the run, and where the round of the claim ends.
     pub claims: BTreeMap<TaskId, (RunId, usize)>,
+    /// Claims that the present round gives back, maybe after it has ordered other starts, and where theirs end.
+    pub given_back: BTreeMap<TaskId, usize>,
     /// Tasks whose end nobody can know, of which the core has to say so in this round.
     pub unknown: BTreeSet<TaskId>,
     /// Tasks that follow one which did not succeed, so that they have to be cancelled in this round.

@@ -190,7 +190,7 @@ impl Tasks {
         spec.group.clone().or(of_agent).unwrap_or_else(|| "default".to_owned())
     }
 
-    fn can_never_run(&self, spec: &TaskSpec) -> bool {
+    pub fn can_never_run(&self, spec: &TaskSpec) -> bool {
         let bad = |a: &hob::protocol::methods::task::After| match self.jobs.get(&a.id).map(|j| j.phase) {
             None => true,
             Some(Phase::Over(state)) => !a.any && state != TaskState::Succeeded,

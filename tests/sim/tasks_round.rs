@@ -156,6 +156,7 @@ impl Tasks {
 
     /// The records of a round: each attempt belongs to a task, and there are as many tasks as there should be.
     pub fn records(&mut self, records: &[Entity], end: usize) {
+        self.given_back.clear();
         for r in records.iter().filter(|r| r.key.starts_with("task/") || r.key.starts_with("attempt/")) {
             match &r.json {
                 Some(_) => self.entities.insert(r.key.clone()),
@@ -166,7 +167,7 @@ impl Tasks {
                 match open_claim(r.json.as_deref()).filter(|o| !o.begun) {
                     Some(open) if self.claims.get(&id).is_some_and(|c| c.0 == open.run) => {}
                     Some(open) => drop(self.claims.insert(id, (open.run, end))),
-                    None => drop(self.claims.remove(&id)),
+                    None => self.given_back.extend(self.claims.remove(&id).map(|(_, end)| (id, end))),
                 }
             }
         }
@@ -367,7 +368,8 @@ impl Tasks {
                 continue;
             }
             // What has claimed a slot may still wait for word that its claim is on disk.
-            if o.repeatable || self.claims.get(other).is_none_or(|(_, end)| *end <= self.told_synced) {
+            let claim = self.claims.get(other).map(|(_, end)| end).or_else(|| self.given_back.get(other));
+            if o.repeatable || claim.is_none_or(|end| *end <= self.told_synced) {
                 return Err(format!("priority: task {id} is started before task {other}"));
             }
         }
@@ -398,7 +400,8 @@ impl Tasks {
         match v["kind"].as_str().unwrap_or_default() {
             "task.queued" if deeds.submitted.contains_key(&id) => {
                 let (spec, job) = &deeds.submitted[&id];
-                if self.jobs.contains_key(&id) || self.is_bad(spec) {
+                // A group that nobody names any more may be there for a while.
+                if self.jobs.contains_key(&id) || self.can_never_run(spec) {
                     return Err(format!("submit: {v} of {spec:?}"));
                 }
                 let job = self.made(scene, spec, &format!("schedule/{job}"), None);

@@ -355,7 +355,7 @@ impl<'a> World<'a> {
         self.check.ends_at(end);
         let refused = asked.is_some_and(|a| out.effects.iter().any(|e| crate::shell::is_refusal(e, a.req)));
         self.core = Some(core);
-        let kept = self.check.records(&out.records);
+        let kept = self.check.records(&out.records, self.now);
         self.require(kept);
         if let (Some(asked), false) = (asked, refused) {
             self.wished(asked, before, end);
@@ -447,6 +447,7 @@ impl<'a> World<'a> {
             Action::Lag { client } => self.lag(*client),
             Action::JournalBehind { on } => self.journal_behind(*on),
             Action::JournalFull { on } => {
+                self.tell_clock();
                 self.journal_full = *on;
                 self.check.journal_full = *on;
                 self.step(Input::JournalFull { full: *on });

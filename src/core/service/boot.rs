@@ -37,7 +37,6 @@ impl Core {
         self.next_run = self.next_run.max(self.newest_claim() + 1);
         self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task));
         self.note_clocks();
-        self.restore_sockets(&boot.sockets);
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
             self.next_run = self.next_run.max(run.0 + 1);
@@ -45,6 +44,7 @@ impl Core {
                 self.add_unknown(&intent.service);
             }
         }
+        self.restore_sockets(core::mem::take(&mut boot.sockets), out);
         let (jobs, host) = (core::mem::take(&mut boot.config.schedule), core::mem::take(&mut boot.host));
         self.boot_schedules(stored.schedules, jobs, host, out);
         // A run from here on has never been on record.
@@ -214,7 +214,7 @@ impl Core {
         i
     }
 
-    fn blind_config(&self) -> bool {
+    pub(super) fn blind_config(&self) -> bool {
         self.config_error.is_some()
     }
 

@@ -195,6 +195,8 @@ impl Core {
         for i in &added {
             self.recall_wish(*i);
         }
+        let held = core::mem::take(&mut self.held_sockets);
+        self.restore_sockets(held, out);
         self.table.connect();
         self.tell_doors(&doors, out);
         let stopped: Vec<usize> = restarts.iter().map(|(i, _)| *i).collect();

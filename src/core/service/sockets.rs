@@ -110,11 +110,18 @@ impl Core {
         });
     }
 
-    /// The keeper holds sockets for these services, of whatever config.
-    pub(super) fn restore_sockets(&mut self, services: &[Arc<str>]) {
-        for i in services.iter().filter_map(|name| self.table.find(name)).collect::<Vec<_>>() {
-            self.table[i].listening.untold();
-            self.table.touch(i);
+    /// The keeper holds sockets for these services, of whatever config. Those of services that are no more are closed,
+    /// which an earlier daemon may not have come to; without a config nobody knows which these are.
+    pub(super) fn restore_sockets(&mut self, services: Vec<Arc<str>>, out: &mut Out) {
+        for service in services {
+            match self.table.find(&service) {
+                Some(i) => {
+                    self.table[i].listening.untold();
+                    self.table.touch(i);
+                }
+                None if self.blind_config() || self.safe.is_some() => self.held_sockets.push(service),
+                None => out.effects.push(Effect::Unlisten { service }),
+            }
         }
     }
 

@@ -248,6 +248,7 @@ impl Core {
             Phase::Killed => {}
             Phase::Idle | Phase::Held | Phase::Unborn if !born => {
                 live.sequence.phase = if force { Phase::Killed } else { Phase::Unborn };
+                out.effects.push(Effect::CancelStart { run });
             }
             Phase::Idle
             | Phase::Held

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     let kinds: Vec<&str> = args.text("kind")?.into_iter().flat_map(|k| k.split(',')).collect();
     let from = args.number("from")?;
+    let lines = args.number("lines")?.unwrap_or(50);
     let mut client = connect(args)?;
-    let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": args.number("lines")?.unwrap_or(50) });
+    let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": lines });
     if let Some(from) = from {
         query["from"] = json!(from);
     }
@@ -23,7 +24,7 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
         show(args, event)?;
     }
     if !args.has("follow") {
-        if past["events"].as_array().is_some_and(Vec::is_empty) {
+        if lines > 0 && past["events"].as_array().is_some_and(Vec::is_empty) {
             super::note(args, &none(&kinds, &args.operands, from, past["next"].as_u64()));
         }
         return Ok(exit::OK);

@@ -13,6 +13,7 @@ mod inhibit;
 mod life;
 mod logs;
 mod man;
+mod meant;
 mod plan;
 mod progress;
 mod render;
@@ -177,7 +178,20 @@ pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
         log: var("HOB_LOG").map(absolute),
         system_run: crate::sys::SYSTEM_RUN.into(),
     };
-    Paths::resolve(&input).map_err(Failure::usage)
+    let paths = Paths::resolve(&input).map_err(Failure::usage)?;
+    // Views, journal and protocol are JSON, and could not name them.
+    let all =
+        [&paths.home, &paths.config, &paths.socket, &paths.pid, &paths.log, &paths.run, &paths.state, &paths.logs];
+    if let Some(odd) = all.into_iter().find(|path| path.to_str().is_none()) {
+        let what = format!("{} is not UTF-8, which the paths of hob need", odd.display());
+        return Err(Failure::usage(what).hint("choose another with --home, --config or --socket, or by HOB_HOME"));
+    }
+    Ok(paths)
+}
+
+/// Whether a config file was named, so that the default one is not meant.
+fn is_config_named(args: &Args) -> bool {
+    args.has("config") || var("HOB_CONFIG").is_some()
 }
 
 /// One folder has one name, since that is what its hob is known by: links are resolved, as far as the path exists.
@@ -225,6 +239,17 @@ pub(crate) fn connect(args: &Args) -> Result<Client, Failure> {
     })
 }
 
+/// The socket is there, and not for this user.
+fn no_access(socket: &Path) -> Failure {
+    Failure::code(Code::PermissionDenied, format!("no access to {}", socket.display()))
+        .hint("run as the user that hob runs as, or let its admin grant you access under daemon.access")
+}
+
+/// Whether one folder was named for everything.
+fn is_home_named(args: &Args) -> bool {
+    args.has("home") || var("HOB_HOME").is_some()
+}
+
 fn not_running(args: &Args, socket: &Path, e: &ClientError) -> Failure {
     let at = socket.display();
     let f = match e {
@@ -244,10 +269,7 @@ fn not_running(args: &Args, socket: &Path, e: &ClientError) -> Failure {
             }
             Failure::code(Code::Unavailable, format!("hob is not running: nobody answers at {at}"))
         }
-        ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            return Failure::code(Code::PermissionDenied, format!("no access to {at}"))
-                .hint("run as the user that hob runs as, or let its admin grant you access under daemon.access");
-        }
+        ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => return no_access(socket),
         other => Failure::code(Code::Unavailable, format!("cannot talk to hob at {at}: {other}")),
     };
     let home = std::env::var_os("HOB_HOME").is_none();

@@ -5,17 +5,17 @@ use super::keys::{Field, Key, Slot, Span, at, live};
 use super::read::{Cx, name_error, object};
 use super::spec::{AgentPrompt, AgentSpec, GroupSpec, RunnerSpec};
 use super::tree::{Member, Node, Value};
+use crate::base::limits::GROUP_PARALLEL_MAX;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-const PARALLEL_MAX: u32 = 10_000;
 const WEIGHT_MAX: u32 = 1_000_000_000;
 
 pub(super) const PROMPTS: &[(&str, AgentPrompt)] =
     &[("argument", AgentPrompt::Argument), ("stdin", AgentPrompt::Stdin), ("file", AgentPrompt::File)];
 
 pub(super) const GROUP: &[Key<GroupSpec>] = &[
-    live("parallel", Field::Count(at!(parallel), 0, PARALLEL_MAX), "how many of its tasks run at once", "3"),
+    live("parallel", Field::Count(at!(parallel), 0, GROUP_PARALLEL_MAX), "how many of its tasks run at once", "3"),
     live("paused", Field::Flag(at!(paused)), "start none of its tasks until a person resumes it", "false"),
     live(
         "weight_limit",

@@ -6,7 +6,7 @@
 
 use super::keys::Keys;
 use super::owner::Owner;
-use super::run::{Cause, RunRecord, StopWhy};
+use super::run::{Cause, RunRecord, Signalled, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
@@ -100,6 +100,8 @@ pub struct RunIntent {
     healthy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     extended: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signalled: Option<Box<Signalled>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -272,6 +274,7 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
         extended: live.extended.map(|at| at.0),
+        signalled: live.signalled.clone(),
         healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)
@@ -350,6 +353,7 @@ impl RunIntent {
         live.sequence.kill_at = self.kill_at.map(Mono);
         live.again = self.again;
         live.extended = self.extended.map(Mono);
+        live.signalled = self.signalled.clone();
         live.pulse = self.healthy.then(|| Box::new(Pulse::new(live.begun.mono, true)));
         live
     }

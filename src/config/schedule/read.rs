@@ -4,7 +4,7 @@ use super::keys::{JOB, VERBS};
 use super::{Action, CronText, Expression, JobSpec, Verb};
 use crate::base::gather::Gather as _;
 use crate::base::near::nearest;
-use crate::base::signal::common_name;
+use crate::base::signal::Platform;
 use crate::config::cron::{self, Zone, ZoneFile};
 use crate::config::error::{Pos, quote};
 use crate::config::instances::instance;
@@ -287,6 +287,12 @@ pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_,
     }
 }
 
+/// A signal as it would be written in the file.
+pub(in crate::config) fn signal_json(number: i32) -> String {
+    let name = Platform::own().signal_name(number);
+    if name.starts_with("SIG") { format!("\"{name}\"") } else { number.to_string() }
+}
+
 /// An action as it would be written in the file.
 pub(in crate::config) fn action_json(action: &Action) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -297,7 +303,7 @@ pub(in crate::config) fn action_json(action: &Action) -> String {
             format!("{{\"{}\":[{}]}}", Verb::word(*verb), names.join(","))
         }
         Action::Signal { service, signal: Signal { number } } => {
-            let name = common_name(*number).map_or_else(|| number.to_string(), |name| quoted(&name));
+            let name = signal_json(*number);
             format!("{{\"signal\":{name},\"service\":{}}}", quoted(service))
         }
         Action::Call { method, params, .. } => format!("{{\"method\":{},\"params\":{params}}}", quoted(method)),

@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::next::{flapping, health_text};
-use super::{Cause, Ended, RunRecord, StopWhy, millis, tenths};
+use super::{Cause, Ended, RunRecord, Signalled, StopWhy, millis, tenths};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::Ready;
@@ -149,6 +149,9 @@ impl Core {
             lines.push(format!("{} earlier {}", earlier, if earlier == 1 { "run" } else { "runs" }));
         }
         for (first, r) in shown.iter().filter_map(|runs| Some((runs.first()?, runs.last()?))) {
+            // One that ended it is told with its end.
+            let other = |s: &&Signalled| r.end != Ended::Signal(s.signal);
+            lines.extend(r.signalled.as_deref().filter(other).map(|s| format!("{}: {}", s.at, s.text())));
             lines.push(run_line(first, r));
             if r.background {
                 let what = "ended at once with code 0 and left children: it seems to put itself into the background";
@@ -158,6 +161,7 @@ impl Core {
         }
         if let Some(live) = s.live.as_deref() {
             lines.push(live_line(live));
+            lines.extend(live.signalled.as_deref().map(|s| format!("{}: {}", s.at, s.text())));
         }
         if s.transient {
             lines.push("it is transient: a request made it, and a stop removes it".to_owned());

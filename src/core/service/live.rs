@@ -149,9 +149,12 @@ impl Core {
     fn become_ready(&mut self, i: usize, out: &mut Out) {
         let now = self.now;
         let s = &mut self.table[i];
-        // Why an earlier start came to nothing is of no interest any more.
-        let mended = s.was_not_started() && s.last_error.take().is_some();
+        // Why an earlier start came to nothing is of no interest any more; nor is why an earlier run failed, where being
+        // ready means something or a person has begun anew.
+        let over = s.was_not_started();
         let Some(live) = s.live.as_mut() else { return };
+        let over = over || !live.spawned || matches!(live.cause, Cause::Client(_));
+        let mended = over && s.last_error.take().is_some();
         live.ready = Some(now);
         let mut fields = Obj::new();
         fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));

@@ -66,7 +66,7 @@ pub mod words;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
-use crate::core::run::{Cause, Ended, RunRecord, StopWhy};
+use crate::core::run::{Cause, Ended, RunRecord, Signalled, StopWhy};
 use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
@@ -242,6 +242,8 @@ pub struct Live {
     pub sequence: Sequence,
     pub output: Option<(u64, Vec<String>)>,
     pub background: bool,
+    /// The last signal that it got through hob.
+    pub signalled: Option<Box<Signalled>>,
 }
 
 /// One service.
@@ -435,7 +437,7 @@ impl Service {
             Some(pulse) => pulse.well_since()?,
             None => live.ready?.mono,
         };
-        self.counters.any().then(|| well + self.spec.reset_after)
+        (self.counters.any() || self.last_error.is_some()).then(|| well + self.spec.reset_after)
     }
 
     /// A program that is ready by being executed has no limit, and zero is none.
@@ -524,6 +526,7 @@ impl Live {
             sequence: Sequence::default(),
             output: None,
             background: false,
+            signalled: None,
         }
     }
 
@@ -546,6 +549,7 @@ impl Live {
             lines: Box::default(),
             background: self.background,
             overdue: self.sequence.overdue,
+            signalled: self.signalled.clone(),
         };
         record.usage(self.usage);
         if let Some((bytes, lines)) = &self.output {

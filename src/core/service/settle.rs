@@ -292,6 +292,7 @@ impl Core {
             State::Running => {
                 if s.reset_at().is_some_and(|at| at <= now) {
                     s.counters.reset();
+                    s.last_error = None;
                     self.table.save(i);
                 }
                 if self.table[i].watchdog_at().is_some_and(|at| at <= now) {

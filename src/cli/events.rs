@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours};
-use super::{Failure, connect, exit, print, when};
+use super::{Failure, connect, exit, print, users, when};
 use crate::client::Event;
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ fn field(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(s) if s.is_empty() => None,
-        Value::String(s) if s.contains(' ') => Some(format!("\"{}\"", when::moments(s))),
+        Value::String(s) if s.contains(' ') => Some(format!("\"{}\"", users::named(&when::moments(s)))),
         Value::String(s) => Some(when::moments(s)),
         Value::Array(a) if a.is_empty() => None,
         Value::Array(a) => Some(a.iter().filter_map(field).collect::<Vec<_>>().join(",")),

@@ -6,7 +6,7 @@
 
 use super::keys::Keys;
 use super::owner::Owner;
-use super::run::{Cause, RunRecord, Signalled, StopWhy};
+use super::run::{Cause, RunRecord, Said, Signalled, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
@@ -40,6 +40,8 @@ pub struct ServiceRecord {
     v: u32,
     #[serde(default)]
     pub choice: Choice,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    down: Option<Box<Said>>,
     /// The tag of who started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<Box<str>>,
@@ -208,6 +210,7 @@ pub fn service(s: &Service) -> Entity {
     let record = ServiceRecord {
         v: VERSION,
         choice: s.choice,
+        down: s.down.clone(),
         owner: s.owner.as_ref().map(|o| o.to_string().into()),
         pulled: s.pulled,
         state: kept,
@@ -326,6 +329,7 @@ impl ServiceRecord {
     /// Puts everything back but the state. Times of the monotonic clock mean nothing under another keeper.
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
+        s.down = self.down;
         s.owner = self.owner.as_deref().and_then(Owner::parse);
         s.pulled = self.pulled;
         s.since.wall = Wall(self.since.unwrap_or_default());

@@ -37,6 +37,7 @@ mod strangers;
 mod support;
 mod systemd;
 mod task_faults;
+mod task_given;
 mod task_jobs;
 mod task_story;
 mod task_words;

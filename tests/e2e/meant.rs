@@ -162,3 +162,18 @@ fn a_restart_of_all_wakes_nobody_who_is_to_be_down() {
     home.ok(&["stop", "a"]);
     assert_eq!(home.ok(&["restart", "--all"]), "no service runs, and none should\n");
 }
+
+#[test]
+fn errors_are_json_where_that_was_asked_for() {
+    let home = Home::running(CONFIG);
+    for (line, code, exit) in
+        [(&["why", "nobody", "--json"][..], Some(-32004), 4), (&["status", "--json", "--no-such-flag"], None, 2)]
+    {
+        let (status, said) = home.fails(line);
+        let error: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let given = &error["error"];
+        assert!(given["message"].is_string() && error["exit"] == exit && status == exit, "{error}");
+        assert_eq!(given["code"].as_i64(), code, "{error}");
+        assert_eq!(given["data"]["hint"].is_string(), code.is_some(), "{error}");
+    }
+}

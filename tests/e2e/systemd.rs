@@ -114,6 +114,24 @@ fn readiness_reload_status_and_the_end_are_told_and_jobs_hear_nothing_of_it() {
 }
 
 #[test]
+fn a_config_with_mistakes_is_told_in_the_status() {
+    let home = Home::new(r#"{ "services": { "web": 1 }, "servics": 2 }"#);
+    let manager = Manager::at_path(&home);
+    let child = start(&home, &format!("NOTIFY_SOCKET='{}'", manager.name), None);
+    let status =
+        "STATUS=the config has 2 mistakes and is not in effect, no service is started by it; 0 of 0 services run";
+    assert_eq!(manager.until("STATUS=").0, status);
+    home.write_config(CONFIG);
+    home.ok(&["reload"]);
+    wait("it is mended", || manager.until("STATUS=").0 == "STATUS=1 of 1 services run");
+    home.write_config("{");
+    assert!(!home.hob(&["reload"]).status.success());
+    let status = "STATUS=the config has 1 mistake and is not in effect, an older one is; 1 of 1 services run";
+    assert_eq!(manager.until("STATUS=the config").0, status);
+    end(&home, child);
+}
+
+#[test]
 fn the_watchdog_hears_of_a_daemon_that_answers_and_of_no_other() {
     let home = Home::new(r#"{ "daemon": { "heartbeat": "0s" } }"#);
     let manager = Manager::at_path(&home);

@@ -90,3 +90,88 @@ fn a_restart_of_what_has_finished_says_nothing_of_who_requires_it() {
     assert_eq!(home.pid("api"), pid);
     assert!(home.ok(&["stop", "mig"]).contains("api, which requires it, waits"));
 }
+
+#[test]
+fn why_something_was_not_ready_or_not_stopped_is_kept() {
+    let config = r#"{ "services": {
+        "slow": { "command": "exec sleep 1000", "ready": { "port": 9 }, "ready_timeout": "50ms", "restart": "never" },
+        "odd": { "command": "exec sleep 1000", "stop_command": "echo no; exit 3" }
+    } }"#;
+    let home = Home::running(config);
+    home.wait_state("slow", "failed");
+    let why = home.ok(&["why", "slow"]);
+    assert!(why.contains("not ready in time (port 9 does not answer)"), "{why}");
+    home.wait_state("odd", "running");
+    home.ok(&["stop", "odd"]);
+    let why = home.ok(&["why", "odd"]);
+    assert!(why.contains("its stop command failed: "), "{why}");
+}
+
+#[test]
+fn who_stopped_something_is_known_after_a_restart_too() {
+    let config = r#"{ "services": {
+        "web": { "command": "exec sleep 1000" },
+        "late": { "command": "exec sleep 1000", "requires": ["off"] },
+        "off": { "command": "sleep 1000", "ready": "notify", "ready_timeout": "1h" }
+    } }"#;
+    let mut home = Home::running(config);
+    home.wait_state("web", "running");
+    home.wait_state("late", "waiting");
+    home.ok(&["stop", "web", "late"]);
+    let by = home.service("web")["wished_by"].clone();
+    assert!(by.is_string() && by != "a person", "{by}");
+    for round in 0..2 {
+        for name in ["web", "late"] {
+            assert_eq!(home.service(name)["wished_by"], by, "{name} in round {round}");
+            let why = home.ok(&["why", name]);
+            let line = why.lines().find(|l| l.contains("said it should be down")).unwrap_or_default();
+            assert!(line.trim_start().starts_with(|c: char| c.is_ascii_digit()), "{why}");
+        }
+        home.ok(&["stop"]);
+        assert!(home.wait_end().success());
+        home.start(&[]);
+    }
+}
+
+#[test]
+fn after_a_clean_end_its_time_is_told() {
+    let mut home = Home::running("{}");
+    home.ok(&["stop"]);
+    home.wait_end();
+    let (_, said) = home.fails(&["status"]);
+    assert!(said.contains("; it ended at ") && !said.contains("last seen"), "{said}");
+    let json: Value = serde_json::from_slice(&home.hob(&["status", "--json"]).stdout).unwrap();
+    assert!(json["ended"].as_str().unwrap().ends_with('Z'), "{json}");
+    home.start(&[]);
+    wait("a heartbeat was written", || exists(&home.path("run/state.json")));
+    for pid in [home.pids().1, home.pids().0] {
+        kill("KILL", pid);
+    }
+    home.reap();
+    wait("nobody answers", || !home.hob(&["ping"]).status.success());
+    let (_, said) = home.fails(&["status"]);
+    assert!(said.contains("it was last seen at "), "{said}");
+}
+
+#[test]
+fn times_of_jobs_are_universal_in_json_and_their_zone_is_listed() {
+    let config = r#"{ "schedule": { "jobs": [
+        { "id": "n", "cron": "30 2 * * *", "tz": "America/New_York", "action": { "method": "ping" } }
+    ] } }"#;
+    let home = Home::running(config);
+    home.ok(&["schedule", "run", "n"]);
+    let job = || home.call("schedule.list", "{}")["jobs"][0].clone();
+    wait("it ran", || job()["last"].is_string());
+    for key in ["next", "last"] {
+        let text = job()[key].as_str().unwrap().to_owned();
+        assert!(text.ends_with('Z') && text.len() == 24, "{key}: {text}");
+    }
+    let table = home.ok(&["schedule", "list"]);
+    assert!(table.contains("TZ") && table.contains("America/New_York"), "{table}");
+    let end = home.hob(&["schedule", "next", "0 0 * * *", "--tz", "UTC", "--from", "9999-12-31T12:00:00", "-n", "1"]);
+    assert!(
+        !String::from_utf8_lossy(&end.stdout).contains("9999-12-31T00"),
+        "{}",
+        String::from_utf8_lossy(&end.stdout)
+    );
+}

@@ -5,7 +5,7 @@ use crate::base::units;
 use crate::cli::flags::Args;
 use crate::cli::render::{Paint, Table, colours, lasted};
 use crate::cli::service::finish;
-use crate::cli::{Failure, connect, exit, print, progress, when};
+use crate::cli::{Failure, connect, exit, print, progress, users, when};
 use crate::client::{Client, LogAsk, LogChunk};
 use crate::sys::terminal;
 use core::time::Duration;
@@ -125,13 +125,8 @@ fn details(t: &Value) -> String {
     line("folder", string("cwd"));
     let runner = t["runner"].as_str().map_or(String::new(), |r| format!(", runner {r}"));
     line("group", format!("{}, priority {}, weight {}{runner}", string("group"), t["priority"], t["weight"]));
-    line(
-        "owner",
-        match t["owner"].as_str().unwrap_or_default() {
-            uid if uid.parse::<u32>().is_ok() => format!("uid {uid}"),
-            other => other.to_owned(),
-        },
-    );
+    let owner = string("owner");
+    line("owner", owner.parse().map_or_else(|_| owner.clone(), users::name));
     let labels = t["labels"].as_object().into_iter().flatten();
     line("labels", labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect::<Vec<_>>().join(" "));
     line("key", string("key"));

@@ -12,9 +12,6 @@ use std::time::Instant;
 /// How long a task may take to begin before that is worth a word, and how often it is looked at then.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What a shell makes of a command that was ended by SIGINT.
-const INTERRUPTED: i32 = 130;
-
 /// From here on until the command ends; the thread is not waited for.
 pub(super) fn begin(args: &Args, id: u64) -> Result<(), Failure> {
     let mut poll = mio::Poll::new()?;
@@ -39,7 +36,8 @@ pub(super) fn begin(args: &Args, id: u64) -> Result<(), Failure> {
                 if loud {
                     complain(&format!("task {id} goes on"), Some(&format!("hob task cancel {id} ends it")));
                 }
-                std::process::exit(INTERRUPTED);
+                // As if it had never been caught, so that a shell sees what happened.
+                let _ = signal_hook::low_level::emulate_default_handler(SIGINT);
             }
             let Some(asked) = client.as_mut().filter(|_| Instant::now() >= next) else { continue };
             next = Instant::now() + EVERY;

@@ -228,6 +228,13 @@ impl Signalled {
     }
 }
 
+/// What a person said last of a service, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    pub by: Client,
+    pub at: Wall,
+}
+
 /// How a run ended, a start that failed included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -303,6 +310,12 @@ pub struct RunRecord {
     /// The last signal that it got through hob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signalled: Option<Box<Signalled>>,
+    /// What it was waited for in vain, if it was not ready in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Box<str>>,
+    /// How its stop command failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_error: Option<Box<str>>,
 }
 
 impl RunRecord {
@@ -329,7 +342,10 @@ impl RunRecord {
 
     fn plain_outcome(&self) -> String {
         match (&self.asked, &self.end) {
-            (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time, {}", end.text()),
+            (Some(StopWhy::ReadyTimeout), end) => match &self.awaited {
+                Some(what) => format!("not ready in time ({what}), {}", end.text()),
+                None => format!("not ready in time, {}", end.text()),
+            },
             (Some(StopWhy::Unhealthy { times, error }), end) => {
                 format!("health check failed {}: {error}, {}", counted(*times), end.text())
             }
@@ -375,6 +391,9 @@ impl RunRecord {
         }
         if let Some(sent) = &self.signalled {
             o.str("signalled", &format!("{}: {}", sent.at, sent.text()));
+        }
+        if let Some(error) = &self.stop_error {
+            o.str("stop_error", error);
         }
         o.finish()
     }
@@ -434,6 +453,8 @@ mod tests {
             background: false,
             overdue: false,
             signalled: None,
+            awaited: None,
+            stop_error: None,
         };
         let lines: Vec<String> = (0..9).map(|n| n.to_string()).collect();
         r.output(7, &lines);

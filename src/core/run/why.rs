@@ -157,6 +157,7 @@ impl Core {
                 let what = "ended at once with code 0 and left children: it seems to put itself into the background";
                 lines.push(format!("  its main process {what}"));
             }
+            lines.extend(r.stop_error.iter().map(|e| format!("  its stop command failed: {e}")));
             lines.extend(r.lines.iter().map(|l| format!("  | {l}")));
         }
         if let Some(live) = s.live.as_deref() {
@@ -171,7 +172,10 @@ impl Core {
         }
         match s.choice {
             Choice::Up => lines.extend(s.wished_by().map(|by| format!("{by} said it should be up"))),
-            Choice::Down => lines.extend(s.wished_by().map(|by| format!("{by} said it should be down"))),
+            Choice::Down => lines.extend(s.wished_by().map(|by| match &s.down {
+                Some(said) => format!("{}: {by} said it should be down", said.at),
+                None => format!("{by} said it should be down"),
+            })),
             Choice::Auto if s.restored => lines.push("it ran when the program that hob is a part of ended".to_owned()),
             Choice::Auto if s.pulled => {
                 lines.push(
@@ -188,7 +192,8 @@ fn started(live: Option<&Live>) -> String {
     live.map_or_else(|| "started".to_owned(), |l| format!("started {}", l.cause.text()))
 }
 
-fn awaited(ready: &Ready) -> String {
+/// What a start is waited for to do: `port 9 does not answer`.
+pub(in crate::core) fn awaited(ready: &Ready) -> String {
     match ready {
         Ready::Spawned => "its program is about to be executed".to_owned(),
         Ready::Notify => "it has not said READY=1".to_owned(),
@@ -196,7 +201,7 @@ fn awaited(ready: &Ready) -> String {
         Ready::Log(pattern) => format!("no line of output matches {pattern:?}"),
         Ready::Fd(fd) => format!("it has not written a line to descriptor {fd}"),
         Ready::Socket(path) => format!("the socket {path} does not answer"),
-        Ready::Command(argv) => format!("{} has not ended with 0", argv.join(" ")),
+        Ready::Command(argv) => format!("its command {argv:?} has not ended with 0"),
     }
 }
 

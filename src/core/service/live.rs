@@ -11,6 +11,7 @@ use crate::base::time::Now;
 use crate::base::units::human_duration;
 use crate::config::Ready;
 use crate::core::record;
+use crate::core::run::why::awaited;
 use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, millis, signal_name};
 use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Usage};
 use core::time::Duration;
@@ -282,7 +283,10 @@ impl Core {
     pub(in crate::core) fn over(&mut self, i: usize, end: Ended, ended: Now, out: &mut Out) {
         let Some(live) = self.table[i].live.take() else { return };
         let s = &mut self.table[i];
-        let record = live.record(end, ended.wall);
+        let mut record = live.record(end, ended.wall);
+        if record.asked == Some(StopWhy::ReadyTimeout) {
+            record.awaited = Some(clip(&awaited(&s.spec.ready)));
+        }
         if record.failed {
             s.fails = s.fails.saturating_add(1);
         }

@@ -66,7 +66,7 @@ pub mod words;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
-use crate::core::run::{Cause, Ended, RunRecord, Signalled, StopWhy};
+use crate::core::run::{Cause, Ended, RunRecord, Said, Signalled, StopWhy};
 use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
@@ -244,6 +244,8 @@ pub struct Live {
     pub background: bool,
     /// The last signal that it got through hob.
     pub signalled: Option<Box<Signalled>>,
+    /// How its stop command failed.
+    pub stop_error: Option<Box<str>>,
 }
 
 /// One service.
@@ -252,6 +254,8 @@ pub struct Service {
     pub name: Arc<str>,
     pub spec: Arc<ServiceSpec>,
     pub choice: Choice,
+    /// Who wants it down, where a person does.
+    pub down: Option<Box<Said>>,
     /// Who started it last, unless hob itself did.
     pub owner: Option<Owner>,
     /// Something that is or was up needs it.
@@ -304,6 +308,7 @@ impl Service {
             name,
             spec,
             choice: Choice::Auto,
+            down: None,
             owner: None,
             pulled: false,
             restored: false,
@@ -474,24 +479,10 @@ impl Service {
     /// Who said last that it is to be up or down, where somebody did: `root`, `uid 1000`, `service/web`.
     #[must_use]
     pub fn wished_by(&self) -> Option<String> {
-        let stopped = || match self.last()?.asked.as_ref()? {
-            StopWhy::Client(client) => Some(client.owner().text()),
-            StopWhy::Restart(_)
-            | StopWhy::Need { .. }
-            | StopWhy::Reload
-            | StopWhy::Removed
-            | StopWhy::Shutdown
-            | StopWhy::KeeperGone
-            | StopWhy::ReadyTimeout
-            | StopWhy::Unhealthy { .. }
-            | StopWhy::Watchdog
-            | StopWhy::DaemonDeath
-            | StopWhy::Unwanted => None,
-        };
         let known = match self.choice {
             Choice::Auto => return None,
             Choice::Up => self.owner.as_ref().map(Owner::text),
-            Choice::Down => stopped(),
+            Choice::Down => self.down.as_ref().map(|said| said.by.owner().text()),
         };
         Some(known.unwrap_or_else(|| "a person".to_owned()))
     }
@@ -527,6 +518,7 @@ impl Live {
             output: None,
             background: false,
             signalled: None,
+            stop_error: None,
         }
     }
 
@@ -550,6 +542,8 @@ impl Live {
             background: self.background,
             overdue: self.sequence.overdue,
             signalled: self.signalled.clone(),
+            awaited: None,
+            stop_error: self.stop_error.clone(),
         };
         record.usage(self.usage);
         if let Some((bytes, lines)) = &self.output {

@@ -171,6 +171,13 @@ impl Platform {
     }
 }
 
+/// The name of a signal whose number is the same on all systems, such as `SIGTERM`.
+#[must_use]
+pub fn common_name(number: i32) -> Option<String> {
+    let (name, _) = LINUX.iter().find(|entry| entry.1 == number && BSD.contains(entry))?;
+    Some(format!("SIG{name}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -223,9 +223,7 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
                 }
             }
             flag @ (Arg::Long(_) | Arg::Short(_)) => {
-                // What follows a short switch in its word is the next flag, as in -ft.
-                let joined = matches!(flag, Arg::Short(_));
-                let f = find_flag(&flag, found)?;
+                let (f, joined) = (find_flag(&flag, found)?, matches!(flag, Arg::Short(_)));
                 given.push((f.long, flag_value(f, joined, &mut parser)?));
             }
         }
@@ -251,7 +249,8 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
     Ok(Parsed::Run(args))
 }
 
-/// The value of a flag that takes one, checked where it is one of few.
+/// The value of a flag that takes one, checked where it is one of few. `joined`: what follows it in its word is the next
+/// flag, as in -ft.
 fn flag_value(flag: &Flag, joined: bool, parser: &mut Parser) -> Result<Option<OsString>, String> {
     let value = match flag.value {
         Some(name) => Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", flag.long))?),

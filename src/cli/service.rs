@@ -50,8 +50,8 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
     })
 }
 
-/// What a restart of everything means: what runs, and what is on its way or has failed on it. What a person stopped, what
-/// nobody has started and what has done its work stay as they are.
+/// What a restart of everything means: what runs, and what is on its way or has failed on it. What a person stopped,
+/// what nobody has started and what has done its work stay as they are.
 fn runs_or_should(s: &Value) -> bool {
     match s["state"].as_str().unwrap_or("") {
         "running" | "starting" => true,

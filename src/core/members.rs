@@ -91,7 +91,7 @@ impl Core {
         fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
         fields.i64("signal", i64::from(sent.signal)).str("signal_name", &signal_name(sent.signal));
         fields.str("by", &sent.by.text());
-        live.signalled = Some(Box::new(sent));
+        live.asides.get_or_insert_default().signalled = Some(Box::new(sent));
         self.emit("service.signalled", i, fields.members(), out);
         self.save_run(i, out);
     }

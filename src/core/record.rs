@@ -277,7 +277,7 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
         extended: live.extended.map(|at| at.0),
-        signalled: live.signalled.clone(),
+        signalled: live.signalled().cloned(),
         healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)
@@ -357,7 +357,9 @@ impl RunIntent {
         live.sequence.kill_at = self.kill_at.map(Mono);
         live.again = self.again;
         live.extended = self.extended.map(Mono);
-        live.signalled = self.signalled.clone();
+        if let Some(sent) = &self.signalled {
+            live.asides.get_or_insert_default().signalled = Some(sent.clone());
+        }
         live.pulse = self.healthy.then(|| Box::new(Pulse::new(live.begun.mono, true)));
         live
     }

@@ -16,7 +16,7 @@ fn a_task_waits_for_all_that_was_named_and_for_nothing_that_was_not() {
     let waits = |id: &str| home.call("task.get", &format!("{{\"id\":{id}}}"))["after"].to_string();
     assert_eq!(waits(&d), format!(r#"[{{"id":{a}}},{{"id":{b}}},{{"any":true,"id":{c}}}]"#));
     home.ok(&["task", "edit", &d, "--after", &b, "--after-any", &a]);
-    assert_eq!(waits(&d), format!(r#"[{{"id":{b}}},{{"any":true,"id":{a}}}]"#));
+    assert_eq!(waits(&d), format!(r#"[{{"any":true,"id":{a}}},{{"id":{b}}}]"#));
     let before = home.ok(&["task", "list", "--json"]);
     for empty in ["", ",", " ", "1,", ",1"] {
         for line in [

@@ -4,7 +4,7 @@ use super::keys::{JOB, VERBS};
 use super::{Action, CronText, Expression, JobSpec, Verb};
 use crate::base::gather::Gather as _;
 use crate::base::near::nearest;
-use crate::base::signal::Platform;
+use crate::base::signal::common_name;
 use crate::config::cron::{self, Zone, ZoneFile};
 use crate::config::error::{Pos, quote};
 use crate::config::instances::instance;
@@ -287,10 +287,9 @@ pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_,
     }
 }
 
-/// A signal as it would be written in the file.
+/// A signal as it would be written in a file for any system.
 pub(in crate::config) fn signal_json(number: i32) -> String {
-    let name = Platform::own().signal_name(number);
-    if name.starts_with("SIG") { format!("\"{name}\"") } else { number.to_string() }
+    common_name(number).map_or_else(|| number.to_string(), |name| format!("\"{name}\""))
 }
 
 /// An action as it would be written in the file.

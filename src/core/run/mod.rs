@@ -228,6 +228,15 @@ impl Signalled {
     }
 }
 
+/// What few runs have to tell of beside their end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asides {
+    /// The last signal that it got through hob.
+    pub signalled: Option<Box<Signalled>>,
+    /// How its stop command failed.
+    pub stop_error: Option<Box<str>>,
+}
+
 /// What a person said last of a service, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {

@@ -162,7 +162,7 @@ impl Core {
         }
         if let Some(live) = s.live.as_deref() {
             lines.push(live_line(live));
-            lines.extend(live.signalled.as_deref().map(|s| format!("{}: {}", s.at, s.text())));
+            lines.extend(live.signalled().map(|s| format!("{}: {}", s.at, s.text())));
         }
         if s.transient {
             lines.push("it is transient: a request made it, and a stop removes it".to_owned());

@@ -150,8 +150,8 @@ impl Core {
     fn become_ready(&mut self, i: usize, out: &mut Out) {
         let now = self.now;
         let s = &mut self.table[i];
-        // Why an earlier start came to nothing is of no interest any more; nor is why an earlier run failed, where being
-        // ready means something or a person has begun anew.
+        // Why an earlier start came to nothing is of no interest any more; nor is why an earlier run failed, where
+        // being ready means something or a person has begun anew.
         let over = s.was_not_started();
         let Some(live) = s.live.as_mut() else { return };
         let over = over || !live.spawned || matches!(live.cause, Cause::Client(_));

@@ -66,7 +66,7 @@ pub mod words;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
-use crate::core::run::{Cause, Ended, RunRecord, Said, Signalled, StopWhy};
+use crate::core::run::{Asides, Cause, Ended, RunRecord, Said, Signalled, StopWhy};
 use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
@@ -242,10 +242,7 @@ pub struct Live {
     pub sequence: Sequence,
     pub output: Option<(u64, Vec<String>)>,
     pub background: bool,
-    /// The last signal that it got through hob.
-    pub signalled: Option<Box<Signalled>>,
-    /// How its stop command failed.
-    pub stop_error: Option<Box<str>>,
+    pub asides: Option<Box<Asides>>,
 }
 
 /// One service.
@@ -517,9 +514,13 @@ impl Live {
             sequence: Sequence::default(),
             output: None,
             background: false,
-            signalled: None,
-            stop_error: None,
+            asides: None,
         }
+    }
+
+    #[must_use]
+    pub fn signalled(&self) -> Option<&Box<Signalled>> {
+        self.asides.as_ref()?.signalled.as_ref()
     }
 
     /// Turns the finished run into its record.
@@ -541,9 +542,9 @@ impl Live {
             lines: Box::default(),
             background: self.background,
             overdue: self.sequence.overdue,
-            signalled: self.signalled.clone(),
+            signalled: self.signalled().cloned(),
             awaited: None,
-            stop_error: self.stop_error.clone(),
+            stop_error: self.asides.as_ref().and_then(|a| a.stop_error.clone()),
         };
         record.usage(self.usage);
         if let Some((bytes, lines)) = &self.output {

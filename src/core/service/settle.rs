@@ -268,7 +268,7 @@ impl Core {
             fields.u64("run", run.0).str("error", &error);
             self.emit("service.stop_command_failed", i, fields.members(), out);
             if let Some(live) = self.table[i].live.as_mut() {
-                live.stop_error = Some(clip(&error));
+                live.asides.get_or_insert_default().stop_error = Some(clip(&error));
             }
         }
         self.table.touch(i);

@@ -249,8 +249,8 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
     Ok(Parsed::Run(args))
 }
 
-/// The value of a flag that takes one, checked where it is one of few. `joined`: what follows it in its word is the next
-/// flag, as in -ft.
+/// The value of a flag that takes one, checked where it is one of few. `joined`: what follows it in its word is the
+/// next flag, as in -ft.
 fn flag_value(flag: &Flag, joined: bool, parser: &mut Parser) -> Result<Option<OsString>, String> {
     let value = match flag.value {
         Some(name) => Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", flag.long))?),

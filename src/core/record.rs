@@ -277,7 +277,7 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
         extended: live.extended.map(|at| at.0),
-        signalled: live.signalled().cloned(),
+        signalled: live.signalled().cloned().map(Box::new),
         healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)

@@ -519,8 +519,8 @@ impl Live {
     }
 
     #[must_use]
-    pub fn signalled(&self) -> Option<&Box<Signalled>> {
-        self.asides.as_ref()?.signalled.as_ref()
+    pub fn signalled(&self) -> Option<&Signalled> {
+        self.asides.as_ref()?.signalled.as_deref()
     }
 
     /// Turns the finished run into its record.
@@ -542,7 +542,7 @@ impl Live {
             lines: Box::default(),
             background: self.background,
             overdue: self.sequence.overdue,
-            signalled: self.signalled().cloned(),
+            signalled: self.signalled().cloned().map(Box::new),
             awaited: None,
             stop_error: self.asides.as_ref().and_then(|a| a.stop_error.clone()),
         };

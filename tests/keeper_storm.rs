@@ -136,7 +136,7 @@ fn signals_become_messages() {
     pause(Duration::from_millis(1100));
     lab.signal("TERM");
     assert_eq!(lab.exit_code(), 0);
-    let rt = hob::sys::signals::number_of("RTMIN+2").unwrap();
+    let rt = hob::sys::signals::platform().signal("RTMIN+2").unwrap();
     let mut lines: Vec<String> = lab.read("messages").lines().map(str::to_owned).collect();
     lines[..3].sort();
     let mut first = [1, 12, rt].map(|n| format!("Signal {{ number: {n} }}"));

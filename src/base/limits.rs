@@ -115,6 +115,8 @@ pub const REQUEST_KEY_MAX: usize = 128;
 /// Tasks that exist at once, and those of one submission.
 pub const TASKS_MAX: usize = 1_000_000;
 pub const TASK_ARRAY_MAX: usize = 100_000;
+/// Slots of one group.
+pub const GROUP_PARALLEL_MAX: u32 = 10_000;
 /// Retries of one task.
 pub const TASK_RETRIES_MAX: i64 = 1_000;
 /// Tasks that one task may follow, and its labels.

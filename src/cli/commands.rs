@@ -171,8 +171,9 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: &[Flag { doc: "All services; hob goes on", ..ALL }, WAIT, TIMEOUT],
-        details: "Without a name: stop hob and start it again. A reload of its config needs neither: 'hob reload'.",
+        flags: &[Flag { doc: "All services that run or should; hob goes on", ..ALL }, WAIT, TIMEOUT],
+        details: "Without a name: stop hob and start it again. A reload of its config needs neither: 'hob reload'.\n\
+                  With --all what a person stopped, what has finished and what autostart leaves alone stays so.",
         ..command("restart", "Restart hob, or services", life::restart)
     },
     Command {
@@ -244,7 +245,7 @@ const OF_SERVICES: &[Command] = &[
     Command {
         flags: INHIBIT,
         takes_command: true,
-        operands: "[-- COMMAND [ARG...]]",
+        operands: "[--why TEXT -- COMMAND]",
         details: "While COMMAND runs, a shutdown of hob waits for it, up to daemon.shutdown_grace; a second\n\
                   request to stop or --force does not wait. Ends with the exit code of COMMAND. Without one: the\n\
                   list of all.",

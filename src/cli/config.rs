@@ -1,7 +1,7 @@
 //! `hob config`: what stands in the file and what hob makes of it, without a daemon.
 
 use super::flags::Args;
-use super::{Failure, exit, note, paths, print};
+use super::{Failure, exit, paths, print};
 use crate::base::limits::CONFIG_MAX;
 use crate::base::text::count;
 use crate::config::{self, Config, ConfigError};
@@ -50,7 +50,8 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Ok(c) if args.has("json") => {
             print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?
         }
-        Ok(c) => note(args, &format!("{name}: good, {}", count(c.services.len(), "service"))),
+        Ok(_) if args.has("quiet") => {}
+        Ok(c) => print(&format!("{name}: good, {}\n", count(c.services.len(), "service")))?,
         Err(errors) => {
             if args.has("json") {
                 let list: Vec<_> = errors.iter().map(error_json).collect();

@@ -2,15 +2,16 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours};
-use super::{Failure, connect, exit, print, when};
+use super::{Failure, connect, exit, print, users, when};
 use crate::client::Event;
 use serde_json::{Value, json};
 
 pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     let kinds: Vec<&str> = args.text("kind")?.into_iter().flat_map(|k| k.split(',')).collect();
     let from = args.number("from")?;
+    let lines = args.number("lines")?.unwrap_or(50);
     let mut client = connect(args)?;
-    let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": args.number("lines")?.unwrap_or(50) });
+    let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": lines });
     if let Some(from) = from {
         query["from"] = json!(from);
     }
@@ -23,7 +24,7 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
         show(args, event)?;
     }
     if !args.has("follow") {
-        if past["events"].as_array().is_some_and(Vec::is_empty) {
+        if lines > 0 && past["events"].as_array().is_some_and(Vec::is_empty) {
             super::note(args, &none(&kinds, &args.operands, from, past["next"].as_u64()));
         }
         return Ok(exit::OK);
@@ -90,7 +91,7 @@ fn field(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(s) if s.is_empty() => None,
-        Value::String(s) if s.contains(' ') => Some(format!("\"{}\"", when::moments(s))),
+        Value::String(s) if s.contains(' ') => Some(format!("\"{}\"", users::named(&when::moments(s)))),
         Value::String(s) => Some(when::moments(s)),
         Value::Array(a) if a.is_empty() => None,
         Value::Array(a) => Some(a.iter().filter_map(field).collect::<Vec<_>>().join(",")),

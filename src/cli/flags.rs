@@ -143,13 +143,25 @@ impl Args {
         values.map(|v| v.to_str().ok_or_else(|| format!("--{long}: not valid UTF-8"))).collect()
     }
 
-    /// A flag's value as a number.
+    /// A flag's value as a number that counts something.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When it is not a whole number from 0 on.
     pub fn number(&self, long: &str) -> Result<Option<usize>, String> {
+        Ok(self.within(long, 0, i64::MAX)?.and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// A flag's value as a whole number of a range.
+    ///
+    /// # Errors
+    /// When it is none, or outside of the range; the range is said.
+    pub fn within(&self, long: &str, least: i64, most: i64) -> Result<Option<i64>, String> {
         let Some(text) = self.text(long)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| format!("--{long}: '{text}' is not a whole number"))
+        let range = if most == i64::MAX { format!("from {least}") } else { format!("from {least} to {most}") };
+        match text.parse::<i64>() {
+            Ok(n) if (least..=most).contains(&n) => Ok(Some(n)),
+            _ => Err(format!("--{long}: '{text}' is no whole number {range}")),
+        }
     }
 
     /// A flag's value as a duration with a unit.
@@ -211,8 +223,8 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
                 }
             }
             flag @ (Arg::Long(_) | Arg::Short(_)) => {
-                let f = find_flag(&flag, found)?;
-                given.push((f.long, flag_value(f, &mut parser)?));
+                let (f, joined) = (find_flag(&flag, found)?, matches!(flag, Arg::Short(_)));
+                given.push((f.long, flag_value(f, joined, &mut parser)?));
             }
         }
     }
@@ -237,15 +249,19 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
     Ok(Parsed::Run(args))
 }
 
-/// The value of a flag that takes one, checked where it is one of few.
-fn flag_value(flag: &Flag, parser: &mut Parser) -> Result<Option<OsString>, String> {
+/// The value of a flag that takes one, checked where it is one of few. `joined`: what follows it in its word is the
+/// next flag, as in -ft.
+fn flag_value(flag: &Flag, joined: bool, parser: &mut Parser) -> Result<Option<OsString>, String> {
     let value = match flag.value {
         Some(name) => Some(parser.value().map_err(|_| format!("--{} needs a value: --{0} {name}", flag.long))?),
-        None if parser.optional_value().is_some() => {
+        None if !joined && parser.optional_value().is_some() => {
             return Err(format!("--{} takes no value; write --{0} alone", flag.long));
         }
         None => None,
     };
+    if value.as_ref().is_some_and(|v| v.is_empty()) {
+        return Err(format!("--{} is empty; was a variable not set?", flag.long));
+    }
     check_choice(flag, value.as_ref())?;
     Ok(value)
 }
@@ -472,6 +488,34 @@ mod tests {
     }
 
     #[test]
+    fn short_flags_can_be_joined_and_the_last_may_have_a_value() {
+        let a = run("logs -ft web");
+        assert!(a.has("follow") && a.has("timestamps") && a.operands == ["web"]);
+        for line in ["logs -ftn 20 web", "logs -ftn20 web", "logs -ftn=20 web"] {
+            let a = run(line);
+            assert!(a.has("follow") && a.has("timestamps") && a.operands == ["web"], "{line}");
+            assert_eq!(a.number("lines"), Ok(Some(20)), "{line}");
+        }
+        assert!(matches!(parse(words("status -qh"), COMMANDS), Ok(Parsed::Help(Some(c))) if c.name == "status"));
+        assert_eq!(parse(words("logs -fy web"), COMMANDS).err().as_deref(), Some("-y is not a flag of 'hob logs'"));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_told_with_the_range() {
+        for (line, flag, want) in [
+            ("logs -n -5", "lines", "--lines: '-5' is no whole number from 0"),
+            ("logs -n 99999999999999999999", "lines", "'99999999999999999999' is no whole number from 0"),
+            ("logs -n x", "lines", "'x' is no whole number from 0"),
+        ] {
+            let e = run(line).number(flag).unwrap_err();
+            assert!(e.contains(want), "{line}: {e}");
+        }
+        let e = run("add -p 99999999999999 true").within("priority", -10, 10).unwrap_err();
+        assert_eq!(e, "--priority: '99999999999999' is no whole number from -10 to 10");
+        assert_eq!(run("add -p -7 true").within("priority", -10, 10), Ok(Some(-7)));
+    }
+
+    #[test]
     fn mistakes_say_what_was_meant() {
         for (line, want) in [
             ("statsu", "did you mean 'hob status'"),
@@ -485,6 +529,10 @@ mod tests {
             ("ping web", "does not take 'web'"),
             ("stop ''", "an empty name"),
             ("logs -n", "needs a value"),
+            ("logs -f=web", "-f"),
+            ("logs --follow=web", "takes no value; write --follow alone"),
+            ("--home '' status", "--home is empty; was a variable not set?"),
+            ("add --after '' true", "--after is empty; was a variable not set?"),
             ("status -- sh", "takes nothing after --"),
         ] {
             match parse(words(line), COMMANDS) {

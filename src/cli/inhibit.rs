@@ -21,7 +21,8 @@ pub(crate) fn inhibit(args: &Args) -> Result<u8, Failure> {
     let Some((program, words)) = args.rest.split_first() else { return list(args) };
     let why = args
         .text("why")?
-        .ok_or_else(|| Failure::usage("say what must not be cut off").hint("hob inhibit --why TEXT -- COMMAND"))?;
+        .ok_or_else(|| Failure::usage("a command needs --why: say what must not be cut off"))
+        .map_err(|f| f.hint("hob inhibit --why TEXT -- COMMAND"))?;
     let name = std::path::Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
     let who = args.text("who")?.unwrap_or(&name);
     let client: Client = connect(args)?;

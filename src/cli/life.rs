@@ -2,7 +2,10 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, given, given_socket, note, paths, plan, print, progress, renew, service, status};
+use super::{
+    Failure, complain, exit, given, given_socket, is_config_named, is_home_named, note, paths, plan, progress, renew,
+};
+use super::{meant, service, status, stop};
 use crate::base::log;
 use crate::base::paths::{PathInput, Paths};
 use crate::base::text::first_lines;
@@ -76,7 +79,7 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     given::close_others();
     let paths = paths(args)?;
-    if args.rest.is_empty() || is_named(args) {
+    if args.rest.is_empty() || is_home_named(args) {
         return become_keeper(args, &paths, None);
     }
     // A command that is run for itself has nothing to do with the hob of this user or machine.
@@ -106,9 +109,17 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     code
 }
 
-/// Whether one folder was named for everything.
-fn is_named(args: &Args) -> bool {
-    args.has("home") || std::env::var_os("HOB_HOME").is_some_and(|h| !h.is_empty())
+/// A config file that somebody named has to be there. Only that of the default place is made by hob, and what a link
+/// names may be on its way.
+fn config_is_there(args: &Args, paths: &Paths) -> Result<(), Failure> {
+    // Who starts hob has looked already, and names every path.
+    let looked = !is_config_named(args) || std::env::var_os(DETACHED).is_some();
+    if looked || paths.config.try_exists().unwrap_or(true) || paths.config.is_symlink() {
+        return Ok(());
+    }
+    let hint = "write one, for which 'hob config show --defaults' prints every key, or leave out --config and \
+                HOB_CONFIG: then hob makes one with examples";
+    Err(Failure::code(Code::FileSystem, format!("there is no config file {}", paths.config.display())).hint(hint))
 }
 
 /// Where no socket file can be made: an abstract one on Linux.
@@ -121,6 +132,7 @@ fn unreachable_listener(paths: &Paths) -> Result<OwnedFd, Failure> {
 
 /// Takes the lock, opens the socket and stays as the keeper until hob ends.
 fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result<u8, Failure> {
+    config_is_there(args, paths)?;
     let passed = given::socket(args)?;
     let paths = &passed.as_ref().map_or_else(|| Ok(paths.clone()), |p| p.paths(args, paths))?;
     make_folders(paths)?;
@@ -357,20 +369,25 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         given::close_others();
         return become_keeper(args, &paths, None);
     }
+    start_hob(args, &paths)
+}
+
+fn start_hob(args: &Args, paths: &Paths) -> Result<u8, Failure> {
     let limit = args.duration("timeout")?.unwrap_or(START_LIMIT);
     let begin = Instant::now();
-    if let Some((mut client, health)) = staying(&paths, limit)? {
+    if let Some((mut client, health)) = staying(paths, limit)? {
         finish(args, &health, |h| format!("hob already runs, pid {}\n", h["keeper_pid"]))?;
         return Ok(warn_of_config(&mut client));
     }
-    if let Some(real) = in_fact(&paths).filter(|real| real.socket != paths.socket) {
-        return Err(elsewhere(holder(&paths)?.flatten(), &real.socket));
+    if let Some(real) = in_fact(paths).filter(|real| real.socket != paths.socket) {
+        return Err(elsewhere(holder(paths)?.flatten(), &real.socket));
     }
-    let child = detach(args, &paths)?;
-    let health = wait_for_answer(args, &paths, limit.saturating_sub(begin.elapsed()), child)?;
-    wait_for_pid_file(args, &paths, &health, limit.saturating_sub(begin.elapsed()));
+    config_is_there(args, paths)?;
+    let child = detach(paths)?;
+    let health = wait_for_answer(args, paths, limit.saturating_sub(begin.elapsed()), child)?;
+    wait_for_pid_file(args, paths, &health, limit.saturating_sub(begin.elapsed()));
     finish(args, &health, |h| format!("hob runs, pid {}\n", h["keeper_pid"]))?;
-    Ok(answering(&paths, limit).map_or(exit::OK, |mut client| warn_of_config(&mut client)))
+    Ok(answering(paths, limit).map_or(exit::OK, |mut client| warn_of_config(&mut client)))
 }
 
 /// Says loudly that hob runs without what its config file says. A start that leaves it without any has not succeeded.
@@ -422,7 +439,7 @@ fn staying(paths: &Paths, limit: Duration) -> Result<Option<(Client, Value)>, Fa
 }
 
 /// Starts `hob run` in a session of its own, its words going to a file beside the log. Answers its pid.
-fn detach(args: &Args, paths: &Paths) -> Result<u32, Failure> {
+fn detach(paths: &Paths) -> Result<u32, Failure> {
     // What the caller has open, such as the lock file of its script, is not for something that stays.
     sys::spawn::own::inherit_nothing()?;
     make_folders(paths)?;
@@ -431,8 +448,9 @@ fn detach(args: &Args, paths: &Paths) -> Result<u32, Failure> {
     file.set_len(0)?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     let mut words = vec![OsString::from("hob"), "run".into()];
-    // Without a home that was named, it finds the same folders by the same variables.
-    let home = is_named(args).then_some(("--home", &paths.home));
+    // Only a home that was named has a folder of its own for its state. Without one it finds the same folders by the
+    // same variables.
+    let home = (paths.state != paths.home).then_some(("--home", &paths.home));
     for (flag, path) in home.into_iter().chain([("--config", &paths.config), ("--socket", &paths.socket)]) {
         words.push(flag.into());
         words.push(path.into());
@@ -515,8 +533,11 @@ pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
     if !args.operands.is_empty() || args.has("all") {
         return service::restart(args);
     }
-    super::stop::stop(args)?;
-    start(args)
+    config_is_there(args, &paths(args)?)?;
+    match stop::for_restart(args)? {
+        Some(paths) if !args.has("foreground") => start_hob(args, &paths),
+        Some(_) | None => start(args),
+    }
 }
 
 /// A reload has ended safe mode: the next daemon serves, or dies as those before it.
@@ -545,16 +566,12 @@ pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
     if args.has("dry-run") {
         return plan::plan(args);
     }
+    meant::is_its_config(args)?;
     let result: Value = super::connect(args)?.call("daemon.reload", &json!({}))?;
     if result["left_safe_mode"] == true {
         return after_safe_mode(args, &result);
     }
-    if args.has("json") {
-        print(&format!("{result}\n"))?;
-        return Ok(exit::OK);
-    }
-    print(&reloaded(&result))?;
-    Ok(exit::OK)
+    finish(args, &result, reloaded)
 }
 
 /// What a reload has changed, line by line.

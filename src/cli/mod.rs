@@ -13,6 +13,7 @@ mod inhibit;
 mod life;
 mod logs;
 mod man;
+mod meant;
 mod plan;
 mod progress;
 mod render;
@@ -26,6 +27,7 @@ mod story;
 mod task;
 mod topics;
 mod transient;
+mod users;
 mod when;
 
 pub use flags::{Args, Command, Flag, Operand};
@@ -34,6 +36,7 @@ use crate::base::paths::{PathInput, Paths};
 use crate::base::text::{without_controls, without_numbers};
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -54,19 +57,33 @@ pub struct Failure {
     pub message: String,
     pub hint: Option<String>,
     pub exit: u8,
+    /// That of the protocol, where the failure is one of its errors.
+    pub code: Option<Code>,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hint: None, exit: exit::FAILED }
+        Failure { message: message.into(), hint: None, exit: exit::FAILED, code: None }
     }
 
     pub fn usage(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hint: None, exit: exit::USAGE }
+        Failure { message: message.into(), hint: None, exit: exit::USAGE, code: None }
     }
 
     pub fn code(code: Code, message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hint: None, exit: code.exit_code() }
+        Failure { message: message.into(), hint: None, exit: code.exit_code(), code: Some(code) }
+    }
+
+    /// As the protocol tells an error, with the exit code beside it.
+    fn json(&self) -> Value {
+        let mut error = json!({ "message": without_numbers(&self.message) });
+        if let Some(code) = self.code {
+            error["code"] = json!(code.number());
+        }
+        if let Some(hint) = &self.hint {
+            error["data"] = json!({ "hint": hint });
+        }
+        json!({ "error": error, "exit": self.exit })
     }
 
     #[must_use]
@@ -86,14 +103,14 @@ impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
         // A closed pipe is a reader that has seen enough.
         let exit = if e.kind() == io::ErrorKind::BrokenPipe { exit::OK } else { exit::FAILED };
-        Failure { message: e.to_string(), hint: None, exit }
+        Failure { message: e.to_string(), hint: None, exit, code: None }
     }
 }
 
 impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Self {
         match e {
-            ClientError::Rpc(e) => Failure { exit: e.code.exit_code(), message: e.message, hint: e.hint },
+            ClientError::Rpc(e) => Failure { hint: e.hint, ..Failure::code(e.code, e.message) },
             other => Failure::code(Code::Unavailable, other.to_string()),
         }
     }
@@ -112,6 +129,7 @@ pub fn main() -> ExitCode {
     if argv.first().is_some_and(|w| w == crate::daemon::CHECK_WORD) {
         return ExitCode::from(renew::check(&argv));
     }
+    let json = argv.iter().take_while(|w| *w != "--").any(|w| w == "--json");
     let result = match flags::parse(argv, commands::COMMANDS) {
         Ok(flags::Parsed::Run(args)) => (args.command.run)(&args),
         Ok(flags::Parsed::Help(None)) => print(&flags::help_all(commands::COMMANDS)).map(|()| exit::OK),
@@ -124,6 +142,10 @@ pub fn main() -> ExitCode {
     ExitCode::from(match result {
         Ok(code) => code,
         Err(f) if f.exit == exit::OK => exit::OK,
+        Err(f) if json => {
+            let _ = io::stderr().lock().write_all(format!("{}\n", f.json()).as_bytes());
+            f.exit
+        }
         Err(f) => {
             complain(&f.message, f.hint.as_deref());
             f.exit
@@ -177,7 +199,20 @@ pub(crate) fn paths(args: &Args) -> Result<Paths, Failure> {
         log: var("HOB_LOG").map(absolute),
         system_run: crate::sys::SYSTEM_RUN.into(),
     };
-    Paths::resolve(&input).map_err(Failure::usage)
+    let paths = Paths::resolve(&input).map_err(Failure::usage)?;
+    // Views, journal and protocol are JSON, and could not name them.
+    let all =
+        [&paths.home, &paths.config, &paths.socket, &paths.pid, &paths.log, &paths.run, &paths.state, &paths.logs];
+    if let Some(odd) = all.into_iter().find(|path| path.to_str().is_none()) {
+        let what = format!("{} is not UTF-8, which the paths of hob need", odd.display());
+        return Err(Failure::usage(what).hint("choose another with --home, --config or --socket, or by HOB_HOME"));
+    }
+    Ok(paths)
+}
+
+/// Whether a config file was named, so that the default one is not meant.
+fn is_config_named(args: &Args) -> bool {
+    args.has("config") || var("HOB_CONFIG").is_some()
 }
 
 /// One folder has one name, since that is what its hob is known by: links are resolved, as far as the path exists.
@@ -225,6 +260,17 @@ pub(crate) fn connect(args: &Args) -> Result<Client, Failure> {
     })
 }
 
+/// The socket is there, and not for this user.
+fn no_access(socket: &Path) -> Failure {
+    Failure::code(Code::PermissionDenied, format!("no access to {}", socket.display()))
+        .hint("run as the user that hob runs as, or let its admin grant you access under daemon.access")
+}
+
+/// Whether one folder was named for everything.
+fn is_home_named(args: &Args) -> bool {
+    args.has("home") || var("HOB_HOME").is_some()
+}
+
 fn not_running(args: &Args, socket: &Path, e: &ClientError) -> Failure {
     let at = socket.display();
     let f = match e {
@@ -244,10 +290,7 @@ fn not_running(args: &Args, socket: &Path, e: &ClientError) -> Failure {
             }
             Failure::code(Code::Unavailable, format!("hob is not running: nobody answers at {at}"))
         }
-        ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            return Failure::code(Code::PermissionDenied, format!("no access to {at}"))
-                .hint("run as the user that hob runs as, or let its admin grant you access under daemon.access");
-        }
+        ClientError::Io(e) if e.kind() == io::ErrorKind::PermissionDenied => return no_access(socket),
         other => Failure::code(Code::Unavailable, format!("cannot talk to hob at {at}: {other}")),
     };
     let home = std::env::var_os("HOB_HOME").is_none();

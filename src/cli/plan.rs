@@ -3,11 +3,12 @@
 use super::flags::Args;
 use super::render::{Paint, colours, wrapped};
 use super::service::finish;
-use super::{Failure, connect};
+use super::{Failure, connect, meant};
 use crate::sys::terminal;
 use serde_json::{Value, json};
 
 pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
+    meant::is_its_config(args)?;
     let result: Value = connect(args)?.call("daemon.plan", &json!({}))?;
     finish(args, &result, |r| told(r, Paint { on: colours() }, terminal::columns()))
 }

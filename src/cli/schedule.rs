@@ -196,7 +196,7 @@ fn table(r: &Value) -> String {
     }
     let paint = Paint { on: colours() };
     let mut t = Table::default();
-    t.row().cell("ID").cell("STATE").cell("TIME").cell("NEXT").cell("LAST").cell("RESULT").cell("ACTION");
+    t.row().cell("ID").cell("STATE").cell("TIME").cell("TZ").cell("NEXT").cell("LAST").cell("RESULT").cell("ACTION");
     for job in rows {
         let text = |k: &str| job[k].as_str().unwrap_or("-").to_owned();
         let state = text("state");
@@ -206,7 +206,7 @@ fn table(r: &Value) -> String {
             (None, _) => "-".to_owned(),
         };
         t.row().cell(text("id")).painted(state.clone(), paint.state(&state, &state));
-        t.cell(text("time")).cell(when::moment(&text("next"))).cell(when::moment(&text("last")));
+        t.cell(text("time")).cell(text("tz")).cell(when::moment(&text("next"))).cell(when::moment(&text("last")));
         t.cell(when::moments(&result)).cell(text("action"));
     }
     t.print()
@@ -263,7 +263,9 @@ fn runs(r: &Value) -> String {
     let mut t = Table::default();
     t.row().number("RUN").cell("DUE").cell("BEGAN").number("TOOK").cell("RESULT").cell("CAUSE").cell("MESSAGE");
     let moment = |v: &Value| v.as_str().map_or_else(|| "-".to_owned(), when::moment);
-    for run in r["running"].as_array().into_iter().flatten().chain(r["runs"].as_array().into_iter().flatten()) {
+    // As those of a service: the present one last.
+    let all = |k: &str| r[k].as_array().into_iter().flatten();
+    for run in all("runs").rev().chain(all("running")) {
         t.row().number(run["number"].to_string()).cell(moment(&run["due"])).cell(moment(&run["began"]));
         t.number(run["took_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| lasted(ms / 1000.0)));
         t.cell(run["result"].as_str().map_or_else(|| "runs".to_owned(), |r| r.replace('_', " ")));

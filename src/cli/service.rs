@@ -24,10 +24,13 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
         params["all"] = json!(true);
     } else {
         let list: Value = client.call("service.list", &json!({}))?;
-        let names: Vec<&str> =
-            list["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+        let all = || list["services"].as_array().into_iter().flatten();
+        let is_meant = |s: &&Value| method != "service.restart" || runs_or_should(s);
+        let names: Vec<&str> = all().filter(is_meant).filter_map(|s| s["name"].as_str()).collect();
         if names.is_empty() {
-            return finish(args, &list, |_| "there are no services\n".to_owned());
+            let some = all().next().is_some();
+            let text = if some { "no service runs, and none should\n" } else { "there are no services\n" };
+            return finish(args, &json!({ "services": [] }), |_| text.to_owned());
         }
         params["names"] = json!(names);
     }
@@ -45,6 +48,16 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
         }
         text
     })
+}
+
+/// What a restart of everything means: what runs, and what is on its way or has failed on it. What a person stopped,
+/// what nobody has started and what has done its work stay as they are.
+fn runs_or_should(s: &Value) -> bool {
+    match s["state"].as_str().unwrap_or("") {
+        "running" | "starting" => true,
+        "stopped" | "finished" => false,
+        _ => s["desired"] == "up",
+    }
 }
 
 pub(crate) fn outcome(s: &Value) -> String {

@@ -5,32 +5,45 @@ use crate::base::units::parse_duration;
 use crate::sys::clock;
 
 /// What can be written, for messages.
-const FORMS: &str =
-    "\"10m\" (ago), \"18:09\" (today), \"2026-11-20 18:09:38\" (local time) or \"2026-11-20T18:09:38Z\"";
+const FORMS: &str = "\"18:09\" (today), \"2026-11-20 18:09:38\" (local time) or \"2026-11-20T18:09:38Z\"";
 
 /// The moment that a text means.
 ///
 /// # Errors
 /// A sentence that says what can be written.
 pub(crate) fn parse(text: &str, now: Wall) -> Result<Wall, String> {
+    read(text, now).ok_or_else(|| format!("'{text}' is not a time; write \"10m\" (ago), {FORMS}"))
+}
+
+/// The same where a time to come is wanted.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn to_come(text: &str, now: Wall) -> Result<Wall, String> {
+    read(text, now)
+        .ok_or_else(|| format!("'{text}' is not a time; write {}", FORMS.replace("(today)", "(or tomorrow)")))
+}
+
+fn read(text: &str, now: Wall) -> Option<Wall> {
     let text = text.trim();
     let ago = text.strip_suffix(" ago").unwrap_or(text);
     if let Ok(before) = parse_duration(ago) {
         let before = i64::try_from(before.as_millis()).unwrap_or(i64::MAX);
-        return Ok(Wall(now.0.saturating_sub(before)));
+        return Some(Wall(now.0.saturating_sub(before)));
     }
     if let Some(wall) = Wall::parse(text) {
-        return Ok(wall);
+        return Some(wall);
     }
-    let today = today(now);
+    let today = day(now);
     let dated = match text {
-        "now" => return Ok(now),
+        "now" => return Some(now),
         "today" => today,
+        "yesterday" => day(shifted(now, -86_400)),
         time if time.contains(':') && !time.contains('-') => format!("{today} {time}"),
         _ => text.to_owned(),
     };
     let civil = Civil::read(&dated).filter(|(_, rest)| rest.is_empty()).map(|(civil, _)| civil);
-    civil.map(of_local).ok_or_else(|| format!("'{text}' is not a time; write {FORMS}"))
+    civil.map(of_local)
 }
 
 fn shifted(wall: Wall, seconds: i64) -> Wall {
@@ -38,7 +51,7 @@ fn shifted(wall: Wall, seconds: i64) -> Wall {
 }
 
 /// The date that calendars here show.
-fn today(now: Wall) -> String {
+fn day(now: Wall) -> String {
     let (year, month, day, ..) = shifted(now, clock::local_offset(now)).utc();
     format!("{year:04}-{month:02}-{day:02}")
 }
@@ -63,6 +76,7 @@ mod tests {
         assert_eq!(parse("now", now), Ok(now));
         for wrong in ["", "soon", "5", "25:00", "2026-13-01", "2026-11-20 18", "10m later"] {
             assert!(parse(wrong, now).is_err_and(|e| e.contains("\"10m\" (ago)")), "{wrong}");
+            assert!(to_come(wrong, now).is_err_and(|e| e.contains("or tomorrow") && !e.contains("ago")), "{wrong}");
         }
     }
 
@@ -71,8 +85,10 @@ mod tests {
         let now = clock::now().wall;
         let midnight = parse("today", now).unwrap();
         assert_eq!(parse("00:00", now), Ok(midnight));
+        let yesterday = parse("yesterday", now).unwrap();
+        assert!((22..=26).contains(&((midnight.0 - yesterday.0) / 3_600_000)), "{yesterday}");
         assert_eq!(parse("00:01:30", now), Ok(Wall(midnight.0 + 90_000)));
-        assert_eq!(parse(&today(now), now), Ok(midnight));
+        assert_eq!(parse(&day(now), now), Ok(midnight));
         assert!(midnight <= now && now.0 - midnight.0 < 25 * 3_600_000);
     }
 }

@@ -3,8 +3,10 @@
 use super::flags::Args;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
-use super::{Failure, connect, exit, paths, print, socket, story, when};
+use super::{Failure, connect, exit, paths, print, socket, story, users, when};
+use crate::base::paths::Paths;
 use crate::base::text::count;
+use crate::base::time::Wall;
 use crate::base::units;
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
@@ -13,6 +15,7 @@ use crate::sys::user::Accounts;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A daemon that needs longer to tell how it is does not answer at all.
@@ -57,12 +60,25 @@ fn last_state(args: &Args, failure: Failure) -> Result<u8, Failure> {
     let Ok(paths) = paths(args) else { return Err(failure) };
     let Ok(text) = crate::sys::file::read_whole(&paths.state_json, STATE_MAX) else { return Err(failure) };
     let Ok(state) = serde_json::from_slice::<Value>(&text) else { return Err(failure) };
+    let ended = ended(&paths);
     if args.has("json") {
-        print(&format!("{}\n", json!({ "running": false, "last": state })))?;
+        let ended = ended.map(|wall| wall.to_string());
+        print(&format!("{}\n", json!({ "running": false, "ended": ended, "last": state })))?;
         return Ok(failure.exit);
+    }
+    if let Some(wall) = ended {
+        let message = format!("{}; it ended at {}", failure.message, when::moment(&wall.to_string()));
+        return Err(Failure { message, ..failure });
     }
     let when = state["written"].as_str().map_or_else(|| "an unknown time".to_owned(), when::moment);
     Err(Failure { message: format!("{}; it was last seen at {when}", failure.message), ..failure })
+}
+
+/// When the last hob ended, if it did properly: it leaves its lock empty then.
+fn ended(paths: &Paths) -> Option<Wall> {
+    let lock = std::fs::metadata(&paths.lock).ok().filter(|lock| lock.len() == 0)?;
+    let free = crate::sys::file::lock::holder(&paths.lock).is_ok_and(|holder| holder.is_none());
+    free.then(|| Wall(lock.mtime() * 1000 + lock.mtime_nsec() / 1_000_000))
 }
 
 fn head(r: &Value) -> String {
@@ -209,9 +225,9 @@ fn note(s: &Value) -> String {
     let (by_hand, down) = (s["overridden"] == true, s["desired"] == "down");
     let by = s["wished_by"].as_str().filter(|_| by_hand);
     match (by, s["last_error"].as_str(), s["needed_by"].as_str()) {
-        (Some(by), _, _) if down => format!("{by} stopped it"),
+        (Some(by), _, _) if down => format!("{} stopped it", users::named(by)),
         (_, Some(error), _) => error.to_owned(),
-        (Some(by), None, _) => format!("{by} started it"),
+        (Some(by), None, _) => format!("{} started it", users::named(by)),
         (None, None, of) => of.map_or_else(String::new, |of| format!("{of} needs it")),
     }
 }

@@ -1,7 +1,8 @@
 //! `hob stop`: services by name, or hob itself: by asking it, by its keeper where no daemon answers, or by force.
 
 use super::flags::Args;
-use super::life::{DAEMON_WORD, actual, holder};
+use super::life::{DAEMON_WORD, holder};
+use super::meant::meant;
 use super::service::finish;
 use super::{Failure, note, progress, service};
 use crate::base::paths::Paths;
@@ -11,6 +12,7 @@ use crate::{daemon, sys};
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 /// How long a stop waits for the end beyond the time that the services were given.
@@ -25,29 +27,61 @@ pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("all") || !args.operands.is_empty() {
         return service::stop(args);
     }
-    let paths = actual(args)?;
-    let holder = holder(&paths)?;
-    if args.has("force") {
-        return force(args, &paths, holder.flatten());
+    match meant(args)? {
+        Some(paths) if args.has("force") => force(args, &paths, holder(&paths)?.flatten()),
+        Some(paths) => end(args, &paths),
+        None => was_not_running(args),
     }
-    if holder.is_none() {
-        return finish(args, &json!({ "stopped": true, "was_running": false }), |_| "hob is not running\n".to_owned());
+}
+
+/// Stops hob so that it can be started anew: the paths to do that with, if it is known by what it was reached.
+///
+/// # Errors
+/// As `hob stop`, and where it belongs to another user, before anything has happened.
+pub(super) fn for_restart(args: &Args) -> Result<Option<Paths>, Failure> {
+    let Some(paths) = meant(args)? else {
+        was_not_running(args)?;
+        return Ok(None);
+    };
+    let (owner, own) = (std::fs::metadata(&paths.state).ok().map(|m| m.uid()), sys::user::own().0);
+    if let Some(uid) = owner.filter(|uid| *uid != own) {
+        let text =
+            format!("the hob of {} is that of uid {uid}, and would come back as uid {own}", paths.home.display());
+        return Err(Failure::code(Code::PermissionDenied, text).hint("restart it as its own user"));
+    }
+    end(args, &paths)?;
+    Ok(Some(paths))
+}
+
+fn was_not_running(args: &Args) -> Result<u8, Failure> {
+    finish(args, &json!({ "stopped": true, "was_running": false }), |_| "hob is not running\n".to_owned())
+}
+
+/// Ends hob by asking it, or by its keeper.
+fn end(args: &Args, paths: &Paths) -> Result<u8, Failure> {
+    // Who may ask hob to stop need not be able to look at its lock.
+    let held = holder(paths);
+    if let Ok(None) = held {
+        return was_not_running(args);
     }
     let params = match args.duration("timeout")? {
         Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
         None => json!({ "graceful": true }),
     };
-    let (mut client, reply) = match ask_to_stop(args, &params) {
-        Ok((client, reply)) => (Some(client), reply),
-        Err(f) => (None, tell_keeper(args, holder.flatten(), f)?),
+    let (mut client, reply, keeper) = match ask_to_stop(args, &params) {
+        Ok((client, reply, keeper)) => (Some(client), reply, keeper),
+        Err(f) if !is_silent(&f) => return Err(f),
+        Err(f) => {
+            let keeper = held?.flatten();
+            (None, tell_keeper(args, keeper, f)?, keeper)
+        }
     };
     let grace = reply["limit_ms"].as_u64().map_or(Duration::from_secs(20), Duration::from_millis);
     if args.has("no-wait") {
         return finish(args, &reply, |_| "hob is stopping\n".to_owned());
     }
     tell_whom_it_waits_for(args, &reply);
-
-    wait_for_end(args, &paths, client.as_mut(), grace + STOP_SLACK)?;
+    wait_for_end(args, &Ending { paths, keeper }, client.as_mut(), grace + STOP_SLACK)?;
     finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
 }
 
@@ -62,21 +96,25 @@ fn tell_whom_it_waits_for(args: &Args, reply: &Value) {
     }
 }
 
-/// Asks the daemon, if it answers at all.
-fn ask_to_stop(args: &Args, params: &Value) -> Result<(Client, Value), Failure> {
+/// Asks the daemon, if it answers at all. With its reply comes its keeper.
+fn ask_to_stop(args: &Args, params: &Value) -> Result<(Client, Value, Option<u32>), Failure> {
     let mut client = super::connect(args)?;
     client.set_timeout(Some(STOP_ANSWER));
-    client.call_once::<Value>("ping", &json!({}))?;
+    let health = client.call_once::<Value>("daemon.health", &json!({}))?;
     client.set_timeout(None);
     let reply = client.call("daemon.shutdown", params)?;
-    Ok((client, reply))
+    Ok((client, reply, health["keeper_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())))
+}
+
+/// Whether a failure is that of a daemon which does not answer, and not its answer.
+fn is_silent(f: &Failure) -> bool {
+    [Code::Unavailable, Code::Busy].map(Code::exit_code).contains(&f.exit)
 }
 
 /// Where no daemon answers, be it that it hangs, lacks descriptors, cannot come up or has lost its socket, the keeper
 /// still takes a signal.
 fn tell_keeper(args: &Args, keeper: Option<u32>, why: Failure) -> Result<Value, Failure> {
-    let hopeless = ![Code::Unavailable, Code::Busy].map(Code::exit_code).contains(&why.exit);
-    let Some(keeper) = keeper.filter(|_| !hopeless) else { return Err(why) };
+    let Some(keeper) = keeper else { return Err(why) };
     let told =
         sys::wait::pidfd_open(keeper).and_then(|fd| sys::wait::pidfd_send_signal(fd.as_fd(), sys::signals::SIGTERM));
     if let Err(e) = told {
@@ -86,24 +124,49 @@ fn tell_keeper(args: &Args, keeper: Option<u32>, why: Failure) -> Result<Value, 
     Ok(json!({ "limit_ms": u64::try_from(STOP_BY_KEEPER.as_millis()).unwrap_or(u64::MAX) }))
 }
 
+/// A hob that was told to end.
+struct Ending<'a> {
+    paths: &'a Paths,
+    keeper: Option<u32>,
+}
+
+impl Ending<'_> {
+    /// Whether it has ended: nobody holds the lock, or for who may not look at that, its keeper is no more.
+    fn is_over(&self) -> Result<bool, Failure> {
+        match (holder(self.paths), self.keeper) {
+            (Ok(held), _) => Ok(held.is_none()),
+            (Err(_), Some(keeper)) => Ok(sys::identity::start_ticks(keeper).is_none()),
+            (Err(f), None) => Err(f),
+        }
+    }
+}
+
 /// Waits until nobody holds the lock, saying on a terminal for whom it waits.
-fn wait_for_end(args: &Args, paths: &Paths, mut client: Option<&mut Client>, limit: Duration) -> Result<(), Failure> {
+fn wait_for_end(
+    args: &Args,
+    hob: &Ending<'_>,
+    mut client: Option<&mut Client>,
+    limit: Duration,
+) -> Result<(), Failure> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut told = Duration::from_secs(1);
     let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
-    while holder(paths)?.is_some() {
+    while !hob.is_over()? {
         if begin.elapsed() > limit {
             return Err(Failure::code(Code::Unavailable, format!("hob has not ended within {} s", limit.as_secs()))
                 .hint("'hob stop --force' kills it and all its jobs"));
         }
         if seen && begin.elapsed() > told {
             told += Duration::from_secs(1);
-            let Some(client) = client.as_deref_mut() else { continue };
-            let list = client.call_once::<Value>("service.list", &json!({})).unwrap_or_default();
-            if let Some(text) = progress::told(&list, &[], begin.elapsed()) {
-                line.show(&format!("{text}, at most {} s", limit.as_secs()));
-            }
+            let list = client.as_deref_mut().map(|client| {
+                client.set_timeout(Some(Duration::from_secs(1)));
+                client.call_once::<Value>("service.list", &json!({})).unwrap_or_default()
+            });
+            let waited = begin.elapsed();
+            let text = list.and_then(|list| progress::told(&list, &[], waited));
+            let text = text.unwrap_or_else(|| format!("hob is stopping ({} s)", waited.as_secs()));
+            line.show(&format!("{text}, at most {} s", limit.as_secs()));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -151,12 +214,17 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         std::thread::sleep(Duration::from_millis(20));
     }
     let _ = std::fs::remove_file(&paths.pid);
-    if sys::features::listens(&paths.socket) != Some(true) {
-        // Otherwise it belongs to a service manager, which starts hob when it is needed again.
+    if sys::features::listens(&paths.socket) != Some(true) && is_refused(&paths.socket) {
+        // Otherwise it belongs to a service manager, which starts hob when it is needed again, or to another hob.
         let _ = std::fs::remove_file(&paths.socket);
     }
     let text = if found { "hob and all its jobs have ended\n" } else { "hob is not running\n" };
     finish(args, &json!({ "stopped": true, "was_running": found }), |_| text.to_owned())
+}
+
+/// Whether a socket is left over from somebody who has ended.
+fn is_refused(socket: &std::path::Path) -> bool {
+    matches!(sys::net::reach(socket), Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 fn gone_within(limit: Duration, mut gone: impl FnMut() -> bool) -> bool {

@@ -3,7 +3,7 @@
 use super::flags::Args;
 use super::render::{Paint, ago, colours, wrapped};
 use super::service::finish;
-use super::{Failure, connect, print, when};
+use super::{Failure, connect, print, users, when};
 use crate::base::units;
 use crate::sys::terminal;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ impl Teller {
         let text = |k: &str| r[k].as_str().unwrap_or("?");
         let (task, state) = (r["id"].as_u64().map(|id| format!("task {id}")), text("state"));
         let name = task.as_deref().unwrap_or_else(|| text("name"));
-        let sentence = wrapped(&when::moments(text("summary")), 0, 0, self.columns);
+        let sentence = wrapped(&users::named(&when::moments(text("summary"))), 0, 0, self.columns);
         match sentence.strip_prefix(name) {
             Some(rest) => format!("{}{rest}\n", self.paint.strong_state(state, name)),
             None => format!("{} {sentence}\n", self.paint.strong_state(state, name)),
@@ -70,7 +70,7 @@ impl Teller {
     fn facts(&self, s: &Value) -> String {
         let mut out = String::new();
         for (key, value) in facts(s) {
-            let value = wrapped(&value, 2 + KEY, 2 + KEY, self.columns);
+            let value = wrapped(&users::named(&value), 2 + KEY, 2 + KEY, self.columns);
             out.push_str(&format!("  {}{}\n", self.paint.colour("2", &format!("{key:KEY$}")), value.trim_start()));
         }
         out
@@ -102,7 +102,8 @@ impl Teller {
                 continue;
             }
             let (time, text) = time.map_or((String::new(), *line), |(t, rest)| (t, rest.trim_start_matches(": ")));
-            let text = wrapped(&when::moments(text.trim_start()), 2 + width, 2 + width, self.columns);
+            let text = users::named(&when::moments(text.trim_start()));
+            let text = wrapped(&text, 2 + width, 2 + width, self.columns);
             let time = self.paint.colour("2", &format!("{time:width$}"));
             out.push_str(&format!("  {time}{}\n", text.trim_start()));
         }

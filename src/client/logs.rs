@@ -65,6 +65,8 @@ pub struct LogStream {
     requests: u64,
     ready: VecDeque<LogChunk>,
     connected: bool,
+    /// A daemon has known all names.
+    was_open: bool,
     ended: bool,
     /// The task that is followed is over, so that its output is all there.
     over: bool,
@@ -88,6 +90,7 @@ impl LogStream {
             requests: 0,
             ready: VecDeque::new(),
             connected: false,
+            was_open: false,
             ended: false,
             over: false,
             patience: LOOK,
@@ -138,7 +141,14 @@ impl LogStream {
             "service.logs"
         };
         let text = rpc::request_text(self.requests, method, Some(&params.to_string()));
-        let reply = self.line.exchange(self.requests, &text, None, true)?;
+        let reply = match self.line.exchange(self.requests, &text, None, true) {
+            // Others are followed on, where the daemon that was asked first had it.
+            Err(ClientError::Rpc(e)) if e.code == Code::NotFound && self.was_open && self.ask.task.is_none() => {
+                return self.leave_out_removed(e);
+            }
+            reply => reply?,
+        };
+        self.was_open = true;
         self.streams.clear();
         for stream in reply.get("streams").and_then(Value::as_array).into_iter().flatten() {
             let id = stream.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
@@ -155,6 +165,27 @@ impl LogStream {
         }
         self.connected = true;
         Ok(())
+    }
+
+    /// The daemon that has taken over knows some services no more: their logs have ended.
+    fn leave_out_removed(&mut self, unknown: RpcError) -> Result<(), ClientError> {
+        self.requests += 1;
+        let text = rpc::request_text(self.requests, "service.list", None);
+        let list = self.line.exchange(self.requests, &text, None, true)?;
+        let known: Vec<&str> =
+            list["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+        let before = self.open.len();
+        let is_of = |name: &str, all: &str| name == all || name.strip_prefix(all).is_some_and(|n| n.starts_with('@'));
+        self.open.retain(|name, _| known.iter().any(|known| is_of(known, name)));
+        match self.open.len() {
+            n if n == before => Err(ClientError::Rpc(unknown)),
+            0 => {
+                self.streams.clear();
+                self.connected = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn step(&mut self) -> Result<Option<LogChunk>, ClientError> {

@@ -403,8 +403,8 @@ fn a_daemon_is_started_when_none_answers() {
         let listener = UnixListener::bind(&path).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let mut p = Peer { stream, decoder: Decoder::new(), id: String::new() };
-        for pong in 0..2 {
-            assert_eq!(p.request().0, ["daemon.health", "ping"][pong]);
+        for (pong, asked) in ["daemon.health", "ping"].into_iter().enumerate() {
+            assert_eq!(p.request().0, asked);
             p.reply(&json!({ "pong": pong }));
         }
     });

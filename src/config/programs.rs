@@ -5,17 +5,17 @@ use super::keys::{Field, Key, Slot, Span, at, live};
 use super::read::{Cx, name_error, object};
 use super::spec::{AgentPrompt, AgentSpec, GroupSpec, RunnerSpec};
 use super::tree::{Member, Node, Value};
+use crate::base::limits::GROUP_PARALLEL_MAX;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-const PARALLEL_MAX: u32 = 10_000;
 const WEIGHT_MAX: u32 = 1_000_000_000;
 
 pub(super) const PROMPTS: &[(&str, AgentPrompt)] =
     &[("argument", AgentPrompt::Argument), ("stdin", AgentPrompt::Stdin), ("file", AgentPrompt::File)];
 
 pub(super) const GROUP: &[Key<GroupSpec>] = &[
-    live("parallel", Field::Count(at!(parallel), 0, PARALLEL_MAX), "how many of its tasks run at once", "3"),
+    live("parallel", Field::Count(at!(parallel), 0, GROUP_PARALLEL_MAX), "how many of its tasks run at once", "3"),
     live("paused", Field::Flag(at!(paused)), "start none of its tasks until a person resumes it", "false"),
     live(
         "weight_limit",
@@ -46,9 +46,24 @@ pub(super) const AGENT: &[Key<AgentSpec>] = &[
 pub(super) const RUNNER: &[Key<RunnerSpec>] = &[live(
     "prefix",
     Field::Command(at!(prefix)),
-    "the words before the command of a task that it is handed to",
+    "the words before the command of a task that it is handed to; one text is for the shell, which has the command as \
+     \"$@\", at the end unless the text says where",
     r#"["srun", "--quiet"]"#,
 )];
+
+/// A prefix that is one text for the shell gets the command as its arguments: where the text does not say where they
+/// stand, at its end.
+pub(super) fn take_arguments(node: &Node, runners: &mut BTreeMap<String, RunnerSpec>) {
+    let Value::Object(members) = &node.value else { return };
+    for member in members {
+        let Value::Object(keys) = &member.node.value else { continue };
+        let line = keys.iter().find(|k| k.key == "prefix").map(|k| &k.node.value);
+        let (Some(Value::Text(line)), Some(runner)) = (line, runners.get_mut(&member.key)) else { continue };
+        let placed = ["$@", "$*", "${@", "${*"].iter().any(|word| line.contains(word));
+        let line = if placed { line.clone() } else { format!("{line} \"$@\"") };
+        runner.prefix = ["/bin/sh", "-c", &line, "sh"].map(str::to_owned).to_vec();
+    }
+}
 
 /// Reads an object with a member for each name. `needed`: the key that each must have.
 pub(super) fn named<S: Default>(

@@ -408,7 +408,7 @@ fn signal(platform: &Platform) -> Value {
     let stops = |name: &str| name == "STOP";
     let names: Vec<&str> = platform.signals.iter().map(|(name, _)| *name).filter(|n| !stops(n)).collect();
     let listed = names.iter().map(|n| format!("SIG{n}").into()).collect();
-    let anyhow: Vec<String> = names.iter().map(|n| any_case(n)).collect();
+    let anyhow: Vec<String> = names.iter().map(|n| any_case(n).replace('+', "\\+")).collect();
     let number = platform.signal("STOP").unwrap_or(0);
     let forms = any_of(vec![
         one_word(listed),

@@ -8,13 +8,12 @@ use super::keys::{
 };
 use super::programs::{AGENT, GROUP, PROMPTS, RUNNER};
 use super::schedule::keys::{JOB, MISSED, OVERLAPS};
-use super::schedule::read::action_json;
+use super::schedule::read::{action_json, signal_json};
 use super::schedule::{Action, JobSpec};
 use super::spec::{
     AgentSpec, Check, Condition, Config, DaemonSpec, Grant, GroupSpec, Health, IoClass, IoNice, Need, Ready, Rlimit,
     RunnerSpec, ServiceSpec, Signal, Who,
 };
-use crate::base::signal::common_name;
 use crate::base::text::capital;
 use crate::base::units::{canonical_duration, canonical_size};
 use core::fmt::Display;
@@ -219,7 +218,7 @@ fn rlimit(limit: &Rlimit) -> String {
 }
 
 fn signal(signal: Signal) -> String {
-    common_name(signal.number).map_or_else(|| signal.number.to_string(), |name| quoted(&name))
+    signal_json(signal.number)
 }
 
 fn ionice(io: IoNice) -> String {

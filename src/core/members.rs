@@ -1,5 +1,6 @@
 //! Names in requests: a service, or all instances of one. Pure.
 
+use super::run::{Client, Signalled, signal_name};
 use super::{Core, Effect, Out};
 use crate::base::json::Obj;
 use crate::base::near::nearest;
@@ -59,7 +60,7 @@ impl Core {
     }
 
     /// To all instances that have a process; it fails when none has.
-    pub(super) fn signal(&self, name: &str, signal: i32, out: &mut Out) -> Answer {
+    pub(super) fn signal(&mut self, name: &str, signal: i32, by: &Client, out: &mut Out) -> Answer {
         let all = self.members(name)?;
         let pids: Vec<_> = all.iter().map(|i| self.process(*i)).collect();
         if pids.iter().all(Option::is_none) {
@@ -72,6 +73,7 @@ impl Core {
             let mut o = Obj::new();
             o.str("name", &self.table[i].name);
             if let Some((run, pid)) = process {
+                self.tell_signal(i, Signalled { signal, at: self.now.wall, by: by.clone() }, out);
                 out.effects.push(Effect::Signal { run, signal, tree: false });
                 o.u64("pid", pid.into()).u64("run", run.0).i64("signal", i64::from(signal));
             } else {
@@ -80,6 +82,18 @@ impl Core {
             rows.push(o.finish());
         }
         Ok(Core::joined(name, self.table.find(name).is_some(), rows.into_iter()))
+    }
+
+    /// Whose signal it was stays with the run.
+    fn tell_signal(&mut self, i: usize, sent: Signalled, out: &mut Out) {
+        let mut fields = Obj::new();
+        let Some(live) = self.table[i].live.as_mut() else { return };
+        fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
+        fields.i64("signal", i64::from(sent.signal)).str("signal_name", &signal_name(sent.signal));
+        fields.str("by", &sent.by.text());
+        live.asides.get_or_insert_default().signalled = Some(Box::new(sent));
+        self.emit("service.signalled", i, fields.members(), out);
+        self.save_run(i, out);
     }
 
     fn process(&self, i: usize) -> Option<(crate::base::ids::RunId, u32)> {

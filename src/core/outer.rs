@@ -3,6 +3,7 @@
 use super::due::Due;
 use super::service::State;
 use super::{Core, Effect, Out};
+use crate::base::text::count;
 use core::time::Duration;
 
 /// Changes are gathered for so long before they are told.
@@ -50,6 +51,11 @@ impl Core {
             Some(_) => format!("shutting down, {} services left", self.runs.len()),
             None => format!("{running} of {wanted} services run"),
         };
+        if let Some(error) = &self.config_error {
+            let n = count(error.lines().count(), "mistake");
+            let instead = if self.config_taken.is_some() { "an older one is" } else { "no service is started by it" };
+            line = format!("the config has {n} and is not in effect, {instead}; {line}");
+        }
         for (what, names) in named.iter().filter(|(_, names)| !names.is_empty()) {
             let more = names.len().saturating_sub(NAMES);
             let shown = names.iter().take(NAMES).copied().collect::<Vec<_>>().join(", ");

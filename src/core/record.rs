@@ -7,7 +7,7 @@
 
 use super::keys::Keys;
 use super::owner::Owner;
-use super::run::{Cause, RunRecord, StopWhy};
+use super::run::{Cause, RunRecord, Said, Signalled, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
 use super::service::{Choice, Live, Service, State};
@@ -41,6 +41,8 @@ pub struct ServiceRecord {
     v: u32,
     #[serde(default)]
     pub choice: Choice,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    down: Option<Box<Said>>,
     /// The tag of who started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<Box<str>>,
@@ -101,6 +103,8 @@ pub struct RunIntent {
     healthy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     extended: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signalled: Option<Box<Signalled>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -207,6 +211,7 @@ pub fn service(s: &Service) -> Entity {
     let record = ServiceRecord {
         v: VERSION,
         choice: s.choice,
+        down: s.down.clone(),
         owner: s.owner.as_ref().map(|o| o.to_string().into()),
         pulled: s.pulled,
         state: kept,
@@ -273,6 +278,7 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         kill_at: live.sequence.kill_at.map(|at| at.0),
         again: live.again,
         extended: live.extended.map(|at| at.0),
+        signalled: live.signalled().cloned().map(Box::new),
         healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)
@@ -324,6 +330,7 @@ impl ServiceRecord {
     /// Puts everything back but the state. Times of the monotonic clock mean nothing under another keeper.
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
         s.choice = self.choice;
+        s.down = self.down;
         s.owner = self.owner.as_deref().and_then(Owner::parse);
         s.pulled = self.pulled;
         s.since.wall = Wall(self.since.unwrap_or_default());
@@ -351,6 +358,9 @@ impl RunIntent {
         live.sequence.kill_at = self.kill_at.map(Mono);
         live.again = self.again;
         live.extended = self.extended.map(Mono);
+        if let Some(sent) = &self.signalled {
+            live.asides.get_or_insert_default().signalled = Some(sent.clone());
+        }
         live.pulse = self.healthy.then(|| Box::new(Pulse::new(live.begun.mono, true)));
         live
     }

@@ -116,7 +116,7 @@ impl Core {
             Request::ServiceRemove(change) => self.remove(asked, &change, out),
             Request::ServiceRestart(change) => self.change(asked, Op::Restart, &change, out),
             Request::ServiceSignal { name, signal } => {
-                let answer = self.signal(&name, signal, out);
+                let answer = self.signal(&name, signal, &asked.client(), out);
                 self.reply(req, answer, true, out);
             }
             Request::ServiceReset { names } => {
@@ -309,9 +309,12 @@ impl Core {
             self.keys.note(self.now, asked.req, out);
         }
         // Those that are not named themselves, each with what takes it along.
-        let others = if op == Op::Start { Vec::new() } else { self.taken_along(&places) };
+        // A restart of what does not run is a start, which takes nothing along.
+        let takes = |i: &usize| op == Op::Stop || op == Op::Restart && self.table[*i].live.is_some();
+        let first: Vec<usize> = places.iter().copied().filter(takes).collect();
+        let others = self.taken_along(&first);
         let along = |i: &usize| {
-            let all = if others.is_empty() { Vec::new() } else { self.taken_along(&[*i]) };
+            let all = if others.is_empty() || !takes(i) { Vec::new() } else { self.taken_along(&[*i]) };
             all.into_iter().filter(|name| others.binary_search(name).is_ok()).collect()
         };
         let items = places.iter().map(|i| Item::new(*i, &self.table[*i]).with(along(i))).collect();

@@ -65,7 +65,7 @@ impl Keeper {
         self.end_with_daemon(now);
         let how = match status {
             Status::Code(code) => format!("with code {code}"),
-            Status::Signal(number) => format!("by {}", signals::name_of(number)),
+            Status::Signal(number) => format!("by {}", signals::platform().signal_name(number)),
         };
         let (hung, served) = (worker.watch.hung(), worker.watch.served(now));
         let death = Death { status, up: worker.is_up(), hung, served };

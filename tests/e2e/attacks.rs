@@ -15,13 +15,13 @@ fn a_proper_end_leaves_nothing_to_report() {
 }
 
 #[test]
-fn what_the_last_heartbeat_left_tells_its_time() {
+fn a_proper_end_is_told_with_its_time() {
     let mut home = Home::running("{}");
     wait("a heartbeat", || exists(&home.path("run/state.json")));
     home.ok(&["stop"]);
     home.wait_end();
     let (_, said) = home.fails(&["status"]);
-    assert!(said.contains("it was last seen at ") && !said.contains("unknown"), "{said}");
+    assert!(said.contains("it ended at ") && !said.contains("unknown"), "{said}");
 }
 
 #[test]

@@ -216,10 +216,10 @@ fn mistakes_lead_to_what_was_meant() {
     }
     let away = Home::new("{}");
     assert!(away.fails(&["status"]).1.contains("'hob start'"));
-    // What was seen last is told with its time.
+    // The end is told with its time.
     home.ok(&["stop"]);
     let (_, text) = home.fails(&["status"]);
-    assert!(text.contains("it was last seen at ") && !text.contains("unknown"), "{text}");
+    assert!(text.contains("it ended at ") && !text.contains("unknown"), "{text}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn mistakes_of_the_command_line_are_told_apart() {
         (&["* * * * *", "--tz", "../../etc/passwd"], "'../../etc/passwd' is no name"),
         (&["* * * * *", "--from", "yesterday"], "'yesterday' is no time"),
         (&["* * * * *", "--from", "2026-02-30"], "is no time"),
-        (&["* * * * *", "-n", "many"], "is not a whole number"),
+        (&["* * * * *", "-n", "many"], "is no whole number from 0"),
         (&["* * * * *", "-n", "100000"], "10000 times are the most"),
     ] {
         let (code, text) = home.fails(&[&["schedule", "next"], args].concat());

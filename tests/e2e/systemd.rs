@@ -105,12 +105,32 @@ fn readiness_reload_status_and_the_end_are_told_and_jobs_hear_nothing_of_it() {
         manager.until("RELOADING=1");
         manager.until("READY=1");
         home.ok(&["stop", "web"]);
-        assert_eq!(manager.until("STATUS=").0, "STATUS=0 of 0 services run", "after a change, a second later");
+        let status = "STATUS=the config has ";
+        let said = manager.until(status).0;
+        assert!(said.ends_with(" and is not in effect, an older one is; 0 of 0 services run"), "{said}");
         end(&home, child);
         let (word, _) = manager.until("STOPPING=1\nEXTEND_TIMEOUT_USEC=");
         let micros: u64 = word.rsplit('=').next().unwrap().parse().unwrap();
         assert!((20_000_000..60_000_000).contains(&micros), "the time that a shutdown may take: {micros}");
     }
+}
+
+#[test]
+fn a_config_with_mistakes_is_told_in_the_status() {
+    let home = Home::new(r#"{ "services": { "web": 1 }, "servics": 2 }"#);
+    let manager = Manager::at_path(&home);
+    let child = start(&home, &format!("NOTIFY_SOCKET='{}'", manager.name), None);
+    let status =
+        "STATUS=the config has 2 mistakes and is not in effect, no service is started by it; 0 of 0 services run";
+    assert_eq!(manager.until("STATUS=").0, status);
+    home.write_config(CONFIG);
+    home.ok(&["reload"]);
+    wait("it is mended", || manager.until("STATUS=").0 == "STATUS=1 of 1 services run");
+    home.write_config("{");
+    assert!(!home.hob(&["reload"]).status.success());
+    let status = "STATUS=the config has 1 mistake and is not in effect, an older one is; 1 of 1 services run";
+    assert_eq!(manager.until("STATUS=the config").0, status);
+    end(&home, child);
 }
 
 #[test]
@@ -181,6 +201,7 @@ fn a_socket_that_is_passed_is_used_kept_over_deaths_and_left_where_it_was() {
     assert!(early.wait_with_output().unwrap().status.success());
     home.wait_state("web", "running");
     let pid = home.pid("web");
+    wait("the job has said all", || home.log("web").ends_with("end\n"));
     assert_eq!(home.log("web"), "end\n", "no variable of the manager's reaches a job");
     let (daemon, keeper) = home.pids();
     kill("KILL", daemon);

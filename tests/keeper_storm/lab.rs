@@ -128,7 +128,7 @@ impl Lab {
 
     pub(crate) fn signal(&self, name: &str) {
         let pidfd = wait::pidfd_open(self.keeper_pid).unwrap();
-        wait::pidfd_send_signal(pidfd.as_fd(), signals::number_of(name).unwrap()).unwrap();
+        wait::pidfd_send_signal(pidfd.as_fd(), signals::platform().signal(name).unwrap()).unwrap();
     }
 
     pub(crate) fn exit_code(&mut self) -> i32 {
@@ -199,7 +199,7 @@ pub(crate) fn resume(pid: u32) {
 
 fn send(pid: u32, name: &str) {
     let pidfd = wait::pidfd_open(pid).unwrap();
-    wait::pidfd_send_signal(pidfd.as_fd(), signals::number_of(name).unwrap()).unwrap();
+    wait::pidfd_send_signal(pidfd.as_fd(), signals::platform().signal(name).unwrap()).unwrap();
 }
 
 /// Times that a process has gone to sleep.

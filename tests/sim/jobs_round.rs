@@ -493,7 +493,7 @@ impl Jobs {
             let counts = (&row["running"], &row["queued"], &row["runs"], &row["missed"], &row["skipped"]);
             let (running, queued) = (job.runs.len() as u64, job.queue.len() as u64);
             let delay = self.delay(&job.plan);
-            let next = job.next_due(scene.wall - delay).map(|at| (at + delay).div_euclid(1000) * 1000);
+            let next = job.next_due(scene.wall - delay).map(|at| at + delay);
             let same = *counts.0 == running
                 && *counts.1 == queued
                 && *counts.2 == job.number

@@ -1,7 +1,8 @@
 //! `hob add`: queues a task, or one for each number of a range. Reads the folder, the umask and the environment.
 
 use super::look;
-use super::{exit_code, ids, in_words, moment};
+use super::{after, exit_code, in_flags, in_words, moment, patience};
+use crate::base::limits::{FRAME_MAX, TASK_ARRAY_MAX};
 use crate::cli::flags::Args;
 use crate::cli::{Failure, complain, connect, exit, print};
 use crate::client::Client;
@@ -20,7 +21,7 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
     if let Some(range) = args.text("array")? {
         return add_array(args, &mut client, spec, range);
     }
-    let result: Value = client.call("task.submit", &Value::Object(spec))?;
+    let result: Value = client.call("task.submit", &Value::Object(spec)).map_err(in_flags)?;
     let id = result["id"].as_u64().unwrap_or(0);
     match (args.has("json"), args.has("print-id")) {
         _ if args.has("follow") && !args.has("print-id") => {}
@@ -32,6 +33,9 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
             print(&format!("task {id} has this key already ({state}); nothing was added\n"))?;
         }
         (false, false) => print(&format!("task {id} is queued\n"))?,
+    }
+    if args.has("follow") || args.has("wait") {
+        patience::begin(args, id)?;
     }
     if args.has("follow") {
         return look::follow(args, &mut client, id, None);
@@ -57,8 +61,12 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
     let (first, last) = range.split_once('-').ok_or_else(wrong)?;
     let (first, last): (u64, u64) =
         (first.trim().parse().map_err(|_| wrong())?, last.trim().parse().map_err(|_| wrong())?);
-    if first > last || last - first >= 1_000_000 {
+    if first > last {
         return Err(wrong());
+    }
+    let most = TASK_ARRAY_MAX as u64;
+    if last - first >= most {
+        return Err(Failure::usage(format!("--array: {range} are more than {most} tasks, the most at once")));
     }
     if args.has("follow") {
         return Err(Failure::usage("--follow shows one task, and --array makes many"));
@@ -77,7 +85,9 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
         Value::Object(spec)
     };
     let specs: Vec<Value> = (first..=last).map(one).collect();
-    let result: Value = client.call("task.submit", &json!({ "tasks": specs }))?;
+    let params = json!({ "tasks": specs });
+    fits_a_message(&params, last - first + 1)?;
+    let result: Value = client.call("task.submit", &params).map_err(in_flags)?;
     let made: Vec<u64> = result["ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     let (begin, end) = (made.first().copied().unwrap_or(0), made.last().copied().unwrap_or(0));
     match (args.has("json"), args.has("print-id")) {
@@ -92,6 +102,17 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
         return Ok(u8::from(failed));
     }
     Ok(exit::OK)
+}
+
+/// All of them are added or none, so that they have to fit into one message.
+fn fits_a_message(params: &Value, count: u64) -> Result<(), Failure> {
+    let (size, most) = (params.to_string().len() as u64, (FRAME_MAX - 4096) as u64);
+    if size <= most {
+        return Ok(());
+    }
+    let fit = count * most / size;
+    let what = format!("--array: {count} of these tasks are more than hob takes at once; about {fit} of them fit");
+    Err(Failure::usage(what).hint("give smaller ranges, one after the other"))
 }
 
 /// The task as params.
@@ -114,8 +135,7 @@ fn spec(args: &Args) -> Result<Map<String, Value>, Failure> {
             put(name, json!(text));
         }
     }
-    if let Some(text) = args.text("priority")? {
-        let n: i32 = text.parse().map_err(|_| Failure::usage(format!("--priority: '{text}' is not a whole number")))?;
+    if let Some(n) = args.within("priority", i32::MIN.into(), i32::MAX.into())? {
         put("priority", json!(n));
     }
     for name in ["retries", "weight"] {
@@ -132,17 +152,10 @@ fn spec(args: &Args) -> Result<Map<String, Value>, Failure> {
         put("at", json!(at.0));
     }
     if let Some(size) = args.text("max-output")? {
+        crate::base::units::parse_size(size).map_err(|e| Failure::usage(format!("--max-output: {e}")))?;
         put("max_output", json!(size));
     }
-    let mut after: Vec<Value> = Vec::new();
-    for (flag, any) in [("after", false), ("after-any", true)] {
-        for id in ids(args.text(flag)?.unwrap_or(""))? {
-            let (first, last) = id.split_once('-').unwrap_or((&id, &id));
-            let range = first.parse::<u64>().unwrap_or(1)..=last.parse::<u64>().unwrap_or(0);
-            after.extend(range.take(100_000).map(|id| json!({ "id": id, "any": any })));
-        }
-    }
-    if !after.is_empty() {
+    if let Some(after) = after(args)? {
         put("after", json!(after));
     }
     let labels = labels(args)?;
@@ -224,6 +237,9 @@ fn environment(args: &Args) -> Result<Map<String, Value>, Failure> {
                 (given, value.into_string().map_err(|_| utf8(given))?)
             }
         };
+        if name.is_empty() {
+            return Err(Failure::usage("--env: a variable has no name; NAME or NAME=VALUE is wanted"));
+        }
         env.insert(name.to_owned(), json!(value));
     }
     Ok(env)

@@ -1,10 +1,13 @@
 //! Commands that change tasks.
 
-use super::{NO_TASK, id, ids, known_group, moment, some};
+use super::{NO_TASK, after, id, in_flags, known_group, moment, some};
 use crate::cli::flags::Args;
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit};
 use serde_json::{Map, Value, json};
+
+/// Tasks that are each told of on a line.
+const LINES: usize = 20;
 
 /// Calls a method for a selection and prints what came of each task.
 fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {
@@ -27,7 +30,7 @@ fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> R
 fn outcomes(result: &Value, done: &str, named: bool) -> String {
     let rows = result["tasks"].as_array().map_or(&[] as &[Value], Vec::as_slice);
     let (left_out, changed) = (result["left_out"].as_u64().unwrap_or(0), result["changed"].as_u64().unwrap_or(0));
-    if left_out > 0 {
+    if left_out > 0 || rows.iter().filter(|t| t["changed"] == true).count() > LINES {
         let all = left_out.saturating_add(u64::try_from(rows.len()).unwrap_or(0));
         let refused = rows.iter().filter(|t| named && t["changed"] == false);
         let mut text: String = refused.map(|t| outcome(t, done)).collect();
@@ -108,8 +111,7 @@ pub(super) fn edit(args: &Args) -> Result<u8, Failure> {
     if let Some(cwd) = args.path("cwd") {
         put("cwd", json!(std::path::absolute(cwd)?.to_string_lossy()));
     }
-    if let Some(text) = args.text("priority")? {
-        let n: i32 = text.parse().map_err(|_| Failure::usage(format!("--priority: '{text}' is not a whole number")))?;
+    if let Some(n) = args.within("priority", i32::MIN.into(), i32::MAX.into())? {
         put("priority", json!(n));
     }
     for name in ["retries", "weight"] {
@@ -125,15 +127,17 @@ pub(super) fn edit(args: &Args) -> Result<u8, Failure> {
     if let Some(at) = moment(args, "at")? {
         put("at", json!(at.0));
     }
-    if let Some(after) = args.text("after")? {
-        let one = |id: &String| id.parse::<u64>().map_err(|_| Failure::usage("--after of an edit takes single ids"));
-        put("after", json!(ids(after)?.iter().map(one).collect::<Result<Vec<_>, _>>()?));
+    if let Some(after) = after(args)? {
+        put("after", json!(after));
     }
     if !args.rest.is_empty() {
         let words: Option<Vec<&str>> = args.rest.iter().map(|w| w.to_str()).collect();
         put("command", json!(words.ok_or_else(|| Failure::usage("the command is not UTF-8, which tasks need"))?));
     }
-    let result: Value = connect(args)?.call("task.edit", &Value::Object(params))?;
+    if params.len() == 1 {
+        return Err(Failure::usage("what is to be changed?").hint("give a flag such as --priority N, or -- COMMAND"));
+    }
+    let result: Value = connect(args)?.call("task.edit", &Value::Object(params)).map_err(in_flags)?;
     finish(args, &result, |r| format!("task {} is changed\n", r["id"]))
 }
 
@@ -154,6 +158,12 @@ mod tests {
         let many = json!({ "tasks": rows, "changed": 4998, "left_out": 4997 });
         let counted = "of 5000 tasks 4998 changed: each of them is held\n";
         assert_eq!(outcomes(&many, "is held", false), counted);
+        let rows: Vec<Value> = (1..=21).map(|id| row(id, (id == 3).then_some("it is over"))).collect();
+        let said = |n: usize| outcomes(&json!({ "tasks": rows[..n], "changed": n - 1 }), "is held", true);
+        assert_eq!(said(21).lines().count(), 21);
+        let rows: Vec<Value> = (1..=22).map(|id| row(id, (id == 3).then_some("it is over"))).collect();
+        let said = outcomes(&json!({ "tasks": rows, "changed": 21 }), "is held", true);
+        assert_eq!(said, "task 3 is left alone: it is over\nof 22 tasks 21 changed: each of them is held\n");
         let refused = "task 1 is left alone: it is succeeded\ntask 3 is left alone: it is timed out\n";
         assert_eq!(outcomes(&many, "is held", true), format!("{refused}{counted}"));
     }

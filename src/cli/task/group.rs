@@ -1,5 +1,6 @@
 //! Commands about groups of tasks.
 
+use crate::base::limits::GROUP_PARALLEL_MAX;
 use crate::cli::flags::Args;
 use crate::cli::render::Table;
 use crate::cli::service::finish;
@@ -38,13 +39,16 @@ fn note(g: &Value) -> String {
 pub(super) fn set(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
     let mut params = json!({ "name": name });
-    for (flag, key) in [("parallel", "parallel"), ("weight-limit", "weight_limit")] {
-        if let Some(n) = args.number(flag)? {
+    for (flag, key, most) in [("parallel", "parallel", GROUP_PARALLEL_MAX), ("weight-limit", "weight_limit", u32::MAX)]
+    {
+        if let Some(n) = args.within(flag, 0, most.into())? {
             params[key] = json!(n);
         }
     }
     if args.has("remove") {
         params["remove"] = json!(true);
+    } else if !args.has("parallel") && !args.has("weight-limit") {
+        return Err(Failure::usage("what is to be set?").hint("give --parallel N, --weight-limit N or --remove"));
     }
     let result: Value = connect(args)?.call("group.set", &params)?;
     finish(args, &result, |r| told(r, name, args.has("remove")))

@@ -3,9 +3,9 @@
 use super::{NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
 use crate::base::units;
 use crate::cli::flags::Args;
-use crate::cli::render::{Paint, Table, colours, lasted, on_terminal_err};
+use crate::cli::render::{Paint, Table, colours, lasted};
 use crate::cli::service::finish;
-use crate::cli::{Failure, connect, exit, print, when};
+use crate::cli::{Failure, connect, exit, print, progress, users, when};
 use crate::client::{Client, LogAsk, LogChunk};
 use crate::sys::terminal;
 use core::time::Duration;
@@ -26,8 +26,13 @@ fn rows(r: &Value) -> impl Iterator<Item = &Value> {
 pub(super) fn list(args: &Args) -> Result<u8, Failure> {
     let mut client = connect(args)?;
     let mut params = selection(args)?;
+    let limit = args.number("limit")?.unwrap_or(SHOWN);
+    if limit == 0 && !args.has("all") {
+        // A page of the protocol has one task at least.
+        return finish(args, &json!({ "tasks": [], "next": null }), |_| String::new());
+    }
     if !args.has("all") {
-        params.insert("limit".to_owned(), json!(args.number("limit")?.unwrap_or(SHOWN)));
+        params.insert("limit".to_owned(), json!(limit));
         params.insert("last".to_owned(), json!(true));
         let result: Value = client.call("task.list", &Value::Object(params))?;
         return listed(args, &mut client, &result);
@@ -120,13 +125,8 @@ fn details(t: &Value) -> String {
     line("folder", string("cwd"));
     let runner = t["runner"].as_str().map_or(String::new(), |r| format!(", runner {r}"));
     line("group", format!("{}, priority {}, weight {}{runner}", string("group"), t["priority"], t["weight"]));
-    line(
-        "owner",
-        match t["owner"].as_str().unwrap_or_default() {
-            uid if uid.parse::<u32>().is_ok() => format!("uid {uid}"),
-            other => other.to_owned(),
-        },
-    );
+    let owner = string("owner");
+    line("owner", owner.parse().map_or_else(|_| owner.clone(), users::name));
     let labels = t["labels"].as_object().into_iter().flatten();
     line("labels", labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect::<Vec<_>>().join(" "));
     line("key", string("key"));
@@ -178,7 +178,7 @@ pub(super) fn stats(args: &Args) -> Result<u8, Failure> {
 pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
     let mut params = selection(args)?;
     let limit = args.duration("timeout")?;
-    let shown = on_terminal_err() && !args.has("json") && !args.has("quiet");
+    let (mut line, shown) = (progress::Line::default(), progress::wanted(args));
     let began = std::time::Instant::now();
     let mut client = connect(args)?;
     let result = loop {
@@ -190,15 +190,13 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
         let result: Value = client.call("task.wait", &Value::Object(params.clone()))?;
         let late = left.is_some_and(|l| l <= step.unwrap_or(l));
         if shown {
-            progress(&result);
+            line.show(&how_far(&result));
         }
         if result["done"] == true || late {
             break result;
         }
     };
-    if shown {
-        let _ = io::stderr().write_all(b"\r\x1b[K");
-    }
+    drop(line);
     if rows(&result).next().is_none() {
         known_group(args, &mut client)?;
         return finish(args, &result, |_| NO_TASK.to_owned());
@@ -238,11 +236,27 @@ fn unfinished(result: &Value, limit: Duration) -> String {
     }
 }
 
-fn progress(result: &Value) {
+/// How far a wait is, and where nothing runs, what it is that does not come.
+fn how_far(result: &Value) -> String {
     let (all, open) = (counted(result, |_| true), counted(result, is_open));
     let (done, running) = (all - open, counted(result, |state| state == "running"));
-    let text = format!("\r\x1b[K{done} of {all} tasks are over, {running} run ...");
-    let _ = io::stderr().write_all(text.as_bytes());
+    let text = format!("{done} of {all} tasks are over, {running} run ...");
+    match rows(result).find(|t| t["state"].as_str().is_some_and(is_open)) {
+        Some(first) if running == 0 => format!("{text} {}", awaited(first)),
+        _ => text,
+    }
+}
+
+/// What a task that has not begun or does not go on waits for: `task 7 is held; hob task release 7`.
+pub(super) fn awaited(task: &Value) -> String {
+    let id = &task["id"];
+    let todo = match task["state"].as_str() {
+        Some("held") => format!("; hob task release {id}"),
+        Some("paused") => format!("; hob task resume {id}"),
+        _ => String::new(),
+    };
+    let why = task["why"].as_str().map(|why| format!(": {}", when::moments(why))).unwrap_or_default();
+    format!("task {id} is {}{why}{todo}", in_words(task))
 }
 
 pub(super) fn output(args: &Args) -> Result<u8, Failure> {

@@ -5,13 +5,15 @@ mod add;
 mod change;
 mod group;
 mod look;
+mod patience;
 pub(super) mod rows;
 
 use super::flags::Args;
 use super::{Failure, status};
+use crate::base::limits::TASK_ARRAY_MAX;
 use crate::base::near::nearest;
 use crate::base::time::Wall;
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
@@ -72,17 +74,53 @@ fn some(args: &Args) -> Result<Map<String, Value>, Failure> {
     }
 }
 
-/// `3 7-9 12,13` as a list for the protocol.
+/// `3 7-9 12,13` as a list for the protocol. Nothing where an id should be is a variable that was not set.
 fn ids(text: &str) -> Result<Vec<String>, Failure> {
-    let parts = text.split([',', ' ']).map(str::trim).filter(|p| !p.is_empty());
-    let one = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.parse::<u64>(), last.parse::<u64>()) {
-            (Ok(first), Ok(last)) if first > 0 && first <= last => Ok(part.to_owned()),
-            _ => Err(Failure::usage(format!("'{part}' is neither the number of a task nor a range such as 12-40"))),
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        if part.trim().is_empty() {
+            return Err(Failure::usage(format!("an id is missing in '{text}'; was a variable not set?")));
         }
-    };
-    parts.map(one).collect()
+        for word in part.split_whitespace() {
+            range(word)?;
+            all.push(word.to_owned());
+        }
+    }
+    Ok(all)
+}
+
+/// The first and the last id of `7` or `7-9`.
+fn range(word: &str) -> Result<(u64, u64), Failure> {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first > 0 && first <= last => Ok((first, last)),
+        _ => Err(Failure::usage(format!("'{word}' is neither the number of a task nor a range such as 12-40"))),
+    }
+}
+
+/// What a task is to wait for, by flags that may each be given several times; `None` where none is.
+fn after(args: &Args) -> Result<Option<Vec<Value>>, Failure> {
+    let mut all = Vec::new();
+    for (flag, any) in [("after", false), ("after-any", true)] {
+        for text in args.texts(flag)? {
+            let named = ids(text).map_err(|f| Failure { message: format!("--{flag}: {}", f.message), ..f })?;
+            for word in named {
+                let (first, last) = range(&word)?;
+                if last - first >= TASK_ARRAY_MAX as u64 {
+                    return Err(Failure::usage(format!("--{flag}: {word} are more than {TASK_ARRAY_MAX} tasks")));
+                }
+                all.extend((first..=last).map(|id| json!({ "id": id, "any": any })));
+            }
+        }
+    }
+    Ok((!all.is_empty()).then_some(all))
+}
+
+/// What the daemon says of the params of a call, in the words of the flags.
+fn in_flags(e: ClientError) -> Failure {
+    let f = Failure::from(e);
+    let hint = f.hint.map(|h| h.replace("{\"id\", \"any\": true} takes any end", "--after-any takes any end"));
+    Failure { hint, ..f }
 }
 
 fn id(args: &Args) -> Result<u64, Failure> {
@@ -101,7 +139,7 @@ fn moment(args: &Args, flag: &str) -> Result<Option<Wall>, Failure> {
     if crate::base::units::parse_duration(text).is_ok() {
         return Err(Failure::usage(format!("--{flag}: '{text}' is no moment; --delay takes a time from now")));
     }
-    let at = super::since::parse(text, now).map_err(|e| Failure::usage(format!("--{flag}: {e}")))?;
+    let at = super::since::to_come(text, now).map_err(|e| Failure::usage(format!("--{flag}: {e}")))?;
     let of_day = text.contains(':') && !text.contains('-');
     Ok(Some(if of_day && at <= now { Wall(at.0.saturating_add(DAY)) } else { at }))
 }

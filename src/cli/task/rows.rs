@@ -17,8 +17,8 @@ const fn switch(long: &'static str, short: Option<char>, doc: &'static str) -> F
 const ADD_FLAGS: &[Flag] = &[
     value("group", Some('g'), "GROUP", "Whose slots it takes [default; of an agent its own]"),
     value("priority", Some('p'), "N", "Higher ones start first [0]"),
-    value("after", Some('a'), "IDS", "Start only when these have succeeded"),
-    value("after-any", None, "IDS", "Start when these are over, however they ended"),
+    value("after", Some('a'), "IDS", "Start only when these have succeeded; may be given several times"),
+    value("after-any", None, "IDS", "Start when these are over, however they ended; likewise"),
     value("delay", None, "TIME", "Start this much later at the earliest (\"10m\")"),
     value("at", None, "TIME", "Start then at the earliest: \"18:30\", a date and time"),
     value("timeout", None, "TIME", "How long it may run [2h], 0 for ever"),
@@ -66,7 +66,8 @@ const OUTPUT: &[Flag] = &[
 const EDIT: &[Flag] = &[
     value("group", Some('g'), "GROUP", "Move it to this group"),
     value("priority", Some('p'), "N", "Higher ones start first"),
-    value("after", Some('a'), "IDS", "Start only when these have succeeded"),
+    value("after", Some('a'), "IDS", "Start only when these have succeeded; may be given several times"),
+    value("after-any", None, "IDS", "Start when these are over, however they ended; likewise"),
     value("delay", None, "TIME", "Start this much later at the earliest"),
     value("at", None, "TIME", "Start then at the earliest"),
     value("timeout", None, "TIME", "How long it may run"),

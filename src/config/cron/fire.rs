@@ -17,7 +17,8 @@ impl Cron {
     /// The first time after `after` at which it fires.
     #[must_use]
     pub fn next(&self, zone: &Zone, after: Wall) -> Option<Wall> {
-        let after = after.0.div_euclid(1000).clamp(FIRST, LAST);
+        let asked = after.0.div_euclid(1000);
+        let after = asked.clamp(FIRST, LAST);
         let found = if self.never {
             None
         } else if self.wild {
@@ -25,7 +26,8 @@ impl Cron {
         } else {
             self.next_fixed(zone, after)
         };
-        found.map(|at| Wall(at * 1000))
+        // Beyond the end of all time nothing is later.
+        found.filter(|at| *at > asked).map(|at| Wall(at * 1000))
     }
 
     /// The last time before `before` at which it fired.

@@ -7,6 +7,7 @@ mod tests;
 
 use super::cron::{Cron, Expression, Zone};
 use super::spec::Signal;
+use crate::base::signal::Platform;
 use crate::base::time::Wall;
 use crate::protocol::methods::Request;
 use core::time::Duration;
@@ -134,8 +135,7 @@ impl Action {
             Action::Task { .. } => "submit a task".to_owned(),
             Action::Service { verb, names } => format!("{} {}", verb.word(), names.join(", ")),
             Action::Signal { service, signal } => {
-                let name = crate::base::signal::common_name(signal.number);
-                format!("send {} to {service}", name.unwrap_or_else(|| format!("signal {}", signal.number)))
+                format!("send {} to {service}", Platform::own().signal_name(signal.number))
             }
             Action::Call { method, .. } => format!("call {method}"),
         }

@@ -308,6 +308,11 @@ pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_,
     }
 }
 
+/// A signal as it would be written in a file for any system.
+pub(in crate::config) fn signal_json(number: i32) -> String {
+    common_name(number).map_or_else(|| number.to_string(), |name| format!("\"{name}\""))
+}
+
 /// An action as it would be written in the file.
 pub(in crate::config) fn action_json(action: &Action) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -318,7 +323,7 @@ pub(in crate::config) fn action_json(action: &Action) -> String {
             format!("{{\"{}\":[{}]}}", Verb::word(*verb), names.join(","))
         }
         Action::Signal { service, signal: Signal { number } } => {
-            let name = common_name(*number).map_or_else(|| number.to_string(), |name| quoted(&name));
+            let name = signal_json(*number);
             format!("{{\"signal\":{name},\"service\":{}}}", quoted(service))
         }
         Action::Call { method, params, .. } => format!("{{\"method\":{},\"params\":{params}}}", quoted(method)),

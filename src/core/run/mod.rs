@@ -7,7 +7,7 @@ use super::{End, Owner, Peer, Usage};
 use crate::base::ids::{ConnId, RunId};
 use crate::base::json::Obj;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
-use crate::base::signal::common_name;
+use crate::base::signal::Platform;
 use crate::base::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -212,6 +212,38 @@ impl StopWhy {
     }
 }
 
+/// A signal that somebody sent through hob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signalled {
+    pub signal: i32,
+    pub at: Wall,
+    pub by: Client,
+}
+
+impl Signalled {
+    /// `SIGHUP was sent by root (pid 42)`
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{} was sent by {}", signal_name(self.signal), self.by.text())
+    }
+}
+
+/// What few runs have to tell of beside their end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asides {
+    /// The last signal that it got through hob.
+    pub signalled: Option<Box<Signalled>>,
+    /// How its stop command failed.
+    pub stop_error: Option<Box<str>>,
+}
+
+/// What a person said last of a service, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    pub by: Client,
+    pub at: Wall,
+}
+
 /// How a run ended, a start that failed included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -248,10 +280,10 @@ impl Ended {
     }
 }
 
-/// `SIGKILL`, or `signal 10` for those whose number differs between systems.
+/// `SIGKILL`, or `signal 33` for one without a name on this system.
 #[must_use]
 pub fn signal_name(number: i32) -> String {
-    common_name(number).unwrap_or_else(|| format!("signal {number}"))
+    Platform::own().signal_name(number)
 }
 
 /// One run that is over.
@@ -284,6 +316,15 @@ pub struct RunRecord {
     /// It did not end within its `stop_timeout`, and was killed.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub overdue: bool,
+    /// The last signal that it got through hob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signalled: Option<Box<Signalled>>,
+    /// What it was waited for in vain, if it was not ready in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<Box<str>>,
+    /// How its stop command failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_error: Option<Box<str>>,
 }
 
 impl RunRecord {
@@ -310,13 +351,20 @@ impl RunRecord {
 
     fn plain_outcome(&self) -> String {
         match (&self.asked, &self.end) {
-            (Some(StopWhy::ReadyTimeout), end) => format!("not ready in time, {}", end.text()),
+            (Some(StopWhy::ReadyTimeout), end) => match &self.awaited {
+                Some(what) => format!("not ready in time ({what}), {}", end.text()),
+                None => format!("not ready in time, {}", end.text()),
+            },
             (Some(StopWhy::Unhealthy { times, error }), end) => {
                 format!("health check failed {}: {error}, {}", counted(*times), end.text())
             }
             (Some(StopWhy::Watchdog), end) => format!("watchdog timeout, {}", end.text()),
             (Some(StopWhy::DaemonDeath), end) => format!("ended with the daemon, {}", end.text()),
             (Some(why), end) => format!("stopped {}, {}", why.text(), end.text()),
+            (None, end @ Ended::Signal(n)) => match self.signalled.as_ref().filter(|s| s.signal == *n) {
+                Some(sent) => format!("{}, which {} sent", end.text(), sent.by.text()),
+                None => end.text(),
+            },
             (None, end) => end.text(),
         }
     }
@@ -349,6 +397,12 @@ impl RunRecord {
         }
         if self.overdue {
             o.bool("overdue", true);
+        }
+        if let Some(sent) = &self.signalled {
+            o.str("signalled", &format!("{}: {}", sent.at, sent.text()));
+        }
+        if let Some(error) = &self.stop_error {
+            o.str("stop_error", error);
         }
         o.finish()
     }
@@ -407,6 +461,9 @@ mod tests {
             lines: Box::default(),
             background: false,
             overdue: false,
+            signalled: None,
+            awaited: None,
+            stop_error: None,
         };
         let lines: Vec<String> = (0..9).map(|n| n.to_string()).collect();
         r.output(7, &lines);

@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::next::{flapping, health_text};
-use super::{Cause, Ended, RunRecord, StopWhy, millis, tenths};
+use super::{Cause, Ended, RunRecord, Signalled, StopWhy, millis, tenths};
 use crate::base::json::Obj;
 use crate::base::units::human_duration;
 use crate::config::Ready;
@@ -149,15 +149,20 @@ impl Core {
             lines.push(format!("{} earlier {}", earlier, if earlier == 1 { "run" } else { "runs" }));
         }
         for (first, r) in shown.iter().filter_map(|runs| Some((runs.first()?, runs.last()?))) {
+            // One that ended it is told with its end.
+            let other = |s: &&Signalled| r.end != Ended::Signal(s.signal);
+            lines.extend(r.signalled.as_deref().filter(other).map(|s| format!("{}: {}", s.at, s.text())));
             lines.push(run_line(first, r));
             if r.background {
                 let what = "ended at once with code 0 and left children: it seems to put itself into the background";
                 lines.push(format!("  its main process {what}"));
             }
+            lines.extend(r.stop_error.iter().map(|e| format!("  its stop command failed: {e}")));
             lines.extend(r.lines.iter().map(|l| format!("  | {l}")));
         }
         if let Some(live) = s.live.as_deref() {
             lines.push(live_line(live));
+            lines.extend(live.signalled().map(|s| format!("{}: {}", s.at, s.text())));
         }
         if s.transient {
             lines.push("it is transient: a request made it, and a stop removes it".to_owned());
@@ -167,7 +172,10 @@ impl Core {
         }
         match s.choice {
             Choice::Up => lines.extend(s.wished_by().map(|by| format!("{by} said it should be up"))),
-            Choice::Down => lines.extend(s.wished_by().map(|by| format!("{by} said it should be down"))),
+            Choice::Down => lines.extend(s.wished_by().map(|by| match &s.down {
+                Some(said) => format!("{}: {by} said it should be down", said.at),
+                None => format!("{by} said it should be down"),
+            })),
             Choice::Auto if s.restored => lines.push("it ran when the program that hob is a part of ended".to_owned()),
             Choice::Auto if s.pulled => {
                 lines.push(
@@ -184,7 +192,8 @@ fn started(live: Option<&Live>) -> String {
     live.map_or_else(|| "started".to_owned(), |l| format!("started {}", l.cause.text()))
 }
 
-fn awaited(ready: &Ready) -> String {
+/// What a start is waited for to do: `port 9 does not answer`.
+pub(in crate::core) fn awaited(ready: &Ready) -> String {
     match ready {
         Ready::Spawned => "its program is about to be executed".to_owned(),
         Ready::Notify => "it has not said READY=1".to_owned(),
@@ -192,7 +201,7 @@ fn awaited(ready: &Ready) -> String {
         Ready::Log(pattern) => format!("no line of output matches {pattern:?}"),
         Ready::Fd(fd) => format!("it has not written a line to descriptor {fd}"),
         Ready::Socket(path) => format!("the socket {path} does not answer"),
-        Ready::Command(argv) => format!("{} has not ended with 0", argv.join(" ")),
+        Ready::Command(argv) => format!("its command {argv:?} has not ended with 0"),
     }
 }
 

@@ -79,9 +79,9 @@ impl Core {
         let mut o = Obj::new();
         o.str("id", &job.id).str("state", job.state()).bool("paused", job.paused());
         o.str("time", &time_text(spec)).str("tz", spec.zone.name()).str("action", &action_text(spec));
-        o.opt_str("next", job.next_due(self.now).map(|at| spec.zone.show(at)).as_deref());
+        o.opt_str("next", job.next_due(self.now).map(|at| at.to_string()).as_deref());
         let began = job.runs.last().map(|r| r.began.wall).max(last.map(|p| p.began));
-        o.opt_str("last", began.map(|at| spec.zone.show(at)).as_deref());
+        o.opt_str("last", began.map(|at| at.to_string()).as_deref());
         o.opt_str("last_result", last.map(|p| p.result.word()));
         o.opt_str("last_message", last.and_then(|p| p.message.as_deref()));
         o.u64("running", count(job.runs.len())).u64("queued", count(job.queue.len()));

@@ -11,6 +11,7 @@ use crate::base::time::Now;
 use crate::base::units::human_duration;
 use crate::config::Ready;
 use crate::core::record;
+use crate::core::run::why::awaited;
 use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, millis, signal_name};
 use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Usage};
 use core::time::Duration;
@@ -151,9 +152,12 @@ impl Core {
     fn become_ready(&mut self, i: usize, out: &mut Out) {
         let now = self.now;
         let s = &mut self.table[i];
-        // Why an earlier start came to nothing is of no interest any more.
-        let mended = s.was_not_started() && s.last_error.take().is_some();
+        // Why an earlier start came to nothing is of no interest any more; nor is why an earlier run failed, where
+        // being ready means something or a person has begun anew.
+        let over = s.was_not_started();
         let Some(live) = s.live.as_mut() else { return };
+        let over = over || !live.spawned || matches!(live.cause, Cause::Client(_));
+        let mended = over && s.last_error.take().is_some();
         live.ready = Some(now);
         let mut fields = Obj::new();
         fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
@@ -281,7 +285,10 @@ impl Core {
     pub(in crate::core) fn over(&mut self, i: usize, end: Ended, ended: Now, out: &mut Out) {
         let Some(live) = self.table[i].live.take() else { return };
         let s = &mut self.table[i];
-        let record = live.record(end, ended.wall);
+        let mut record = live.record(end, ended.wall);
+        if record.asked == Some(StopWhy::ReadyTimeout) {
+            record.awaited = Some(clip(&awaited(&s.spec.ready)));
+        }
         if record.failed {
             s.fails = s.fails.saturating_add(1);
         }

@@ -66,7 +66,7 @@ pub mod words;
 use crate::base::ids::RunId;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{Condition, Ready, ServiceSpec};
-use crate::core::run::{Cause, Ended, RunRecord, StopWhy};
+use crate::core::run::{Asides, Cause, Ended, RunRecord, Said, Signalled, StopWhy};
 use crate::core::{End, Owner, Usage};
 use backoff::Counters;
 use core::fmt;
@@ -242,6 +242,7 @@ pub struct Live {
     pub sequence: Sequence,
     pub output: Option<(u64, Vec<String>)>,
     pub background: bool,
+    pub asides: Option<Box<Asides>>,
 }
 
 /// One service.
@@ -250,6 +251,8 @@ pub struct Service {
     pub name: Arc<str>,
     pub spec: Arc<ServiceSpec>,
     pub choice: Choice,
+    /// Who wants it down, where a person does.
+    pub down: Option<Box<Said>>,
     /// Who started it last, unless hob itself did.
     pub owner: Option<Owner>,
     /// Something that is or was up needs it.
@@ -302,6 +305,7 @@ impl Service {
             name,
             spec,
             choice: Choice::Auto,
+            down: None,
             owner: None,
             pulled: false,
             restored: false,
@@ -435,7 +439,7 @@ impl Service {
             Some(pulse) => pulse.well_since()?,
             None => live.ready?.mono,
         };
-        self.counters.any().then(|| well + self.spec.reset_after)
+        (self.counters.any() || self.last_error.is_some()).then(|| well + self.spec.reset_after)
     }
 
     /// A program that is ready by being executed has no limit, and zero is none.
@@ -472,24 +476,10 @@ impl Service {
     /// Who said last that it is to be up or down, where somebody did: `root`, `uid 1000`, `service/web`.
     #[must_use]
     pub fn wished_by(&self) -> Option<String> {
-        let stopped = || match self.last()?.asked.as_ref()? {
-            StopWhy::Client(client) => Some(client.owner().text()),
-            StopWhy::Restart(_)
-            | StopWhy::Need { .. }
-            | StopWhy::Reload
-            | StopWhy::Removed
-            | StopWhy::Shutdown
-            | StopWhy::KeeperGone
-            | StopWhy::ReadyTimeout
-            | StopWhy::Unhealthy { .. }
-            | StopWhy::Watchdog
-            | StopWhy::DaemonDeath
-            | StopWhy::Unwanted => None,
-        };
         let known = match self.choice {
             Choice::Auto => return None,
             Choice::Up => self.owner.as_ref().map(Owner::text),
-            Choice::Down => stopped(),
+            Choice::Down => self.down.as_ref().map(|said| said.by.owner().text()),
         };
         Some(known.unwrap_or_else(|| "a person".to_owned()))
     }
@@ -524,7 +514,13 @@ impl Live {
             sequence: Sequence::default(),
             output: None,
             background: false,
+            asides: None,
         }
+    }
+
+    #[must_use]
+    pub fn signalled(&self) -> Option<&Signalled> {
+        self.asides.as_ref()?.signalled.as_deref()
     }
 
     /// Turns the finished run into its record.
@@ -546,6 +542,9 @@ impl Live {
             lines: Box::default(),
             background: self.background,
             overdue: self.sequence.overdue,
+            signalled: self.signalled().cloned().map(Box::new),
+            awaited: None,
+            stop_error: self.asides.as_ref().and_then(|a| a.stop_error.clone()),
         };
         record.usage(self.usage);
         if let Some((bytes, lines)) = &self.output {

@@ -154,6 +154,7 @@ impl Core {
                     self.reply(req, Err(not_taken(&text)), false, out);
                 }
                 self.config_error = Some(text);
+                self.status_soon();
             }
         }
     }
@@ -162,6 +163,7 @@ impl Core {
         let mut report = Report::default();
         let doors = self.doors();
         self.config_error = None;
+        self.status_soon();
         report.tables = self.changed_tables(&config);
         self.config_taken = Some(self.now.wall);
         self.configure_tasks(&config);

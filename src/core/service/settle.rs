@@ -6,7 +6,7 @@ use super::stop::Phase;
 use super::{Choice, State};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
-use crate::core::run::{Cause, StopWhy};
+use crate::core::run::{Cause, StopWhy, clip};
 use crate::core::{Core, Duty, Effect, Out};
 use std::sync::Arc;
 
@@ -268,6 +268,9 @@ impl Core {
             let mut fields = Obj::new();
             fields.u64("run", run.0).str("error", &error);
             self.emit("service.stop_command_failed", i, fields.members(), out);
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.asides.get_or_insert_default().stop_error = Some(clip(&error));
+            }
         }
         self.table.touch(i);
         self.save_run(i, out);
@@ -293,6 +296,7 @@ impl Core {
             State::Running => {
                 if s.reset_at().is_some_and(|at| at <= now) {
                     s.counters.reset();
+                    s.last_error = None;
                     self.table.save(i);
                 }
                 if self.table[i].watchdog_at().is_some_and(|at| at <= now) {

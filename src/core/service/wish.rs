@@ -4,7 +4,7 @@ use super::graph::Kind;
 use super::{Choice, Service, State};
 use crate::base::limits::SERVICES_MAX;
 use crate::core::record;
-use crate::core::run::{Cause, Client, StopWhy};
+use crate::core::run::{Cause, Client, Said, StopWhy};
 use crate::core::{Core, Out};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ impl Core {
         let s = &mut self.table[i];
         if s.choice != Choice::Up {
             s.choice = Choice::Up;
+            s.down = None;
             self.table.save(i);
         }
         let running = matches!(self.table[i].state, State::Starting | State::Running);
@@ -30,9 +31,11 @@ impl Core {
 
     /// A person wants it down: it, and first everything running that requires it.
     pub(in crate::core) fn wish_stop(&mut self, i: usize, client: Client) {
+        let now = self.now.wall;
         let s = &mut self.table[i];
         if s.choice != Choice::Down || s.pulled {
             s.choice = Choice::Down;
+            s.down = Some(Box::new(Said { by: client.clone(), at: now }));
             s.pulled = false;
             self.table.save(i);
         }
@@ -51,6 +54,7 @@ impl Core {
         if !s.wanted() {
             s.choice = Choice::Up;
         }
+        s.down = None;
         s.counters.clear();
         s.owner = Some(client.owner());
         self.table.save(i);
@@ -69,6 +73,7 @@ impl Core {
         let needed = self.is_needed(i);
         let s = &mut self.table[i];
         s.choice = Choice::Auto;
+        s.down = None;
         s.owner = None;
         s.pulled = needed;
         s.counters.clear();

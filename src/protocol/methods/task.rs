@@ -3,7 +3,7 @@
 use super::decode::read_params;
 use super::{Of, Params};
 use crate::base::ids::TaskId;
-use crate::base::limits::{TASK_ARRAY_MAX, TASK_RETRIES_MAX};
+use crate::base::limits::{GROUP_PARALLEL_MAX, TASK_ARRAY_MAX, TASK_RETRIES_MAX};
 use crate::base::near::nearest;
 use crate::base::time::Wall;
 use crate::protocol::rpc::{Code, RpcError};
@@ -427,14 +427,14 @@ pub(super) fn edit(p: &Params<'_>) -> Result<TaskCall, RpcError> {
 }
 
 pub(super) fn group_set(p: &Params<'_>) -> Result<GroupCall, RpcError> {
-    let count = |name: &str| match p.integer::<i64>(name)? {
+    let count = |name: &str, most: u32| match p.integer::<i64>(name)? {
         None => Ok(None),
-        Some(n) => match u32::try_from(n) {
-            Ok(n) => Ok(Some(n)),
-            Err(_) => Err(invalid(format!("{name} is a whole number from 0 to {}, not {n}", u32::MAX))),
+        Some(n) => match u32::try_from(n).ok().filter(|n| *n <= most) {
+            Some(n) => Ok(Some(n)),
+            None => Err(invalid(format!("{name} is a whole number from 0 to {most}, not {n}"))),
         },
     };
-    let (parallel, weight_limit) = (count("parallel")?, count("weight_limit")?);
+    let (parallel, weight_limit) = (count("parallel", GROUP_PARALLEL_MAX)?, count("weight_limit", u32::MAX)?);
     let remove = p.flag("remove", false)?;
     if !remove && parallel.is_none() && weight_limit.is_none() {
         return Err(invalid("group.set needs parallel or weight_limit, or \"remove\": true"));

@@ -1,46 +1,10 @@
-//! Signals of the process itself as a readable descriptor, and the names of signals, on Linux.
+//! Signals of the process itself as a readable descriptor, and the platform by its names of signals, on Linux.
 
 use crate::sys::{check, check_size};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Names without `SIG`, by number of this platform.
-const NAMES: [(&str, i32); 31] = [
-    ("HUP", libc::SIGHUP),
-    ("INT", libc::SIGINT),
-    ("QUIT", libc::SIGQUIT),
-    ("ILL", libc::SIGILL),
-    ("TRAP", libc::SIGTRAP),
-    ("ABRT", libc::SIGABRT),
-    ("BUS", libc::SIGBUS),
-    ("FPE", libc::SIGFPE),
-    ("KILL", libc::SIGKILL),
-    ("USR1", libc::SIGUSR1),
-    ("SEGV", libc::SIGSEGV),
-    ("USR2", libc::SIGUSR2),
-    ("PIPE", libc::SIGPIPE),
-    ("ALRM", libc::SIGALRM),
-    ("TERM", libc::SIGTERM),
-    ("STKFLT", libc::SIGSTKFLT),
-    ("CHLD", libc::SIGCHLD),
-    ("CONT", libc::SIGCONT),
-    ("STOP", libc::SIGSTOP),
-    ("TSTP", libc::SIGTSTP),
-    ("TTIN", libc::SIGTTIN),
-    ("TTOU", libc::SIGTTOU),
-    ("URG", libc::SIGURG),
-    ("XCPU", libc::SIGXCPU),
-    ("XFSZ", libc::SIGXFSZ),
-    ("VTALRM", libc::SIGVTALRM),
-    ("PROF", libc::SIGPROF),
-    ("WINCH", libc::SIGWINCH),
-    ("IO", libc::SIGIO),
-    ("PWR", libc::SIGPWR),
-    ("SYS", libc::SIGSYS),
-];
-
-/// Highest signal number.
 /// The names and numbers of this system, for readers of config and protocol.
 static PLATFORM: crate::base::signal::Platform =
     crate::base::signal::Platform { zones: crate::sys::zone::read, ..crate::base::signal::Platform::linux() };
@@ -50,6 +14,7 @@ pub fn platform() -> &'static crate::base::signal::Platform {
     &PLATFORM
 }
 
+/// Highest signal number.
 pub const HIGHEST: i32 = 64;
 
 pub const SIGABRT: i32 = libc::SIGABRT;
@@ -65,52 +30,6 @@ pub const SIGQUIT: i32 = libc::SIGQUIT;
 pub const SIGCONT: i32 = libc::SIGCONT;
 pub const SIGTTIN: i32 = libc::SIGTTIN;
 pub const SIGTTOU: i32 = libc::SIGTTOU;
-
-/// The number of a signal given as `TERM`, `SIGTERM`, `RTMIN+3`, `RTMAX-1` or `15`; upper or lower case.
-#[must_use]
-pub fn number_of(name: &str) -> Option<i32> {
-    if let Ok(number) = name.parse::<i32>() {
-        return (1..=HIGHEST).contains(&number).then_some(number);
-    }
-    let upper = name.to_ascii_uppercase();
-    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-    match short {
-        "IOT" => return Some(libc::SIGABRT),
-        "POLL" => return Some(libc::SIGIO),
-        "CLD" => return Some(libc::SIGCHLD),
-        _ => {}
-    }
-    let realtime = |base: i32, rest: &str, sign: char| match rest.strip_prefix(sign) {
-        None => rest.is_empty().then_some(base),
-        Some(digits) if digits.starts_with(|c: char| c.is_ascii_digit()) => {
-            let n = digits.parse::<i32>().ok().filter(|n| *n <= HIGHEST)?;
-            Some(if sign == '+' { base + n } else { base - n })
-        }
-        Some(_) => None,
-    };
-    let (min, max) = (libc::SIGRTMIN(), libc::SIGRTMAX());
-    let number = if let Some(rest) = short.strip_prefix("RTMIN") {
-        realtime(min, rest, '+').filter(|n| (min..=max).contains(n))
-    } else if let Some(rest) = short.strip_prefix("RTMAX") {
-        realtime(max, rest, '-').filter(|n| (min..=max).contains(n))
-    } else {
-        None
-    };
-    number.or_else(|| NAMES.iter().find(|(n, _)| *n == short).map(|(_, number)| *number))
-}
-
-/// `SIGTERM` for 15, `SIGRTMIN+3` for the fourth realtime signal, `signal 99` for what has no name.
-#[must_use]
-pub fn name_of(number: i32) -> String {
-    if let Some((name, _)) = NAMES.iter().find(|(_, n)| *n == number) {
-        return format!("SIG{name}");
-    }
-    match number - libc::SIGRTMIN() {
-        0 => "SIGRTMIN".to_owned(),
-        n if n > 0 && number <= libc::SIGRTMAX() => format!("SIGRTMIN+{n}"),
-        _ => format!("signal {number}"),
-    }
-}
 
 /// Signals of this process, blocked and read from a descriptor.
 #[derive(Debug)]
@@ -204,34 +123,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_agree() {
-        for spelling in ["TERM", "SIGTERM", "sigterm", "term", "15"] {
-            assert_eq!(number_of(spelling), Some(libc::SIGTERM), "{spelling}");
-        }
-        for number in 1..=HIGHEST {
-            let name = name_of(number);
-            let reserved = number > 31 && number < libc::SIGRTMIN();
-            assert_eq!(number_of(&name), (!reserved).then_some(number), "{name}");
-        }
-        assert_eq!(name_of(15), "SIGTERM");
-        assert_eq!(name_of(libc::SIGRTMIN() + 3), "SIGRTMIN+3");
-        assert_eq!(name_of(99), "signal 99");
-        assert_eq!(number_of("RTMAX-1"), Some(libc::SIGRTMAX() - 1));
-        for wrong in [
-            "",
-            "SIG",
-            "SIGSIGTERM",
-            "0",
-            "65",
-            "-1",
-            "RTMIN+40",
-            "RTMIN-1",
-            "RTMAX+1",
-            "RTMIN+",
-            "TERMINATE",
-            "RTMIN+-1",
-        ] {
-            assert_eq!(number_of(wrong), None, "{wrong}");
+    fn the_table_has_the_numbers_of_this_system() {
+        let all = [
+            ("ABRT", libc::SIGABRT),
+            ("BUS", libc::SIGBUS),
+            ("USR1", libc::SIGUSR1),
+            ("USR2", libc::SIGUSR2),
+            ("CHLD", libc::SIGCHLD),
+            ("STOP", libc::SIGSTOP),
+            ("CONT", libc::SIGCONT),
+            ("IO", libc::SIGIO),
+            ("SYS", libc::SIGSYS),
+            ("WINCH", libc::SIGWINCH),
+        ];
+        for (name, number) in all {
+            assert_eq!(platform().signal(name), Some(number), "{name}");
         }
     }
 

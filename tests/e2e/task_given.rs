@@ -1,0 +1,161 @@
+//! What the flags about tasks take: ids that are there, more than once, in range; and what a wait for a task says.
+
+use crate::support::*;
+use std::process::{Command, Stdio};
+
+fn added(home: &Home, args: &[&str]) -> String {
+    home.ok(&[&["add", "--print-id"], args].concat()).trim().to_owned()
+}
+
+#[test]
+fn a_task_waits_for_all_that_was_named_and_for_nothing_that_was_not() {
+    let home = Home::running("{}");
+    let (a, b, c) = (added(&home, &["--hold", "true"]), added(&home, &["true"]), added(&home, &["--hold", "true"]));
+    home.ok(&["task", "wait", &b]);
+    let d = added(&home, &["--after", &a, "--after", &b, "--after-any", &c, "true"]);
+    let waits = |id: &str| home.call("task.get", &format!("{{\"id\":{id}}}"))["after"].to_string();
+    assert_eq!(waits(&d), format!(r#"[{{"id":{a}}},{{"id":{b}}},{{"any":true,"id":{c}}}]"#));
+    home.ok(&["task", "edit", &d, "--after", &b, "--after-any", &a]);
+    assert_eq!(waits(&d), format!(r#"[{{"any":true,"id":{a}}},{{"id":{b}}}]"#));
+    let before = home.ok(&["task", "list", "--json"]);
+    for empty in ["", ",", " ", "1,", ",1"] {
+        for line in [
+            &["add", "--after", empty, "true"][..],
+            &["add", "--after-any", empty, "true"],
+            &["task", "edit", &d, "--after", empty],
+        ] {
+            let (code, said) = home.fails(line);
+            assert!(code == 2 && said.contains("was a variable not set?"), "{line:?}: {code} {said}");
+        }
+    }
+    assert_eq!(home.ok(&["task", "list", "--json"]), before, "nothing was added or changed");
+}
+
+#[test]
+fn mistakes_are_told_in_the_words_of_the_flags() {
+    let home = Home::running("{}");
+    let failed = added(&home, &["exit 1"]);
+    assert!(!home.hob(&["task", "wait", &failed]).status.success());
+    let held = added(&home, &["--hold", "true"]);
+    for (line, want) in [
+        (&["add", "-g", "", "true"][..], "--group is empty"),
+        (&["add", "--max-output", "10XB", "true"], "--max-output: "),
+        (&["add", "-e", "=x", "true"], "--env: a variable has no name"),
+        (&["add", "-p", "99999999999999", "true"], "from -2147483648 to 2147483647"),
+        (&["add", "--at", "xyz", "true"], "(or tomorrow)"),
+        (&["task", "edit", &held], "what is to be changed?"),
+        (&["group", "set", "new"], "what is to be set?"),
+        (&["group", "set", "new", "-j", "99999999"], "from 0 to 10000"),
+        (&["group", "set", "new", "-j", "-1"], "from 0 to 10000"),
+        (&["inhibit", "--", "true"], "a command needs --why"),
+        (&["add", "--array", "1-1000000000", "echo {}"], "100000"),
+        (&["add", "--array", "5-1", "echo {}"], "is not a range such as 1-100"),
+    ] {
+        let (code, said) = home.fails(line);
+        assert!(code == 2 && said.contains(want) && !said.contains("task.edit"), "{line:?}: {code} {said}");
+    }
+    let (_, said) = home.fails(&["call", "group.set", r#"{"name": "new", "parallel": 99999999}"#]);
+    assert!(said.contains("from 0 to 10000"), "{said}");
+    let (_, said) = home.fails(&["add", "--after", &failed, "true"]);
+    assert!(said.contains("--after-any takes any end"), "{said}");
+    // So many that no message holds them: none is added, and how many fit is said.
+    let long = format!("echo {{}} {}", "x".repeat(2000));
+    let (code, said) = home.fails(&["add", "--array", "1-20000", &long]);
+    assert!(code == 2 && said.contains("more than hob takes at once; about "), "{code} {said}");
+    let fit: u64 = said.split("about ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!((5000..9000).contains(&fit), "{said}");
+    assert_eq!(home.ok(&["task", "list", "-n", "0"]), "");
+    assert_eq!(home.ok(&["events", "-n", "0"]), "");
+    let out = home.hob(&["events", "-n", "0"]);
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+fn very_many_are_told_by_their_number() {
+    let home = Home::running("{}");
+    home.ok(&["add", "--hold", "--array", "1-30", "echo {}"]);
+    let said = home.ok(&["task", "cancel", "1-5"]);
+    assert_eq!(said.lines().count(), 5, "{said}");
+    assert_eq!(home.ok(&["task", "cancel", "--state", "held"]), "of 25 tasks 25 changed: each of them is cancelled\n");
+}
+
+#[test]
+fn who_stops_waiting_is_told_that_the_task_goes_on() {
+    let home = Home::running("{}");
+    let child = home
+        .command(&["add", "-f", "touch ran; exec sleep 1000", "-C"])
+        .arg(&home.dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait("it runs", || exists(&home.path("ran")));
+    kill("INT", child.id());
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("task 1 goes on") && said.contains("hob task cancel 1"), "{said}");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&out.status), Some(2));
+    assert_eq!(home.call("task.get", r#"{"id":1}"#)["state"], "running");
+}
+
+#[test]
+fn what_a_wait_waits_for_is_told_on_a_terminal() {
+    let there = Command::new("script").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !there.is_ok_and(|s| s.success()) {
+        return skip("there is no script(1) to make a terminal");
+    }
+    let home = Home::running("{}");
+    let line = format!("{HOB} --home {} add --hold -w true", home.dir.display());
+    let file = home.path("typescript");
+    let mut child = Command::new("script")
+        .args(["-qfc", &line])
+        .arg(&file)
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait("it says what it waits for", || home.read("typescript").contains("task 1 is held; hob task release 1"));
+    home.ok(&["task", "release", "1"]);
+    wait("it ends", || child.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn a_runner_that_is_a_text_gets_the_command_as_its_arguments() {
+    let config = r#"{ "runners": {
+        "end": { "prefix": "env X=1" },
+        "inside": { "prefix": "X=2 \"$@\"; echo after" }
+    } }"#;
+    let home = Home::running(config);
+    let run =
+        |runner: &str| home.ok(&["add", "--runner", runner, "-f", "--", "sh", "-c", "echo \"$X:$1\"", "s", "a b"]);
+    assert_eq!((run("end"), run("inside")), ("1:a b\n".to_owned(), "2:a b\nafter\n".to_owned()));
+    let shown = home.ok(&["config", "show"]);
+    home.write_config(&shown);
+    assert!(home.ok(&["plan"]).contains("nothing would change"));
+}
+
+#[test]
+fn a_log_that_is_followed_with_others_ends_alone() {
+    let config = r#"{ "services": {
+        "x": { "command": "exec sleep 1000" }, "y": { "command": "while :; do echo line; sleep 0.05; done" }
+    } }"#;
+    let home = Home::running(config);
+    home.wait_state("y", "running");
+    let out = std::fs::File::create(home.path("followed")).unwrap();
+    let mut follower = home.command(&["logs", "-f", "x", "y"]).stdin(Stdio::null()).stdout(out).spawn().unwrap();
+    wait("it follows", || home.read("followed").contains("line"));
+    home.write_config(r#"{ "services": { "y": { "command": "while :; do echo line; sleep 0.05; done" } } }"#);
+    home.ok(&["reload"]);
+    wait("x is gone", || !home.ok(&["status"]).contains("\nx "));
+    kill("KILL", home.pids().0);
+    wait("the next daemon answers", || home.hob(&["ping"]).status.success());
+    let seen = home.read("followed").len();
+    wait("it goes on", || {
+        assert!(follower.try_wait().unwrap().is_none(), "it has ended");
+        home.read("followed").len() > seen + 200
+    });
+    kill("TERM", follower.id());
+    follower.wait().unwrap();
+}

@@ -272,9 +272,11 @@ impl Check {
     /// Holds an order against what is known, before it is carried out.
     pub fn effect(&mut self, now: u64, effect: &Effect, os: &Os, disk: &Disk) -> Result<(), String> {
         let run = match effect {
-            Effect::Signal { run, .. } | Effect::Kill { run } | Effect::Sweep { run } | Effect::Forget { run } => {
-                Some(*run)
-            }
+            Effect::Signal { run, .. }
+            | Effect::Kill { run }
+            | Effect::CancelStart { run }
+            | Effect::Sweep { run }
+            | Effect::Forget { run } => Some(*run),
             Effect::Start(start) if of_name(&start.service).is_some() => Some(start.run),
             _ => None,
         };

@@ -71,7 +71,7 @@ fn a_command_that_minds_no_signal_hears_of_it_and_may_say_so() {
     wait("hob ends", || run.try_wait().unwrap().is_some());
     let ended = run.wait_with_output().unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
-    assert!(ended.status.code() == Some(3) && said.ends_with("over\n"), "{said}");
+    assert!(ended.status.code() == Some(3) && said.contains("over\n"), "{said}");
 }
 
 #[test]
@@ -102,7 +102,9 @@ fn killed_daemons_double_and_lose_no_byte_of_either_stream() {
         check(&mut out, 3000 + round * 137);
         let before = daemons(&home);
         before.iter().for_each(|pid| kill("KILL", *pid));
+        // One that is killed before it serves counts as a crash, and three of these end in safe mode.
         wait("another daemon comes", || daemons(&home).iter().any(|pid| !before.contains(pid)));
+        home.call("ping", "{}");
     }
     fs::write(&go, "").unwrap();
     let all = check(&mut out, u64::MAX);

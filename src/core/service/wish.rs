@@ -182,7 +182,10 @@ impl Core {
                 self.table[need].counters.clear();
                 self.lift(need, cause, out);
             }
-            State::Stopping if self.table[need].stop_mark().is_some() => self.lift(need, cause, out),
+            // What is stopped for a fault comes back by its policy, after its delay.
+            State::Stopping if self.table[need].stop_mark().is_some_and(|why| by_person || !why.is_fault()) => {
+                self.lift(need, cause, out);
+            }
             State::Failed
             | State::Stopping
             | State::Waiting

@@ -12,6 +12,7 @@ use crate::base::time::Mono;
 use crate::config::Level;
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 /// How long the keeper waits beyond the time limit of a shutdown.
 const KEEPER_EXTRA: Duration = Duration::from_secs(5);
@@ -38,6 +39,8 @@ pub(super) struct Life {
     pub(super) stopping: Option<Stopping>,
     /// `hob run -- CMD`: hob ends with this service.
     pub(super) main: Option<usize>,
+    /// Signals for it that came while it was being started.
+    pub(super) early: BTreeSet<i32>,
     /// What has to come up before hob is ready; `None` once it was said.
     pub(super) rising: Option<Vec<usize>>,
     /// A first heartbeat is due at the end of this step.
@@ -286,12 +289,22 @@ impl Core {
     /// A signal that came to hob as PID 1 goes to the main service.
     pub(super) fn forward(&mut self, signal: i32, out: &mut Out) {
         let live = self.life.main.and_then(|i| self.table[i].live.as_ref());
-        match live.filter(|l| l.pid.is_some() && l.end.is_none()) {
+        match live.filter(|l| l.end.is_none()) {
+            Some(live) if live.pid.is_none() => {
+                self.life.early.insert(signal);
+            }
             Some(live) => out.effects.push(Effect::Signal { run: live.run, signal, tree: false }),
             None => {
                 let text = format!("signal {signal} has nobody to go to");
                 out.effects.push(Effect::Log { level: Level::Debug, text });
             }
+        }
+    }
+
+    /// The main service has begun, and hears what came before anybody knew that.
+    pub(super) fn forward_early(&mut self, i: usize, out: &mut Out) {
+        if self.life.main == Some(i) {
+            core::mem::take(&mut self.life.early).into_iter().for_each(|signal| self.forward(signal, out));
         }
     }
 

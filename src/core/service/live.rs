@@ -81,6 +81,7 @@ impl Core {
                 self.table.look_around(i);
                 self.emit("service.started", i, fields.members(), out);
                 self.after_birth(i, run, out);
+                self.forward_early(i, out);
             }
             Err(e) => {
                 let end =

@@ -83,7 +83,7 @@ fn long_to_bind(path: &Path) -> io::Result<Addr> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let folder = open_path(folder)?;
+    let folder = open_path(folder, 0)?;
     let mut short = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
     short.extend_from_slice(name.as_bytes());
     Addr::plain(&short, Some(folder))
@@ -92,16 +92,21 @@ fn long_to_bind(path: &Path) -> io::Result<Addr> {
 #[cfg(target_os = "linux")]
 fn long_to_connect(path: &Path) -> io::Result<Addr> {
     use std::os::fd::AsRawFd;
-    let socket = open_path(path)?;
+    let socket = open_path(path, 0)?;
     let short = format!("/proc/self/fd/{}", socket.as_raw_fd());
     Addr::plain(short.as_bytes(), Some(socket))
 }
 
+/// A descriptor of the file itself, which is not opened. `how`: more flags of open(2).
 #[cfg(target_os = "linux")]
-fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    use std::os::unix::fs::OpenOptionsExt;
-    // std insists on an access mode, which the kernel ignores beside O_PATH.
-    Ok(std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?.into())
+pub(super) fn open_path(path: &Path, how: libc::c_int) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // With musl std takes O_PATH for a mode of access and leaves it out.
+    // SAFETY: the path ends with a zero byte.
+    let fd = crate::sys::check(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC | how) })?;
+    // SAFETY: it was just opened, and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -7,15 +7,15 @@ pub(super) use os::{Folder, Held};
 #[cfg(target_os = "linux")]
 mod os {
     use crate::sys::check;
-    use std::fs::{File, Metadata, OpenOptions, Permissions};
+    use crate::sys::net::addr::open_path;
+    use std::fs::{File, Metadata, Permissions};
     use std::io;
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
     fn hold(path: &Path, how: libc::c_int) -> io::Result<File> {
-        // std insists on an access mode, which the kernel ignores beside O_PATH.
-        OpenOptions::new().read(true).custom_flags(libc::O_PATH | how).open(path)
+        open_path(path, how).map(File::from)
     }
 
     pub(in crate::sys::net) struct Held(File);

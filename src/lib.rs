@@ -64,7 +64,8 @@
 //! `conn::ready` reads, `protocol` decodes, [`core::Core::step`] decides (a handler sets marks, `settle` propagates
 //! them and emits), the round's records are written, `exec` runs the effects in order, `conn::reply` queues, and the
 //! end of the turn writes once for each connection. Other triggers take the same road: an end of a child, a deadline, a
-//! message of the keeper.
+//! message of the keeper. A question that changes nothing takes a shorter one, if nothing is due or waits before it:
+//! [`core::Core::answer`] looks at the state, and the reply is queued as it is read.
 #![deny(unsafe_code)]
 
 pub mod base;

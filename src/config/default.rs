@@ -1,6 +1,6 @@
 //! The config that is written on the first start. Touches nothing.
 
-/// All comments but for an empty set of services, so that it changes nothing until somebody edits it.
+/// All comments but for a job that looks for trouble, so that it runs nothing until somebody edits it.
 pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and trailing commas are allowed.
 //   hob config check              tells every mistake in this file, with its line
 //   hob reload                    makes changes effective; only what changed is touched
@@ -42,11 +42,14 @@ pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and t
     // },
   },
 
-  // "schedule": {
-  //   "jobs": [  // hob schedule next '30 2 * * *' shows when that is
-  //     {"id": "nightly", "cron": "30 2 * * *", "action": {"restart": "app"}},
-  //   ],
-  // },
+  "schedule": {
+    "jobs": [
+      // Looks for trouble as 'hob doctor' does; 'hob schedule list' shows when, and what it found.
+      {"id": "health-check", "cron": "0 */6 * * *", "action": {"method": "daemon.doctor"}},
+      // {"id": "nightly", "cron": "30 2 * * *", "action": {"restart": "app"}},
+      // {"id": "report", "every": "1h", "action": {"task": {"command": ["./report"], "cwd": "/srv/app"}}},
+    ],
+  },
 
   "daemon": {
     // How hob itself behaves; the values shown are the defaults.

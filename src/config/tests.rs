@@ -7,7 +7,10 @@ const LINUX: Platform = Platform::linux();
 
 #[test]
 fn default_texts_parse_and_mean_the_defaults() {
-    assert_eq!(parse(DEFAULT, "hob.json", &LINUX), Ok(Config::default()));
+    let first = parse(DEFAULT, "hob.json", &LINUX).unwrap();
+    let [job] = &first.schedule[..] else { panic!("{:?}", first.schedule) };
+    assert_eq!((&*job.id, job.action.as_ref().unwrap().text()), ("health-check", "call daemon.doctor".to_owned()));
+    assert_eq!(Config { schedule: Vec::new(), ..first }, Config::default());
     let shown = parse(&defaults_text(), "hob.json", &LINUX).unwrap();
     assert_eq!(shown.daemon, DaemonSpec::default());
     let argv = shown.services["NAME"].command.clone();

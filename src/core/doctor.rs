@@ -1,14 +1,20 @@
 //! What the core alone knows of how hob is, for an examination: services in trouble, the journal, safe mode. Pure.
 
+use super::schedule::is_own;
 use super::service::{Choice, Service, State};
 use super::view::Pending;
 use super::{Core, Effect, Out};
 use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
-use crate::protocol::rpc::RpcError;
+use crate::base::text::count;
+use crate::protocol::rpc::{Code, RpcError};
+use serde::Deserialize;
+use std::borrow::Cow;
 
 const HOB: &str = "daemon";
 const SERVICES: &str = "services";
+/// How many errors a run of a job names.
+const ERRORS_NAMED: usize = 3;
 
 impl Core {
     /// The shell looks at everything else and answers by `Input::Examined`.
@@ -17,10 +23,16 @@ impl Core {
         out.effects.push(Effect::Doctor { req, findings: self.findings() });
     }
 
+    /// A client reads the report; a run of a job has failed where something does not work.
     pub(super) fn examined(&mut self, req: ReqId, result: Result<String, RpcError>, out: &mut Out) {
-        if self.pending.contains_key(&req) {
-            self.reply(req, result, false, out);
+        if !self.pending.contains_key(&req) {
+            return;
         }
+        let result = match result {
+            Ok(report) if is_own(req) => judge(&report).map(|()| report),
+            other => other,
+        };
+        self.reply(req, result, false, out);
     }
 
     fn findings(&self) -> Vec<Finding> {
@@ -129,6 +141,32 @@ impl Core {
     }
 }
 
+/// The errors of a report, in one line.
+fn judge(report: &str) -> Result<(), RpcError> {
+    #[derive(Deserialize)]
+    struct Report<'a> {
+        #[serde(borrow)]
+        findings: Vec<Found<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Found<'a> {
+        level: Grade,
+        #[serde(borrow)]
+        area: Cow<'a, str>,
+        #[serde(borrow)]
+        what: Cow<'a, str>,
+    }
+    let report: Report<'_> = serde_json::from_str(report).map_err(|e| RpcError::new(Code::Internal, e.to_string()))?;
+    let mut errors: Vec<String> =
+        report.findings.iter().filter(|f| f.level == Grade::Error).map(|f| format!("{}: {}", f.area, f.what)).collect();
+    let more = errors.len().saturating_sub(ERRORS_NAMED);
+    errors.truncate(ERRORS_NAMED);
+    if more > 0 {
+        errors.push(format!("and {}", count(more, "other error")));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(RpcError::new(Code::Unavailable, errors.join("; "))) }
+}
+
 /// A person has said otherwise than the config.
 fn by_hand(s: &Service) -> Option<Finding> {
     let said = match s.choice {
@@ -139,4 +177,22 @@ fn by_hand(s: &Service) -> Option<Finding> {
     let f = Finding::new(Grade::Note, SERVICES, format!("{} is {}: {said}", s.name, s.state));
     let why = "that is remembered over restarts of hob and of the machine";
     Some(f.why(why).todo(format!("hob service reset {}", s.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_examination_is_judged_by_its_errors() {
+        let report = |grades: &[Grade]| {
+            let found = |grade: &Grade| Finding::new(*grade, SERVICES, "it \"fails\"").json();
+            let rows: Vec<String> = grades.iter().map(found).collect();
+            judge(&format!(r#"{{"findings":[{}],"counts":{{}}}}"#, rows.join(","))).map_err(|e| e.message)
+        };
+        assert_eq!(report(&[Grade::Ok, Grade::Note, Grade::Warning]), Ok(()));
+        let one = "services: it \"fails\"";
+        assert_eq!(report(&[Grade::Ok, Grade::Error]), Err(one.to_owned()));
+        assert_eq!(report(&[Grade::Error; 5]), Err(format!("{one}; {one}; {one}; and 2 other errors")));
+    }
 }

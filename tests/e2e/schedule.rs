@@ -155,3 +155,21 @@ fn a_reload_takes_jobs_or_says_why_not() {
     assert_eq!(ids, ["new"]);
     assert_eq!(home.call("daemon.config", "{}")["schedule"]["jobs"][0]["action"]["stop"][0], "web");
 }
+
+#[test]
+fn an_examination_by_the_clock_fails_where_something_does_not_work() {
+    let home = Home::running(
+        r#"{ "services": { "web": { "command": "exec sleep 1000" } },
+             "schedule": { "jobs": [
+               { "id": "look", "cron": "0 0 1 1 *", "action": { "method": "daemon.doctor" } }] } }"#,
+    );
+    home.wait_state("web", "running");
+    home.ok(&["schedule", "run", "look"]);
+    wait("all was well", || job(&home, "look")["last_result"] == "done");
+    home.ok(&["service", "run", "broken", "--set", "restart=never", "--", "false"]);
+    home.wait_state("broken", "failed");
+    home.ok(&["schedule", "run", "look"]);
+    wait("it found something", || job(&home, "look")["last_result"] == "failed");
+    assert_eq!(job(&home, "look")["last_message"], "services: broken has failed: exit code 1");
+    assert!(home.ok(&["logs"]).contains("services: broken has failed"), "hob's own log tells");
+}

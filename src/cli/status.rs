@@ -96,6 +96,9 @@ fn head(r: &Value) -> String {
         let one = one.map_or_else(String::new, |e| format!("  {}\n", e.trim_end()));
         line.insert_str(0, &format!("{config}\n{one}"));
     }
+    if let Some(path) = r["update"].as_str() {
+        line.push_str(&format!("another program lies at {path}: hob upgrade\n"));
+    }
     for i in r["inhibitors"].as_array().into_iter().flatten() {
         let part = |k: &str| i[k].as_str().unwrap_or("?").to_owned();
         line.push_str(&format!("{} (pid {}) delays a shutdown: {}\n", part("who"), i["pid"], part("why")));

@@ -75,6 +75,10 @@ impl Core {
         } else if !self.inhibitors.text().is_empty() {
             all.push(Finding::new(Grade::Note, HOB, format!("a shutdown would wait for {}", self.inhibitors.text())));
         }
+        if let Some(path) = &self.update {
+            let f = Finding::new(Grade::Note, HOB, format!("{path} is another program than the one that runs"));
+            all.push(f.why("the one that runs goes on until it is told otherwise").todo("hob upgrade"));
+        }
         if let Some(why) = &self.journal_behind {
             let f = Finding::new(Grade::Error, "journal", format!("it cannot be written: {why}"));
             let loss = "a death of keeper and daemon would lose what was decided since, and changes cannot be promised";

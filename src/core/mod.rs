@@ -265,6 +265,10 @@ pub enum Input {
         ticket: Option<upgrade::Ticket>,
         result: Result<String, RpcError>,
     },
+    /// Where the program that runs was started from, another one lies now, or no longer.
+    OtherProgram {
+        path: Option<String>,
+    },
     /// Any other signal under `--init`, to be forwarded to the main service.
     Forward {
         signal: i32,

@@ -60,6 +60,7 @@ impl Core {
             Input::JournalFull { full } => self.journal_full = full,
             Input::Boot(_)
             | Input::WallSet { .. }
+            | Input::OtherProgram { .. }
             | Input::Started { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }

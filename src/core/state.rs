@@ -86,6 +86,8 @@ pub struct Core {
     pub(super) facts: Facts,
     pub(super) config: DaemonSpec,
     pub(super) config_error: Option<String>,
+    /// Where another program lies than the one that runs.
+    pub(super) update: Option<String>,
     /// When the config in effect was read; `None` while none could be.
     pub(super) config_taken: Option<Wall>,
     pub(super) table: Table,
@@ -280,6 +282,7 @@ impl Core {
             Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
             Input::UpgradeEnded { req, result } => self.upgrade_ended(req, result, out),
             Input::Upgraded { ticket, result } => self.upgraded(ticket, result, out),
+            Input::OtherProgram { path } => self.update_available(path, out),
             Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,

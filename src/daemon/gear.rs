@@ -50,7 +50,11 @@ pub(super) enum Job {
         found: super::lifecycle::upgrade::Found,
     },
     /// The heartbeat was written; a failure is worth a line in the log.
-    Beat(Result<(), String>),
+    Beat {
+        written: Result<(), String>,
+        /// What lies where the program that runs was started from, where it is another one.
+        other: Option<super::lifecycle::upgrade::Other>,
+    },
     /// Something was done that nobody waits for; a failure is worth a line in the log.
     Quiet(Result<(), String>),
 }

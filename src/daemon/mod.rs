@@ -411,12 +411,13 @@ impl Daemon {
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
-            Job::Beat(written) => {
+            Job::Beat { written, other } => {
                 // Nothing may follow until the next beat.
                 self.settle_at = Some(now.mono);
                 if let Err(e) = written {
                     self.gear.log(Level::Warn, e);
                 }
+                self.other_program(other);
             }
         }
     }

@@ -209,3 +209,27 @@ fn a_config_that_is_not_in_effect_does_not_hinder_an_upgrade() {
     home.ok(&["upgrade", "--binary", program.to_str().unwrap()]);
     assert_eq!(exe(home.keeper()), program);
 }
+
+#[test]
+fn a_replaced_file_is_told_of_once_until_it_runs() {
+    let mut home = Home::new(r#"{ "daemon": { "heartbeat": "1s" } }"#);
+    let own = copy(&home, "hob");
+    home.start_program(&own);
+    let status = || home.call("daemon.status", "{}");
+    assert!(status()["update"].is_null());
+    fs::rename(copy(&home, "new"), &own).unwrap();
+    wait("it is seen", || status()["update"] == own.to_str().unwrap());
+    let told = format!("another program lies at {}: hob upgrade\n", own.display());
+    assert!(home.ok(&["status"]).contains(&told));
+    assert!(home.ok(&["doctor"]).contains("is another program than the one that runs"));
+    let beat = || fs::read_to_string(home.path("run/heartbeat")).unwrap();
+    let before = beat();
+    wait("two more heartbeats", || beat() > before);
+    let before = beat();
+    wait("two more heartbeats", || beat() > before);
+    assert_eq!(home.ok(&["events"]).matches("daemon.update_available").count(), 1);
+    home.ok(&["upgrade"]);
+    let before = beat();
+    wait("a heartbeat of the new one", || beat() > before);
+    assert!(status()["update"].is_null());
+}

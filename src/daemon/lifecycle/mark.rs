@@ -218,6 +218,7 @@ fn kind(input: &Input) -> u8 {
         | Input::Renew { .. }
         | Input::UpgradeEnded { .. }
         | Input::Upgraded { .. }
+        | Input::OtherProgram { .. }
         | Input::Forward { .. }
         | Input::KeeperGone => 0,
         Input::Tick | Input::WallSet { .. } => 1,

@@ -31,6 +31,10 @@ pub(super) struct Lifecycle {
     pub(super) trial: bool,
     /// The file that it runs from.
     pub(super) program: OwnedFd,
+    /// Device and number of that file.
+    pub(super) own: Option<(u64, u64)>,
+    /// The other program at its place that was told of.
+    pub(super) told_of: Option<(u64, u64)>,
     pub(super) generation: u32,
     /// Of an upgrade whose caller has not been told how it came out.
     pub(super) note: Option<Note>,
@@ -59,6 +63,8 @@ impl Lifecycle {
             heartbeat: Duration::ZERO,
             ending: None,
             trial: flags & FLAG_TRIAL != 0,
+            own: upgrade::identity(&program).ok(),
+            told_of: None,
             program,
             generation: boot.generation,
             outer: boot.outer,

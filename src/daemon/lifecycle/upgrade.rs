@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -106,6 +107,15 @@ impl Daemon {
             ticket,
         };
         self.gear.bulk("looking at a new program", move || Job::Upgrade { req, found: candidate.look() });
+    }
+
+    /// Each other program is told of once.
+    pub(in crate::daemon) fn other_program(&mut self, other: Option<Other>) {
+        let file = other.as_ref().map(|o| o.file);
+        if self.life.told_of != file {
+            self.life.told_of = file;
+            self.inputs.push(Input::OtherProgram { path: other.map(|o| o.path.display().to_string()) });
+        }
     }
 
     fn no_upgrade(&mut self, req: Option<ReqId>, e: RpcError) {
@@ -207,7 +217,22 @@ fn unfit(what: String) -> RpcError {
     RpcError::new(Code::Unavailable, what)
 }
 
-fn identity(fd: &OwnedFd) -> io::Result<(u64, u64)> {
+/// A program where the one that runs was started from: its path, and device and number of the file.
+#[derive(Debug)]
+pub(in crate::daemon) struct Other {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+/// What lies there now, unless it is the same file.
+pub(in crate::daemon) fn other_than(own: (u64, u64)) -> Option<Other> {
+    let path = real_path(std::env::current_exe().ok()?);
+    let meta = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+    let file = (meta.dev(), meta.ino());
+    (file != own).then_some(Other { path, file })
+}
+
+pub(super) fn identity(fd: &OwnedFd) -> io::Result<(u64, u64)> {
     let id = file::identity(&File::from(fd.try_clone()?))?;
     Ok((id.dev, id.ino))
 }

@@ -13,7 +13,8 @@ use hob::base::signal::Platform;
 use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::Input;
-use hob::daemon::conn::{Conns, Flushed, Pass};
+use hob::daemon::conn::{Conns, Flushed, Inlet, Pass};
+use hob::daemon::fair::Budget;
 use hob::daemon::source::{Source, Sources};
 use hob::protocol::methods::Request;
 use hob::protocol::rpc::{Code, RpcError};
@@ -59,10 +60,12 @@ impl Daemon {
         let mut events = Events::with_capacity(8);
         self.poll.poll(&mut events, Some(Duration::from_millis(2))).unwrap();
         let mut inputs = Vec::new();
-        self.conns.read_backlog(&mut |_| None, &mut inputs);
+        let mut budget = Budget::new(|| Mono(0));
+        let mut inlet = Inlet { ask: &mut |_| None, budget: &mut budget, out: &mut inputs };
+        self.conns.read_backlog(&mut inlet);
         for event in &events {
             if let Some(Source::Conn(id)) = self.sources.get(event.token()) {
-                self.conns.ready(*id, event.into(), &mut |_| None, &mut inputs);
+                self.conns.ready(*id, event.into(), &mut inlet);
             }
         }
         inputs.into_iter().for_each(|input| self.answer(input));

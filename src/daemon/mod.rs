@@ -11,6 +11,7 @@ pub mod doctor;
 mod door;
 pub mod events;
 mod exec;
+pub mod fair;
 mod gear;
 pub mod journal;
 pub mod lifecycle;
@@ -47,6 +48,7 @@ use crate::sys;
 use child::Heard;
 use conn::{Accepted, Admission, Readiness};
 use core::time::Duration;
+use fair::Waiting;
 use gear::{Gear, Job, Outlet};
 use lifecycle::Lifecycle;
 use pool::Done;
@@ -94,6 +96,8 @@ struct Daemon {
     loads: VecDeque<(Option<ReqId>, bool)>,
     /// What the core is told in the next round.
     inputs: Vec<Input>,
+    /// What clients sent that has to wait for a later turn, and how much this one has left for them.
+    waiting: Waiting,
     out: Out,
     /// The nearest of all deadlines when the loop last went to sleep.
     due_at: Option<Mono>,
@@ -174,6 +178,7 @@ impl Daemon {
                 other => other?,
             }
             self.gear.now = sys::clock::now();
+            self.waiting.budget.begin(self.gear.now.mono);
             self.inputs.extend(self.wall.check(self.gear.now));
             let sources = &self.gear.sources;
             ready.extend(
@@ -182,7 +187,8 @@ impl Daemon {
                     .filter_map(|e| Some(Ready { source: sources.get(e.token())?.clone(), what: Readiness::from(e) })),
             );
             ready.sort_by_key(|r| rank(&r.source));
-            calm = !self.is_due() && ready.iter().all(|r| matches!(r.source, Source::Conn(_)));
+            calm =
+                !self.is_due() && self.waiting.is_empty() && ready.iter().all(|r| matches!(r.source, Source::Conn(_)));
             self.hear_backlog();
             for r in ready.drain(..) {
                 self.look(r);
@@ -215,7 +221,8 @@ impl Daemon {
 
     /// How long the loop may sleep: until the nearest of all deadlines.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.inputs.is_empty() || self.conns.has_backlog() || self.unheard.is_waiting() {
+        let clients = self.conns.has_backlog() || !self.waiting.is_empty();
+        if !self.inputs.is_empty() || clients || self.unheard.is_waiting() {
             self.due_at = Some(Mono(0));
             return Some(Duration::ZERO);
         }
@@ -465,20 +472,18 @@ impl Daemon {
     /// Steps what has come in, and what the effects answer, a bounded number of times.
     fn rounds(&mut self) {
         for _ in 0..ROUNDS_PER_TURN {
-            if self.inputs.is_empty() {
+            if self.inputs.is_empty() && !self.waiting.has_next() {
                 break;
             }
             let mut out = core::mem::take(&mut self.out);
             let mut inputs = core::mem::take(&mut self.inputs);
             for input in inputs.drain(..) {
-                let ended = if let Input::Exited { run, .. } = &input { Some(*run) } else { None };
-                self.life.marks.input(&input, self.journal.last_record());
-                self.core.step(self.gear.now, input, &mut out);
-                // What lies in the pipe now is all that the run wrote.
-                let passed = ended.and_then(|run| self.capture.run_ended(run, self.services.get(&run)?));
-                if let Some(input) = passed {
-                    self.core.step(self.gear.now, input, &mut out);
+                if let Some(input) = self.waiting.put(input) {
+                    self.step(input, &mut out);
                 }
+            }
+            while let Some(input) = self.waiting.next() {
+                self.step(input, &mut out);
             }
             inputs.shrink_to(KEPT);
             self.inputs = inputs;
@@ -490,6 +495,17 @@ impl Daemon {
             self.out = out;
         }
         self.write_events();
+    }
+
+    fn step(&mut self, input: Input, out: &mut Out) {
+        let ended = if let Input::Exited { run, .. } = &input { Some(*run) } else { None };
+        self.life.marks.input(&input, self.journal.last_record());
+        self.core.step(self.gear.now, input, out);
+        // What lies in the pipe now is all that the run wrote.
+        let passed = ended.and_then(|run| self.capture.run_ended(run, self.services.get(&run)?));
+        if let Some(input) = passed {
+            self.core.step(self.gear.now, input, out);
+        }
     }
 
     /// The round's records in one write, and its events in another, before anything of it is done or told. Events of

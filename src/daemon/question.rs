@@ -2,7 +2,7 @@
 //! asks for the present state; then nothing is left to do but to send the replies.
 
 use super::Daemon;
-use super::conn::{Flushed, Readiness};
+use super::conn::{Conns, Flushed, Inlet, Readiness};
 use super::gear::Outlet;
 use super::journal::Journal;
 use super::lifecycle::Lifecycle;
@@ -18,25 +18,34 @@ fn ask<'a>(
     core: &'a mut Core,
     life: &'a Lifecycle,
     journal: &'a Journal,
-    now: Now,
+    (now, waits): (Now, bool),
 ) -> impl FnMut(&Request) -> Option<Result<String, RpcError>> + 'a {
     move |request| {
+        if waits {
+            return None;
+        }
         life.marks.question(journal.last_record());
         core.answer(now, request)
     }
 }
 
 impl Daemon {
+    /// Has connections read; nothing is answered before what waits since an earlier turn.
+    fn with_inlet(&mut self, read: impl FnOnce(&mut Conns, &mut Inlet<'_, '_>)) {
+        let waits = !self.waiting.is_empty();
+        let mut ask = ask(&mut self.core, &self.life, &self.journal, (self.gear.now, waits));
+        let mut inlet = Inlet { ask: &mut ask, budget: &mut self.waiting.budget, out: &mut self.inputs };
+        read(&mut self.conns, &mut inlet);
+    }
+
     /// Reads a connection that is ready.
     pub(super) fn read(&mut self, id: ConnId, what: Readiness) {
-        let mut ask = ask(&mut self.core, &self.life, &self.journal, self.gear.now);
-        self.conns.ready(id, what, &mut ask, &mut self.inputs);
+        self.with_inlet(|conns, inlet| conns.ready(id, what, inlet));
     }
 
     /// Reads on where an earlier turn stopped.
     pub(super) fn read_backlog(&mut self) {
-        let mut ask = ask(&mut self.core, &self.life, &self.journal, self.gear.now);
-        self.conns.read_backlog(&mut ask, &mut self.inputs);
+        self.with_inlet(|conns, inlet| conns.read_backlog(inlet));
     }
 
     /// How long the loop may sleep after a turn that left all deadlines but those of clients as they were.

@@ -2,6 +2,7 @@
 //! its end.
 
 use super::door::Channels;
+use super::fair::Waiting;
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
 use super::lifecycle::upgrade::{self, LABEL, Note};
@@ -95,9 +96,9 @@ impl Daemon {
             services = adopt(handover.held, how, &mut boot, &mut children, &mut capture, &mut gear)?;
         }
         marks.left(Stage::Jobs);
-        let listener = listener(handover.listener, &mut gear)?;
         let copy = copy_output(&mut capture, copied.filter(|_| !bare), words, &mut gear)?;
         let mut daemon = Daemon {
+            listener: listener(handover.listener, &mut gear)?,
             conns: conn::Conns::new(sys::user::own().0, sys::signals::platform().signals),
             channels,
             core: Core::new(),
@@ -108,6 +109,7 @@ impl Daemon {
             unheard: Default::default(),
             loads: VecDeque::new(),
             inputs: Vec::new(),
+            waiting: Waiting::new(|| sys::clock::now().mono),
             out: Out::default(),
             due_at: None,
             accept_at: None,
@@ -129,7 +131,6 @@ impl Daemon {
             copy,
             journal,
             ring,
-            listener,
             signals,
             paths,
             services,

@@ -94,3 +94,29 @@ fn a_reader_that_falls_behind_is_told_where_to_go_on_and_misses_nothing() {
         assert_eq!(&next(&mut reader)["params"]["event"], event);
     }
 }
+
+#[test]
+fn however_much_many_ask_all_is_answered_in_order() {
+    const CLIENTS: usize = 12;
+    const EACH: usize = 300;
+    let home = Home::running(r#"{ "groups": { "g": { "paused": true } } }"#);
+    home.ok(&["add", "--array", "1-5000", "--group", "g", "true {}"]);
+    // What all tasks have to be looked at for, and between that what is answered as it is read.
+    let request = |id: usize| match id % 3 {
+        0 => json!({"jsonrpc": "2.0", "id": id, "method": "ping"}),
+        _ => json!({"jsonrpc": "2.0", "id": id, "method": "task.list", "params": {"state": "lost"}}),
+    };
+    let asked: String = (0..EACH).map(|id| format!("{}\n", request(id))).collect();
+    let connect = |_| UnixStream::connect(home.path("run/hob.sock")).unwrap();
+    let clients: Vec<UnixStream> = (0..CLIENTS).map(connect).collect();
+    for mut client in &clients {
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.write_all(asked.as_bytes()).unwrap();
+    }
+    home.ok(&["ping"]);
+    for client in &clients {
+        let replies = BufReader::new(client).lines().take(EACH);
+        let ids = replies.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["id"].as_u64().unwrap());
+        assert!(ids.eq(0..EACH as u64));
+    }
+}

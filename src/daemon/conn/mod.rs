@@ -33,7 +33,8 @@ use link::{Input, Link};
 use mio::event::Source as _;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use requests::{Inlet, Requests};
+pub use requests::Inlet;
+use requests::Requests;
 use share::Kind;
 use slab::Slab;
 use std::collections::BTreeSet;
@@ -166,8 +167,9 @@ impl Conns {
         }
     }
 
-    /// Serves a connection that the selector reported. Requests that `ask` does not answer are appended to `out`.
-    pub fn ready(&mut self, conn: ConnId, what: Readiness, ask: &mut Ask<'_>, out: &mut Vec<core::Input>) {
+    /// Serves a connection that the selector reported. Requests that `inlet.ask` does not answer are appended
+    /// to `inlet.out`.
+    pub fn ready(&mut self, conn: ConnId, what: Readiness, inlet: &mut Inlet<'_, '_>) {
         let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) else { return };
         link.at_end |= what.read_closed || what.closed;
         link.hung_up |= what.closed;
@@ -175,7 +177,7 @@ impl Conns {
             self.touch(conn);
         }
         if what.readable || what.read_closed || what.closed {
-            self.read(conn, ask, out);
+            self.read(conn, inlet);
         }
     }
 
@@ -186,18 +188,18 @@ impl Conns {
     }
 
     /// Reads on where an earlier turn stopped.
-    pub fn read_backlog(&mut self, ask: &mut Ask<'_>, out: &mut Vec<core::Input>) {
+    pub fn read_backlog(&mut self, inlet: &mut Inlet<'_, '_>) {
         for conn in std::mem::take(&mut self.backlog) {
             if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
                 link.in_backlog = false;
-                self.read(conn, ask, out);
+                self.read(conn, inlet);
             }
         }
     }
 
     /// Reads a connection as far as its share of a turn goes. A read that does not fill the buffer has emptied the
     /// socket, unless the end is near, which is only seen by reading up to it.
-    fn read(&mut self, id: ConnId, ask: &mut Ask<'_>, out: &mut Vec<core::Input>) {
+    fn read(&mut self, id: ConnId, inlet: &mut Inlet<'_, '_>) {
         let (mut messages, mut reads, mut emptied) = (MESSAGES_PER_TURN, READS_PER_TURN, false);
         let Some(Conn { decoder, link }) = self.conns.get_mut(id.0) else { return };
         while !link.dead {
@@ -205,7 +207,7 @@ impl Conns {
             if link.paused {
                 break;
             }
-            if messages == 0 || (reads == 0 && !emptied) {
+            if messages == 0 || (reads == 0 && !emptied) || inlet.budget.is_spent() {
                 if !link.in_backlog {
                     link.in_backlog = true;
                     self.backlog.push(id);
@@ -215,7 +217,7 @@ impl Conns {
             if let Some(message) = decoder.message() {
                 messages -= 1;
                 match message {
-                    Ok(message) => self.requests.take(id, link, message, &mut Inlet { ask, out }),
+                    Ok(message) => self.requests.take(id, link, message, inlet),
                     Err(e) => {
                         link.error("null", &e);
                         link.input = Input::Stopped;

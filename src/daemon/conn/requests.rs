@@ -8,20 +8,30 @@ use crate::base::access::Access;
 use crate::base::ids::{ConnId, ReqId};
 use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
 use crate::core;
+use crate::daemon::fair::Budget;
 use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::{self, Call, Request, Signals};
 use crate::protocol::rpc::{self, Code, Id, Invalid, Parsed, RpcError};
+use std::fmt;
 
 /// Where requests go: questions to `ask`, unless something that is not done yet has come before them, all others to
 /// `out`.
-pub(super) struct Inlet<'a, 'b> {
-    pub(super) ask: &'a mut Ask<'b>,
-    pub(super) out: &'a mut Vec<core::Input>,
+pub struct Inlet<'a, 'b> {
+    pub ask: &'a mut Ask<'b>,
+    pub budget: &'a mut Budget,
+    pub out: &'a mut Vec<core::Input>,
+}
+
+impl fmt::Debug for Inlet<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inlet").field("budget", self.budget).finish_non_exhaustive()
+    }
 }
 
 impl Inlet<'_, '_> {
     fn ask(&mut self, request: &Request) -> Option<Result<String, RpcError>> {
-        if self.out.is_empty() { (self.ask)(request) } else { None }
+        self.budget.count();
+        if self.out.is_empty() && !self.budget.is_spent() { (self.ask)(request) } else { None }
     }
 }
 

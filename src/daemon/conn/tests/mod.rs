@@ -8,6 +8,7 @@ use super::*;
 use crate::base::limits::{FRAME_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
 use crate::base::time::Mono;
 use crate::core::Owner;
+use crate::daemon::fair::Budget;
 use crate::daemon::source::Source;
 use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::Request;
@@ -82,10 +83,12 @@ impl Rig {
         let idle = !self.conns.has_backlog() && !self.conns.has_unflushed();
         self.poll.poll(&mut self.events, Some(if idle { wait } else { Duration::ZERO })).unwrap();
         let mut inputs = Vec::new();
-        self.conns.read_backlog(&mut |_| None, &mut inputs);
+        let mut budget = Budget::new(|| Mono(0));
+        let mut inlet = Inlet { ask: &mut |_| None, budget: &mut budget, out: &mut inputs };
+        self.conns.read_backlog(&mut inlet);
         for event in &self.events {
             if let Some(Source::Conn(id)) = self.sources.get(event.token()) {
-                self.conns.ready(*id, event.into(), &mut |_| None, &mut inputs);
+                self.conns.ready(*id, event.into(), &mut inlet);
             }
         }
         let n = inputs.len();

@@ -23,14 +23,14 @@
 //!   (when it is at fault, when it hangs), `reap` (ends of children), `outer` and `parent` (the service manager or
 //!   program it belongs to), `means` (what it makes of its process), `words` (what it says), `pidfile`, `renew` and
 //!   `manifest` (becoming another program), `end`
-//! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what the
-//!   parts share), and the parts: `conn` (clients), `child` (processes, and the sockets held for them), `capture`
+//! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what
+//!   the parts share), and the parts: `conn` (clients), `child` (processes, and the sockets held for them), `capture`
 //!   (output to files), `logs` (files to clients), `journal`, `events` (the ring file), `link` (the keeper), `pool`
-//!   (threads), `source` (tokens), `door` (who may speak, and the channels of jobs), `closer` (closes what may
-//!   block, in threads), `unheard` (words of services left for the next turn), `wall` (whether the clock was set),
+//!   (threads), `source` (tokens), `door` (who may speak, and the channels of jobs), `closer` (closes what may block,
+//!   in threads), `unheard` (words of services left for the next turn), `wall` (whether the clock was set),
 //!   `question` (calls answered without a round), `fair` (what clients may take of a turn), `ownlog`, `told` (events
-//!   as its lines), `doctor` (what is wrong around hob), `lifecycle` (what one daemon leaves to the next: marks, safe mode,
-//!   upgrades)
+//!   as its lines), `doctor` (what is wrong around hob), `lifecycle` (what one daemon leaves to the next: marks, safe
+//!   mode, upgrades)
 //! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
 //!   each
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),

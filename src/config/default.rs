@@ -47,6 +47,8 @@ pub const DEFAULT: &str = r#"// hob.json: what hob keeps running. Comments and t
       // Looks for trouble as 'hob doctor' does; 'hob schedule list' shows when, and what it found.
       {"id": "health-check", "cron": "0 */6 * * *", "action": {"method": "daemon.doctor"}},
       // {"id": "nightly", "cron": "30 2 * * *", "action": {"restart": "app"}},
+      // Tasks that are over stay until somebody removes them; this does, with their output.
+      // {"id": "tidy", "cron": "0 4 * * *", "action": {"method": "task.clean", "params": {"age": "30d"}}},
       // {"id": "report", "every": "1h", "action": {"task": {"command": ["./report"], "cwd": "/srv/app"}}},
     ],
   },

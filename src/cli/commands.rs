@@ -146,8 +146,9 @@ const OF_SERVICES: &[Command] = &[
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
         details: "With a command it runs that as its only service, passes its output through and ends with its\n\
-                  exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
-                  folder then; with --home they are there, and services of a hob.json there run beside it.\n\
+                  exit code (128 + n for a signal): the entry point of a container. It reads nothing: its standard\n\
+                  input is /dev/null, as that of every service. Its files are in a private folder then; with --home\n\
+                  they are there, and services of a hob.json there run beside it.\n\
                   With --managed hob is a part of the program that starts it: it ends when that does, known by the\n\
                   end of standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
         ..command("run", "Run hob in the foreground", life::run)
@@ -196,14 +197,15 @@ const OF_SERVICES: &[Command] = &[
         count: (1, 1),
         details: "Tells why a service is up, down or waiting, a task queued, held or over, what happened last, what\n\
                   comes next and what you can do. A task is its number. Where a service has that name too, a task\n\
-                  is task/N and a job is schedule/ID.",
+                  is task/N and a job is schedule/ID; service/NAME is always a service.",
         ..command("why", "Tell the story of a service, a task or a job", story::why)
     },
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
         flags: LOGS,
-        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.\n\
+        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob, and\n\
+                  with --all shows the services that come later too.\n\
                   With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.\n\
                   Lines of several services are in the order of their times. Without a running hob, and of services\n\
                   that it has no more, the files are read.",

@@ -1,13 +1,10 @@
 //! Commands that change tasks.
 
-use super::{NO_TASK, after, id, in_flags, known_group, moment, some};
+use super::{LINES, NO_TASK, after, id, in_flags, known_group, moment, some};
 use crate::cli::flags::Args;
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit};
 use serde_json::{Map, Value, json};
-
-/// Tasks that are each told of on a line.
-const LINES: usize = 20;
 
 /// Calls a method for a selection and prints what came of each task.
 fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {

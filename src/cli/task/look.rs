@@ -1,6 +1,6 @@
 //! Commands that show tasks, and that wait for them.
 
-use super::{NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
+use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
 use crate::base::units;
 use crate::cli::flags::Args;
 use crate::cli::render::{Paint, Table, colours, lasted};
@@ -214,6 +214,24 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
         return Ok(exit::TIMED_OUT);
     }
     Ok(if counted(&result, |state| state != "succeeded") == 0 { exit::OK } else { exit::FAILED })
+}
+
+/// Names on standard error those of several tasks that are over without success; the exit code.
+pub(super) fn told_of_failures(args: &Args, result: &Value) -> u8 {
+    let (all, failed) = (counted(result, |_| true), counted(result, |state| state != "succeeded"));
+    if failed == 0 {
+        return exit::OK;
+    }
+    let mut lines: Vec<String> = rows(result).filter(|t| t["state"] != "succeeded").take(LINES).map(ended).collect();
+    let more = failed.saturating_sub(u64::try_from(lines.len()).unwrap_or(failed));
+    if more > 0 {
+        lines.push(format!("and {more} more: hob task list --state failed,timed_out,cancelled,lost"));
+    }
+    if !args.has("quiet") {
+        let what = format!("{failed} of {all} tasks did not succeed; 'hob task output ID' shows what one wrote");
+        crate::cli::complain(&what, Some(&lines.join("\n     ")));
+    }
+    exit::FAILED
 }
 
 /// How many of the tasks that a wait is for are in states of a kind.

@@ -18,6 +18,9 @@ use crate::protocol::rpc::Code;
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
 
+/// Tasks that are each told of on a line.
+const LINES: usize = 20;
+
 /// Said where a selection has found nothing.
 const NO_TASK: &str = "no task matches\n";
 

@@ -197,7 +197,8 @@ const OF_SERVICES: &[Command] = &[
         count: (1, 1),
         details: "Tells why a service is up, down or waiting, a task queued, held or over, what happened last, what\n\
                   comes next and what you can do. A task is its number. Where a service has that name too, a task\n\
-                  is task/N and a job is schedule/ID; service/NAME is always a service.",
+                  is task/N and a job is schedule/ID; service/NAME is always a service. Without a running hob its\n\
+                  files tell what happened.",
         ..command("why", "Tell the story of a service, a task or a job", story::why)
     },
     Command {
@@ -222,13 +223,15 @@ const OF_SERVICES: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: EVENTS,
-        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.",
+        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.\n\
+                  Without a running hob its file is read.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
     Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", life::reload) },
     Command {
         details: "Reads the config as it is now and lists every start, stop, restart and live change, with its\n\
-                  reason, in the order in which a reload would do it.",
+                  reason, in the order in which a reload would do it. Warns of what this machine lacks. Without a\n\
+                  running hob the config that was in effect last is compared, as if its services were up.",
         ..command("plan", "Tell what a reload would do, and change nothing", plan::plan)
     },
     Command {
@@ -258,6 +261,8 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[FILE]",
         count: (0, 1),
+        details: "Warns also, on standard error, of users, groups, folders, files and programs that are named and not\n\
+                  on this machine. The exit code is 0 without mistakes and 1 with any; warnings do not count.",
         ..command("config check", "Check the config and list everything that is wrong", config::check)
     },
     Command {

@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
-use super::{Failure, connect, exit, life, note, paths, print, since, when};
+use super::{Failure, connect, exit, life, offline, paths, print, since, when};
 use crate::base::limits::LINE_MAX;
 use crate::base::map::Map;
 use crate::base::time::Wall;
@@ -117,7 +117,7 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
 }
 
 /// The same for who reads the files himself.
-fn query(ask: &LogAsk) -> LogQuery {
+pub(super) fn query(ask: &LogAsk) -> LogQuery {
     LogQuery {
         names: Vec::new(),
         lines: ask.lines.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
@@ -191,7 +191,7 @@ impl Sources {
         if files.iter().all(|(_, path)| !path.exists()) {
             return Err(why);
         }
-        note(args, &format!("hob: {}; this is what the files hold", why.message));
+        offline::say_held(args, &why);
         Ok(Sources { client: None, live: Vec::new(), files })
     }
 

@@ -1,15 +1,22 @@
 //! `hob plan` and `hob reload --dry-run`: what a reload would do.
 
 use super::flags::Args;
+use super::offline::ask_for;
 use super::render::{Paint, colours, wrapped};
 use super::service::finish;
-use super::{Failure, connect, exit, meant, print};
+use super::{Failure, config, exit, life, meant, print};
 use crate::sys::terminal;
 use serde_json::{Value, json};
 
 pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
     meant::is_its_config(args)?;
-    let result: Value = connect(args)?.call("daemon.plan", &json!({}))?;
+    let mut source = ask_for(args, "this is how the config differs from the one in effect last, as if that were up")?;
+    let result = source.call("daemon.plan", &json!({}))?;
+    if !args.has("json")
+        && let Ok(config) = life::actual(args).and_then(|paths| config::read(paths.config))
+    {
+        config.warn(args);
+    }
     let text = told(&result, Paint { on: colours() }, terminal::columns());
     if args.has("quiet") && !args.has("json") {
         // What would be done is what was asked for; that it is nothing goes without saying.

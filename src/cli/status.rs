@@ -1,6 +1,7 @@
 //! Commands that only look: status, history, ping, health.
 
 use super::flags::Args;
+use super::offline::ask;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect, exit, paths, print, socket, story, users, when};
@@ -235,7 +236,7 @@ fn note(s: &Value) -> String {
 pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
     let limit = args.number("limit")?.unwrap_or(10);
-    let result: Value = connect(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
+    let result = ask(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
     finish(args, &result, |r| match r["instances"].as_array() {
         None => runs(r),
         Some(all) => {

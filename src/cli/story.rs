@@ -1,6 +1,7 @@
 //! `hob why NAME` and `hob status NAME`: one service, job or task, told to a person.
 
 use super::flags::Args;
+use super::offline::ask;
 use super::render::{Paint, ago, colours, wrapped};
 use super::service::finish;
 use super::{Failure, connect, print, users, when};
@@ -10,13 +11,26 @@ use serde_json::{Value, json};
 
 pub(crate) fn why(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
-    let result: Value = connect(args)?.call("daemon.why", &json!({ "name": name }))?;
+    let mut source = ask(args)?;
+    let mut result = source.call("daemon.why", &json!({ "name": name }))?;
+    if source.is_files() {
+        match result["instances"].as_array_mut() {
+            Some(all) => all.iter_mut().for_each(at_rest),
+            None => at_rest(&mut result),
+        }
+    }
     let teller = Teller::new(args);
     let one = |r: &Value| teller.summary(r) + &teller.story(r);
     finish(args, &result, |r| match r["instances"].as_array() {
         None => one(r),
         Some(all) => all.iter().map(one).collect::<Vec<_>>().join("\n"),
     })
+}
+
+/// Nothing follows from what only files tell.
+fn at_rest(r: &mut Value) {
+    r["next"] = json!("nothing, while hob does not run");
+    r["todo"] = json!(["hob start  # then ask again"]);
 }
 
 /// Everything about one service: how it is, what it is, and its story. A name that means several shows them in a table.

@@ -9,11 +9,12 @@ mod patience;
 pub(super) mod rows;
 
 use super::flags::Args;
+use super::offline::Source;
 use super::{Failure, status};
 use crate::base::limits::TASK_ARRAY_MAX;
 use crate::base::near::nearest;
 use crate::base::time::Wall;
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
 use crate::protocol::rpc::Code;
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
@@ -25,9 +26,9 @@ const LINES: usize = 20;
 const NO_TASK: &str = "no task matches\n";
 
 /// A selection that has found nothing may name a group that does not exist.
-fn known_group(args: &Args, client: &mut Client) -> Result<(), Failure> {
+fn known_group(args: &Args, source: &mut Source) -> Result<(), Failure> {
     let Some(name) = args.text("group")? else { return Ok(()) };
-    let result: Value = client.call("group.list", &json!({}))?;
+    let result = source.call("group.list", &json!({}))?;
     let known: Vec<&str> =
         result["groups"].as_array().into_iter().flatten().filter_map(|g| g["name"].as_str()).collect();
     if known.contains(&name) {

@@ -11,6 +11,7 @@ mod places;
 mod platform;
 mod socket;
 
+pub use config::lacking;
 pub use platform::offline;
 
 use super::child::{Children, Setup};

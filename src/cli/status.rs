@@ -10,6 +10,7 @@ use crate::base::text::count;
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::client::{Client, ClientError};
+use crate::daemon::doctor::logs_full;
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
 use crate::sys::user::Accounts;
@@ -39,7 +40,7 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     }
     client.set_timeout(Some(ANSWER_LIMIT));
     client.set_patience(ANSWER_LIMIT);
-    let result: Value = match client.call("daemon.status", &json!({})) {
+    let mut result: Value = match client.call("daemon.status", &json!({})) {
         Err(ClientError::Io(e)) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
             let at = socket(args)?;
             let what = format!("hob hangs: it does not answer at {}", at.display());
@@ -48,6 +49,10 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         }
         other => other?,
     };
+    let full = result["platform"]["logs"].as_str().and_then(|logs| logs_full(Path::new(logs)));
+    if let (Some(full), Some(problems)) = (full, result["problems"].as_array_mut()) {
+        problems.push(json!(full));
+    }
     finish(args, &result, |r| format!("{}{}{}", head(r), table(r), tasks(r)))?;
     let failed = rows(&result).any(|s| s["state"] == "failed");
     Ok(if failed { exit::FAILED } else { exit::OK })

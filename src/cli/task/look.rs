@@ -292,16 +292,22 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
     }
     let written = copy(args, &client, id, lines, false)?;
     if !written && !args.has("json") {
-        let task: Value = client.call("task.get", &json!({ "id": id }))?;
-        wrote_nothing(args, &task);
+        wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
     }
     Ok(exit::OK)
 }
 
+/// Why there is no output.
 fn wrote_nothing(args: &Args, task: &Value) {
-    if task["attempts"] == 0 {
-        let (id, state) = (&task["id"], in_words(task));
-        crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; it is {state}"));
+    let id = &task["id"];
+    let lost = task["last_lines"].as_array().and_then(|lines| lines.last()?.as_str());
+    match lost {
+        Some(lost) => crate::cli::note(args, &format!("hob: the output of task {id} could not be kept: {lost}")),
+        None if task["attempts"] == 0 => {
+            let state = in_words(task);
+            crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; it is {state}"));
+        }
+        None => {}
     }
 }
 
@@ -324,7 +330,10 @@ fn kept(args: &Args, id: u64, lines: Option<u64>, why: Failure) -> Result<u8, Fa
 
 /// Shows the output of a task until that is over; its exit code.
 pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
-    copy(args, client, id, lines, true)?;
+    let written = copy(args, client, id, lines, true)?;
+    if !written && !args.has("json") {
+        wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
+    }
     let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
     let task = &done["tasks"][0];
     // What no code of its own tells is said.

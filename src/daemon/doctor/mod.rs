@@ -12,6 +12,7 @@ mod platform;
 mod socket;
 
 pub use config::lacking;
+pub use places::logs_full;
 pub use platform::offline;
 
 use super::child::{Children, Setup};

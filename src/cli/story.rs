@@ -5,6 +5,7 @@ use super::offline::ask;
 use super::render::{Paint, ago, colours, wrapped};
 use super::service::finish;
 use super::{Failure, connect, print, users, when};
+use crate::base::text::shell_word;
 use crate::base::units;
 use crate::sys::terminal;
 use serde_json::{Value, json};
@@ -63,7 +64,7 @@ impl Teller {
         let mut flags = String::new();
         for flag in ["home", "config", "socket"] {
             if let Some(value) = args.path(flag) {
-                flags.push_str(&format!(" --{flag} {}", quoted(&value.display().to_string())));
+                flags.push_str(&format!(" --{flag} {}", shell_word(&value.display().to_string())));
             }
         }
         Teller { paint: Paint { on: colours() }, columns: terminal::columns(), flags }
@@ -158,7 +159,7 @@ fn facts(s: &Value) -> Vec<(&'static str, String)> {
     if let Some(error) = s["last_error"].as_str() {
         out.push(("Last error", error.to_owned()));
     }
-    let words: Vec<String> = texts(&s["command"]).iter().map(|w| quoted(w)).collect();
+    let words: Vec<String> = texts(&s["command"]).iter().map(|w| shell_word(w)).collect();
     let command = match words.as_slice() {
         [sh, dash_c, _] if sh == "/bin/sh" && dash_c == "-c" => {
             texts(&s["command"]).last().map_or("", |w| w).to_owned()
@@ -213,16 +214,6 @@ fn texts(value: &Value) -> Vec<&str> {
     }
 }
 
-/// A word as the shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,12 +245,5 @@ mod tests {
     fn the_subject_is_named_once() {
         let r = json!({ "name": "web", "state": "failed", "summary": "web failed and is not started again: x" });
         assert_eq!(teller(None).summary(&r), "web failed and is not started again: x\n");
-    }
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        assert_eq!(quoted("a-b/c.d"), "a-b/c.d");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
-        assert_eq!(quoted(""), "''");
     }
 }

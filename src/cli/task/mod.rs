@@ -13,6 +13,7 @@ use super::offline::Source;
 use super::{Failure, status};
 use crate::base::limits::TASK_ARRAY_MAX;
 use crate::base::near::nearest;
+use crate::base::text::shell_word;
 use crate::base::time::Wall;
 use crate::client::ClientError;
 use crate::protocol::rpc::Code;
@@ -175,13 +176,5 @@ pub(super) fn command_line(task: &Value) -> String {
     if let ["/bin/sh", "-c", line] = words[..] {
         return line.replace('\n', " ");
     }
-    words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,{}".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''").replace('\n', " "))
+    words.iter().map(|w| shell_word(w).replace('\n', " ")).collect::<Vec<_>>().join(" ")
 }

@@ -2,7 +2,7 @@
 //! config. Reads these files, writes nothing and starts nothing.
 
 use super::events::EventLog;
-use super::journal::Journal;
+use super::journal::{Checked, Journal};
 use super::lifecycle::read::{config_in_effect, read_config};
 use crate::base::access::Access;
 use crate::base::ids::{ConnId, ReqId};
@@ -32,7 +32,7 @@ impl Offline {
     /// # Errors
     /// What reading the state folder answers: `NotFound` where no hob has run.
     pub fn read(paths: &Paths) -> io::Result<Offline> {
-        let entities = Journal::check(&paths.state)?.entities;
+        let Checked { entities, gap, .. } = Journal::check(&paths.state)?;
         let events = EventLog::read(&paths.state)?;
         let (config, config_error) = match read_config(&config_in_effect(paths)) {
             Ok(config) => (config, None),
@@ -42,6 +42,7 @@ impl Offline {
             config,
             config_error,
             entities,
+            gap,
             events,
             // Of this boot, and no keeper that ever was: what ran then does not run any more.
             keeper_key: format!("{:016x}-0-0", sys::table::boot_hash()),

@@ -80,6 +80,17 @@ pub fn without_controls(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A word as the shell takes it.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +129,12 @@ mod tests {
     fn long_texts_are_cut_at_a_line() {
         assert_eq!(first_lines("a\nb\nc\n", 3), "a\nb\nc");
         assert_eq!(first_lines("a\nb\nc\nd\n", 2), "a\nb\nand 2 more");
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(shell_word("a-b/c.d"), "a-b/c.d");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

@@ -146,8 +146,9 @@ const OF_SERVICES: &[Command] = &[
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
         details: "With a command it runs that as its only service, passes its output through and ends with its\n\
-                  exit code (128 + n for a signal): the entry point of a container. Its files are in a private\n\
-                  folder then; with --home they are there, and services of a hob.json there run beside it.\n\
+                  exit code (128 + n for a signal): the entry point of a container. It reads nothing: its standard\n\
+                  input is /dev/null, as that of every service. Its files are in a private folder then; with --home\n\
+                  they are there, and services of a hob.json there run beside it.\n\
                   With --managed hob is a part of the program that starts it: it ends when that does, known by the\n\
                   end of standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
         ..command("run", "Run hob in the foreground", life::run)
@@ -196,14 +197,16 @@ const OF_SERVICES: &[Command] = &[
         count: (1, 1),
         details: "Tells why a service is up, down or waiting, a task queued, held or over, what happened last, what\n\
                   comes next and what you can do. A task is its number. Where a service has that name too, a task\n\
-                  is task/N and a job is schedule/ID.",
+                  is task/N and a job is schedule/ID; service/NAME is always a service. Without a running hob its\n\
+                  files tell what happened.",
         ..command("why", "Tell the story of a service, a task or a job", story::why)
     },
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
         flags: LOGS,
-        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob.\n\
+        details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob, and\n\
+                  with --all shows the services that come later too.\n\
                   With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.\n\
                   Lines of several services are in the order of their times. Without a running hob, and of services\n\
                   that it has no more, the files are read.",
@@ -220,13 +223,15 @@ const OF_SERVICES: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: EVENTS,
-        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.",
+        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.\n\
+                  Without a running hob its file is read.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
     Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", life::reload) },
     Command {
         details: "Reads the config as it is now and lists every start, stop, restart and live change, with its\n\
-                  reason, in the order in which a reload would do it.",
+                  reason, in the order in which a reload would do it. Warns of what this machine lacks. Without a\n\
+                  running hob the config that was in effect last is compared, as if its services were up.",
         ..command("plan", "Tell what a reload would do, and change nothing", plan::plan)
     },
     Command {
@@ -256,6 +261,8 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[FILE]",
         count: (0, 1),
+        details: "Warns also, on standard error, of users, groups, folders, files and programs that are named and not\n\
+                  on this machine. The exit code is 0 without mistakes and 1 with any; warnings do not count.",
         ..command("config check", "Check the config and list everything that is wrong", config::check)
     },
     Command {

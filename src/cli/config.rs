@@ -1,10 +1,12 @@
 //! `hob config`: what stands in the file and what hob makes of it, without a daemon.
 
 use super::flags::Args;
-use super::{Failure, exit, paths, print};
+use super::{Failure, absolute, exit, note, paths, print};
 use crate::base::limits::CONFIG_MAX;
+use crate::base::paths::Paths;
 use crate::base::text::count;
 use crate::config::{self, Config, ConfigError};
+use crate::daemon::doctor;
 use crate::protocol::rpc::Code;
 use serde_json::json;
 use std::path::PathBuf;
@@ -12,15 +14,30 @@ use std::path::PathBuf;
 /// The config file: its name, what stands in it, and what that means.
 pub(super) struct Loaded {
     pub(super) name: String,
+    path: PathBuf,
     bytes: Vec<u8>,
     pub(super) result: Result<Config, Vec<ConfigError>>,
+}
+
+impl Loaded {
+    /// What it names that this machine does not have, as somebody with this environment finds it.
+    fn warnings(&self, args: &Args) -> Vec<String> {
+        let (Ok(config), Ok(paths)) = (&self.result, paths(args)) else { return Vec::new() };
+        let setup = doctor::setup(&Paths { config: absolute(self.path.clone()), ..paths });
+        doctor::lacking(config, &setup).into_iter().map(|f| f.what).collect()
+    }
+
+    /// Tells of these on standard error.
+    pub(super) fn warn(&self, args: &Args) {
+        self.warnings(args).iter().for_each(|what| note(args, &format!("hob: warning: {what}")));
+    }
 }
 
 pub(super) fn load(args: &Args) -> Result<Loaded, Failure> {
     read(paths(args)?.config)
 }
 
-fn read(path: PathBuf) -> Result<Loaded, Failure> {
+pub(super) fn read(path: PathBuf) -> Result<Loaded, Failure> {
     let name = path.display().to_string();
     let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {
         let f = Failure::code(Code::FileSystem, format!("cannot read {name}: {e}"));
@@ -32,7 +49,7 @@ fn read(path: PathBuf) -> Result<Loaded, Failure> {
         }
     })?;
     let result = config::parse_bytes(&bytes, &name, crate::sys::signals::platform());
-    Ok(Loaded { name, bytes, result })
+    Ok(Loaded { name, path, bytes, result })
 }
 
 fn error_json(e: &ConfigError) -> serde_json::Value {
@@ -42,22 +59,28 @@ fn error_json(e: &ConfigError) -> serde_json::Value {
 }
 
 pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
-    let Loaded { name, bytes, result } = match args.operands.first() {
+    let loaded = match args.operands.first() {
         Some(file) => read(PathBuf::from(file))?,
         None => load(args)?,
     };
+    let Loaded { name, bytes, result, .. } = &loaded;
     match result {
         Ok(c) if args.has("json") => {
-            print(&format!("{}\n", json!({ "ok": true, "file": name, "services": c.services.len() })))?
+            let (n, warnings) = (c.services.len(), loaded.warnings(args));
+            let report = json!({ "ok": true, "file": name, "services": n, "warnings": warnings });
+            print(&format!("{report}\n"))?;
         }
         Ok(_) if args.has("quiet") => {}
-        Ok(c) => print(&format!("{name}: good, {}\n", count(c.services.len(), "service")))?,
+        Ok(c) => {
+            loaded.warn(args);
+            print(&format!("{name}: good, {}\n", count(c.services.len(), "service")))?;
+        }
         Err(errors) => {
             if args.has("json") {
                 let list: Vec<_> = errors.iter().map(error_json).collect();
                 print(&format!("{}\n", json!({ "ok": false, "file": name, "errors": list })))?;
             } else {
-                let text = String::from_utf8_lossy(&bytes);
+                let text = String::from_utf8_lossy(bytes);
                 print(&errors.iter().map(|e| format!("{e}\n{}\n", e.excerpt(&text))).collect::<String>())?;
             }
             return Ok(exit::FAILED);

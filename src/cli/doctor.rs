@@ -3,7 +3,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours};
-use super::{Failure, exit, life, print};
+use super::{Failure, exit, life, print, users};
 use crate::base::finding::{Finding, Grade};
 use crate::base::paths::Paths;
 use crate::client::{Client, ClientError};
@@ -108,7 +108,7 @@ fn text(report: &Value, brief: bool) -> String {
         for f in all.iter().filter(|f| f["level"] == grade.name()) {
             let part = |k: &str| f[k].as_str().filter(|t| !t.is_empty());
             let word = format!("{:<8}", grade.name());
-            let what = part("what").unwrap_or("?").replace('\n', &format!("\n{INDENT}"));
+            let what = users::named(part("what").unwrap_or("?")).replace('\n', &format!("\n{INDENT}"));
             text.push_str(&format!("{} {}: {what}\n", paint.grade(grade, &word), part("area").unwrap_or("?")));
             for (name, member) in [("", "why"), ("do: ", "do")] {
                 if let Some(line) = part(member) {

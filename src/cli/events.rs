@@ -1,6 +1,7 @@
 //! `hob events`: what happened, and what happens.
 
 use super::flags::Args;
+use super::offline::{Source, ask};
 use super::render::{Paint, colours};
 use super::{Failure, connect, exit, print, users, when};
 use crate::client::Event;
@@ -10,12 +11,12 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     let kinds: Vec<&str> = args.text("kind")?.into_iter().flat_map(|k| k.split(',')).collect();
     let from = args.number("from")?;
     let lines = args.number("lines")?.unwrap_or(50);
-    let mut client = connect(args)?;
+    let mut source = if args.has("follow") { Source::from(connect(args)?) } else { ask(args)? };
     let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": lines });
     if let Some(from) = from {
         query["from"] = json!(from);
     }
-    let past: Value = client.call("event.history", &query)?;
+    let past = source.call("event.history", &query)?;
     if args.has("json") && !args.has("follow") {
         print(&format!("{past}\n"))?;
         return Ok(exit::OK);
@@ -23,12 +24,12 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     for event in past["events"].as_array().into_iter().flatten() {
         show(args, event)?;
     }
-    if !args.has("follow") {
+    let (true, Source::Daemon(client)) = (args.has("follow"), source) else {
         if lines > 0 && past["events"].as_array().is_some_and(Vec::is_empty) {
             super::note(args, &none(&kinds, &args.operands, from, past["next"].as_u64()));
         }
         return Ok(exit::OK);
-    }
+    };
     let next = past["next"].as_u64();
     for item in client.subscribe(&kinds, &args.operands, next)? {
         match item? {

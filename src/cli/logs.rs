@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
-use super::{Failure, connect, exit, life, note, paths, print, since, when};
+use super::{Failure, connect, exit, life, offline, paths, print, since, when};
 use crate::base::limits::LINE_MAX;
 use crate::base::map::Map;
 use crate::base::time::Wall;
@@ -39,15 +39,18 @@ pub(crate) fn logs(args: &Args) -> Result<u8, Failure> {
     let paint = Paint { on: colours() };
     let shown = Shown { paint, json: args.has("json"), times: args.has("timestamps") };
     // What is shown by lines has to be known by lines, and where several logs meet their times tell the order.
-    let marks = shown.json || paint.on || shown.times || names.len() > 1 || ask.stream.is_some();
+    let every = ask.follow && args.has("all");
+    let several = every || names.len() > 1;
+    let marks = shown.json || paint.on || shown.times || several || ask.stream.is_some();
     let most = lines.filter(|_| ask.lines.is_none());
     // A stream whose end is the other one's is not known to be at its end.
-    let past = (most.is_some() || names.len() > 1) && !(ask.follow && ask.stream.is_some());
+    let past = (most.is_some() || several) && !(ask.follow && ask.stream.is_some());
     let mut out = Writer {
         shown,
         width: names.iter().map(|n| n.chars().count()).max().unwrap_or(0),
         past: past.then(|| Past { most, ..Past::default() }),
         names,
+        several,
         stream: ask.stream,
         merged: BTreeSet::new(),
         pattern,
@@ -66,7 +69,8 @@ pub(crate) fn logs(args: &Args) -> Result<u8, Failure> {
         out.end()?;
         return Ok(exit::OK);
     };
-    let mut stream = client.logs_of(LogAsk { names: sources.live, marks, ..ask })?;
+    let live = if every { Vec::new() } else { sources.live };
+    let mut stream = client.logs_of(LogAsk { names: live, all: every, marks, ..ask })?;
     loop {
         if out.past.is_some() && is_present(&stream) {
             out.show_past()?;
@@ -109,11 +113,11 @@ fn ask(args: &Args, lines: Option<usize>, searching: bool) -> Result<LogAsk, Fai
         Some(n) => Some(n as u64),
         None => from.is_none().then_some(LINES as u64),
     };
-    Ok(LogAsk { names: Vec::new(), lines, follow, since: from, until, stream, marks: false, task: None })
+    Ok(LogAsk { lines, follow, since: from, until, stream, ..LogAsk::default() })
 }
 
 /// The same for who reads the files himself.
-fn query(ask: &LogAsk) -> LogQuery {
+pub(super) fn query(ask: &LogAsk) -> LogQuery {
     LogQuery {
         names: Vec::new(),
         lines: ask.lines.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
@@ -171,7 +175,7 @@ impl Sources {
         }
         let mut seen = BTreeSet::new();
         live.retain(|name| seen.insert(name.clone()));
-        let nobody = live.is_empty() && (args.has("all") || !args.operands.is_empty());
+        let nobody = live.is_empty() && if args.has("all") { !args.has("follow") } else { !args.operands.is_empty() };
         Ok(Sources { client: Some(client).filter(|_| !nobody), live, files })
     }
 
@@ -187,7 +191,7 @@ impl Sources {
         if files.iter().all(|(_, path)| !path.exists()) {
             return Err(why);
         }
-        note(args, &format!("hob: {}; this is what the files hold", why.message));
+        offline::say_held(args, &why);
         Ok(Sources { client: None, live: Vec::new(), files })
     }
 
@@ -295,6 +299,8 @@ struct Writer<W: Write> {
     shown: Shown,
     width: usize,
     names: Vec<String>,
+    /// Each line has its name before it.
+    several: bool,
     /// The stream that is wanted, and the logs that do not tell theirs apart.
     stream: Option<Stream>,
     merged: BTreeSet<String>,
@@ -309,10 +315,15 @@ impl<W: Write> Writer<W> {
     /// Whether bytes can be passed on as they come.
     fn is_plain(&self) -> bool {
         let by_line = self.shown.json || self.shown.times || self.past.is_some();
-        self.names.len() < 2 && self.pattern.is_none() && !by_line
+        !self.several && self.pattern.is_none() && !by_line
     }
 
     fn data(&mut self, name: &str, position: u64, bytes: &[u8], mark: Mark) -> io::Result<()> {
+        if self.several && !self.names.iter().any(|n| n == name) {
+            // It came while the others were followed.
+            self.names.push(name.to_owned());
+            self.width = self.width.max(name.chars().count());
+        }
         if self.stream.is_some() && mark.stream.is_none() && self.merged.insert(name.to_owned()) {
             let what = "its log.streams is \"merged\", so this is what it wrote to both";
             io::stderr().lock().write_all(format!("hob: {name}: {what}\n").as_bytes())?;
@@ -373,7 +384,7 @@ impl<W: Write> Writer<W> {
 
     fn plain(&self, name: &str, mark: Mark, text: &[u8]) -> Vec<u8> {
         let mut shown = Vec::new();
-        if self.names.len() > 1 {
+        if self.several {
             let place = self.names.iter().position(|n| n == name).unwrap_or(0);
             let label = format!("{name:<width$} |", width = self.width);
             shown.extend_from_slice(self.shown.paint.colour(name_colour(place), &label).as_bytes());
@@ -455,6 +466,7 @@ mod tests {
             shown: Shown { paint: Paint { on: false }, json, times: false },
             width: 3,
             names: vec!["a".into(), "bcd".into()],
+            several: true,
             stream: None,
             merged: BTreeSet::new(),
             pattern: None,
@@ -507,13 +519,15 @@ mod tests {
             ("^t", true, "one\nfour\n"),
             ("17:5", false, "2026-11-20T17:56:18.123Z two\n"),
         ] {
-            let mut w = Writer { names: vec!["a".into()], pattern: pattern(text, invert), ..writer(false) };
+            let mut w =
+                Writer { names: vec!["a".into()], several: false, pattern: pattern(text, invert), ..writer(false) };
             w.data("a", 0, lines, NONE).unwrap();
             w.end().unwrap();
             assert_eq!(said(w), want, "{text}");
         }
         let past = Some(Past { most: Some(1), ..Past::default() });
-        let mut w = Writer { names: vec!["a".into()], pattern: pattern("o", false), past, ..writer(false) };
+        let mut w =
+            Writer { names: vec!["a".into()], several: false, pattern: pattern("o", false), past, ..writer(false) };
         w.data("a", 0, lines, NONE).unwrap();
         assert!(w.out.is_empty());
         w.show_past().unwrap();
@@ -540,7 +554,7 @@ mod tests {
     #[test]
     fn times_stand_before_their_lines_where_they_are_known() {
         let shown = Shown { paint: Paint { on: false }, json: false, times: true };
-        let mut w = Writer { names: vec!["a".into()], shown, ..writer(false) };
+        let mut w = Writer { names: vec!["a".into()], several: false, shown, ..writer(false) };
         let day = Wall(1_000_000_000_000);
         w.data("a", 0, b"one\n", Mark { time: Some(day), stream: None }).unwrap();
         w.data("a", 4, format!("{day} two\n").as_bytes(), NONE).unwrap();
@@ -552,7 +566,7 @@ mod tests {
     #[test]
     fn standard_error_is_red_on_a_terminal() {
         let shown = Shown { paint: Paint { on: true }, json: false, times: false };
-        let mut w = Writer { names: vec!["a".into()], shown, ..writer(false) };
+        let mut w = Writer { names: vec!["a".into()], several: false, shown, ..writer(false) };
         w.data("a", 0, b"out\n", OUT).unwrap();
         w.data("a", 4, b"err\n", ERR).unwrap();
         assert_eq!(said(w), "out\n\x1b[31merr\x1b[0m\n");

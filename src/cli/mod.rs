@@ -14,6 +14,7 @@ mod life;
 mod logs;
 mod man;
 mod meant;
+mod offline;
 mod plan;
 mod progress;
 mod render;

@@ -1,16 +1,29 @@
 //! `hob plan` and `hob reload --dry-run`: what a reload would do.
 
 use super::flags::Args;
+use super::offline::ask_for;
 use super::render::{Paint, colours, wrapped};
 use super::service::finish;
-use super::{Failure, connect, meant};
+use super::{Failure, config, exit, life, meant, print};
 use crate::sys::terminal;
 use serde_json::{Value, json};
 
 pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
     meant::is_its_config(args)?;
-    let result: Value = connect(args)?.call("daemon.plan", &json!({}))?;
-    finish(args, &result, |r| told(r, Paint { on: colours() }, terminal::columns()))
+    let mut source = ask_for(args, "this is how the config differs from the one in effect last, as if that were up")?;
+    let result = source.call("daemon.plan", &json!({}))?;
+    if !args.has("json")
+        && let Ok(config) = life::actual(args).and_then(|paths| config::read(paths.config))
+    {
+        config.warn(args);
+    }
+    let text = told(&result, Paint { on: colours() }, terminal::columns());
+    if args.has("quiet") && !args.has("json") {
+        // What would be done is what was asked for; that it is nothing goes without saying.
+        print(&text)?;
+        return Ok(exit::OK);
+    }
+    finish(args, &result, |_| if text.is_empty() { "nothing would change\n".to_owned() } else { text })
 }
 
 /// Width of the column of actions.
@@ -43,9 +56,6 @@ fn told(r: &Value, paint: Paint, columns: Option<usize>) -> String {
         .flatten()
         .map(|a| format!("{} {}", text(&a["action"]), text(&a["name"])))
         .collect();
-    if out.is_empty() {
-        return "nothing would change\n".to_owned();
-    }
     // A single act has no order, and neither have changes that are each done by one act.
     let restarts = r["changes"].as_array().into_iter().flatten().any(|c| c["action"] == "restart");
     if restarts && order.len() > 2 {
@@ -79,6 +89,6 @@ mod tests {
              restart  web: command, env.PORT changed\n\
              In this order: stop worker, stop web, start web, start worker\n"
         );
-        assert_eq!(told(&json!({"changes": []}), Paint { on: false }, None), "nothing would change\n");
+        assert_eq!(told(&json!({"changes": []}), Paint { on: false }, None), "");
     }
 }

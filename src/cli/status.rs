@@ -1,6 +1,7 @@
 //! Commands that only look: status, history, ping, health.
 
 use super::flags::Args;
+use super::offline::ask;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect, exit, paths, print, socket, story, users, when};
@@ -9,6 +10,7 @@ use crate::base::text::count;
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::client::{Client, ClientError};
+use crate::daemon::doctor::logs_full;
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
 use crate::sys::user::Accounts;
@@ -38,7 +40,7 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     }
     client.set_timeout(Some(ANSWER_LIMIT));
     client.set_patience(ANSWER_LIMIT);
-    let result: Value = match client.call("daemon.status", &json!({})) {
+    let mut result: Value = match client.call("daemon.status", &json!({})) {
         Err(ClientError::Io(e)) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
             let at = socket(args)?;
             let what = format!("hob hangs: it does not answer at {}", at.display());
@@ -47,6 +49,10 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         }
         other => other?,
     };
+    let full = result["platform"]["logs"].as_str().and_then(|logs| logs_full(Path::new(logs)));
+    if let (Some(full), Some(problems)) = (full, result["problems"].as_array_mut()) {
+        problems.push(json!(full));
+    }
     finish(args, &result, |r| format!("{}{}{}", head(r), table(r), tasks(r)))?;
     let failed = rows(&result).any(|s| s["state"] == "failed");
     Ok(if failed { exit::FAILED } else { exit::OK })
@@ -238,7 +244,7 @@ fn note(s: &Value) -> String {
 pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
     let limit = args.number("limit")?.unwrap_or(10);
-    let result: Value = connect(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
+    let result = ask(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
     finish(args, &result, |r| match r["instances"].as_array() {
         None => runs(r),
         Some(all) => {

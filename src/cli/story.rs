@@ -1,22 +1,37 @@
 //! `hob why NAME` and `hob status NAME`: one service, job or task, told to a person.
 
 use super::flags::Args;
+use super::offline::ask;
 use super::render::{Paint, ago, colours, wrapped};
 use super::service::finish;
 use super::{Failure, connect, print, users, when};
+use crate::base::text::shell_word;
 use crate::base::units;
 use crate::sys::terminal;
 use serde_json::{Value, json};
 
 pub(crate) fn why(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
-    let result: Value = connect(args)?.call("daemon.why", &json!({ "name": name }))?;
+    let mut source = ask(args)?;
+    let mut result = source.call("daemon.why", &json!({ "name": name }))?;
+    if source.is_files() {
+        match result["instances"].as_array_mut() {
+            Some(all) => all.iter_mut().for_each(at_rest),
+            None => at_rest(&mut result),
+        }
+    }
     let teller = Teller::new(args);
     let one = |r: &Value| teller.summary(r) + &teller.story(r);
     finish(args, &result, |r| match r["instances"].as_array() {
         None => one(r),
         Some(all) => all.iter().map(one).collect::<Vec<_>>().join("\n"),
     })
+}
+
+/// Nothing follows from what only files tell.
+fn at_rest(r: &mut Value) {
+    r["next"] = json!("nothing, while hob does not run");
+    r["todo"] = json!(["hob start  # then ask again"]);
 }
 
 /// Everything about one service: how it is, what it is, and its story. A name that means several shows them in a table.
@@ -49,7 +64,7 @@ impl Teller {
         let mut flags = String::new();
         for flag in ["home", "config", "socket"] {
             if let Some(value) = args.path(flag) {
-                flags.push_str(&format!(" --{flag} {}", quoted(&value.display().to_string())));
+                flags.push_str(&format!(" --{flag} {}", shell_word(&value.display().to_string())));
             }
         }
         Teller { paint: Paint { on: colours() }, columns: terminal::columns(), flags }
@@ -144,7 +159,7 @@ fn facts(s: &Value) -> Vec<(&'static str, String)> {
     if let Some(error) = s["last_error"].as_str() {
         out.push(("Last error", error.to_owned()));
     }
-    let words: Vec<String> = texts(&s["command"]).iter().map(|w| quoted(w)).collect();
+    let words: Vec<String> = texts(&s["command"]).iter().map(|w| shell_word(w)).collect();
     let command = match words.as_slice() {
         [sh, dash_c, _] if sh == "/bin/sh" && dash_c == "-c" => {
             texts(&s["command"]).last().map_or("", |w| w).to_owned()
@@ -199,16 +214,6 @@ fn texts(value: &Value) -> Vec<&str> {
     }
 }
 
-/// A word as the shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,12 +245,5 @@ mod tests {
     fn the_subject_is_named_once() {
         let r = json!({ "name": "web", "state": "failed", "summary": "web failed and is not started again: x" });
         assert_eq!(teller(None).summary(&r), "web failed and is not started again: x\n");
-    }
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        assert_eq!(quoted("a-b/c.d"), "a-b/c.d");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
-        assert_eq!(quoted(""), "''");
     }
 }

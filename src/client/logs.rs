@@ -34,6 +34,8 @@ pub struct Mark {
 pub struct LogAsk {
     /// Empty for the daemon's own log.
     pub names: Vec<String>,
+    /// Every service there is instead of names; with `follow` also those that come later.
+    pub all: bool,
     /// The last so many lines; `None` for all.
     pub lines: Option<u64>,
     pub follow: bool,
@@ -67,6 +69,8 @@ pub struct LogStream {
     connected: bool,
     /// A daemon has known all names.
     was_open: bool,
+    /// The events that tell of new services.
+    news: Option<u64>,
     ended: bool,
     /// The task that is followed is over, so that its output is all there.
     over: bool,
@@ -91,6 +95,7 @@ impl LogStream {
             ready: VecDeque::new(),
             connected: false,
             was_open: false,
+            news: None,
             ended: false,
             over: false,
             patience: LOOK,
@@ -112,8 +117,19 @@ impl LogStream {
         self.ends.get(name).copied()
     }
 
-    fn request(&mut self) -> Result<(), ClientError> {
+    fn exchange(&mut self, method: &str, params: &Value) -> Result<Value, ClientError> {
         self.requests += 1;
+        let text = rpc::request_text(self.requests, method, Some(&params.to_string()));
+        self.line.exchange(self.requests, &text, None, true)
+    }
+
+    fn request(&mut self) -> Result<(), ClientError> {
+        let names = if self.ask.all { self.find_all()? } else { self.open.keys().cloned().collect() };
+        if self.ask.all && names.is_empty() {
+            self.streams.clear();
+            self.connected = true;
+            return Ok(());
+        }
         let ask = &self.ask;
         let mut params = json!({ "lines": ask.lines.unwrap_or(LINES_ALL), "follow": ask.follow });
         for (name, time) in [("since", ask.since), ("until", ask.until)] {
@@ -125,13 +141,13 @@ impl LogStream {
             params["id"] = json!(task);
             params["from"] = json!(self.open.values().next().copied().flatten());
             "task.output"
-        } else if ask.names.is_empty() {
+        } else if ask.names.is_empty() && !ask.all {
             params["from"] = json!(self.open.values().next().copied().flatten());
             "daemon.logs"
         } else {
-            let from = self.positions().map(|(name, at)| (name.to_owned(), at.into()));
+            let from = names.iter().filter_map(|n| Some((n.clone(), (*self.open.get(n)?)?.into())));
             params["from"] = Value::Object(from.gather());
-            params["names"] = json!(self.open.keys().collect::<Vec<_>>());
+            params["names"] = json!(names);
             if let Some(stream) = ask.stream {
                 params["stream"] = json!(stream.name());
             }
@@ -140,8 +156,7 @@ impl LogStream {
             }
             "service.logs"
         };
-        let text = rpc::request_text(self.requests, method, Some(&params.to_string()));
-        let reply = match self.line.exchange(self.requests, &text, None, true) {
+        let reply = match self.exchange(method, &params) {
             // Others are followed on, where the daemon that was asked first had it.
             Err(ClientError::Rpc(e)) if e.code == Code::NotFound && self.was_open && self.ask.task.is_none() => {
                 return self.leave_out_removed(e);
@@ -167,13 +182,30 @@ impl LogStream {
         Ok(())
     }
 
+    /// The names of all services there are.
+    fn listed(&mut self) -> Result<Vec<String>, ClientError> {
+        let list = self.exchange("service.list", &json!({}))?;
+        let rows = list["services"].as_array().into_iter().flatten();
+        Ok(rows.filter_map(|s| Some(s["name"].as_str()?.to_owned())).collect())
+    }
+
+    /// All services there are now. One that was there before and is again goes on where it was.
+    fn find_all(&mut self) -> Result<Vec<String>, ClientError> {
+        if self.ask.follow {
+            // Before the list, so that none falls between.
+            let kinds = json!({ "kinds": ["daemon.reloaded", "service.added"] });
+            self.news = self.exchange("event.subscribe", &kinds)?["subscription"].as_u64();
+        }
+        let known = self.listed()?;
+        for name in &known {
+            self.open.get_or(name.clone(), || None);
+        }
+        Ok(known)
+    }
+
     /// The daemon that has taken over knows some services no more: their logs have ended.
     fn leave_out_removed(&mut self, unknown: RpcError) -> Result<(), ClientError> {
-        self.requests += 1;
-        let text = rpc::request_text(self.requests, "service.list", None);
-        let list = self.line.exchange(self.requests, &text, None, true)?;
-        let known: Vec<&str> =
-            list["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+        let known = self.listed()?;
         let before = self.open.len();
         let is_of = |name: &str, all: &str| name == all || name.strip_prefix(all).is_some_and(|n| n.starts_with('@'));
         self.open.retain(|name, _| known.iter().any(|known| is_of(known, name)));
@@ -193,7 +225,7 @@ impl LogStream {
             if let Some(chunk) = self.ready.pop_front() {
                 return Ok(Some(chunk));
             }
-            let at_end = self.connected && self.streams.is_empty();
+            let at_end = self.connected && self.streams.is_empty() && !(self.ask.all && self.ask.follow);
             if at_end && (self.over || self.ask.task.is_none() || !self.ask.follow) {
                 return Ok(None);
             }
@@ -212,10 +244,8 @@ impl LogStream {
     /// The task that is followed does not run: it waits for its first attempt or for the next, or it is over. Waits a
     /// little for its end, and has what it wrote meanwhile read.
     fn look(&mut self) -> Result<(), ClientError> {
-        self.requests += 1;
         let params = json!({ "ids": self.ask.task, "timeout": self.patience.as_secs_f64() });
-        let text = rpc::request_text(self.requests, "task.wait", Some(&params.to_string()));
-        self.over = self.line.exchange(self.requests, &text, None, true)?["done"] == true;
+        self.over = self.exchange("task.wait", &params)?["done"] == true;
         self.patience = (self.patience * 2).min(LOOK_MAX);
         self.connected = false;
         Ok(())
@@ -252,6 +282,16 @@ impl LogStream {
 
     fn notice(&mut self, method: &str, params: &Value) -> Result<(), ClientError> {
         let number = |name: &str| params.get(name).and_then(Value::as_u64);
+        if [notes::EVENT, notes::LAGGED].contains(&method) {
+            let is_news = self.news.is_some() && number("subscription") == self.news;
+            let nothing = params["event"]["added"].as_array().is_some_and(Vec::is_empty);
+            if is_news && !nothing {
+                // Asks anew, each log from its place on.
+                self.line.forget();
+                self.connected = false;
+            }
+            return Ok(());
+        }
         let Some(id) = number("id").and_then(|id| u32::try_from(id).ok()).map(StreamId) else { return Ok(()) };
         if method == notes::STREAM_GAP
             && let (Some(name), Some(position), dropped) =
@@ -269,8 +309,8 @@ impl LogStream {
         } else if method == notes::STREAM_END
             && let Some(name) = self.streams.remove(&id)
         {
-            // That of a task may go on with its next attempt.
-            if self.ask.task.is_none() {
+            // That of a task may go on with its next attempt, that of a service which is removed when it comes back.
+            if self.ask.task.is_none() && !(self.ask.all && self.ask.follow) {
                 self.open.remove(&name);
             }
             let reason = params.get("reason").and_then(Value::as_str).unwrap_or("eof");

@@ -54,16 +54,7 @@ pub fn parse(text: &str, file: &str, platform: &Platform) -> Result<Config, Vec<
     let Some(root) = tree::parse(text, &mut report) else {
         return Err(report.finish());
     };
-    let mut cx = read::Cx {
-        report: &mut report,
-        platform,
-        service: String::new(),
-        instance: None,
-        needs: Vec::new(),
-        listens: Vec::new(),
-        named: Vec::new(),
-        settings: Vec::new(),
-    };
+    let mut cx = read::Cx::new(&mut report, platform);
     let config = read::config(&root, &mut cx);
     if report.is_clean() { Ok(config) } else { Err(report.finish()) }
 }

@@ -36,16 +36,7 @@ pub fn parse_service(
     report.enter_key("config");
     let Some(root) = tree::parse(text, &mut report) else { return Err(report.finish()) };
     let member = Member { key: name.to_owned(), pos: root.pos, node: root };
-    let mut cx = Cx {
-        report: &mut report,
-        platform,
-        service: String::new(),
-        instance: None,
-        needs: Vec::new(),
-        listens: Vec::new(),
-        named: Vec::new(),
-        settings: Vec::new(),
-    };
+    let mut cx = Cx::new(&mut report, platform);
     let mut specs = Specs::new();
     read::entry(&member, &BTreeMap::new(), &mut specs, &mut instances::Room::default(), &mut cx);
     let needs = core::mem::take(&mut cx.needs);

@@ -47,6 +47,21 @@ pub(super) enum Bad {
     Said,
 }
 
+impl<'a, 'f> Cx<'a, 'f> {
+    pub(super) fn new(report: &'a mut Report<'f>, platform: &'a Platform) -> Self {
+        Cx {
+            report,
+            platform,
+            service: String::new(),
+            instance: None,
+            needs: Vec::new(),
+            listens: Vec::new(),
+            named: Vec::new(),
+            settings: Vec::new(),
+        }
+    }
+}
+
 impl Cx<'_, '_> {
     /// Reports at a place of its own.
     pub(super) fn say(&mut self, pos: Pos, message: impl Into<String>) -> Bad {

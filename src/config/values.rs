@@ -213,13 +213,18 @@ pub(super) fn rate(node: &Node, cx: &mut Cx<'_, '_>) -> Result<u64, Bad> {
     Ok(rate)
 }
 
+/// The items of a list; a text alone is one that lacks its brackets.
+fn items(node: &Node) -> Result<&[Node], Bad> {
+    match &node.value {
+        Value::List(items) => Ok(items),
+        Value::Text(t) => Err(Bad::Kind(Some(format!("[{}]", quote(t))))),
+        _ => Err(Bad::Kind(None)),
+    }
+}
+
 /// Names of variables, each once.
 pub(super) fn variables(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<String>, Bad> {
-    let items = match &node.value {
-        Value::List(items) => items,
-        Value::Text(t) => return Err(Bad::Kind(Some(format!("[{}]", quote(t))))),
-        _ => return Err(Bad::Kind(None)),
-    };
+    let items = items(node)?;
     let mut seen = BTreeSet::new();
     all(items.iter().enumerate(), |(i, item)| {
         cx.in_index(i, |cx| {
@@ -350,11 +355,7 @@ pub(super) fn known_members(members: &[Member], allowed: &[&str], cx: &mut Cx<'_
 }
 
 pub(super) fn needs(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Vec<Need>, Bad> {
-    let items = match &node.value {
-        Value::List(items) => items,
-        Value::Text(t) => return Err(Bad::Kind(Some(format!("[{}]", quote(t))))),
-        _ => return Err(Bad::Kind(None)),
-    };
+    let items = items(node)?;
     let mut seen = BTreeSet::new();
     all(items.iter().enumerate(), |(i, item)| {
         cx.in_index(i, |cx| {

@@ -171,11 +171,12 @@ fn judge(report: &str) -> Result<(), RpcError> {
     if errors.is_empty() { Ok(()) } else { Err(RpcError::new(Code::Unavailable, errors.join("; "))) }
 }
 
-/// A person has said otherwise than the config.
+/// Somebody has said otherwise than the config.
 fn by_hand(s: &Service) -> Option<Finding> {
+    let by = s.wished_by()?;
     let said = match s.choice {
-        Choice::Up if !s.spec.autostart => "a person started it, and autostart is off",
-        Choice::Down if s.spec.autostart => "a person stopped it, and autostart is on",
+        Choice::Up if !s.spec.autostart => format!("{by} started it, and autostart is off"),
+        Choice::Down if s.spec.autostart => format!("{by} stopped it, and autostart is on"),
         Choice::Up | Choice::Down | Choice::Auto => return None,
     };
     let f = Finding::new(Grade::Note, SERVICES, format!("{} is {}: {said}", s.name, s.state));

@@ -211,6 +211,11 @@ impl Events {
         Ok(reply.finish())
     }
 
+    /// The lines that are kept of something, oldest first. Its name is one that stands in them as it is.
+    pub(super) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.ring.iter().map(|k| &*k.line).filter(move |line| head(line).is_some_and(|h| h.name == Some(name)))
+    }
+
     fn oldest(&self) -> u64 {
         self.ring.front().map_or(self.next, |k| k.seq)
     }

@@ -214,10 +214,13 @@ impl Core {
     }
 
     /// A service, all instances of one, or where no service has that name a job or the task of that number;
-    /// `schedule/ID` is always a job, and `task/N` a task.
+    /// `service/NAME` is always a service, `schedule/ID` a job, and `task/N` a task.
     fn why_anything(&self, name: &str) -> Answer {
         if let Some(id) = name.strip_prefix("schedule/") {
             return self.job(id).map(|i| self.why_job(i));
+        }
+        if let Some(name) = name.strip_prefix("service/") {
+            return self.one_or_each(name, |i| self.why(i));
         }
         if let Some(number) = name.strip_prefix("task/") {
             return self.why_task(number.parse().map(TaskId).map_err(|_| {

@@ -84,6 +84,14 @@ impl EventLog {
         Loaded { log, events, reports }
     }
 
+    /// Only reads the last events that are in the file, oldest first.
+    ///
+    /// # Errors
+    /// What reading it answers; that it is not there is none.
+    pub fn read(dir: &Path) -> io::Result<Vec<(u64, String)>> {
+        Ok(parse(&read_end(&dir.join("events.log"))?).0)
+    }
+
     /// Adds an event to what `flush` writes.
     pub fn add(&mut self, event: &str) {
         if self.count == 0 && self.torn {

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod link;
 pub mod logs;
+pub mod offline;
 pub mod ownlog;
 pub mod pool;
 mod question;

@@ -386,8 +386,9 @@ pub(super) struct StartWords<'a> {
     pub(super) which: &'a AtomicU32,
 }
 
-/// Of the boot id; 0 where there is none.
-fn boot_hash() -> u64 {
+/// A hash of the boot id; 0 where there is none.
+#[must_use]
+pub fn boot_hash() -> u64 {
     let id = identity::boot_id();
     if id.is_empty() {
         return 0;

@@ -180,6 +180,14 @@ impl Drop for Mount {
     }
 }
 
+/// Leaves nothing free on the file system of a home.
+fn fill(home: &Home) {
+    let mut file = fs::File::create(home.path("fill")).unwrap();
+    for part in [vec![0; 65536], vec![0; 512]] {
+        while std::io::Write::write_all(&mut file, &part).is_ok() {}
+    }
+}
+
 #[test]
 fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     let mut home = Home::new(ONE);
@@ -188,12 +196,6 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     };
     home.write_config(r#"{ "services": { "s": { "command": "while :; do echo x; sleep 0.05; done" } } }"#);
     // Nothing is free from the start on.
-    let fill = |home: &Home| {
-        let mut file = fs::File::create(home.path("fill")).unwrap();
-        for part in [vec![0; 65536], vec![0; 512]] {
-            while std::io::Write::write_all(&mut file, &part).is_ok() {}
-        }
-    };
     fill(&home);
     home.start(&[]);
     home.wait_state("s", "running");
@@ -208,11 +210,43 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     assert!(!alive(pid) && alive(home.pid("s")));
     // And when it becomes full while hob runs.
     fill(&home);
+    let full = "on the file system of";
+    assert!(home.ok(&["status"]).lines().any(|l| l.starts_with("problem: ") && l.contains(full)), "output is dropped");
+    assert!(home.ok(&["status", "--json"]).contains(full));
     let pid = home.pid("s");
     kill("KILL", home.pids().0);
     assert_eq!((home.state("s").as_str(), home.pid("s")), ("running", pid), "it is taken over");
     home.ok(&["stop"]);
     assert!(home.wait_end().success());
+}
+
+#[test]
+fn output_of_tasks_that_cannot_be_kept_is_told_with_them() {
+    let mut home = Home::new("{}");
+    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
+        return skip("no small file system can be mounted here, so a full disk is not tried");
+    };
+    home.write_config("{}");
+    home.start(&[]);
+    // The journal has a reserve, so that tasks are still taken.
+    fill(&home);
+    let (code, said) = home.fails(&["add", "-f", "echo lost; exit 3"]);
+    assert!(code == 3 && said.contains("the output of task 1 could not be kept: [hob: 5 bytes dropped]"), "{said}");
+    home.ok(&["add", "-w", "echo lost too"]);
+    for (id, bytes) in [("1", 5), ("2", 9)] {
+        let mark = format!("[hob: {bytes} bytes dropped]");
+        for command in [&["task", "show", id][..], &["why", id]] {
+            assert!(home.ok(command).contains(&mark), "{command:?}");
+        }
+        let out = home.hob(&["task", "output", id]);
+        assert!(out.stdout.is_empty() && String::from_utf8(out.stderr).unwrap().contains(&mark), "{id}");
+    }
+    fs::remove_file(home.path("fill")).unwrap();
+    home.ok(&["add", "-w", "echo kept"]);
+    assert_eq!(home.ok(&["task", "output", "3"]), "kept\n");
+    assert!(!home.ok(&["task", "show", "3"]).contains("dropped"));
+    home.ok(&["stop"]);
+    home.wait_end();
 }
 
 #[test]

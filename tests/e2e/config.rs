@@ -153,3 +153,38 @@ fn a_bad_file_at_the_start_still_gives_a_hob_that_answers() {
     home.ok(&["reload"]);
     home.wait_state("s", "running");
 }
+
+#[test]
+fn what_this_machine_lacks_is_a_warning() {
+    let home = Home::new(
+        r#"{ "daemon": { "access": [ { "user": "nosuch", "level": "read" } ] }, "services": {
+             "good": { "command": ["true"], "cwd": ".", "autostart": false },
+             "prog": { "command": ["nosuchprogram"], "autostart": false },
+             "dir": { "command": "true", "cwd": "nosuchfolder", "autostart": false },
+             "env": { "command": "true", "env_file": "nosuch.env", "autostart": false },
+             "user": { "command": "true", "user": "nosuch", "autostart": false },
+             "group": { "command": "true", "user": "root", "group": "nosuch", "autostart": false },
+             "check": { "command": "true", "health": { "command": ["/nonexistent/x"] }, "autostart": false } } }"#,
+    );
+    let lacks = ["access: user 'nosuch'", "prog: ", "dir: ", "env: ", "user: user 'nosuch'", "group: group 'nosuch'"];
+    let all = |said: &str| {
+        for what in lacks.iter().chain(&["check, health.command: cannot execute /nonexistent/x"]) {
+            assert!(said.lines().any(|l| l.starts_with("hob: warning: ") && l.contains(what)), "{what} in {said}");
+        }
+        assert!(!said.contains("good: "), "{said}");
+    };
+    let here = home.command(&["config", "check", "hob.json"]).current_dir(&home.dir).output().unwrap();
+    for out in [home.hob(&["config", "check"]), here] {
+        assert!(out.status.success());
+        assert!(String::from_utf8(out.stdout).unwrap().ends_with("hob.json: good, 7 services\n"));
+        all(&String::from_utf8(out.stderr).unwrap());
+    }
+    let json: serde_json::Value = serde_json::from_str(&home.ok(&["config", "check", "--json"])).unwrap();
+    assert!(json["ok"] == true && json["warnings"].as_array().unwrap().len() >= lacks.len(), "{json}");
+    let out = home.hob(&["config", "check", "-q"]);
+    assert!(out.status.success() && out.stdout.is_empty() && out.stderr.is_empty());
+    home.ok(&["start"]);
+    let out = home.hob(&["plan"]);
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), "nothing would change\n");
+    all(&String::from_utf8(out.stderr).unwrap());
+}

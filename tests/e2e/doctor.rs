@@ -7,7 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 const CONFIG: &str = r#"{ "services": { "web": { "command": "exec sleep 1000" },
-                                        "extra": { "command": "exec sleep 1000", "autostart": false } } }"#;
+                                        "extra": { "command": "exec sleep 1000", "autostart": false } },
+    "schedule": { "jobs": [ { "id": "up", "cron": "0 0 1 1 *", "action": { "start": "extra" } } ] } }"#;
 
 /// A home that nobody else can look into, as hob would have made it.
 fn home(config: &str) -> Home {
@@ -80,8 +81,14 @@ fn a_running_hob_examines_itself_and_knows_its_services() {
     home.ok(&["start", "extra"]);
     home.ok(&["stop", "web"]);
     let (_, r) = report(&home);
-    assert_eq!(has(&r, "note", "extra is running: a person started it")["do"], "hob service reset extra");
-    has(&r, "note", "web is stopped: a person stopped it");
+    let by = if home.dir.metadata().unwrap().uid() == 0 { "root".to_owned() } else { "uid ".to_owned() };
+    assert_eq!(has(&r, "note", &format!("extra is running: {by}"))["do"], "hob service reset extra");
+    has(&r, "note", &format!("web is stopped: {by}"));
+    home.ok(&["service", "reset", "extra"]);
+    home.ok(&["stop", "extra"]);
+    home.ok(&["schedule", "run", "up"]);
+    home.wait_state("extra", "running");
+    has(&report(&home).1, "note", "extra is running: the job up started it, and autostart is off");
     let text = home.ok(&["doctor"]);
     assert!(text.contains("note     services: extra is running") && text.contains("0 errors, "), "{text}");
     assert_eq!(home.ok(&["doctor", "--quiet"]), "", "nothing needs anybody to act");

@@ -122,3 +122,48 @@ fn lines_of_one_stream_are_counted_behind_the_filter() {
     assert_eq!(String::from_utf8(out.stdout).unwrap(), "both\n");
     assert!(String::from_utf8(out.stderr).unwrap().contains("its log.streams is \"merged\""));
 }
+
+#[test]
+fn who_follows_all_sees_what_comes_later() {
+    let service = |name: &str, ends: bool| {
+        let rest = if ends { "" } else { "; while :; do echo beat; sleep 0.05; done" };
+        format!(r#""{name}": {{ "command": "echo {name} is here{rest}", "restart": "never" }}"#)
+    };
+    let config = |all: &[String]| format!(r#"{{ "services": {{ {} }} }}"#, all.join(", "));
+    let mut home = Home::new("{}");
+    home.start(&[]);
+    let mut follower = home
+        .command(&["logs", "-f", "--all"])
+        .stdout(fs::File::create(home.path("followed")).unwrap())
+        .stderr(fs::File::create(home.path("follower")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut sees = |line: &str| {
+        wait_or(&format!("{line:?} is shown"), || {
+            assert!(follower.try_wait().unwrap().is_none(), "it ended: {}", home.read("follower"));
+            let all = home.read("followed");
+            if all.lines().any(|l| l.split_whitespace().eq(line.split_whitespace())) { Ok(()) } else { Err(all) }
+        });
+    };
+    home.write_config(&config(&[service("first", true), service("second", false)]));
+    home.ok(&["reload"]);
+    sees("first | first is here");
+    sees("second | beat");
+    home.ok(&["service", "run", "third", "--", "sh", "-c", "echo third is here; exec sleep 1000"]);
+    sees("third | third is here");
+    // One that goes and comes back goes on where it was.
+    home.write_config(&config(&[service("second", false)]));
+    home.ok(&["reload"]);
+    home.write_config(&config(&[service("first", true), service("second", false), service("last", true)]));
+    home.ok(&["reload"]);
+    sees("last | last is here");
+    let (daemon, _) = home.pids();
+    kill("KILL", daemon);
+    home.ok(&["service", "run", "after", "--", "sh", "-c", "echo after is here; exec sleep 1000"]);
+    sees("after | after is here");
+    wait("the second run of the first is shown", || home.read("followed").matches("first is here").count() == 2);
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    let beats = home.log("second").lines().count();
+    assert!(home.read("followed").matches("| beat").count() <= beats, "nothing is shown twice");
+}

@@ -25,6 +25,7 @@ mod loglines;
 mod logs;
 mod managed;
 mod meant;
+mod offline;
 mod passed_on;
 mod peers;
 mod protocol;

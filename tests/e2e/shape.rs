@@ -191,6 +191,7 @@ fn a_plan_tells_what_the_reload_does_and_changes_nothing() {
         home.wait_state(name, "running");
     }
     assert_eq!(home.ok(&["plan"]), "nothing would change\n");
+    assert_eq!(home.ok(&["plan", "-q"]), "");
     let before = pids(&home, &["db", "old", "web", "worker"]);
     home.write_config(
         r#"{ "daemon": { "log": { "level": "debug" } }, "services": {
@@ -211,6 +212,7 @@ fn a_plan_tells_what_the_reload_does_and_changes_nothing() {
         assert!(text.contains(line), "{line:?} in {text}");
     }
     assert_eq!(home.ok(&["reload", "--dry-run"]), text);
+    assert_eq!(home.ok(&["plan", "-q"]), text, "it is what was asked for");
     let json: Value = serde_json::from_str(&home.ok(&["plan", "--json"])).unwrap();
     assert_eq!(json, home.call("daemon.plan", "{}"));
     let order: Vec<String> = json["order"]

@@ -47,7 +47,7 @@ fn why_tells_of_a_task_what_it_waits_for_and_what_became_of_it() {
     home.ok(&["task", "edit", "1", "--delay", "0s"]);
     home.ok(&["group", "resume", "one"]);
     wait_for(&home, "1-3");
-    tells("1", &["task 1 failed in attempt 2: exit code 3", "1 attempt before", "task retry 1"]);
+    tells("1", &["task 1 failed in attempt 2: exit code 3", "attempt 1 ended: exit code 3", "task retry 1"]);
     tells("task/2", &["task 2 was cancelled: task 1, which it follows, failed"]);
     tells("3", &["task 3 succeeded after"]);
     let value: serde_json::Value = serde_json::from_str(&home.ok(&["why", "1", "--json"])).unwrap();
@@ -178,4 +178,35 @@ fn output_that_a_daemon_left_behind_goes_when_the_next_has_come_up_and_no_other(
     for name in ["1.log", "3.log", "4.log", "notes.txt"] {
         assert!(file(name).exists(), "{name}");
     }
+}
+
+#[test]
+fn earlier_attempts_are_told_and_their_output_is_kept_whoever_tries_again() {
+    let mut home = Home::running("{}");
+    let (dir, line) = (home.dir.display().to_string(), "echo try; test -e good || exit 4; exec sleep 1000");
+    home.fails(&["add", "-w", "-r", "1", "--backoff", "10ms", "-C", &dir, line]);
+    assert_eq!(home.ok(&["task", "output", "1"]).lines().count(), 2);
+    fs::write(home.path("good"), "").unwrap();
+    home.ok(&["task", "retry", "1"]);
+    wait_task(&home, 1, "running");
+    let ends = |why: &str| -> Vec<String> {
+        let lines = why.lines().filter_map(|l| l.split_once("attempt ")).map(|(_, rest)| rest.to_owned());
+        lines.filter(|l| l.contains("ended")).collect()
+    };
+    wait("all three have written", || home.ok(&["task", "output", "1"]).lines().count() == 3);
+    let why = home.ok(&["why", "1"]);
+    let told = ends(&why);
+    assert!(told.len() == 2 && told[0] == "1 ended: exit code 4" && told[1].starts_with("2 ended after"), "{why}");
+    home.ok(&["task", "cancel", "1"]);
+    wait_for(&home, "1");
+    let why = home.ok(&["why", "1"]);
+    let told = ends(&why);
+    assert!(told.len() == 3 && told[1] == "2 ended: exit code 4" && told[2].contains("SIGTERM"), "{why}");
+    // Events are kept for a while, and the task for longer.
+    home.ok(&["stop"]);
+    home.wait_end();
+    fs::remove_file(home.path("state/events.log")).unwrap();
+    home.start(&[]);
+    let why = home.ok(&["why", "1"]);
+    assert!(why.contains("2 attempts before") && ends(&why).len() == 1, "{why}");
 }

@@ -102,3 +102,20 @@ fn a_reload_tells_of_jobs_groups_agents_and_hob_itself() {
     let text = String::from_utf8(home.hob(&["config", "check"]).stdout).unwrap();
     assert!(text.contains("an action has one of task, start, stop"), "{text}");
 }
+
+#[test]
+fn a_wait_for_many_names_those_that_failed() {
+    let home = Home::running("{}");
+    let (code, said) = home.fails(&["add", "--array", "1-4", "-w", "exit {}"]);
+    assert!(code == 1 && said.contains("4 of 4 tasks did not succeed") && said.contains("hob task output"), "{said}");
+    for n in 1..=4 {
+        assert!(said.contains(&format!("task {n} failed: exit code {n}\n")), "{said}");
+    }
+    let (_, said) = home.fails(&["add", "--array", "1-30", "-w", "test {} = 9"]);
+    assert!(
+        said.contains("29 of 30 ") && !said.contains("task 13 ") && said.contains("and 9 more: hob task "),
+        "{said}"
+    );
+    assert_eq!(home.fails(&["add", "--array", "1-2", "-wq", "exit {}"]), (1, String::new()));
+    assert_eq!(home.ok(&["add", "--array", "1-2", "-w", "true {}"]), "tasks 37-38 are queued\n");
+}

@@ -14,6 +14,8 @@ fn a_signal_is_told_with_who_sent_it() {
     let home = Home::running(config);
     home.wait_state("s", "running");
     home.wait_state("web", "running");
+    assert!(home.ok(&["why", "service/web"]).starts_with("web has been running"));
+    assert!(home.fails(&["why", "service/hup"]).1.contains("there is no service"));
     home.ok(&["service", "signal", "KILL", "web"]);
     home.wait_state("web", "failed");
     let why = home.ok(&["why", "web"]);

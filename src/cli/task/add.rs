@@ -98,8 +98,7 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
     }
     if args.has("wait") {
         let done: Value = client.call("task.wait", &json!({ "ids": format!("{begin}-{end}") }))?;
-        let failed = done["tasks"].as_array().into_iter().flatten().any(|t| t["state"] != "succeeded");
-        return Ok(u8::from(failed));
+        return Ok(look::told_of_failures(args, &done));
     }
     Ok(exit::OK)
 }

@@ -1,23 +1,21 @@
 //! Commands that change tasks.
 
-use super::{NO_TASK, after, id, in_flags, known_group, moment, some};
+use super::{LINES, NO_TASK, after, id, in_flags, known_group, moment, some};
 use crate::cli::flags::Args;
+use crate::cli::offline::Source;
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit};
 use serde_json::{Map, Value, json};
-
-/// Tasks that are each told of on a line.
-const LINES: usize = 20;
 
 /// Calls a method for a selection and prints what came of each task.
 fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {
     let mut params = some(args)?;
     params.extend(more.map(|(name, value)| (name.to_owned(), value)));
-    let mut client = connect(args)?;
-    let result: Value = client.call(method, &Value::Object(params))?;
+    let mut source = Source::from(connect(args)?);
+    let result = source.call(method, &Value::Object(params))?;
     let rows = result["tasks"].as_array().map_or(&[] as &[Value], Vec::as_slice);
     if rows.is_empty() {
-        known_group(args, &mut client)?;
+        known_group(args, &mut source)?;
     }
     // Of tasks that were named each was meant; a filter takes what there is.
     let named = !args.operands.is_empty();

@@ -1,12 +1,15 @@
 //! Commands that show tasks, and that wait for them.
 
-use super::{NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
+use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
 use crate::base::units;
 use crate::cli::flags::Args;
+use crate::cli::logs::query;
+use crate::cli::offline::{Source, ask, left_files, say_held};
 use crate::cli::render::{Paint, Table, colours, lasted};
 use crate::cli::service::finish;
-use crate::cli::{Failure, connect, exit, print, progress, users, when};
+use crate::cli::{Failure, connect, exit, progress, users, when};
 use crate::client::{Client, LogAsk, LogChunk};
+use crate::daemon::logs::read_files;
 use crate::sys::terminal;
 use core::time::Duration;
 use serde_json::{Value, json};
@@ -24,7 +27,7 @@ fn rows(r: &Value) -> impl Iterator<Item = &Value> {
 }
 
 pub(super) fn list(args: &Args) -> Result<u8, Failure> {
-    let mut client = connect(args)?;
+    let mut source = ask(args)?;
     let mut params = selection(args)?;
     let limit = args.number("limit")?.unwrap_or(SHOWN);
     if limit == 0 && !args.has("all") {
@@ -34,27 +37,27 @@ pub(super) fn list(args: &Args) -> Result<u8, Failure> {
     if !args.has("all") {
         params.insert("limit".to_owned(), json!(limit));
         params.insert("last".to_owned(), json!(true));
-        let result: Value = client.call("task.list", &Value::Object(params))?;
-        return listed(args, &mut client, &result);
+        let result = source.call("task.list", &Value::Object(params))?;
+        return listed(args, &mut source, &result);
     }
     params.insert("limit".to_owned(), json!(PAGE));
     let mut all = Vec::new();
     loop {
-        let mut page: Value = client.call("task.list", &Value::Object(params.clone()))?;
+        let mut page = source.call("task.list", &Value::Object(params.clone()))?;
         all.append(page["tasks"].as_array_mut().unwrap_or(&mut Vec::new()));
         if page["next"].is_null() {
             break;
         }
         params.insert("after".to_owned(), page["next"].clone());
     }
-    listed(args, &mut client, &json!({ "tasks": all, "next": null }))
+    listed(args, &mut source, &json!({ "tasks": all, "next": null }))
 }
 
-fn listed(args: &Args, client: &mut Client, result: &Value) -> Result<u8, Failure> {
+fn listed(args: &Args, source: &mut Source, result: &Value) -> Result<u8, Failure> {
     if rows(result).next().is_some() {
         return finish(args, result, table);
     }
-    known_group(args, client)?;
+    known_group(args, source)?;
     let all = selection(args)?.is_empty();
     let none = if all { "there are no tasks; 'hob add -- COMMAND' queues one\n" } else { NO_TASK };
     finish(args, result, |_| none.to_owned())
@@ -102,7 +105,7 @@ fn note(task: &Value) -> String {
 }
 
 pub(super) fn show(args: &Args) -> Result<u8, Failure> {
-    let result: Value = connect(args)?.call("task.get", &json!({ "id": id(args)? }))?;
+    let result = ask(args)?.call("task.get", &json!({ "id": id(args)? }))?;
     finish(args, &result, details)
 }
 
@@ -164,7 +167,7 @@ fn details(t: &Value) -> String {
 }
 
 pub(super) fn stats(args: &Args) -> Result<u8, Failure> {
-    let result: Value = connect(args)?.call("task.stats", &json!({}))?;
+    let result = ask(args)?.call("task.stats", &json!({}))?;
     finish(args, &result, |r| {
         let mut t = Table::default();
         for (state, count) in r.as_object().into_iter().flatten().filter(|(_, n)| n.as_u64() != Some(0)) {
@@ -180,14 +183,14 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
     let limit = args.duration("timeout")?;
     let (mut line, shown) = (progress::Line::default(), progress::wanted(args));
     let began = std::time::Instant::now();
-    let mut client = connect(args)?;
+    let mut source = Source::from(connect(args)?);
     let result = loop {
         let left = limit.map(|l| l.saturating_sub(began.elapsed()));
         let step = if shown { Some(left.map_or(PROGRESS, |l| l.min(PROGRESS))) } else { left };
         if let Some(step) = step {
             params.insert("timeout".to_owned(), json!(step.as_secs_f64()));
         }
-        let result: Value = client.call("task.wait", &Value::Object(params.clone()))?;
+        let result = source.call("task.wait", &Value::Object(params.clone()))?;
         let late = left.is_some_and(|l| l <= step.unwrap_or(l));
         if shown {
             line.show(&how_far(&result));
@@ -198,7 +201,7 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
     };
     drop(line);
     if rows(&result).next().is_none() {
-        known_group(args, &mut client)?;
+        known_group(args, &mut source)?;
         return finish(args, &result, |_| NO_TASK.to_owned());
     }
     finish(args, &result, |r| {
@@ -214,6 +217,24 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
         return Ok(exit::TIMED_OUT);
     }
     Ok(if counted(&result, |state| state != "succeeded") == 0 { exit::OK } else { exit::FAILED })
+}
+
+/// Names on standard error those of several tasks that are over without success; the exit code.
+pub(super) fn told_of_failures(args: &Args, result: &Value) -> u8 {
+    let (all, failed) = (counted(result, |_| true), counted(result, |state| state != "succeeded"));
+    if failed == 0 {
+        return exit::OK;
+    }
+    let mut lines: Vec<String> = rows(result).filter(|t| t["state"] != "succeeded").take(LINES).map(ended).collect();
+    let more = failed.saturating_sub(u64::try_from(lines.len()).unwrap_or(failed));
+    if more > 0 {
+        lines.push(format!("and {more} more: hob task list --state failed,timed_out,cancelled,lost"));
+    }
+    if !args.has("quiet") {
+        let what = format!("{failed} of {all} tasks did not succeed; 'hob task output ID' shows what one wrote");
+        crate::cli::complain(&what, Some(&lines.join("\n     ")));
+    }
+    exit::FAILED
 }
 
 /// How many of the tasks that a wait is for are in states of a kind.
@@ -260,27 +281,59 @@ pub(super) fn awaited(task: &Value) -> String {
 }
 
 pub(super) fn output(args: &Args) -> Result<u8, Failure> {
-    let (id, lines) = (id(args)?, args.number("lines")?);
-    let mut client = connect(args)?;
+    let (id, lines) = (id(args)?, args.number("lines")?.map(|n| n as u64));
+    let mut client = match connect(args) {
+        Ok(client) => client,
+        Err(why) if args.has("follow") => return Err(why),
+        Err(why) => return kept(args, id, lines, why),
+    };
     if args.has("follow") {
-        return follow(args, &mut client, id, lines.map(|n| n as u64));
+        return follow(args, &mut client, id, lines);
     }
-    let written = copy(args, &client, id, lines.map(|n| n as u64), false)?;
+    let written = copy(args, &client, id, lines, false)?;
     if !written && !args.has("json") {
-        let task: Value = client.call("task.get", &json!({ "id": id }))?;
-        if task["attempts"] == 0 {
-            crate::cli::note(
-                args,
-                &format!("hob: task {id} has not run, so it wrote nothing; it is {}", in_words(&task)),
-            );
-        }
+        wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
     }
+    Ok(exit::OK)
+}
+
+/// Why there is no output.
+fn wrote_nothing(args: &Args, task: &Value) {
+    let id = &task["id"];
+    let lost = task["last_lines"].as_array().and_then(|lines| lines.last()?.as_str());
+    match lost {
+        Some(lost) => crate::cli::note(args, &format!("hob: the output of task {id} could not be kept: {lost}")),
+        None if task["attempts"] == 0 => {
+            let state = in_words(task);
+            crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; it is {state}"));
+        }
+        None => {}
+    }
+}
+
+/// The same from its file, which nobody writes to. `why`: nobody answers.
+fn kept(args: &Args, id: u64, lines: Option<u64>, why: Failure) -> Result<u8, Failure> {
+    let Some(paths) = left_files(args, &why) else { return Err(why) };
+    let path = paths.logs.join(format!("tasks/{id}.log"));
+    if !path.exists() {
+        // It may be there without output.
+        let task = ask(args)?.call("task.get", &json!({ "id": id }))?;
+        wrote_nothing(args, &task);
+        return Ok(exit::OK);
+    }
+    say_held(args, &why);
+    let mut shown = Shown::new(args, id);
+    read_files(path, &query(&LogAsk { lines, ..LogAsk::default() }), |piece| shown.data(&piece.bytes))?;
+    shown.end()?;
     Ok(exit::OK)
 }
 
 /// Shows the output of a task until that is over; its exit code.
 pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
-    copy(args, client, id, lines, true)?;
+    let written = copy(args, client, id, lines, true)?;
+    if !written && !args.has("json") {
+        wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
+    }
     let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
     let task = &done["tasks"][0];
     // What no code of its own tells is said.
@@ -298,32 +351,67 @@ pub(super) fn ended(task: &Value) -> String {
     format!("task {} {was}{state}{why}", task["id"])
 }
 
-/// As it is, or as an object for each line. Whether there was anything.
+/// Shows it as it is, or as an object for each line. Whether there was anything.
 fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<bool, Failure> {
-    let (json, mut written) = (args.has("json"), false);
-    let mut out = io::stdout().lock();
-    let mut open = Vec::new();
+    let mut shown = Shown::new(args, id);
     let stream = client.logs_of(LogAsk { task: Some(id), lines, follow, ..LogAsk::default() })?;
     for chunk in stream {
-        written = true;
         match chunk? {
-            LogChunk::Data { bytes, .. } if json => {
-                open.extend_from_slice(&bytes);
-                while let Some(end) = open.iter().position(|b| *b == b'\n') {
-                    let line: Vec<u8> = open.drain(..=end).collect();
-                    writeln!(out, "{}", json!({ "id": id, "line": String::from_utf8_lossy(&line[..end]) }))?;
-                }
-            }
-            LogChunk::Data { bytes, .. } => out.write_all(&bytes)?,
-            LogChunk::Gap { dropped, .. } if json => writeln!(out, "{}", json!({ "id": id, "dropped": dropped }))?,
-            LogChunk::Gap { dropped, .. } => {
-                print(&format!("[hob: {dropped} bytes were over the limit and are gone]\n"))?;
-            }
+            LogChunk::Data { bytes, .. } => shown.data(&bytes)?,
+            LogChunk::Gap { dropped, .. } => shown.gap(dropped)?,
         }
-        out.flush()?;
     }
-    if !open.is_empty() {
-        writeln!(out, "{}", json!({ "id": id, "line": String::from_utf8_lossy(&open) }))?;
+    Ok(shown.end()?)
+}
+
+/// The output of a task on its way to standard output.
+struct Shown {
+    id: u64,
+    json: bool,
+    out: io::StdoutLock<'static>,
+    /// A line that has not ended.
+    open: Vec<u8>,
+    written: bool,
+}
+
+impl Shown {
+    fn new(args: &Args, id: u64) -> Shown {
+        Shown { id, json: args.has("json"), out: io::stdout().lock(), open: Vec::new(), written: false }
     }
-    Ok(written)
+
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.written = true;
+        if !self.json {
+            self.out.write_all(bytes)?;
+            return self.out.flush();
+        }
+        self.open.extend_from_slice(bytes);
+        while let Some(end) = self.open.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.open.drain(..=end).collect();
+            self.line(&line[..end])?;
+        }
+        self.out.flush()
+    }
+
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        writeln!(self.out, "{}", json!({ "id": self.id, "line": String::from_utf8_lossy(line) }))
+    }
+
+    fn gap(&mut self, dropped: u64) -> io::Result<()> {
+        self.written = true;
+        match self.json {
+            true => writeln!(self.out, "{}", json!({ "id": self.id, "dropped": dropped }))?,
+            false => writeln!(self.out, "[hob: {dropped} bytes were over the limit and are gone]")?,
+        }
+        self.out.flush()
+    }
+
+    /// Whether there was anything.
+    fn end(mut self) -> io::Result<bool> {
+        if !self.open.is_empty() {
+            let last = core::mem::take(&mut self.open);
+            self.line(&last)?;
+        }
+        Ok(self.written)
+    }
 }

@@ -9,22 +9,27 @@ mod patience;
 pub(super) mod rows;
 
 use super::flags::Args;
+use super::offline::Source;
 use super::{Failure, status};
 use crate::base::limits::TASK_ARRAY_MAX;
 use crate::base::near::nearest;
+use crate::base::text::shell_word;
 use crate::base::time::Wall;
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
 use crate::protocol::rpc::Code;
 use crate::sys::clock;
 use serde_json::{Map, Value, json};
+
+/// Tasks that are each told of on a line.
+const LINES: usize = 20;
 
 /// Said where a selection has found nothing.
 const NO_TASK: &str = "no task matches\n";
 
 /// A selection that has found nothing may name a group that does not exist.
-fn known_group(args: &Args, client: &mut Client) -> Result<(), Failure> {
+fn known_group(args: &Args, source: &mut Source) -> Result<(), Failure> {
     let Some(name) = args.text("group")? else { return Ok(()) };
-    let result: Value = client.call("group.list", &json!({}))?;
+    let result = source.call("group.list", &json!({}))?;
     let known: Vec<&str> =
         result["groups"].as_array().into_iter().flatten().filter_map(|g| g["name"].as_str()).collect();
     if known.contains(&name) {
@@ -171,13 +176,5 @@ pub(super) fn command_line(task: &Value) -> String {
     if let ["/bin/sh", "-c", line] = words[..] {
         return line.replace('\n', " ");
     }
-    words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,{}".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''").replace('\n', " "))
+    words.iter().map(|w| shell_word(w).replace('\n', " ")).collect::<Vec<_>>().join(" ")
 }

@@ -11,6 +11,8 @@ use crate::core::run::{Ended, millis, tenths};
 use crate::protocol::methods::task::TaskState;
 use crate::protocol::rpc::RpcError;
 use core::time::Duration;
+use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Tasks that are named before the rest is counted.
 const NAMED: usize = 5;
@@ -116,9 +118,7 @@ impl Core {
         let mut lines = vec![format!("{}: submitted by {}", t.submitted, t.frame.owner.text())];
         if let Some(r) = t.outcome.as_deref() {
             let number = t.attempts.saturating_sub(u32::from(t.live.is_some()));
-            if number > 1 {
-                lines.push(format!("{} before", counted(number - 1, "attempt")));
-            }
+            lines.extend(self.attempts_before(t.id, number));
             lines.push(attempt_line(t, number, r));
             let kept = super::view::kept_of(t);
             if let Some(bytes) = r.output.filter(|bytes| *bytes > kept) {
@@ -132,6 +132,21 @@ impl Core {
             lines.push(format!("{}: attempt {} was started{pid}", l.begun.wall, t.attempts));
         }
         lines
+    }
+
+    /// How the attempts before this one ended, as far as the events tell that are still kept.
+    fn attempts_before(&self, id: TaskId, number: u32) -> Vec<String> {
+        let (name, mut known) = (name_of(id), BTreeMap::new());
+        for told in self.events.of(&name).filter_map(|line| serde_json::from_str::<Told>(line).ok()) {
+            if told.attempt > 0 && told.attempt < number && told.is_end() {
+                // What is told later of the same attempt is about the task.
+                known.entry(told.attempt).or_insert_with(|| told.text());
+            }
+        }
+        let shown: Vec<String> = known.into_values().rev().take(NAMED).rev().collect();
+        let others = number.saturating_sub(1).saturating_sub(u32::try_from(shown.len()).unwrap_or(u32::MAX));
+        let others = (others > 0).then(|| format!("{} before", counted(others, "attempt")));
+        others.into_iter().chain(shown).collect()
     }
 
     /// What follows by itself, and when.
@@ -252,6 +267,38 @@ impl Core {
             all.push(format!("hob task edit {id} --priority {}  # to let it go first", 1 - first.behind));
         }
         all
+    }
+}
+
+/// What an event tells of the end of an attempt.
+#[derive(Deserialize)]
+struct Told {
+    time: String,
+    kind: String,
+    #[serde(default)]
+    attempt: u32,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    error: Option<String>,
+    why: Option<String>,
+}
+
+impl Told {
+    fn is_end(&self) -> bool {
+        let ends = ["retried", "completed", "failed", "timeout", "cancelled", "lost"];
+        self.kind.strip_prefix("task.").is_some_and(|kind| ends.contains(&kind))
+    }
+
+    fn text(self) -> String {
+        let (time, n) = (self.time, self.attempt);
+        let end = match (self.exit_code, self.signal, self.error) {
+            (_, _, Some(e)) => return format!("{time}: attempt {n} could not be started: {e}"),
+            (Some(code), ..) => Ended::Code(code),
+            (_, Some(signal), _) => Ended::Signal(signal),
+            _ => Ended::Unknown,
+        };
+        let why = self.why.map(|why| format!(", {why}")).unwrap_or_default();
+        format!("{time}: attempt {n} ended: {}{why}", end.text())
     }
 }
 

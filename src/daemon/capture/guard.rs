@@ -12,7 +12,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// So many bytes of a file system of this size are left free.
-pub(super) fn least(all: u64) -> u64 {
+pub(in crate::daemon) fn least(all: u64) -> u64 {
     LOG_DISK_FREE_MIN.min(all / LOG_DISK_FREE_PART)
 }
 

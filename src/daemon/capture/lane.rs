@@ -80,6 +80,8 @@ pub struct Writer {
     pub(super) open_again: Option<Mono>,
     pub(super) rotate_again: Option<Mono>,
     pub(super) dropped: u64,
+    /// How much of that is in the records of runs, while there is no room for it in the file.
+    pub(super) recorded: u64,
     pub(super) guard: Guard,
     /// Ages are looked at again then; `None`: now.
     pub(super) aged: Option<Wall>,
@@ -101,6 +103,11 @@ impl fmt::Debug for Writer {
     }
 }
 
+/// What stands in place of output for which there was no room.
+pub(super) fn dropped_text(bytes: u64) -> String {
+    format!("[hob: {bytes} bytes dropped]")
+}
+
 impl Writer {
     /// A writer that opens its file with its first turn. With `copy`, it keeps within reach of the copy to hob's own
     /// stdout.
@@ -118,6 +125,7 @@ impl Writer {
             open_again: None,
             rotate_again: None,
             dropped: 0,
+            recorded: 0,
             guard: Guard::default(),
             aged: None,
             zipping: Zipping::Due,
@@ -289,10 +297,14 @@ impl Writer {
                 }
                 self.tell();
                 let begin = self.run_start(run).or(self.began).unwrap_or(self.position);
-                let last_lines = match self.log.as_ref().and_then(|log| log.end_from(begin, LAST_BYTES)) {
+                let mut last_lines = match self.log.as_ref().and_then(|log| log.end_from(begin, LAST_BYTES)) {
                     Some(bytes) => last_lines(&bytes),
                     None => self.share.last_lines(begin, self.position).unwrap_or_default(),
                 };
+                if self.dropped > self.recorded {
+                    last_lines.push(dropped_text(self.dropped - self.recorded));
+                    self.recorded = self.dropped;
+                }
                 let bytes = self.position.saturating_sub(begin);
                 out.facts.push(Fact::Output { run, bytes, last_lines });
                 self.runs.retain(|(r, _)| *r != run);

@@ -17,7 +17,7 @@ pub mod desk;
 mod equip;
 pub mod file;
 mod flush;
-mod guard;
+pub(in crate::daemon) mod guard;
 pub mod index;
 pub mod lane;
 mod leftover;

@@ -3,7 +3,7 @@
 
 use super::desk::Desk;
 use super::file::LogFile;
-use super::lane::{Fact, Outcome, Writer};
+use super::lane::{Fact, Outcome, Writer, dropped_text};
 use super::ready::At;
 use super::source::{Source, Taken};
 use super::tail::Cursor;
@@ -153,13 +153,13 @@ impl Writer {
         }
         let Some(log) = &mut self.log else { return false };
         let begin = if log.at_line_end() { "" } else { "\n" };
-        let text = format!("{begin}[hob: {} bytes dropped]\n", self.dropped);
+        let text = format!("{begin}{}\n", dropped_text(self.dropped));
         if log.write(text.as_bytes()).is_err() {
             return false;
         }
         self.position = log.position();
         out.notes.push(format!("{} bytes of the output of {} were dropped", self.dropped, self.source.name));
-        self.dropped = 0;
+        (self.dropped, self.recorded) = (0, 0);
         true
     }
 }

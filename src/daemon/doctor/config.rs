@@ -4,7 +4,7 @@ use super::{Scene, quoted};
 use crate::base::finding::{CONFIG as AREA, Finding, Grade};
 use crate::base::text::count;
 use crate::config::{Check, Config, Ready, ServiceSpec};
-use crate::daemon::child;
+use crate::daemon::child::{self, Setup};
 use crate::daemon::lifecycle::read::read_config;
 use crate::daemon::start::admission;
 use crate::sys;
@@ -30,22 +30,26 @@ pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
             return (None, all);
         }
     };
-    let before = all.len();
-    let (_, unknown) = admission(&config.daemon.access);
-    all.extend(unknown.into_iter().map(|what| {
-        let f = Finding::new(Grade::Warning, AREA, format!("daemon.access: {what}"));
-        f.why("nobody gets in by that entry").todo("correct the name, then hob reload")
-    }));
-    for (name, spec) in &config.services {
-        all.extend(service(scene, name, spec));
-    }
-    all.extend(ports(&config));
-    if all.len() == before {
+    let lacking = lacking(&config, scene.setup);
+    if lacking.is_empty() {
         let n = config.services.len();
         let what = format!("{shown} has no mistakes; {n} {}", if n == 1 { "service" } else { "services" });
         all.push(Finding::new(Grade::Ok, AREA, what));
     }
+    all.extend(lacking);
     (Some(config), all)
+}
+
+/// What a config without mistakes names that this machine does not have, or has once for several.
+#[must_use]
+pub fn lacking(config: &Config, setup: &Setup) -> Vec<Finding> {
+    let (_, unknown) = admission(&config.daemon.access);
+    let nobody = unknown.into_iter().map(|what| {
+        let f = Finding::new(Grade::Warning, AREA, format!("daemon.access: {what}"));
+        f.why("nobody gets in by that entry").todo("correct the name, then hob reload")
+    });
+    let services = config.services.iter().flat_map(|(name, spec)| service(setup, name, spec));
+    nobody.chain(services).chain(ports(config)).collect()
 }
 
 /// One finding for all of them: `hob config check` lists them.
@@ -78,7 +82,7 @@ fn rights(scene: &Scene<'_>) -> Option<Finding> {
 }
 
 /// What a start of it would fail for.
-fn service(scene: &Scene<'_>, name: &str, spec: &ServiceSpec) -> Vec<Finding> {
+fn service(setup: &Setup, name: &str, spec: &ServiceSpec) -> Vec<Finding> {
     let mut commands: Vec<(&str, Option<&Vec<String>>)> = vec![
         ("command", Some(&spec.command)),
         ("stop_command", spec.stop_command.as_ref()),
@@ -93,7 +97,7 @@ fn service(scene: &Scene<'_>, name: &str, spec: &ServiceSpec) -> Vec<Finding> {
     let mut all: Vec<Finding> = Vec::new();
     for (key, words) in commands.into_iter().filter_map(|(key, words)| Some((key, words?))) {
         let spec = ServiceSpec { command: words.clone(), ..spec.clone() };
-        let Some(why) = child::unfit(scene.setup, name, &spec) else { continue };
+        let Some(why) = child::unfit(setup, name, &spec) else { continue };
         if all.iter().any(|f| f.what.ends_with(&why)) {
             // It is not the command that is wrong.
             continue;

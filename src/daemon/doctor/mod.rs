@@ -11,6 +11,8 @@ mod places;
 mod platform;
 mod socket;
 
+pub use config::lacking;
+pub use places::logs_full;
 pub use platform::offline;
 
 use super::child::{Children, Setup};
@@ -21,7 +23,7 @@ use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
-use crate::base::text::without_numbers;
+use crate::base::text::{shell_word, without_numbers};
 use crate::core::Boot;
 use crate::sys;
 use std::sync::Arc;
@@ -142,9 +144,7 @@ fn reason(e: &std::io::Error) -> String {
 
 /// A path as it can be pasted into a shell.
 fn quoted(path: &std::path::Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    shell_word(&path.display().to_string())
 }
 
 /// The name of a user for people.

@@ -2,8 +2,9 @@
 
 use super::{Scene, quoted, reason, user_name};
 use crate::base::finding::{Finding, Grade};
-use crate::base::limits::{JOURNAL_RESERVE, LOG_DISK_FREE_MIN};
+use crate::base::limits::JOURNAL_RESERVE;
 use crate::base::units::human_size;
+use crate::daemon::capture::guard;
 use crate::sys;
 use crate::sys::features::{Storage, storage};
 use std::fs::Metadata;
@@ -173,11 +174,21 @@ fn link(path: &Path) -> Option<Finding> {
     Some(f.why("hob never follows one, and replaces it or fails").todo(format!("rm {}", quoted(path))))
 }
 
+/// Why no output is kept, where so little is free on the file system of the logs.
+#[must_use]
+pub fn logs_full(logs: &Path) -> Option<String> {
+    let (free, all) = sys::file::space_at(nearest(logs)).ok()?;
+    (free < guard::least(all)).then(|| format!("{}: output is dropped until there is more", left(logs, free, all)))
+}
+
+fn left(path: &Path, free: u64, all: u64) -> String {
+    format!("{} of {} are free on the file system of {}", human_size(free), human_size(all), path.display())
+}
+
 fn room(path: &Path) -> Option<Finding> {
     let (free, all) = sys::file::space_at(nearest(path)).ok()?;
-    let shown = path.display();
-    let left = format!("{} of {} are free on the file system of {shown}", human_size(free), human_size(all));
-    if free < LOG_DISK_FREE_MIN.max(2 * JOURNAL_RESERVE) {
+    let left = left(path, free, all);
+    if free < guard::least(all).max(2 * JOURNAL_RESERVE) {
         let f = Finding::new(Grade::Error, AREA, left);
         return Some(
             f.why("logs are not written any more, and soon new work is refused")

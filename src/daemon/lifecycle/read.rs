@@ -171,7 +171,7 @@ fn go_on_with(copy: &Path, boot: &mut Boot) -> bool {
 }
 
 /// Where the text of the config that is in effect is kept for the next daemon, of this keeper or a later one.
-pub(super) fn config_in_effect(paths: &Paths) -> PathBuf {
+pub(in crate::daemon) fn config_in_effect(paths: &Paths) -> PathBuf {
     paths.state.join("config.json")
 }
 

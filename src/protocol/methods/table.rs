@@ -224,7 +224,7 @@ const OF_SERVICES: &[Method] = &[
         params: &[needed(
             "name",
             Kind::Text,
-            "a service, else a job or the number of a task; schedule/ID and task/N are always these",
+            "a service, else a job or the number of a task; service/NAME, schedule/ID and task/N are always these",
         )],
         result: r#"{"name", "state", "desired", "summary", "story": [...], "next", "todo": [...], "waiting_for", ...}"#,
         doc: "Why something is up, down or waiting, what happened last and what comes next.",

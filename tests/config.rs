@@ -263,7 +263,8 @@ fn what_the_first_start_writes_is_right_with_its_comments_taken_off() {
     let text = text.split_once('{').unwrap().1;
     let config = parse(&format!("{{{text}"), "f", &Platform::linux()).unwrap_or_else(|e| panic!("{e:#?}\n{text}"));
     assert_eq!(config.services.keys().collect::<Vec<_>>(), ["app", "db", "web"]);
-    assert_eq!(config.schedule.iter().map(|j| &*j.id).collect::<Vec<_>>(), ["health-check", "nightly", "report", "tidy"]);
+    let jobs: Vec<&str> = config.schedule.iter().map(|j| &*j.id).collect();
+    assert_eq!(jobs, ["health-check", "nightly", "report", "tidy"]);
     assert_eq!(config.daemon.access.len(), 1);
     let shown = config::DaemonSpec { access: Vec::new(), ..config.daemon.clone() };
     assert_eq!(shown, config::DaemonSpec::default(), "the values shown are the defaults");

@@ -14,7 +14,7 @@ use hob::base::time::Mono;
 use hob::config::Access;
 use hob::core::Input;
 use hob::daemon::conn::{Conns, Flushed, Inlet, Pass};
-use hob::daemon::fair::Budget;
+use hob::daemon::fair::Waiting;
 use hob::daemon::source::{Source, Sources};
 use hob::protocol::methods::Request;
 use hob::protocol::rpc::{Code, RpcError};
@@ -60,8 +60,8 @@ impl Daemon {
         let mut events = Events::with_capacity(8);
         self.poll.poll(&mut events, Some(Duration::from_millis(2))).unwrap();
         let mut inputs = Vec::new();
-        let mut budget = Budget::new(|| Mono(0));
-        let mut inlet = Inlet { ask: &mut |_| None, budget: &mut budget, out: &mut inputs };
+        let mut waiting = Waiting::new(|| Mono(0));
+        let mut inlet = Inlet { ask: &mut |_| None, waiting: &mut waiting, out: &mut inputs };
         self.conns.read_backlog(&mut inlet);
         for event in &events {
             if let Some(Source::Conn(id)) = self.sources.get(event.token()) {

@@ -14,7 +14,7 @@ const LOOK_EVERY: u32 = 16;
 
 /// How much of a turn is left for requests.
 #[derive(Debug)]
-pub struct Budget {
+pub(super) struct Budget {
     clock: fn() -> Mono,
     until: Mono,
     /// Requests since the clock was read.
@@ -23,18 +23,17 @@ pub struct Budget {
 }
 
 impl Budget {
-    #[must_use]
-    pub fn new(clock: fn() -> Mono) -> Budget {
+    fn new(clock: fn() -> Mono) -> Budget {
         Budget { clock, until: Mono(u64::MAX), unseen: 0, spent: false }
     }
 
     /// A turn begins.
-    pub fn begin(&mut self, now: Mono) {
+    pub(super) fn begin(&mut self, now: Mono) {
         (self.until, self.unseen, self.spent) = (now + TURN, 0, false);
     }
 
     /// A request is about to be looked at.
-    pub fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         self.unseen += 1;
         if self.unseen == LOOK_EVERY {
             self.unseen = 0;
@@ -42,27 +41,32 @@ impl Budget {
         }
     }
 
-    #[must_use]
-    pub fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         self.spent
     }
 }
 
 /// What clients sent and nobody has looked at yet: in order for each connection, and connections take turns.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub struct Waiting {
     pub(super) budget: Budget,
     queues: BTreeMap<ConnId, VecDeque<Input>>,
     order: VecDeque<ConnId>,
 }
 
 impl Waiting {
-    pub(super) fn new(clock: fn() -> Mono) -> Waiting {
+    #[must_use]
+    pub fn new(clock: fn() -> Mono) -> Waiting {
         Waiting { budget: Budget::new(clock), queues: BTreeMap::new(), order: VecDeque::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
+    }
+
+    /// Whether something of this connection waits.
+    pub(super) fn holds(&self, conn: ConnId) -> bool {
+        self.queues.contains_key(&conn)
     }
 
     /// Whether there is something for `next` in this turn.
@@ -155,6 +159,7 @@ mod tests {
         assert_eq!(name(waiting.next()), "None", "the turn is over");
         waiting.budget.begin(Mono(0));
         assert!(waiting.put(lagged(3, 1)).is_none(), "nobody passes those who wait");
+        assert!(waiting.holds(ConnId(3)) && !waiting.holds(ConnId(4)));
         let all: Vec<String> = (0..7).map(|_| name(waiting.next())).collect();
         assert_eq!(all, ["1 1", "2 1", "3 1", "1 2", "2 closed", "1 closed", "None"]);
         assert!(waiting.is_empty());

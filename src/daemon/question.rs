@@ -18,23 +18,18 @@ fn ask<'a>(
     core: &'a mut Core,
     life: &'a Lifecycle,
     journal: &'a Journal,
-    (now, waits): (Now, bool),
+    now: Now,
 ) -> impl FnMut(&Request) -> Option<Result<String, RpcError>> + 'a {
     move |request| {
-        if waits {
-            return None;
-        }
         life.marks.question(journal.last_record());
         core.answer(now, request)
     }
 }
 
 impl Daemon {
-    /// Has connections read; nothing is answered before what waits since an earlier turn.
     fn with_inlet(&mut self, read: impl FnOnce(&mut Conns, &mut Inlet<'_, '_>)) {
-        let waits = !self.waiting.is_empty();
-        let mut ask = ask(&mut self.core, &self.life, &self.journal, (self.gear.now, waits));
-        let mut inlet = Inlet { ask: &mut ask, budget: &mut self.waiting.budget, out: &mut self.inputs };
+        let mut ask = ask(&mut self.core, &self.life, &self.journal, self.gear.now);
+        let mut inlet = Inlet { ask: &mut ask, waiting: &mut self.waiting, out: &mut self.inputs };
         read(&mut self.conns, &mut inlet);
     }
 

@@ -207,7 +207,7 @@ impl Conns {
             if link.paused {
                 break;
             }
-            if messages == 0 || (reads == 0 && !emptied) || inlet.budget.is_spent() {
+            if messages == 0 || (reads == 0 && !emptied) || inlet.waiting.budget.is_spent() {
                 if !link.in_backlog {
                     link.in_backlog = true;
                     self.backlog.push(id);

@@ -8,7 +8,7 @@ use crate::base::access::Access;
 use crate::base::ids::{ConnId, ReqId};
 use crate::base::limits::{BATCH_MESSAGE_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
 use crate::core;
-use crate::daemon::fair::Budget;
+use crate::daemon::fair::Waiting;
 use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::{self, Call, Request, Signals};
 use crate::protocol::rpc::{self, Code, Id, Invalid, Parsed, RpcError};
@@ -18,20 +18,21 @@ use std::fmt;
 /// `out`.
 pub struct Inlet<'a, 'b> {
     pub ask: &'a mut Ask<'b>,
-    pub budget: &'a mut Budget,
+    pub waiting: &'a mut Waiting,
     pub out: &'a mut Vec<core::Input>,
 }
 
 impl fmt::Debug for Inlet<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inlet").field("budget", self.budget).finish_non_exhaustive()
+        f.debug_struct("Inlet").field("out", self.out).finish_non_exhaustive()
     }
 }
 
 impl Inlet<'_, '_> {
-    fn ask(&mut self, request: &Request) -> Option<Result<String, RpcError>> {
-        self.budget.count();
-        if self.out.is_empty() && !self.budget.is_spent() { (self.ask)(request) } else { None }
+    fn ask(&mut self, conn: ConnId, request: &Request) -> Option<Result<String, RpcError>> {
+        self.waiting.budget.count();
+        let first = self.out.is_empty() && !self.waiting.holds(conn) && !self.waiting.budget.is_spent();
+        if first { (self.ask)(request) } else { None }
     }
 }
 
@@ -136,7 +137,7 @@ impl Requests {
         if message.id.is_some() {
             self.expect(batch);
         }
-        let opened = self.permitted(link, message).and_then(|call| match inlet.ask(&call.request) {
+        let opened = self.permitted(link, message).and_then(|call| match inlet.ask(conn, &call.request) {
             Some(result) => result.map(Some),
             None => self.open(conn, link, message, batch, call).map(|input| {
                 inlet.out.push(input);

@@ -8,7 +8,7 @@ use super::*;
 use crate::base::limits::{FRAME_MAX, REQUESTS_IN_FLIGHT_MAX, UNSENT_MAX};
 use crate::base::time::Mono;
 use crate::core::Owner;
-use crate::daemon::fair::Budget;
+use crate::daemon::fair::Waiting;
 use crate::daemon::source::Source;
 use crate::protocol::frame::{Framing, Message};
 use crate::protocol::methods::Request;
@@ -83,8 +83,8 @@ impl Rig {
         let idle = !self.conns.has_backlog() && !self.conns.has_unflushed();
         self.poll.poll(&mut self.events, Some(if idle { wait } else { Duration::ZERO })).unwrap();
         let mut inputs = Vec::new();
-        let mut budget = Budget::new(|| Mono(0));
-        let mut inlet = Inlet { ask: &mut |_| None, budget: &mut budget, out: &mut inputs };
+        let mut waiting = Waiting::new(|| Mono(0));
+        let mut inlet = Inlet { ask: &mut |_| None, waiting: &mut waiting, out: &mut inputs };
         self.conns.read_backlog(&mut inlet);
         for event in &self.events {
             if let Some(Source::Conn(id)) = self.sources.get(event.token()) {

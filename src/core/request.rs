@@ -500,3 +500,6 @@ fn changes(request: &Request) -> bool {
         | Request::RpcDiscover => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,17 +89,22 @@ impl World<'_> {
         let of_jobs = self.check.jobs.all.keys().cloned();
         let names = self.check.config.services.keys().cloned().chain(of_tasks).chain(of_jobs);
         let names = names.chain(["nobody".to_owned()]).collect();
-        let due = core.next_deadline().is_some_and(|at| at <= now.mono);
         let before = state(&core);
-        let held = all(names).into_iter().try_for_each(|request| match core.answer(now, &request) {
-            None if due => Ok(()),
-            None => Err(format!("question: nothing is due, and {request:?} is not answered at once")),
-            Some(_) if due => Err(format!("question: {request:?} is answered before what is due")),
-            Some(answer) => {
-                let mut out = Out::default();
-                core.step(now, asked(request), &mut out);
-                same(REQ, &answer, &out)
+        let held = all(names).into_iter().try_for_each(|request| {
+            // Where something is due it comes first.
+            let due = core.next_deadline().map(|at| Now { mono: at.max(now.mono), ..now });
+            if let Some(answer) = due.and_then(|due| core.answer(due, &request)) {
+                return Err(format!("question: {request:?} is answered {answer:?} before what is due"));
             }
+            if due.is_some_and(|due| due.mono == now.mono) {
+                return Ok(());
+            }
+            let Some(answer) = core.answer(now, &request) else {
+                return Err(format!("question: nothing is due, and {request:?} is not answered at once"));
+            };
+            let mut out = Out::default();
+            core.step(now, asked(request), &mut out);
+            same(REQ, &answer, &out)
         });
         self.require(held);
         if state(&core) != before {

@@ -15,7 +15,7 @@ type Answer = Result<String, RpcError>;
 const REQ: ReqId = ReqId(u64::MAX >> 2);
 
 /// Everything is asked in one of so many probes.
-const SELDOM: u64 = 4;
+const SELDOM: u64 = 16;
 /// Tasks that are asked about at once.
 const TASKS: usize = 4;
 

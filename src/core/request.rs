@@ -503,3 +503,6 @@ fn changes(request: &Request) -> bool {
         | Request::RpcDiscover => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

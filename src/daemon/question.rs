@@ -72,3 +72,57 @@ impl Daemon {
         calm
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conn::{Conns, Pass, Readiness};
+    use super::super::source::Sources;
+    use crate::base::access::Access;
+    use crate::core::Input;
+    use crate::protocol::methods::Request;
+    use crate::sys::net::Credentials;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    const STOP: &str = r#"{"jsonrpc":"2.0","id":2,"method":"service.stop","params":{"name":"web"}}"#;
+
+    /// What is asked at once, and what goes to the core in a round, of these messages; `first`: what is there already.
+    fn read(messages: &[&str], first: Vec<Input>) -> (Vec<Request>, Vec<Input>) {
+        let poll = mio::Poll::new().unwrap();
+        let (mut conns, mut sources) = (Conns::new(500, &[]), Sources::default());
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let cred = Credentials { uid: 500, gid: 500, pid: 1 };
+        let id = conns.adopt(ours, cred, Pass::from(Access::Admin), poll.registry(), &mut sources).unwrap();
+        for message in messages {
+            writeln!(theirs, "{message}").unwrap();
+        }
+        let (mut asked, mut inputs) = (Vec::new(), first);
+        let mut ask = |request: &Request| {
+            asked.push(request.clone());
+            matches!(request, Request::Ping).then(|| Ok("{}".to_owned()))
+        };
+        let what = Readiness { readable: true, writable: false, read_closed: false, closed: false };
+        conns.ready(id, what, &mut ask, &mut inputs);
+        (asked, inputs)
+    }
+
+    #[test]
+    fn a_question_does_not_overtake_what_waits_for_the_round() {
+        let (asked, inputs) = read(&[PING, PING], Vec::new());
+        assert_eq!(asked, [Request::Ping, Request::Ping]);
+        assert!(inputs.is_empty(), "{inputs:?}");
+
+        let (asked, inputs) = read(&[PING, STOP, PING], Vec::new());
+        assert!(matches!(&asked[..], [Request::Ping, Request::ServiceStop(_)]), "{asked:?}");
+        let stop = |i: &Input| matches!(i, Input::Request { request: Request::ServiceStop(_), .. });
+        let ping = |i: &Input| matches!(i, Input::Request { request: Request::Ping, .. });
+        assert!(inputs.len() == 2 && stop(&inputs[0]) && ping(&inputs[1]), "{inputs:?}");
+
+        // Neither what the daemon itself has learned in this turn.
+        let (asked, inputs) = read(&[PING], vec![Input::WallSet { by: 1 }]);
+        assert!(asked.is_empty(), "{asked:?}");
+        assert!(inputs.len() == 2 && ping(&inputs[1]), "{inputs:?}");
+    }
+}

@@ -3,14 +3,14 @@
 use crate::check::Wish;
 use crate::jobs_plan::JobAsk;
 use crate::plan::{Ask, CLIENTS, TRANSIENT, Verb};
+use crate::questions::query;
 use crate::shell::tells_of_work;
 use crate::tasks_ask::Question;
 use crate::world::{Event, World};
 use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::limits::HISTORY_PER_NAME;
-use hob::base::time::Mono;
 use hob::config::Access;
-use hob::core::{Core, Effect, Input, Out, Peer};
+use hob::core::{Core, Input, Out, Peer};
 use hob::protocol::methods::task::TaskCall;
 use hob::protocol::methods::{Change, EventQuery, Inhibit, NewService, Request};
 use hob::protocol::rpc::{Code, RpcError};
@@ -463,6 +463,8 @@ impl World<'_> {
         let mut boot = self.knowledge();
         boot.entities = self.disk.entities(self.disk.synced());
         boot.stop = false;
+        // A job of a config that nobody has read yet would speak for itself, and at once.
+        boot.config.schedule.clear();
         let config = boot.config.clone();
         let (now, mut out) = (self.clock(), Out::default());
         let mut core = Core::new();
@@ -577,23 +579,5 @@ impl Clients {
                 self.keys.remove(&key);
             }
         }
-    }
-}
-
-/// Asks a core directly, without a client.
-pub fn query(core: &mut Core, now: hob::base::time::Now, request: Request, out: &mut Out) -> Answer {
-    let req = ReqId(u64::MAX >> 2);
-    let peer = Peer { uid: 0, pid: 1, access: Access::Admin, job: None, schedule: None };
-    let ask = Input::Request { req, conn: ConnId(u64::MAX >> 2), peer, key: None, params_hash: 0, request };
-    core.step(now, ask, out);
-    let measure = out.effects.iter().position(|e| matches!(e, Effect::Measure { req: r, .. } if *r == req));
-    if let Some(at) = measure {
-        out.effects.remove(at);
-        core.step(now, Input::Measured { req, usage: Vec::new() }, out);
-    }
-    let reply = out.effects.iter().position(|e| matches!(e, Effect::Reply { req: r, .. } if *r == req));
-    match reply.map(|at| out.effects.remove(at)) {
-        Some(Effect::Reply { result, .. }) => result,
-        _ => Err(RpcError::new(Code::Internal, format!("no reply at {:?}", Mono(now.mono.0)))),
     }
 }

@@ -26,6 +26,7 @@ impl World<'_> {
         let Some(key) = self.disk.damage(pick, kind) else { return };
         self.note(|| format!("* the record of {key} is damaged"));
         self.gap = true;
+        self.damaged.insert(key.clone());
         let json = self.disk.get(&key).map(str::to_owned);
         let v: Value = json.as_deref().and_then(|j| serde_json::from_str(j).ok()).unwrap_or_default();
         let (kind, name) = key.split_once('/').unwrap_or_default();

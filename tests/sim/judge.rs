@@ -38,12 +38,20 @@ impl World<'_> {
             let repeatable = id.and_then(|id| self.check.tasks.jobs.get(&id)).is_some_and(|j| j.repeatable);
             repeatable && json.contains("\"run\":") && !json.contains("\"begun\"")
         };
+        // Where the record that said so was damaged, the task's attempt alone says that it is held.
+        let held_by_attempt = |key: &str, json: &str, known: &str| {
+            let id = key.strip_prefix("task/").filter(|_| self.damaged.contains(key));
+            let attempt = id.and_then(|id| kept.get(format!("attempt/{id}").as_str()));
+            attempt.is_some_and(|a| a.contains("\"state\":\"held\"")) && freed(json).as_deref() == Some(known)
+        };
         let differs = |(key, json): &(&&str, &&str)| match kept.get(**key) {
             _ if !exact(key) => false,
             Some(known) if unwritten(key, json) => !known.contains("\"state\":\"queued\""),
             None => !unwritten(key, json),
             // Of a task that is over its attempt says so, and it may have been held before.
-            Some(known) => known != *json && freed(known).as_deref() != Some(**json),
+            Some(known) => {
+                known != *json && freed(known).as_deref() != Some(**json) && !held_by_attempt(key, json, known)
+            }
         };
         let wrong = snapshot.iter().find(differs).map(|(key, json)| (key.to_string(), json.to_string()));
         let gone = kept.keys().find(|key| exact(key) && !snapshot.contains_key(**key));
@@ -160,7 +168,7 @@ impl World<'_> {
             let boot = Boot { config, host: HOST.to_owned(), ..Boot::default() };
             core.step(now, Input::Boot(Box::new(boot)), &mut out);
             let ask = Request::ScheduleGet { id: plan.id.clone() };
-            let answer = crate::clients::query(&mut core, now, ask, &mut out).unwrap_or_default();
+            let answer = crate::questions::query(&mut core, now, ask, &mut out).unwrap_or_default();
             let v: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
             match v["delay_ms"].as_u64().filter(|ms| *ms < plan.jitter) {
                 Some(ms) => {

@@ -23,6 +23,7 @@ mod needs;
 mod os;
 mod plan;
 mod policy;
+mod questions;
 mod rng;
 mod shell;
 mod tasks_ask;
@@ -115,6 +116,7 @@ fn seeds(from: u64, count: u64) {
                 all.daemons += score.daemons;
                 all.replies += score.replies;
                 all.fired += score.fired;
+                all.looked += score.looked;
             }
             Err(text) => {
                 failed.push(n);
@@ -133,7 +135,7 @@ fn seeds(from: u64, count: u64) {
     assert!(failed.is_empty(), "seeds {failed:?} fail; the first one:\n{first}");
     // A simulator in which nothing happens would pass too.
     let much = all.steps > 100 * count && all.starts > 2 * count && all.daemons > count && all.replies > count;
-    assert!(much && all.fired > count, "{all:?}");
+    assert!(much && all.fired > count && all.looked > count, "{all:?}");
 }
 
 #[test]

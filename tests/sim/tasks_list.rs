@@ -119,10 +119,10 @@ impl World<'_> {
         let Some(mut core) = self.core.take().filter(|_| !due) else { return };
         let mut out = Out::default();
         let list =
-            crate::clients::query(&mut core, now, Request::Task(Box::new(TaskCall::List(everything()))), &mut out);
+            crate::questions::query(&mut core, now, Request::Task(Box::new(TaskCall::List(everything()))), &mut out);
         let ask = Request::ScheduleList { ids: Vec::new() };
-        let jobs = crate::clients::query(&mut core, now, ask, &mut out).unwrap_or_default();
-        let stats = crate::clients::query(&mut core, now, Request::Task(Box::new(TaskCall::Stats)), &mut out);
+        let jobs = crate::questions::query(&mut core, now, ask, &mut out).unwrap_or_default();
+        let stats = crate::questions::query(&mut core, now, Request::Task(Box::new(TaskCall::Stats)), &mut out);
         self.core = Some(core);
         let read = |answer: Result<String, _>| answer.ok().and_then(|t| serde_json::from_str(&t).ok());
         let (Some(list), Some(stats)) = (read(list), read(stats)) else { return };

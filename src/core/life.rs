@@ -5,6 +5,7 @@ use super::record;
 use super::run::{Ended, StopWhy};
 use super::service::State;
 use super::service::stop::Phase;
+use super::task::TaskStop;
 use super::{Core, Effect, Input, Out};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
@@ -141,6 +142,7 @@ impl Core {
             for i in self.table.by_name().filter(|i| self.table[*i].live.is_some()).collect::<Vec<_>>() {
                 self.mark_stop(i, &StopWhy::KeeperGone);
             }
+            self.stop_live_tasks(&TaskStop::KeeperGone, out);
             self.begin_shutdown(0, Duration::ZERO, self.config.shutdown_timeout, out);
         }
         self.stop_jobs(out);

@@ -183,6 +183,14 @@ pub enum TaskStop {
     Client(Client),
     Timeout,
     Shutdown,
+    KeeperGone,
+}
+
+impl TaskStop {
+    /// Nobody meant this task: hob itself ends.
+    fn with_hob(&self) -> bool {
+        matches!(self, TaskStop::Shutdown | TaskStop::KeeperGone)
+    }
 }
 
 /// How an attempt ended.

@@ -7,7 +7,7 @@ use super::index::Index;
 use super::rotate::{Names, end_of_old, interrupted};
 use super::zip;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
 use core::time::Duration;
 use std::fs::File;
 use std::io;
@@ -378,7 +378,7 @@ pub fn last_lines(text: &[u8]) -> Vec<String> {
 fn open_number(names: &Names, number: u32) -> io::Result<Option<(File, bool)>> {
     for packed in [false, true] {
         let path = if packed { names.packed(number) } else { names.log(number) };
-        match logfile::open(&path, Mode::Read) {
+        match file::open(&path, How::Read, 0o600) {
             Ok(file) => return Ok(Some((file, packed))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),

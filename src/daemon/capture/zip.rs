@@ -5,7 +5,7 @@ use super::guard;
 use super::rotate::Names;
 use super::tail::FileId;
 use crate::sys::file::remove;
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
 use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -48,7 +48,7 @@ impl Zip {
     /// What open(2) answers.
     pub fn next(names: &Names, files: u32) -> io::Result<Option<Zip>> {
         for number in 1..files {
-            match logfile::open(&names.log(number), Mode::Read) {
+            match file::open(&names.log(number), How::Read, 0o600) {
                 Ok(from) => {
                     let meta = from.metadata()?;
                     return Ok(Some(Zip { id: (meta.dev(), meta.ino()), from, to: names.copy(), child: None }));
@@ -101,12 +101,12 @@ impl Zip {
     fn make(&self) -> io::Result<File> {
         remove(&self.to)?;
         // That the folder is gone must not look like a missing program.
-        logfile::open(&self.to, Mode::New).map_err(|e| io::Error::other(e.to_string()))
+        file::open(&self.to, How::New, 0o600).map_err(|e| io::Error::other(e.to_string()))
     }
 
     /// The copy must be on disk before the original goes.
     fn finish(self) -> Step {
-        let synced = logfile::open(&self.to, Mode::Update).and_then(|f| f.sync_all());
+        let synced = file::open(&self.to, How::Write, 0o600).and_then(|f| f.sync_all());
         match synced {
             Ok(()) => Step::Done { id: self.id, copy: self.to },
             Err(e) => Step::Failed(e.to_string()),
@@ -133,8 +133,8 @@ pub(super) fn open(file: File, names: &Names) -> io::Result<File> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let path = names.read_back(std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     remove(&path)?;
-    let to = logfile::open(&path, Mode::New)?;
-    let (free, all) = crate::sys::file::space(&to)?;
+    let to = file::open(&path, How::New, 0o600)?;
+    let (free, all) = file::space(&to)?;
     if free.saturating_sub(size(&file)?) < guard::least(all) {
         remove(&path)?;
         return Err(io::Error::new(io::ErrorKind::StorageFull, "not enough room on the disk to unpack an old file"));

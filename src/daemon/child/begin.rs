@@ -3,11 +3,12 @@
 use super::job::{Claim, cancelled};
 use super::listen::Wish;
 use super::trees::SIGKILL;
-use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death, plan};
+use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death};
 use crate::base::ids::RunId;
 use crate::config::Ready;
 use crate::core::{Input, Start, StartError};
 use crate::daemon::capture::lines::Secrets;
+use crate::sys::reason;
 use crate::sys::wait::{self, Adopted};
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
@@ -70,14 +71,15 @@ impl Children {
         let service = Arc::clone(&start.service);
         if start.notify {
             let made = self.sockets.ensure(ctx, &self.setup, &service);
-            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
+            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", reason(&e)))?;
             self.sockets.drain(&service);
         }
+        let notify = self.sockets.file(&service).filter(|_| start.notify);
         let null = self.null()?;
         let ready = match start.spec.ready {
             Ready::Fd(number) => {
                 let pipe = self.pipes.ensure(ctx, &service);
-                let why = |e| format!("cannot make the ready pipe of {service}: {}", plan::reason(&e));
+                let why = |e| format!("cannot make the ready pipe of {service}: {}", reason(&e));
                 Some((pipe.map_err(why)?, number))
             }
             _ => None,
@@ -103,6 +105,7 @@ impl Children {
             null,
             output,
             ready,
+            notify,
             sockets: Vec::new(),
             channel,
             secrets,
@@ -142,7 +145,7 @@ impl Children {
             return Ok(Arc::clone(null));
         }
         let file = std::fs::File::open("/dev/null");
-        let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
+        let file = file.map_err(|e| format!("cannot open /dev/null: {}", reason(&e)))?;
         Ok(Arc::clone(self.null.insert(Arc::new(file.into()))))
     }
 }

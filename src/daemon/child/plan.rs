@@ -7,6 +7,7 @@ use crate::base::ids::RunId;
 use crate::base::map::Map;
 use crate::config::{IoClass, IoNice, ServiceSpec, instance};
 use crate::core::{StartError, task};
+use crate::sys::reason;
 use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
 use crate::sys::{rlimit, spawn, tree, user};
@@ -344,12 +345,6 @@ fn unusable(file: &Path) -> std::io::Result<Option<String>> {
     }
     let executable = meta.permissions().mode() & 0o111 != 0;
     Ok((!executable).then(|| format!("Permission denied; it is not executable: chmod +x {}", file.display())))
-}
-
-/// The text of an error without `(os error 2)`.
-pub(super) fn reason(e: &std::io::Error) -> String {
-    let text = e.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 /// Whether a start may have failed for its control group.

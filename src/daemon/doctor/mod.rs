@@ -21,7 +21,6 @@ use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
-use crate::base::text::without_numbers;
 use crate::core::Boot;
 use crate::sys;
 use std::sync::Arc;
@@ -133,11 +132,6 @@ impl Daemon {
             Job::Examined { req, result: Ok(report(&findings, &platform)) }
         });
     }
-}
-
-/// The text of an error without its number.
-fn reason(e: &std::io::Error) -> String {
-    without_numbers(&e.to_string())
 }
 
 /// A path as it can be pasted into a shell.

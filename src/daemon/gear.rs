@@ -4,6 +4,8 @@
 
 use super::child;
 use super::conn::Conns;
+use super::exec::LOADING;
+use super::lifecycle::outside;
 use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
 use super::{capture, journal, link, logs, ownlog, told};
@@ -85,7 +87,11 @@ impl Gear {
 
     /// Hands work on files to its lane.
     pub(super) fn bulk(&mut self, name: &'static str, job: impl FnOnce() -> Job + Send + 'static) {
-        self.pool.run(Lane::Bulk, name, self.now.mono, FILE_LIMIT, job);
+        let (lane, limit) = match name {
+            LOADING => (Lane::Paths, outside::READ),
+            _ => (Lane::Bulk, FILE_LIMIT),
+        };
+        self.pool.run(lane, name, self.now.mono, limit, job);
     }
 
     pub(super) fn at_path(&mut self, job: child::PathJob) {

@@ -115,6 +115,8 @@ struct Daemon {
     /// hob runs for one command and was given no config, which could be read again.
     configless: bool,
     own: doctor::Own,
+    /// A folder that goes with hob.
+    remove: Option<std::path::PathBuf>,
     life: Lifecycle,
     wall: wall::WallWatch,
     /// When to give back what coming up, or a heartbeat, took.
@@ -370,16 +372,16 @@ impl Daemon {
                 Done::Finished(job) => self.job(job),
                 Done::Late { name, result } => {
                     self.gear.log(Level::Warn, format!("{name} came late"));
-                    self.job(result);
+                    if let Some(job) = self.outside_came_late(result) {
+                        self.job(job);
+                    }
                 }
                 Done::Panicked { name, message } => {
                     self.gear.log(Level::Error, format!("a fault in {name}: {message}"));
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
-                    if name == exec::LOADING {
-                        self.loaded(Err(format!("hob failed while it read the config: {message}")));
-                    }
+                    self.outside_failed(name, &message);
                 }
             }
         }
@@ -438,6 +440,7 @@ impl Daemon {
                 if late.name.starts_with("journal") {
                     self.journal.overdue();
                 }
+                self.outside_is_silent(late.name);
             }
         }
         if past(self.children.next_deadline()) {

@@ -25,7 +25,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How long the state folder may be another daemon's, and the pause between two looks.
@@ -51,6 +51,8 @@ pub struct Options {
     pub given: bool,
     /// hob is a part of the program that started it.
     pub managed: bool,
+    /// A folder that goes with hob. The keeper removes it, if it lives to see the end.
+    pub remove: Option<PathBuf>,
 }
 
 /// Runs a daemon until it is told to end, and answers its exit code.
@@ -118,6 +120,7 @@ impl Daemon {
             bare,
             configless: boot.main.is_some() && !paths.config.exists(),
             own,
+            remove: options.remove,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             wall: super::wall::WallWatch::new(sys::clock::now()),
             settle_at: None,

@@ -98,6 +98,21 @@ fn a_killed_keeper_takes_its_jobs_down_in_order() {
 }
 
 #[test]
+fn a_killed_keeper_of_one_command_leaves_no_folder() {
+    let home = Home::new("{}");
+    let mut run = home.bare_command(&["run", "--", "sh", "-c", "dirname $HOB_SOCKET; exec sleep 1000"]);
+    run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut run = run.spawn().unwrap();
+    let mut folder = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut folder).unwrap();
+    let folder = std::path::Path::new(folder.trim().strip_suffix("/run").unwrap());
+    assert!(folder.ends_with(format!("run-{}", run.id())) && exists(folder), "{}", folder.display());
+    kill("KILL", run.id());
+    run.wait().unwrap();
+    wait("the folder goes with the daemon", || !exists(folder));
+}
+
+#[test]
 fn after_the_death_of_all_the_next_start_needs_nobody() {
     let mut home = Home::new("{}");
     let mark = format!("{}-all", home.dir.display());

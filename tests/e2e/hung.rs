@@ -4,7 +4,7 @@ use crate::support::*;
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
 /// A mount of which nobody answers the requests, until it is dropped.
 struct Hung {
@@ -59,8 +59,8 @@ impl Drop for Hung {
     }
 }
 
-/// Runs a command that has to succeed and must not hang.
-fn ok(home: &Home, args: &[&str]) -> String {
+/// Runs a command that must not hang.
+fn limited(home: &Home, args: &[&str]) -> Output {
     let mut child =
         home.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begin = std::time::Instant::now();
@@ -71,7 +71,12 @@ fn ok(home: &Home, args: &[&str]) -> String {
         }
         ended
     });
-    let out = child.wait_with_output().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// The same for one that has to succeed.
+fn ok(home: &Home, args: &[&str]) -> String {
+    let out = limited(home, args);
     assert!(out.status.success(), "hob {args:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }
@@ -156,6 +161,38 @@ fn a_start_that_hangs_can_be_stopped_restarted_and_shut_down() {
     let events = home.call("event.history", r#"{"kinds": ["service.started", "service.start_failed"], "limit": 100}"#);
     let of = |name: &str| events["events"].as_array().unwrap().iter().filter(|e| e["name"] == name).count();
     assert_eq!(of("folder"), 3, "{events}");
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+}
+
+#[test]
+fn a_config_or_program_that_does_not_answer_is_told_and_holds_up_nothing_after_it() {
+    let mut home = Home::new(r#"{ "services": { "ok": { "command": "exec sleep 1000" } } }"#);
+    let Some(mut hung) = Hung::mount(&home.dir) else { return };
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    let config = home.path("hob.json");
+    std::fs::remove_file(&config).unwrap();
+    std::os::unix::fs::symlink(hung.path("hob.json"), &config).unwrap();
+    let refused = |method: &str, params: serde_json::Value, why: &str| {
+        let out = limited(&home, &["call", method, &params.to_string()]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains(why), "{said}");
+    };
+    for _ in 0..7 {
+        refused("daemon.reload", json!({}), "hob.json does not answer");
+        refused("daemon.upgrade", json!({ "binary": hung.path("hob") }), "does not answer");
+    }
+    // Whatever else takes a thread goes on.
+    refused("daemon.upgrade", json!({ "binary": "/dev/null" }), "not a regular file");
+    ok(&home, &["restart", "ok"]);
+    ok(&home, &["logs", "ok"]);
+    hung.release();
+    wait("the late answer is taken", || home.read("logs/hob.log").contains("reading the config came late"));
+    std::fs::remove_file(&config).unwrap();
+    home.write_config(r#"{ "services": { "new": { "command": "exec sleep 1000" } } }"#);
+    ok(&home, &["reload"]);
+    home.wait_state("new", "running");
     ok(&home, &["stop"]);
     assert!(home.wait_end().success());
 }

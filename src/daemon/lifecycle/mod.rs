@@ -4,6 +4,7 @@
 pub mod check;
 pub(super) mod end;
 pub mod mark;
+pub(super) mod outside;
 pub(super) mod read;
 pub mod upgrade;
 
@@ -39,6 +40,7 @@ pub(super) struct Lifecycle {
     /// A service manager wants to hear of reloads; one is over and is to be told.
     pub(super) outer: bool,
     pub(super) reloaded: bool,
+    pub(super) outside: outside::Outside,
     /// Runs to be forgotten once their ends are in the journal.
     pub(super) ended: Vec<RunId>,
 }
@@ -65,6 +67,7 @@ impl Lifecycle {
             reloaded: false,
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
+            outside: outside::Outside::default(),
             ended: Vec::new(),
         }
     }

@@ -104,15 +104,7 @@ impl Core {
     /// The code hob ends with: that of its main service where it has one.
     fn exit_code(&self, otherwise: u8) -> u8 {
         let last = self.life.main.and_then(|i| self.table[i].last());
-        match last.map(|r| &r.end) {
-            Some(Ended::Code(c)) => u8::try_from(c & 0xff).unwrap_or(1),
-            Some(Ended::Signal(s)) => u8::try_from(s & 0x7f).unwrap_or(0) | 0x80,
-            // As shells do for a program that is missing, and for one that cannot be executed.
-            Some(Ended::NotStarted(why)) if is_missing(why) => 127,
-            Some(Ended::NotStarted(_)) => 126,
-            Some(Ended::Delayed(_) | Ended::Unknown) => 1,
-            None => otherwise,
-        }
+        last.map_or(otherwise, |r| code_of(&r.end))
     }
 
     /// Begins to stop everything, in reverse order; a second time without waiting for inhibitors. With `hurry` it kills
@@ -322,6 +314,17 @@ impl Core {
             out.effects.push(Effect::Log { level: Level::Warn, text });
         }
         self.journal_behind = why;
+    }
+}
+
+/// As shells tell of an end.
+pub(super) fn code_of(end: &Ended) -> u8 {
+    match end {
+        Ended::Code(c) => u8::try_from(c & 0xff).unwrap_or(1),
+        Ended::Signal(s) => u8::try_from(s & 0x7f).unwrap_or(0) | 0x80,
+        Ended::NotStarted(why) if is_missing(why) => 127,
+        Ended::NotStarted(_) => 126,
+        Ended::Delayed(_) | Ended::Unknown => 1,
     }
 }
 

@@ -452,6 +452,11 @@ impl Tasks {
         self.runs.get(&run).copied()
     }
 
+    /// The runs that exist or are claimed.
+    pub(in crate::core) fn run_ids(&self) -> impl Iterator<Item = &RunId> {
+        self.runs.keys()
+    }
+
     /// The highest run number of an attempt that began.
     fn newest_run(&self) -> u64 {
         self.all.values().map(|t| t.last.0).max().unwrap_or(0)

@@ -169,9 +169,7 @@ struct Hold {
 fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Result<u8, Failure> {
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
-        program: std::fs::File::open("/proc/self/exe")
-            .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
-            .into(),
+        program: sys::identity::own_program()?.into(),
         args: daemon_words(args, paths, &hold, remove)?,
         env: environment(&[])?,
         listener: hold.listener,
@@ -441,7 +439,7 @@ fn detach(paths: &Paths) -> Result<u32, Failure> {
     }
     let env = [("HOB_PID", paths.pid.as_os_str()), ("HOB_LOG", paths.log.as_os_str()), (DETACHED, "1".as_ref())];
     let plan = sys::spawn::Plan {
-        programs: vec![c_word(std::env::current_exe()?.into_os_string())?],
+        programs: vec![c_word(sys::identity::own_path()?.into_os_string())?],
         argv: words.into_iter().map(c_word).collect::<Result<_, _>>()?,
         envp: environment(&env)?,
         fds: vec![(null.as_raw_fd(), 0), (null.as_raw_fd(), 1), (file.as_raw_fd(), 2)],

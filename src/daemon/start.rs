@@ -78,6 +78,9 @@ impl Daemon {
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
         let (bare, claimed) = ground(&paths, main.is_some())?;
+        if boot.generation == 1 && sys::identity::start_ticks(std::process::id()).is_none() {
+            gear.log(Level::Warn, format!("no process can be looked at: {}", doctor::NO_PROC));
+        }
         marks.left(Stage::Log);
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
         let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);

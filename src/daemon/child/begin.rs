@@ -8,6 +8,7 @@ use crate::base::ids::RunId;
 use crate::config::Ready;
 use crate::core::{Input, Start, StartError};
 use crate::daemon::capture::lines::Secrets;
+use crate::sys::file;
 use crate::sys::reason;
 use crate::sys::wait::{self, Adopted};
 use core::time::Duration;
@@ -144,8 +145,7 @@ impl Children {
         if let Some(null) = &self.null {
             return Ok(Arc::clone(null));
         }
-        let file = std::fs::File::open("/dev/null");
-        let file = file.map_err(|e| format!("cannot open /dev/null: {}", reason(&e)))?;
-        Ok(Arc::clone(self.null.insert(Arc::new(file.into()))))
+        let null = file::null().map_err(|e| format!("cannot open /dev/null: {}", reason(&e)))?;
+        Ok(Arc::clone(self.null.insert(Arc::new(null))))
     }
 }

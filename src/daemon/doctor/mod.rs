@@ -11,6 +11,7 @@ mod places;
 mod platform;
 mod socket;
 
+pub(super) use machine::NO_PROC;
 pub use platform::offline;
 
 use super::child::{Children, Setup};

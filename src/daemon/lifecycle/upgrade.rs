@@ -226,12 +226,13 @@ impl Candidate {
     }
 
     fn try_look(&self) -> Result<Found, RpcError> {
-        let own_path = std::env::current_exe().map(real_path);
+        let own_path = sys::identity::own_path().map(real_path);
         let path = match self.path.clone() {
             Some(path) => path,
-            None => {
-                own_path.as_ref().cloned().map_err(|e| unfit(format!("cannot tell where hob's program is: {e}")))?
-            }
+            None => own_path.as_ref().cloned().map_err(|e| {
+                let what = format!("cannot tell where hob's program is: {e}");
+                unfit(what).hint("name it: hob upgrade --binary PATH")
+            })?,
         };
         outside::alone(&path, || self.look_at(&path, own_path.ok())).map_err(unfit)?
     }

@@ -126,10 +126,9 @@ pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io
         }
         Err(e) => return Err(e),
     }
-    // On Linux the file gets the mode of the socket: nobody may use it before it has its rights, and no other file of
-    // hob's user that somebody might put in its place has this mode.
-    // SAFETY: a plain call; elsewhere it is refused without harm.
-    unsafe { libc::fchmod(socket.as_raw_fd(), 0) };
+    // Nobody may use it before it has its rights, and no other file of hob's user that somebody might put in its place
+    // has this mode.
+    mode_at_birth(socket.as_fd(), 0);
     super::bind(socket.as_fd(), &Addr::to_bind(path)?)?;
     let made = file_of(path);
     let ready = give(path, rights, &is_new).and_then(|id| set_backlog(socket.as_fd(), kind, backlog).map(|()| id));
@@ -137,6 +136,13 @@ pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io
         let _ = remove(path, id);
     }
     ready.map(|id| (socket, Some(id)))
+}
+
+/// On Linux the file of a socket gets the mode of the socket, less the umask.
+pub(super) fn mode_at_birth(socket: BorrowedFd<'_>, mode: u32) {
+    let mode = libc::mode_t::try_from(mode).unwrap_or(0);
+    // SAFETY: a plain call; elsewhere it is refused without harm.
+    unsafe { libc::fchmod(socket.as_raw_fd(), mode) };
 }
 
 /// Whether it may be the file of a socket that was just bound.
@@ -186,7 +192,9 @@ fn give(path: &Path, rights: Rights, is_it: &dyn Fn(&std::fs::Metadata) -> bool)
         let what = format!("something else than the socket that hob made is at {}", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
-    file.give(rights.uid, rights.gid, rights.mode)?;
+    if rights.uid.is_some() || rights.gid.is_some() || found.mode() & 0o7777 != rights.mode {
+        file.give(rights.uid, rights.gid, rights.mode)?;
+    }
     Ok((found.dev(), found.ino()))
 }
 
@@ -224,13 +232,16 @@ pub fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
 /// What the system answers.
 pub fn remove(path: &Path, file: FileId) -> io::Result<()> {
     let folder = Folder::of(path)?;
-    if file_of(folder.inside()) == Some(file) { std::fs::remove_file(folder.inside()) } else { Ok(()) }
+    if folder.metadata().ok().and_then(|found| socket_id(&found)) == Some(file) { folder.remove() } else { Ok(()) }
 }
 
 /// Device and number of the socket file at a path; `None` when there is none.
 #[must_use]
 pub fn file_of(path: &Path) -> Option<FileId> {
-    let found = path.symlink_metadata().ok()?;
+    socket_id(&path.symlink_metadata().ok()?)
+}
+
+fn socket_id(found: &std::fs::Metadata) -> Option<FileId> {
     found.file_type().is_socket().then(|| (found.dev(), found.ino()))
 }
 

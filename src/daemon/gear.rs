@@ -10,7 +10,7 @@ use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
 use super::{capture, journal, link, logs, ownlog, told};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
-use crate::base::time::Now;
+use crate::base::time::{Mono, Now};
 use crate::config::{Config, Level};
 use crate::core::Usage;
 use crate::protocol::rpc::RpcError;
@@ -171,5 +171,9 @@ impl logs::Sink for Outlet<'_> {
 
     fn unsent(&self, conn: ConnId) -> usize {
         self.conns.unsent(conn)
+    }
+
+    fn now(&self) -> Mono {
+        self.gear.now.mono
     }
 }

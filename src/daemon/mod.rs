@@ -225,6 +225,7 @@ impl Daemon {
         let next = sooner(next, sooner(self.gear.log.deadline(), self.children.next_deadline()));
         let next = sooner(next, sooner(self.capture.deadline(), self.journal.next_deadline()));
         let next = sooner(next, sooner(self.conns.next_deadline(), sooner(self.accept_at, self.unheard.deadline())));
+        let next = sooner(next, self.streams.next_deadline());
         self.due_at = sooner(next, sooner(self.settle_at, self.wall.deadline()));
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
         Some(self.due_at?.since(sys::clock::now().mono))
@@ -456,6 +457,7 @@ impl Daemon {
             self.conns.due(now);
         }
         self.unheard.due(now);
+        self.streams.due(now);
         if past(self.accept_at) {
             self.accept();
         }

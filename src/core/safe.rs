@@ -70,6 +70,7 @@ impl Core {
             Input::Boot(_)
             | Input::WallSet { .. }
             | Input::Started { .. }
+            | Input::StartWaits { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }
             | Input::Checked { .. }

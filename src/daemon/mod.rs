@@ -442,6 +442,9 @@ impl Daemon {
                     self.journal.overdue();
                 }
                 self.outside_is_silent(late.name);
+                if late.lane == pool::Lane::Spawn {
+                    self.children.slow_starts(now, &mut self.inputs);
+                }
             }
         }
         if past(self.children.next_deadline()) {

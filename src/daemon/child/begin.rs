@@ -5,6 +5,7 @@ use super::listen::Wish;
 use super::trees::SIGKILL;
 use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death};
 use crate::base::ids::RunId;
+use crate::base::time::Mono;
 use crate::config::Ready;
 use crate::core::{Input, Start, StartError};
 use crate::daemon::capture::lines::Secrets;
@@ -15,8 +16,17 @@ use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// How long a program may take to be executed once it is to be stopped.
+/// How long a program may take to be executed once it is to be stopped, and then to end once it is killed for that.
 const EXECUTED: Duration = Duration::from_secs(5);
+const KILLED: Duration = Duration::from_secs(5);
+
+/// A run that is to be stopped and whose program does not get executed.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    pub(super) due: Mono,
+    /// It was killed, but the kernel does not let go of it.
+    killed: bool,
+}
 
 /// What a start is given.
 #[derive(Debug)]
@@ -118,7 +128,7 @@ impl Children {
     pub fn cancel_start(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
         let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
         if !entry.cancel() {
-            self.stuck.insert(run, ctx.now + EXECUTED);
+            self.stuck.insert(run, Stuck { due: ctx.now + EXECUTED, killed: false });
             return;
         }
         entry.life = Life::Ended;
@@ -126,18 +136,35 @@ impl Children {
         inputs.push(Input::Started { run, result: Err(cancelled()) });
     }
 
-    pub(super) fn stuck_due(&mut self, ctx: &mut Ctx<'_>) {
-        let due: Vec<RunId> = self.stuck.iter().filter(|(_, at)| **at <= ctx.now).map(|(run, _)| *run).collect();
+    pub(super) fn stuck_due(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
+        let due: Vec<RunId> = self.stuck.iter().filter(|(_, s)| s.due <= ctx.now).map(|(run, _)| *run).collect();
         for run in due {
-            self.stuck.remove(&run);
-            let Some(slot) = self.runs.get(&run).filter(|r| r.life == Life::Starting).and_then(|r| r.slot) else {
+            let killed = self.stuck.remove(&run).is_some_and(|s| s.killed);
+            let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { continue };
+            if killed {
+                // It can never run its program, so that nobody has to wait for its end.
+                entry.abandoned = true;
+                let message = format!("{}, and was killed there", entry.waits().unwrap_or_default());
+                inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
                 continue;
-            };
+            }
             // Whoever reaps it writes into its slot first, as for a run that was taken over.
-            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(ctx.table, slot) {
+            if let Some(slot) = entry.slot
+                && let Ok(Adopted::Alive(pidfd)) = wait::adopt(ctx.table, slot)
+            {
                 // An error means that it has ended.
                 let _ = wait::pidfd_send_signal(pidfd.as_fd(), SIGKILL);
             }
+            self.stuck.insert(run, Stuck { due: ctx.now + KILLED, killed: true });
+        }
+    }
+
+    /// Tells of starts that have waited for a file for so long that the pool gave them up.
+    pub fn slow_starts(&mut self, now: Mono, inputs: &mut Vec<Input>) {
+        let slow = |r: &Run| r.place().is_some_and(|(since, _)| now.since(since) >= SpawnJob::DEADLINE / 2);
+        for (run, entry) in self.runs.iter_mut().filter(|(run, r)| !run.is_command() && !r.told_slow && slow(r)) {
+            entry.told_slow = true;
+            inputs.extend(entry.waits().map(|what| Input::StartWaits { run: *run, what: what.into() }));
         }
     }
 

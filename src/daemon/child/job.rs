@@ -2,7 +2,7 @@
 //! results.
 
 use super::notify;
-use super::plan::{self, Ask, Setup};
+use super::plan::{self, Ask, Place, Setup};
 use super::trees::waking;
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
@@ -34,7 +34,10 @@ const FIRST_SOCKET: i32 = 3;
 
 /// Who decides whether a start goes on: its thread right before the clone, or the loop, whoever is first.
 #[derive(Debug, Default)]
-pub(super) struct Claim(AtomicU8);
+pub(super) struct Claim {
+    word: AtomicU8,
+    pub(super) place: Place,
+}
 
 impl Claim {
     const OPEN: u8 = 0;
@@ -43,12 +46,12 @@ impl Claim {
 
     /// For the thread: whether it may clone.
     fn take(&self) -> bool {
-        self.0.compare_exchange(Self::OPEN, Self::TAKEN, AcqRel, Acquire).is_ok()
+        self.word.compare_exchange(Self::OPEN, Self::TAKEN, AcqRel, Acquire).is_ok()
     }
 
     /// For the loop: whether nothing is cloned. Then nothing is written into the slot either.
     pub(super) fn cancel(&self) -> bool {
-        match self.0.compare_exchange(Self::OPEN, Self::CANCELLED, AcqRel, Acquire) {
+        match self.word.compare_exchange(Self::OPEN, Self::CANCELLED, AcqRel, Acquire) {
             Ok(_) => true,
             Err(before) => before == Self::CANCELLED,
         }
@@ -150,6 +153,9 @@ impl SpawnJob {
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
         self.pass_channel(&mut plan);
         let group = self.group()?;
+        if let Some(program) = plan::program(&plan) {
+            self.claim.place.at(&program);
+        }
         if !self.claim.take() {
             return Err(cancelled());
         }
@@ -248,6 +254,7 @@ impl SpawnJob {
             spec: &self.start.spec,
             notify: address.as_deref(),
             marked,
+            place: &self.claim.place,
         };
         let plan = plan::make(&self.setup, ask)?;
         if let (Some(uid), Some(file), Ok(path)) =

@@ -115,8 +115,6 @@ struct Daemon {
     /// hob runs for one command and was given no config, which could be read again.
     configless: bool,
     own: doctor::Own,
-    /// A folder that goes with hob.
-    remove: Option<std::path::PathBuf>,
     life: Lifecycle,
     wall: wall::WallWatch,
     /// When to give back what coming up, or a heartbeat, took.

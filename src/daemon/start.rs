@@ -59,12 +59,14 @@ pub struct Options {
 ///
 /// # Errors
 /// When it was not started by a keeper, or the system refuses what nothing works without.
-pub fn run(options: Options) -> io::Result<u8> {
+pub fn run(mut options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
     sys::memory::one_heap();
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
+    let remove = options.remove.take();
     let mut daemon = Daemon::start(options, link, handover)?;
+    daemon.life.remove = remove;
     let ending = daemon.serve()?;
     Ok(daemon.end(ending))
 }
@@ -78,9 +80,6 @@ impl Daemon {
         let main = options.command.map(|c| main_service(&c, options.name));
         let (mut gear, signals) = gear(&paths, (options.quiet, main.is_some()), link, &handover)?;
         let (bare, claimed) = ground(&paths, main.is_some())?;
-        if boot.generation == 1 && sys::identity::start_ticks(std::process::id()).is_none() {
-            gear.log(Level::Warn, format!("no process can be looked at: {}", doctor::NO_PROC));
-        }
         marks.left(Stage::Log);
         let reading = Reading { paths: &paths, marks: &marks, bare, main: main.is_some(), flags: handover.flags };
         let (journal, ring) = reading.restore(&mut clean, &mut boot, &mut gear);
@@ -123,7 +122,6 @@ impl Daemon {
             bare,
             configless: boot.main.is_some() && !paths.config.exists(),
             own,
-            remove: options.remove,
             life: Lifecycle::new(marks, &boot, handover.flags, handover.program, note, sys::clock::now().mono),
             wall: super::wall::WallWatch::new(sys::clock::now()),
             settle_at: None,
@@ -258,6 +256,9 @@ fn gear(
     if main {
         // Who runs one command wants to see its words, and of hob's only what is wrong.
         log.limit_stderr(Level::Warn);
+    }
+    if handover.generation == 1 && sys::identity::start_ticks(std::process::id()).is_none() {
+        log.log(Level::Warn, &format!("no process can be looked at: {}", doctor::NO_PROC), sys::clock::now());
     }
     let table = handover.table.clone();
     Ok((

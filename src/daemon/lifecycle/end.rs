@@ -89,7 +89,7 @@ impl Daemon {
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
         if self.told_gone
-            && let Some(folder) = &self.remove
+            && let Some(folder) = &self.life.remove
         {
             // What is left of it is of no use to anybody.
             let _ = std::fs::remove_dir_all(folder);

@@ -17,6 +17,7 @@ use crate::core::Boot;
 use core::time::Duration;
 use mark::Marks;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use upgrade::Note;
 
 /// What a daemon knows of its own life.
@@ -41,6 +42,8 @@ pub(super) struct Lifecycle {
     pub(super) outer: bool,
     pub(super) reloaded: bool,
     pub(super) outside: outside::Outside,
+    /// A folder that goes with hob.
+    pub(super) remove: Option<PathBuf>,
     /// Runs to be forgotten once their ends are in the journal.
     pub(super) ended: Vec<RunId>,
 }
@@ -68,6 +71,7 @@ impl Lifecycle {
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
             outside: outside::Outside::default(),
+            remove: None,
             ended: Vec::new(),
         }
     }

@@ -6,10 +6,10 @@ use super::{
     Failure, complain, exit, given, given_socket, is_config_named, is_home_named, note, paths, plan, progress, renew,
 };
 use super::{meant, service, status, stop};
-use crate::base::log;
 use crate::base::paths::{PathInput, Paths};
 use crate::base::text::first_lines;
 use crate::client::Client;
+pub(super) use crate::keeper::teller;
 use crate::protocol::rpc::Code;
 use crate::sys::file::lock;
 use crate::{daemon, keeper, sys};
@@ -32,6 +32,9 @@ const CLEAN: &str = "before=ended";
 /// Tells the daemon that its control socket is somebody else's, and that hob is a part of another program.
 const GIVEN: &str = "listener=given";
 const MANAGED: &str = "managed=yes";
+
+/// Tells the daemon of a folder that goes with hob.
+const REMOVE: &[u8] = b"remove=";
 
 /// Set for a hob that nobody watches: its daemon says nothing to standard error.
 const DETACHED: &str = "HOB_DETACHED";
@@ -63,6 +66,10 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
         clean: said(CLEAN),
         given: said(GIVEN),
         managed: said(MANAGED),
+        remove: argv
+            .iter()
+            .find_map(|w| w.as_encoded_bytes().strip_prefix(REMOVE))
+            .map(|dir| OsString::from_vec(dir.to_vec()).into()),
         paths,
         command,
         name,
@@ -162,10 +169,8 @@ struct Hold {
 fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Result<u8, Failure> {
     let silent = std::env::var_os(DETACHED).is_some() || !args.rest.is_empty();
     let options = keeper::Options {
-        program: std::fs::File::open("/proc/self/exe")
-            .or_else(|_| std::fs::File::open(std::env::current_exe()?))?
-            .into(),
-        args: daemon_words(args, paths, &hold)?,
+        program: sys::identity::own_program()?.into(),
+        args: daemon_words(args, paths, &hold, remove)?,
         env: environment(&[])?,
         listener: hold.listener,
         lock: hold.lock,
@@ -178,30 +183,6 @@ fn keep(args: &Args, paths: &Paths, hold: Hold, remove: Option<&PathBuf>) -> Res
         on_message: teller(paths.log.clone(), silent),
     };
     Ok(keeper::run(options))
-}
-
-/// What the keeper has to say goes where the daemon's words go: to hob's own log, and to standard error in the
-/// foreground, as far as that takes it without waiting.
-pub(super) fn teller(log: PathBuf, silent: bool) -> Box<dyn FnMut(&keeper::Line<'_>)> {
-    use std::io::Write;
-    let mut stderr = if silent { None } else { sys::outlet::Outlet::stderr() };
-    let stream = std::env::var("JOURNAL_STREAM").ok();
-    let journal = stderr.as_ref().zip(stream).is_some_and(|(outlet, stream)| outlet.is_journal(&stream));
-    Box::new(move |said| {
-        let mut line = String::new();
-        log::line(&mut line, said.format, said.level, said.text, said.wall);
-        // With neither of them there is nobody to tell.
-        if let Ok(mut file) = sys::file::open(&log, sys::file::How::Append, 0o600) {
-            let _ = file.write_all(line.as_bytes());
-        }
-        if journal {
-            line.clear();
-            log::journal_line(&mut line, said.level, said.text);
-        }
-        if stderr.as_mut().is_some_and(|outlet| outlet.write(line.as_bytes()).is_err()) {
-            stderr = None;
-        }
-    })
 }
 
 /// This process's environment with some variables replaced, as `NAME=value`.
@@ -263,7 +244,7 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
     }
 }
 
-fn daemon_words(args: &Args, paths: &Paths, hold: &Hold) -> Result<Vec<CString>, Failure> {
+fn daemon_words(args: &Args, paths: &Paths, hold: &Hold, remove: Option<&PathBuf>) -> Result<Vec<CString>, Failure> {
     let mut words = vec![OsString::from("hob"), DAEMON_WORD.into()];
     words.extend(paths.to_words());
     if std::env::var_os(DETACHED).is_some() {
@@ -274,6 +255,7 @@ fn daemon_words(args: &Args, paths: &Paths, hold: &Hold) -> Result<Vec<CString>,
     if let Some(name) = args.text("name")? {
         words.push(format!("name={name}").into());
     }
+    words.extend(remove.map(|dir| OsString::from_vec([REMOVE, dir.as_os_str().as_encoded_bytes()].concat())));
     if !args.rest.is_empty() {
         words.push("--".into());
         words.extend(args.rest.iter().cloned());
@@ -457,7 +439,7 @@ fn detach(paths: &Paths) -> Result<u32, Failure> {
     }
     let env = [("HOB_PID", paths.pid.as_os_str()), ("HOB_LOG", paths.log.as_os_str()), (DETACHED, "1".as_ref())];
     let plan = sys::spawn::Plan {
-        programs: vec![c_word(std::env::current_exe()?.into_os_string())?],
+        programs: vec![c_word(sys::identity::own_path()?.into_os_string())?],
         argv: words.into_iter().map(c_word).collect::<Result<_, _>>()?,
         envp: environment(&env)?,
         fds: vec![(null.as_raw_fd(), 0), (null.as_raw_fd(), 1), (file.as_raw_fd(), 2)],

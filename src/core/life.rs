@@ -5,6 +5,7 @@ use super::record;
 use super::run::{Ended, StopWhy};
 use super::service::State;
 use super::service::stop::Phase;
+use super::task::TaskStop;
 use super::{Core, Effect, Input, Out};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
@@ -103,15 +104,7 @@ impl Core {
     /// The code hob ends with: that of its main service where it has one.
     fn exit_code(&self, otherwise: u8) -> u8 {
         let last = self.life.main.and_then(|i| self.table[i].last());
-        match last.map(|r| &r.end) {
-            Some(Ended::Code(c)) => u8::try_from(c & 0xff).unwrap_or(1),
-            Some(Ended::Signal(s)) => u8::try_from(s & 0x7f).unwrap_or(0) | 0x80,
-            // As shells do for a program that is missing, and for one that cannot be executed.
-            Some(Ended::NotStarted(why)) if is_missing(why) => 127,
-            Some(Ended::NotStarted(_)) => 126,
-            Some(Ended::Delayed(_) | Ended::Unknown) => 1,
-            None => otherwise,
-        }
+        last.map_or(otherwise, |r| code_of(&r.end))
     }
 
     /// Begins to stop everything, in reverse order; a second time without waiting for inhibitors. With `hurry` it kills
@@ -141,6 +134,7 @@ impl Core {
             for i in self.table.by_name().filter(|i| self.table[*i].live.is_some()).collect::<Vec<_>>() {
                 self.mark_stop(i, &StopWhy::KeeperGone);
             }
+            self.stop_live_tasks(&TaskStop::KeeperGone, out);
             self.begin_shutdown(0, Duration::ZERO, self.config.shutdown_timeout, out);
         }
         self.stop_jobs(out);
@@ -320,6 +314,17 @@ impl Core {
             out.effects.push(Effect::Log { level: Level::Warn, text });
         }
         self.journal_behind = why;
+    }
+}
+
+/// As shells tell of an end.
+pub(super) fn code_of(end: &Ended) -> u8 {
+    match end {
+        Ended::Code(c) => u8::try_from(c & 0xff).unwrap_or(1),
+        Ended::Signal(s) => u8::try_from(s & 0x7f).unwrap_or(0) | 0x80,
+        Ended::NotStarted(why) if is_missing(why) => 127,
+        Ended::NotStarted(_) => 126,
+        Ended::Delayed(_) | Ended::Unknown => 1,
     }
 }
 

@@ -273,6 +273,11 @@ pub enum Input {
     Forward {
         signal: i32,
     },
+    /// The start of a run takes long, and what it waits for, as a clause.
+    StartWaits {
+        run: RunId,
+        what: Box<str>,
+    },
     /// The keeper died: stop the jobs and end.
     KeeperGone,
     /// The journal cannot be written (`Some(why)`), or can again.

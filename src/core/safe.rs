@@ -2,12 +2,14 @@
 //! started, stopped or recorded. Pure.
 
 use super::due::{Deadlines, Due};
+use super::life::code_of;
 use super::request::Asked;
+use super::run::Ended;
 use super::service::State;
 use super::{Core, Effect, End, Input, Out, Usage};
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
-use crate::config::Level;
+use crate::config::{Level, Restart};
 use crate::protocol::methods::Request;
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
@@ -24,6 +26,7 @@ impl Core {
         let fault = self.safe.as_deref().unwrap_or_default();
         let text = format!("safe mode: {fault}; jobs go on, nothing is started or stopped until `hob reload`");
         out.effects.push(Effect::Log { level: Level::Error, text });
+        self.end_with_main(out);
         self.first_beat(out);
         self.tell_status(out);
     }
@@ -50,7 +53,13 @@ impl Core {
                     }
                 }
             }
-            Input::Exited { run, end, usage } => self.note_end(run, end, usage),
+            Input::Exited { run, end, usage } => {
+                self.note_end(run, end, usage);
+                if self.end_of_main().is_some() && self.runs.get(&run).copied() == self.life.main {
+                    // To end hob with its command is for an ordinary daemon, which does it in order.
+                    out.effects.push(Effect::Again { stop: false });
+                }
+            }
             Input::Reload => out.effects.push(Effect::Again { stop: false }),
             // The keeper keeps the request for the next daemon.
             Input::Stop { .. } => out.effects.push(Effect::Again { stop: true }),
@@ -62,6 +71,7 @@ impl Core {
             | Input::WallSet { .. }
             | Input::OtherProgram { .. }
             | Input::Started { .. }
+            | Input::StartWaits { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }
             | Input::Checked { .. }
@@ -73,6 +83,28 @@ impl Core {
             | Input::ConfigRead { .. }
             | Input::Forward { .. } => {}
         }
+    }
+
+    /// `hob run -- COMMAND`: how the command has ended that hob is run for.
+    fn end_of_main(&self) -> Option<&Ended> {
+        let s = &self.table[self.life.main?];
+        match &s.live {
+            Some(live) => live.end.as_ref().map(|(end, _)| end),
+            None if self.main_is_over() => s.last().map(|last| &last.end),
+            None => None,
+        }
+    }
+
+    /// The command that hob is run for has ended, and the daemons after that died before they could end hob with it:
+    /// nobody is left who would do it in order, and whoever waits for hob waits for that alone.
+    fn end_with_main(&self, out: &mut Out) {
+        let once = self.life.main.is_some_and(|i| self.table[i].spec.restart == Restart::Never || self.main_is_over());
+        let Some(end) = self.end_of_main().filter(|_| once) else { return };
+        let text = "the command that hob is run for has ended: killing what is left".to_owned();
+        out.effects.push(Effect::Log { level: Level::Error, text });
+        let runs = self.runs.keys().chain(self.tasks.run_ids());
+        out.effects.extend(runs.map(|run| Effect::Kill { run: *run }));
+        out.effects.push(Effect::Exit { code: code_of(end) });
     }
 
     /// The end is in the run table, where the next ordinary daemon finds it and draws the consequences.

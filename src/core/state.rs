@@ -258,6 +258,7 @@ impl Core {
                 Some(id) => self.task_tree(id, run, left, out),
                 None => self.tree(run, left, out),
             },
+            Input::StartWaits { run, what } => self.start_waits(run, what, out),
             Input::ReadySeen { run } => self.ready_seen(run, out),
             Input::Checked { run, what: Duty::Health, result } => self.health_checked(run, result, out),
             Input::Checked { run, what: Duty::Reload, result } => self.reload_ended(run, &result, out),

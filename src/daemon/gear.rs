@@ -4,11 +4,13 @@
 
 use super::child;
 use super::conn::Conns;
+use super::exec::LOADING;
+use super::lifecycle::outside;
 use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
 use super::{capture, journal, link, logs, ownlog, told};
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
-use crate::base::time::Now;
+use crate::base::time::{Mono, Now};
 use crate::config::{Config, Level};
 use crate::core::Usage;
 use crate::protocol::rpc::RpcError;
@@ -89,7 +91,11 @@ impl Gear {
 
     /// Hands work on files to its lane.
     pub(super) fn bulk(&mut self, name: &'static str, job: impl FnOnce() -> Job + Send + 'static) {
-        self.pool.run(Lane::Bulk, name, self.now.mono, FILE_LIMIT, job);
+        let (lane, limit) = match name {
+            LOADING => (Lane::Paths, outside::READ),
+            _ => (Lane::Bulk, FILE_LIMIT),
+        };
+        self.pool.run(lane, name, self.now.mono, limit, job);
     }
 
     pub(super) fn at_path(&mut self, job: child::PathJob) {
@@ -169,5 +175,9 @@ impl logs::Sink for Outlet<'_> {
 
     fn unsent(&self, conn: ConnId) -> usize {
         self.conns.unsent(conn)
+    }
+
+    fn now(&self) -> Mono {
+        self.gear.now.mono
     }
 }

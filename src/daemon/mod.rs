@@ -231,6 +231,7 @@ impl Daemon {
         let next = sooner(next, sooner(self.gear.log.deadline(), self.children.next_deadline()));
         let next = sooner(next, sooner(self.capture.deadline(), self.journal.next_deadline()));
         let next = sooner(next, sooner(self.conns.next_deadline(), sooner(self.accept_at, self.unheard.deadline())));
+        let next = sooner(next, self.streams.next_deadline());
         self.due_at = sooner(next, sooner(self.settle_at, self.wall.deadline()));
         // After a long turn its own reading of the clock is too old to sleep by. mio rounds up to the next millisecond.
         Some(self.due_at?.since(sys::clock::now().mono))
@@ -378,16 +379,16 @@ impl Daemon {
                 Done::Finished(job) => self.job(job),
                 Done::Late { name, result } => {
                     self.gear.log(Level::Warn, format!("{name} came late"));
-                    self.job(result);
+                    if let Some(job) = self.outside_came_late(result) {
+                        self.job(job);
+                    }
                 }
                 Done::Panicked { name, message } => {
                     self.gear.log(Level::Error, format!("a fault in {name}: {message}"));
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
-                    if name == exec::LOADING {
-                        self.loaded(Err(format!("hob failed while it read the config: {message}")));
-                    }
+                    self.outside_failed(name, &message);
                 }
             }
         }
@@ -447,6 +448,10 @@ impl Daemon {
                 if late.name.starts_with("journal") {
                     self.journal.overdue();
                 }
+                self.outside_is_silent(late.name);
+                if late.lane == pool::Lane::Spawn {
+                    self.children.slow_starts(now, &mut self.inputs);
+                }
             }
         }
         if past(self.children.next_deadline()) {
@@ -462,6 +467,7 @@ impl Daemon {
             self.conns.due(now);
         }
         self.unheard.due(now);
+        self.streams.due(now);
         if past(self.accept_at) {
             self.accept();
         }

@@ -75,9 +75,12 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conn::{Conns, Pass, Readiness};
+    use super::super::conn::{Conns, Inlet, Pass, Readiness};
+    use super::super::fair::Waiting;
     use super::super::source::Sources;
     use crate::base::access::Access;
+    use crate::base::ids::ConnId;
+    use crate::base::time::Mono;
     use crate::core::Input;
     use crate::protocol::methods::Request;
     use crate::sys::net::Credentials;
@@ -87,8 +90,9 @@ mod tests {
     const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     const STOP: &str = r#"{"jsonrpc":"2.0","id":2,"method":"service.stop","params":{"name":"web"}}"#;
 
-    /// What is asked at once, and what goes to the core in a round, of these messages; `first`: what is there already.
-    fn read(messages: &[&str], first: Vec<Input>) -> (Vec<Request>, Vec<Input>) {
+    /// What is asked at once, and what goes to the core in a round, of these messages; `first`: what is there already;
+    /// `waits`: which connection something waits of since an earlier turn, counted from this one.
+    fn read(messages: &[&str], first: Vec<Input>, waits: Option<u64>) -> (Vec<Request>, Vec<Input>) {
         let poll = mio::Poll::new().unwrap();
         let (mut conns, mut sources) = (Conns::new(500, &[]), Sources::default());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -103,26 +107,38 @@ mod tests {
             asked.push(request.clone());
             matches!(request, Request::Ping).then(|| Ok("{}".to_owned()))
         };
+        let mut waiting = Waiting::new(|| Mono(u64::MAX));
+        if let Some(from) = waits {
+            waiting.budget.begin(Mono(0));
+            while waiting.put(Input::Closed { conn: ConnId(id.0 + from) }).is_some() {}
+            waiting.budget.begin(Mono(0));
+        }
         let what = Readiness { readable: true, writable: false, read_closed: false, closed: false };
-        conns.ready(id, what, &mut ask, &mut inputs);
+        conns.ready(id, what, &mut Inlet { ask: &mut ask, waiting: &mut waiting, out: &mut inputs });
         (asked, inputs)
     }
 
     #[test]
     fn a_question_does_not_overtake_what_waits_for_the_round() {
-        let (asked, inputs) = read(&[PING, PING], Vec::new());
+        let (asked, inputs) = read(&[PING, PING], Vec::new(), None);
         assert_eq!(asked, [Request::Ping, Request::Ping]);
         assert!(inputs.is_empty(), "{inputs:?}");
 
-        let (asked, inputs) = read(&[PING, STOP, PING], Vec::new());
+        let (asked, inputs) = read(&[PING, STOP, PING], Vec::new(), None);
         assert!(matches!(&asked[..], [Request::Ping, Request::ServiceStop(_)]), "{asked:?}");
         let stop = |i: &Input| matches!(i, Input::Request { request: Request::ServiceStop(_), .. });
         let ping = |i: &Input| matches!(i, Input::Request { request: Request::Ping, .. });
         assert!(inputs.len() == 2 && stop(&inputs[0]) && ping(&inputs[1]), "{inputs:?}");
 
         // Neither what the daemon itself has learned in this turn.
-        let (asked, inputs) = read(&[PING], vec![Input::WallSet { by: 1 }]);
+        let (asked, inputs) = read(&[PING], vec![Input::WallSet { by: 1 }], None);
         assert!(asked.is_empty(), "{asked:?}");
         assert!(inputs.len() == 2 && ping(&inputs[1]), "{inputs:?}");
+
+        // Nor what waits of the same client; that of another does not matter.
+        let (asked, inputs) = read(&[PING], Vec::new(), Some(0));
+        assert!(asked.is_empty() && inputs.len() == 1 && ping(&inputs[0]), "{asked:?} {inputs:?}");
+        let (asked, inputs) = read(&[PING], Vec::new(), Some(1));
+        assert!(asked == [Request::Ping] && inputs.is_empty(), "{asked:?} {inputs:?}");
     }
 }

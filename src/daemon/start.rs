@@ -26,7 +26,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How long the state folder may be another daemon's, and the pause between two looks.
@@ -52,18 +52,22 @@ pub struct Options {
     pub given: bool,
     /// hob is a part of the program that started it.
     pub managed: bool,
+    /// A folder that goes with hob. The keeper removes it, if it lives to see the end.
+    pub remove: Option<PathBuf>,
 }
 
 /// Runs a daemon until it is told to end, and answers its exit code.
 ///
 /// # Errors
 /// When it was not started by a keeper, or the system refuses what nothing works without.
-pub fn run(options: Options) -> io::Result<u8> {
+pub fn run(mut options: Options) -> io::Result<u8> {
     let (link, handover) = link::Link::inherit()?;
     sys::memory::one_heap();
     sys::signals::reset_ignored();
     sys::logfile::block_write_signals();
+    let remove = options.remove.take();
     let mut daemon = Daemon::start(options, link, handover)?;
+    daemon.life.remove = remove;
     let ending = daemon.serve()?;
     Ok(daemon.end(ending))
 }
@@ -253,6 +257,9 @@ fn gear(
     if main {
         // Who runs one command wants to see its words, and of hob's only what is wrong.
         log.limit_stderr(Level::Warn);
+    }
+    if handover.generation == 1 && sys::identity::start_ticks(std::process::id()).is_none() {
+        log.log(Level::Warn, &format!("no process can be looked at: {}", doctor::NO_PROC), sys::clock::now());
     }
     let table = handover.table.clone();
     Ok((

@@ -1,54 +1,12 @@
-//! Opening log files so that nobody can lead hob elsewhere, and writing to hob's own stdout and stderr without being
-//! held up.
+//! What writing logs needs beside the files: their folders, and hob's own stdout and stderr without being held up.
 
 use crate::sys::check;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
-
-/// How to open a log file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// For reading only.
-    Read,
-    /// For reading and writing what exists.
-    Update,
-    /// For reading and writing; it must not exist yet and is made with mode 0600.
-    New,
-    /// For appending, made with mode 0600 when it is missing.
-    Append,
-}
-
-/// Opens a regular file, never through a symbolic link in its last component and never waiting for the other side of a
-/// FIFO.
-///
-/// # Errors
-/// ELOOP for a link, `InvalidInput` for what is no regular file, and what open(2) answers.
-pub fn open(path: &Path, mode: Mode) -> io::Result<File> {
-    let mut o = OpenOptions::new();
-    o.read(mode != Mode::Append).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    match mode {
-        Mode::Read => {}
-        Mode::Update => {
-            o.write(true);
-        }
-        Mode::New => {
-            o.write(true).create_new(true);
-        }
-        Mode::Append => {
-            o.append(true).create(true);
-        }
-    }
-    let file = o.open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-    }
-}
 
 /// Makes a folder and those above it with mode 0700. One that exists is left as it is.
 ///
@@ -101,25 +59,15 @@ pub fn block_write_signals() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn only_regular_files_are_opened_and_never_through_links() {
+    fn folders_are_made_for_this_user_alone() {
         let dir = std::env::temp_dir().join(format!("hob-logfile-{}", std::process::id()));
         make_folder(&dir.join("a/b")).unwrap();
         assert_eq!(std::fs::metadata(dir.join("a")).unwrap().permissions().mode() & 0o777, 0o700);
-        let path = dir.join("a/b/x.log");
-        assert_eq!(open(&path, Mode::Update).unwrap_err().kind(), io::ErrorKind::NotFound);
-        drop(open(&path, Mode::New).unwrap());
-        drop(open(&path, Mode::Update).unwrap());
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(open(&path, Mode::New).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        let link = dir.join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(open(&link, Mode::Update).is_err());
-        assert!(open(&link, Mode::Read).is_err());
-        assert_eq!(open(&dir, Mode::Read).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -60,7 +60,14 @@ pub use os::{
     SYSTEM_RUN, features, identity, memfile, notify, pipe, rlimit, signals, spawn, thread, tree, wait, walltimer,
 };
 
+use crate::base::text::without_numbers;
 use std::io;
+
+/// The text of an error without its number.
+#[must_use]
+pub fn reason(e: &io::Error) -> String {
+    without_numbers(&e.to_string())
+}
 
 /// The result of a call that answers -1 and sets errno.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

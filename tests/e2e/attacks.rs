@@ -69,6 +69,28 @@ fn few_descriptors_limit_hob_without_stopping_it() {
 }
 
 #[test]
+fn what_lies_at_the_place_of_a_notify_socket_is_given_to_nobody() {
+    let service = serde_json::json!({ "command": "exec sleep 1000", "ready": "notify", "user": "nobody" });
+    let mut home = Home::new(&serde_json::json!({ "services": { "s": service } }).to_string());
+    if std::fs::metadata(&home.dir).unwrap().uid() != 0 {
+        return skip("only root runs a service as somebody else");
+    }
+    home.start(&[]);
+    wait("it is started", || home.pid("s") != 0);
+    let (place, precious) = (home.path("run/notify/s"), home.path("precious"));
+    let nobody = place.metadata().unwrap().uid();
+    assert_ne!(nobody, 0, "its socket is the user's");
+    std::fs::write(&precious, "secret").unwrap();
+    std::fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink(&precious, &place).unwrap();
+    home.ok(&["restart", "s", "--no-wait"]);
+    wait("it has a socket again", || {
+        home.pid("s") != 0 && place.symlink_metadata().is_ok_and(|m| m.uid() == nobody && !m.is_symlink())
+    });
+    assert_eq!(precious.metadata().unwrap().uid(), 0);
+}
+
+#[test]
 fn more_slots_than_descriptors_refuse_no_start() {
     let mut home = Home::new(r#"{ "groups": { "wide": { "parallel": 100 } } }"#);
     home.start_by(&["sh", "-c", "ulimit -n 64 && exec \"$@\"", "sh"]);

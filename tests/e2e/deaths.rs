@@ -1,6 +1,7 @@
 //! What survives: the daemon killed, the keeper killed, everything killed.
 
 use crate::support::*;
+use crate::tasks::{submit, wait_task};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -80,6 +81,8 @@ fn a_killed_keeper_takes_its_jobs_down_in_order() {
     home.write_config(&config.to_string());
     home.start(&[]);
     home.wait_state("s", "running");
+    let task = submit(&home, serde_json::json!({ "command": "exec sleep 1000" }));
+    wait_task(&home, task, "running");
     let (pid, (daemon, keeper)) = (home.pid("s"), home.pids());
     kill("KILL", keeper);
     home.reap();
@@ -90,6 +93,23 @@ fn a_killed_keeper_takes_its_jobs_down_in_order() {
     home.wait_state("s", "running");
     let why = home.ok(&["why", "s"]);
     assert!(why.contains("stopped because hob's keeper was killed"), "{why}");
+    let task = crate::tasks::task(&home, task);
+    assert_eq!((&task["state"], &task["why"]), (&"cancelled".into(), &"because hob's keeper was killed".into()));
+}
+
+#[test]
+fn a_killed_keeper_of_one_command_leaves_no_folder() {
+    let home = Home::new("{}");
+    let mut run = home.bare_command(&["run", "--", "sh", "-c", "dirname $HOB_SOCKET; exec sleep 1000"]);
+    run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut run = run.spawn().unwrap();
+    let mut folder = String::new();
+    BufReader::new(run.stdout.take().unwrap()).read_line(&mut folder).unwrap();
+    let folder = std::path::Path::new(folder.trim().strip_suffix("/run").unwrap());
+    assert!(folder.ends_with(format!("run-{}", run.id())) && exists(folder), "{}", folder.display());
+    kill("KILL", run.id());
+    run.wait().unwrap();
+    wait("the folder goes with the daemon", || !exists(folder));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::support::*;
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
 /// A mount of which nobody answers the requests, until it is dropped.
 struct Hung {
@@ -16,13 +16,19 @@ struct Hung {
 impl Hung {
     /// Below a folder; `None` where the system does not let us mount it.
     fn mount(below: &Path) -> Option<Hung> {
+        Hung::served(below, "echo up && exec cat", "")
+    }
+
+    /// The same with somebody who serves it as descriptor 3, and says `up`.
+    fn served(below: &Path, by: &str, script: &str) -> Option<Hung> {
         let at = below.join("hung");
         std::fs::create_dir(&at).unwrap();
-        let script = "exec 3<>/dev/fuse && mount -i -t fuse \
-                      -o fd=3,rootmode=40000,user_id=0,group_id=0,allow_other hob-test \"$1\" && echo up && exec cat";
+        let mount = "exec 3<>/dev/fuse && mount -i -t fuse \
+                     -o fd=3,rootmode=40000,user_id=0,group_id=0,allow_other hob-test \"$1\"";
         let mut holder = Command::new("sh")
-            .args(["-c", script, "sh"])
+            .args(["-c", &format!("{mount} && {by}"), "sh"])
             .arg(&at)
+            .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -59,8 +65,8 @@ impl Drop for Hung {
     }
 }
 
-/// Runs a command that has to succeed and must not hang.
-fn ok(home: &Home, args: &[&str]) -> String {
+/// Runs a command that must not hang.
+fn limited(home: &Home, args: &[&str]) -> Output {
     let mut child =
         home.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begin = std::time::Instant::now();
@@ -71,7 +77,12 @@ fn ok(home: &Home, args: &[&str]) -> String {
         }
         ended
     });
-    let out = child.wait_with_output().unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// The same for one that has to succeed.
+fn ok(home: &Home, args: &[&str]) -> String {
+    let out = limited(home, args);
     assert!(out.status.success(), "hob {args:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }
@@ -156,6 +167,104 @@ fn a_start_that_hangs_can_be_stopped_restarted_and_shut_down() {
     let events = home.call("event.history", r#"{"kinds": ["service.started", "service.start_failed"], "limit": 100}"#);
     let of = |name: &str| events["events"].as_array().unwrap().iter().filter(|e| e["name"] == name).count();
     assert_eq!(of("folder"), 3, "{events}");
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+}
+
+#[test]
+fn a_config_or_program_that_does_not_answer_is_told_and_holds_up_nothing_after_it() {
+    let mut home = Home::new(r#"{ "services": { "ok": { "command": "exec sleep 1000" } } }"#);
+    let Some(mut hung) = Hung::mount(&home.dir) else { return };
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    let config = home.path("hob.json");
+    std::fs::remove_file(&config).unwrap();
+    std::os::unix::fs::symlink(hung.path("hob.json"), &config).unwrap();
+    let refused = |method: &str, params: serde_json::Value, why: &str| {
+        let out = limited(&home, &["call", method, &params.to_string()]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains(why), "{said}");
+    };
+    for _ in 0..7 {
+        refused("daemon.reload", json!({}), "hob.json does not answer");
+        refused("daemon.upgrade", json!({ "binary": hung.path("hob") }), "does not answer");
+    }
+    // Whatever else takes a thread goes on.
+    refused("daemon.upgrade", json!({ "binary": "/dev/null" }), "not a regular file");
+    ok(&home, &["restart", "ok"]);
+    ok(&home, &["logs", "ok"]);
+    hung.release();
+    wait("the late answer is taken", || home.read("logs/hob.log").contains("reading the config came late"));
+    std::fs::remove_file(&config).unwrap();
+    home.write_config(r#"{ "services": { "new": { "command": "exec sleep 1000" } } }"#);
+    ok(&home, &["reload"]);
+    home.wait_state("new", "running");
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+}
+
+/// A file system with one program, which answers until somebody wants to execute that: the kernel lets go of nobody who
+/// waits for such an answer, not even of the killed.
+const STUCK: &str = r#"
+import os, struct, sys, threading
+def end():
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=end, daemon=True).start()
+def attr(node):
+    mode = 0o40755 if node == 1 else 0o100755
+    return struct.pack("<QQQQQQIIIIIIIIII", node, 4096, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+print("up", flush=True)
+while True:
+    r = os.read(3, 1 << 20)
+    _, op, unique, node = struct.unpack_from("<IIQQ", r)
+    error, out = 0, b""
+    if op == 26:
+        out = struct.pack("<IIIIHHIIHHIIIIIIII", 7, 31, 0, 0, 0, 0, 4096, 0, 0, 0, *[0] * 8)[:64]
+    elif op == 1:
+        out = struct.pack("<QQQQII", 2, 0, 1000, 1000, 0, 0) + attr(2)
+    elif op == 3:
+        out = struct.pack("<QII", 1000, 0, 0) + attr(node)
+    elif op in (2, 14, 36, 42):
+        continue
+    else:
+        error = -38
+    os.write(3, struct.pack("<IiQ", 16 + len(out), error, unique) + out)
+"#;
+
+#[test]
+fn a_program_that_the_kernel_waits_for_is_named_and_its_stop_answered() {
+    let mut home = Home::new("{}");
+    if Command::new("python3").arg("-V").output().is_err() {
+        return skip("there is no python3 to serve a file system with");
+    }
+    let Some(mut stuck) = Hung::served(&home.dir, "exec python3 -c \"$2\"", STUCK) else { return };
+    let program = stuck.path("program");
+    let config = json!({ "services": {
+        "ok": { "command": "exec sleep 1000" },
+        "s": { "command": [program], "restart": "never", "autostart": false },
+    } });
+    home.write_config(&config.to_string());
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    ok(&home, &["start", "s", "--no-wait"]);
+    let waits = format!("its start still waits for {program}");
+    wait("it is said what is waited for", || ok(&home, &["why", "s"]).contains(&waits));
+    assert_eq!(home.state("s"), "starting");
+    ok(&home, &["stop", "s"]);
+    assert_eq!(home.state("s"), "stopped");
+    assert!(home.read("logs/hob.log").contains(&waits));
+    ok(&home, &["restart", "ok"]);
+    // What the kernel does not let go of holds nothing of hob's.
+    ok(&home, &["stop"]);
+    assert!(home.wait_end().success());
+    home.start(&[]);
+    home.wait_state("ok", "running");
+    stuck.release();
+    home.write_config(&config.to_string().replace(&program, "/bin/sleep\",\"1000"));
+    ok(&home, &["reload"]);
+    ok(&home, &["start", "s"]);
+    assert_eq!(home.state("s"), "running");
     ok(&home, &["stop"]);
     assert!(home.wait_end().success());
 }

@@ -9,6 +9,7 @@ mod bad_config;
 mod bad_home;
 mod bad_life;
 mod bad_programs;
+mod bare;
 mod cli;
 mod config;
 mod deaths;

@@ -98,6 +98,32 @@ fn a_command_without_a_config_does_not_hear_of_the_way_out() {
     assert_eq!(home.log("sh"), "up\n");
 }
 
+/// hob for one command, with a service beside it, in safe mode; daemons up to the last die.
+fn for_one_command(last: u32) -> Home {
+    let service = r#"{ "services": { "n": { "command": "exec sleep 1000" } } }"#;
+    let mut home = Home::with_env(service, "HOB_FAULT", &format!("journal:2-{last}"));
+    home.start(&["--", "sh", "-c", "trap 'echo bye; exit 7' USR1; echo up; while :; do sleep 0.05; done"]);
+    wait("it is up", || home.log("sh").contains("up"));
+    home.wait_state("n", "running");
+    kill("KILL", home.pids().0);
+    wait("safe mode", || status(&home) == "safe mode");
+    home
+}
+
+#[test]
+fn hob_ends_with_its_command_in_safe_mode_too() {
+    for last in [4, 1000] {
+        let mut home = for_one_command(last);
+        let (beside, main) = (home.pid("n"), home.pid("sh"));
+        kill("USR1", main);
+        assert_eq!(home.wait_end().code(), Some(7));
+        assert!(!alive(beside), "nothing is left");
+        assert_eq!(home.log("sh"), "up\nbye\n");
+        let by_force = home.read("logs/hob.log").contains("killing what is left");
+        assert_eq!(by_force, last == 1000, "in order where a daemon comes up");
+    }
+}
+
 #[test]
 fn an_upgrade_ends_safe_mode() {
     let home = crashing("journal", 4);

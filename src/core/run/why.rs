@@ -55,7 +55,10 @@ impl Core {
                 let blind = if s.blind { "; the config cannot be read" } else { "" };
                 format!("{name} has been running for {age}, {}{flaps}{health}{doing}{said}{blind}", started(live))
             }
-            State::Starting if live.is_some_and(|l| l.pid.is_none()) => format!("{name} is being executed"),
+            State::Starting if live.is_some_and(|l| l.pid.is_none()) => {
+                let waits = live.and_then(|l| l.waits.as_deref()).map(|what| format!(": {what}"));
+                format!("{name} is being executed{}", waits.unwrap_or_default())
+            }
             State::Starting if s.spec.oneshot => format!("{name} has been at work for {}", self.run_age(live)),
             State::Starting => {
                 format!(
@@ -130,7 +133,7 @@ impl Core {
             (Phase::Asked | Phase::Leftovers, Some(grace)) => format!("waiting for {whom}, to be killed in {grace}"),
             (Phase::Held, _) => format!("first {whom}"),
             (Phase::Commanded, Some(grace)) => format!("its stop command was run; the signal follows in {grace}"),
-            (Phase::Unborn, _) => "its start is still under way".to_owned(),
+            (Phase::Unborn, _) => live.waits.as_deref().unwrap_or("its start is still under way").to_owned(),
             (Phase::Idle | Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers, _) => {
                 format!("waiting for {whom}")
             }

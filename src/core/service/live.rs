@@ -9,6 +9,7 @@ use crate::base::limits::HISTORY_PER_NAME;
 use crate::base::text::count;
 use crate::base::time::Now;
 use crate::base::units::human_duration;
+use crate::config::Level;
 use crate::config::Ready;
 use crate::core::record;
 use crate::core::run::why::awaited;
@@ -96,6 +97,20 @@ impl Core {
                 self.emit("service.start_failed", i, fields.members(), out);
                 self.over(i, end, now, out);
             }
+        }
+    }
+
+    /// Its program, folder or another file of its start does not answer.
+    pub(in crate::core) fn start_waits(&mut self, run: RunId, what: Box<str>, out: &mut Out) {
+        let name = match (self.tasks.of_run(run), self.runs.get(&run)) {
+            (Some(task), _) => crate::core::task::name_of(task),
+            (None, Some(i)) => Arc::clone(&self.table[*i].name),
+            (None, None) => return self.late("what a start waits for", run, out),
+        };
+        out.effects.push(Effect::Log { level: Level::Warn, text: format!("{name}: {what}") });
+        let i = self.runs.get(&run).copied();
+        if let Some(live) = i.and_then(|i| self.table[i].live.as_mut()).filter(|l| l.pid.is_none()) {
+            live.waits = Some(what);
         }
     }
 

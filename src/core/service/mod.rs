@@ -242,6 +242,8 @@ pub struct Live {
     pub sequence: Sequence,
     pub output: Option<(u64, Vec<String>)>,
     pub background: bool,
+    /// What its start has waited for long.
+    pub waits: Option<Box<str>>,
     pub asides: Option<Box<Asides>>,
 }
 
@@ -514,6 +516,7 @@ impl Live {
             sequence: Sequence::default(),
             output: None,
             background: false,
+            waits: None,
             asides: None,
         }
     }

@@ -183,6 +183,14 @@ pub enum TaskStop {
     Client(Client),
     Timeout,
     Shutdown,
+    KeeperGone,
+}
+
+impl TaskStop {
+    /// Nobody meant this task: hob itself ends.
+    fn with_hob(&self) -> bool {
+        matches!(self, TaskStop::Shutdown | TaskStop::KeeperGone)
+    }
 }
 
 /// How an attempt ended.
@@ -442,6 +450,11 @@ impl Tasks {
     #[must_use]
     pub fn of_run(&self, run: RunId) -> Option<TaskId> {
         self.runs.get(&run).copied()
+    }
+
+    /// The runs that exist or are claimed.
+    pub(in crate::core) fn run_ids(&self) -> impl Iterator<Item = &RunId> {
+        self.runs.keys()
     }
 
     /// The highest run number of an attempt that began.

@@ -42,7 +42,7 @@ impl Core {
                 self.plan_task(id);
             }
             // A shutdown cancels what ran, and this has not.
-            Err(e) if e.transient && matches!(live.stop, None | Some(TaskStop::Shutdown)) => {
+            Err(e) if e.transient && live.stop.as_ref().is_none_or(TaskStop::with_hob) => {
                 self.put_task_off(id, &e, out);
             }
             Err(e) => {
@@ -166,7 +166,7 @@ impl Core {
             // Before the config changes, what it lacks it will lack again.
             TaskState::Failed | TaskState::TimedOut => live.known && task.fails <= task.retries,
             TaskState::Lost => task.frame.repeatable,
-            TaskState::Cancelled => task.frame.repeatable && live.stop == Some(TaskStop::Shutdown),
+            TaskState::Cancelled => task.frame.repeatable && live.stop.as_ref().is_some_and(TaskStop::with_hob),
             TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Succeeded => {
                 false
             }
@@ -285,8 +285,12 @@ impl Core {
             self.save_attempt(id, out);
             self.enqueue(id);
         }
+        self.stop_live_tasks(&TaskStop::Shutdown, out);
+    }
+
+    pub(in crate::core) fn stop_live_tasks(&mut self, why: &TaskStop, out: &mut Out) {
         for id in self.tasks.live_ids() {
-            self.stop_task(id, TaskStop::Shutdown, false, out);
+            self.stop_task(id, why.clone(), false, out);
         }
     }
 
@@ -334,7 +338,8 @@ fn verdict(task: &Task, end: &Ended, stop: Option<&TaskStop>) -> (TaskState, Opt
             let limit = crate::base::units::canonical_duration(task.timeout);
             (TaskState::TimedOut, Some(format!("it may run for {limit}")))
         }
-        (Some(TaskStop::Shutdown), Ended::Code(0)) => (TaskState::Succeeded, None),
+        (Some(TaskStop::Shutdown | TaskStop::KeeperGone), Ended::Code(0)) => (TaskState::Succeeded, None),
         (Some(TaskStop::Shutdown), _) => (TaskState::Cancelled, Some("because hob was shutting down".to_owned())),
+        (Some(TaskStop::KeeperGone), _) => (TaskState::Cancelled, Some("because hob's keeper was killed".to_owned())),
     }
 }

@@ -101,6 +101,7 @@ impl Core {
                         TaskStop::Client(c) => format!("being cancelled by {}", c.text()),
                         TaskStop::Timeout => "being stopped because it took too long".to_owned(),
                         TaskStop::Shutdown => "being stopped because hob is shutting down".to_owned(),
+                        TaskStop::KeeperGone => "being stopped because hob's keeper was killed".to_owned(),
                     };
                     Some(if left.is_empty() { why } else { format!("{why}, waiting for {left}") })
                 }

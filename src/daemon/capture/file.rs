@@ -6,7 +6,8 @@ use super::rotate::{Names, end_of_old, interrupted, shift};
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
 use crate::sys::file::remove;
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
+use crate::sys::logfile;
 use crate::sys::pipe;
 use std::fs::File;
 use std::io;
@@ -45,7 +46,7 @@ impl LogFile {
             logfile::make_folder(folder)?;
         }
         let index = Index::open(&names.index(0))?;
-        let file = match logfile::open(&names.log(0), Mode::Update) {
+        let file = match file::open(&names.log(0), How::Write, 0o600) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let known = index.map_or(0, |i| i.last.position).max(end_of_old(names, 1)?);
@@ -100,7 +101,7 @@ impl LogFile {
 
     fn fresh(names: &Names) -> io::Result<File> {
         remove(&names.fresh())?;
-        logfile::open(&names.fresh(), Mode::New)
+        file::open(&names.fresh(), How::New, 0o600)
     }
 
     /// The position of the next byte.
@@ -188,7 +189,7 @@ impl LogFile {
     /// # Errors
     /// What fstatvfs(3) answers.
     pub fn space(&self) -> io::Result<(u64, u64)> {
-        crate::sys::file::space(&self.file)
+        file::space(&self.file)
     }
 
     /// Notes that the output of a run begins here.

@@ -8,7 +8,7 @@
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
 use crate::sys::file::remove;
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -98,7 +98,7 @@ impl Index {
     /// # Errors
     /// What open(2) and read(2) answer, other than that it is missing.
     pub fn open(path: &Path) -> io::Result<Option<Index>> {
-        let file = match logfile::open(path, Mode::Update) {
+        let file = match file::open(path, How::Write, 0o600) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
@@ -111,7 +111,7 @@ impl Index {
     /// # Errors
     /// As for `open`.
     pub fn read(path: &Path) -> io::Result<Option<Index>> {
-        match logfile::open(path, Mode::Read) {
+        match file::open(path, How::Read, 0o600) {
             Ok(file) => Index::of(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -149,7 +149,7 @@ impl Index {
         fresh.push(".new");
         let fresh = PathBuf::from(fresh);
         remove(&fresh)?;
-        let file = logfile::open(&fresh, Mode::New)?;
+        let file = file::open(&fresh, How::New, 0o600)?;
         let mut index = Index { file, bytes: 0, first, last: first };
         index.push(first)?;
         if let Some(record) = more {

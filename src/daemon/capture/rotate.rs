@@ -11,7 +11,7 @@
 use super::index::{Index, What};
 use super::zip;
 use crate::sys::file::remove;
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -167,7 +167,7 @@ fn size(names: &Names, number: u32) -> io::Result<Option<u64>> {
     if let Ok(meta) = names.log(number).symlink_metadata() {
         return Ok(Some(meta.len()));
     }
-    match logfile::open(&names.packed(number), Mode::Read) {
+    match file::open(&names.packed(number), How::Read, 0o600) {
         Ok(file) => zip::size(&file).map(Some),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

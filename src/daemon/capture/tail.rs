@@ -7,7 +7,7 @@ use super::index::Index;
 use super::rotate::{Names, end_of_old, interrupted};
 use super::zip;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
 use core::time::Duration;
 use std::fs::File;
 use std::io;
@@ -114,7 +114,15 @@ struct State {
 #[derive(Debug)]
 pub struct Cursor {
     pub position: u64,
-    open: Option<(Arc<File>, Span)>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: Arc<File>,
+    span: Span,
+    /// Of a compressed one: it takes space on disk, and took time to make.
+    unpacked: bool,
 }
 
 impl Cursor {
@@ -126,6 +134,13 @@ impl Cursor {
     /// Nothing is read for a while: no file is kept open for that.
     pub fn rest(&mut self) {
         self.open = None;
+    }
+
+    /// The same for a moment: what was unpacked is kept. Answers whether anything is.
+    #[must_use]
+    pub fn pause(&mut self) -> bool {
+        self.open.take_if(|open| !open.unpacked);
+        self.open.is_some()
     }
 }
 
@@ -256,9 +271,9 @@ impl Share {
         }
         let found = spans.find(cursor.position);
         let end = match found {
-            Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.1 == span) => end,
+            Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.span == span) => end,
             Some((at, span, end)) => {
-                cursor.open = self.open(at, span)?.map(|file| (file, span));
+                cursor.open = self.open(at, span)?;
                 end
             }
             // Its file has lost its last name, but it may be open here.
@@ -267,7 +282,9 @@ impl Share {
         let end = end.min(until);
         let want = usize::try_from(end - cursor.position).unwrap_or(max).min(max);
         let bytes = match &cursor.open {
-            Some((file, span)) if span.base <= cursor.position => read_at(file, cursor.position - span.base, want)?,
+            Some(Open { file, span, .. }) if span.base <= cursor.position => {
+                read_at(file, cursor.position - span.base, want)?
+            }
             _ => Vec::new(),
         };
         if bytes.is_empty() {
@@ -280,13 +297,14 @@ impl Share {
     }
 
     /// Opens a file wherever it has moved to. A rotation moves it to the next name, and may do so again meanwhile.
-    fn open(&self, at: usize, span: Span) -> io::Result<Option<Arc<File>>> {
+    fn open(&self, at: usize, span: Span) -> io::Result<Option<Open>> {
         let at = u32::try_from(at).unwrap_or(u32::MAX);
         for number in at..at.saturating_add(4) {
             let Some((file, packed)) = open_number(&self.names, number)? else { continue };
             let meta = file.metadata()?;
             if (meta.dev(), meta.ino()) == span.id {
-                return if packed { self.unpack(file, span.id).map(Some) } else { Ok(Some(Arc::new(file))) };
+                let file = if packed { self.unpack(file, span.id)? } else { Arc::new(file) };
+                return Ok(Some(Open { file, span, unpacked: packed }));
             }
         }
         Ok(None)
@@ -299,9 +317,16 @@ impl Share {
         if let Some(open) = unpacked.iter().find(|(of, _)| *of == id).and_then(|(_, file)| file.upgrade()) {
             return Ok(open);
         }
-        let open = Arc::new(zip::open(file, &self.names)?);
+        let open = Arc::new(zip::open(file, &self.names, |file| file::space(file))?);
         unpacked.push((id, Arc::downgrade(&open)));
         Ok(open)
+    }
+
+    /// The files that are there unpacked.
+    #[cfg(test)]
+    pub(crate) fn unpacked(&self) -> Vec<u64> {
+        let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        unpacked.iter().filter_map(|(_, file)| Some(file.upgrade()?.metadata().ok()?.ino())).collect()
     }
 
     /// All that is there of a range, without gaps before it: the position it begins at, and its bytes.
@@ -378,7 +403,7 @@ pub fn last_lines(text: &[u8]) -> Vec<String> {
 fn open_number(names: &Names, number: u32) -> io::Result<Option<(File, bool)>> {
     for packed in [false, true] {
         let path = if packed { names.packed(number) } else { names.log(number) };
-        match logfile::open(&path, Mode::Read) {
+        match file::open(&path, How::Read, 0o600) {
             Ok(file) => return Ok(Some((file, packed))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),

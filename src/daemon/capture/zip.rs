@@ -5,7 +5,7 @@ use super::guard;
 use super::rotate::Names;
 use super::tail::FileId;
 use crate::sys::file::remove;
-use crate::sys::logfile::{self, Mode};
+use crate::sys::file::{self, How};
 use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -48,7 +48,7 @@ impl Zip {
     /// What open(2) answers.
     pub fn next(names: &Names, files: u32) -> io::Result<Option<Zip>> {
         for number in 1..files {
-            match logfile::open(&names.log(number), Mode::Read) {
+            match file::open(&names.log(number), How::Read, 0o600) {
                 Ok(from) => {
                     let meta = from.metadata()?;
                     return Ok(Some(Zip { id: (meta.dev(), meta.ino()), from, to: names.copy(), child: None }));
@@ -101,12 +101,12 @@ impl Zip {
     fn make(&self) -> io::Result<File> {
         remove(&self.to)?;
         // That the folder is gone must not look like a missing program.
-        logfile::open(&self.to, Mode::New).map_err(|e| io::Error::other(e.to_string()))
+        file::open(&self.to, How::New, 0o600).map_err(|e| io::Error::other(e.to_string()))
     }
 
     /// The copy must be on disk before the original goes.
     fn finish(self) -> Step {
-        let synced = logfile::open(&self.to, Mode::Update).and_then(|f| f.sync_all());
+        let synced = file::open(&self.to, How::Write, 0o600).and_then(|f| f.sync_all());
         match synced {
             Ok(()) => Step::Done { id: self.id, copy: self.to },
             Err(e) => Step::Failed(e.to_string()),
@@ -127,14 +127,16 @@ pub(super) fn size(file: &File) -> io::Result<u64> {
 
 /// The content of a compressed file as one that can be read anywhere; it takes space on disk until it is closed.
 ///
+/// `space`: what is free on a file's disk, and the size of that.
+///
 /// # Errors
 /// When gzip is missing or fails, or there is no space.
-pub(super) fn open(file: File, names: &Names) -> io::Result<File> {
+pub(super) fn open(file: File, names: &Names, space: impl FnOnce(&File) -> io::Result<(u64, u64)>) -> io::Result<File> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let path = names.read_back(std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     remove(&path)?;
-    let to = logfile::open(&path, Mode::New)?;
-    let (free, all) = crate::sys::file::space(&to)?;
+    let to = file::open(&path, How::New, 0o600)?;
+    let (free, all) = space(&to)?;
     if free.saturating_sub(size(&file)?) < guard::least(all) {
         remove(&path)?;
         return Err(io::Error::new(io::ErrorKind::StorageFull, "not enough room on the disk to unpack an old file"));
@@ -152,5 +154,38 @@ pub(super) fn open(file: File, names: &Names) -> io::Result<File> {
         Ok(to)
     } else {
         Err(io::Error::other(format!("gzip -dc ended with {status}: {}", said.trim())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::capture::testing::Dir;
+
+    #[test]
+    fn nothing_is_unpacked_that_would_leave_the_disk_too_little() {
+        if Command::new("gzip").arg("--version").output().is_err() {
+            return eprintln!("SKIPPED: there is no gzip");
+        }
+        let dir = Dir::new();
+        let names = Names::new(dir.path("web.log"));
+        let text = b"0123456789abcde\n".repeat(1000);
+        std::fs::write(names.log(1), &text).unwrap();
+        assert!(Command::new("gzip").arg(names.log(1)).status().unwrap().success());
+        let all = 1 << 40;
+        let least = guard::least(all) + text.len() as u64;
+        let unpack = |free| {
+            let packed = file::open(&names.packed(1), How::Read, 0o600).unwrap();
+            open(packed, &names, |_| Ok((free, all)))
+        };
+        let refused = unpack(least - 1).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        let left: Vec<_> = std::fs::read_dir(dir.path("")).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, ["web.log.1.gz"], "and nothing is left of the attempt");
+        let mut read = Vec::new();
+        let mut file = unpack(least).unwrap();
+        file.rewind().unwrap();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == text);
     }
 }

@@ -101,7 +101,7 @@ impl Children {
     /// # Errors
     /// What the selector answers.
     pub fn restore_notify(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
-        self.sockets.restore(ctx, service, fd)
+        self.sockets.restore(ctx, &self.setup, service, fd)
     }
 
     /// What a keeper and its daemon that both died left running: found by control group and by HOB_RUN, never by a

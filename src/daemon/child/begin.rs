@@ -3,18 +3,30 @@
 use super::job::{Claim, cancelled};
 use super::listen::Wish;
 use super::trees::SIGKILL;
-use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death, plan};
+use super::{Children, Ctx, Life, Run, Service, SpawnJob, Todo, on_death};
 use crate::base::ids::RunId;
+use crate::base::time::Mono;
 use crate::config::Ready;
 use crate::core::{Input, Start, StartError};
 use crate::daemon::capture::lines::Secrets;
+use crate::sys::file;
+use crate::sys::reason;
 use crate::sys::wait::{self, Adopted};
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// How long a program may take to be executed once it is to be stopped.
+/// How long a program may take to be executed once it is to be stopped, and then to end once it is killed for that.
 const EXECUTED: Duration = Duration::from_secs(5);
+const KILLED: Duration = Duration::from_secs(5);
+
+/// A run that is to be stopped and whose program does not get executed.
+#[derive(Debug)]
+pub(super) struct Stuck {
+    pub(super) due: Mono,
+    /// It was killed, but the kernel does not let go of it.
+    killed: bool,
+}
 
 /// What a start is given.
 #[derive(Debug)]
@@ -70,14 +82,15 @@ impl Children {
         let service = Arc::clone(&start.service);
         if start.notify {
             let made = self.sockets.ensure(ctx, &self.setup, &service);
-            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", plan::reason(&e)))?;
+            made.map_err(|e| format!("cannot make the notify socket of {service}: {}", reason(&e)))?;
             self.sockets.drain(&service);
         }
+        let notify = self.sockets.file(&service).filter(|_| start.notify);
         let null = self.null()?;
         let ready = match start.spec.ready {
             Ready::Fd(number) => {
                 let pipe = self.pipes.ensure(ctx, &service);
-                let why = |e| format!("cannot make the ready pipe of {service}: {}", plan::reason(&e));
+                let why = |e| format!("cannot make the ready pipe of {service}: {}", reason(&e));
                 Some((pipe.map_err(why)?, number))
             }
             _ => None,
@@ -103,6 +116,7 @@ impl Children {
             null,
             output,
             ready,
+            notify,
             sockets: Vec::new(),
             channel,
             secrets,
@@ -114,7 +128,7 @@ impl Children {
     pub fn cancel_start(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
         let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
         if !entry.cancel() {
-            self.stuck.insert(run, ctx.now + EXECUTED);
+            self.stuck.insert(run, Stuck { due: ctx.now + EXECUTED, killed: false });
             return;
         }
         entry.life = Life::Ended;
@@ -122,18 +136,35 @@ impl Children {
         inputs.push(Input::Started { run, result: Err(cancelled()) });
     }
 
-    pub(super) fn stuck_due(&mut self, ctx: &mut Ctx<'_>) {
-        let due: Vec<RunId> = self.stuck.iter().filter(|(_, at)| **at <= ctx.now).map(|(run, _)| *run).collect();
+    pub(super) fn stuck_due(&mut self, ctx: &mut Ctx<'_>, inputs: &mut Vec<Input>) {
+        let due: Vec<RunId> = self.stuck.iter().filter(|(_, s)| s.due <= ctx.now).map(|(run, _)| *run).collect();
         for run in due {
-            self.stuck.remove(&run);
-            let Some(slot) = self.runs.get(&run).filter(|r| r.life == Life::Starting).and_then(|r| r.slot) else {
+            let killed = self.stuck.remove(&run).is_some_and(|s| s.killed);
+            let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { continue };
+            if killed {
+                // It can never run its program, so that nobody has to wait for its end.
+                entry.abandoned = true;
+                let message = format!("{}, and was killed there", entry.waits().unwrap_or_default());
+                inputs.push(Input::Started { run, result: Err(StartError { message, transient: true }) });
                 continue;
-            };
+            }
             // Whoever reaps it writes into its slot first, as for a run that was taken over.
-            if let Ok(Adopted::Alive(pidfd)) = wait::adopt(ctx.table, slot) {
+            if let Some(slot) = entry.slot
+                && let Ok(Adopted::Alive(pidfd)) = wait::adopt(ctx.table, slot)
+            {
                 // An error means that it has ended.
                 let _ = wait::pidfd_send_signal(pidfd.as_fd(), SIGKILL);
             }
+            self.stuck.insert(run, Stuck { due: ctx.now + KILLED, killed: true });
+        }
+    }
+
+    /// Tells of starts that have waited for a file for so long that the pool gave them up.
+    pub fn slow_starts(&mut self, now: Mono, inputs: &mut Vec<Input>) {
+        let slow = |r: &Run| r.place().is_some_and(|(since, _)| now.since(since) >= SpawnJob::DEADLINE / 2);
+        for (run, entry) in self.runs.iter_mut().filter(|(run, r)| !run.is_command() && !r.told_slow && slow(r)) {
+            entry.told_slow = true;
+            inputs.extend(entry.waits().map(|what| Input::StartWaits { run: *run, what: what.into() }));
         }
     }
 
@@ -141,8 +172,7 @@ impl Children {
         if let Some(null) = &self.null {
             return Ok(Arc::clone(null));
         }
-        let file = std::fs::File::open("/dev/null");
-        let file = file.map_err(|e| format!("cannot open /dev/null: {}", plan::reason(&e)))?;
-        Ok(Arc::clone(self.null.insert(Arc::new(file.into()))))
+        let null = file::null().map_err(|e| format!("cannot open /dev/null: {}", reason(&e)))?;
+        Ok(Arc::clone(self.null.insert(Arc::new(null))))
     }
 }

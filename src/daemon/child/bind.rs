@@ -2,16 +2,14 @@
 
 use super::Setup;
 use super::listen::{kind, rights};
-use super::plan::reason;
 use crate::config::Listen;
-use crate::sys::net::serve;
+use crate::sys::net::serve::{self, FileId};
+use crate::sys::reason;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Device and number of a file.
-pub(super) type FileId = (u64, u64);
 /// Why something failed.
 pub(super) type Trouble = (io::ErrorKind, String);
 
@@ -77,7 +75,7 @@ impl Bind {
             }
             return Ok(None);
         }
-        let fd = serve::unix(kind, &self.path, rights()?, backlog).map_err(wrong)?;
-        Ok(Some(Made { fd, file: serve::file_of(&self.path) }))
+        let (fd, file) = serve::unix(kind, &self.path, rights()?, backlog).map_err(wrong)?;
+        Ok(Some(Made { fd, file }))
     }
 }

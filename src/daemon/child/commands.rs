@@ -4,7 +4,7 @@
 
 use super::job::Claim;
 use super::trees::SIGKILL;
-use super::{Children, Ctx, Life, PathJob, Run, SpawnDone, SpawnJob, SweepJob, plan};
+use super::{Children, Ctx, Life, PathJob, Run, SpawnDone, SpawnJob, SweepJob};
 use crate::base::ids::RunId;
 use crate::base::limits::{FROZEN, LAST_LINE_BYTES};
 use crate::base::map::Map;
@@ -15,6 +15,7 @@ use crate::core::{Duty, End, Input, Start};
 use crate::daemon::capture::lines::Secrets;
 use crate::daemon::source::Source;
 use crate::sys::pipe;
+use crate::sys::reason;
 use core::time::Duration;
 use mio::{Interest, Token};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -225,7 +226,7 @@ impl Children {
     ) -> Result<RunId, String> {
         let Some(service) = self.service_of(of) else { return Err("its service has gone".to_owned()) };
         let null = self.null()?;
-        let (read, write) = pipe::output().map_err(|e| plan::reason(&e))?;
+        let (read, write) = pipe::output().map_err(|e| reason(&e))?;
         self.commands.count = self.commands.count.wrapping_add(1);
         // Numbers of earlier daemons may still be in use.
         let id = RunId::command((self.setup.daemon << 12).wrapping_add(self.commands.count));
@@ -233,7 +234,7 @@ impl Children {
         let source = ctx.sources.add(ctx.registry, read.as_raw_fd(), Interest::READABLE, Source::Words(id));
         let token = source.map_err(|e| {
             ctx.table.release(slot);
-            plan::reason(&e)
+            reason(&e)
         })?;
         let words = Words { read, token, last: Vec::new(), cut: false, secrets: None };
         self.commands.open.insert(id, Command { of, purpose, limit: None, words });
@@ -259,6 +260,7 @@ impl Children {
             null,
             output: [Arc::clone(&write), write],
             ready: None,
+            notify: None,
             sockets: Vec::new(),
             channel: None,
             // The service learned them when its run began.

@@ -11,6 +11,7 @@ use crate::base::time::Mono;
 use crate::base::units::human_duration;
 use crate::config::{Check, Endpoint};
 use crate::daemon::source::Source;
+use crate::sys::reason;
 use core::time::Duration;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -107,7 +108,7 @@ impl Dials {
             Ok(None) => return None,
             Ok(Some(answer)) => answer,
             Err(e) => {
-                dial.error = format!("{}: {}", dial.at, super::plan::reason(&e));
+                dial.error = format!("{}: {}", dial.at, reason(&e));
                 dial.next(ctx, run)?
             }
         };
@@ -186,7 +187,7 @@ impl Dial {
                     self.got.clear();
                     return None;
                 }
-                Err(e) => self.error = format!("{}: {}", self.at, super::plan::reason(&e)),
+                Err(e) => self.error = format!("{}: {}", self.at, reason(&e)),
             }
         }
         Some(Err(core::mem::take(&mut self.error)))
@@ -214,7 +215,7 @@ impl Dial {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) => return Ok(Some(Err(format!("{}: {}", self.at, super::plan::reason(&e))))),
+                Err(e) => return Ok(Some(Err(format!("{}: {}", self.at, reason(&e))))),
             }
         }
         let mut bytes = [0; LINE_MAX];
@@ -226,7 +227,7 @@ impl Dial {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => false,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) => return Ok(Some(Err(format!("{}: {}", self.at, super::plan::reason(&e))))),
+                Err(e) => return Ok(Some(Err(format!("{}: {}", self.at, reason(&e))))),
             };
             if closed || self.got.len() >= LINE_MAX || self.got.contains(&b'\n') {
                 return Ok(Some(status(&self.got).map_err(|e| format!("{}: {e}", self.at))));

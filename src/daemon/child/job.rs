@@ -2,7 +2,7 @@
 //! results.
 
 use super::notify;
-use super::plan::{self, Ask, Setup};
+use super::plan::{self, Ask, Place, Setup};
 use super::trees::waking;
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
@@ -10,6 +10,8 @@ use crate::core::{Start, StartError, Stdin, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
 use crate::sys::memfile;
 use crate::sys::net;
+use crate::sys::net::serve::{FileId, Rights};
+use crate::sys::reason;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{self, Group, Groups, Member, Sweep};
@@ -32,7 +34,10 @@ const FIRST_SOCKET: i32 = 3;
 
 /// Who decides whether a start goes on: its thread right before the clone, or the loop, whoever is first.
 #[derive(Debug, Default)]
-pub(super) struct Claim(AtomicU8);
+pub(super) struct Claim {
+    word: AtomicU8,
+    pub(super) place: Place,
+}
 
 impl Claim {
     const OPEN: u8 = 0;
@@ -41,12 +46,12 @@ impl Claim {
 
     /// For the thread: whether it may clone.
     fn take(&self) -> bool {
-        self.0.compare_exchange(Self::OPEN, Self::TAKEN, AcqRel, Acquire).is_ok()
+        self.word.compare_exchange(Self::OPEN, Self::TAKEN, AcqRel, Acquire).is_ok()
     }
 
     /// For the loop: whether nothing is cloned. Then nothing is written into the slot either.
     pub(super) fn cancel(&self) -> bool {
-        match self.0.compare_exchange(Self::OPEN, Self::CANCELLED, AcqRel, Acquire) {
+        match self.word.compare_exchange(Self::OPEN, Self::CANCELLED, AcqRel, Acquire) {
             Ok(_) => true,
             Err(before) => before == Self::CANCELLED,
         }
@@ -77,6 +82,8 @@ pub struct SpawnJob {
     pub(super) output: [Arc<OwnedFd>; 2],
     /// The write end of the ready pipe, and its number there.
     pub(super) ready: Option<(Arc<OwnedFd>, i32)>,
+    /// The file of its notify socket.
+    pub(super) notify: Option<FileId>,
     /// The sockets it listens on.
     pub(super) sockets: Vec<Arc<OwnedFd>>,
     /// The job's end of its channel to hob.
@@ -138,7 +145,7 @@ impl SpawnJob {
         for (fd, number) in self.sockets.iter().zip(FIRST_SOCKET..) {
             // Whoever had it last may have left it as it likes it.
             net::serve::set_blocking(fd.as_fd(), true).map_err(|e| StartError {
-                message: format!("cannot pass the sockets of {}: {}", self.start.service, plan::reason(&e)),
+                message: format!("cannot pass the sockets of {}: {}", self.start.service, reason(&e)),
                 transient: true,
             })?;
             plan.fds.push((fd.as_raw_fd(), number));
@@ -146,6 +153,9 @@ impl SpawnJob {
         plan.fds.extend(self.ready.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)));
         self.pass_channel(&mut plan);
         let group = self.group()?;
+        if let Some(program) = plan::program(&plan) {
+            self.claim.place.at(&program);
+        }
         if !self.claim.take() {
             return Err(cancelled());
         }
@@ -186,7 +196,7 @@ impl SpawnJob {
             Ok(file)
         });
         let file = made.map_err(|e| StartError {
-            message: format!("cannot keep the input of {}: {}", self.start.service, plan::reason(&e)),
+            message: format!("cannot keep the input of {}: {}", self.start.service, reason(&e)),
             transient: true,
         })?;
         if number == PROMPT_FD {
@@ -231,7 +241,7 @@ impl SpawnJob {
         }
         let group = groups.open(&self.group_name).and_then(|g| g.mark(run).map(|()| g));
         group.map(|g| Some(Arc::new(g))).map_err(|e| StartError {
-            message: format!("cannot make the control group of {}: {}", self.group_name, plan::reason(&e)),
+            message: format!("cannot make the control group of {}: {}", self.group_name, reason(&e)),
             transient: true,
         })
     }
@@ -244,13 +254,15 @@ impl SpawnJob {
             spec: &self.start.spec,
             notify: address.as_deref(),
             marked,
+            place: &self.claim.place,
         };
         let plan = plan::make(&self.setup, ask)?;
-        if let (Some(uid), true, Ok(path)) =
-            (plan.uid, self.start.notify, notify::place(&self.setup, &self.start.service))
+        if let (Some(uid), Some(file), Ok(path)) =
+            (plan.uid, self.notify, notify::place(&self.setup, &self.start.service))
         {
-            std::os::unix::fs::chown(&path, Some(uid), None).map_err(|e| StartError {
-                message: format!("cannot give {} to the job's user: {}", path.display(), plan::reason(&e)),
+            let rights = Rights { mode: 0o600, uid: Some(uid), gid: None };
+            net::serve::set_rights(&path, rights, file).map_err(|e| StartError {
+                message: format!("cannot give {} to the job's user: {}", path.display(), reason(&e)),
                 transient: false,
             })?;
         }

@@ -3,9 +3,8 @@
 //! opened in
 //! the pool, because their paths may lead anywhere.
 
-use super::bind::{Bind, Bound, FileId, Known, Trouble};
+use super::bind::{Bind, Bound, Known, Trouble};
 use super::paths::PathJob;
-use super::plan::reason;
 use super::{Children, Ctx, Setup, SpawnJob};
 use crate::base::ids::RunId;
 use crate::base::limits::FROZEN;
@@ -15,7 +14,8 @@ use crate::config::{Address, Listen, ServiceSpec, UnixType};
 use crate::core::Input;
 use crate::daemon::source::Source;
 use crate::sys::chan;
-use crate::sys::net::serve::{self, Kind, Rights};
+use crate::sys::net::serve::{self, FileId, Kind, Rights};
+use crate::sys::reason;
 use crate::sys::user::Accounts;
 use core::time::Duration;
 use mio::{Interest, Token};
@@ -438,7 +438,7 @@ fn open(listen: &Listen) -> io::Result<OwnedFd> {
         Address::Tcp(at) | Address::Udp(at) => serve::inet(kind, *at, listen.ipv6_only, listen.backlog),
         Address::Unix(_, name) => {
             let rights = Rights { mode: MODE, uid: None, gid: None };
-            serve::unix(kind, Path::new(name), rights, listen.backlog)
+            serve::unix(kind, Path::new(name), rights, listen.backlog).map(|(socket, _)| socket)
         }
     }
 }

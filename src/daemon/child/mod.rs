@@ -49,7 +49,7 @@ use mio::{Interest, Registry, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -116,7 +116,7 @@ pub struct Children {
     null: Option<Arc<OwnedFd>>,
     deaf_until: Option<Mono>,
     /// Runs that are to be stopped and whose program does not get executed, and when they are killed.
-    stuck: BTreeMap<RunId, Mono>,
+    stuck: BTreeMap<RunId, begin::Stuck>,
     /// What a dead main process leaves falls to nobody of hob's any more.
     keeper_gone: bool,
 }
@@ -141,6 +141,10 @@ struct Run {
     life: Life,
     /// Of a start that is under way.
     claim: Option<Arc<job::Claim>>,
+    /// The core was told what its start waits for.
+    told_slow: bool,
+    /// The core was told that nothing came of its start, although a thread is still at it.
+    abandoned: bool,
     pid: Option<u32>,
     pidfd: Option<OwnedFd>,
     /// The pidfd is in the poll set.
@@ -177,6 +181,8 @@ impl Run {
             slot,
             life,
             claim: None,
+            told_slow: false,
+            abandoned: false,
             pid: None,
             pidfd: None,
             token: None,
@@ -203,6 +209,16 @@ impl Run {
     /// Has a start come to nothing, if that is still possible.
     fn cancel(&self) -> bool {
         self.life == Life::Starting && self.claim.as_ref().is_some_and(|c| c.cancel())
+    }
+
+    /// The file that its start is at, and since when.
+    fn place(&self) -> Option<(Mono, PathBuf)> {
+        self.claim.as_ref().filter(|_| self.life == Life::Starting)?.place.get()
+    }
+
+    fn waits(&self) -> Option<String> {
+        let (_, path) = self.place()?;
+        Some(format!("its start still waits for {}; look at what is mounted there", path.display()))
     }
 
     /// The main process has been reaped: from now on nothing may be sent to it.
@@ -290,6 +306,9 @@ impl Children {
             return self.command_spawned(ctx, done, inputs);
         }
         let Some(entry) = self.runs.get_mut(&run).filter(|r| r.life == Life::Starting) else { return };
+        if entry.abandoned {
+            return self.abandoned_spawned(ctx, done);
+        }
         let result = match done.result {
             Ok(child) => {
                 entry.life = Life::Own;
@@ -308,6 +327,23 @@ impl Children {
             }
         };
         inputs.push(Input::Started { run, result });
+    }
+
+    /// What was given up came to an end after all, or to a child that is about to end.
+    fn abandoned_spawned(&mut self, ctx: &mut Ctx<'_>, done: SpawnDone) {
+        let Some(entry) = self.runs.get_mut(&done.run) else { return };
+        match done.result {
+            Ok(child) => {
+                entry.life = Life::Own;
+                (entry.pid, entry.pidfd) = (Some(child.pid), child.pidfd);
+                entry.signal_main(ctx.table, trees::SIGKILL);
+                self.listen(ctx, done.run);
+            }
+            Err(_) => {
+                entry.life = Life::Ended;
+                self.forget(ctx, done.run);
+            }
+        }
     }
 
     /// Puts the pidfd of a child whose end nobody else tells into the poll set, or notes to try again.
@@ -343,6 +379,9 @@ impl Children {
             Err(_) => ctx.table.slot(slot).ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u)),
         };
         entry.end(ctx);
+        if entry.abandoned {
+            return self.forget(ctx, run);
+        }
         if run.is_command() {
             return self.command_ended(ctx, run, end, inputs);
         }
@@ -430,7 +469,7 @@ impl Children {
     pub fn next_deadline(&self) -> Option<Mono> {
         let next = sooner(self.probes.next_deadline(), self.commands.next_deadline());
         let next = sooner(next, self.listeners.next_deadline());
-        let next = sooner(next, self.stuck.values().min().copied());
+        let next = sooner(next, self.stuck.values().map(|s| s.due).min());
         sooner(next, sooner(self.dials.next_deadline(), self.deaf_until))
     }
 
@@ -440,7 +479,7 @@ impl Children {
         inputs.extend(self.probes.tick(ctx, ask).into_iter().map(|run| Input::ReadySeen { run }));
         self.commands_due(ctx, inputs);
         self.sockets_due(ctx, inputs);
-        self.stuck_due(ctx);
+        self.stuck_due(ctx, inputs);
         for (run, result) in self.dials.tick(ctx) {
             inputs.push(Input::Checked { run, what: Duty::Health, result });
         }

@@ -6,13 +6,14 @@ use crate::base::map::Map;
 use crate::daemon::capture::lines::Secrets;
 use crate::daemon::closer::Closer;
 use crate::daemon::source::Source;
+use crate::sys::file;
 use crate::sys::net;
+use crate::sys::net::serve::{self, FileId};
 use crate::sys::notify::{self as sys, Datagram};
 use mio::{Interest, Token};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub(super) struct Sockets {
 #[derive(Debug)]
 struct Socket {
     fd: OwnedFd,
+    /// `None` for a name that is no file.
+    file: Option<FileId>,
     token: Token,
     /// Closes what came with its words.
     closer: Closer,
@@ -66,39 +69,49 @@ impl Sockets {
     /// Makes the socket unless it is there, and has the keeper hold it.
     pub(super) fn ensure(&mut self, ctx: &mut Ctx<'_>, setup: &Setup, service: &Arc<str>) -> io::Result<()> {
         let place = place(setup, service);
-        let there = place.as_ref().map_or(true, |path| path.symlink_metadata().is_ok());
-        if self.open.contains_key(service) && there {
+        let is_there = |socket: &Socket| match &place {
+            Ok(path) => socket.file.is_some() && serve::file_of(path) == socket.file,
+            Err(_) => true,
+        };
+        if self.open.get(service).is_some_and(is_there) {
             return Ok(());
         }
         self.close(ctx, service);
-        let fd = match &place {
+        let (fd, file) = match &place {
             Ok(path) => {
-                std::fs::create_dir_all(&setup.notify_dir)?;
-                std::fs::set_permissions(&setup.notify_dir, PermissionsExt::from_mode(0o711))?;
-                match std::fs::remove_file(path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                }
-                let fd = sys::bind(path)?;
-                std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
-                fd
+                file::create_dir_all(&setup.notify_dir, 0o711)?;
+                // The keeper may still have the one before.
+                file::remove(path)?;
+                sys::bind(path)?
             }
-            Err(name) => sys::bind_abstract(name)?,
+            Err(name) => (sys::bind_abstract(name)?, None),
         };
         ctx.link.hold(&label(service), &[fd.as_fd()])?;
-        self.add(ctx, service, fd)
+        self.add(ctx, service, fd, file)
+    }
+
+    /// The file of the socket of a service, by which it is known that nobody has put another in its place.
+    pub(super) fn file(&self, service: &str) -> Option<FileId> {
+        self.open.get(service)?.file
     }
 
     /// Takes back the socket that the keeper held while there was no daemon.
-    pub(super) fn restore(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
+    pub(super) fn restore(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        setup: &Setup,
+        service: &Arc<str>,
+        fd: OwnedFd,
+    ) -> io::Result<()> {
         self.close(ctx, service);
-        self.add(ctx, service, fd)
+        let file = place(setup, service).ok().and_then(|path| serve::file_of(&path));
+        self.add(ctx, service, fd, file)
     }
 
-    fn add(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd) -> io::Result<()> {
+    fn add(&mut self, ctx: &mut Ctx<'_>, service: &Arc<str>, fd: OwnedFd, file: Option<FileId>) -> io::Result<()> {
         let source = Source::Notify(Arc::clone(service));
         let token = ctx.sources.add(ctx.registry, fd.as_raw_fd(), Interest::READABLE, source)?;
-        self.open.insert(Arc::clone(service), Socket { fd, token, closer: Closer::default() });
+        self.open.insert(Arc::clone(service), Socket { fd, file, token, closer: Closer::default() });
         Ok(())
     }
 

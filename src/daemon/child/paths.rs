@@ -2,12 +2,13 @@
 //! a thread waits for it and not the loop. Of two jobs at one path the first one ends first.
 
 use super::bind::{Bind, Bound};
-use super::plan::reason;
 use super::{Children, Ctx};
 use crate::base::ids::RunId;
 use crate::base::map::Map;
 use crate::core::{Duty, Input};
+use crate::sys::net::serve::FileId;
 use crate::sys::net::{self, serve};
+use crate::sys::reason;
 use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ pub enum PathJob {
     Bind(Box<Bind>),
     /// The file of a socket goes, unless somebody else has put another one there.
     #[doc(hidden)]
-    Remove(PathBuf, (u64, u64)),
+    Remove(PathBuf, FileId),
 }
 
 /// What came of it.

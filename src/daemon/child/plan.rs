@@ -5,16 +5,19 @@ use super::envfile;
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::map::Map;
+use crate::base::time::Mono;
 use crate::config::{IoClass, IoNice, ServiceSpec, instance};
 use crate::core::{StartError, task};
+use crate::sys::reason;
 use crate::sys::spawn::{IoPriority, Plan, SpawnError};
 use crate::sys::user::{Accounts, User};
-use crate::sys::{rlimit, spawn, tree, user};
+use crate::sys::{clock, rlimit, spawn, tree, user};
 use std::ffi::{CString, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What all starts of this hob have in common.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +66,22 @@ pub(super) struct Ask<'a> {
     pub(super) notify: Option<&'a str>,
     /// Mark the run in a resource limit, because no control group will hold it.
     pub(super) marked: bool,
+    /// Learns which files are looked at.
+    pub(super) place: &'a Place,
+}
+
+/// The file that a start is at, and since when: it may be on a mount that does not answer.
+#[derive(Debug, Default)]
+pub(super) struct Place(Mutex<Option<(Mono, PathBuf)>>);
+
+impl Place {
+    pub(super) fn at(&self, path: &Path) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock::now().mono, path.to_owned()));
+    }
+
+    pub(super) fn get(&self) -> Option<(Mono, PathBuf)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 type Environment = Map<OsString, OsString>;
@@ -83,8 +102,8 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
     let spec = ask.spec;
     let who = identity(setup, spec)?;
     let env = environment(setup, ask, who.as_ref())?;
-    let cwd = folder(setup, spec, who.as_ref())?;
-    let programs = programs(spec, &env, &cwd)?;
+    let cwd = folder(setup, ask, who.as_ref())?;
+    let programs = programs(ask, &env, &cwd)?;
     let change = who.as_ref().filter(|u| {
         let own = user::own();
         (u.uid, u.gid) != own || own.0 == 0
@@ -174,7 +193,9 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
         }
     }
     if let Some(file) = &ask.spec.env_file {
-        let pairs = env_file(&setup.config_dir.join(file))?;
+        let file = setup.config_dir.join(file);
+        ask.place.at(&file);
+        let pairs = env_file(&file)?;
         env.extend(pairs.into_iter().map(|(k, v)| (k.into(), v.into())));
     }
     env.extend(ask.spec.env.iter().map(|(k, v)| (k.into(), v.into())));
@@ -232,13 +253,15 @@ fn env_file(path: &Path) -> Result<Vec<(String, String)>, StartError> {
     envfile::parse(&text).or_else(|wrong| refuse(format!("{shown}:{}: {}", wrong.line, wrong.what)))
 }
 
-fn folder(setup: &Setup, spec: &ServiceSpec, who: Option<&User>) -> Result<PathBuf, StartError> {
+fn folder(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<PathBuf, StartError> {
+    let spec = ask.spec;
     let Some(cwd) = &spec.cwd else {
         // A user's home that does not exist is normal for users made for services.
         let home = who.filter(|_| spec.user.is_some()).map(|u| PathBuf::from(&u.home));
         return Ok(home.filter(|h| h.is_absolute() && h.is_dir()).unwrap_or_else(|| PathBuf::from("/")));
     };
     let path = setup.config_dir.join(cwd);
+    ask.place.at(&path);
     match std::fs::metadata(&path) {
         Ok(m) if m.is_dir() => Ok(path),
         Ok(_) => refuse(format!("cannot enter {}: it is not a folder; check `cwd`", path.display())),
@@ -268,8 +291,8 @@ fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartErro
 
 /// The paths to execute, in order. One that was given as a path is not looked at before it has failed (see
 /// `refused`); of the folders of PATH those before the first program are left out.
-fn programs(spec: &ServiceSpec, env: &Environment, cwd: &Path) -> Result<Vec<CString>, StartError> {
-    let Some(name) = spec.command.first().filter(|n| !n.is_empty()) else {
+fn programs(ask: Ask<'_>, env: &Environment, cwd: &Path) -> Result<Vec<CString>, StartError> {
+    let Some(name) = ask.spec.command.first().filter(|n| !n.is_empty()) else {
         return refuse("cannot execute anything: `command` is empty");
     };
     let path = env.get(OsString::from("PATH").as_os_str()).map_or(DEFAULT_PATH.as_bytes(), |p| p.as_bytes());
@@ -280,6 +303,7 @@ fn programs(spec: &ServiceSpec, env: &Environment, cwd: &Path) -> Result<Vec<CSt
     let mut refused = None;
     for (at, candidate) in candidates.iter().enumerate() {
         let file = place(cwd, candidate);
+        ask.place.at(&file);
         match unusable(&file) {
             Ok(None) => return Ok(candidates.split_off(at)),
             // A file that is there and cannot be executed tells more than the absence of others.
@@ -303,10 +327,18 @@ fn text_of(program: &CString) -> PathBuf {
     OsString::from_vec(program.to_bytes().to_vec()).into()
 }
 
+fn folder_of(plan: &Plan) -> PathBuf {
+    plan.cwd.as_ref().map_or_else(PathBuf::new, text_of)
+}
+
+/// The first program that is tried.
+pub(super) fn program(plan: &Plan) -> Option<PathBuf> {
+    Some(place(&folder_of(plan), plan.programs.first()?))
+}
+
 /// Why a plan could not be executed, where a look at its program shows it.
 pub(super) fn refused(plan: &Plan) -> Option<StartError> {
-    let cwd = plan.cwd.as_ref().map_or_else(PathBuf::new, |c| OsString::from_vec(c.to_bytes().to_vec()).into());
-    let file = place(&cwd, plan.programs.first()?);
+    let (cwd, file) = (folder_of(plan), program(plan)?);
     let message = match unusable(&file) {
         Ok(None) => return None,
         Ok(Some(why)) => format!("cannot execute {}: {why}", file.display()),
@@ -329,7 +361,7 @@ pub(super) fn refused(plan: &Plan) -> Option<StartError> {
 /// Why a command of a service could not be started now, as far as a look tells.
 #[must_use]
 pub fn unfit(setup: &Setup, service: &str, spec: &ServiceSpec) -> Option<String> {
-    let ask = Ask { run: RunId(0), service, spec, notify: None, marked: false };
+    let ask = Ask { run: RunId(0), service, spec, notify: None, marked: false, place: &Place::default() };
     match make(setup, ask) {
         Ok(plan) => refused(&plan).map(|e| e.message),
         Err(e) => Some(e.message),
@@ -344,12 +376,6 @@ fn unusable(file: &Path) -> std::io::Result<Option<String>> {
     }
     let executable = meta.permissions().mode() & 0o111 != 0;
     Ok((!executable).then(|| format!("Permission denied; it is not executable: chmod +x {}", file.display())))
-}
-
-/// The text of an error without `(os error 2)`.
-pub(super) fn reason(e: &std::io::Error) -> String {
-    let text = e.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 /// Whether a start may have failed for its control group.

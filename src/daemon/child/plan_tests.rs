@@ -38,7 +38,14 @@ impl Lab {
     }
 
     fn make(&self) -> Result<Plan, StartError> {
-        let ask = Ask { run: RunId(5), service: "web", spec: &self.spec, notify: Some("/n/web"), marked: true };
+        let ask = Ask {
+            run: RunId(5),
+            service: "web",
+            spec: &self.spec,
+            notify: Some("/n/web"),
+            marked: true,
+            place: &Place::default(),
+        };
         make(&self.setup, ask)
     }
 

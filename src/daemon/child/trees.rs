@@ -168,7 +168,7 @@ impl Children {
 
 impl Run {
     /// To the process of the descriptor and to no other. One that has gone needs no signal.
-    fn signal_main(&mut self, table: &RunTable, signal: i32) {
+    pub(super) fn signal_main(&mut self, table: &RunTable, signal: i32) {
         if self.pidfd.is_none() {
             self.pidfd = match (self.life, self.slot, self.pid) {
                 // Not yet reaped by us, so that the pid can only be the child's.

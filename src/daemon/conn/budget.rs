@@ -1,11 +1,9 @@
 //! What all connections together may hold in memory: messages and batches that are not whole yet and bytes that nobody
-//! reads. Each
-//! connection has limits of its own; this is the one that keeps thousands of them from adding up.
+//! reads. Each connection has limits of its own; this is the one that keeps thousands of them from adding up.
 
 use super::link::Input;
 use super::{Conn, Conns};
 use crate::base::ids::ConnId;
-use crate::protocol::frame::Decoder;
 use crate::protocol::rpc::{Code, RpcError};
 
 impl Conns {
@@ -46,7 +44,7 @@ impl Conns {
             link.error("null", &RpcError::new(Code::Busy, what).hint("send less at once, or try again later"));
             link.input = Input::Stopped;
         }
-        *decoder = Decoder::new();
+        *decoder = link.wire.decoder();
         self.touch(id);
     }
 }

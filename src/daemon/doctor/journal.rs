@@ -1,10 +1,11 @@
 //! The journal as it lies on the disk: whether a next daemon could read all of it.
 
-use super::{Scene, quoted, reason};
+use super::{Scene, quoted};
 use crate::base::finding::{Finding, Grade};
 use crate::base::units::human_size;
 use crate::core::record;
 use crate::daemon::journal::Journal;
+use crate::sys::reason;
 use std::io::ErrorKind;
 use std::path::Path;
 

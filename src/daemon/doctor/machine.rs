@@ -97,11 +97,16 @@ fn cores(config: &Config) -> Option<Finding> {
     })
 }
 
+/// What is missing where no process can be looked at.
+pub(in crate::daemon) const NO_PROC: &str =
+    "what a service leaves running is not found, nor the memory and CPU of any; mount /proc";
+
 /// What hob does where the kernel lacks something.
 fn without(name: &str) -> (Grade, &'static str) {
     match name {
         "pidfd" => (Grade::Error, "signals and ends of processes cannot be told apart safely"),
         "memfd_seals" => (Grade::Error, "nothing survives a daemon"),
+        "procfs" => (Grade::Warning, NO_PROC),
         "subreaper" => (Grade::Warning, "jobs end with the daemon that started them"),
         "clone3" => (Grade::Note, "starts take a little longer; a container's filter may forbid it"),
         "close_range" => (Grade::Note, "descriptors are closed one by one"),

@@ -12,6 +12,7 @@ mod platform;
 mod socket;
 
 pub use config::lacking;
+pub(super) use machine::NO_PROC;
 pub use places::logs_full;
 pub use platform::offline;
 
@@ -23,7 +24,7 @@ use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
-use crate::base::text::{shell_word, without_numbers};
+use crate::base::text::shell_word;
 use crate::core::Boot;
 use crate::sys;
 use std::sync::Arc;
@@ -135,11 +136,6 @@ impl Daemon {
             Job::Examined { req, result: Ok(report(&findings, &platform)) }
         });
     }
-}
-
-/// The text of an error without its number.
-fn reason(e: &std::io::Error) -> String {
-    without_numbers(&e.to_string())
 }
 
 /// A path as it can be pasted into a shell.

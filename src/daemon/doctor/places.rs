@@ -1,12 +1,13 @@
 //! The folders of hob: there, its own, closed to others, writable, with room, on a file system that keeps promises.
 
-use super::{Scene, quoted, reason, user_name};
+use super::{Scene, quoted, user_name};
 use crate::base::finding::{Finding, Grade};
 use crate::base::limits::JOURNAL_RESERVE;
 use crate::base::units::human_size;
 use crate::daemon::capture::guard;
 use crate::sys;
 use crate::sys::features::{Storage, storage};
+use crate::sys::reason;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

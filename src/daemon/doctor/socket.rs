@@ -1,10 +1,11 @@
 //! The control socket, the lock and the pid file: whether they agree with each other and with who runs.
 
-use super::{Scene, quoted, reason};
+use super::{Scene, quoted};
 use crate::base::finding::{Finding, Grade};
 use crate::config::Config;
 use crate::sys;
 use crate::sys::file::lock::{self, Content};
+use crate::sys::reason;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;

@@ -88,6 +88,12 @@ impl Daemon {
         self.gear.log(Level::Info, "hob has ended");
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
+        if self.told_gone
+            && let Some(folder) = &self.life.remove
+        {
+            // What is left of it is of no use to anybody.
+            let _ = std::fs::remove_dir_all(folder);
+        }
         self.gear.link.say(&ToKeeper::Done { code });
         self.gear.link.flush_within(LAST_WORDS);
     }

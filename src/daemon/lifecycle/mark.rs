@@ -224,7 +224,7 @@ fn kind(input: &Input) -> u8 {
         Input::Tick | Input::WallSet { .. } => 1,
         Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } | Input::Examined { .. } => REQUEST,
         Input::Closed { .. } | Input::Lagged { .. } | Input::Listening { .. } | Input::Connection { .. } => 3,
-        Input::Started { .. } => 4,
+        Input::Started { .. } | Input::StartWaits { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,
         Input::ReadySeen { .. } | Input::Checked { .. } | Input::Notify { .. } => 6,
         Input::Output { .. } => 7,

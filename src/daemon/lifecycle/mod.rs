@@ -4,6 +4,7 @@
 pub mod check;
 pub(super) mod end;
 pub mod mark;
+pub(super) mod outside;
 pub(super) mod read;
 pub mod upgrade;
 
@@ -16,6 +17,7 @@ use crate::core::Boot;
 use core::time::Duration;
 use mark::Marks;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use upgrade::Note;
 
 /// What a daemon knows of its own life.
@@ -43,6 +45,9 @@ pub(super) struct Lifecycle {
     /// A service manager wants to hear of reloads; one is over and is to be told.
     pub(super) outer: bool,
     pub(super) reloaded: bool,
+    pub(super) outside: outside::Outside,
+    /// A folder that goes with hob.
+    pub(super) remove: Option<PathBuf>,
     /// Runs to be forgotten once their ends are in the journal.
     pub(super) ended: Vec<RunId>,
 }
@@ -71,6 +76,8 @@ impl Lifecycle {
             reloaded: false,
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
+            outside: outside::Outside::default(),
+            remove: None,
             ended: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 //! reads them.
 
 use super::mark::{Marks, Stage};
+use super::outside;
 use crate::base::control::{FLAG_RELOAD, FLAG_TRIAL};
 use crate::base::limits::CONFIG_MAX;
 use crate::base::paths::Paths;
@@ -211,7 +212,8 @@ pub(in crate::daemon) fn read_config(path: &Path) -> Result<Config, String> {
 
 fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
     let name = path.display().to_string();
-    let bytes = sys::file::read_whole(path, CONFIG_MAX as u64).map_err(|e| without_numbers(&format!("{name}: {e}")))?;
+    let read = outside::alone(path, || sys::file::read_whole(path, CONFIG_MAX as u64))?;
+    let bytes = read.map_err(|e| without_numbers(&format!("{name}: {e}")))?;
     let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok((config, bytes))

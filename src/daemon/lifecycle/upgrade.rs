@@ -5,12 +5,14 @@
 //! neither the reply nor who asked for it.
 
 use super::check::{self, Report};
+use super::outside;
 use crate::base::control::{MANIFEST_VERSION, VERSION, Verdict};
 use crate::base::ids::ReqId;
 use crate::base::paths::Paths;
 use crate::core::Input;
 use crate::core::upgrade::Ticket;
 use crate::daemon::gear::Job;
+use crate::daemon::pool::Lane;
 use crate::daemon::{BUILD, Daemon, Ending};
 use crate::protocol::rpc::{Code, RpcError};
 use crate::sys::table::RunTable;
@@ -29,6 +31,9 @@ use std::process::{Command, ExitStatus, Stdio};
 pub(in crate::daemon) const LABEL: &str = "upgrade";
 /// The first word of the command line in check mode.
 pub const CHECK_WORD: &str = "@check";
+
+/// What the pool calls a look at a new program.
+pub(in crate::daemon) const LOOKING: &str = "looking at a new program";
 
 /// How long the new program may take to form an opinion, and how often it is looked whether it has.
 const CHECK_LIMIT: Duration = Duration::from_secs(15);
@@ -106,7 +111,9 @@ impl Daemon {
             paths: (*self.paths).clone(),
             ticket,
         };
-        self.gear.bulk("looking at a new program", move || Job::Upgrade { req, found: candidate.look() });
+        self.life.outside.looking = Some(req);
+        let look = move || Job::Upgrade { req, found: candidate.look() };
+        self.gear.pool.run(Lane::Paths, LOOKING, self.gear.now.mono, outside::LOOK, look);
     }
 
     /// Each other program is told of once.
@@ -124,6 +131,7 @@ impl Daemon {
 
     /// The new program was looked at: this daemon ends for it, or goes on.
     pub(in crate::daemon) fn upgrade_found(&mut self, req: Option<ReqId>, found: Found) {
+        self.life.outside.looking = None;
         let fit = match found {
             Found::Fit(fit) => fit,
             Found::Unfit(e) => return self.no_upgrade(req, e),
@@ -242,23 +250,28 @@ impl Candidate {
         self.try_look().unwrap_or_else(Found::Unfit)
     }
 
-    fn try_look(self) -> Result<Found, RpcError> {
-        let own_path = std::env::current_exe().map(real_path);
+    fn try_look(&self) -> Result<Found, RpcError> {
+        let own_path = sys::identity::own_path().map(real_path);
         let path = match self.path.clone() {
             Some(path) => path,
-            None => {
-                own_path.as_ref().cloned().map_err(|e| unfit(format!("cannot tell where hob's program is: {e}")))?
-            }
+            None => own_path.as_ref().cloned().map_err(|e| {
+                let what = format!("cannot tell where hob's program is: {e}");
+                unfit(what).hint("name it: hob upgrade --binary PATH")
+            })?,
         };
+        outside::alone(&path, || self.look_at(&path, own_path.ok())).map_err(unfit)?
+    }
+
+    fn look_at(&self, path: &Path, own_path: Option<PathBuf>) -> Result<Found, RpcError> {
         let cannot = |e: io::Error| RpcError::new(Code::FileSystem, format!("cannot open {}: {e}", path.display()));
-        let file: OwnedFd = file::open_regular(&path).map_err(cannot)?.into();
+        let file: OwnedFd = file::open_regular(path).map_err(cannot)?.into();
         let (own, id) = (identity(&self.own).map_err(cannot)?, identity(&file).map_err(cannot)?);
         if own == id {
-            return Ok(Found::Same(path));
+            return Ok(Found::Same(path.to_owned()));
         }
-        let report = self.ask(&path)?;
+        let report = self.ask(path)?;
         // What was asked is what will be executed.
-        if file::open_regular(&path).and_then(|f| identity(&f.into())).ok() != Some(id) {
+        if file::open_regular(path).and_then(|f| identity(&f.into())).ok() != Some(id) {
             return Err(unfit(format!("{} was replaced while it was looked at", path.display())));
         }
         judge(&report).map_err(|why| {
@@ -266,8 +279,8 @@ impl Candidate {
         })?;
         let from =
             Program { version: version(), build: BUILD.to_owned(), path: own_path.unwrap_or_default(), file: own };
-        let to = Program { version: report.version, build: report.build, path, file: id };
-        let ticket = self.ticket;
+        let to = Program { version: report.version, build: report.build, path: path.to_owned(), file: id };
+        let ticket = self.ticket.clone();
         let (uid, hash) = ticket.as_ref().map_or((0, 0), |t| (t.uid, t.hash));
         Ok(Found::Fit(Box::new(Fit { file, note: Note { uid, key: ticket.map(|t| t.key), hash, from, to } })))
     }

@@ -4,13 +4,14 @@
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::map::Map;
-use crate::base::time::Wall;
+use crate::base::time::{Mono, Wall};
 use crate::daemon::capture::marks::{self, Piece};
 use crate::daemon::capture::rotate::Names;
 use crate::daemon::capture::tail::{Cursor, Part, Share};
 use crate::daemon::capture::times;
 use crate::protocol::methods::{self as query, LogQuery, notes};
 use crate::protocol::rpc::{Code, RpcError};
+use core::time::Duration;
 use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -25,6 +26,8 @@ const CHUNK: usize = 256 * 1024;
 const UNSENT_LOW: usize = 256 * 1024;
 /// Chunks in memory at the same time, of all streams together.
 const READS_MAX: usize = 4;
+/// How long an old file stays unpacked for a client that does not read: it takes space on disk, and time to make.
+const KEPT: Duration = Duration::from_secs(60);
 /// So many lines are all there are.
 const LINES_ALL: u64 = u32::MAX as u64;
 /// Ids of log streams begin here; those of event subscriptions are below.
@@ -51,6 +54,8 @@ pub trait Sink {
     fn notify(&mut self, conn: ConnId, id: StreamId, method: &str, params: &str);
     /// Bytes that wait for the client to read.
     fn unsent(&self, conn: ConnId) -> usize;
+    /// The time of this turn.
+    fn now(&self) -> Mono;
 }
 
 /// The result of a job.
@@ -115,8 +120,8 @@ enum State {
     Idle(Cursor),
     Queued(Cursor),
     Reading,
-    /// The client has to read.
-    Blocked(Cursor),
+    /// The client has to read. What was unpacked for it is kept until then.
+    Blocked(Cursor, Option<Mono>),
 }
 
 /// All log streams of all connections.
@@ -129,6 +134,8 @@ pub struct Streams {
     /// Logs that became complete while any was being looked up.
     complete: BTreeSet<Arc<str>>,
     queue: VecDeque<StreamId>,
+    /// Those that keep something unpacked while their client does not read, by the time until which they do.
+    keeping: BTreeSet<(Mono, StreamId)>,
     reading: usize,
     next: u32,
 }
@@ -141,6 +148,7 @@ impl Default for Streams {
             opening: Map::new(),
             complete: BTreeSet::new(),
             queue: VecDeque::new(),
+            keeping: BTreeSet::new(),
             reading: 0,
             next: FIRST_ID,
         }
@@ -269,8 +277,9 @@ impl Streams {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let State::Queued(mut cursor) = std::mem::replace(&mut stream.state, State::Reading) else { continue };
             if sink.unsent(stream.conn) > UNSENT_LOW {
-                cursor.rest();
-                stream.state = State::Blocked(cursor);
+                let until = cursor.pause().then(|| sink.now() + KEPT);
+                self.keeping.extend(until.map(|at| (at, id)));
+                stream.state = State::Blocked(cursor, until);
                 continue;
             }
             self.reading += 1;
@@ -295,7 +304,7 @@ impl Streams {
                     stream.grown = true;
                     State::Reading
                 }
-                other @ (State::Queued(_) | State::Blocked(_)) => other,
+                other @ (State::Queued(_) | State::Blocked(..)) => other,
             };
         }
         self.pump(sink);
@@ -318,7 +327,8 @@ impl Streams {
     pub fn drained(&mut self, conn: ConnId, sink: &mut impl Sink) {
         for (id, stream) in self.streams.iter_mut().filter(|(_, s)| s.conn == conn) {
             stream.state = match std::mem::replace(&mut stream.state, State::Reading) {
-                State::Blocked(cursor) => {
+                State::Blocked(cursor, until) => {
+                    until.map(|at| self.keeping.remove(&(at, *id)));
                     self.queue.push_back(*id);
                     State::Queued(cursor)
                 }
@@ -326,6 +336,22 @@ impl Streams {
             };
         }
         self.pump(sink);
+    }
+
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.keeping.first().map(|(at, _)| *at)
+    }
+
+    /// Whoever does not read for long keeps nothing on disk.
+    pub fn due(&mut self, now: Mono) {
+        while let Some((at, id)) = self.keeping.first().copied().filter(|(at, _)| *at <= now) {
+            self.keeping.remove(&(at, id));
+            if let Some(State::Blocked(cursor, until)) = self.streams.get_mut(&id).map(|s| &mut s.state) {
+                cursor.rest();
+                *until = None;
+            }
+        }
     }
 
     /// `stream.close`: a client wants no more of a stream of its own.
@@ -352,6 +378,9 @@ impl Streams {
 
     fn forget(&mut self, id: StreamId) {
         let Some(stream) = self.streams.remove(&id) else { return };
+        if let State::Blocked(_, Some(at)) = stream.state {
+            self.keeping.remove(&(at, id));
+        }
         if let Some(ids) = self.followers.get_mut(&stream.name) {
             ids.remove(&id);
             if ids.is_empty() {

@@ -21,6 +21,7 @@ struct Client {
     ends: Vec<(StreamId, String)>,
     gaps: Vec<String>,
     unsent: usize,
+    now: Mono,
     /// Whether the client reads at once.
     slow: bool,
     streams_max: usize,
@@ -56,6 +57,9 @@ impl Sink for Client {
     }
     fn unsent(&self, _: ConnId) -> usize {
         self.unsent
+    }
+    fn now(&self) -> Mono {
+        self.now
     }
 }
 
@@ -208,6 +212,46 @@ fn a_client_that_does_not_read_takes_bounded_memory_and_goes_on_when_it_does() {
         assert!(turns < 100);
     }
     assert!(c.largest <= CHUNK && turns >= 5);
+}
+
+#[test]
+fn what_was_unpacked_stays_for_a_slow_client_and_goes_for_one_that_does_not_read() {
+    if std::process::Command::new("gzip").arg("--version").output().is_err() {
+        return eprintln!("SKIPPED: there is no gzip");
+    }
+    let mut log = Log::new(3_000_000, 3);
+    log.write(&"0123456789abcde\n".repeat(200_000));
+    let names = log.share.names();
+    assert!(std::process::Command::new("gzip").arg(names.log(1)).status().unwrap().success());
+    assert!(names.packed(1).exists());
+    log.share.forget();
+    let (mut s, mut c) = (Streams::default(), Client { slow: true, ..client() });
+    s.open(ReqId(1), ConnId(1), query(1_000_000, false), log.logs(), &mut c);
+    work(&mut s, &mut c);
+    let first = log.share.unpacked();
+    assert_eq!(first.len(), 1);
+    let mut turns = 0;
+    while only(&c).len() < 2_000_000 {
+        // It reads a little less often than what it needs is given up.
+        c.now = c.now + KEPT - Duration::from_nanos(1);
+        s.due(c.now);
+        c.unsent = 0;
+        s.drained(ConnId(1), &mut c);
+        work(&mut s, &mut c);
+        turns += 1;
+        assert_eq!(log.share.unpacked(), first, "turn {turns}: it is unpacked once");
+    }
+    assert!(turns > 2 && s.keeping.len() == 1);
+    let at = s.next_deadline().unwrap();
+    s.due(at);
+    assert!(log.share.unpacked().is_empty() && s.next_deadline().is_none());
+    // Who comes back gets the rest all the same, and keeps nothing when it goes.
+    c.unsent = 0;
+    s.drained(ConnId(1), &mut c);
+    work(&mut s, &mut c);
+    assert!(log.share.unpacked().len() == 1 && s.next_deadline().is_some());
+    s.closed(ConnId(1));
+    assert!(log.share.unpacked().is_empty() && s.next_deadline().is_none());
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub enum Lane {
     Files,
     /// Starts of children: two threads.
     Spawn,
-    /// Sockets at paths of the config: two threads.
+    /// Files that a person names, which may be anywhere: sockets, the config, a new program: two threads.
     Paths,
     /// Directory walks, sweeps, compression: one thread at low priority.
     Bulk,

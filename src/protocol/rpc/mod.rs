@@ -10,7 +10,7 @@ mod write;
 pub use id::Id;
 pub(in crate::protocol) use parse::Name;
 pub use parse::{FromServer, Invalid, Message, Parsed, fuzz, parse, parse_from_server, parse_one};
-pub use write::{error_text, notification_text, request_text, write_notification, write_result};
+pub use write::{error_text, request_text, write_notification, write_result};
 
 use core::fmt;
 

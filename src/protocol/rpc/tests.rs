@@ -131,10 +131,9 @@ fn what_is_written_is_understood() {
     write_result(crate::protocol::frame::Framing::Lines, &mut out, "null", "{\"a\":\n1}").unwrap();
     assert_eq!(out, b"{\"jsonrpc\":\"2.0\",\"id\":null,\"result\":{\"a\": 1}}\n");
     assert!(matches!(parse_from_server(&out), Ok(FromServer::Reply { id: "null", result: Ok(_) })));
-    let note = notification_text("event", "{}");
-    assert!(
-        matches!(parse_from_server(note.as_bytes()), Ok(FromServer::Notification { method, .. }) if method == "event")
-    );
+    out.clear();
+    write_notification(crate::protocol::frame::Framing::Lines, &mut out, "event", "{}").unwrap();
+    assert!(matches!(parse_from_server(&out), Ok(FromServer::Notification { method, .. }) if method == "event"));
     assert_eq!(one(&request_text(7, "ping", None)), "7 ping -");
     assert_eq!(one(&request_text(7, "a\"b", Some("[1]"))), "7 a\"b [1]");
     for bad in [&b"{}"[..], b"[]", b"7", b"{\"id\":1,\"result\":1,\"error\":{}}", b"{\"id\":1,\"error\":{}}"] {

@@ -41,9 +41,3 @@ pub fn request_text(id: u64, method: &str, params: Option<&str>) -> String {
         None => format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method}}}"#),
     }
 }
-
-/// A request that wants no answer.
-#[must_use]
-pub fn notification_text(method: &str, params: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","method":{},"params":{params}}}"#, Value::from(method))
-}

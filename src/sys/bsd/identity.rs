@@ -2,7 +2,10 @@
 
 use super::tree;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 /// Names this boot of the machine; empty where the kernel does not tell. macOS has a name for each session; the others
 /// only tell when they were booted, which moves when the clock is set: then a boot seems to be another one.
@@ -35,4 +38,20 @@ pub fn words_of(pid: u32) -> Vec<OsString> {
 #[must_use]
 pub fn keeper_by(_word: &str, _said: &[u8], _uid: u32) -> Option<u32> {
     None
+}
+
+/// This process's own program, open.
+///
+/// # Errors
+/// What open(2) answers, and where the system does not tell.
+pub fn own_program() -> io::Result<File> {
+    File::open(own_path()?)
+}
+
+/// Where this process's own program is.
+///
+/// # Errors
+/// Where the system does not tell.
+pub fn own_path() -> io::Result<PathBuf> {
+    std::env::current_exe()
 }

@@ -20,7 +20,7 @@ pub fn create() -> io::Result<File> {
 /// EMFILE, ENFILE, ENOSPC and the like.
 #[cfg(not(target_os = "freebsd"))]
 pub fn create() -> io::Result<File> {
-    use crate::sys::logfile::{Mode, open};
+    use crate::sys::file::{How, open};
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     /// Names that processes of the same pid may have left behind.
@@ -29,7 +29,7 @@ pub fn create() -> io::Result<File> {
     for _ in 0..TRIES {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!(".hob-lines.{}.{number}", std::process::id()));
-        match open(&path, Mode::New) {
+        match open(&path, How::New, 0o600) {
             Ok(file) => {
                 std::fs::remove_file(&path)?;
                 return Ok(file);

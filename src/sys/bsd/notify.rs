@@ -1,6 +1,7 @@
 //! The receiving side of sd_notify(3). FreeBSD and NetBSD say who sent a datagram; on the others nobody could tell a
 //! service's word from that of any other process, so that there is no socket to send it to.
 
+use crate::sys::net::serve::FileId;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -20,11 +21,11 @@ pub struct Datagram {
     pub cut: bool,
 }
 
-/// Makes a bound, non-blocking socket at a path.
+/// Makes a bound, non-blocking socket at a path, for this user alone. Answers the file that was made as well.
 ///
 /// # Errors
-/// What bind answers; `Unsupported` where the sender of a datagram cannot be known.
-pub fn bind(path: &Path) -> io::Result<OwnedFd> {
+/// As for `serve::unix`; `Unsupported` where the sender of a datagram cannot be known.
+pub fn bind(path: &Path) -> io::Result<(OwnedFd, Option<FileId>)> {
     socket::bind(path)
 }
 
@@ -56,12 +57,12 @@ pub fn take(socket: BorrowedFd<'_>) -> io::Result<Option<(Datagram, Vec<OwnedFd>
 
 #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
 mod socket {
-    use super::{DATAGRAM_MAX, Datagram};
+    use super::{DATAGRAM_MAX, Datagram, FileId};
+    use crate::sys::net::serve::{self, Kind, Rights};
     use crate::sys::{check, check_size};
     use std::io;
     use std::mem::{self, offset_of};
-    use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-    use std::os::unix::net::UnixDatagram;
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
     use std::path::Path;
 
     // The option that adds the sender to every datagram, the kind of message in which it comes, and where the pid and
@@ -80,14 +81,15 @@ mod socket {
     /// Room for the sender with all its groups and for more descriptors than one message can carry.
     const CONTROL_WORDS: usize = 512;
 
-    pub(super) fn bind(path: &Path) -> io::Result<OwnedFd> {
-        let socket = UnixDatagram::bind(path)?;
-        socket.set_nonblocking(true)?;
+    pub(super) fn bind(path: &Path) -> io::Result<(OwnedFd, Option<FileId>)> {
+        let rights = Rights { mode: 0o600, uid: None, gid: None };
+        let (socket, file) = serve::unix(Kind::Datagram, path, rights, None)?;
+        serve::set_blocking(socket.as_fd(), false)?;
         let on: libc::c_int = 1;
         let size = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0);
         // SAFETY: pointer and size describe `on`, which outlives the call.
         check(unsafe { libc::setsockopt(socket.as_raw_fd(), LEVEL, TELL.0, (&raw const on).cast(), size) })?;
-        Ok(socket.into())
+        Ok((socket, file))
     }
 
     pub(super) fn receive(socket: BorrowedFd<'_>, peek: bool) -> io::Result<Option<(Datagram, Vec<OwnedFd>)>> {
@@ -153,7 +155,7 @@ mod socket {
 
 #[cfg(not(any(target_os = "freebsd", target_os = "netbsd")))]
 mod socket {
-    use super::Datagram;
+    use super::{Datagram, FileId};
     use std::io;
     use std::os::fd::{BorrowedFd, OwnedFd};
     use std::path::Path;
@@ -161,7 +163,7 @@ mod socket {
     const WHY: &str = "this system does not say who sent a datagram, so that ready \"notify\" cannot work; \
                        use a port or a log line";
 
-    pub(super) fn bind(_: &Path) -> io::Result<OwnedFd> {
+    pub(super) fn bind(_: &Path) -> io::Result<(OwnedFd, Option<FileId>)> {
         Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
     }
 

@@ -7,7 +7,7 @@ use super::check;
 use std::ffi::{CString, OsString};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -48,6 +48,17 @@ pub fn open(path: &Path, how: How, mode: u32) -> io::Result<File> {
         Ok(file)
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+/// What is at its end as soon as it is read: /dev/null, or where there is none, a pipe that nobody can write to.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn null() -> io::Result<OwnedFd> {
+    match File::open("/dev/null") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => super::pipe::output().map(|(read, _)| read),
+        file => file.map(OwnedFd::from),
     }
 }
 

@@ -12,8 +12,12 @@ pub use crate::sys::feature::{Feature, Found, Storage};
 /// The kernel's name and release.
 #[must_use]
 pub fn kernel() -> (&'static str, String) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    ("Linux", release.trim().to_owned())
+    // SAFETY: all zeros are a valid utsname: texts alone, each ended by the first zero.
+    let mut names: libc::utsname = unsafe { core::mem::zeroed() };
+    // SAFETY: `names` is valid to be written to.
+    let told = check(unsafe { libc::uname(&raw mut names) }).is_ok();
+    let release: Vec<u8> = names.release.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0 && told).collect();
+    ("Linux", String::from_utf8_lossy(&release).into_owned())
 }
 
 /// Everything that hob uses where it is found, each with a name that is the same on all systems.
@@ -26,6 +30,7 @@ pub fn all() -> Vec<Feature> {
         Feature { name: "close_range", found: yes(close_range()) },
         Feature { name: "memfd_seals", found: yes(memfd_seals()) },
         Feature { name: "subreaper", found: yes(subreaper()) },
+        Feature { name: "procfs", found: yes(crate::sys::identity::start_ticks(std::process::id()).is_some()) },
         Feature { name: "cgroup2", found: yes(cgroup_mount().is_some()) },
         Feature { name: "psi", found: yes(Path::new("/proc/pressure/memory").exists()) },
         Feature { name: "landlock", found: landlock() },

@@ -1,9 +1,12 @@
 //! What tells one process and one boot from another, and hob's own processes from others.
 
 use super::tree;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
+use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// What a keeper calls itself.
 const KEEPER_NAME: &str = "hob-keeper";
@@ -53,4 +56,33 @@ pub fn words_of(pid: u32) -> Vec<OsString> {
 fn arguments(pid: u32) -> impl Iterator<Item = Vec<u8>> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|b| *b == 0).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter()
+}
+
+/// This process's own program, open. Where /proc is not mounted, it is found by the path that it was executed by.
+///
+/// # Errors
+/// What open(2) answers.
+pub fn own_program() -> io::Result<File> {
+    File::open("/proc/self/exe").or_else(|_| File::open(own_path()?))
+}
+
+/// Where this process's own program is.
+///
+/// # Errors
+/// Where neither /proc nor the kernel's word at the start tells.
+pub fn own_path() -> io::Result<PathBuf> {
+    std::env::current_exe().or_else(|e| executed_by().ok_or(e))
+}
+
+/// The path that the kernel was given; one that was executed by a descriptor has none.
+fn executed_by() -> Option<PathBuf> {
+    // SAFETY: a plain call that answers 0 for what it does not know.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel put a text there that ends with a zero byte and lives as long as the process.
+    let name = unsafe { CStr::from_ptr(name) };
+    let path = PathBuf::from(OsString::from_vec(name.to_bytes().to_vec()));
+    (!path.starts_with("/dev/fd")).then(|| std::path::absolute(&path).unwrap_or(path))
 }

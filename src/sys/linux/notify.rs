@@ -1,5 +1,6 @@
 //! The receiving side of sd_notify(3): datagrams with the kernel's word on who sent them.
 
+use crate::sys::net::serve::{self, FileId, Kind, Rights};
 use crate::sys::{check, check_size};
 use std::io;
 use std::mem;
@@ -23,12 +24,14 @@ pub struct Datagram {
     pub cut: bool,
 }
 
-/// Makes a bound, non-blocking socket at a path.
+/// Makes a bound, non-blocking socket at a path, for this user alone. Answers the file that was made as well.
 ///
 /// # Errors
-/// What bind answers, InvalidInput for a path too long for a socket.
-pub fn bind(path: &Path) -> io::Result<OwnedFd> {
-    prepare(UnixDatagram::bind(path)?)
+/// As for `serve::unix`.
+pub fn bind(path: &Path) -> io::Result<(OwnedFd, Option<FileId>)> {
+    let rights = Rights { mode: 0o600, uid: None, gid: None };
+    let (socket, file) = serve::unix(Kind::Datagram, path, rights, None)?;
+    Ok((prepare(socket.into())?, file))
 }
 
 /// The same with a name that is no file.

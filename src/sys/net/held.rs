@@ -8,11 +8,13 @@ pub(super) use os::{Folder, Held};
 mod os {
     use crate::sys::check;
     use crate::sys::net::addr::open_path;
+    use std::ffi::CString;
     use std::fs::{File, Metadata, Permissions};
     use std::io;
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsRawFd, FromRawFd};
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     fn hold(path: &Path, how: libc::c_int) -> io::Result<File> {
         open_path(path, how).map(File::from)
@@ -37,13 +39,29 @@ mod os {
                 check(unsafe { libc::fchownat(fd, c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) })?;
             }
             // The kernel refuses fchmod on such a descriptor; this name means the file that it holds.
-            std::fs::set_permissions(format!("/proc/self/fd/{fd}"), Permissions::from_mode(mode))
+            let by_name = std::fs::set_permissions(format!("/proc/self/fd/{fd}"), Permissions::from_mode(mode));
+            match by_name {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.change_mode(mode).map_err(|_| {
+                    let what = "without /proc this kernel cannot change the mode of a socket; mount /proc";
+                    io::Error::new(io::ErrorKind::Unsupported, what)
+                }),
+                other => other,
+            }
+        }
+
+        /// Linux 6.6 needs no /proc for it.
+        fn change_mode(&self, mode: u32) -> io::Result<()> {
+            // libc does not have fchmodat2 everywhere; the numbers of newer calls have the same distance everywhere.
+            let (call, fd) = (libc::SYS_close_range + 16, self.0.as_raw_fd());
+            // SAFETY: the name ends with a zero byte; the descriptor is open.
+            let result = unsafe { libc::syscall(call, fd, c"".as_ptr(), mode, libc::AT_EMPTY_PATH) };
+            if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         }
     }
 
     pub(in crate::sys::net) struct Folder {
-        _folder: File,
-        inside: PathBuf,
+        folder: File,
+        name: CString,
     }
 
     impl Folder {
@@ -53,14 +71,21 @@ mod os {
                 return Err(io::ErrorKind::InvalidInput.into());
             };
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            let folder = hold(folder, libc::O_DIRECTORY)?;
-            let inside = Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-            Ok(Folder { _folder: folder, inside })
+            Ok(Folder { folder: hold(folder, libc::O_DIRECTORY)?, name: CString::new(name.as_bytes())? })
         }
 
-        /// The path by way of the folder that is held.
-        pub(in crate::sys::net) fn inside(&self) -> &Path {
-            &self.inside
+        /// What the path names now.
+        pub(in crate::sys::net) fn metadata(&self) -> io::Result<Metadata> {
+            let how = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+            // SAFETY: the name ends with a zero byte; the descriptor is open.
+            let fd = check(unsafe { libc::openat(self.folder.as_raw_fd(), self.name.as_ptr(), how) })?;
+            // SAFETY: it was just opened, and belongs to nobody else.
+            unsafe { File::from_raw_fd(fd) }.metadata()
+        }
+
+        pub(in crate::sys::net) fn remove(&self) -> io::Result<()> {
+            // SAFETY: the name ends with a zero byte; the descriptor is open.
+            check(unsafe { libc::unlinkat(self.folder.as_raw_fd(), self.name.as_ptr(), 0) }).map(drop)
         }
     }
 }
@@ -103,8 +128,12 @@ mod os {
             Ok(Folder(path.to_owned()))
         }
 
-        pub(in crate::sys::net) fn inside(&self) -> &Path {
-            &self.0
+        pub(in crate::sys::net) fn metadata(&self) -> io::Result<Metadata> {
+            self.0.symlink_metadata()
+        }
+
+        pub(in crate::sys::net) fn remove(&self) -> io::Result<()> {
+            std::fs::remove_file(&self.0)
         }
     }
 }

@@ -65,6 +65,7 @@ fn place(socket: OwnedFd, temporary: &Path, path: &Path, mode: u32) -> io::Resul
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
+    serve::mode_at_birth(socket.as_fd(), mode);
     bind(socket.as_fd(), &Addr::to_bind(temporary)?)?;
     serve::set_mode(temporary, mode)?;
     let listener = start_listening(socket)?;
@@ -165,7 +166,7 @@ pub fn is_out_of_means(e: &io::Error) -> bool {
 /// # Errors
 /// When there is none left.
 pub fn reserve() -> io::Result<OwnedFd> {
-    Ok(std::fs::File::open("/dev/null")?.into())
+    super::file::null()
 }
 
 /// The first byte that waits to be read, which stays there. `None` when there is none yet.

@@ -29,6 +29,9 @@ impl Kind {
     }
 }
 
+/// Device and number of a file.
+pub type FileId = (u64, u64);
+
 /// Who may use the file of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
@@ -96,17 +99,18 @@ fn option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: 
 }
 
 /// Opens a Unix socket at a path (`@name`: an abstract one, on Linux). A file that an earlier socket left is replaced;
-/// folders that are missing are made. Nobody can connect before the file has its rights.
+/// folders that are missing are made. Nobody can connect before the file has its rights. Answers the file that was made
+/// as well, where there is one.
 ///
 /// # Errors
 /// `AddrInUse` when somebody listens there; `AlreadyExists` when something else than a socket is there, links
 /// included; and what the system answers.
-pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io::Result<OwnedFd> {
+pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io::Result<(OwnedFd, Option<FileId>)> {
     let socket = socket_of(libc::AF_UNIX, kind.number())?;
     if is_abstract(path) {
         super::bind(socket.as_fd(), &Addr::abstract_name(path)?)?;
         set_backlog(socket.as_fd(), kind, backlog)?;
-        return Ok(socket);
+        return Ok((socket, None));
     }
     match path.symlink_metadata() {
         Ok(found) if !found.file_type().is_socket() => {
@@ -122,17 +126,23 @@ pub fn unix(kind: Kind, path: &Path, rights: Rights, backlog: Option<u32>) -> io
         }
         Err(e) => return Err(e),
     }
-    // On Linux the file gets the mode of the socket: nobody may use it before it has its rights, and no other file of
-    // hob's user that somebody might put in its place has this mode.
-    // SAFETY: a plain call; elsewhere it is refused without harm.
-    unsafe { libc::fchmod(socket.as_raw_fd(), 0) };
+    // Nobody may use it before it has its rights, and no other file of hob's user that somebody might put in its place
+    // has this mode.
+    mode_at_birth(socket.as_fd(), 0);
     super::bind(socket.as_fd(), &Addr::to_bind(path)?)?;
-    let id = file_of(path);
-    let ready = give(path, rights, &is_new).and_then(|()| set_backlog(socket.as_fd(), kind, backlog));
-    if let (Err(_), Some(id)) = (&ready, id) {
+    let made = file_of(path);
+    let ready = give(path, rights, &is_new).and_then(|id| set_backlog(socket.as_fd(), kind, backlog).map(|()| id));
+    if let (Err(_), Some(id)) = (&ready, made) {
         let _ = remove(path, id);
     }
-    ready.map(|()| socket)
+    ready.map(|id| (socket, Some(id)))
+}
+
+/// On Linux the file of a socket gets the mode of the socket, less the umask.
+pub(super) fn mode_at_birth(socket: BorrowedFd<'_>, mode: u32) {
+    let mode = libc::mode_t::try_from(mode).unwrap_or(0);
+    // SAFETY: a plain call; elsewhere it is refused without harm.
+    unsafe { libc::fchmod(socket.as_raw_fd(), mode) };
 }
 
 /// Whether it may be the file of a socket that was just bound.
@@ -160,8 +170,8 @@ fn is_served(kind: Kind, path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// What the system answers; `PermissionDenied` when something else is there now, links included.
-pub fn set_rights(path: &Path, rights: Rights, file: (u64, u64)) -> io::Result<()> {
-    give(path, rights, &|found| (found.dev(), found.ino()) == file)
+pub fn set_rights(path: &Path, rights: Rights, file: FileId) -> io::Result<()> {
+    give(path, rights, &|found| (found.dev(), found.ino()) == file).map(drop)
 }
 
 /// Gives the file of a socket of this user a mode.
@@ -170,19 +180,22 @@ pub fn set_rights(path: &Path, rights: Rights, file: (u64, u64)) -> io::Result<(
 /// What the system answers; `PermissionDenied` when something else is there, links included.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let own = crate::sys::user::own().0;
-    give(path, Rights { uid: None, gid: None, mode }, &|found| found.uid() == own && found.nlink() == 1)
+    give(path, Rights { uid: None, gid: None, mode }, &|found| found.uid() == own && found.nlink() == 1).map(drop)
 }
 
 /// Whoever may write to the folder may put anything there at any time, and is given nothing by that: what is judged and
 /// what is changed are the same file.
-fn give(path: &Path, rights: Rights, is_it: &dyn Fn(&std::fs::Metadata) -> bool) -> io::Result<()> {
+fn give(path: &Path, rights: Rights, is_it: &dyn Fn(&std::fs::Metadata) -> bool) -> io::Result<FileId> {
     let file = Held::open(path)?;
     let found = file.metadata()?;
     if !found.file_type().is_socket() || !is_it(&found) {
         let what = format!("something else than the socket that hob made is at {}", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
-    file.give(rights.uid, rights.gid, rights.mode)
+    if rights.uid.is_some() || rights.gid.is_some() || found.mode() & 0o7777 != rights.mode {
+        file.give(rights.uid, rights.gid, rights.mode)?;
+    }
+    Ok((found.dev(), found.ino()))
 }
 
 /// Listens, or changes how many connections may wait; nothing where no connections come.
@@ -217,15 +230,18 @@ pub fn set_blocking(socket: BorrowedFd<'_>, blocking: bool) -> io::Result<()> {
 ///
 /// # Errors
 /// What the system answers.
-pub fn remove(path: &Path, file: (u64, u64)) -> io::Result<()> {
+pub fn remove(path: &Path, file: FileId) -> io::Result<()> {
     let folder = Folder::of(path)?;
-    if file_of(folder.inside()) == Some(file) { std::fs::remove_file(folder.inside()) } else { Ok(()) }
+    if folder.metadata().ok().and_then(|found| socket_id(&found)) == Some(file) { folder.remove() } else { Ok(()) }
 }
 
 /// Device and number of the socket file at a path; `None` when there is none.
 #[must_use]
-pub fn file_of(path: &Path) -> Option<(u64, u64)> {
-    let found = path.symlink_metadata().ok()?;
+pub fn file_of(path: &Path) -> Option<FileId> {
+    socket_id(&path.symlink_metadata().ok()?)
+}
+
+fn socket_id(found: &std::fs::Metadata) -> Option<FileId> {
     found.file_type().is_socket().then(|| (found.dev(), found.ino()))
 }
 
@@ -247,15 +263,15 @@ mod tests {
     fn a_socket_that_nobody_has_is_replaced_and_no_other() {
         let dir = folder("stale");
         let path = dir.join("made/s");
-        let first = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
+        let (first, made) = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
         for kind in [Kind::Stream, Kind::Datagram, Kind::Seqpacket] {
             assert_eq!(unix(kind, &path, RIGHTS, None).unwrap_err().kind(), io::ErrorKind::AddrInUse, "{kind:?}");
         }
-        let before = file_of(&path);
+        assert_eq!(file_of(&path), made);
         drop(first);
         let second = unix(Kind::Datagram, &path, RIGHTS, None).unwrap();
-        assert!(before.is_some() && file_of(&path).is_some());
+        assert!(made.is_some() && file_of(&path) == second.1);
         drop(second);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
@@ -268,8 +284,8 @@ mod tests {
     fn rights_are_given_to_the_socket_alone_and_never_through_a_link() {
         let dir = folder("link");
         let path = dir.join("s");
-        let socket = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
-        let id = file_of(&path).unwrap();
+        let (socket, id) = unix(Kind::Stream, &path, RIGHTS, None).unwrap();
+        let id = id.unwrap();
         let (own, wide) = (crate::sys::user::own(), Rights { mode: 0o666, ..RIGHTS });
         set_rights(&path, Rights { uid: Some(own.0), gid: Some(own.1), ..wide }, id).unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o666);
@@ -305,7 +321,7 @@ mod tests {
     fn what_waits_is_bounded_by_the_backlog_that_can_be_changed() {
         let dir = folder("backlog");
         let path = dir.join("s");
-        let socket = unix(Kind::Stream, &path, RIGHTS, Some(1)).unwrap();
+        let (socket, _) = unix(Kind::Stream, &path, RIGHTS, Some(1)).unwrap();
         let fill = || {
             let one = || crate::sys::net::connect(&path, std::time::Duration::from_millis(1)).ok();
             std::iter::from_fn(one).take(64).collect::<Vec<UnixStream>>()

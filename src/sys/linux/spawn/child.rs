@@ -44,6 +44,8 @@ pub(super) struct Job<'a> {
     moved: Vec<Cell<RawFd>>,
     /// Lowest number above all targets.
     above: RawFd,
+    /// Ranges of descriptors that the program does not get.
+    unwanted: Vec<(libc::c_uint, libc::c_uint)>,
 }
 
 struct Failed {
@@ -76,6 +78,7 @@ impl<'a> Job<'a> {
             cpus: mask(&plan.cpus),
             moved: plan.fds.iter().map(|(source, _)| Cell::new(*source)).collect(),
             above: highest.saturating_add(1),
+            unwanted: between(&plan.fds),
         }
     }
 
@@ -116,6 +119,9 @@ impl<'a> Job<'a> {
             variable.set(u32::try_from(unsafe { libc::syscall(libc::SYS_getpid) }).unwrap_or(0));
         }
         let program_fd = self.descriptors()?;
+        if program_fd.is_none() {
+            self.let_go();
+        }
         self.rlimits()?;
         self.ids()?;
         if let Some(cwd) = &plan.cwd {
@@ -196,6 +202,15 @@ impl<'a> Job<'a> {
         Ok(program_fd)
     }
 
+    /// Executing the program would close the rest as well. But where that is on a disk that does not answer, a child
+    /// that nobody can kill would hold the lock of a hob that has ended.
+    fn let_go(&self) {
+        for (first, last) in &self.unwanted {
+            // SAFETY: a plain call in a process with a table of descriptors of its own; older kernels refuse it.
+            unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) };
+        }
+    }
+
     fn rlimits(&self) -> Step<()> {
         for (resource, soft, hard) in &self.plan.rlimits {
             let limit = [*soft, *hard];
@@ -246,6 +261,21 @@ impl<'a> Job<'a> {
 }
 
 const _: () = assert!(STEPS.len() == 14);
+
+/// The ranges of numbers above standard error that no target has.
+fn between(fds: &[(RawFd, RawFd)]) -> Vec<(libc::c_uint, libc::c_uint)> {
+    let mut targets: Vec<libc::c_uint> = fds.iter().filter_map(|(_, target)| (*target).try_into().ok()).collect();
+    targets.sort_unstable();
+    let (mut ranges, mut first) = (Vec::new(), 3);
+    for target in targets.into_iter().filter(|target| *target >= 3) {
+        if target > first {
+            ranges.push((first, target - 1));
+        }
+        first = target + 1;
+    }
+    ranges.push((first, libc::c_uint::MAX));
+    ranges
+}
 
 fn mask(cpus: &[usize]) -> Vec<libc::c_ulong> {
     const BITS: usize = libc::c_ulong::BITS as usize;

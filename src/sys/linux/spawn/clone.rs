@@ -6,9 +6,8 @@
 
 use super::child::Job;
 use super::{Child, SpawnError};
-use crate::sys::mask;
+use crate::sys::{file, mask};
 use std::cell::RefCell;
-use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -104,7 +103,7 @@ fn by_clone3(job: &Job<'_>, asked: &Asked<'_>, stack: &Stack) -> io::Result<Chil
 /// clone(2) has one address for the pid and the process descriptor, so the latter is opened afterwards: nobody else
 /// reaps this child, so its pid stays its own. A placeholder keeps a number free for it.
 fn by_clone(job: &Job<'_>, asked: &Asked<'_>, stack: &Stack) -> io::Result<Child> {
-    let placeholder = File::open("/dev/null")?;
+    let placeholder = file::null()?;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
     // SAFETY: the end of the mapping is one past its last byte.
     let top = unsafe { stack.base.add(GUARD_BYTES + STACK_BYTES) };

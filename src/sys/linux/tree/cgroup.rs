@@ -10,6 +10,7 @@
 use super::proc;
 use super::sweep::Member;
 use crate::base::ids::RunId;
+use crate::sys::reason;
 use crate::sys::spawn::{self, Plan};
 use crate::sys::{check, check_size, wait};
 use std::collections::BTreeSet;
@@ -365,12 +366,6 @@ fn trial(base: &Path) -> Result<(), String> {
             Err("the kernel kills it at birth".to_owned())
         }
     }
-}
-
-/// The text of an error without its number.
-fn reason(e: &io::Error) -> String {
-    let text = e.to_string();
-    text.split_once(" (os error").map_or(text.as_str(), |(reason, _)| reason).to_owned()
 }
 
 fn make(path: &Path) -> io::Result<()> {

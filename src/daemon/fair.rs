@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// Time for the requests of a turn; more of them wait for the next.
 const TURN: Duration = Duration::from_millis(10);
 /// The clock is read once for so many requests.
-const LOOK_EVERY: u32 = 16;
+const LOOK_EVERY: u32 = 4;
 
 /// How much of a turn is left for requests.
 #[derive(Debug)]

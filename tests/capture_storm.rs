@@ -212,8 +212,12 @@ fn capture_survives_kills() {
         })
         .collect();
     let mut rng = Rng(99);
-    let (mut between, mut rotating) = (0, 0);
-    for _ in 0..KILLS {
+    let (mut kills, mut between, mut rotating) = (0, 0, 0);
+    // A slow machine may need more kills until there is enough output.
+    let until = Instant::now() + Duration::from_secs(120);
+    while kills < KILLS || (0..SERVICES).any(|i| files(&dir, i).len() < 3) {
+        assert!(Instant::now() < until, "all were rotated twice");
+        kills += 1;
         let mut child = spawn(&dir, &pipes);
         pause(Duration::from_micros(3000 + rng.below(25_000)));
         assert!(
@@ -227,7 +231,7 @@ fn capture_survives_kills() {
         rotating +=
             (0..SERVICES).map(|i| u32::from(dir.join(format!("logs/{}.log.new", name(i))).exists())).sum::<u32>();
     }
-    println!("{KILLS} kills, {between} between pipe and file, {rotating} within a rotation");
+    println!("{kills} kills, {between} between pipe and file, {rotating} within a rotation");
     let mut child = spawn(&dir, &pipes);
     stop.store(true, Ordering::Relaxed);
     let written: Vec<u64> = writers.into_iter().map(|w| w.join().unwrap()).collect();
@@ -261,7 +265,6 @@ fn capture_survives_kills() {
         }
         assert_eq!(next, *written, "all lines of {}", name(i));
         println!("{}: {next} lines in {} files", name(i), files.len());
-        assert!(files.len() > 2, "it was rotated");
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }

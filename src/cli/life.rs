@@ -33,9 +33,6 @@ const CLEAN: &str = "before=ended";
 const GIVEN: &str = "listener=given";
 const MANAGED: &str = "managed=yes";
 
-/// Tells the daemon of a folder that goes with hob.
-const REMOVE: &[u8] = b"remove=";
-
 /// Set for a hob that nobody watches: its daemon says nothing to standard error.
 const DETACHED: &str = "HOB_DETACHED";
 
@@ -66,10 +63,7 @@ pub(crate) fn daemon(mut argv: Vec<OsString>) -> u8 {
         clean: said(CLEAN),
         given: said(GIVEN),
         managed: said(MANAGED),
-        remove: argv
-            .iter()
-            .find_map(|w| w.as_encoded_bytes().strip_prefix(REMOVE))
-            .map(|dir| OsString::from_vec(dir.to_vec()).into()),
+        remove: renew::to_remove(&argv),
         paths,
         command,
         name,
@@ -255,7 +249,7 @@ fn daemon_words(args: &Args, paths: &Paths, hold: &Hold, remove: Option<&PathBuf
     if let Some(name) = args.text("name")? {
         words.push(format!("name={name}").into());
     }
-    words.extend(remove.map(|dir| OsString::from_vec([REMOVE, dir.as_os_str().as_encoded_bytes()].concat())));
+    words.extend(remove.map(renew::remove_word));
     if !args.rest.is_empty() {
         words.push("--".into());
         words.extend(args.rest.iter().cloned());

@@ -42,16 +42,25 @@ pub(crate) fn upgrade(args: &Args) -> Result<u8, Failure> {
     })
 }
 
+/// Tells keeper and daemon of a folder that goes with hob.
+pub(super) fn remove_word(dir: &PathBuf) -> OsString {
+    let mut word = OsString::from(REMOVE);
+    word.push(dir);
+    word
+}
+
+/// What that word says.
+pub(super) fn to_remove(words: &[OsString]) -> Option<PathBuf> {
+    let dir = words.iter().find_map(|w| w.as_encoded_bytes().strip_prefix(REMOVE.as_bytes()))?;
+    Some(OsString::from_vec(dir.to_vec()).into())
+}
+
 /// argv of the program that a keeper with these paths becomes, without the last word.
 pub(super) fn keeper_words(paths: &Paths, silent: bool, remove: Option<&PathBuf>) -> Result<Vec<CString>, Failure> {
     let mut words = vec![OsString::from("hob"), KEEPER_WORD.into()];
     words.extend(paths.to_words());
     words.extend(silent.then(|| SILENT.into()));
-    words.extend(remove.map(|dir| {
-        let mut word = OsString::from(REMOVE);
-        word.push(dir);
-        word
-    }));
+    words.extend(remove.map(remove_word));
     words.into_iter().map(life::c_word).collect()
 }
 
@@ -70,8 +79,7 @@ fn go_on(argv: &[OsString]) -> Result<u8, String> {
     let paths = Paths::from_words(argv).ok_or("its paths are missing")?;
     let (fd, words) = argv.split_last().ok_or("its words are missing")?;
     let silent = words.iter().any(|w| w == SILENT);
-    let remove = words.iter().find_map(|w| w.as_encoded_bytes().strip_prefix(REMOVE.as_bytes()));
-    let remove = remove.map(|dir| PathBuf::from(OsString::from_vec(dir.to_vec())));
+    let remove = to_remove(words);
     let how = keeper::Resume {
         env: life::environment(&[]).map_err(|f| f.message)?,
         words: keeper_words(&paths, silent, remove.as_ref()).map_err(|f| f.message)?,

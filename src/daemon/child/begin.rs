@@ -11,6 +11,7 @@ use crate::core::{Input, Start, StartError};
 use crate::daemon::capture::lines::Secrets;
 use crate::sys::file;
 use crate::sys::reason;
+use crate::sys::table::Slot;
 use crate::sys::wait::{self, Adopted};
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,6 +41,15 @@ pub struct Means {
 }
 
 impl Children {
+    /// A run that is about to be started, and what its starting thread and who cancels it both lay their hand on.
+    pub(super) fn enter(&mut self, id: RunId, service: Option<Arc<str>>, slot: Slot) -> Arc<Claim> {
+        let claim = Arc::<Claim>::default();
+        let mut run = Run::new(service, Some(slot), Life::Starting);
+        run.claim = Some(Arc::clone(&claim));
+        self.runs.insert(id, run);
+        claim
+    }
+
     /// Takes a slot, prepares what must be there before the clone, and hands the rest to the pool; `Started` tells what
     /// came of it. The start has to be put off where the table is full, the keeper is behind or descriptors ran out.
     pub fn start(&mut self, ctx: &mut Ctx<'_>, start: Start, means: Means, inputs: &mut Vec<Input>) {
@@ -97,12 +107,9 @@ impl Children {
         };
         let full = || format!("the run table is full: {} runs exist", crate::base::limits::RUN_SLOTS);
         let slot = ctx.table.take_for(start.run, on_death(&start.spec)).ok_or_else(full)?;
+        let claim = self.enter(start.run, Some(Arc::clone(&service)), slot);
         let entry = self.services.get_or(Arc::clone(&service), Service::default);
         entry.current = Some(start.run);
-        let claim = Arc::<Claim>::default();
-        let mut run = Run::new(Some(Arc::clone(&service)), Some(slot), Life::Starting);
-        run.claim = Some(Arc::clone(&claim));
-        self.runs.insert(start.run, run);
         let Means { output, channel, secrets } = means;
         Ok(SpawnJob {
             setup: Arc::clone(&self.setup),

@@ -2,9 +2,8 @@
 //! as its service does, in a control group of its own or marked, and is killed as a tree at its limit, at its end, or
 //! when nobody waits for it any more.
 
-use super::job::Claim;
 use super::trees::SIGKILL;
-use super::{Children, Ctx, Life, PathJob, Run, SpawnDone, SpawnJob, SweepJob};
+use super::{Children, Ctx, Life, PathJob, SpawnDone, SpawnJob, SweepJob};
 use crate::base::ids::RunId;
 use crate::base::limits::{FROZEN, LAST_LINE_BYTES};
 use crate::base::map::Map;
@@ -238,10 +237,7 @@ impl Children {
         })?;
         let words = Words { read, token, last: Vec::new(), cut: false, secrets: None };
         self.commands.open.insert(id, Command { of, purpose, limit: None, words });
-        let claim = Arc::<Claim>::default();
-        let mut run = Run::new(None, Some(slot), Life::Starting);
-        run.claim = Some(Arc::clone(&claim));
-        self.runs.insert(id, run);
+        let claim = self.enter(id, None, slot);
         let write = Arc::new(write);
         // A service's name never has a dot after a slash.
         let group_name: Arc<str> = format!("{service}/.{}", purpose.word()).into();

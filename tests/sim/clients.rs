@@ -575,6 +575,10 @@ impl Clients {
             _ if kept => {
                 self.keys.insert(key, Key::Done { hash, answer: answer.clone(), end });
             }
+            // A shutdown ends the waiting for what may have begun, and what has begun is not begun again.
+            _ if matches!(answer, Err(e) if e.code == Code::ShuttingDown) => {
+                self.keys.insert(key, Key::Unsure);
+            }
             _ => {
                 self.keys.remove(&key);
             }

@@ -39,6 +39,11 @@ impl Core {
             // After a power loss a claim would be as good as a start.
             self.give_back(id, out);
         }
+        // What is left of a task whose end nobody saw still takes its place. Nor is anything claimed: what is left is
+        // known by the last run of its task, also to the next daemon, until a claim gives that a new number.
+        if !self.orphans.is_empty() {
+            return;
+        }
         self.start_claimed(name, out);
         if self.claim_next(name, out) {
             // Those that need no sync can go at once.
@@ -57,10 +62,6 @@ impl Core {
     fn start_claimed(&mut self, name: &Arc<str>, out: &mut Out) {
         for room in (0..=self.room_for_tasks()).rev() {
             let Some(group) = self.tasks.groups.get(name).filter(|g| !g.paused()) else { return };
-            // What is left of a task whose end nobody saw still takes its place.
-            if !self.orphans.is_empty() {
-                return;
-            }
             let synced = |id: TaskId| {
                 self.tasks.get(id).filter(|t| matches!(t.claim, Claim::Synced { .. })).map(|t| (id, t.weight))
             };

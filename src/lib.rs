@@ -21,8 +21,8 @@
 //!   method and JSON
 //! - [`keeper`]: uses `sys` and `base` alone: `mod` (the loop), `worker` (the daemon at hand), `crash` and `watch`
 //!   (when it is at fault, when it hangs), `reap` (ends of children), `outer` and `parent` (the service manager or
-//!   program it belongs to), `means` (what it makes of its process), `words` (what it says), `pidfile`, `renew` and
-//!   `manifest` (becoming another program), `end`
+//!   program it belongs to), `means` (what it makes of its process), `words` (what it says), `teller` (who hears
+//!   that), `pidfile`, `renew` and `manifest` (becoming another program), `end`
 //! - [`daemon`]: `start` (coming up, ending), `mod` (the loop), `exec` (the one match over `Effect`), `gear` (what
 //!   the parts share), and the parts: `conn` (clients), `child` (processes, and the sockets held for them), `capture`
 //!   (output to files), `logs` (files to clients), `journal`, `events` (the ring file), `link` (the keeper), `pool`

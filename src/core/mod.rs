@@ -34,6 +34,7 @@ pub use event::event_kind;
 pub use fuzz::fuzz;
 pub use owner::{Owner, Peer};
 pub use record::Entity;
+pub use request::changes;
 pub use state::Core;
 
 use crate::base::finding::Finding;

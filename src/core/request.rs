@@ -460,7 +460,8 @@ fn relieves(request: &Request) -> bool {
 }
 
 /// Calls that change something: refused in a shutdown, and made once for each key.
-fn changes(request: &Request) -> bool {
+#[must_use]
+pub fn changes(request: &Request) -> bool {
     match request {
         Request::Task(call) => super::task::calls::changes(call),
         Request::Group(call) => *call != GroupCall::List,

@@ -6,7 +6,7 @@
 
 use super::Daemon;
 use super::child::{Children, Whose};
-use super::conn::{Admission, Pass, stranger};
+use super::conn::{ACCEPT_RETRY, Accepted, Admission, Pass, stranger};
 use crate::base::ids::{ConnId, RunId, StreamId};
 use crate::base::limits::MESSAGE_MAX;
 use crate::base::map::Map;
@@ -16,6 +16,7 @@ use crate::protocol::methods::notes;
 use crate::protocol::rpc::{Code, RpcError};
 use crate::sys::chan::Chan;
 use crate::sys::net::{self, Credentials};
+use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -86,6 +87,40 @@ fn job_level(core: &Core, job: &str) -> Option<Access> {
 }
 
 impl Daemon {
+    /// Lets clients in, behind those who are in already.
+    pub(super) fn accept(&mut self) {
+        if self.life.word_by.is_some_and(|at| self.gear.now.mono < at) {
+            // First it has to be known how an upgrade came out.
+            self.accept_at = self.life.word_by;
+            return;
+        }
+        if self.conns.is_behind() || !self.waiting.is_empty() {
+            // Who is in already comes first.
+            self.accept_at = Some(self.gear.now.mono);
+            return;
+        }
+        self.resume_channels();
+        let (core, children, admission) = (&self.core, &self.children, &self.admission);
+        let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
+        let accepted = self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| {
+            pass(core, children, admission, cred, fd)
+        });
+        let wait = match accepted {
+            Ok(Accepted::All) => None,
+            Ok(Accepted::More) => Some(Duration::ZERO),
+            Ok(Accepted::Behind) => Some(ACCEPT_RETRY),
+            Ok(Accepted::Starved) => {
+                self.gear.log(Level::Warn, "no descriptor is left for a new connection; trying again");
+                Some(ACCEPT_RETRY)
+            }
+            Err(e) => {
+                self.gear.log(Level::Error, format!("cannot accept connections: {e}"));
+                Some(ACCEPT_RETRY)
+            }
+        };
+        self.accept_at = wait.map(|w| self.gear.now.mono + w);
+    }
+
     /// The config has changed who may speak to this daemon: those who are connected are judged again.
     pub(super) fn judge_again(&mut self) {
         let (core, admission) = (&self.core, &self.admission);

@@ -1,7 +1,6 @@
 //! The one match over `Effect`: what the core orders becomes a call of the part that can do it.
 
 use super::gear::{Job, Outlet};
-use super::lifecycle::upgrade;
 use super::pool::Lane;
 use super::{Daemon, Ending, Held, lifecycle, start};
 use crate::base::control::ToKeeper;
@@ -344,12 +343,11 @@ impl Daemon {
             return;
         }
         let (beat, file, wall) = (self.paths.heartbeat.clone(), self.paths.state_json.clone(), self.gear.now.wall);
-        let own = self.life.own;
+        self.look_for_another_program();
         self.gear.bulk("the heartbeat", move || {
             let one = sys::file::atomic_write(&beat, format!("{wall}\n").as_bytes(), 0o600, false);
             let two = sys::file::atomic_write(&file, state.as_bytes(), 0o600, false);
-            let written = one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}"));
-            Job::Beat { written, other: own.and_then(upgrade::other_than) }
+            Job::Beat(one.and(two).map_err(|e| format!("cannot write the heartbeat: {e}")))
         });
     }
 }

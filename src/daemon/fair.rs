@@ -3,7 +3,7 @@
 
 use crate::base::ids::ConnId;
 use crate::base::time::Mono;
-use crate::core::Input;
+use crate::core::{Input, changes};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -84,9 +84,13 @@ impl Waiting {
             self.budget.count();
             return Some(input);
         }
-        let queue = self.queues.entry(conn).or_default();
-        if queue.is_empty() {
+        if !self.holds(conn) {
             self.order.push_back(conn);
+        }
+        let queue = self.queues.entry(conn).or_default();
+        if matches!(input, Input::Closed { .. }) {
+            // Nobody waits for the answers to its questions any more.
+            queue.retain(|i| !matches!(i, Input::Request { request, .. } if !changes(request)));
         }
         queue.push_back(input);
         None
@@ -113,7 +117,10 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::StreamId;
+    use crate::base::access::Access;
+    use crate::base::ids::{ReqId, StreamId};
+    use crate::core::Peer;
+    use crate::protocol::methods::Request;
 
     fn closed(conn: u64) -> Input {
         Input::Closed { conn: ConnId(conn) }
@@ -160,8 +167,34 @@ mod tests {
         waiting.budget.begin(Mono(0));
         assert!(waiting.put(lagged(3, 1)).is_none(), "nobody passes those who wait");
         assert!(waiting.holds(ConnId(3)) && !waiting.holds(ConnId(4)));
-        let all: Vec<String> = (0..7).map(|_| name(waiting.next())).collect();
+        let mut next = || {
+            waiting.budget.begin(Mono(0));
+            name(waiting.next())
+        };
+        let all: Vec<String> = (0..7).map(|_| next()).collect();
         assert_eq!(all, ["1 1", "2 1", "3 1", "1 2", "2 closed", "1 closed", "None"]);
+        assert!(waiting.is_empty());
+    }
+    #[test]
+    fn what_nobody_waits_for_any_more_takes_no_turn() {
+        let mut waiting = Waiting::new(|| Mono(u64::MAX));
+        waiting.budget.begin(Mono(0));
+        (0..LOOK_EVERY).for_each(|_| waiting.budget.count());
+        let asked = |request| Input::Request {
+            req: ReqId(1),
+            conn: ConnId(1),
+            peer: Peer { uid: 1, pid: 1, access: Access::Admin, job: None, schedule: None },
+            key: None,
+            params_hash: 0,
+            request,
+        };
+        for request in [Request::Ping, Request::DaemonReload, Request::DaemonStatus] {
+            assert!(waiting.put(asked(request)).is_none());
+        }
+        assert!(waiting.put(closed(1)).is_none());
+        waiting.budget.begin(Mono(0));
+        assert!(matches!(waiting.next(), Some(Input::Request { request: Request::DaemonReload, .. })));
+        assert_eq!(name(waiting.next()), "1 closed");
         assert!(waiting.is_empty());
     }
 }

@@ -52,11 +52,9 @@ pub(super) enum Job {
         found: super::lifecycle::upgrade::Found,
     },
     /// The heartbeat was written; a failure is worth a line in the log.
-    Beat {
-        written: Result<(), String>,
-        /// What lies where the program that runs was started from, where it is another one.
-        other: Option<super::lifecycle::upgrade::Other>,
-    },
+    Beat(Result<(), String>),
+    /// What lies where the program that runs was started from, where it is another one.
+    Program(Option<super::lifecycle::upgrade::Other>),
     /// Something was done that nobody waits for; a failure is worth a line in the log.
     Quiet(Result<(), String>),
 }

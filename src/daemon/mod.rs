@@ -47,7 +47,7 @@ use crate::core::{Core, Input, Out};
 use crate::protocol::rpc::RpcError;
 use crate::sys;
 use child::Heard;
-use conn::{Accepted, Admission, Readiness};
+use conn::{Admission, Readiness};
 use core::time::Duration;
 use fair::Waiting;
 use gear::{Gear, Job, Outlet};
@@ -56,7 +56,6 @@ use pool::Done;
 use source::Source;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use unheard::{Look, Unheard};
 
@@ -147,7 +146,10 @@ struct Ready {
     what: Readiness,
 }
 
-/// The order in which ready sources are looked at in one turn.
+/// The place of connections of clients in the order in which ready sources are looked at in one turn.
+const CLIENTS: u8 = 6;
+
+/// That order.
 fn rank(source: &Source) -> u8 {
     match source {
         Source::Waker | Source::Wall => 0,
@@ -156,7 +158,7 @@ fn rank(source: &Source) -> u8 {
         Source::Probe(_) | Source::Dial(_) | Source::Socket(..) => 3,
         Source::Child(_) | Source::Tree(_) => 4,
         Source::Keeper | Source::Signals => 5,
-        Source::Conn(_) => 6,
+        Source::Conn(_) => CLIENTS,
         Source::Listener => 7,
     }
 }
@@ -188,14 +190,16 @@ impl Daemon {
                     .filter_map(|e| Some(Ready { source: sources.get(e.token())?.clone(), what: Readiness::from(e) })),
             );
             ready.sort_by_key(|r| rank(&r.source));
-            calm =
-                !self.is_due() && self.waiting.is_empty() && ready.iter().all(|r| matches!(r.source, Source::Conn(_)));
+            let asked = ready.iter().all(|r| matches!(r.source, Source::Conn(_)));
+            calm = asked && !self.is_due() && self.waiting.is_empty();
             self.hear_backlog();
-            for r in ready.drain(..) {
+            let clients = ready.partition_point(|r| rank(&r.source) < CLIENTS);
+            for r in ready.drain(..clients) {
                 self.look(r);
             }
-            if self.conns.has_backlog() {
-                self.read_backlog();
+            self.serve_who_waits();
+            for r in ready.drain(..) {
+                self.look(r);
             }
             self.due();
             calm &= self.inputs.is_empty();
@@ -209,8 +213,7 @@ impl Daemon {
         let settles = self.settle_at.take_if(|at| *at <= self.gear.now.mono).is_some();
         let timeout = self.timeout();
         if settles && self.life.ending.is_none() {
-            // Last, because whatever runs after it brings its pages back.
-            sys::memory::settle();
+            sys::memory::settle(); // Last: whatever runs after it brings its pages back.
         }
         timeout
     }
@@ -258,34 +261,6 @@ impl Daemon {
             Source::Conn(id) => self.read(id, r.what),
             Source::Listener => self.accept(),
         }
-    }
-
-    fn accept(&mut self) {
-        if self.life.word_by.is_some_and(|at| self.gear.now.mono < at) {
-            // First it has to be known how an upgrade came out.
-            self.accept_at = self.life.word_by;
-            return;
-        }
-        self.resume_channels();
-        let (core, children, admission) = (&self.core, &self.children, &self.admission);
-        let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
-        let accepted = self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| {
-            door::pass(core, children, admission, cred, fd)
-        });
-        let wait = match accepted {
-            Ok(Accepted::All) => None,
-            Ok(Accepted::More) => Some(Duration::ZERO),
-            Ok(Accepted::Behind) => Some(conn::ACCEPT_RETRY),
-            Ok(Accepted::Starved) => {
-                self.gear.log(Level::Warn, "no descriptor is left for a new connection; trying again");
-                Some(conn::ACCEPT_RETRY)
-            }
-            Err(e) => {
-                self.gear.log(Level::Error, format!("cannot accept connections: {e}"));
-                Some(conn::ACCEPT_RETRY)
-            }
-        };
-        self.accept_at = wait.map(|w| self.gear.now.mono + w);
     }
 
     /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
@@ -420,14 +395,14 @@ impl Daemon {
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
             Job::Quiet(Err(e)) => self.gear.log(Level::Warn, e),
-            Job::Beat { written, other } => {
+            Job::Beat(written) => {
                 // Nothing may follow until the next beat.
                 self.settle_at = Some(now.mono);
                 if let Err(e) = written {
                     self.gear.log(Level::Warn, e);
                 }
-                self.other_program(other);
             }
+            Job::Program(other) => self.other_program(other),
         }
     }
 

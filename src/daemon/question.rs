@@ -11,6 +11,7 @@ use crate::base::time::{Mono, Now, sooner};
 use crate::core::{Core, Input};
 use crate::protocol::methods::Request;
 use crate::protocol::rpc::RpcError;
+use crate::sys::clock;
 use core::time::Duration;
 
 /// What answers questions of clients without a round.
@@ -38,9 +39,16 @@ impl Daemon {
         self.with_inlet(|conns, inlet| conns.ready(id, what, inlet));
     }
 
-    /// Reads on where an earlier turn stopped.
-    pub(super) fn read_backlog(&mut self) {
-        self.with_inlet(|conns, inlet| conns.read_backlog(inlet));
+    /// Goes on where an earlier turn stopped, before anybody comes who did not wait: first with what was read, which
+    /// has a share of the turn for itself, then with what is to be read.
+    pub(super) fn serve_who_waits(&mut self) {
+        if !self.waiting.is_empty() {
+            self.rounds();
+            self.waiting.budget.begin(clock::now().mono);
+        }
+        if self.conns.has_backlog() {
+            self.with_inlet(|conns, inlet| conns.read_backlog(inlet));
+        }
     }
 
     /// How long the loop may sleep after a turn that left all deadlines but those of clients as they were.
@@ -135,9 +143,9 @@ mod tests {
         assert!(asked.is_empty(), "{asked:?}");
         assert!(inputs.len() == 2 && ping(&inputs[1]), "{inputs:?}");
 
-        // Nor what waits of the same client; that of another does not matter.
+        // Nor what waits of the same client, of which nothing more is read; that of another does not matter.
         let (asked, inputs) = read(&[PING], Vec::new(), Some(0));
-        assert!(asked.is_empty() && inputs.len() == 1 && ping(&inputs[0]), "{asked:?} {inputs:?}");
+        assert!(asked.is_empty() && inputs.is_empty(), "it is read later: {asked:?} {inputs:?}");
         let (asked, inputs) = read(&[PING], Vec::new(), Some(1));
         assert!(asked == [Request::Ping] && inputs.is_empty(), "{asked:?} {inputs:?}");
     }

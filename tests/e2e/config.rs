@@ -186,5 +186,9 @@ fn what_this_machine_lacks_is_a_warning() {
     home.ok(&["start"]);
     let out = home.hob(&["plan"]);
     assert_eq!(String::from_utf8(out.stdout).unwrap(), "nothing would change\n");
+    assert!(out.stderr.is_empty(), "a hob that runs may find other programs than whoever asks");
+    home.ok(&["stop"]);
+    let out = home.hob(&["plan"]);
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), "nothing would change\n");
     all(&String::from_utf8(out.stderr).unwrap());
 }

@@ -300,8 +300,8 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
 /// Why there is no output.
 fn wrote_nothing(args: &Args, task: &Value) {
     let id = &task["id"];
-    let lost = task["last_lines"].as_array().and_then(|lines| lines.last()?.as_str());
-    match lost {
+    let last = task["last_lines"].as_array().and_then(|lines| lines.last()?.as_str());
+    match last.filter(|l| l.starts_with("[hob: ") && l.ends_with(" dropped]")) {
         Some(lost) => crate::cli::note(args, &format!("hob: the output of task {id} could not be kept: {lost}")),
         None if task["attempts"] == 0 => {
             let state = in_words(task);

@@ -98,6 +98,9 @@ impl Core {
         task.last = record.last.unwrap_or_default();
         task.why = record.why;
         task.outcome = record.outcome;
+        if record.over.is_some() {
+            task.over = record.over;
+        }
         task.again_at = Wall(record.again_at);
         // The clock may have been set back since; no wait is longer than the longest of its kind.
         let longest = task.delay().max(REFUSED_MAX);
@@ -206,6 +209,9 @@ impl Core {
         let Some(task) = self.tasks.get_mut(open.id) else { return };
         task.attempts += 1;
         task.last = open.run;
+        if open.begun.is_none() {
+            task.over = Some(now);
+        }
         // Of one that may never have begun there is nothing to tell.
         task.outcome = open.begun.map(|begun| {
             Box::new(Outcome {

@@ -191,10 +191,12 @@ impl Core {
     }
 
     pub(in crate::core) fn cancel(&mut self, id: TaskId, client: Client, force: bool, out: &mut Out) -> Changed {
+        let now = self.now.wall;
         let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
         match task.state {
             TaskState::Held | TaskState::Queued => {
                 task.why = Some(format!("by {}", client.text()).into());
+                task.over = Some(now);
                 self.unqueue(id);
                 self.rest(id, TaskState::Cancelled, out);
                 Ok(())
@@ -227,6 +229,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(id) else { return Err("it is gone".to_owned()) };
         task.fails = 0;
         task.why = None;
+        task.over = None;
         (task.again_at, task.again) = (Wall(0), Mono(0));
         self.tasks.set_state(id, TaskState::Queued);
         if let Some(task) = self.tasks.get(id) {
@@ -335,7 +338,7 @@ impl Core {
     fn clean(&mut self, asked: &Asked, which: &Selection, age: Duration, out: &mut Out) {
         let now = self.now.wall;
         let old = |t: &Task| {
-            let ended = t.outcome.as_ref().map_or(t.submitted, |o| o.ended);
+            let ended = t.ended().unwrap_or(t.submitted);
             t.state.is_over() && now.since(ended) >= age
         };
         let ids = match self.select(asked, which) {

@@ -111,7 +111,7 @@ impl Core {
     /// Those that follow a task which has come to rest: they may go, or never will. Worked off by a list, never by
     /// recursion.
     pub(super) fn tell_followers(&mut self, id: TaskId, state: TaskState, out: &mut Out) {
-        let mut ended = vec![(id, state)];
+        let (mut ended, now) = (vec![(id, state)], self.now.wall);
         while let Some((id, state)) = ended.pop() {
             let after = self.tasks.get(id).map_or_else(Default::default, |t| t.after.clone());
             self.tasks.unfollow(id, &after);
@@ -126,6 +126,7 @@ impl Core {
                 }
                 let why = format!("task {id}, which it follows, {}", past(state));
                 task.why = Some(why.into());
+                task.over = Some(now);
                 self.unqueue(follower);
                 self.deadlines.set(Due::Task(follower), None);
                 self.tasks.set_state(follower, TaskState::Cancelled);

@@ -319,6 +319,12 @@ impl Task {
         }
     }
 
+    /// When it was over, or its last attempt.
+    #[must_use]
+    pub fn ended(&self) -> Option<Wall> {
+        self.over.or_else(|| Some(self.outcome.as_ref()?.ended))
+    }
+
     /// When its next attempt may begin.
     #[must_use]
     pub fn earliest(&self) -> Wall {

@@ -32,6 +32,8 @@ pub struct Rare {
     pub keys: Option<Box<Keys>>,
     /// Why it is in its state, where that needs words.
     pub why: Option<Box<str>>,
+    /// When it was over, where that was not the end of an attempt.
+    pub over: Option<Wall>,
 }
 
 pub(super) static ORDINARY: Rare = Rare::ordinary();
@@ -55,6 +57,7 @@ impl Rare {
             stdin: None,
             keys: None,
             why: None,
+            over: None,
         }
     }
 

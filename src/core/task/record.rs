@@ -99,6 +99,8 @@ pub struct AttemptRecord {
     pub why: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Box<Outcome>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Wall>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -196,6 +198,7 @@ pub fn attempt(t: &Task, keeper: &str) -> Entity {
         again_at: if run.is_none() && !t.state.is_over() { t.again_at.0 } else { 0 },
         why: t.why.clone(),
         outcome: t.outcome.clone(),
+        over: t.over,
     };
     entity(key(ATTEMPT, t.id), &record)
 }

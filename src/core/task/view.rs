@@ -54,7 +54,7 @@ impl Core {
             Some(l) => o.str("started", &l.begun.wall.to_string()),
             None => o.opt_str("started", t.outcome.as_ref().map(|r| r.started.to_string()).as_deref()),
         };
-        let ended = t.outcome.as_ref().filter(|_| live.is_none()).map(|r| r.ended.to_string());
+        let ended = t.ended().filter(|_| live.is_none()).map(|at| at.to_string());
         o.opt_str("ended", ended.as_deref());
         if t.outcome.as_deref().and_then(|r| r.output).is_some_and(|bytes| bytes > kept_of(t)) {
             o.bool("over_limit", true);

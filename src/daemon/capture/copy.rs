@@ -337,6 +337,14 @@ impl Copier<'_> {
         };
         match failed {
             None => {}
+            // Once the command is over, hob does not stay for a disk that may be full for ever.
+            Some(e) if logfile::is_full(&e) && self.quits() => {
+                self.outlet(way).gone = true;
+                (self.tell)(Told::Trouble(format!(
+                    "the last output is not passed on to hob's own {}: {e}",
+                    way.name()
+                )));
+            }
             Some(e) if logfile::is_full(&e) => {
                 self.trouble(&format!("cannot write to hob's own {}, trying again: {e}", way.name()));
             }

@@ -37,7 +37,7 @@ pub use requests::Inlet;
 use requests::Requests;
 use share::Kind;
 use slab::Slab;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -73,7 +73,7 @@ pub struct Conns {
     /// Closes connections in which descriptors lie.
     closer: Closer,
     dirty: Vec<ConnId>,
-    backlog: Vec<ConnId>,
+    backlog: VecDeque<ConnId>,
     lagged: Vec<(ConnId, StreamId)>,
     /// Bytes that all connections hold, and the most that they may.
     buffered: usize,
@@ -135,7 +135,7 @@ impl Conns {
             reserve: None,
             closer: Closer::default(),
             dirty: Vec::new(),
-            backlog: Vec::new(),
+            backlog: VecDeque::new(),
             lagged: Vec::new(),
             buffered: 0,
             buffered_max: BUFFERED_MAX,
@@ -181,6 +181,12 @@ impl Conns {
         }
     }
 
+    /// Whether connections wait to be read on.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
     /// Whether an earlier turn left something to read or to close: the loop must not wait then.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
@@ -189,7 +195,12 @@ impl Conns {
 
     /// Reads on where an earlier turn stopped.
     pub fn read_backlog(&mut self, inlet: &mut Inlet<'_, '_>) {
-        for conn in std::mem::take(&mut self.backlog) {
+        // Who is not done goes behind those whose turn does not come now.
+        for _ in 0..self.backlog.len() {
+            if inlet.waiting.budget.is_spent() {
+                return;
+            }
+            let Some(conn) = self.backlog.pop_front() else { return };
             if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
                 link.in_backlog = false;
                 self.read(conn, inlet);
@@ -207,10 +218,12 @@ impl Conns {
             if link.paused {
                 break;
             }
-            if messages == 0 || (reads == 0 && !emptied) || inlet.waiting.budget.is_spent() {
+            // What was read of it and waits is enough.
+            let later = inlet.waiting.budget.is_spent() || inlet.waiting.holds(id);
+            if messages == 0 || (reads == 0 && !emptied) || later {
                 if !link.in_backlog {
                     link.in_backlog = true;
-                    self.backlog.push(id);
+                    self.backlog.push_back(id);
                 }
                 break;
             }
@@ -437,7 +450,7 @@ impl Conns {
             }
             if link.paused && link.unsent() <= UNSENT_LAGGED && !link.in_backlog {
                 link.in_backlog = true;
-                self.backlog.push(conn);
+                self.backlog.push_back(conn);
             }
             if link.full != link.watched && watch(link, registry).is_err() {
                 link.dead = true;

@@ -35,6 +35,8 @@ pub(super) struct Lifecycle {
     pub(super) program: OwnedFd,
     /// Device and number of that file.
     pub(super) own: Option<(u64, u64)>,
+    /// Its place is being looked at, which may take for ever.
+    pub(super) seeking: bool,
     /// The other program at its place that was told of.
     pub(super) told_of: Option<(u64, u64)>,
     pub(super) generation: u32,
@@ -69,6 +71,7 @@ impl Lifecycle {
             ending: None,
             trial: flags & FLAG_TRIAL != 0,
             own: upgrade::identity(&program).ok(),
+            seeking: false,
             told_of: None,
             program,
             generation: boot.generation,

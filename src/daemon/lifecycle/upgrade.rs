@@ -116,8 +116,19 @@ impl Daemon {
         self.gear.pool.run(Lane::Paths, LOOKING, self.gear.now.mono, outside::LOOK, look);
     }
 
+    /// Looks whether another program lies where this one was started from, unless an earlier look has not come back.
+    pub(in crate::daemon) fn look_for_another_program(&mut self) {
+        if let Some(own) = self.life.own
+            && !core::mem::replace(&mut self.life.seeking, true)
+        {
+            let look = move || Job::Program(other_than(own));
+            self.gear.pool.run(Lane::Paths, "looking for another program", self.gear.now.mono, outside::READ, look);
+        }
+    }
+
     /// Each other program is told of once.
     pub(in crate::daemon) fn other_program(&mut self, other: Option<Other>) {
+        self.life.seeking = false;
         let file = other.as_ref().map(|o| o.file);
         if self.life.told_of != file {
             self.life.told_of = file;
@@ -233,7 +244,7 @@ pub(in crate::daemon) struct Other {
 }
 
 /// What lies there now, unless it is the same file.
-pub(in crate::daemon) fn other_than(own: (u64, u64)) -> Option<Other> {
+fn other_than(own: (u64, u64)) -> Option<Other> {
     let path = real_path(std::env::current_exe().ok()?);
     let meta = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
     let file = (meta.dev(), meta.ino());

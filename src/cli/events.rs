@@ -16,6 +16,9 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     if let Some(from) = from {
         query["from"] = json!(from);
     }
+    if args.has("follow") {
+        super::end_with_reader();
+    }
     let past = source.call("event.history", &query)?;
     if args.has("json") && !args.has("follow") {
         print(&format!("{past}\n"))?;

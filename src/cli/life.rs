@@ -247,6 +247,9 @@ fn daemon_words(args: &Args, paths: &Paths, hold: &Hold, remove: Option<&PathBuf
     let said = [(CLEAN, hold.clean), (GIVEN, hold.given), (MANAGED, args.has("managed"))];
     words.extend(said.into_iter().filter(|(_, said)| *said).map(|(word, _)| word.into()));
     if let Some(name) = args.text("name")? {
+        if let Some(why) = crate::config::service_name_error(name) {
+            return Err(Failure::usage(format!("--name {name}: {why}")));
+        }
         words.push(format!("name={name}").into());
     }
     words.extend(remove.map(renew::remove_word));

@@ -35,6 +35,9 @@ pub(crate) fn logs(args: &Args) -> Result<u8, Failure> {
     let lines = args.number("lines")?;
     let ask = ask(args, lines, pattern.is_some())?;
     let mut sources = Sources::find(args, ask.follow)?;
+    if ask.follow {
+        super::end_with_reader();
+    }
     let names = sources.names();
     let paint = Paint { on: colours() };
     let shown = Shown { paint, json: args.has("json"), times: args.has("timestamps") };

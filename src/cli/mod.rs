@@ -40,6 +40,7 @@ use crate::protocol::rpc::Code;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -162,6 +163,18 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(without_controls(text).as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Has this process end when whoever reads its standard output has seen enough, also while there is nothing to write.
+pub(crate) fn end_with_reader() {
+    let watch = || {
+        crate::sys::logfile::until_unread(io::stdout().as_fd());
+        // Its other thread waits for news that nobody would read.
+        #[allow(clippy::exit)]
+        std::process::exit(exit::OK.into());
+    };
+    // Without it the next write tells.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(watch);
 }
 
 /// Writes a failure to standard error. When that is gone there is nobody left to tell.

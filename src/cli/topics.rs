@@ -118,7 +118,10 @@ fn exit_codes() -> Vec<Entry> {
         (exit::TIMED_OUT.to_string(), "Of 'hob task wait': its --timeout is over, and not all tasks are".to_owned());
     let run =
         ("128 + n".to_owned(), "Of 'hob run -- COMMAND': it was killed by signal n; else its own code".to_owned());
-    own.chain(all).chain([late, run]).collect()
+    let missing =
+        ("126, 127".to_owned(), "Of the same: it cannot be executed, and there is no such program".to_owned());
+    let task = "Of 'hob add -w' and -f, 'hob task output -f' and 'hob inhibit': those of the command, in the same way";
+    own.chain(all).chain([late, run, missing, ("any".to_owned(), task.to_owned())]).collect()
 }
 
 pub(super) fn find(name: &str) -> Option<&'static Topic> {

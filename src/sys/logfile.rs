@@ -35,6 +35,13 @@ pub fn writable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     }
 }
 
+/// Waits until nobody reads this pipe or socket any more; for ever where it is neither.
+pub fn until_unread(fd: BorrowedFd<'_>) {
+    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: `p` is one pollfd, writable for the length of the call.
+    while !matches!(check(unsafe { libc::poll(&raw mut p, 1, -1) }), Ok(1..)) {}
+}
+
 /// Whether a write failed because there is no room now, where there may be some later.
 #[must_use]
 pub fn is_full(e: &io::Error) -> bool {

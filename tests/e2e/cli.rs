@@ -296,10 +296,23 @@ fn a_story_names_its_runs_by_their_own_count_and_commands_that_can_be_copied() {
 
 #[test]
 fn a_closed_pipe_is_quiet() {
-    let home = Home::running(r#"{ "services": { "s": { "command": "while :; do echo line; sleep 0.02; done" } } }"#);
+    let home = Home::running(
+        r#"{ "services": { "s": { "command": "while :; do echo line; sleep 0.02; done" },
+                           "still": { "command": "echo once; exec sleep 1000" } } }"#,
+    );
     home.wait_state("s", "running");
+    wait("it has spoken", || home.log("still") == "once\n");
+    home.ok(&["add", "--", "sh", "-c", "echo once; exec sleep 1000"]);
+    wait("it has spoken too", || home.ok(&["task", "output", "1"]) == "once\n");
     let folder_of = |line: &str| line.split(' ').find_map(|w| w.strip_suffix('.')).unwrap_or("").to_owned();
-    for args in [&["logs", "-f", "s"][..], &["logs", "-f", "s", "s", "--json"], &["demo"]] {
+    for args in [
+        &["logs", "-f", "s"][..],
+        &["logs", "-f", "s", "s", "--json"],
+        &["logs", "-f", "still"],
+        &["events", "-f", "still"],
+        &["task", "output", "1", "-f"],
+        &["demo"],
+    ] {
         let mut c = home.command(args);
         let mut child = c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();

@@ -112,7 +112,12 @@ pub(super) fn show(args: &Args) -> Result<u8, Failure> {
 fn details(t: &Value) -> String {
     let paint = Paint { on: colours() };
     let state = t["state"].as_str().unwrap_or("?");
-    let mut text = format!("task {} is {}", t["id"], paint.state(state, &in_words(t)));
+    let verb = match state {
+        "succeeded" | "failed" | "timed_out" => "",
+        "cancelled" => "was ",
+        _ => "is ",
+    };
+    let mut text = format!("task {} {verb}{}", t["id"], paint.state(state, &in_words(t)));
     let note = note(t);
     if !note.is_empty() {
         text.push_str(&format!(": {note}"));
@@ -148,7 +153,7 @@ fn details(t: &Value) -> String {
         .filter(|ms| *ms > 0)
         .map_or("for ever".to_owned(), |_| ms("timeout_ms").unwrap_or_default());
     line("may run", limit);
-    line("attempts", format!("{}, {} retries allowed", t["attempts"], t["retries"]));
+    line("attempts", format!("{}, {} allowed", t["attempts"], plural(&t["retries"], "retry", "retries")));
     line("pid", t["pid"].as_u64().map_or(String::new(), |p| p.to_string()));
     let last: Vec<&str> = t["last_lines"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !last.is_empty() {
@@ -288,6 +293,7 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
         Err(why) => return kept(args, id, lines, why),
     };
     if args.has("follow") {
+        crate::cli::end_with_reader();
         return follow(args, &mut client, id, lines);
     }
     let written = copy(args, &client, id, lines, false)?;
@@ -295,6 +301,11 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
         wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
     }
     Ok(exit::OK)
+}
+
+/// `1 retry`, `2 retries`.
+fn plural(n: &Value, one: &str, many: &str) -> String {
+    format!("{n} {}", if *n == 1 { one } else { many })
 }
 
 /// Why there is no output.

@@ -59,7 +59,9 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         all.push(f.why("snapshots should keep it small").todo(format!("ls -l {}", quoted(dir))));
     }
     if all.is_empty() {
-        let what = format!("it can be read whole: {} entities in {}", checked.entities.len(), human_size(size));
+        let n = checked.entities.len();
+        let noun = if n == 1 { "entity" } else { "entities" };
+        let what = format!("it can be read whole: {n} {noun} in {}", human_size(size));
         all.push(Finding::new(Grade::Ok, AREA, what));
     }
     all

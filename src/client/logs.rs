@@ -69,6 +69,8 @@ pub struct LogStream {
     connected: bool,
     /// A daemon has known all names.
     was_open: bool,
+    /// When following began.
+    begun: Wall,
     /// The events that tell of new services.
     news: Option<u64>,
     ended: bool,
@@ -95,6 +97,7 @@ impl LogStream {
             ready: VecDeque::new(),
             connected: false,
             was_open: false,
+            begun: crate::sys::clock::now().wall,
             news: None,
             ended: false,
             over: false,
@@ -127,12 +130,31 @@ impl LogStream {
         let names = if self.ask.all { self.find_all()? } else { self.open.keys().cloned().collect() };
         if self.ask.all && names.is_empty() {
             self.streams.clear();
-            self.connected = true;
+            (self.connected, self.was_open) = (true, true);
             return Ok(());
         }
+        self.streams.clear();
+        let is_late = |name: &String| self.ask.all && self.was_open && self.open.get(name).is_none_or(Option::is_none);
+        let (late, names): (Vec<String>, Vec<String>) = names.into_iter().partition(is_late);
+        let first = late.is_empty() || !names.is_empty();
+        let begun = self.begun;
+        let asks = [first.then_some((names, None)), (!late.is_empty()).then_some((late, Some(begun)))];
+        for (names, since) in asks.into_iter().flatten() {
+            if !self.open_streams(&names, since)? {
+                return Ok(());
+            }
+        }
+        self.connected = true;
+        Ok(())
+    }
+
+    /// Asks for logs; of those that have come while others were followed, for all since that began. False when some
+    /// were left out, and everything is to be asked for again.
+    fn open_streams(&mut self, names: &[String], late: Option<Wall>) -> Result<bool, ClientError> {
         let ask = &self.ask;
-        let mut params = json!({ "lines": ask.lines.unwrap_or(LINES_ALL), "follow": ask.follow });
-        for (name, time) in [("since", ask.since), ("until", ask.until)] {
+        let lines = ask.lines.filter(|_| late.is_none()).unwrap_or(LINES_ALL);
+        let mut params = json!({ "lines": lines, "follow": ask.follow });
+        for (name, time) in [("since", late.or(ask.since)), ("until", ask.until)] {
             if let Some(time) = time {
                 params[name] = json!(time.0);
             }
@@ -159,12 +181,11 @@ impl LogStream {
         let reply = match self.exchange(method, &params) {
             // Others are followed on, where the daemon that was asked first had it.
             Err(ClientError::Rpc(e)) if e.code == Code::NotFound && self.was_open && self.ask.task.is_none() => {
-                return self.leave_out_removed(e);
+                return self.leave_out_removed(e).map(|()| false);
             }
             reply => reply?,
         };
         self.was_open = true;
-        self.streams.clear();
         for stream in reply.get("streams").and_then(Value::as_array).into_iter().flatten() {
             let id = stream.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
             let name = stream.get("name").and_then(Value::as_str);
@@ -178,8 +199,7 @@ impl LogStream {
                 self.ends.get_or(name.to_owned(), || end);
             }
         }
-        self.connected = true;
-        Ok(())
+        Ok(true)
     }
 
     /// The names of all services there are.

@@ -151,6 +151,10 @@ fn who_follows_all_sees_what_comes_later() {
     sees("second | beat");
     home.ok(&["service", "run", "third", "--", "sh", "-c", "echo third is here; exec sleep 1000"]);
     sees("third | third is here");
+    // All that it has said, however much that was before anybody could ask for it.
+    home.ok(&["service", "run", "many", "--", "sh", "-c", "seq 1 200; exec sleep 1000"]);
+    sees("many | 1");
+    sees("many | 200");
     // One that goes and comes back goes on where it was.
     home.write_config(&config(&[service("second", false)]));
     home.ok(&["reload"]);

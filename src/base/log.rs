@@ -58,7 +58,7 @@ impl Level {
 pub enum LogFormat {
     /// `TIME LEVEL TEXT`.
     Text,
-    /// One object a line: `time`, `level`, `text`.
+    /// One object a line: `time`, `level`, `text`, and the `event` that it tells of.
     Json,
 }
 
@@ -74,9 +74,19 @@ impl LogStyle {
     pub const DEFAULT: LogStyle = LogStyle { level: Level::Info, format: LogFormat::Text };
 }
 
+/// What a line says.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    pub level: Level,
+    pub text: &'a str,
+    /// The event that it tells of, as JSON.
+    pub event: Option<&'a str>,
+}
+
 /// Appends a line, in text with its line breaks as indented lines. The time comes first in both formats, so that a
 /// search by time finds it without reading the rest.
-pub fn line(out: &mut String, format: LogFormat, level: Level, text: &str, wall: Wall) {
+pub fn line(out: &mut String, format: LogFormat, said: Said<'_>, wall: Wall) {
+    let Said { level, text, event } = said;
     match format {
         LogFormat::Text => {
             // Writing to a String cannot fail.
@@ -89,10 +99,22 @@ pub fn line(out: &mut String, format: LogFormat, level: Level, text: &str, wall:
         LogFormat::Json => {
             let mut o = Obj::new();
             o.str("time", &wall.to_string()).str("level", level.name()).str("text", text.trim_end());
+            if let Some(event) = event {
+                o.raw("event", event);
+            }
             out.push_str(&o.finish());
         }
     }
     out.push('\n');
+}
+
+/// The time a line says itself that it has: at its beginning, or as the first member of an object.
+#[must_use]
+pub fn time_of(line: &[u8]) -> Option<Wall> {
+    Wall::of_line(line).or_else(|| {
+        let text = line.strip_prefix(b"{\"time\":\"")?.get(..24)?;
+        Wall::parse(core::str::from_utf8(text).ok()?)
+    })
 }
 
 /// The same as systemd's journal wants it: it knows the time itself, and the level by a prefix of each line.

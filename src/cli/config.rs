@@ -34,15 +34,16 @@ impl Loaded {
 }
 
 pub(super) fn load(args: &Args) -> Result<Loaded, Failure> {
-    read(paths(args)?.config)
+    read(paths(args)?.config, args.path("config").is_some())
 }
 
-pub(super) fn read(path: PathBuf) -> Result<Loaded, Failure> {
+/// `named`: somebody has named the file.
+pub(super) fn read(path: PathBuf, named: bool) -> Result<Loaded, Failure> {
     let name = path.display().to_string();
     let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {
         let f = Failure::code(Code::FileSystem, format!("cannot read {name}: {e}"));
         match e.kind() {
-            std::io::ErrorKind::NotFound => {
+            std::io::ErrorKind::NotFound if !named => {
                 f.hint("'hob start' makes it on the first start; --config FILE names another")
             }
             _ => f,
@@ -60,7 +61,7 @@ fn error_json(e: &ConfigError) -> serde_json::Value {
 
 pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
     let loaded = match args.operands.first() {
-        Some(file) => read(PathBuf::from(file))?,
+        Some(file) => read(PathBuf::from(file), true)?,
         None => load(args)?,
     };
     let Loaded { name, bytes, result, .. } = &loaded;

@@ -4,6 +4,7 @@ use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
 use super::{Failure, connect, exit, life, offline, paths, print, since, when};
 use crate::base::limits::LINE_MAX;
+use crate::base::log::time_of;
 use crate::base::map::Map;
 use crate::base::time::Wall;
 use crate::client::{Client, LogAsk, LogChunk, LogStream, Mark, Stream};
@@ -361,7 +362,7 @@ impl<W: Write> Writer<W> {
         let mut shown = if self.shown.json { self.object(name, line, text) } else { self.plain(name, line.mark, text) };
         shown.push(b'\n');
         let Some(past) = &mut self.past else { return self.out.write_all(&shown) };
-        past.keep(name, Wall::of_line(text).or(line.mark.time), shown);
+        past.keep(name, time_of(text).or(line.mark.time), shown);
         if past.most.is_none() && past.bytes > PAST_MAX {
             // So much is shown as it comes.
             self.show_past()?;
@@ -371,8 +372,8 @@ impl<W: Write> Writer<W> {
 
     fn object(&self, name: &str, line: &Open, text: &[u8]) -> Vec<u8> {
         // A time that the line has is more exact than that of the index.
-        let own = Wall::of_line(text);
-        let bare = own.and_then(|_| text.get(Wall::STAMP..)).unwrap_or(text);
+        let own = time_of(text);
+        let bare = Wall::of_line(text).and_then(|_| text.get(Wall::STAMP..)).unwrap_or(text);
         let mut object = json!({ "position": line.position, "line": String::from_utf8_lossy(bare) });
         let mut put = |key: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -393,8 +394,9 @@ impl<W: Write> Writer<W> {
             shown.extend_from_slice(self.shown.paint.colour(name_colour(place), &label).as_bytes());
             shown.push(b' ');
         }
-        let own = Wall::of_line(text).filter(|_| self.shown.times);
-        let text = own.and_then(|_| text.get(Wall::STAMP..)).unwrap_or(text);
+        let own = time_of(text).filter(|_| self.shown.times);
+        let stamp = Wall::of_line(text).filter(|_| self.shown.times);
+        let text = stamp.and_then(|_| text.get(Wall::STAMP..)).unwrap_or(text);
         if self.shown.times {
             let time = own.or(mark.time).map_or_else(|| format!("{:19}", "-"), when::whole);
             shown.extend_from_slice(self.shown.paint.colour("2", &time).as_bytes());

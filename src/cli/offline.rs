@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::life::{actual, holder};
-use super::{Failure, connect, given_socket, is_home_named, note};
+use super::{Failure, connect, given_socket, is_home_named, note, when};
 use crate::base::paths::Paths;
 use crate::client::{Client, ClientError};
 use crate::daemon::offline::Offline;
@@ -21,20 +21,23 @@ pub(super) enum Source {
 /// # Errors
 /// As [`connect`].
 pub(super) fn ask(args: &Args) -> Result<Source, Failure> {
-    ask_for(args, HELD)
+    ask_for(args, |files| match files.broken_off() {
+        Some(seen) => format!("{HELD}, as of {}: what ran then may run still", when::moment(&seen.to_string())),
+        None => HELD.to_owned(),
+    })
 }
 
 /// What is told from files in general.
 const HELD: &str = "this is what the files hold";
 
 /// The same; `what` is told where it is the files that do.
-pub(super) fn ask_for(args: &Args, what: &str) -> Result<Source, Failure> {
+pub(super) fn ask_for(args: &Args, what: impl FnOnce(&Offline) -> String) -> Result<Source, Failure> {
     let why = match connect(args) {
         Ok(client) => return Ok(client.into()),
         Err(why) => why,
     };
     let Some(files) = left_files(args, &why).and_then(|paths| Offline::read(&paths).ok()) else { return Err(why) };
-    say(args, &why, what);
+    say(args, &why, &what(&files));
     Ok(Source::Files(Box::new(files)))
 }
 

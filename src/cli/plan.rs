@@ -8,14 +8,17 @@ use super::{Failure, config, exit, life, meant, print};
 use crate::sys::terminal;
 use serde_json::{Value, json};
 
+/// What is told of the files, in whose daemon nothing runs.
+const AS_IF_UP: &str = "this is how the config differs from the one in effect last, as if that were up";
+
 pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
     meant::is_its_config(args)?;
-    let mut source = ask_for(args, "this is how the config differs from the one in effect last, as if that were up")?;
+    let mut source = ask_for(args, |_| AS_IF_UP.to_owned())?;
     let result = source.call("daemon.plan", &json!({}))?;
     // A hob that runs has an environment of its own, by which doctor looks.
     if !args.has("json")
         && source.is_files()
-        && let Ok(config) = life::actual(args).and_then(|paths| config::read(paths.config))
+        && let Ok(config) = life::actual(args).and_then(|paths| config::read(paths.config, true))
     {
         config.warn(args);
     }

@@ -254,7 +254,7 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
 
 pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     let id = args.operands.first().map_or("", String::as_str);
-    let limit = args.number("limit")?.unwrap_or(10);
+    let limit = args.within("limit", 1, i64::MAX)?.unwrap_or(10);
     let result: Value = connect(args)?.call("schedule.history", &json!({ "id": id, "limit": limit }))?;
     finish(args, &result, runs)
 }

@@ -11,6 +11,7 @@ use crate::base::time::Wall;
 use crate::base::units;
 use crate::client::{Client, ClientError};
 use crate::daemon::doctor::logs_full;
+use crate::daemon::offline::last_seen;
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
 use crate::sys::user::Accounts;
@@ -76,7 +77,7 @@ fn last_state(args: &Args, failure: Failure) -> Result<u8, Failure> {
         let message = format!("{}; it ended at {}", failure.message, when::moment(&wall.to_string()));
         return Err(Failure { message, ..failure });
     }
-    let when = state["written"].as_str().map_or_else(|| "an unknown time".to_owned(), when::moment);
+    let when = when::moment(&last_seen(&paths).to_string());
     Err(Failure { message: format!("{}; it was last seen at {when}", failure.message), ..failure })
 }
 
@@ -243,19 +244,22 @@ fn note(s: &Value) -> String {
 
 pub(crate) fn history(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or("", String::as_str);
-    let limit = args.number("limit")?.unwrap_or(10);
-    let result = ask(args)?.call("service.history", &json!({ "name": name, "limit": limit }))?;
+    let limit = args.within("limit", 1, i64::MAX)?.unwrap_or(10);
+    let mut source = ask(args)?;
+    let result = source.call("service.history", &json!({ "name": name, "limit": limit }))?;
+    let open = if source.is_files() { "not on record" } else { "runs" };
     finish(args, &result, |r| match r["instances"].as_array() {
-        None => runs(r),
+        None => runs(r, open),
         Some(all) => {
-            let one = |r: &Value| format!("{}\n{}", r["name"].as_str().unwrap_or("?"), runs(r));
+            let one = |r: &Value| format!("{}\n{}", r["name"].as_str().unwrap_or("?"), runs(r, open));
             all.iter().map(one).collect::<Vec<_>>().join("\n")
         }
     })
 }
 
-/// Runs as a table, the present one last, and below it what those that failed said in the end.
-fn runs(r: &Value) -> String {
+/// Runs as a table, the present one last, and below it what those that failed said in the end. `open`: what is told of
+/// a run that has no end.
+fn runs(r: &Value, open: &str) -> String {
     let past: Vec<&Value> = r["runs"].as_array().into_iter().flatten().collect();
     if past.is_empty() && r["running"].is_null() {
         return format!("{} has never run\n", r["name"].as_str().unwrap_or("it"));
@@ -268,7 +272,7 @@ fn runs(r: &Value) -> String {
             .number(run["number"].to_string())
             .cell(run["started"].as_str().map_or_else(|| "-".to_owned(), when::moment))
             .number(run["duration_ms"].as_f64().map_or_else(|| "-".to_owned(), |ms| lasted(ms / 1000.0)))
-            .cell(run["outcome"].as_str().unwrap_or("runs"))
+            .cell(run["outcome"].as_str().unwrap_or(open))
             .number(run["cpu_secs"].as_f64().map_or_else(|| "-".to_owned(), |c| format!("{c:.2} s")))
             .number(run["memory_peak"].as_u64().filter(|m| *m > 0).map_or_else(|| "-".to_owned(), units::human_size))
             .cell(run["cause"].as_str().unwrap_or(""));

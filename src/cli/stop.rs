@@ -25,6 +25,12 @@ const STOP_BY_KEEPER: Duration = Duration::from_secs(90);
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("all") || !args.operands.is_empty() {
+        if args.has("force") {
+            let failure = Failure::usage("--force ends hob itself, not services");
+            return Err(
+                failure.hint("'hob signal KILL NAME' kills a service; 'hob stop NAME' kills it after its stop_timeout")
+            );
+        }
         return service::stop(args);
     }
     match meant(args)? {

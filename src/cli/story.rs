@@ -28,8 +28,13 @@ pub(crate) fn why(args: &Args) -> Result<u8, Failure> {
     })
 }
 
-/// Nothing follows from what only files tell.
+/// Nothing follows from what only files tell, and they do not tell what goes on.
 fn at_rest(r: &mut Value) {
+    if matches!(r["state"].as_str(), Some("starting" | "running" | "stopping" | "paused")) {
+        let name =
+            r["id"].as_u64().map_or_else(|| r["name"].as_str().unwrap_or("?").to_owned(), |id| format!("task {id}"));
+        r["summary"] = json!(format!("{name} was {} when hob was last seen", r["state"].as_str().unwrap_or("?")));
+    }
     r["next"] = json!("nothing, while hob does not run");
     r["todo"] = json!(["hob start  # then ask again"]);
 }

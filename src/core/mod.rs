@@ -80,6 +80,9 @@ pub struct Survivor {
     pub name: String,
 }
 
+/// The pid of a process that nobody knows any more, which no process has.
+pub const UNKNOWN_PID: u32 = 0;
+
 /// A run that the table of the keeper knows at the start of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableRun {

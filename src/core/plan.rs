@@ -125,7 +125,8 @@ impl Rehearsal {
     fn under_way(core: &Core) -> BTreeSet<(Arc<str>, &'static str)> {
         let moving = |i: usize| match core.table[i].state {
             State::Waiting | State::Starting | State::Stopping => true,
-            State::Stopped | State::Running | State::Backoff | State::Failed | State::Finished => false,
+            State::Backoff => core.table[i].until <= core.now.mono,
+            State::Stopped | State::Running | State::Failed | State::Finished => false,
         };
         if !core.table.by_name().any(moving) {
             return BTreeSet::new();

@@ -161,6 +161,45 @@ pub fn services_of_runs(entities: &[Entity]) -> Map<RunId, Arc<str>> {
     entities.iter().filter_map(|e| one(e).or_else(|| claim(e))).gather()
 }
 
+/// Who kept what went on when nobody wrote any more.
+#[derive(Debug, Default)]
+pub struct Left {
+    pub keeper: String,
+    /// Runs that had begun and whose end is not on record.
+    pub runs: Vec<RunId>,
+    /// When the newest of them began.
+    pub newest: Option<Now>,
+}
+
+/// What the journal says of it.
+#[must_use]
+pub fn left(entities: &[Entity]) -> Left {
+    #[derive(Deserialize)]
+    struct Begun {
+        run: Option<RunId>,
+        begun: Option<(u64, i64)>,
+    }
+    #[derive(Deserialize)]
+    struct Kept {
+        keeper: String,
+    }
+    let mut left = Left::default();
+    for e in entities {
+        let Some(json) = e.json.as_deref() else { continue };
+        let number = e.key.strip_prefix("run/").and_then(|run| run.parse().ok()).map(RunId);
+        // Most attempts have come to rest, and there may be very many.
+        if number.is_some() || e.key.starts_with("attempt/") && json.contains("\"run\":") {
+            let Ok(Begun { run, begun: Some(begun) }) = serde_json::from_str(json) else { continue };
+            left.runs.extend(number.or(run));
+            let begun = unpair(begun);
+            left.newest = left.newest.filter(|newest| newest.wall > begun.wall).or(Some(begun));
+        } else if e.key == "meta" {
+            left.keeper = serde_json::from_str::<Kept>(json).map(|kept| kept.keeper).unwrap_or_default();
+        }
+    }
+    left
+}
+
 /// Whether the journal has runs that an earlier keeper left, or that were found without a record, and that are not
 /// cleared away yet: then their processes have to be looked for again, however many daemons this keeper has had.
 #[must_use]

@@ -147,7 +147,13 @@ impl Core {
         o.raw("command", &serde_json::to_string(&s.spec.command).unwrap_or_default());
         o.raw("restart", &serde_json::to_string(&s.spec.restart).unwrap_or_default());
         o.u64("restarts_in_a_row", s.counters.streak.into()).u64("max_restarts", s.spec.max_restarts.into());
-        let delays: Vec<u64> = backoff::preview(&s.spec, s.counters.streak, 3).into_iter().map(millis).collect();
+        let delays = match s.cause {
+            run::Cause::Retry { .. } if s.state == State::Backoff => {
+                backoff::preview_refused(&s.spec, s.counters.refused, 3)
+            }
+            _ => backoff::preview(&s.spec, s.counters.streak, 3),
+        };
+        let delays: Vec<u64> = delays.into_iter().map(millis).collect();
         o.raw("next_delays_ms", &serde_json::to_string(&delays).unwrap_or_default());
         o.u64("runs_total", s.runs.into()).u64("runs_failed", s.fails.into());
         let names = |needs: &[crate::config::Need]| {

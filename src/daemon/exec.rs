@@ -26,6 +26,7 @@ const FDS_PER_RUN: usize = 2;
 
 /// What the pool calls the reading of the config.
 pub(super) const LOADING: &str = "reading the config";
+pub(super) const KEEPING: &str = "keeping the config";
 
 /// How many runs can be held with so many descriptors.
 pub(super) fn runs_for(descriptors: u64) -> usize {
@@ -282,13 +283,23 @@ impl Daemon {
             }
             let paths = Arc::clone(&self.paths);
             self.gear.bulk(LOADING, move || {
-                let read = if look {
-                    lifecycle::read::read_config(&paths.config)
-                } else {
-                    lifecycle::read::take_config(&paths)
-                };
-                Job::Config(read.map(Box::new))
+                let read = lifecycle::read::read_text(&paths.config);
+                Job::Config(read.map(|(config, text)| (Box::new(config), text)))
             });
+        }
+    }
+
+    /// A config that is to be in effect is kept for the next daemon before anything of it is.
+    pub(super) fn config_read(&mut self, result: Result<(Box<Config>, Vec<u8>), String>) {
+        match (result, self.loads.front()) {
+            (Ok((config, text)), Some((_, false))) => {
+                let paths = Arc::clone(&self.paths);
+                self.gear.bulk(KEEPING, move || {
+                    lifecycle::read::keep_config(&paths, &text);
+                    Job::Kept(config)
+                });
+            }
+            (result, _) => self.loaded(result.map(|(config, _)| config)),
         }
     }
 

@@ -35,8 +35,10 @@ pub(super) enum Job {
     Copied(capture::copy::Told),
     Logs(logs::Read),
     Journal(journal::Ended),
-    /// The config file was read and checked.
-    Config(Result<Box<Config>, String>),
+    /// The config file was read and checked; with its text.
+    Config(Result<(Box<Config>, Vec<u8>), String>),
+    /// Its text is kept as that of the config in effect.
+    Kept(Box<Config>),
     /// An examination of everything around hob.
     Examined {
         req: ReqId,

@@ -51,7 +51,7 @@ use conn::{Admission, Readiness};
 use core::time::Duration;
 use fair::Waiting;
 use gear::{Gear, Job, Outlet};
-use lifecycle::Lifecycle;
+use lifecycle::{Lifecycle, outside};
 use pool::Done;
 use source::Source;
 use std::collections::VecDeque;
@@ -354,16 +354,18 @@ impl Daemon {
                 Done::Finished(job) => self.job(job),
                 Done::Late { name, result } => {
                     self.gear.log(Level::Warn, format!("{name} came late"));
-                    if let Some(job) = self.outside_came_late(result) {
-                        self.job(job);
+                    if !outside::is_told(&result) {
+                        self.job(result);
                     }
                 }
-                Done::Panicked { name, message } => {
+                Done::Panicked { name, message, late } => {
                     self.gear.log(Level::Error, format!("a fault in {name}: {message}"));
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
-                    self.outside_failed(name, &message);
+                    if !late {
+                        self.outside_failed(name, &message);
+                    }
                 }
             }
         }
@@ -389,7 +391,8 @@ impl Daemon {
             Job::Copied(told) => self.capture.copy_told(told, now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
-            Job::Config(result) => self.loaded(result),
+            Job::Config(result) => self.config_read(result),
+            Job::Kept(config) => self.loaded(Ok(config)),
             Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
             Job::Examined { req, result } => self.inputs.push(Input::Examined { req, result }),
             Job::Upgrade { req, found } => self.upgrade_found(req, found),

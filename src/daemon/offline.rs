@@ -1,18 +1,23 @@
-//! What the next daemon would know, for questions while none runs: a core that boots from journal, event ring and
-//! config. Reads these files, writes nothing and starts nothing.
+//! What the last daemon knew, for questions while none runs: a core that boots from journal, event ring and config, as
+//! if a daemon of the same keeper came up at the moment when hob was last seen, so that nothing is told that nobody
+//! saw. Reads these files, writes nothing and starts nothing.
 
 use super::events::EventLog;
 use super::journal::{Checked, Journal};
 use super::lifecycle::read::{config_in_effect, read_config};
 use crate::base::access::Access;
-use crate::base::ids::{ConnId, ReqId};
+use crate::base::ids::{ConnId, ReqId, RunId};
 use crate::base::paths::Paths;
-use crate::core::{Boot, Core, Effect, Input, Out, Peer};
+use crate::base::time::{Now, Wall};
+use crate::core::record::{self, Left};
+use crate::core::{Boot, Core, Effect, Input, Out, Peer, TableRun, UNKNOWN_PID};
 use crate::protocol::methods::{self, Request};
 use crate::protocol::rpc::{Code, RpcError};
 use crate::sys;
 use serde_json::value::RawValue;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// As which the questions come.
 const REQ: ReqId = ReqId(1);
@@ -24,6 +29,10 @@ const CONN: ConnId = ConnId(1);
 pub struct Offline {
     paths: Paths,
     boot: Boot,
+    /// What the last daemon left running, and who kept it.
+    left: Left,
+    /// When hob was last seen; the awake time is that of the boot of what it left.
+    seen: Now,
 }
 
 impl Offline {
@@ -38,24 +47,47 @@ impl Offline {
             Ok(config) => (config, None),
             Err(e) => (Default::default(), Some(e)),
         };
+        let left = record::left(&entities);
+        let wall = last_seen(paths);
+        let mono = left.newest.map_or(sys::clock::now().mono, |newest| newest.mono + wall.since(newest.wall));
+        let seen = Now { mono, wall };
         let boot = Boot {
             config,
             config_error,
             entities,
             gap,
             events,
-            // Of this boot, and no keeper that ever was: what ran then does not run any more.
-            keeper_key: format!("{:016x}-0-0", sys::table::boot_hash()),
             version: env!("CARGO_PKG_VERSION"),
             signals: sys::signals::platform().signals,
             host: sys::host::id(),
             uid: sys::user::own().0,
             ..Boot::default()
         };
-        Ok(Offline { paths: paths.clone(), boot })
+        Ok(Offline { paths: paths.clone(), boot, left, seen })
     }
 
-    /// Answers a question as a daemon would that has just come up.
+    /// When hob was last seen, where it left something running.
+    #[must_use]
+    pub fn broken_off(&self) -> Option<Wall> {
+        (!self.left.runs.is_empty()).then_some(self.seen.wall)
+    }
+
+    /// How a question finds everything: as it was left. A plan is made by rehearsing what a reload would do to services
+    /// that are up; for all else nothing moves, which is what safe mode is for.
+    fn scene(&self, plan: bool) -> (Now, Boot) {
+        let boot = self.boot.clone();
+        if plan {
+            // A keeper that never was: what ran then does not run any more.
+            let keeper_key = format!("{:016x}-0-0", sys::table::boot_hash());
+            return (sys::clock::now(), Boot { keeper_key, ..boot });
+        }
+        let pid = Some(UNKNOWN_PID);
+        let run = |run: &RunId| TableRun { run: *run, pid, exec_error: None, ended: None, asked: false };
+        let (table, keeper_key) = (self.left.runs.iter().map(run).collect(), self.left.keeper.clone());
+        (self.seen, Boot { table, keeper_key, safe: Some("hob does not run".to_owned()), ..boot })
+    }
+
+    /// Answers a question as the last daemon would have.
     ///
     /// # Errors
     /// What a daemon would answer, and `Unavailable` for what only a daemon can do.
@@ -64,17 +96,15 @@ impl Offline {
         if call.mutating {
             return Err(not_running());
         }
-        // A plan is made by rehearsing what a reload would do to services that are up; everything else is to stay as
-        // it was found, which is what safe mode is for.
         let plan = matches!(call.request, Request::DaemonPlan);
         if let (true, Some(e)) = (plan, &self.boot.config_error) {
             let what = format!("what was in effect last is not known: {e}");
             let error = RpcError::new(Code::Unavailable, what);
             return Err(error.hint("`hob config check` looks at the config, `hob start` takes it"));
         }
-        let safe = (!plan).then(|| "hob does not run".to_owned());
-        let (mut core, mut out, now) = (Core::new(), Out::default(), sys::clock::now());
-        core.step(now, Input::Boot(Box::new(Boot { safe, ..self.boot.clone() })), &mut out);
+        let (mut core, mut out) = (Core::new(), Out::default());
+        let (now, boot) = self.scene(plan);
+        core.step(now, Input::Boot(Box::new(boot)), &mut out);
         let uid = sys::user::own().0;
         let peer = Peer { uid, pid: std::process::id(), access: Access::Admin, job: None, schedule: None };
         let request = call.request;
@@ -96,6 +126,19 @@ impl Offline {
         }
         Err(not_running())
     }
+}
+
+/// When a hob was last seen that did not end properly: the newest change of what it writes while it runs.
+#[must_use]
+pub fn last_seen(paths: &Paths) -> Wall {
+    let now = sys::clock::now().wall;
+    let state = std::fs::read_dir(&paths.state).into_iter().flatten().flatten().map(|e| e.path());
+    let changed = |path: PathBuf| {
+        let meta = path.metadata().ok()?;
+        Some(Wall(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000))
+    };
+    let files = [&paths.heartbeat, &paths.lock].into_iter().cloned().chain(state);
+    files.filter_map(changed).max().map_or(now, |seen| seen.min(now))
 }
 
 fn not_running() -> RpcError {

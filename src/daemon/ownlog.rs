@@ -1,9 +1,9 @@
 //! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info text`, gathered during a turn of the loop
-//! and written at its end in one call; or, where the config asks for it, objects `{"time", "level", "text"}`. In the
-//! foreground they go to stderr as well, as far as that takes them without waiting, and with the level as systemd's
+//! and written at its end in one call; or, where the config asks for it, objects `{"time", "level", "text", "event"}`. In
+//! the foreground they go to stderr as well, as far as that takes them without waiting, and with the level as systemd's
 //! journal wants it where that reads them.
 
-use crate::base::log::{self, Level, LogStyle};
+use crate::base::log::{self, Level, LogStyle, Said};
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::DaemonLog;
 use crate::daemon::capture::rotate::{Names, shift};
@@ -129,6 +129,12 @@ impl OwnLog {
 
     /// Adds a line, to be written by `flush`. Its line breaks become indented lines.
     pub fn log(&mut self, level: Level, text: &str, now: Now) {
+        self.add(Said { level, text, event: None }, now);
+    }
+
+    /// The same.
+    pub fn add(&mut self, said: Said<'_>, now: Now) {
+        let Said { level, text, .. } = said;
         if !self.wants(level) {
             return;
         }
@@ -141,20 +147,21 @@ impl OwnLog {
             return;
         }
         self.unfold();
-        self.line(level, text, now.wall);
+        self.line(said, now.wall);
         self.last = Some(Last { level, text: text.to_owned(), since: now.mono, wall: now.wall, repeats: 0 });
     }
 
     /// The same for what standard error is to be spared.
-    pub fn log_to_file(&mut self, level: Level, text: &str, now: Now) {
+    pub fn add_to_file(&mut self, said: Said<'_>, now: Now) {
         let stderr = self.stderr.take();
-        self.log(level, text, now);
+        self.add(said, now);
         self.stderr = stderr;
     }
 
-    fn line(&mut self, level: Level, text: &str, wall: Wall) {
+    fn line(&mut self, said: Said<'_>, wall: Wall) {
+        let Said { level, text, .. } = said;
         let start = self.lines.len();
-        log::line(&mut self.lines, self.spec.format, level, text, wall);
+        log::line(&mut self.lines, self.spec.format, said, wall);
         if self.stderr.is_none() || level > self.stderr_level {
             return;
         }
@@ -169,7 +176,8 @@ impl OwnLog {
     fn unfold(&mut self) {
         if let Some(Last { level, repeats, wall, .. }) = self.last.take_if(|last| last.repeats > 0) {
             let times = if repeats == 1 { "once more".to_owned() } else { format!("{repeats} more times") };
-            self.line(level, &format!("(the same {times} within a second)"), wall);
+            let text = &format!("(the same {times} within a second)");
+            self.line(Said { level, text, event: None }, wall);
         }
     }
 
@@ -315,13 +323,17 @@ mod tests {
         let spec = DaemonLog { format: LogFormat::Json, ..SPEC };
         let mut log = OwnLog::open(dir.path("hob.log"), spec, None);
         log.log(Level::Warn, "two\n\"lines\"\x1b", at(123));
+        log.add(Said { level: Level::Info, text: "a b", event: Some(r#"{"kind":"a"}"#) }, at(124));
         log.flush(at(126).mono);
         let text = text(&dir, "hob.log");
-        let object: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        let (first, second) = text.trim_end().split_once('\n').unwrap();
+        let object: serde_json::Value = serde_json::from_str(second).unwrap();
+        assert_eq!((&object["text"], &object["event"]["kind"]), (&"a b".into(), &"a".into()));
+        let object: serde_json::Value = serde_json::from_str(first).unwrap();
         let want =
             serde_json::json!({"time": "2026-11-20T17:56:18.123Z", "level": "warn", "text": "two\n\"lines\"\u{1b}"});
         assert_eq!(object, want);
-        assert!(text.starts_with("{\"time\":\"2026-11-20T17:56:18.123Z\"") && text.lines().count() == 1);
+        assert!(text.starts_with("{\"time\":\"2026-11-20T17:56:18.123Z\"") && text.lines().count() == 2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! without end: there may be a hundred thousand, and the log is to tell of the rest as well.
 
 use super::Daemon;
+use crate::base::log::Said;
 use crate::base::time::Mono;
 use crate::config::Level;
 use crate::core::event_kind;
@@ -73,12 +74,13 @@ impl Daemon {
         for (key, value) in event.iter().filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
             text.push_str(&format!("{key}={value} "));
         }
+        let said = Said { level, text: text.trim_end(), event: Some(line.trim_end()) };
         let name = event.get("name").and_then(serde_json::Value::as_str);
         if kind != "service.start_failed" && name.is_some_and(|name| self.capture.is_copied(name)) {
             // On standard error the command hob is run for speaks for itself, once it has begun.
-            self.gear.log.log_to_file(level, text.trim_end(), self.gear.now);
+            self.gear.log.add_to_file(said, self.gear.now);
         } else {
-            self.gear.log.log(level, text.trim_end(), self.gear.now);
+            self.gear.log.add(said, self.gear.now);
         }
     }
 }

@@ -34,7 +34,7 @@ fn text(said: &Line<'_>, journal: bool) -> String {
     if journal {
         log::journal_line(&mut line, said.level, said.text);
     } else {
-        log::line(&mut line, said.format, said.level, said.text, said.wall);
+        log::line(&mut line, said.format, log::Said { level: said.level, text: said.text, event: None }, said.wall);
     }
     line
 }

@@ -66,7 +66,16 @@ fn the_files_tell_what_happened_while_nothing_runs() {
         text.lines().take(3).flat_map(str::split_whitespace).map(str::to_owned).collect()
     };
     assert_eq!(words(&now), words(&list));
-    assert!(now.lines().nth(3).unwrap().contains("lost"), "nobody saw its end: {now}");
+    assert!(now.lines().nth(3).unwrap().contains("running"), "nobody saw its end: {now}");
+    let (why, said) = both(&home, &["why", "db"]);
+    assert!(why.starts_with("db was running when hob was last seen\n"), "{why}");
+    assert!(why.contains("run 1 was started") && !why.contains("ended") && !why.contains("pid"), "{why}");
+    assert!(said.contains("what ran then may run still"), "{said}");
+    let (show, _) = both(&home, &["task", "show", "3"]);
+    assert!(show.starts_with("task 3 was running") && !show.contains("ended"), "{show}");
+    assert!(both(&home, &["why", "3"]).0.starts_with("task 3 was running when hob was last seen\n"));
+    let (history, _) = both(&home, &["service", "history", "db"]);
+    assert!(history.contains("not on record"), "{history}");
     assert_eq!(both(&home, &["task", "output", "1"]).0, "to nobody\n");
     let (lines, _) = both(&home, &["task", "output", "1", "-n", "1", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&lines).unwrap()["line"], "to nobody");

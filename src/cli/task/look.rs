@@ -105,16 +105,19 @@ fn note(task: &Value) -> String {
 }
 
 pub(super) fn show(args: &Args) -> Result<u8, Failure> {
-    let result = ask(args)?.call("task.get", &json!({ "id": id(args)? }))?;
-    finish(args, &result, details)
+    let mut source = ask(args)?;
+    let result = source.call("task.get", &json!({ "id": id(args)? }))?;
+    finish(args, &result, |t| details(t, source.is_files()))
 }
 
-fn details(t: &Value) -> String {
+/// `left`: as hob left it.
+fn details(t: &Value, left: bool) -> String {
     let paint = Paint { on: colours() };
     let state = t["state"].as_str().unwrap_or("?");
     let verb = match state {
         "succeeded" | "failed" | "timed_out" => "",
         "cancelled" => "was ",
+        "running" | "paused" if left => "was ",
         _ => "is ",
     };
     let mut text = format!("task {} {verb}{}", t["id"], paint.state(state, &in_words(t)));
@@ -161,6 +164,7 @@ fn details(t: &Value) -> String {
         last.iter().for_each(|l| text.push_str(&format!("    | {l}\n")));
     }
     let next = match state {
+        "held" | "queued" | "running" | "paused" if left => "hob start".to_owned(),
         "held" => format!("hob task release {}", t["id"]),
         "queued" | "running" => format!("hob task cancel {}", t["id"]),
         "paused" => format!("hob task resume {}", t["id"]),

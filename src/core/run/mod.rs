@@ -112,7 +112,7 @@ impl Cause {
             Cause::Autostart => "by autostart".to_owned(),
             Cause::Client(c) => format!("by {}", c.text()),
             Cause::Restart { n } => format!("by the restart policy, restart {n}"),
-            Cause::Retry { n } => format!("again because the machine was short of something, try {}", n + 1),
+            Cause::Retry { n } => format!("again because the system had refused it, try {}", n + 1),
             Cause::Dependency { of } => format!("because {of} needs it"),
             Cause::Need { name } => format!("because {name} is up again"),
             Cause::Reload => "by a reload of the config".to_owned(),

@@ -153,7 +153,7 @@ impl Core {
         };
         if let Cause::Retry { n } = &s.cause {
             let later = then(preview_refused(&s.spec, s.counters.refused, SHOWN));
-            return format!("try {} in {left}{later}, until the machine has what it needs", n.saturating_add(1));
+            return format!("try {} in {left}{later}, until the system lets it start", n.saturating_add(1));
         }
         if s.cause == Cause::Listen {
             return format!("in {left} it waits for a connection again: it ended often while somebody was waiting");
@@ -263,8 +263,8 @@ impl Core {
     fn waiting_todo(&self, i: usize) -> Vec<String> {
         let s = &self.table[i];
         let mut all = Vec::new();
-        if s.listening.error.is_some() {
-            return vec![FREE_ADDRESS.to_owned()];
+        if let Some(error) = &s.listening.error {
+            return vec![address(error).to_owned()];
         }
         if s.awaits_connection() {
             return vec![format!("hob start {}  # without a connection", s.name)];
@@ -399,8 +399,8 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             let check = s.spec.health.as_ref().map(|h| by_hand(&h.check)).unwrap_or_default();
             Some(format!("its check by hand: {check}; or raise \"retries\" or \"timeout\" of \"health\""))
         }
-        (Ended::NotStarted(_), _) => Some("check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned()),
-        (Ended::Delayed(e), _) if e.starts_with("cannot listen on") => Some(FREE_ADDRESS.to_owned()),
+        (Ended::NotStarted(e), _) => not_started(e),
+        (Ended::Delayed(e), _) if e.starts_with("cannot listen on") => Some(address(e).to_owned()),
         (Ended::Delayed(_), _) => Some("free memory, processes or descriptors on this machine".to_owned()),
         (Ended::Code(127), None) => Some("code 127 often means that a command was not found".to_owned()),
         (Ended::Code(126), None) => Some("code 126 often means that a file is not executable".to_owned()),
@@ -415,6 +415,20 @@ fn end_hint(s: &Service, r: &RunRecord) -> Option<String> {
             Some("it crashed: where the system keeps core dumps, 'coredumpctl' lists them".to_owned())
         }
         (Ended::Code(_) | Ended::Signal(_) | Ended::Unknown, _) => None,
+    }
+}
+
+/// Texts that name a key of the config have said what to look at.
+fn not_started(error: &str) -> Option<String> {
+    let said = error.contains("; ") || error.contains("env_file");
+    (!said).then(|| "check \"command\", \"cwd\", \"user\" and the file's permissions".to_owned())
+}
+
+/// What to do about an address on which nobody can listen.
+fn address(error: &str) -> &'static str {
+    match error.contains("Cannot assign") || error.contains("can't assign") || error.contains("Can't assign") {
+        true => "name an address in \"listen\" that this machine has (`ip addr` lists them)",
+        false => FREE_ADDRESS,
     }
 }
 

@@ -251,7 +251,10 @@ fn run_line(first: &RunRecord, r: &RunRecord) -> String {
     let took = human_duration(tenths(r.ended.since(r.started)));
     let how = match (r.ready, &r.end, &r.asked) {
         (_, Ended::NotStarted(_) | Ended::Delayed(_), _) => "could not be started".to_owned(),
-        (Some(_), _, _) | (None, _, Some(StopWhy::ReadyTimeout)) => format!("ended after {took}"),
+        // Nobody saw it become ready, but nobody saw how it ended either.
+        (Some(_), _, _) | (None, Ended::Unknown, _) | (None, _, Some(StopWhy::ReadyTimeout)) => {
+            format!("ended after {took}")
+        }
         (None, _, _) => format!("ended after {took} without being ready"),
     };
     let (runs, it) = match first.number {

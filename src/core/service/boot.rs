@@ -10,7 +10,7 @@ use crate::base::map::Map;
 use crate::config::{Level, Restart, ServiceSpec};
 use crate::core::record::{self, ASIDE, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
-use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun};
+use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun, UNKNOWN_PID};
 use crate::protocol::methods::EventQuery;
 use std::sync::Arc;
 
@@ -294,7 +294,7 @@ impl Core {
         if slot.asked {
             live.stop.get_or_insert(StopWhy::DaemonDeath);
         }
-        live.pid = slot.pid;
+        live.pid = slot.pid.filter(|pid| *pid != UNKNOWN_PID);
         if slot.exec_error.is_none() && live.spawned {
             live.ready = live.ready.or(Some(live.begun));
         }

@@ -8,7 +8,7 @@ use crate::base::ids::{RunId, TaskId};
 use crate::base::time::{Mono, Now, Wall};
 use crate::core::record::{Entity, parse};
 use crate::core::run::Ended;
-use crate::core::{Core, Effect, Out, Survivor, TableRun};
+use crate::core::{Core, Effect, Out, Survivor, TableRun, UNKNOWN_PID};
 use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,7 +246,7 @@ impl Core {
         task.last = run;
         let timeout = task.timeout;
         let mut live = Live::new(run, begun);
-        live.pid = slot.pid.filter(|_| slot.exec_error.is_none());
+        live.pid = slot.pid.filter(|pid| slot.exec_error.is_none() && *pid != UNKNOWN_PID);
         live.stop.clone_from(&open.stop);
         live.paused = open.paused && slot.ended.is_none();
         live.heard = slot.ended.is_none();

@@ -3,28 +3,38 @@
 
 use super::index::{Index, Record, STAMPED, What};
 use super::tail::{Cursor, Part, Share};
+use crate::base::log::time_of;
 use crate::base::time::Wall;
+use core::ops::Range;
 use std::io;
 
 /// Read at once.
 const CHUNK: usize = 256 * 1024;
 /// As much of a line as holds its time.
 const HEAD: usize = 40;
+/// What a record of an index speaks of was written within so many milliseconds.
+const STEP: i64 = 999;
 
-/// The time a line says itself that it has: at its beginning, or as the first member of an object.
-fn time_of(line: &[u8]) -> Option<Wall> {
-    Wall::of_line(line).or_else(|| {
-        let text = line.strip_prefix(b"{\"time\":\"")?.get(..24)?;
-        Wall::parse(core::str::from_utf8(text).ok()?)
-    })
-}
-
-/// The first position from `from` on at which output lies that `wanted` takes by its time; the end of the log when none
-/// does.
+/// The position of what was written at `wall` or later; the end of the log when nothing was. Where the index alone tells,
+/// it may be that of up to a second more, so that nothing is missing.
 ///
 /// # Errors
 /// What reading the log and its indexes answers.
-pub fn find(share: &Share, from: u64, wanted: impl Fn(Wall) -> bool) -> io::Result<u64> {
+pub fn since(share: &Share, wall: Wall) -> io::Result<u64> {
+    find(share, 0, STEP, |w| w >= wall)
+}
+
+/// The first position from `from` on of what was written after `wall`, as [`since`].
+///
+/// # Errors
+/// What reading the log and its indexes answers.
+pub fn after(share: &Share, from: u64, wall: Wall) -> io::Result<u64> {
+    find(share, from, 0, |w| w > wall)
+}
+
+/// The first position from `from` on at which output lies that `wanted` takes by its time; the end of the log when none
+/// does. `within`: what a record of the index speaks of counts up to so many milliseconds later.
+fn find(share: &Share, from: u64, within: i64, wanted: impl Fn(Wall) -> bool) -> io::Result<u64> {
     let spans = share.spans()?;
     for (number, span) in spans.files.iter().enumerate().rev() {
         let end = number.checked_sub(1).and_then(|n| spans.files.get(n)).map_or(spans.end, |newer| newer.base);
@@ -32,7 +42,7 @@ pub fn find(share: &Share, from: u64, wanted: impl Fn(Wall) -> bool) -> io::Resu
             continue;
         }
         let found = match index_of(share, number, span.base)? {
-            Some(index) => by_index(share, &index, from.max(span.base), end, &wanted)?,
+            Some(index) => by_index(share, &index, from.max(span.base)..end, within, &wanted)?,
             None => by_line(share, from.max(span.base), end, &wanted)?,
         };
         if let Some(position) = found {
@@ -56,10 +66,12 @@ pub(super) fn index_of(share: &Share, number: usize, base: u64) -> io::Result<Op
 fn by_index(
     share: &Share,
     index: &Index,
-    from: u64,
-    end: u64,
+    span: Range<u64>,
+    within: i64,
     wanted: &impl Fn(Wall) -> bool,
 ) -> io::Result<Option<u64>> {
+    let (from, end) = (span.start, span.end);
+    let stamped = |r: &Record| matches!(r.what, What::Output { stream, .. } if stream & STAMPED != 0);
     let mut before: Option<Record> = None;
     let mut hit = None;
     index.each(|record| {
@@ -67,20 +79,19 @@ fn by_index(
         if record.position >= end {
             return false;
         }
-        if record.position >= from && wanted(wall) {
+        let within = if stamped(&record) { 0 } else { within };
+        if record.position >= from && wanted(Wall(wall.0.saturating_add(within))) {
             hit = Some(record.position);
             return false;
         }
         before = Some(record);
         true
     })?;
-    let stamped = |r: &Record| matches!(r.what, What::Output { stream, .. } if stream & STAMPED != 0);
     match before {
         Some(before) if stamped(&before) => {
             let exact = by_line(share, before.position.max(from), hit.unwrap_or(end), wanted)?;
             Ok(exact.or(hit))
         }
-        // What `before` speaks of began at an unwanted time, and ended less than a second later.
         _ => Ok(hit),
     }
 }
@@ -136,9 +147,10 @@ mod tests {
     fn raw_logs_are_searched_by_their_index_in_order_of_position() {
         let dir = Dir::new();
         let s = share(&dir, &"x".repeat(100), &[(1000, 0, 0), (2000, 20, 0), (9000, 40, 0), (3000, 60, 0)]);
-        let since = |wall: i64| find(&s, 0, |w| w >= Wall(wall)).unwrap();
-        assert_eq!([since(0), since(1001), since(2500), since(9000), since(9001)], [0, 20, 40, 40, 100]);
-        let until = |from: u64, wall: i64| find(&s, from, |w| w > Wall(wall)).unwrap();
+        let since = |wall: i64| since(&s, Wall(wall)).unwrap();
+        assert_eq!([since(0), since(1001), since(2001), since(2500), since(3000)], [0, 0, 20, 20, 40]);
+        assert_eq!([since(9000), since(9999), since(10_000)], [40, 40, 100]);
+        let until = |from: u64, wall: i64| after(&s, from, Wall(wall)).unwrap();
         assert_eq!([until(0, 999), until(0, 2000), until(41, 2000), until(61, 0)], [0, 40, 60, 100]);
     }
 
@@ -149,10 +161,10 @@ mod tests {
         let size = line(0).len() as u64;
         let text = [1000, 1400, 1900, 2100].map(line).concat() + "no time\n" + &line(2500);
         let s = share(&dir, &text, &[(1000, 0, STAMPED), (2100, 3 * size, STAMPED)]);
-        let since = |wall: i64| find(&s, 0, |w| w >= Wall(wall)).unwrap();
+        let since = |wall: i64| since(&s, Wall(wall)).unwrap();
         assert_eq!([since(1000), since(1001), since(1401), since(1901)], [0, size, 2 * size, 3 * size]);
         assert_eq!([since(2101), since(2501)], [4 * size + 8, 5 * size + 8]);
-        assert_eq!(find(&s, size, |w| w > Wall(1500)).unwrap(), 2 * size);
+        assert_eq!(after(&s, size, Wall(1500)).unwrap(), 2 * size);
     }
 
     #[test]
@@ -160,8 +172,8 @@ mod tests {
         let dir = Dir::new();
         let text = format!("{} info  a\n    more\n{{\"time\":\"{}\",\"x\":1}}\n", Wall(1000), Wall(5000));
         let s = share(&dir, &text, &[]);
-        assert_eq!(find(&s, 0, |w| w >= Wall(1000)).unwrap(), 0);
-        assert_eq!(find(&s, 0, |w| w >= Wall(1001)).unwrap(), 42);
-        assert_eq!(find(&s, 0, |w| w >= Wall(5001)).unwrap(), text.len() as u64);
+        assert_eq!(since(&s, Wall(1000)).unwrap(), 0);
+        assert_eq!(since(&s, Wall(1001)).unwrap(), 42);
+        assert_eq!(since(&s, Wall(5001)).unwrap(), text.len() as u64);
     }
 }

@@ -4,10 +4,9 @@
 
 use super::upgrade::LOOKING;
 use crate::base::ids::ReqId;
-use crate::config::Config;
 use crate::core::Input;
 use crate::daemon::Daemon;
-use crate::daemon::exec::LOADING;
+use crate::daemon::exec::{KEEPING, LOADING};
 use crate::daemon::gear::Job;
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
@@ -24,8 +23,6 @@ static AT_WORK: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// What waits for somebody that is not hob.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Outside {
-    /// The config is still being read for somebody who was told that it does not answer; whether only to be looked at.
-    late_load: Option<bool>,
     /// A program is being looked at, and for whom.
     pub(super) looking: Option<Option<ReqId>>,
 }
@@ -55,11 +52,15 @@ fn silent(path: &Path) -> String {
     format!("{} does not answer; look at what is mounted there, and try again", path.display())
 }
 
+/// Whether who waited for this result was told that nothing comes of it, as it came late.
+pub(in crate::daemon) fn is_told(job: &Job) -> bool {
+    matches!(job, Job::Config(_) | Job::Upgrade { .. })
+}
+
 impl Daemon {
     /// A job of this name has not ended in time.
     pub(in crate::daemon) fn outside_is_silent(&mut self, name: &str) {
         if name == LOADING {
-            self.life.outside.late_load = self.loads.front().map(|(_, look)| *look);
             self.loaded(Err(silent(&self.paths.config)));
         } else if name == LOOKING
             && let Some(req) = self.life.outside.looking.take()
@@ -70,28 +71,9 @@ impl Daemon {
         }
     }
 
-    /// Such a job has ended after all, or failed by a fault of its own. Answers what is still to be dealt with.
-    pub(in crate::daemon) fn outside_came_late(&mut self, job: Job) -> Option<Job> {
-        match job {
-            Job::Config(result) => {
-                self.late_config(result);
-                None
-            }
-            // Its caller was told that nothing came of it.
-            Job::Upgrade { .. } => None,
-            job => Some(job),
-        }
-    }
-
-    /// It is already kept as the config in effect, so it has to be that.
-    fn late_config(&mut self, result: Result<Box<Config>, String>) {
-        if self.life.outside.late_load.take() == Some(false) {
-            self.inputs.push(Input::ConfigRead { req: None, look: false, result });
-        }
-    }
-
+    /// Such a job failed by a fault of its own.
     pub(in crate::daemon) fn outside_failed(&mut self, name: &str, message: &str) {
-        if name == LOADING && self.life.outside.late_load.take().is_none() {
+        if name == LOADING || name == KEEPING {
             self.loaded(Err(format!("hob failed while it read the config: {message}")));
         } else if name == LOOKING
             && let Some(req) = self.life.outside.looking.take()

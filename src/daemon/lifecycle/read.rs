@@ -177,14 +177,18 @@ pub(in crate::daemon) fn config_in_effect(paths: &Paths) -> PathBuf {
 }
 
 /// Reads and checks the config file, and keeps its text as the one in effect before anything of it is.
-pub(in crate::daemon) fn take_config(paths: &Paths) -> Result<Config, String> {
+fn take_config(paths: &Paths) -> Result<Config, String> {
     let (config, text) = read_text(&paths.config)?;
-    // Without a copy the next daemon reads the file itself.
+    keep_config(paths, &text);
+    Ok(config)
+}
+
+/// Keeps the text of a config as the one in effect. Without a copy the next daemon reads the file itself.
+pub(in crate::daemon) fn keep_config(paths: &Paths, text: &[u8]) {
     let copy = config_in_effect(paths);
-    if sys::file::atomic_write(&copy, &text, 0o600, false).is_err() {
+    if sys::file::atomic_write(&copy, text, 0o600, false).is_err() {
         let _ = sys::file::remove(&copy);
     }
-    Ok(config)
 }
 
 /// The schema beside a config is that of the program that runs. Where there is none, nobody wants it.
@@ -210,7 +214,8 @@ pub(in crate::daemon) fn read_config(path: &Path) -> Result<Config, String> {
     read_text(path).map(|(config, _)| config)
 }
 
-fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
+/// The same, with its text.
+pub(in crate::daemon) fn read_text(path: &Path) -> Result<(Config, Vec<u8>), String> {
     let name = path.display().to_string();
     let read = outside::alone(path, || sys::file::read_whole(path, CONFIG_MAX as u64))?;
     let bytes = read.map_err(|e| without_numbers(&format!("{name}: {e}")))?;

@@ -245,7 +245,7 @@ pub(in crate::daemon) struct Other {
 
 /// What lies there now, unless it is the same file.
 fn other_than(own: (u64, u64)) -> Option<Other> {
-    let path = real_path(std::env::current_exe().ok()?);
+    let path = real_path(sys::identity::own_path().ok()?);
     let meta = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
     let file = (meta.dev(), meta.ino());
     (file != own).then_some(Other { path, file })

@@ -430,11 +430,11 @@ fn find(query: &LogQuery, name: &Arc<str>, share: &Arc<Share>) -> io::Result<Fou
     let spans = share.spans()?;
     let all = spans.end;
     let since = match query.since {
-        Some(since) => times::find(share, 0, |wall| wall >= since)?,
+        Some(since) => times::since(share, since)?,
         None => spans.files.last().map_or(all, |oldest| oldest.base),
     };
     let end = match query.until {
-        Some(until) => times::find(share, since, |wall| wall > until)?.min(all),
+        Some(until) => times::after(share, since, until)?.min(all),
         None => all,
     };
     // The daemon's own log has no name for those who resume it.

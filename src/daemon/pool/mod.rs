@@ -100,6 +100,8 @@ pub enum Done<T> {
     Panicked {
         name: &'static str,
         message: String,
+        /// After `overdue` had reported it.
+        late: bool,
     },
 }
 
@@ -326,7 +328,7 @@ impl<T: Send + 'static> Pool<T> {
         Some(match (result, open.due) {
             (Ok(result), Some(_)) => Done::Finished(result),
             (Ok(result), None) => Done::Late { name: open.name, result },
-            (Err(message), _) => Done::Panicked { name: open.name, message },
+            (Err(message), due) => Done::Panicked { name: open.name, message, late: due.is_none() },
         })
     }
 

@@ -73,7 +73,7 @@ fn a_panic_is_told_and_the_thread_goes_on() {
     b.pool.run(Lane::Bulk, "bad", Mono(0), LONG, || panic!("broken {}", 7));
     b.pool.run(Lane::Bulk, "good", Mono(0), LONG, || 1);
     let done = b.wait(2);
-    assert_eq!(done[0], Done::Panicked { name: "bad", message: "broken 7".into() });
+    assert_eq!(done[0], Done::Panicked { name: "bad", message: "broken 7".into(), late: false });
     assert_eq!(done[1], Done::Finished(1));
 }
 

@@ -26,7 +26,7 @@ const STOP_BY_KEEPER: Duration = Duration::from_secs(90);
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("all") || !args.operands.is_empty() {
         if args.has("force") {
-            let failure = Failure::usage("--force ends hob itself, not services");
+            let failure = Failure::usage("--force ends hob itself, not a service");
             return Err(
                 failure.hint("'hob signal KILL NAME' kills a service; 'hob stop NAME' kills it after its stop_timeout")
             );
@@ -137,11 +137,14 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// Whether it has ended: nobody holds the lock, or for who may not look at that, its keeper is no more.
+    /// Whether it has ended: nobody holds the lock, or somebody else already; or for who may not look at that, its
+    /// keeper is no more.
     fn is_over(&self) -> Result<bool, Failure> {
+        let gone = |keeper: u32| sys::identity::start_ticks(keeper).is_none();
         match (holder(self.paths), self.keeper) {
+            (Ok(Some(Some(other))), Some(keeper)) if other != keeper => Ok(gone(keeper)),
             (Ok(held), _) => Ok(held.is_none()),
-            (Err(_), Some(keeper)) => Ok(sys::identity::start_ticks(keeper).is_none()),
+            (Err(_), Some(keeper)) => Ok(gone(keeper)),
             (Err(f), None) => Err(f),
         }
     }

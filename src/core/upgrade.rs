@@ -75,18 +75,17 @@ impl Core {
     /// An upgrade that a daemon before this one began has come to its end.
     pub(super) fn upgraded(&mut self, ticket: Option<Ticket>, result: Result<String, RpcError>, out: &mut Out) {
         let mut fields = Obj::new();
-        let (kind, level, text) = match &result {
+        let kind = match &result {
             Ok(json) => {
                 fields.raw("upgrade", json);
-                ("daemon.upgraded", Level::Info, format!("upgraded: {json}"))
+                "daemon.upgraded"
             }
             Err(e) => {
                 fields.str("error", &e.message);
-                ("daemon.upgrade_failed", Level::Error, e.message.clone())
+                "daemon.upgrade_failed"
             }
         };
         self.emit_daemon(kind, fields.members(), out);
-        out.effects.push(Effect::Log { level, text });
         let Some(ticket) = ticket else { return };
         // Nobody has this number: the request itself was the other daemon's.
         let (req, who) = (ReqId(u64::MAX), (ticket.uid, ConnId(u64::MAX)));

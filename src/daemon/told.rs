@@ -72,7 +72,7 @@ impl Daemon {
             }
         }
         for (key, value) in event.iter().filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "kind" | "name")) {
-            text.push_str(&format!("{key}={value} "));
+            word(&mut text, key, value);
         }
         let said = Said { level, text: text.trim_end(), event: Some(line.trim_end()) };
         let name = event.get("name").and_then(serde_json::Value::as_str);
@@ -82,6 +82,14 @@ impl Daemon {
         } else {
             self.gear.log.add(said, self.gear.now);
         }
+    }
+}
+
+/// `key=value `, and of an object `key.member=value ` for each.
+fn word(text: &mut String, key: &str, value: &serde_json::Value) {
+    match value.as_object() {
+        Some(members) => members.iter().for_each(|(member, value)| word(text, &format!("{key}.{member}"), value)),
+        None => text.push_str(&format!("{key}={value} ")),
     }
 }
 

@@ -56,6 +56,27 @@ fn a_start_waits_for_the_end_of_a_hob_that_is_stopping() {
 }
 
 #[test]
+fn a_stop_waits_for_no_later_hob() {
+    let home = Home::new(
+        r#"{ "services": { "s": { "command": "trap '' TERM; echo up; while :; do sleep 0.05; done",
+                                  "ready": { "log": "up" }, "stop_timeout": "300ms" } } }"#,
+    );
+    home.ok(&["start"]);
+    home.wait_state("s", "running");
+    let first = home.pids().1;
+    let mut stop = home.command(&["stop"]).stdout(Stdio::null()).spawn().unwrap();
+    wait("it is stopping", || home.call("daemon.health", "{}")["status"] == "stopping");
+    // It sees nothing of what happens until another hob runs.
+    kill("STOP", stop.id());
+    wait("the first one has ended", || !alive(first));
+    home.ok(&["start"]);
+    kill("CONT", stop.id());
+    assert!(stop.wait().unwrap().success());
+    assert_eq!(home.call("daemon.health", "{}")["status"], "ok", "the later one still runs");
+    home.ok(&["stop"]);
+}
+
+#[test]
 fn files_have_the_modes_that_keep_others_out() {
     let home = Home::running(ONE);
     wait("the log is there", || exists(&home.path("logs/services/s.log")));

@@ -235,6 +235,8 @@ pub struct Asides {
     pub signalled: Option<Box<Signalled>>,
     /// How its stop command failed.
     pub stop_error: Option<Box<str>>,
+    /// When and how its last reload failed, unless one succeeded since.
+    pub reload_error: Option<Box<(Wall, Box<str>)>>,
 }
 
 /// What a person said last of a service, and when.

@@ -435,7 +435,11 @@ fn address(error: &str) -> &'static str {
 /// `, flapping: 12 restarts in a row`.
 pub(super) fn flapping(s: &Service) -> String {
     match s.counters.flapping() {
-        true => format!(", flapping: {} in a row", restarts(s.counters.streak)),
+        // The restart that it waits for counts already.
+        true => {
+            let made = s.counters.streak - u32::from(s.state == State::Backoff);
+            format!(", flapping: {} in a row", restarts(made))
+        }
         false => String::new(),
     }
 }

@@ -166,6 +166,9 @@ impl Core {
         if let Some(live) = s.live.as_deref() {
             lines.push(live_line(live));
             lines.extend(live.signalled().map(|s| format!("{}: {}", s.at, s.text())));
+            let reload = live.asides.as_ref().and_then(|a| a.reload_error.as_deref());
+            lines
+                .extend(reload.map(|(at, e)| format!("{at}: its reload failed, and it goes on with what it had: {e}")));
         }
         if s.transient {
             lines.push("it is transient: a request made it, and a stop removes it".to_owned());

@@ -4,6 +4,7 @@ use super::{Service, State};
 use crate::base::ids::{ConnId, ReqId, RunId};
 use crate::base::json::Obj;
 use crate::core::request::Asked;
+use crate::core::run::clip;
 use crate::core::{Core, Duty, Effect, Out};
 use crate::protocol::rpc::{Code, RpcError};
 use core::time::Duration;
@@ -75,6 +76,13 @@ impl Core {
         let Some(live) = self.table[i].live.as_mut() else { return };
         if !core::mem::take(&mut live.reloading) {
             return self.late("a reload", run, out);
+        }
+        match result {
+            Ok(()) => live.asides.iter_mut().for_each(|asides| asides.reload_error = None),
+            Err(e) => {
+                let error = Some(Box::new((self.now.wall, clip(e))));
+                live.asides.get_or_insert_default().reload_error = error;
+            }
         }
         let mut fields = Obj::new();
         fields.u64("run", run.0).opt_str("error", result.as_ref().err().map(String::as_str));

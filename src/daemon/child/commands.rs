@@ -189,8 +189,12 @@ impl Children {
             }
         }
         for (id, of, purpose, limit) in over {
-            self.give_up(ctx, id);
             let error = format!("it did not end within {}", human_duration(limit));
+            let error = match self.commands.open.get_mut(&id) {
+                Some(command) => command.words.told(error),
+                None => error,
+            };
+            self.give_up(ctx, id);
             self.told(ctx.now, of, purpose, Err(error), inputs);
         }
     }
@@ -329,10 +333,7 @@ impl Children {
         let command = self.commands.open.remove(&id);
         self.forget(ctx, id);
         let Some(mut command) = command else { return };
-        let result = result.map_err(|e| match command.words.line() {
-            Some(line) => format!("{e}: {line}"),
-            None => e,
-        });
+        let result = result.map_err(|e| command.words.told(e));
         command.words.close(ctx);
         self.told(ctx.now, command.of, command.purpose, result, inputs);
     }
@@ -371,6 +372,14 @@ impl Words {
             let more = self.last.len().saturating_sub(KEPT);
             self.last.drain(..more);
             self.cut |= more > 0;
+        }
+    }
+
+    /// A failure with the last line before it.
+    fn told(&mut self, failure: String) -> String {
+        match self.line() {
+            Some(line) => format!("{failure}: {line}"),
+            None => failure,
         }
     }
 

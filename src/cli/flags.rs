@@ -245,7 +245,7 @@ pub(super) fn parse(argv: Vec<OsString>, commands: &'static [Command]) -> Result
         }
     };
     let args = Args { command, given: args.0, operands: args.1, rest: args.2 };
-    check_operands(&args)?;
+    check_operands(&args, commands)?;
     Ok(Parsed::Run(args))
 }
 
@@ -298,14 +298,21 @@ fn meant(words: &[&'static str], given: &str) -> String {
     near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"))
 }
 
-fn check_operands(args: &Args) -> Result<(), String> {
+fn check_operands(args: &Args, commands: &[Command]) -> Result<(), String> {
     let (c, n) = (args.command, args.operands.len());
     if n < c.count.0 || (n == 0 && c.takes_command && c.count.0 > 0 && args.rest.is_empty()) {
         return Err(format!("'{}' needs {}; usage: {}", c.name, c.operands, usage(c)));
     }
     if n > c.count.1 {
         let extra = args.operands.get(c.count.1).map_or("", String::as_str);
-        let hint = if c.takes_command { " (the command to run stands after --)" } else { "" };
+        let of_a_service = format!("service {}", c.name);
+        let hint = if c.takes_command {
+            " (the command to run stands after --)".to_owned()
+        } else if commands.iter().any(|c| c.name == of_a_service) {
+            format!("; of a service it is 'hob {of_a_service} {extra}'")
+        } else {
+            String::new()
+        };
         return Err(format!("'{}' does not take '{extra}'{hint}; usage: {}", c.name, usage(c)));
     }
     if !args.rest.is_empty() && !c.takes_command {
@@ -527,6 +534,7 @@ mod tests {
             ("xyzzy", "is not a command; 'hob --help'"),
             ("why", "needs NAME"),
             ("ping web", "does not take 'web'"),
+            ("reload web", "of a service it is 'hob service reload web'"),
             ("stop ''", "an empty name"),
             ("logs -n", "needs a value"),
             ("logs -f=web", "-f"),

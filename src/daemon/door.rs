@@ -6,7 +6,7 @@
 
 use super::Daemon;
 use super::child::{Children, Whose};
-use super::conn::{ACCEPT_RETRY, Accepted, Admission, Pass, stranger};
+use super::conn::{ACCEPT_RETRY, ACCEPTED_MAX, Accepted, Admission, Pass, stranger};
 use crate::base::ids::{ConnId, RunId, StreamId};
 use crate::base::limits::MESSAGE_MAX;
 use crate::base::map::Map;
@@ -94,15 +94,13 @@ impl Daemon {
             self.accept_at = self.life.word_by;
             return;
         }
-        if self.conns.is_behind() || !self.waiting.is_empty() {
-            // Who is in already comes first.
-            self.accept_at = Some(self.gear.now.mono);
-            return;
-        }
+        // Who is in already comes first, but they may go on for ever.
+        let behind = self.conns.is_behind() || !self.waiting.is_empty();
+        let most = if behind { 1 } else { ACCEPTED_MAX };
         self.resume_channels();
         let (core, children, admission) = (&self.core, &self.children, &self.admission);
         let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);
-        let accepted = self.conns.accept(self.listener.as_fd(), registry, sources, &mut |cred, fd| {
+        let accepted = self.conns.accept(self.listener.as_fd(), most, registry, sources, &mut |cred, fd| {
             pass(core, children, admission, cred, fd)
         });
         let wait = match accepted {

@@ -1,7 +1,7 @@
 //! The daemon's own log, `logs/hob.log`: lines `2026-11-20T18:09:38.123Z info text`, gathered during a turn of the loop
-//! and written at its end in one call; or, where the config asks for it, objects `{"time", "level", "text", "event"}`. In
-//! the foreground they go to stderr as well, as far as that takes them without waiting, and with the level as systemd's
-//! journal wants it where that reads them.
+//! and written at its end in one call; or, where the config asks for it, objects `{"time", "level", "text", "event"}`.
+//! In the foreground they go to stderr as well, as far as that takes them without waiting, and with the level as
+//! systemd's journal wants it where that reads them.
 
 use crate::base::log::{self, Level, LogStyle, Said};
 use crate::base::time::{Mono, Now, Wall};

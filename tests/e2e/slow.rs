@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const ONE: &str = r#"{ "services": { "s": { "command": "exec sleep 1000", "min_delay": "0s" } } }"#;
 
@@ -119,4 +120,49 @@ fn however_much_many_ask_all_is_answered_in_order() {
         let ids = replies.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()["id"].as_u64().unwrap());
         assert!(ids.eq(0..EACH as u64));
     }
+}
+
+#[test]
+fn whoever_never_stops_asking_keeps_nobody_out() {
+    const AT_ONCE: usize = 64;
+    let home = Home::running(ONE);
+    home.wait_state("s", "running");
+    let over = AtomicBool::new(false);
+    let ask = format!("{}\n", json!({"jsonrpc": "2.0", "id": 1, "method": "rpc.discover"}));
+    let connect = || {
+        let stream = UnixStream::connect(home.path("run/hob.sock")).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream
+    };
+    std::thread::scope(|scope| {
+        let (begun, all) = std::sync::mpsc::channel();
+        for _ in 0..4 {
+            let (begun, over, ask) = (begun.clone(), &over, ask.as_bytes());
+            let mut stream = connect();
+            scope.spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                stream.write_all(&ask.repeat(AT_ONCE)).unwrap();
+                let mut answers = 0;
+                while !over.load(Relaxed) {
+                    reader.skip_until(b'\n').unwrap();
+                    answers += 1;
+                    stream.write_all(ask).unwrap();
+                    if answers == AT_ONCE {
+                        begun.send(()).unwrap();
+                    }
+                }
+            });
+        }
+        (0..4).for_each(|_| all.recv_timeout(LIMIT).unwrap());
+        for _ in 0..20 {
+            let mut stream = connect();
+            stream.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n").unwrap();
+            let mut answer = String::new();
+            let read = BufReader::new(stream).read_line(&mut answer);
+            over.store(read.is_err(), Relaxed);
+            assert!(answer.contains("pong"), "{read:?} {answer}");
+        }
+        over.store(true, Relaxed);
+    });
+    home.ok(&["stop"]);
 }

@@ -20,8 +20,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// Connections accepted in one turn.
-const PER_TURN: usize = 64;
+/// Connections accepted in one turn while nobody who is in waits.
+pub const ACCEPTED_MAX: usize = 64;
 
 /// The levels of access by number. The daemon's own user and root are admin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,19 +127,20 @@ pub enum Accepted {
 }
 
 impl Conns {
-    /// Accepts what waits on the listener.
+    /// Accepts what waits on the listener, at most so many.
     ///
     /// # Errors
     /// What the system answers beyond what is expected of accept; to be tried again after [`super::ACCEPT_RETRY`].
     pub fn accept(
         &mut self,
         listener: BorrowedFd<'_>,
+        most: usize,
         registry: &Registry,
         sources: &mut Sources,
         admit: &mut Admit<'_>,
     ) -> io::Result<Accepted> {
         self.fill_reserve();
-        for _ in 0..PER_TURN {
+        for _ in 0..most {
             if self.closer.open() > CLOSING_MAX {
                 return Ok(Accepted::Behind);
             }

@@ -16,7 +16,7 @@ mod tests;
 mod wire;
 
 pub(super) use admit::stranger;
-pub use admit::{Accepted, Admission, Pass};
+pub use admit::{ACCEPTED_MAX, Accepted, Admission, Pass};
 
 use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::limits::{BUFFERED_MAX, FROZEN, LAGGING_MAX, MESSAGE_MAX, STREAMS_PER_CONNECTION_MAX, UNSENT_LAGGED};

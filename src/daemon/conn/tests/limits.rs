@@ -241,7 +241,10 @@ fn accept_lets_in_whom_it_should_and_tells_the_others_why() {
     let mut let_in = [Ok(Pass::from(Access::Admin)), Err(stranger(7))].into_iter();
     let Rig { conns, poll, sources, .. } = &mut rig;
     let mut admit = |_: &Credentials, _: BorrowedFd<'_>| let_in.next().unwrap();
-    assert_eq!(conns.accept(listener.as_fd(), poll.registry(), sources, &mut admit).unwrap(), Accepted::All);
+    assert_eq!(
+        conns.accept(listener.as_fd(), ACCEPTED_MAX, poll.registry(), sources, &mut admit).unwrap(),
+        Accepted::All
+    );
     assert_eq!(second.take().iter().map(|t| error(t)).collect::<Vec<_>>(), ["null -32003"]);
     assert_eq!(second.decoder.framing(), Some(Framing::Binary), "in its own framing");
     assert!(second.ended);

@@ -20,6 +20,12 @@ const CHANGE: &[Flag] = &[WAIT, TIMEOUT];
 const ALL: Flag = Flag { long: "all", short: None, value: None, doc: "All services; hob goes on" };
 const FORCE: Flag =
     Flag { long: "force", short: None, value: None, doc: "Without the socket: TERM, then KILL hob and all its jobs" };
+const GRACE: Flag = Flag {
+    long: "grace",
+    short: None,
+    value: Some("TIME"),
+    doc: "When hob ends: kill what has not ended after this time [daemon.shutdown_timeout]",
+};
 const FOREGROUND: Flag =
     Flag { long: "foreground", short: None, value: None, doc: "Stay in the foreground, as 'hob run'" };
 const LINES: Flag = Flag { long: "lines", short: Some('n'), value: Some("N"), doc: "Begin with the last N lines [50]" };
@@ -164,7 +170,7 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: &[ALL, FORCE, WAIT, TIMEOUT],
+        flags: &[ALL, FORCE, WAIT, TIMEOUT, GRACE],
         details: "Without a name: stop all services and hob. A service that a person stopped stays stopped, also over\n\
                   restarts of hob.",
         ..command("stop", "Stop hob, or services", stop::stop)
@@ -172,7 +178,7 @@ const OF_SERVICES: &[Command] = &[
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
-        flags: &[Flag { doc: "All services that run or should; hob goes on", ..ALL }, WAIT, TIMEOUT],
+        flags: &[Flag { doc: "All services that run or should; hob goes on", ..ALL }, WAIT, TIMEOUT, GRACE],
         details: "Without a name: stop hob and start it again. A reload of its config needs neither: 'hob reload'.\n\
                   With --all what a person stopped, what has finished and what autostart leaves alone stays so.",
         ..command("restart", "Restart hob, or services", life::restart)

@@ -13,6 +13,10 @@ The parameters are one JSON object, or - to read it from standard input. 'hob ca
 
 /// Calls a method that changes services, prints what happened to each.
 fn change(args: &Args, method: &str) -> Result<u8, Failure> {
+    if args.has("grace") {
+        let failure = Failure::usage("--grace is for the end of hob itself, which takes all services with it");
+        return Err(failure.hint("a service is given its stop_timeout"));
+    }
     if args.has("all") && !args.operands.is_empty() {
         return Err(Failure::usage("--all means every service; give it, or names"));
     }

@@ -6,6 +6,7 @@ use super::meant::meant;
 use super::service::finish;
 use super::{Failure, note, progress, service};
 use crate::base::paths::Paths;
+use crate::base::units::human_duration;
 use crate::client::Client;
 use crate::protocol::rpc::Code;
 use crate::{daemon, sys};
@@ -70,7 +71,7 @@ fn end(args: &Args, paths: &Paths) -> Result<u8, Failure> {
     if let Ok(None) = held {
         return was_not_running(args);
     }
-    let params = match args.duration("timeout")? {
+    let params = match args.duration("grace")? {
         Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
         None => json!({ "graceful": true }),
     };
@@ -87,7 +88,8 @@ fn end(args: &Args, paths: &Paths) -> Result<u8, Failure> {
         return finish(args, &reply, |_| "hob is stopping\n".to_owned());
     }
     tell_whom_it_waits_for(args, &reply);
-    wait_for_end(args, &Ending { paths, keeper }, client.as_mut(), grace + STOP_SLACK)?;
+    let limit = args.duration("timeout")?.unwrap_or(grace + STOP_SLACK);
+    wait_for_end(args, &Ending { paths, keeper }, client.as_mut(), limit)?;
     finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
 }
 
@@ -163,8 +165,8 @@ fn wait_for_end(
     let (mut line, seen) = (progress::Line::default(), progress::wanted(args));
     while !hob.is_over()? {
         if begin.elapsed() > limit {
-            return Err(Failure::code(Code::Unavailable, format!("hob has not ended within {} s", limit.as_secs()))
-                .hint("'hob stop --force' kills it and all its jobs"));
+            let text = format!("hob is still stopping, and has not ended within {}", human_duration(limit));
+            return Err(Failure::code(Code::Unavailable, text).hint("'hob stop --force' kills it and all its jobs"));
         }
         if seen && begin.elapsed() > told {
             told += Duration::from_secs(1);
@@ -175,7 +177,7 @@ fn wait_for_end(
             let waited = begin.elapsed();
             let text = list.and_then(|list| progress::told(&list, &[], waited));
             let text = text.unwrap_or_else(|| format!("hob is stopping ({} s)", waited.as_secs()));
-            line.show(&format!("{text}, at most {} s", limit.as_secs()));
+            line.show(&format!("{text}, at most {}", human_duration(limit)));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));

@@ -6,7 +6,7 @@ use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::json::{Obj, json_str};
 use crate::base::limits::{EVENT_FILTERS_MAX, EVENT_SEQ_END, EVENTS_KEPT, NAME_MAX, STREAMS_PER_CONNECTION_MAX};
 use crate::base::map::Map;
-use crate::base::time::Now;
+use crate::base::time::{Now, Wall};
 use crate::protocol::methods::EventQuery;
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt::Write as _;
@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 
 /// Subscriptions are numbered below this; the upper half of the numbers is for the log streams that the shell opens.
 pub const SUBSCRIPTIONS_END: u32 = 1 << 31;
+/// More events than a machine makes between two moments at which its disk has all.
+const LOST_MAX: u64 = 1_000_000;
 
 /// The last events and who listens.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Events {
     ring: VecDeque<Kept>,
     /// Sequence number of the next event, at least 1.
     next: u64,
+    /// That of the first after the last loss; 0: there was none.
+    since_loss: u64,
     subscriptions: Map<StreamId, Subscription>,
     last_id: u32,
 }
@@ -47,7 +51,7 @@ struct Filter {
 
 impl Default for Events {
     fn default() -> Self {
-        Events { ring: VecDeque::new(), next: 1, subscriptions: Map::new(), last_id: 0 }
+        Events { ring: VecDeque::new(), next: 1, since_loss: 0, subscriptions: Map::new(), last_id: 0 }
     }
 }
 
@@ -63,6 +67,31 @@ impl Events {
             }
         }
         events
+    }
+
+    /// The last events may be missing: no number that one of them had is given again. The clock on the wall counts
+    /// faster than events come over the years; where it stands wrong, the least step has to do.
+    pub fn skip_lost(&mut self, wall: Wall) {
+        let wall = u64::try_from(wall.0).unwrap_or(0);
+        self.next = wall.max(self.next.saturating_add(LOST_MAX)).min(EVENT_SEQ_END / 2).max(self.next);
+        self.since_loss = self.next;
+    }
+
+    /// What `since_loss` answered the daemon that saw the loss.
+    pub fn restore_loss(&mut self, since_loss: u64) {
+        self.since_loss = since_loss;
+        self.next = self.next.max(since_loss);
+    }
+
+    /// The number of the first event after the last loss; 0 when there was none.
+    #[must_use]
+    pub fn since_loss(&self) -> u64 {
+        self.since_loss
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
     }
 
     fn keep(&mut self, seq: u64, line: Box<str>) {
@@ -220,8 +249,10 @@ impl Events {
         self.ring.front().map_or(self.next, |k| k.seq)
     }
 
+    /// Numbers that the ring lacks are those of events that were lost.
     fn is_gap(&self, from: u64) -> bool {
-        from != 0 && (from < self.oldest() || from > self.next)
+        let is_kept = || self.ring.binary_search_by_key(&from, |k| k.seq).is_ok();
+        from != 0 && from != self.next && !is_kept()
     }
 
     fn since(&self, from: u64) -> impl Iterator<Item = &Kept> {
@@ -466,6 +497,25 @@ mod tests {
         assert_eq!(resume(0), (false, None, next, EVENTS_KEPT));
         assert_eq!(resume(10), (true, Some(11), next, 0));
         assert_eq!(resume(next + 1), (true, Some(11), next, 0));
+    }
+
+    #[test]
+    fn numbers_of_lost_events_are_not_given_again_and_who_asks_for_them_is_told() {
+        let mut events = emitted(5);
+        events.skip_lost(Wall(3));
+        assert_eq!(events.next_seq(), 6 + LOST_MAX);
+        events.skip_lost(Wall(1_800_000_000_000));
+        let next = events.next_seq();
+        assert_eq!(next, 1_800_000_000_000);
+        events.emit(NOW, "daemon.up", None, "", &mut Out::default());
+        for (from, gap) in [(0, false), (1, false), (5, false), (6, true), (77, true), (next - 1, true), (next, false)]
+        {
+            assert_eq!(events.is_gap(from), gap, "{from}");
+        }
+        assert!(!events.is_gap(next + 1) && events.is_gap(next + 2));
+        let mut full = Events { next: EVENT_SEQ_END - 7, ..Events::default() };
+        full.skip_lost(Wall(i64::MAX));
+        assert_eq!(full.next_seq(), EVENT_SEQ_END - 7, "there is always room for more");
     }
 
     #[test]

@@ -114,6 +114,9 @@ pub struct Meta {
     /// No task had this number yet.
     #[serde(default)]
     pub next_task: u64,
+    /// No event before the last loss of events had this number or a higher one.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub next_event: u64,
     pub keeper: String,
     /// Runs from this number on were found without a record and are still being cleared away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -219,6 +222,10 @@ pub fn has_left_runs(entities: &[Entity], keeper: &str) -> bool {
 }
 
 fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn is_nothing(n: &u64) -> bool {
     *n == 0
 }
 
@@ -339,8 +346,10 @@ pub fn run_gone(run: RunId) -> Entity {
 }
 
 #[must_use]
-pub fn meta(next_run: u64, next_task: u64, keeper: &str, unseen: Option<u64>) -> Entity {
-    entity("meta".to_owned(), &Meta { v: VERSION, next_run, next_task, keeper: keeper.to_owned(), unseen })
+pub fn meta(next: (u64, u64, u64), keeper: &str, unseen: Option<u64>) -> Entity {
+    let (next_run, next_task, next_event) = next;
+    let keeper = keeper.to_owned();
+    entity("meta".to_owned(), &Meta { v: VERSION, next_run, next_task, next_event, keeper, unseen })
 }
 
 #[must_use]
@@ -536,9 +545,9 @@ mod tests {
     #[test]
     fn runs_that_an_earlier_keeper_left_are_known_until_they_are_gone() {
         let run = |keeper: &str| kept("run/7", &format!(r#"{{"v":1,"service":"a","keeper":"{keeper}"}}"#));
-        assert!(!has_left_runs(&[meta(8, 1, "old", None), run("new"), kept("service/a", "{}")], "new"));
-        assert!(has_left_runs(&[meta(8, 1, "new", None), run("old")], "new"));
-        assert!(has_left_runs(&[meta(8, 1, "new", Some(7))], "new"));
+        assert!(!has_left_runs(&[meta((8, 1, 0), "old", None), run("new"), kept("service/a", "{}")], "new"));
+        assert!(has_left_runs(&[meta((8, 1, 0), "new", None), run("old")], "new"));
+        assert!(has_left_runs(&[meta((8, 1, 0), "new", Some(7))], "new"));
         assert!(!has_left_runs(&[kept("run/x", "{"), kept("meta", "")], "new"));
     }
 

@@ -411,7 +411,8 @@ impl Core {
     }
 
     fn meta(&self) -> Entity {
-        record::meta(self.next_run, self.tasks.next, &self.facts.keeper, self.unseen)
+        let next = (self.next_run, self.tasks.next, self.events.since_loss());
+        record::meta(next, &self.facts.keeper, self.unseen)
     }
 
     /// Output of this run is still to come.

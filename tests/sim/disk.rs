@@ -12,6 +12,9 @@ pub struct Disk {
     /// Records that could not be written; a newer one of the same entity replaces an older.
     behind: Option<Vec<Entity>>,
     pub events: Vec<(u64, String)>,
+    /// The last event that ever was, and whether the ring may have lost some since.
+    pub last_event: u64,
+    pub events_lost: bool,
 }
 
 impl Disk {
@@ -72,6 +75,7 @@ impl Disk {
         self.rounds.retain(|end| *end <= left);
         self.log.truncate(left);
         self.events.truncate(self.events.len().saturating_sub(lost));
+        self.events_lost = true;
         left
     }
 

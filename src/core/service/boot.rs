@@ -18,6 +18,12 @@ use std::sync::Arc;
 /// none is used twice.
 const LOST_RUNS_MAX: u64 = 1000;
 
+/// Whether two keepers are of the same boot of the machine.
+pub(in crate::core) fn same_boot(a: &str, b: &str) -> bool {
+    let boot = |key: &str| key.split('-').next().map(str::to_owned);
+    boot(a) == boot(b)
+}
+
 impl Core {
     pub(in crate::core) fn boot(&mut self, mut boot: Boot, out: &mut Out) {
         let mut stored = record::read(core::mem::take(&mut boot.entities));
@@ -26,6 +32,13 @@ impl Core {
             stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
+        // What was written is there as long as the machine stays up.
+        let goes_on = stored.meta.as_ref().is_some_and(|m| same_boot(&m.keeper, &self.facts.keeper));
+        let is_new = stored.meta.is_none() && self.events.is_empty();
+        self.events.restore_loss(stored.meta.as_ref().map_or(0, |m| m.next_event));
+        if !is_new && (!goes_on || self.events.is_empty()) {
+            self.events.skip_lost(self.now.wall);
+        }
         self.keep_aside(stored.aside, &mut stored.again, out);
         self.restore_keys(stored.keys);
         self.configure_tasks(&boot.config);

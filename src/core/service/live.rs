@@ -305,6 +305,11 @@ impl Core {
         if record.asked == Some(StopWhy::ReadyTimeout) {
             record.awaited = Some(clip(&awaited(&s.spec.ready)));
         }
+        // What was to be ready and never was has not done what it is for, as systemd has it with "protocol".
+        let promised = s.spec.ready != Ready::Spawned && !s.spec.oneshot && !s.blind;
+        if promised && record.ready.is_none() && record.asked.is_none() && record.end == Ended::Code(0) {
+            record.failed = true;
+        }
         if record.failed {
             s.fails = s.fails.saturating_add(1);
         }
@@ -402,7 +407,9 @@ impl Core {
             Verdict::Finished if s.spec.on_demand => self.listen_again(i, out),
             Verdict::Finished => self.enter(i, State::Finished, "", out),
             Verdict::Failed { after } => {
-                if let (Some(n), Some(error)) = (after, &s.last_error) {
+                // One that is always restarted may have been given up for ends that are no failures.
+                let outcome = s.last_error.clone().or_else(|| s.last().map(|r| r.outcome().into()));
+                if let (Some(n), Some(error)) = (after, outcome) {
                     let times = count(n as usize, "restart");
                     let within = s.spec.window.map_or_else(String::new, |w| format!(" in {}", human_duration(w)));
                     s.last_error = Some(format!("{error}; given up after {times}{within}").into());

@@ -8,6 +8,7 @@ use crate::base::ids::{RunId, TaskId};
 use crate::base::time::{Mono, Now, Wall};
 use crate::core::record::{Entity, parse};
 use crate::core::run::Ended;
+use crate::core::service::boot::same_boot;
 use crate::core::{Core, Effect, Out, Survivor, TableRun, UNKNOWN_PID};
 use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
@@ -188,8 +189,7 @@ impl Core {
     /// Whether it is certain that the attempt of a claim has not begun. Under the same keeper a start takes a slot
     /// before anything else. In the same boot nothing that was written is lost. After a boot the disk may lack it.
     fn never_began(&self, open: &Open) -> bool {
-        let boot = |key: &str| key.split('-').next().map(str::to_owned);
-        let same_boot = boot(&open.keeper) == boot(&self.facts.keeper);
+        let same_boot = same_boot(&open.keeper, &self.facts.keeper);
         open.keeper == self.facts.keeper || (same_boot && open.begun.is_none())
     }
 

@@ -69,7 +69,7 @@ impl Core {
             Request::ScheduleHistory { id, limit } => self.schedule_history(id, *limit),
             Request::ScheduleNext { id, count } => self.schedule_next(id, *count),
             Request::EventHistory(query) => self.events.history(query),
-            Request::RpcDiscover => Ok(discover(self.facts.version)),
+            Request::RpcDiscover => Ok(discover(self.facts.version).to_owned()),
             _ => return None,
         })
     }

@@ -76,6 +76,9 @@ pub(super) fn pass(
     }
 }
 
+/// Connections that are let in while others wait for their turn: a hundred times as many in a second.
+const ACCEPTED_BEHIND: usize = 4;
+
 /// The user that a service or a task runs as; `None` where there is no such service.
 pub(super) fn runs_as(core: &Core, children: &Children, job: &str) -> Option<u32> {
     core.job_runs_as(job).map(|spec| children.user_of(&spec))
@@ -96,7 +99,7 @@ impl Daemon {
         }
         // Who is in already comes first, but they may go on for ever.
         let behind = self.conns.is_behind() || !self.waiting.is_empty();
-        let most = if behind { 1 } else { ACCEPTED_MAX };
+        let most = if behind { ACCEPTED_BEHIND } else { ACCEPTED_MAX };
         self.resume_channels();
         let (core, children, admission) = (&self.core, &self.children, &self.admission);
         let (registry, sources) = (self.gear.poll.registry(), &mut self.gear.sources);

@@ -1,8 +1,9 @@
 //! What clients may take of a turn of the loop: however many requests come, and however dear they are, facts and other
-//! clients never wait for long. Reads the clock now and then.
+//! clients never wait for long, least of all those of another user. Reads the clock now and then.
 
 use crate::base::ids::ConnId;
 use crate::base::time::Mono;
+use crate::core::owner::Owner;
 use crate::core::{Input, changes};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,13 +37,59 @@ impl Budget {
     pub(super) fn count(&mut self) {
         self.unseen += 1;
         if self.unseen == LOOK_EVERY {
-            self.unseen = 0;
-            self.spent |= (self.clock)() >= self.until;
+            self.look();
         }
+    }
+
+    fn look(&mut self) {
+        self.unseen = 0;
+        self.spent |= (self.clock)() >= self.until;
     }
 
     pub(super) fn is_spent(&self) -> bool {
         self.spent
+    }
+}
+
+/// Connections of which something waits, in turns: whoever they are of, one owner comes as often as another, and so do
+/// the connections of one.
+#[derive(Debug, Default)]
+pub struct Turns {
+    owners: VecDeque<Owner>,
+    conns: BTreeMap<Owner, VecDeque<ConnId>>,
+    len: usize,
+}
+
+impl Turns {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Its turn comes after those of all others.
+    pub(super) fn push(&mut self, owner: &Owner, conn: ConnId) {
+        self.len += 1;
+        if let Some(conns) = self.conns.get_mut(owner) {
+            return conns.push_back(conn);
+        }
+        self.owners.push_back(owner.clone());
+        self.conns.insert(owner.clone(), VecDeque::from([conn]));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(Owner, ConnId)> {
+        let owner = self.owners.pop_front()?;
+        let conns = self.conns.get_mut(&owner)?;
+        let conn = conns.pop_front()?;
+        self.len -= 1;
+        if conns.is_empty() {
+            self.conns.remove(&owner);
+        } else {
+            self.owners.push_back(owner.clone());
+        }
+        Some((owner, conn))
     }
 }
 
@@ -51,17 +98,19 @@ impl Budget {
 pub struct Waiting {
     pub(super) budget: Budget,
     queues: BTreeMap<ConnId, VecDeque<Input>>,
-    order: VecDeque<ConnId>,
+    turns: Turns,
+    /// The rest waits for the next round.
+    held: bool,
 }
 
 impl Waiting {
     #[must_use]
     pub fn new(clock: fn() -> Mono) -> Waiting {
-        Waiting { budget: Budget::new(clock), queues: BTreeMap::new(), order: VecDeque::new() }
+        Waiting { budget: Budget::new(clock), queues: BTreeMap::new(), turns: Turns::default(), held: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.turns.is_empty()
     }
 
     /// Whether something of this connection waits.
@@ -71,22 +120,35 @@ impl Waiting {
 
     /// Whether there is something for `next` in this turn.
     pub(super) fn has_next(&self) -> bool {
-        !self.is_empty() && !self.budget.is_spent()
+        !self.is_empty() && !self.budget.is_spent() && !self.held
+    }
+
+    pub(super) fn begin_round(&mut self) {
+        self.held = false;
+    }
+
+    /// Most of the work of a request is still to be done after its step: no other is begun before.
+    pub(super) fn hold(&mut self) {
+        self.held = true;
+        self.budget.look();
     }
 
     /// Takes what a client sent; hands anything else back, and what need not wait.
     pub(super) fn put(&mut self, input: Input) -> Option<Input> {
-        let (Input::Request { conn, .. } | Input::Closed { conn } | Input::Lagged { conn, .. }) = &input else {
-            return Some(input);
+        let conn = match &input {
+            Input::Request { conn, peer, .. } => {
+                if self.is_empty() && !self.budget.is_spent() && !self.held {
+                    self.budget.count();
+                    return Some(input);
+                }
+                if !self.holds(*conn) {
+                    self.turns.push(&peer.owner(), *conn);
+                }
+                *conn
+            }
+            Input::Closed { conn } | Input::Lagged { conn, .. } if self.holds(*conn) => *conn,
+            _ => return Some(input),
         };
-        let conn = *conn;
-        if self.is_empty() && !self.budget.is_spent() {
-            self.budget.count();
-            return Some(input);
-        }
-        if !self.holds(conn) {
-            self.order.push_back(conn);
-        }
         let queue = self.queues.entry(conn).or_default();
         if matches!(input, Input::Closed { .. }) {
             // Nobody waits for the answers to its questions any more.
@@ -102,13 +164,13 @@ impl Waiting {
             return None;
         }
         self.budget.count();
-        let conn = self.order.pop_front()?;
+        let (owner, conn) = self.turns.pop()?;
         let queue = self.queues.get_mut(&conn)?;
         let input = queue.pop_front();
         if queue.is_empty() {
             self.queues.remove(&conn);
         } else {
-            self.order.push_back(conn);
+            self.turns.push(&owner, conn);
         }
         input
     }
@@ -118,7 +180,7 @@ impl Waiting {
 mod tests {
     use super::*;
     use crate::base::access::Access;
-    use crate::base::ids::{ReqId, StreamId};
+    use crate::base::ids::ReqId;
     use crate::core::Peer;
     use crate::protocol::methods::Request;
 
@@ -126,14 +188,21 @@ mod tests {
         Input::Closed { conn: ConnId(conn) }
     }
 
-    fn lagged(conn: u64, subscription: u32) -> Input {
-        Input::Lagged { conn: ConnId(conn), subscription: StreamId(subscription) }
+    /// Of a user with the number of the connection's hundreds.
+    fn asked(conn: u64, req: u64, request: Request) -> Input {
+        let uid = u32::try_from(conn / 100).unwrap();
+        let peer = Peer { uid, pid: 1, access: Access::Admin, job: None, schedule: None };
+        Input::Request { req: ReqId(req), conn: ConnId(conn), peer, key: None, params_hash: 0, request }
+    }
+
+    fn reload(conn: u64, req: u64) -> Input {
+        asked(conn, req, Request::DaemonReload)
     }
 
     fn name(input: Option<Input>) -> String {
         match input {
             Some(Input::Closed { conn }) => format!("{} closed", conn.0),
-            Some(Input::Lagged { conn, subscription }) => format!("{} {}", conn.0, subscription.0),
+            Some(Input::Request { conn, req, .. }) => format!("{} {}", conn.0, req.0),
             other => format!("{other:?}"),
         }
     }
@@ -153,48 +222,74 @@ mod tests {
         assert!(!budget.is_spent(), "each turn has its own");
     }
 
+    /// Nothing of its turn is left.
+    fn spent() -> Waiting {
+        let mut waiting = Waiting::new(|| Mono(u64::MAX));
+        waiting.budget.begin(Mono(0));
+        (0..LOOK_EVERY).for_each(|_| waiting.budget.count());
+        waiting
+    }
+
+    fn all(waiting: &mut Waiting, most: usize) -> Vec<String> {
+        let next = |_| {
+            waiting.budget.begin(Mono(0));
+            name(waiting.next())
+        };
+        (0..most).map(next).collect()
+    }
+
     #[test]
     fn who_sent_much_waits_for_who_sent_little() {
         let mut waiting = Waiting::new(|| Mono(u64::MAX));
         waiting.budget.begin(Mono(0));
-        assert_eq!(name(waiting.put(lagged(1, 0))), "1 0", "there is time");
-        (0..LOOK_EVERY).for_each(|_| waiting.budget.count());
+        assert_eq!(name(waiting.put(reload(1, 0))), "1 0", "there is time");
+        let mut waiting = spent();
         assert!(matches!(waiting.put(Input::Tick), Some(Input::Tick)), "facts never wait");
-        for input in [lagged(1, 1), lagged(1, 2), lagged(2, 1), closed(1), closed(2)] {
+        for input in [reload(1, 1), reload(1, 2), reload(2, 1), closed(1), closed(2)] {
             assert!(waiting.put(input).is_none());
         }
+        assert_eq!(name(waiting.put(closed(7))), "7 closed", "nothing of it waits");
         assert_eq!(name(waiting.next()), "None", "the turn is over");
         waiting.budget.begin(Mono(0));
-        assert!(waiting.put(lagged(3, 1)).is_none(), "nobody passes those who wait");
+        assert!(waiting.put(reload(3, 1)).is_none(), "nobody passes those who wait");
         assert!(waiting.holds(ConnId(3)) && !waiting.holds(ConnId(4)));
-        let mut next = || {
-            waiting.budget.begin(Mono(0));
-            name(waiting.next())
-        };
-        let all: Vec<String> = (0..7).map(|_| next()).collect();
-        assert_eq!(all, ["1 1", "2 1", "3 1", "1 2", "2 closed", "1 closed", "None"]);
+        assert_eq!(all(&mut waiting, 7), ["1 1", "2 1", "3 1", "1 2", "2 closed", "1 closed", "None"]);
         assert!(waiting.is_empty());
     }
+
     #[test]
-    fn what_nobody_waits_for_any_more_takes_no_turn() {
+    fn after_a_request_that_goes_on_the_rest_waits_for_the_next_round() {
+        let mut waiting = Waiting::new(|| Mono(0));
+        waiting.budget.begin(Mono(0));
+        assert_eq!(name(waiting.put(reload(1, 1))), "1 1");
+        waiting.hold();
+        assert!(waiting.put(reload(1, 2)).is_none() && !waiting.has_next());
+        waiting.begin_round();
+        assert_eq!(all(&mut waiting, 2), ["1 2", "None"]);
         let mut waiting = Waiting::new(|| Mono(u64::MAX));
         waiting.budget.begin(Mono(0));
-        (0..LOOK_EVERY).for_each(|_| waiting.budget.count());
-        let asked = |request| Input::Request {
-            req: ReqId(1),
-            conn: ConnId(1),
-            peer: Peer { uid: 1, pid: 1, access: Access::Admin, job: None, schedule: None },
-            key: None,
-            params_hash: 0,
-            request,
-        };
-        for request in [Request::Ping, Request::DaemonReload, Request::DaemonStatus] {
-            assert!(waiting.put(asked(request)).is_none());
+        waiting.hold();
+        assert!(waiting.budget.is_spent(), "the clock is looked at");
+    }
+
+    #[test]
+    fn many_connections_of_one_user_take_the_turns_of_one() {
+        let mut waiting = spent();
+        for input in [reload(101, 1), reload(102, 1), reload(101, 2), reload(103, 1), reload(200, 1), reload(200, 2)] {
+            assert!(waiting.put(input).is_none());
+        }
+        let want = ["101 1", "200 1", "102 1", "200 2", "103 1", "101 2", "None"];
+        assert_eq!(all(&mut waiting, 7), want);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_takes_no_turn() {
+        let mut waiting = spent();
+        for (req, request) in (1..).zip([Request::Ping, Request::DaemonReload, Request::DaemonStatus]) {
+            assert!(waiting.put(asked(1, req, request)).is_none());
         }
         assert!(waiting.put(closed(1)).is_none());
-        waiting.budget.begin(Mono(0));
-        assert!(matches!(waiting.next(), Some(Input::Request { request: Request::DaemonReload, .. })));
-        assert_eq!(name(waiting.next()), "1 closed");
+        assert_eq!(all(&mut waiting, 3), ["1 2", "1 closed", "None"]);
         assert!(waiting.is_empty());
     }
 }

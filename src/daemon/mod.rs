@@ -43,7 +43,7 @@ use crate::base::limits::{FROZEN, ROUNDS_PER_TURN};
 use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::Level;
-use crate::core::{Core, Input, Out};
+use crate::core::{Core, Effect, Input, Out};
 use crate::protocol::rpc::RpcError;
 use crate::sys;
 use child::Heard;
@@ -457,6 +457,7 @@ impl Daemon {
     /// Steps what has come in, and what the effects answer, a bounded number of times.
     fn rounds(&mut self) {
         for _ in 0..ROUNDS_PER_TURN {
+            self.waiting.begin_round();
             if self.inputs.is_empty() && !self.waiting.has_next() {
                 break;
             }
@@ -486,6 +487,9 @@ impl Daemon {
         let ended = if let Input::Exited { run, .. } = &input { Some(*run) } else { None };
         self.life.marks.input(&input, self.journal.last_record());
         self.core.step(self.gear.now, input, out);
+        if matches!(out.effects.last(), Some(Effect::Measure { .. })) {
+            self.waiting.hold();
+        }
         // What lies in the pipe now is all that the run wrote.
         let passed = ended.and_then(|run| self.capture.run_ended(run, self.services.get(&run)?));
         if let Some(input) = passed {
@@ -498,7 +502,7 @@ impl Daemon {
     /// with its events.
     fn write_round(&mut self, out: &mut Out) {
         for effect in &out.effects {
-            if let crate::core::Effect::Event { line, .. } = effect {
+            if let Effect::Event { line, .. } = effect {
                 self.ring.add(line);
             }
         }

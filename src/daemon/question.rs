@@ -87,9 +87,9 @@ mod tests {
     use super::super::fair::Waiting;
     use super::super::source::Sources;
     use crate::base::access::Access;
-    use crate::base::ids::ConnId;
+    use crate::base::ids::{ConnId, ReqId};
     use crate::base::time::Mono;
-    use crate::core::Input;
+    use crate::core::{Input, Peer};
     use crate::protocol::methods::Request;
     use crate::sys::net::Credentials;
     use std::io::Write as _;
@@ -118,7 +118,11 @@ mod tests {
         let mut waiting = Waiting::new(|| Mono(u64::MAX));
         if let Some(from) = waits {
             waiting.budget.begin(Mono(0));
-            while waiting.put(Input::Closed { conn: ConnId(id.0 + from) }).is_some() {}
+            let peer = Peer { uid: 500, pid: 1, access: Access::Admin, job: None, schedule: None };
+            let (req, conn) = (ReqId(9), ConnId(id.0 + from));
+            let ping =
+                || Input::Request { req, conn, peer: peer.clone(), key: None, params_hash: 0, request: Request::Ping };
+            while waiting.put(ping()).is_some() {}
             waiting.budget.begin(Mono(0));
         }
         let what = Readiness { readable: true, writable: false, read_closed: false, closed: false };

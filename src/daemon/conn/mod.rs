@@ -24,6 +24,7 @@ use crate::base::time::Mono;
 use crate::config::Access;
 use crate::core;
 use crate::daemon::closer::Closer;
+use crate::daemon::fair::Turns;
 use crate::daemon::source::Sources;
 use crate::protocol::frame::Decoder;
 use crate::protocol::methods::{Request, Signals, notes};
@@ -37,7 +38,7 @@ pub use requests::Inlet;
 use requests::Requests;
 use share::Kind;
 use slab::Slab;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub struct Conns {
     /// Closes connections in which descriptors lie.
     closer: Closer,
     dirty: Vec<ConnId>,
-    backlog: VecDeque<ConnId>,
+    backlog: Turns,
     lagged: Vec<(ConnId, StreamId)>,
     /// Bytes that all connections hold, and the most that they may.
     buffered: usize,
@@ -135,7 +136,7 @@ impl Conns {
             reserve: None,
             closer: Closer::default(),
             dirty: Vec::new(),
-            backlog: VecDeque::new(),
+            backlog: Turns::default(),
             lagged: Vec::new(),
             buffered: 0,
             buffered_max: BUFFERED_MAX,
@@ -200,7 +201,7 @@ impl Conns {
             if inlet.waiting.budget.is_spent() {
                 return;
             }
-            let Some(conn) = self.backlog.pop_front() else { return };
+            let Some((_, conn)) = self.backlog.pop() else { return };
             if let Some(Conn { link, .. }) = self.conns.get_mut(conn.0) {
                 link.in_backlog = false;
                 self.read(conn, inlet);
@@ -223,7 +224,7 @@ impl Conns {
             if messages == 0 || (reads == 0 && !emptied) || later {
                 if !link.in_backlog {
                     link.in_backlog = true;
-                    self.backlog.push_back(id);
+                    self.backlog.push(&link.who, id);
                 }
                 break;
             }
@@ -450,7 +451,7 @@ impl Conns {
             }
             if link.paused && link.unsent() <= UNSENT_LAGGED && !link.in_backlog {
                 link.in_backlog = true;
-                self.backlog.push_back(conn);
+                self.backlog.push(&link.who, conn);
             }
             if link.full != link.watched && watch(link, registry).is_err() {
                 link.dead = true;

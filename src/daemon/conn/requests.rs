@@ -137,12 +137,17 @@ impl Requests {
         if message.id.is_some() {
             self.expect(batch);
         }
-        let opened = self.permitted(link, message).and_then(|call| match inlet.ask(conn, &call.request) {
-            Some(result) => result.map(Some),
-            None => self.open(conn, link, message, batch, call).map(|input| {
-                inlet.out.push(input);
-                None
-            }),
+        let opened = self.permitted(link, message).and_then(|call| {
+            if link.hung_up && !core::changes(&call.request) {
+                return Err(RpcError::new(Code::Unavailable, "nobody waits for the answer"));
+            }
+            match inlet.ask(conn, &call.request) {
+                Some(result) => result.map(Some),
+                None => self.open(conn, link, message, batch, call).map(|input| {
+                    inlet.out.push(input);
+                    None
+                }),
+            }
         });
         if let Some(result) = opened.transpose() {
             self.answer(link, message.id, batch, &result);

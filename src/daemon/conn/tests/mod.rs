@@ -385,10 +385,14 @@ fn what_was_sent_before_hanging_up_counts() {
     let mut rig = Rig::new();
     let (mut client, conn) = rig.client();
     let n = 3 * MESSAGES_PER_TURN;
-    client.send(Framing::Lines, &vec![r#"{"jsonrpc":"2.0","id":1,"method":"service.list"}"#; n]);
+    let (stop, list) = (
+        r#"{"jsonrpc":"2.0","id":1,"method":"service.stop","params":{"name":"web"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"service.list"}"#,
+    );
+    client.send(Framing::Lines, &[vec![stop; n], vec![list; n]].concat());
     drop(client);
     rig.until_closed(conn);
-    assert_eq!(rig.held.len(), n);
+    assert_eq!(rig.held.len(), n, "to its questions nobody waits for an answer");
     assert_eq!(rig.conns.requests_in_flight(), 0);
     let (req, ..) = rig.held.pop().unwrap();
     rig.conns.reply(req, &Ok("{}".to_owned()));

@@ -50,6 +50,8 @@ pub enum ToKeeper {
     Status { text: String },
     /// How lines of hob's own log are written, by the config.
     Log { style: LogStyle },
+    /// How long a shutdown takes at most, by the config: a little later the keeper carries out one that no daemon takes.
+    StopLimit { ms: u64 },
 }
 
 /// From the keeper to the daemon.
@@ -178,6 +180,7 @@ impl ToKeeper {
             ToKeeper::Reloading => message(10, &[]),
             ToKeeper::Reloaded => message(11, &[]),
             ToKeeper::Status { text } => message(12, text.as_bytes()),
+            ToKeeper::StopLimit { ms } => message(14, &ms.to_le_bytes()),
             ToKeeper::Log { style } => message(13, &[style.level.number(), u8::from(style.format == LogFormat::Json)]),
         }
     }
@@ -200,6 +203,7 @@ impl ToKeeper {
             11 => ToKeeper::Reloaded,
             12 => ToKeeper::Status { text: text(rest)? },
             13 => ToKeeper::Log { style: style(*rest.first()?, *rest.get(1)?)? },
+            14 => ToKeeper::StopLimit { ms: u64::from_le_bytes(rest.try_into().ok()?) },
             _ => return None,
         })
     }
@@ -305,6 +309,7 @@ mod tests {
             ToKeeper::Reloading,
             ToKeeper::Reloaded,
             ToKeeper::Status { text: "2 of 3 services run; failed: w\u{f6}rm".into() },
+            ToKeeper::StopLimit { ms: 20_000 },
             ToKeeper::Log { style: LogStyle::DEFAULT },
             ToKeeper::Log { style: LogStyle { level: Level::Error, format: LogFormat::Json } },
         ] {

@@ -37,6 +37,7 @@ use crate::base::paths::{PathInput, Paths};
 use crate::base::text::{without_controls, without_numbers};
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
+use core::time::Duration;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -109,10 +110,17 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Whether somebody is there who has not answered in time.
+fn is_hang(e: &ClientError) -> bool {
+    matches!(e, ClientError::Io(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
+}
+
 impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Self {
         match e {
             ClientError::Rpc(e) => Failure { hint: e.hint, ..Failure::code(e.code, e.message) },
+            e if is_hang(&e) => Failure::code(Code::Unavailable, "hob hangs: it does not answer")
+                .hint("'hob stop --force' ends it and all its jobs"),
             other => Failure::code(Code::Unavailable, other.to_string()),
         }
     }
@@ -272,6 +280,32 @@ pub(crate) fn connect(args: &Args) -> Result<Client, Failure> {
         let client = real.filter(|real| real.socket != socket).and_then(|real| Client::connect(&real.socket).ok());
         client.ok_or_else(|| not_running(args, &socket, &e))
     })
+}
+
+/// A daemon that needs longer for a question that it can answer at once does not answer at all.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same for a question.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) fn connect_to_ask(args: &Args) -> Result<Client, Failure> {
+    let mut client = connect(args)?;
+    client.set_timeout(Some(ANSWER_LIMIT));
+    client.set_patience(ANSWER_LIMIT);
+    Ok(client)
+}
+
+/// The same for what may take any time, of a daemon that answers at all.
+///
+/// # Errors
+/// As [`connect`], and when it does not.
+pub(crate) fn connect_to_change(args: &Args) -> Result<Client, Failure> {
+    let mut client = connect(args)?;
+    client.set_timeout(Some(ANSWER_LIMIT));
+    let _: Value = client.call_once("ping", &json!({}))?;
+    client.set_timeout(None);
+    Ok(client)
 }
 
 /// The socket is there, and not for this user.

@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::life::{actual, holder};
-use super::{Failure, connect, given_socket, is_home_named, note, when};
+use super::{Failure, connect_to_ask, given_socket, is_home_named, note, when};
 use crate::base::paths::Paths;
 use crate::client::{Client, ClientError};
 use crate::daemon::offline::Offline;
@@ -32,7 +32,7 @@ const HELD: &str = "this is what the files hold";
 
 /// The same; `what` is told where it is the files that do.
 pub(super) fn ask_for(args: &Args, what: impl FnOnce(&Offline) -> String) -> Result<Source, Failure> {
-    let why = match connect(args) {
+    let why = match connect_to_ask(args) {
         Ok(client) => return Ok(client.into()),
         Err(why) => why,
     };
@@ -75,6 +75,13 @@ impl Source {
                 let answer = files.call(method, &params).map_err(|e| Failure::from(ClientError::Rpc(e)))?;
                 serde_json::from_str(&answer).map_err(unfit)
             }
+        }
+    }
+
+    /// What is asked for may take its time.
+    pub(super) fn take_time(&mut self) {
+        if let Source::Daemon(client) = self {
+            client.set_timeout(None);
         }
     }
 

@@ -14,6 +14,7 @@ const AS_IF_UP: &str = "this is how the config differs from the one in effect la
 pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
     meant::is_its_config(args)?;
     let mut source = ask_for(args, |_| AS_IF_UP.to_owned())?;
+    source.take_time();
     let result = source.call("daemon.plan", &json!({}))?;
     // A hob that runs has an environment of its own, by which doctor looks.
     if !args.has("json")

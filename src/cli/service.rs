@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::progress::Progress;
-use super::{Failure, connect, exit, print};
+use super::{Failure, connect, connect_to_change, exit, print};
 use crate::base::text::listed;
 use crate::client::Client;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
     if args.has("all") && !args.operands.is_empty() {
         return Err(Failure::usage("--all means every service; give it, or names"));
     }
-    let mut client = connect(args)?;
+    let mut client = connect_to_change(args)?;
     let mut params = json!({ "wait": !args.has("no-wait") });
     if !args.has("all") {
         params["names"] = json!(args.operands);

@@ -4,25 +4,19 @@ use super::flags::Args;
 use super::offline::ask;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
-use super::{Failure, connect, exit, paths, print, socket, story, users, when};
+use super::{Failure, connect_to_ask, exit, is_hang, paths, print, story, users, when};
 use crate::base::paths::Paths;
 use crate::base::text::count;
 use crate::base::time::Wall;
 use crate::base::units;
-use crate::client::{Client, ClientError};
 use crate::daemon::doctor::logs_full;
 use crate::daemon::offline::last_seen;
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
 use crate::sys::user::Accounts;
-use core::time::Duration;
 use serde_json::{Value, json};
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-
-/// A daemon that needs longer to tell how it is does not answer at all.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     if args.has("mine") || args.has("owner") {
@@ -31,7 +25,7 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
     if let [name] = args.operands.as_slice() {
         return story::one(args, name, table);
     }
-    let mut client = match connect(args) {
+    let mut client = match connect_to_ask(args) {
         Ok(c) => c,
         Err(f) => return last_state(args, f),
     };
@@ -39,15 +33,8 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         let result: Value = client.call("service.list", &json!({ "names": args.operands }))?;
         return finish(args, &result, table);
     }
-    client.set_timeout(Some(ANSWER_LIMIT));
-    client.set_patience(ANSWER_LIMIT);
     let mut result: Value = match client.call("daemon.status", &json!({})) {
-        Err(ClientError::Io(e)) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-            let at = socket(args)?;
-            let what = format!("hob hangs: it does not answer at {}", at.display());
-            let failure = Failure::code(Code::Unavailable, what);
-            return last_state(args, failure.hint("'hob stop --force' ends it and all its jobs"));
-        }
+        Err(e) if is_hang(&e) => return last_state(args, e.into()),
         other => other?,
     };
     let full = result["platform"]["logs"].as_str().and_then(|logs| logs_full(Path::new(logs)));
@@ -290,7 +277,8 @@ fn runs(r: &Value, open: &str) -> String {
 
 pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
     let owner = owner(args)?;
-    let result: Value = connect(args)?.call("service.list", &json!({ "names": args.operands, "owner": owner }))?;
+    let result: Value =
+        connect_to_ask(args)?.call("service.list", &json!({ "names": args.operands, "owner": owner }))?;
     let whose = args.text("owner")?.unwrap_or("you");
     finish(args, &result, |r| match &owner {
         Some(_) if rows(r).next().is_none() => {
@@ -321,7 +309,7 @@ pub(crate) fn get(args: &Args) -> Result<u8, Failure> {
 }
 
 pub(crate) fn ping(args: &Args) -> Result<u8, Failure> {
-    let mut client: Client = connect(args)?;
+    let mut client = connect_to_ask(args)?;
     let begin = std::time::Instant::now();
     let result: Value = client.call("ping", &json!({}))?;
     let took = begin.elapsed();
@@ -331,7 +319,7 @@ pub(crate) fn ping(args: &Args) -> Result<u8, Failure> {
 }
 
 pub(crate) fn health(args: &Args) -> Result<u8, Failure> {
-    let result: Value = connect(args)?.call("daemon.health", &json!({}))?;
+    let result: Value = connect_to_ask(args)?.call("daemon.health", &json!({}))?;
     let ok = result["status"] == "ok";
     finish(args, &result, |r| {
         let s = &r["services"];

@@ -4,7 +4,7 @@ use super::flags::Args;
 use super::offline::ask;
 use super::render::{Paint, ago, colours, wrapped};
 use super::service::finish;
-use super::{Failure, connect, print, users, when};
+use super::{Failure, connect_to_ask, print, users, when};
 use crate::base::text::shell_word;
 use crate::base::units;
 use crate::sys::terminal;
@@ -41,7 +41,7 @@ fn at_rest(r: &mut Value) {
 
 /// Everything about one service: how it is, what it is, and its story. A name that means several shows them in a table.
 pub(crate) fn one(args: &Args, name: &str, table: fn(&Value) -> String) -> Result<u8, Failure> {
-    let mut client = connect(args)?;
+    let mut client = connect_to_ask(args)?;
     let service: Value = client.call("service.get", &json!({ "name": name }))?;
     if args.has("json") || args.has("quiet") {
         return finish(args, &service, |_| String::new());

@@ -327,13 +327,16 @@ impl Daemon {
         self.judge_again();
         self.renice(spec.nice);
         self.gear.log.set(spec.log);
-        self.tell_log_style();
+        self.life.stop_limit = spec.shutdown_timeout;
+        self.tell_settings();
     }
 
-    /// The keeper writes its lines as the daemon does.
-    pub(super) fn tell_log_style(&mut self) {
+    /// The keeper writes its lines as the daemon does, and knows when it has to act without one.
+    pub(super) fn tell_settings(&mut self) {
         let style = self.gear.log.style();
         self.gear.link.say(&ToKeeper::Log { style });
+        let ms = u64::try_from(self.life.stop_limit.as_millis()).unwrap_or(u64::MAX);
+        self.gear.link.say(&ToKeeper::StopLimit { ms });
     }
 
     /// daemon.nice is added to the niceness that hob was started with, which its jobs keep.

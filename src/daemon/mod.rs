@@ -321,7 +321,7 @@ impl Daemon {
             ToDaemon::Upgraded { verdict } => {
                 self.upgrade_verdict(verdict);
                 // A keeper of a program that did not know of this may have become another.
-                self.tell_log_style();
+                self.tell_settings();
             }
             ToDaemon::Ask => self.gear.link.beat(self.life.heartbeat),
             ToDaemon::Hello { .. } | ToDaemon::Held { .. } | ToDaemon::HeldEnd => {}

@@ -60,9 +60,11 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A second request counts as hurry only this much later: one key press may send several signals.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
-/// A stop request that no daemon has taken by now is carried out without one; the second one is for a request in a
-/// hurry.
-const STOP_UNTAKEN: Duration = Duration::from_secs(60);
+/// How long a shutdown takes at most until a daemon has said it.
+const STOP_LIMIT: Duration = Duration::from_secs(55);
+/// A stop request that no daemon has taken so long after it should have been done is carried out without one; the second
+/// one is for a request in a hurry.
+const STOP_UNTAKEN: Duration = Duration::from_secs(5);
 const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
 /// A daemon that said `Done` has this long to end.
 const DONE_LIMIT: Duration = Duration::from_secs(10);
@@ -160,6 +162,8 @@ struct Keeper {
     stopping: bool,
     /// When the keeper ends by itself.
     end_by: Option<Mono>,
+    /// How long a shutdown takes at most, as the daemon said.
+    stop_limit: Duration,
     /// When it was last woken.
     woke: Mono,
     done: Option<u8>,
@@ -196,6 +200,7 @@ impl Keeper {
             stop: None,
             stopping: false,
             end_by: None,
+            stop_limit: STOP_LIMIT,
             woke,
             done: None,
             doomed: None,
@@ -442,6 +447,7 @@ impl Keeper {
             ToKeeper::Reloading => self.outer.reloading(now),
             ToKeeper::Reloaded => self.outer.reloaded(),
             ToKeeper::Status { text } => self.outer.status(text),
+            ToKeeper::StopLimit { ms } => self.stop_limit = Duration::from_millis(ms),
             ToKeeper::Log { style } => self.words.set_style(style, &mut self.options.on_message),
             ToKeeper::Stopping { limit_ms } => {
                 let at = now + Duration::from_millis(limit_ms);
@@ -528,7 +534,7 @@ impl Keeper {
         match &mut self.stop {
             None => {
                 self.stop = Some(Stop { since: now, hurry: false });
-                self.end_by.get_or_insert(now + STOP_UNTAKEN);
+                self.end_by.get_or_insert(now + self.stop_limit + STOP_UNTAKEN);
             }
             Some(stop) if !stop.hurry && now.since(stop.since) >= HURRY_AFTER => {
                 stop.hurry = true;

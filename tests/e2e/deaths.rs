@@ -173,3 +173,22 @@ fn kill_both(home: &mut Home) {
     home.reap();
     wait("both are gone", || !alive(daemon) && !alive(keeper));
 }
+
+#[test]
+fn a_daemon_that_hangs_keeps_no_question_and_no_end_waiting() {
+    let mut home = Home::running(
+        r#"{ "daemon": { "heartbeat": "0s", "shutdown_timeout": "1s" },
+             "services": { "s": { "command": "exec sleep 1000" } } }"#,
+    );
+    home.wait_state("s", "running");
+    let (pid, (daemon, _)) = (home.pid("s"), home.pids());
+    kill("STOP", daemon);
+    for args in [&["ping"][..], &["stop", "s"]] {
+        let (code, said) = home.fails(args);
+        assert!(code == 3 && said.contains("hob hangs") && said.contains("hob stop --force"), "{code} {said}");
+    }
+    // The keeper alone ends it, though nobody takes the request.
+    home.ok(&["stop"]);
+    assert!(!alive(pid) && !alive(daemon));
+    home.wait_end();
+}

@@ -48,6 +48,8 @@ pub(super) struct Lifecycle {
     pub(super) outer: bool,
     pub(super) reloaded: bool,
     pub(super) outside: outside::Outside,
+    /// How long a shutdown takes at most, by the config.
+    pub(in crate::daemon) stop_limit: Duration,
     /// A folder that goes with hob.
     pub(super) remove: Option<PathBuf>,
     /// Runs to be forgotten once their ends are in the journal.
@@ -80,6 +82,7 @@ impl Lifecycle {
             note,
             word_by: (flags & FLAG_UPGRADE != 0).then(|| now + upgrade::WORD_LIMIT),
             outside: outside::Outside::default(),
+            stop_limit: Duration::ZERO,
             remove: None,
             ended: Vec::new(),
         }

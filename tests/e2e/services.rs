@@ -409,3 +409,15 @@ fn a_plan_says_restart_where_a_service_gets_on_demand() {
     let last = events["events"].as_array().and_then(|all| all.last()).unwrap();
     assert!(last["unchanged"].is_null() && last["restarted"][0] == "web", "{last}");
 }
+
+#[test]
+fn a_limit_that_cannot_be_set_is_named() {
+    let home = Home::running(
+        r#"{ "services": { "many": { "command": "exec sleep 1000", "rlimits": { "core": 0, "nofile": 4000000000 },
+                                     "max_restarts": 1, "min_delay": "1ms", "max_delay": "1ms" } } }"#,
+    );
+    let error = || home.service("many")["last_error"].as_str().unwrap_or_default().to_owned();
+    wait("it is told", || !error().is_empty());
+    assert!(error().starts_with("cannot set the resource limit nofile: "), "{}", error());
+    assert!(error().contains("fs.nr_open"), "{}", error());
+}

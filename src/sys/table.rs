@@ -46,7 +46,8 @@ struct Cells {
     exec_which: AtomicU32,
     /// What the keeper does when the daemon dies: nothing (0), or an `OnDeath` and whether it was done.
     on_death: AtomicU64,
-    spare: AtomicU64,
+    /// What the kernel may have taken for the child's own memory before it executed its program; 0: not known.
+    shared_peak: AtomicU64,
 }
 
 /// What the keeper does to a run when the daemon dies.
@@ -231,6 +232,7 @@ impl RunTable {
         c.exec_step.store(0, Relaxed);
         c.exec_which.store(0, Relaxed);
         c.on_death.store(on_death.map_or(0, OnDeath::word), Relaxed);
+        c.shared_peak.store(0, Relaxed);
         self.header().high_water.fetch_max(free.0 + 1, Release);
         c.run.store(run.0, Release);
         *lowest = free.0 + 1;
@@ -270,6 +272,18 @@ impl RunTable {
         c.cpu_nanos.store(u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         c.max_rss.store(usage.max_rss, Relaxed);
         c.ended.store(kind, Release);
+    }
+
+    /// The child of a slot has executed its program, and before that shared memory of up to so many bytes with this
+    /// process, all of which the kernel counts as the child's.
+    pub fn set_shared_peak(&self, slot: Slot, bytes: u64) {
+        self.cells(slot).shared_peak.store(bytes, Release);
+    }
+
+    /// What `set_shared_peak` was told. `None`: whoever started it died before it could tell.
+    #[must_use]
+    pub fn shared_peak(&self, slot: Slot) -> Option<u64> {
+        Some(self.cells(slot).shared_peak.load(Acquire)).filter(|bytes| *bytes > 0)
     }
 
     /// What the keeper is to do to the run of a slot when the daemon dies.
@@ -452,9 +466,12 @@ mod tests {
         set_pid(&t, s, 77);
         t.start_words(s).errno.store(2, Release);
         t.set_ended(s, Status::Code(127), Usage::default());
+        t.set_shared_peak(s, 4096);
+        assert_eq!(t.shared_peak(s), Some(4096));
         t.release(s);
         assert_eq!(t.iter().count(), 0);
         assert_eq!(t.take(RunId(2)), Some(s));
+        assert_eq!(t.shared_peak(s), None);
         assert_eq!(t.slot(s), SlotView { run: RunId(2), pid: None, exec_errno: 0, ended: None });
     }
 

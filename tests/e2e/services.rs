@@ -411,6 +411,36 @@ fn a_plan_says_restart_where_a_service_gets_on_demand() {
 }
 
 #[test]
+fn the_memory_of_a_run_is_its_own_or_unknown() {
+    let home = Home::running(
+        r#"{ "services": {
+             "small": { "command": "exec sleep 1000" },
+             "large": { "command": "x=$(head -c 99000000 /dev/zero | tr '\\0' x); echo up; exec sleep 1000",
+                        "ready": { "log": "up" } } } }"#,
+    );
+    home.wait_state("large", "running");
+    let peak = |name: &str, run: usize| {
+        let history = home.call("service.history", &format!(r#"{{"name": "{name}"}}"#));
+        history["runs"][run]["memory_peak"].clone()
+    };
+    let large = |run| peak("large", run).as_u64().is_some_and(|m| (99_000_000..400_000_000).contains(&m));
+    // What the daemon that dies has had is far more than a shell or the next daemon needs.
+    fs::write(home.path("input"), "x".repeat(3_000_000)).unwrap();
+    for _ in 0..3 {
+        home.ok(&["add", "--hold", "--stdin", home.path("input").to_str().unwrap(), "--", "cat"]);
+    }
+    home.ok(&["restart", "small"]);
+    assert_eq!(peak("small", 0), serde_json::Value::Null, "a shell has less than a daemon");
+    kill("KILL", home.pids().0);
+    home.ok(&["restart", "small", "large"]);
+    home.wait_state("large", "running");
+    assert_eq!(peak("small", 1), serde_json::Value::Null, "what was measured is the dead daemon");
+    assert!(large(0), "{}", peak("large", 0));
+    home.ok(&["restart", "large"]);
+    assert!(large(1), "{}", peak("large", 1));
+}
+
+#[test]
 fn a_limit_that_cannot_be_set_is_named() {
     let home = Home::running(
         r#"{ "services": { "many": { "command": "exec sleep 1000", "rlimits": { "core": 0, "nofile": 4000000000 },

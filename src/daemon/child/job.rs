@@ -9,6 +9,7 @@ use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Stdin, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
 use crate::sys::memfile;
+use crate::sys::memory;
 use crate::sys::net;
 use crate::sys::net::serve::{FileId, Rights};
 use crate::sys::reason;
@@ -214,7 +215,9 @@ impl SpawnJob {
     }
 
     fn clone(&self, plan: &Plan) -> Result<Child, SpawnError> {
-        spawn::spawn(plan, Some((&self.table, self.slot)))
+        let child = spawn::spawn(plan, Some((&self.table, self.slot)))?;
+        self.table.set_shared_peak(self.slot, memory::own_peak());
+        Ok(child)
     }
 
     fn told(

@@ -411,6 +411,34 @@ fn a_plan_says_restart_where_a_service_gets_on_demand() {
 }
 
 #[test]
+fn another_user_may_open_its_standard_output() {
+    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !root {
+        return skip("only root can run a service as another user");
+    }
+    let speak = "echo out > /dev/stdout; echo err > /dev/stderr";
+    let service = |more: serde_json::Value| {
+        let mut spec = serde_json::json!({ "command": format!("{speak}; exec sleep 1000"), "user": "nobody" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let check = serde_json::json!({ "command": format!("{speak}; exit 1"), "every": "100ms", "retries": 1000 });
+    let config = serde_json::json!({
+        "services": { "one": service(serde_json::json!({})),
+                      "two": service(serde_json::json!({ "log": { "streams": "split" } })),
+                      "checked": service(serde_json::json!({ "health": check })) } });
+    let home = Home::running(&config.to_string());
+    for name in ["one", "two"] {
+        wait("it wrote to both", || home.log(name).lines().count() == 2);
+        let mut lines: Vec<String> = home.log(name).lines().map(str::to_owned).collect();
+        lines.sort();
+        assert_eq!(lines, ["err", "out"], "{name}");
+    }
+    wait("the check has failed", || home.ok(&["why", "checked"]).contains("exit code 1"));
+    assert!(home.ok(&["why", "checked"]).contains("exit code 1: err"), "{}", home.ok(&["why", "checked"]));
+}
+
+#[test]
 fn the_memory_of_a_run_is_its_own_or_unknown() {
     let home = Home::running(
         r#"{ "services": {

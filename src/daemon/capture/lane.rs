@@ -338,7 +338,7 @@ impl Writer {
     /// Has the file open and looks what others did to it. False when there is none to write to now.
     pub(super) fn ready_file(&mut self, now: Now, out: &mut Outcome) -> bool {
         if let Some(log) = &mut self.log {
-            match log.check(now.wall) {
+            match log.check(now.wall, self.share.take_missed()) {
                 Ok(false) => {}
                 Ok(true) => self.tell_all(out),
                 Err(e) => {

@@ -15,8 +15,8 @@ const HEAD: usize = 40;
 /// What a record of an index speaks of was written within so many milliseconds.
 const STEP: i64 = 999;
 
-/// The position of what was written at `wall` or later; the end of the log when nothing was. Where the index alone tells,
-/// it may be that of up to a second more, so that nothing is missing.
+/// The position of what was written at `wall` or later; the end of the log when nothing was. Where the index alone
+/// tells, it may be that of up to a second more, so that nothing is missing.
 ///
 /// # Errors
 /// What reading the log and its indexes answers.

@@ -16,7 +16,7 @@ use crate::base::time::{Mono, Wall};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,8 @@ const HEADER_BYTES: usize = 4096;
 const BYTES: usize = HEADER_BYTES + RUN_SLOTS * size_of::<Cells>();
 /// Free words in the header for later use.
 pub const SPARE_WORDS: usize = 8;
+/// Owners of output for which it is noted at once that some was dropped.
+const DROPPED: usize = 64;
 
 /// One slot as it lies in memory.
 #[repr(C, align(64))]
@@ -87,6 +89,8 @@ struct Header {
     capture_owner: AtomicU64,
     capture_pos: AtomicU64,
     spare: [AtomicU64; SPARE_WORDS],
+    /// Whose output was dropped and how many bytes, which are in no file yet; 0: free.
+    dropped: [(AtomicU64, AtomicU64); DROPPED],
 }
 
 const _: () = assert!(size_of::<Cells>() == 64 && size_of::<Header>() <= HEADER_BYTES);
@@ -362,6 +366,31 @@ impl RunTable {
         self.header().capture_pos.store(value, Release);
     }
 
+    /// Bytes of output of this owner, which is not 0, that were dropped and are told nowhere yet.
+    #[must_use]
+    pub fn dropped(&self, owner: u64) -> u64 {
+        let found = self.header().dropped.iter().find(|(of, _)| of.load(Acquire) == owner);
+        found.map_or(0, |(_, bytes)| bytes.load(Acquire))
+    }
+
+    /// Notes them; with 0 they were told. Of more owners than there is room for, the last ones are not noted.
+    pub fn set_dropped(&self, owner: u64, bytes: u64) {
+        let all = &self.header().dropped;
+        match all.iter().find(|(of, _)| of.load(Acquire) == owner) {
+            Some((of, noted)) => {
+                noted.store(bytes, Release);
+                if bytes == 0 {
+                    of.store(0, Release);
+                }
+            }
+            None if bytes > 0 => {
+                let free = all.iter().find(|(of, _)| of.compare_exchange(0, owner, AcqRel, Acquire).is_ok());
+                free.iter().for_each(|(_, noted)| noted.store(bytes, Release));
+            }
+            None => {}
+        }
+    }
+
     /// A spare word of the header; `None` beyond the eighth.
     #[must_use]
     pub fn spare(&self, index: usize) -> Option<&AtomicU64> {
@@ -501,6 +530,22 @@ mod tests {
         assert_eq!(t.find_pid(50), Some(b), "the number was used again by the kernel");
         t.release(b);
         assert_eq!(t.find_pid(50), None);
+    }
+
+    #[test]
+    fn what_was_dropped_is_noted_until_it_is_told() {
+        let t = RunTable::create().unwrap();
+        for owner in 1..=DROPPED as u64 {
+            t.set_dropped(owner, owner * 10);
+        }
+        t.set_dropped(1000, 5);
+        t.set_dropped(1000, 0);
+        t.set_dropped(7, 71);
+        let other = RunTable::open(t.fd().try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!([1, 7, 64, 1000].map(|owner| other.dropped(owner)), [10, 71, 640, 0]);
+        other.set_dropped(7, 0);
+        t.set_dropped(1000, 6);
+        assert_eq!((t.dropped(7), other.dropped(1000)), (0, 6), "its place is used again");
     }
 
     #[test]

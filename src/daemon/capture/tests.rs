@@ -111,8 +111,7 @@ pub(super) fn daemon(
     let words: Arc<dyn Words> = Arc::clone(words) as Arc<dyn Words>;
     let source = Arc::new(Source::new("web".into(), own(0)));
     let share = Arc::new(Share::new(names.clone()));
-    let copy = copy.then(|| Arc::clone(&words));
-    let writer = Writer::new(Arc::clone(&source), Arc::clone(&share), spec.clone(), copy);
+    let writer = Writer::new(Arc::clone(&source), Arc::clone(&share), spec.clone(), (Arc::clone(&words), copy));
     (source, share, writer, Desk::new(own(2), own(3), words))
 }
 
@@ -357,6 +356,25 @@ fn files_are_private_and_links_are_not_followed() {
     rig.clock += 2000;
     rig.write(b"three\n");
     assert_eq!(rig.log(0), b"[hob: 4 bytes dropped]\nthree\n");
+}
+
+#[test]
+fn what_was_dropped_is_told_by_the_next_daemon() {
+    let mut rig = Rig::new(1000, 3);
+    rig.write(b"one\n");
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    std::os::unix::fs::symlink("/dev/null", rig.names.log(0)).unwrap();
+    rig.write(b"two\n");
+    rig.die();
+    rig.write(b"more\n");
+    rig.die();
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    let out = rig.write(b"three\n");
+    assert_eq!(rig.log(0), b"[hob: 9 bytes dropped]\nthree\n");
+    assert!(out.notes.iter().any(|n| n.contains("9 bytes of the output of web were dropped")), "{:?}", out.notes);
+    rig.die();
+    rig.write(b"four\n");
+    assert_eq!(rig.log(0), b"[hob: 9 bytes dropped]\nthree\nfour\n", "once");
 }
 
 #[test]

@@ -39,6 +39,10 @@ impl Words for Memory {
     fn set_copied(&self, mark: u64) {
         self.1.store(mark, Ordering::Release);
     }
+    fn dropped(&self, _: u64) -> u64 {
+        0
+    }
+    fn set_dropped(&self, _: u64, _: u64) {}
 }
 
 /// Keeps what capture asks for; jobs run when the test says so.

@@ -45,6 +45,10 @@ impl Words for Memory {
     fn set_copied(&self, mark: u64) {
         self.0.store(mark, Ordering::Relaxed);
     }
+    fn dropped(&self, _: u64) -> u64 {
+        0
+    }
+    fn set_dropped(&self, _: u64, _: u64) {}
 }
 
 fn spec(name: &str) -> ServiceSpec {

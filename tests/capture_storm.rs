@@ -48,6 +48,10 @@ impl Words for FileWords {
     fn set_copied(&self, position: u64) {
         self.0.write_all_at(&position.to_le_bytes(), 8).unwrap();
     }
+    fn dropped(&self, _: u64) -> u64 {
+        0
+    }
+    fn set_dropped(&self, _: u64, _: u64) {}
 }
 
 /// A loop around a capture, with its jobs run in place.

@@ -13,7 +13,7 @@ use crate::sys::file::{self, How};
 use crate::sys::logfile;
 use crate::sys::outlet::Outlet;
 use core::time::Duration;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ pub struct OwnLog {
     names: Names,
     spec: DaemonLog,
     file: Option<File>,
+    /// When it was last looked whether its name still leads to it.
+    looked: Mono,
     share: Arc<Share>,
     /// Cumulative position of the file's first byte.
     base: u64,
@@ -65,6 +67,7 @@ impl OwnLog {
             names,
             spec,
             file: None,
+            looked: Mono(0),
             share,
             base: 0,
             lines: String::new(),
@@ -115,7 +118,10 @@ impl OwnLog {
             logfile::make_folder(folder)?;
         }
         let file = file::open(&self.names.log(0), How::Append, 0o600)?;
-        let spans = Spans::load(&self.names)?;
+        let mut spans = Spans::load(&self.names)?;
+        if self.share.end().is_some() {
+            spans = spans.after(&self.share.spans()?);
+        }
         self.base = spans.files.first().map_or(0, |s| s.base);
         self.share.set(spans);
         Ok(file)
@@ -201,7 +207,7 @@ impl OwnLog {
         if self.stderr.as_mut().is_some_and(|outlet| outlet.write(errors.as_bytes()).is_err()) {
             self.stderr = None;
         }
-        let grown = match self.write(&lines) {
+        let grown = match self.write(&lines, now) {
             Ok(()) => {
                 self.lost = 0;
                 true
@@ -224,9 +230,21 @@ impl OwnLog {
         self.flush(now);
     }
 
-    fn write(&mut self, lines: &str) -> io::Result<()> {
+    /// Whether the name leads elsewhere, or nowhere, asked once a second.
+    fn is_renamed(&mut self, meta: &Metadata, now: Mono) -> bool {
+        if now.since(self.looked) < FOLD {
+            return false;
+        }
+        self.looked = now;
+        match std::fs::metadata(self.names.log(0)) {
+            Ok(found) => (found.dev(), found.ino()) != (meta.dev(), meta.ino()),
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    fn write(&mut self, lines: &str, now: Mono) -> io::Result<()> {
         let meta = self.file.as_ref().map(File::metadata).transpose()?;
-        let size = match meta.filter(|m| m.nlink() > 0) {
+        let size = match meta.filter(|m| m.nlink() > 0 && !self.is_renamed(m, now)) {
             Some(meta) => meta.len(),
             None => {
                 let file = self.open_file()?;
@@ -426,6 +444,34 @@ mod tests {
         log.log(Level::Info, "two", at(1));
         log.flush(at(1).mono);
         assert!(text(&dir, "hob.log").ends_with("two\n"));
+    }
+
+    #[test]
+    fn a_file_that_was_renamed_is_left_and_positions_go_on() {
+        let dir = Dir::new();
+        let mut log = OwnLog::open(dir.path("hob.log"), SPEC, None);
+        let mut say = |ms: u64, what: &str| {
+            log.log(Level::Info, what, at(ms));
+            log.flush(at(ms).mono);
+            log.share()
+        };
+        say(0, "one");
+        std::fs::rename(dir.path("hob.log"), dir.path("old")).unwrap();
+        say(500, "two");
+        let share = say(2000, "three");
+        assert!(text(&dir, "old").ends_with("two\n") && text(&dir, "hob.log").ends_with("three\n"));
+        let length = (text(&dir, "old").len() + text(&dir, "hob.log").len()) as u64;
+        assert_eq!(share.end(), Some(length));
+        // As tools that rotate logs do it.
+        std::fs::rename(dir.path("hob.log"), dir.path("hob.log.1")).unwrap();
+        std::fs::write(dir.path("hob.log"), "").unwrap();
+        let share = say(4000, "four");
+        assert!(text(&dir, "hob.log").ends_with("four\n"));
+        let end = share.end().unwrap();
+        assert_eq!(end, length + text(&dir, "hob.log").len() as u64);
+        let lines = share.last_lines(0, end).unwrap();
+        let said: Vec<&str> = lines.iter().filter_map(|l| l.rsplit(' ').next()).collect();
+        assert_eq!(said, ["three", "four"], "the one before can be read on");
     }
 
     #[test]

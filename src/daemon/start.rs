@@ -67,6 +67,9 @@ pub fn run(mut options: Options) -> io::Result<u8> {
     sys::logfile::block_write_signals();
     let remove = options.remove.take();
     let mut daemon = Daemon::start(options, link, handover)?;
+    if let Some(own) = remove.clone() {
+        daemon.remove_beside(own);
+    }
     daemon.life.remove = remove;
     let ending = daemon.serve()?;
     Ok(daemon.end(ending))
@@ -218,6 +221,21 @@ impl Daemon {
             now,
             SWEEP_LIMIT,
             move || Job::Quiet(leftover.remove()),
+        );
+    }
+
+    /// The folders of other hobs that were run for one command and killed.
+    fn remove_beside(&mut self, own: PathBuf) {
+        let now = self.gear.now.mono;
+        self.gear.pool.run(
+            pool::Lane::Bulk,
+            "removing the folders of hobs that were killed",
+            now,
+            SWEEP_LIMIT,
+            move || {
+                lifecycle::left::remove_beside(&own);
+                Job::Quiet(Ok(()))
+            },
         );
     }
 

@@ -1,5 +1,6 @@
 //! What is to be started and why it could not be: plain values, the same on every system. `spawn` does it.
 
+use super::rlimit;
 use super::table::{RunTable, Slot};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
@@ -109,7 +110,7 @@ pub struct SpawnError {
     pub errno: i32,
     /// What could not be done, as in `cannot STEP`.
     pub step: &'static str,
-    /// What it could not be done to, where there is such a thing.
+    /// What it could not be done to, where there is such a thing: a path, or the name of a limit.
     pub path: Option<String>,
 }
 
@@ -121,7 +122,7 @@ pub(super) const STEPS: [&str; 14] = [
     "start a session",
     "set the niceness",
     "pass a descriptor",
-    "set a resource limit",
+    "set the resource limit",
     "set the supplementary groups",
     "set the group",
     "set the user",
@@ -162,6 +163,7 @@ impl SpawnError {
             // A name that is in none of the folders of PATH is told as it was given.
             Some(&"execute") if errno == libc::ENOENT && plan.programs.len() > 1 => plan.argv.first().map(lossy),
             Some(&"execute") => plan.programs.get(which as usize).map(lossy),
+            Some(&"set the resource limit") => limit_name(which).map(str::to_owned),
             _ => None,
         };
         SpawnError { errno, step: STEPS.get(at).copied().unwrap_or(STEPS[0]), path }
@@ -189,6 +191,31 @@ fn short(path: &str) -> String {
 }
 
 impl std::error::Error for SpawnError {}
+
+/// Resource limits as `rlimit` names them.
+const LIMITS: [&str; 16] = [
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+fn limit_name(number: u32) -> Option<&'static str> {
+    let number = i32::try_from(number).ok()?;
+    LIMITS.into_iter().find(|name| rlimit::number(name) == Some(number))
+}
 
 /// The text of an exec failure found in the slot of a run whose starter died, for which no plan exists any more.
 #[must_use]
@@ -230,6 +257,15 @@ mod tests {
             long.chars().count() < 200 && long.contains("...") && long.ends_with("/end: File name too long"),
             "{long}"
         );
+    }
+
+    #[test]
+    fn a_limit_is_named_although_the_plan_is_gone() {
+        let number = rlimit::number("nofile").and_then(|n| u32::try_from(n).ok()).unwrap();
+        let error = SpawnError::reported(libc::EPERM, 6, number, &Plan::default());
+        assert_eq!(error.to_string(), "cannot set the resource limit nofile: Operation not permitted");
+        let error = SpawnError::reported(libc::EPERM, 6, u32::MAX, &Plan::default());
+        assert_eq!(error.to_string(), "cannot set the resource limit: Operation not permitted");
     }
 
     #[test]

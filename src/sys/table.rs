@@ -16,7 +16,7 @@ use crate::base::time::{Mono, Wall};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,8 @@ const HEADER_BYTES: usize = 4096;
 const BYTES: usize = HEADER_BYTES + RUN_SLOTS * size_of::<Cells>();
 /// Free words in the header for later use.
 pub const SPARE_WORDS: usize = 8;
+/// Owners of output for which it is noted at once that some was dropped.
+const DROPPED: usize = 64;
 
 /// One slot as it lies in memory.
 #[repr(C, align(64))]
@@ -46,7 +48,8 @@ struct Cells {
     exec_which: AtomicU32,
     /// What the keeper does when the daemon dies: nothing (0), or an `OnDeath` and whether it was done.
     on_death: AtomicU64,
-    spare: AtomicU64,
+    /// What the kernel may have taken for the child's own memory before it executed its program; 0: not known.
+    shared_peak: AtomicU64,
 }
 
 /// What the keeper does to a run when the daemon dies.
@@ -86,6 +89,8 @@ struct Header {
     capture_owner: AtomicU64,
     capture_pos: AtomicU64,
     spare: [AtomicU64; SPARE_WORDS],
+    /// Whose output was dropped and how many bytes, which are in no file yet; 0: free.
+    dropped: [(AtomicU64, AtomicU64); DROPPED],
 }
 
 const _: () = assert!(size_of::<Cells>() == 64 && size_of::<Header>() <= HEADER_BYTES);
@@ -231,6 +236,7 @@ impl RunTable {
         c.exec_step.store(0, Relaxed);
         c.exec_which.store(0, Relaxed);
         c.on_death.store(on_death.map_or(0, OnDeath::word), Relaxed);
+        c.shared_peak.store(0, Relaxed);
         self.header().high_water.fetch_max(free.0 + 1, Release);
         c.run.store(run.0, Release);
         *lowest = free.0 + 1;
@@ -270,6 +276,18 @@ impl RunTable {
         c.cpu_nanos.store(u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         c.max_rss.store(usage.max_rss, Relaxed);
         c.ended.store(kind, Release);
+    }
+
+    /// The child of a slot has executed its program, and before that shared memory of up to so many bytes with this
+    /// process, all of which the kernel counts as the child's.
+    pub fn set_shared_peak(&self, slot: Slot, bytes: u64) {
+        self.cells(slot).shared_peak.store(bytes, Release);
+    }
+
+    /// What `set_shared_peak` was told. `None`: whoever started it died before it could tell.
+    #[must_use]
+    pub fn shared_peak(&self, slot: Slot) -> Option<u64> {
+        Some(self.cells(slot).shared_peak.load(Acquire)).filter(|bytes| *bytes > 0)
     }
 
     /// What the keeper is to do to the run of a slot when the daemon dies.
@@ -346,6 +364,31 @@ impl RunTable {
 
     pub fn set_capture_pos(&self, value: u64) {
         self.header().capture_pos.store(value, Release);
+    }
+
+    /// Bytes of output of this owner, which is not 0, that were dropped and are told nowhere yet.
+    #[must_use]
+    pub fn dropped(&self, owner: u64) -> u64 {
+        let found = self.header().dropped.iter().find(|(of, _)| of.load(Acquire) == owner);
+        found.map_or(0, |(_, bytes)| bytes.load(Acquire))
+    }
+
+    /// Notes them; with 0 they were told. Of more owners than there is room for, the last ones are not noted.
+    pub fn set_dropped(&self, owner: u64, bytes: u64) {
+        let all = &self.header().dropped;
+        match all.iter().find(|(of, _)| of.load(Acquire) == owner) {
+            Some((of, noted)) => {
+                noted.store(bytes, Release);
+                if bytes == 0 {
+                    of.store(0, Release);
+                }
+            }
+            None if bytes > 0 => {
+                let free = all.iter().find(|(of, _)| of.compare_exchange(0, owner, AcqRel, Acquire).is_ok());
+                free.iter().for_each(|(_, noted)| noted.store(bytes, Release));
+            }
+            None => {}
+        }
     }
 
     /// A spare word of the header; `None` beyond the eighth.
@@ -452,9 +495,12 @@ mod tests {
         set_pid(&t, s, 77);
         t.start_words(s).errno.store(2, Release);
         t.set_ended(s, Status::Code(127), Usage::default());
+        t.set_shared_peak(s, 4096);
+        assert_eq!(t.shared_peak(s), Some(4096));
         t.release(s);
         assert_eq!(t.iter().count(), 0);
         assert_eq!(t.take(RunId(2)), Some(s));
+        assert_eq!(t.shared_peak(s), None);
         assert_eq!(t.slot(s), SlotView { run: RunId(2), pid: None, exec_errno: 0, ended: None });
     }
 
@@ -484,6 +530,22 @@ mod tests {
         assert_eq!(t.find_pid(50), Some(b), "the number was used again by the kernel");
         t.release(b);
         assert_eq!(t.find_pid(50), None);
+    }
+
+    #[test]
+    fn what_was_dropped_is_noted_until_it_is_told() {
+        let t = RunTable::create().unwrap();
+        for owner in 1..=DROPPED as u64 {
+            t.set_dropped(owner, owner * 10);
+        }
+        t.set_dropped(1000, 5);
+        t.set_dropped(1000, 0);
+        t.set_dropped(7, 71);
+        let other = RunTable::open(t.fd().try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!([1, 7, 64, 1000].map(|owner| other.dropped(owner)), [10, 71, 640, 0]);
+        other.set_dropped(7, 0);
+        t.set_dropped(1000, 6);
+        assert_eq!((t.dropped(7), other.dropped(1000)), (0, 6), "its place is used again");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::support::*;
 use crate::tasks::{submit, wait_task};
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 const TWO: &str = r#"{ "services": { "a": { "command": "while :; do echo tick; sleep 0.05; done" },
                                      "b": { "command": "exec sleep 1000", "requires": ["a"] } } }"#;
@@ -105,11 +106,84 @@ fn a_killed_keeper_of_one_command_leaves_no_folder() {
     let mut run = run.spawn().unwrap();
     let mut folder = String::new();
     BufReader::new(run.stdout.take().unwrap()).read_line(&mut folder).unwrap();
-    let folder = std::path::Path::new(folder.trim().strip_suffix("/run").unwrap());
+    let folder = Path::new(folder.trim().strip_suffix("/run").unwrap());
     assert!(folder.ends_with(format!("run-{}", run.id())) && exists(folder), "{}", folder.display());
     kill("KILL", run.id());
     run.wait().unwrap();
     wait("the folder goes with the daemon", || !exists(folder));
+}
+
+#[test]
+fn a_keeper_killed_while_the_last_output_is_waited_for_leaves_no_folder() {
+    let home = Home::new("{}");
+    let script = "dirname $HOB_SOCKET >&2; exec head -c 300000 /dev/zero";
+    let mut run = one_command(&home, script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut folder = String::new();
+    BufReader::new(run.stderr.take().unwrap()).read_line(&mut folder).unwrap();
+    let folder = Path::new(folder.trim().strip_suffix("/run").unwrap());
+    let log = || std::fs::read_to_string(folder.join("logs/hob.log")).unwrap_or_default();
+    wait("the command is over", || log().contains("daemon.stopping"));
+    kill("KILL", run.id());
+    run.wait().unwrap();
+    drop(run.stdout.take());
+    wait("the folder goes with the daemon", || !exists(folder));
+}
+
+#[test]
+fn what_a_killed_hob_of_one_command_leaves_goes_with_the_next_one() {
+    let home = Home::new("{}");
+    let begin = |script: &str| {
+        let script = format!("echo $HOB_SOCKET; {script}");
+        let mut run = one_command(&home, &script).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut socket = String::new();
+        BufReader::new(run.stdout.take().unwrap()).read_line(&mut socket).unwrap();
+        (run, socket.trim().to_owned())
+    };
+    let folder = |socket: &str| Path::new(socket).parent().unwrap().parent().unwrap().to_owned();
+    let once = || assert!(one_command(&home, "true").status().unwrap().success());
+    let pid_of = |socket: &str, key: &str| {
+        let out = home.bare_command(&["--socket", socket, "call", "daemon.health", "{}", "--json"]).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()[key].as_u64().unwrap()
+    };
+    let mark = format!("{}-one", home.dir.display());
+    let (mut other, living) = begin("exec sleep 1000");
+    let (mut run, socket) = begin(&format!("while :; do sleep 0.05; : {mark}; done"));
+    let daemon = u32::try_from(pid_of(&socket, "pid")).unwrap();
+    kill("STOP", daemon);
+    kill("KILL", run.id());
+    run.wait().unwrap();
+    once();
+    assert!(exists(&folder(&socket)), "its daemon may yet go on");
+    kill("KILL", daemon);
+    wait("it is gone", || !alive(daemon));
+    once();
+    assert!(exists(&folder(&socket)), "a process of it is left");
+    wait("nothing of it is left", || {
+        processes(&mark).into_iter().filter(|pid| *pid != run.id()).for_each(|pid| kill("KILL", pid));
+        processes(&mark).is_empty()
+    });
+    // Several at once do not get in each other's way.
+    let all: Vec<_> = (0..4).map(|_| one_command(&home, "true").spawn().unwrap()).collect();
+    for mut one in all {
+        assert!(one.wait().unwrap().success());
+    }
+    wait("the folder is gone", || {
+        once();
+        !exists(&folder(&socket))
+    });
+    assert_eq!(pid_of(&living, "keeper_pid"), u64::from(other.id()), "the one that lives was left alone");
+    kill("TERM", other.id());
+    other.wait().unwrap();
+    wait("its folder goes with it", || !exists(&folder(&living)));
+}
+
+/// hob for this script alone.
+fn one_command(home: &Home, script: &str) -> Command {
+    let mut c = home.bare_command(&["run", "--", "sh", "-c", script]);
+    // Where the tests are not run by root: with theirs, no folder of this user's own is touched.
+    c.env("XDG_RUNTIME_DIR", home.path("runtime")).stdin(Stdio::null());
+    std::fs::create_dir_all(home.path("runtime")).unwrap();
+    c
 }
 
 #[test]

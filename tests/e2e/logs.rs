@@ -2,6 +2,8 @@
 
 use crate::support::*;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 #[test]
 fn the_last_lines_are_shown() {
@@ -170,4 +172,59 @@ fn who_follows_all_sees_what_comes_later() {
     follower.wait().unwrap();
     let beats = home.log("second").lines().count();
     assert!(home.read("followed").matches("| beat").count() <= beats, "nothing is shown twice");
+}
+
+#[test]
+fn a_log_that_was_renamed_goes_on_under_its_name() {
+    let home = Home::running(
+        r#"{ "services": { "n": { "command": "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done" } } }"#,
+    );
+    let log = home.path("logs/services/n.log");
+    let numbers = |text: &str| text.lines().map(|l| l.parse::<u64>().unwrap()).collect::<Vec<_>>();
+    let mut all = Vec::new();
+    // Some name, and the one that hob gives too.
+    for to in ["old", "n.log.1"] {
+        wait("it writes", || home.log("n").lines().count() > 5);
+        let mut follower = home.command(&["logs", "-f", "n", "-n", "1"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().expect("the follower lives").unwrap();
+        let first = numbers(&next())[0];
+        let to = home.path("logs/services").join(to);
+        fs::rename(&log, &to).unwrap();
+        wait("it goes on under its name", || home.log("n").lines().count() > 5);
+        all.extend(numbers(&fs::read_to_string(&to).unwrap()));
+        let begin = numbers(&home.log("n"))[0];
+        assert_eq!(all.last().unwrap() + 1, begin, "no line is lost or doubled");
+        assert_eq!(all, (1..begin).collect::<Vec<_>>());
+        // What it missed under the old name it says on standard error.
+        let mut heard = first;
+        while heard < begin + 20 {
+            let n = numbers(&next())[0];
+            assert!(n == heard + 1 || (heard < n && n <= begin), "{n} came after {heard}, and {begin} is new");
+            heard = n;
+        }
+        follower.kill().unwrap();
+        follower.wait().unwrap();
+        let shown = numbers(&home.ok(&["logs", "n", "-n", "5"]));
+        assert!(shown[0] >= begin && shown.windows(2).all(|w| w[0] + 1 == w[1]) && shown.len() == 5, "{shown:?}");
+    }
+    let old = fs::read_to_string(home.path("logs/services/n.log.1")).unwrap().lines().count();
+    let both = numbers(&home.ok(&["logs", "n", "-n", &(old + 5).to_string()]));
+    assert!(both.len() == old + 5 && both.windows(2).all(|w| w[0] + 1 == w[1]), "the one before is read on: {both:?}");
+}
+
+#[test]
+fn the_daemons_own_log_that_was_renamed_goes_on_under_its_name() {
+    let home = Home::running(r#"{ "services": { "s": { "command": "exec sleep 1000" } } }"#);
+    home.wait_state("s", "running");
+    let old = home.path("logs/old");
+    fs::rename(home.path("logs/hob.log"), &old).unwrap();
+    let before = fs::read_to_string(&old).unwrap().len();
+    wait("it goes on under its name", || {
+        home.ok(&["restart", "s"]);
+        home.read("logs/hob.log").contains('s')
+    });
+    let last = home.read("logs/hob.log").lines().last().unwrap().to_owned();
+    assert!(home.ok(&["logs", "-n", "1"]).trim_end().ends_with(&last), "{last}");
+    assert!(before > 0);
 }

@@ -409,3 +409,73 @@ fn a_plan_says_restart_where_a_service_gets_on_demand() {
     let last = events["events"].as_array().and_then(|all| all.last()).unwrap();
     assert!(last["unchanged"].is_null() && last["restarted"][0] == "web", "{last}");
 }
+
+#[test]
+fn another_user_may_open_its_standard_output() {
+    let root = fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !root {
+        return skip("only root can run a service as another user");
+    }
+    let speak = "echo out > /dev/stdout; echo err > /dev/stderr";
+    let service = |more: serde_json::Value| {
+        let mut spec = serde_json::json!({ "command": format!("{speak}; exec sleep 1000"), "user": "nobody" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    let check = serde_json::json!({ "command": format!("{speak}; exit 1"), "every": "100ms", "retries": 1000 });
+    let config = serde_json::json!({
+        "services": { "one": service(serde_json::json!({})),
+                      "two": service(serde_json::json!({ "log": { "streams": "split" } })),
+                      "checked": service(serde_json::json!({ "health": check })) } });
+    let home = Home::running(&config.to_string());
+    for name in ["one", "two"] {
+        wait("it wrote to both", || home.log(name).lines().count() == 2);
+        let mut lines: Vec<String> = home.log(name).lines().map(str::to_owned).collect();
+        lines.sort();
+        assert_eq!(lines, ["err", "out"], "{name}");
+    }
+    wait("the check has failed", || home.ok(&["why", "checked"]).contains("exit code 1"));
+    assert!(home.ok(&["why", "checked"]).contains("exit code 1: err"), "{}", home.ok(&["why", "checked"]));
+}
+
+#[test]
+fn the_memory_of_a_run_is_its_own_or_unknown() {
+    let home = Home::running(
+        r#"{ "services": {
+             "small": { "command": "exec sleep 1000" },
+             "large": { "command": "x=$(head -c 99000000 /dev/zero | tr '\\0' x); echo up; exec sleep 1000",
+                        "ready": { "log": "up" } } } }"#,
+    );
+    home.wait_state("large", "running");
+    let peak = |name: &str, run: usize| {
+        let history = home.call("service.history", &format!(r#"{{"name": "{name}"}}"#));
+        history["runs"][run]["memory_peak"].clone()
+    };
+    let large = |run| peak("large", run).as_u64().is_some_and(|m| (99_000_000..400_000_000).contains(&m));
+    // What the daemon that dies has had is far more than a shell or the next daemon needs.
+    fs::write(home.path("input"), "x".repeat(3_000_000)).unwrap();
+    for _ in 0..3 {
+        home.ok(&["add", "--hold", "--stdin", home.path("input").to_str().unwrap(), "--", "cat"]);
+    }
+    home.ok(&["restart", "small"]);
+    assert_eq!(peak("small", 0), serde_json::Value::Null, "a shell has less than a daemon");
+    kill("KILL", home.pids().0);
+    home.ok(&["restart", "small", "large"]);
+    home.wait_state("large", "running");
+    assert_eq!(peak("small", 1), serde_json::Value::Null, "what was measured is the dead daemon");
+    assert!(large(0), "{}", peak("large", 0));
+    home.ok(&["restart", "large"]);
+    assert!(large(1), "{}", peak("large", 1));
+}
+
+#[test]
+fn a_limit_that_cannot_be_set_is_named() {
+    let home = Home::running(
+        r#"{ "services": { "many": { "command": "exec sleep 1000", "rlimits": { "core": 0, "nofile": 4000000000 },
+                                     "max_restarts": 1, "min_delay": "1ms", "max_delay": "1ms" } } }"#,
+    );
+    let error = || home.service("many")["last_error"].as_str().unwrap_or_default().to_owned();
+    wait("it is told", || !error().is_empty());
+    assert!(error().starts_with("cannot set the resource limit nofile: "), "{}", error());
+    assert!(error().contains("fs.nr_open"), "{}", error());
+}

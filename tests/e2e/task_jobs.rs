@@ -113,6 +113,8 @@ fn others_queue_tasks_as_themselves_and_never_with_the_rights_of_hob() {
     let whoami = json!({ "command": "id -u", "cwd": "/" });
     assert_eq!(ran(1, whoami.clone()).1, "1\n");
     assert_eq!(ran(2, whoami.clone()).1, "0\n", "an admin may do all that hob may");
+    let opens = json!({ "command": "echo out > /dev/stdout; echo err > /dev/stderr", "cwd": "/" });
+    assert_eq!(ran(1, opens).1, "out\nerr\n");
     assert_eq!(ran(1, json!({ "command": ["id", "-u"], "cwd": "/", "runner": "outer", "group": "agents" })).1, "1\n");
     let env = |uid| ran(uid, json!({ "command": "env", "cwd": "/", "env": {"OWN": "1"} })).1;
     let (theirs, ours) = (env(1), env(2));

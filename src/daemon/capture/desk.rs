@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Read at once where bytes are thrown away.
 const PIECE: usize = 64 * 1024;
 
-/// Two words of the run table, which outlive the daemon.
+/// Words of the run table, which outlive the daemon.
 pub trait Words: Send + Sync {
     /// Whose bytes lie in the transfer pipe, by `source::hash`; 0 when nobody's ever did.
     fn owner(&self) -> u64;
@@ -23,6 +23,9 @@ pub trait Words: Send + Sync {
     /// when it never began.
     fn copied(&self) -> u64;
     fn set_copied(&self, mark: u64);
+    /// How much of the output of an owner was dropped and is not in its file yet.
+    fn dropped(&self, owner: u64) -> u64;
+    fn set_dropped(&self, owner: u64, bytes: u64);
 }
 
 impl Words for RunTable {
@@ -40,6 +43,14 @@ impl Words for RunTable {
 
     fn set_copied(&self, mark: u64) {
         self.set_capture_pos(mark);
+    }
+
+    fn dropped(&self, owner: u64) -> u64 {
+        RunTable::dropped(self, owner)
+    }
+
+    fn set_dropped(&self, owner: u64, bytes: u64) {
+        RunTable::set_dropped(self, owner, bytes);
     }
 }
 

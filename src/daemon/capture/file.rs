@@ -2,14 +2,14 @@
 //! files.
 
 use super::index::{Index, Record, What};
-use super::rotate::{Names, end_of_old, interrupted, shift};
+use super::rotate::{Names, end_of_old, interrupted, renamed, shift};
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
 use crate::sys::file::remove;
 use crate::sys::file::{self, How};
 use crate::sys::logfile;
 use crate::sys::pipe;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -29,6 +29,8 @@ pub struct LogFile {
     size: u64,
     /// The time and the stream of the last record.
     stamped: Option<(Wall, u32)>,
+    /// When it was last looked whether its name still leads to it.
+    looked: Wall,
     /// Bytes lie behind the end that the next write is to replace.
     beyond: bool,
     /// The file has left its name and its successor could not be completed: it is to be opened anew.
@@ -79,7 +81,8 @@ impl LogFile {
                 (Index::replace(&names.index(0), Record::output(written, base), None)?, base)
             }
         };
-        Ok(LogFile { names: names.clone(), file, index, base, size, stamped: None, beyond: false, lost: false })
+        let (names, stamped, looked) = (names.clone(), None, wall);
+        Ok(LogFile { names, file, index, base, size, stamped, looked, beyond: false, lost: false })
     }
 
     /// Makes an empty file whose first byte has this position. It takes the place of an old one of its name.
@@ -94,6 +97,7 @@ impl LogFile {
             base,
             size: 0,
             stamped: Some((wall, 0)),
+            looked: wall,
             beyond: false,
             lost: false,
         })
@@ -130,16 +134,19 @@ impl LogFile {
     }
 
     /// Looks what others did to the file since the last burst. True when positions of its bytes have changed, because
-    /// somebody cut it or removed it.
+    /// somebody cut it or removed it, or when it goes on in another because somebody renamed it, which is looked for
+    /// once a second, or now because a reader has missed it.
     ///
     /// # Errors
     /// What opening the file anew answers.
-    pub fn check(&mut self, wall: Wall) -> io::Result<bool> {
+    pub fn check(&mut self, wall: Wall, missed: bool) -> io::Result<bool> {
         if core::mem::take(&mut self.beyond) {
             self.file.set_len(self.size)?;
         }
         let meta = self.file.metadata()?;
-        if meta.nlink() == 0 {
+        if meta.nlink() == 0 || self.is_renamed(&meta, wall, missed) {
+            self.size = self.size.max(meta.len());
+            self.let_go(&meta, wall)?;
             *self = LogFile::open(&self.names, wall, self.position())?;
             return Ok(true);
         }
@@ -153,6 +160,30 @@ impl LogFile {
         }
         self.size = meta.len();
         Ok(cut)
+    }
+
+    /// Whether the name leads elsewhere, or nowhere. Where a link leads here it is the same file.
+    fn is_renamed(&mut self, meta: &Metadata, wall: Wall, now: bool) -> bool {
+        if !now && (0..STAMP_MS).contains(&wall.0.saturating_sub(self.looked.0)) {
+            return false;
+        }
+        self.looked = wall;
+        match std::fs::metadata(self.names.log(0)) {
+            Ok(found) => (found.dev(), found.ino()) != (meta.dev(), meta.ino()),
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// The file has another name now. Where that is the one it would have got by a rotation, as tools that rotate logs
+    /// give it too, what is known of it goes along.
+    fn let_go(&mut self, meta: &Metadata, wall: Wall) -> io::Result<()> {
+        let first = self.names.log(1).symlink_metadata();
+        if !first.is_ok_and(|m| (m.dev(), m.ino()) == (meta.dev(), meta.ino())) {
+            return Ok(());
+        }
+        let end = Record { position: self.position(), what: What::End { wall } };
+        self.index.append(end, || self.names.index(0))?;
+        renamed(&self.names)
     }
 
     /// Notes the time and the stream in the index, unless the same stream was noted within the last second. A failure

@@ -79,6 +79,7 @@ pub struct Writer {
     began: Option<u64>,
     pub(super) open_again: Option<Mono>,
     pub(super) rotate_again: Option<Mono>,
+    /// Bytes of output for which there was no place. They stand in the table as well, for the next daemon.
     pub(super) dropped: u64,
     /// How much of that is in the records of runs, while there is no room for it in the file.
     pub(super) recorded: u64,
@@ -91,7 +92,9 @@ pub struct Writer {
     by_line: bool,
     runs: Vec<(RunId, u64)>,
     pub(super) watch: Option<Box<Watch>>,
-    copy: Option<Arc<dyn Words>>,
+    words: Arc<dyn Words>,
+    /// Its output is copied to hob's own stdout.
+    copied: bool,
 }
 
 impl fmt::Debug for Writer {
@@ -109,10 +112,16 @@ pub(super) fn dropped_text(bytes: u64) -> String {
 }
 
 impl Writer {
-    /// A writer that opens its file with its first turn. With `copy`, it keeps within reach of the copy to hob's own
+    /// A writer that opens its file with its first turn. With `copied`, it keeps within reach of the copy to hob's own
     /// stdout.
     #[must_use]
-    pub fn new(source: Arc<Source>, share: Arc<Share>, spec: LogSpec, copy: Option<Arc<dyn Words>>) -> Writer {
+    pub fn new(
+        source: Arc<Source>,
+        share: Arc<Share>,
+        spec: LogSpec,
+        (words, copied): (Arc<dyn Words>, bool),
+    ) -> Writer {
+        let dropped = words.dropped(source.hash);
         Writer {
             source,
             apart: None,
@@ -124,8 +133,9 @@ impl Writer {
             began: None,
             open_again: None,
             rotate_again: None,
-            dropped: 0,
-            recorded: 0,
+            dropped,
+            // The run that it was of may be on record.
+            recorded: dropped,
             guard: Guard::default(),
             aged: None,
             zipping: Zipping::Due,
@@ -133,7 +143,8 @@ impl Writer {
             by_line: false,
             runs: Vec::new(),
             watch: None,
-            copy,
+            words,
+            copied,
         }
     }
 
@@ -204,13 +215,19 @@ impl Writer {
         if self.watch.as_ref().is_some_and(|w| matches!(w.at, At::Live)) {
             limit = limit.min(MATCH_TURN);
         }
-        if let Some(words) = &self.copy {
+        if self.copied {
             // The reader of the copy has at most one file between its own and the one that is written to.
             let reach = (CAPTURE_TURN as u64).min(self.spec.max_size / 2).max(1);
-            let behind = (self.position + 1).saturating_sub(words.copied() & !FILLING);
+            let behind = (self.position + 1).saturating_sub(self.words.copied() & !FILLING);
             limit = limit.min(usize::try_from(reach.saturating_sub(behind)).unwrap_or(limit));
         }
         limit
+    }
+
+    /// So much was dropped and is to be told; 0: it was.
+    pub(super) fn set_dropped(&mut self, bytes: u64) {
+        self.dropped = bytes;
+        self.words.set_dropped(self.source.hash, bytes);
     }
 
     fn take(&mut self, orders: Vec<Order>, now: Now, out: &mut Outcome) {
@@ -338,7 +355,7 @@ impl Writer {
     /// Has the file open and looks what others did to it. False when there is none to write to now.
     pub(super) fn ready_file(&mut self, now: Now, out: &mut Outcome) -> bool {
         if let Some(log) = &mut self.log {
-            match log.check(now.wall) {
+            match log.check(now.wall, self.share.take_missed()) {
                 Ok(false) => {}
                 Ok(true) => self.tell_all(out),
                 Err(e) => {
@@ -351,8 +368,8 @@ impl Writer {
                 Ok(log) => {
                     self.position = log.position();
                     self.began.get_or_insert(self.position);
-                    if let Some(words) = self.copy.as_ref().filter(|w| w.copied() == 0) {
-                        words.set_copied(self.position + 1);
+                    if self.copied && self.words.copied() == 0 {
+                        self.words.set_copied(self.position + 1);
                     }
                     self.log = Some(log);
                     self.open_again = None;

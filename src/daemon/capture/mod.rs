@@ -298,8 +298,8 @@ impl Capture {
         let share = self.share(&name);
         let capacity = pipe::capacity(&read).unwrap_or(PIPE);
         let source = Arc::new(Source::new(Arc::clone(&name), read));
-        let copy = (self.copied.as_ref() == Some(&name)).then(|| Arc::clone(&self.words));
-        let writer = Writer::new(Arc::clone(&source), share, spec, copy);
+        let words = (Arc::clone(&self.words), self.copied.as_ref() == Some(&name));
+        let writer = Writer::new(Arc::clone(&source), share, spec, words);
         self.large += usize::from(capacity > PIPE);
         let service = Service {
             source,
@@ -570,6 +570,7 @@ impl Capture {
         }
         self.large -= usize::from(service.capacity > PIPE).min(self.large);
         self.shares.remove(name);
+        self.words.set_dropped(service.source.hash, 0);
         host.release(&format!("{OUT}{name}"));
     }
 }

@@ -109,7 +109,7 @@ impl Writer {
         }
         if left > 0 {
             desk.discard(left);
-            self.dropped += left as u64;
+            self.set_dropped(self.dropped + left as u64);
         }
     }
 
@@ -159,7 +159,9 @@ impl Writer {
         }
         self.position = log.position();
         out.notes.push(format!("{} bytes of the output of {} were dropped", self.dropped, self.source.name));
-        (self.dropped, self.recorded) = (0, 0);
+        // A daemon that dies here tells it twice rather than not at all.
+        self.set_dropped(0);
+        self.recorded = 0;
         true
     }
 }

@@ -134,6 +134,17 @@ pub fn shift(names: &Names, keep: u32, head: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Somebody has given the current file the first old name. Its index goes along; those of the others may not be of the
+/// files that have their names now.
+///
+/// # Errors
+/// What rename(2) and unlink(2) answer.
+pub(super) fn renamed(names: &Names) -> io::Result<()> {
+    let stale = (1..BEYOND).map(|k| names.index(k)).take_while(|index| exists(index));
+    stale.into_iter().try_for_each(|index| remove(&index))?;
+    rename(&names.index(0), &names.index(1))
+}
+
 fn drop_number(names: &Names, number: u32) -> io::Result<()> {
     remove(&names.index(number))?;
     remove(&names.log(number))?;

@@ -83,6 +83,23 @@ impl Spans {
         Ok(spans)
     }
 
+    /// The same after `before`, with the first file in the place of one that somebody has renamed or removed: positions
+    /// go on, and the files that are still there keep theirs.
+    #[must_use]
+    pub fn after(mut self, before: &Spans) -> Spans {
+        let Some((first, old)) = self.files.split_first_mut() else { return before.clone() };
+        let size = self.end.saturating_sub(first.base);
+        let same = before.files.first().filter(|f| f.id == first.id);
+        first.base = same.map_or(before.end, |f| f.base);
+        self.end = first.base.saturating_add(size);
+        for file in old {
+            // One that is not known is of nobody's log.
+            file.base = before.files.iter().find(|f| f.id == file.id).map_or(u64::MAX, |f| f.base);
+        }
+        self.files.retain(|f| f.base < u64::MAX);
+        self
+    }
+
     /// The file that contains this position, and the position after its last byte.
     fn find(&self, position: u64) -> Option<(usize, Span, u64)> {
         let at = self.files.iter().position(|s| s.base <= position)?;
@@ -99,6 +116,8 @@ pub struct Share {
     changed: Condvar,
     /// The writer waits for the copy to hob's own stdout.
     held_back: AtomicBool,
+    /// A reader did not find the file that is written to under its name.
+    missed: AtomicBool,
     /// What compressed files hold, as long as any reader has it open. It takes space on disk, so it is there once.
     unpacked: Mutex<Vec<(FileId, Weak<File>)>>,
 }
@@ -156,8 +175,14 @@ pub enum Part {
 impl Share {
     #[must_use]
     pub fn new(names: Names) -> Share {
-        let held_back = AtomicBool::new(false);
-        Share { names, state: Mutex::default(), changed: Condvar::new(), held_back, unpacked: Mutex::default() }
+        Share {
+            names,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            held_back: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
+            unpacked: Mutex::default(),
+        }
     }
 
     #[must_use]
@@ -230,6 +255,11 @@ impl Share {
         self.held_back.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether a reader has missed the file that is written to since this was asked last.
+    pub(super) fn take_missed(&self) -> bool {
+        self.missed.load(Ordering::Relaxed) && self.missed.swap(false, Ordering::Relaxed)
+    }
+
     /// What there is, looked up on disk when nobody writes.
     ///
     /// # Errors
@@ -298,6 +328,7 @@ impl Share {
 
     /// Opens a file wherever it has moved to. A rotation moves it to the next name, and may do so again meanwhile.
     fn open(&self, at: usize, span: Span) -> io::Result<Option<Open>> {
+        let newest = at == 0;
         let at = u32::try_from(at).unwrap_or(u32::MAX);
         for number in at..at.saturating_add(4) {
             let Some((file, packed)) = open_number(&self.names, number)? else { continue };
@@ -306,6 +337,9 @@ impl Share {
                 let file = if packed { self.unpack(file, span.id)? } else { Arc::new(file) };
                 return Ok(Some(Open { file, span, unpacked: packed }));
             }
+        }
+        if newest {
+            self.missed.store(true, Ordering::Relaxed);
         }
         Ok(None)
     }

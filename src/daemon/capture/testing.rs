@@ -28,11 +28,12 @@ impl Drop for Dir {
     }
 }
 
-/// The words of the table in memory.
+/// The words of the table in memory, with room for one owner.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     owner: AtomicU64,
     copied: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl Words for Memory {
@@ -47,5 +48,11 @@ impl Words for Memory {
     }
     fn set_copied(&self, mark: u64) {
         self.copied.store(mark, Ordering::SeqCst);
+    }
+    fn dropped(&self, _: u64) -> u64 {
+        self.dropped.load(Ordering::SeqCst)
+    }
+    fn set_dropped(&self, _: u64, bytes: u64) {
+        self.dropped.store(bytes, Ordering::SeqCst);
     }
 }

@@ -111,8 +111,7 @@ pub(super) fn daemon(
     let words: Arc<dyn Words> = Arc::clone(words) as Arc<dyn Words>;
     let source = Arc::new(Source::new("web".into(), own(0)));
     let share = Arc::new(Share::new(names.clone()));
-    let copy = copy.then(|| Arc::clone(&words));
-    let writer = Writer::new(Arc::clone(&source), Arc::clone(&share), spec.clone(), copy);
+    let writer = Writer::new(Arc::clone(&source), Arc::clone(&share), spec.clone(), (Arc::clone(&words), copy));
     (source, share, writer, Desk::new(own(2), own(3), words))
 }
 
@@ -282,7 +281,7 @@ fn what_is_written_again_leaves_no_hole_for_readers_and_no_rest() {
     log.write(b"2\n").unwrap();
     assert_eq!((log.position(), text().as_str()), (6, "one\n2\n"));
     log.go_back(4);
-    assert!(!log.check(Wall(2)).unwrap());
+    assert!(!log.check(Wall(2), false).unwrap());
     assert_eq!((log.position(), text().as_str()), (4, "one\n"), "nothing was written again");
 }
 
@@ -357,6 +356,85 @@ fn files_are_private_and_links_are_not_followed() {
     rig.clock += 2000;
     rig.write(b"three\n");
     assert_eq!(rig.log(0), b"[hob: 4 bytes dropped]\nthree\n");
+}
+
+#[test]
+fn what_was_dropped_is_told_by_the_next_daemon() {
+    let mut rig = Rig::new(1000, 3);
+    rig.write(b"one\n");
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    std::os::unix::fs::symlink("/dev/null", rig.names.log(0)).unwrap();
+    rig.write(b"two\n");
+    rig.die();
+    rig.write(b"more\n");
+    rig.die();
+    std::fs::remove_file(rig.names.log(0)).unwrap();
+    let out = rig.write(b"three\n");
+    assert_eq!(rig.log(0), b"[hob: 9 bytes dropped]\nthree\n");
+    assert!(out.notes.iter().any(|n| n.contains("9 bytes of the output of web were dropped")), "{:?}", out.notes);
+    rig.die();
+    rig.write(b"four\n");
+    assert_eq!(rig.log(0), b"[hob: 9 bytes dropped]\nthree\nfour\n", "once");
+}
+
+#[test]
+fn a_file_that_somebody_renamed_is_left_within_a_second() {
+    let mut rig = Rig::new(1_000_000, 5);
+    rig.write(b"one\n");
+    rig.clock += 1000;
+    for (to, anew) in [("old", false), ("older", true)] {
+        rig.write(b"two\n");
+        std::fs::rename(rig.names.log(0), rig.dir.path(to)).unwrap();
+        if anew {
+            std::fs::write(rig.names.log(0), "").unwrap();
+        }
+        // Less than a second after the last look nothing is asked, unless a reader misses it.
+        rig.write(b"late\n");
+        if anew {
+            assert_eq!(rig.read_from(rig.writer.position - 5), (Vec::new(), 5));
+        } else {
+            rig.clock += 1000;
+        }
+        rig.write(b"new\n");
+        assert!(std::fs::read(rig.dir.path(to)).unwrap().ends_with(b"two\nlate\n"));
+        assert_eq!(rig.log(0), b"new\n");
+    }
+    let end = 4 + 2 * 13;
+    assert_eq!((rig.share.end(), rig.writer.position), (Some(end), end), "positions go on");
+    assert_eq!(rig.read_from(end - 4), (b"new\n".to_vec(), 0));
+    rig.die();
+    rig.clock += 1000;
+    rig.write(b"again\n");
+    assert_eq!((rig.share.end(), rig.log(0)), (Some(end + 6), b"new\nagain\n".to_vec()));
+}
+
+#[test]
+fn a_file_that_a_tool_rotated_is_read_on_in_its_place() {
+    let mut rig = Rig::new(1_000_000, 9);
+    let mut wanted = Vec::new();
+    for n in 0..4u64 {
+        let text = format!("file {n}\n").repeat(usize::try_from(n).unwrap() + 1);
+        rig.write(text.as_bytes());
+        wanted.extend(text.into_bytes());
+        rig.clock += 1000;
+        if n == 0 {
+            let now = rig.now();
+            rig.writer.rotate(now, &mut Outcome::default());
+        } else {
+            for k in (0..=4).rev() {
+                let _ = std::fs::rename(rig.names.log(k), rig.names.log(k + 1));
+            }
+        }
+    }
+    rig.write(b"last\n");
+    wanted.extend(b"last\n");
+    assert_eq!(rig.read_from(0), (wanted.clone(), 0));
+    assert_eq!(rig.share.end(), Some(wanted.len() as u64));
+    let index = index::Index::read(&rig.names.index(1)).unwrap().unwrap();
+    assert_eq!(index.end(), Some(wanted.len() as u64 - 5), "what is known of it went along");
+    rig.die();
+    rig.drain();
+    assert_eq!(rig.read_from(0), (wanted, 0), "and the next daemon finds it so");
 }
 
 #[test]

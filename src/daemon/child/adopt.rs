@@ -69,7 +69,7 @@ impl Children {
         let exec_error = spawn::error_in(table, slot).map(|e| plan::explain(&e, None));
         let mut told = TableRun { run: view.run, pid: view.pid, exec_error, ended: None, asked: table.asked(slot) };
         match adopted {
-            Ok(Adopted::Ended(status, usage)) => told.ended = Some(ended_as(status, usage)),
+            Ok(Adopted::Ended(status, usage)) => told.ended = Some(ended_as((table, slot), status, usage)),
             Ok(Adopted::Alive(pidfd)) => {
                 run.pidfd = Some(pidfd);
                 run.life = Life::Adopted;

@@ -9,18 +9,21 @@ use crate::base::ids::RunId;
 use crate::core::{Start, StartError, Stdin, Survivor, Usage};
 use crate::daemon::capture::lines::Secrets;
 use crate::sys::memfile;
+use crate::sys::memory;
 use crate::sys::net;
 use crate::sys::net::serve::{FileId, Rights};
 use crate::sys::reason;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
 use crate::sys::tree::{self, Group, Groups, Member, Sweep};
+use crate::sys::user;
 use crate::sys::wait;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::fchown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -140,6 +143,7 @@ impl SpawnJob {
         let input = self.input(&mut plan)?;
         let stdin = input.as_ref().filter(|(_, number)| *number == 0);
         let stdin = stdin.map_or(self.null.as_raw_fd(), |(file, _)| file.as_raw_fd());
+        self.give_output(&plan);
         plan.fds = vec![(stdin, 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)];
         plan.fds.extend(input.iter().filter(|(_, n)| *n != 0).map(|(file, n)| (file.as_raw_fd(), *n)));
         for (fd, number) in self.sockets.iter().zip(FIRST_SOCKET..) {
@@ -182,6 +186,16 @@ impl SpawnJob {
         }
     }
 
+    /// Who runs as another user may open /dev/stdout and /dev/stderr, as many programs do, only if the pipes are that
+    /// user's.
+    fn give_output(&self, plan: &Plan) {
+        let Some(uid) = plan.uid.filter(|uid| *uid != user::own().0) else { return };
+        for pipe in &self.output {
+            // Where root may not do that, as in some containers, it gets on with what it has.
+            let _ = fchown(pipe, Some(uid), None);
+        }
+    }
+
     /// What a task reads, in a file of its own, and the number it has there. The path of a prompt's file becomes the
     /// last argument.
     fn input(&self, plan: &mut Plan) -> Result<Option<(std::fs::File, i32)>, StartError> {
@@ -214,7 +228,9 @@ impl SpawnJob {
     }
 
     fn clone(&self, plan: &Plan) -> Result<Child, SpawnError> {
-        spawn::spawn(plan, Some((&self.table, self.slot)))
+        let child = spawn::spawn(plan, Some((&self.table, self.slot)))?;
+        self.table.set_shared_peak(self.slot, memory::own_peak());
+        Ok(child)
     }
 
     fn told(

@@ -51,7 +51,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The keeper's hold on descriptors, as far as children need it.
 pub trait Hold {
@@ -374,9 +373,12 @@ impl Children {
         let (Some(fd), Some(slot)) = (&entry.pidfd, entry.slot) else { return };
         let (end, usage) = match wait::reap_own(fd.as_fd(), ctx.table, slot) {
             Ok(None) => return,
-            Ok(Some((status, usage))) => ended_as(status, usage),
+            Ok(Some((status, usage))) => ended_as((ctx.table, slot), status, usage),
             // Somebody else has reaped it: what the table says is all that can be known.
-            Err(_) => ctx.table.slot(slot).ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u)),
+            Err(_) => match ctx.table.slot(slot).ended {
+                Some((status, usage)) => ended_as((ctx.table, slot), status, usage),
+                None => (End::Unknown, Usage::default()),
+            },
         };
         entry.end(ctx);
         if entry.abandoned {
@@ -404,7 +406,7 @@ impl Children {
             Life::Failing => entry.end(ctx),
             Life::Adopted => {
                 entry.end(ctx);
-                let (end, usage) = ended_as(status, usage);
+                let (end, usage) = ended_as((ctx.table, slot), status, usage);
                 inputs.push(Input::Exited { run: view.run, end, usage });
             }
         }
@@ -542,25 +544,22 @@ fn on_death(spec: &ServiceSpec) -> Option<OnDeath> {
     (spec.on_daemon_death == config::OnDeath::Stop).then_some(OnDeath { signal, grace: spec.stop_timeout })
 }
 
-fn ended_as(status: wait::Status, usage: wait::Usage) -> (End, Usage) {
+fn ended_as((table, slot): (&RunTable, Slot), status: wait::Status, usage: wait::Usage) -> (End, Usage) {
     let end = match status {
         wait::Status::Code(code) => End::Code(code),
         wait::Status::Signal(signal) => End::Signal(signal),
     };
-    (end, Usage { cpu: usage.cpu, memory: peak(usage.max_rss) })
+    (end, Usage { cpu: usage.cpu, memory: peak(usage.max_rss, table.shared_peak(slot)) })
 }
 
-/// The peak memory of a run, 0 where it cannot be told. Until it executes its program a child shares the memory of this
-/// process, and the kernel counts that as its own: what lies below is not known.
-fn peak(max_rss: u64) -> u64 {
-    static FLOOR: AtomicU64 = AtomicU64::new(0);
-    let mut floor = FLOOR.load(Ordering::Relaxed);
-    // This process may have grown since it was last asked; far above that it need not be asked.
-    if floor == 0 || (floor < max_rss && max_rss <= floor.saturating_mul(2)) {
-        floor = crate::sys::memory::own_peak();
-        FLOOR.store(floor, Ordering::Relaxed);
+/// The peak memory of a run, 0 where it cannot be told. Until it executed its program the child shared the memory of
+/// the daemon that started it, and the kernel counts that as its own, not to the page: what lies near or below is not
+/// known.
+fn peak(max_rss: u64, shared: Option<u64>) -> u64 {
+    match shared {
+        Some(shared) if max_rss > shared.saturating_add(shared / 8) => max_rss,
+        Some(_) | None => 0,
     }
-    if max_rss <= floor { 0 } else { max_rss }
 }
 
 #[cfg(test)]

@@ -403,8 +403,11 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
         ("execute", _) if kind == std::io::ErrorKind::ArgumentListTooLong => {
             message.push_str("; hand long texts over by standard input or a file, an agent's by its `prompt`");
         }
-        ("set a resource limit", _) => message.push_str("; check `rlimits`: only root may raise a hard limit"),
-        ("set the oom score", _) => message.push_str("; only root may set an `oom_score` below that of hob"),
+        ("set the resource limit", _) => message.push_str(&beyond(e, denied, spec)),
+        ("set the oom score", _) if denied => {
+            message.push_str("; an `oom_score` below that of hob takes CAP_SYS_RESOURCE");
+            message.push_str(UNLESS_TAKEN);
+        }
         ("set the priority of its input and output", _) => {
             message.push_str("; check `ionice`: only root may use \"realtime\"");
         }
@@ -416,6 +419,24 @@ pub(super) fn explain(e: &SpawnError, spec: Option<&ServiceSpec>) -> StartError 
         _ => {}
     }
     StartError { message, transient: e.is_transient() }
+}
+
+/// What every right of root's may have been.
+const UNLESS_TAKEN: &str = " (root has it unless it was taken away)";
+
+/// What stands in the way of a resource limit.
+fn beyond(e: &SpawnError, denied: bool, spec: Option<&ServiceSpec>) -> String {
+    let nofile =
+        spec.and_then(|s| s.rlimits.iter().find(|l| e.path.as_deref() == Some("nofile") && l.name == "nofile"));
+    let asked = nofile.map_or(0, |l| l.hard.unwrap_or(rlimit::UNLIMITED));
+    match rlimit::open_files_max() {
+        Some(most) if asked > most => format!(
+            "; {most}, which is fs.nr_open of this system, is the most for any process: lower it in `rlimits`, or \
+             raise that with `sysctl fs.nr_open=NUMBER`"
+        ),
+        _ if denied => format!("; check `rlimits`: raising a hard limit takes CAP_SYS_RESOURCE{UNLESS_TAKEN}"),
+        _ => "; check `rlimits`".to_owned(),
+    }
 }
 
 /// The interpreter in the first line of a script.

@@ -252,6 +252,34 @@ fn failures_of_the_kernel_say_what_to_do() {
 }
 
 #[test]
+fn a_limit_or_score_that_is_refused_says_what_it_takes() {
+    let told = |step, name: Option<&str>, errno, spec: &ServiceSpec| {
+        let path = name.map(str::to_owned);
+        explain(&SpawnError { errno, step, path }, Some(spec)).message
+    };
+    let with = |name, hard| {
+        let rlimits = vec![Rlimit { name, soft: Some(1), hard }];
+        ServiceSpec::default().with(|s| s.rlimits = rlimits)
+    };
+    let takes = "takes CAP_SYS_RESOURCE (root has it unless it was taken away)";
+    let step = "set the resource limit";
+    let text = told(step, Some("nofile"), libc::EPERM, &with("nofile", Some(2)));
+    let wanted = "cannot set the resource limit nofile: Operation not permitted; check `rlimits`: raising a hard limit";
+    assert_eq!(text, format!("{wanted} {takes}"));
+    if let Some(most) = rlimit::open_files_max() {
+        for hard in [None, Some(most + 1)] {
+            let text = told(step, Some("nofile"), libc::EPERM, &with("nofile", hard));
+            assert!(text.contains(&format!("; {most}, which is fs.nr_open")) && !text.contains(takes), "{text}");
+        }
+        let text = told(step, Some("core"), libc::EPERM, &with("nofile", None));
+        assert!(text.ends_with(takes), "another limit was refused: {text}");
+    }
+    assert!(told(step, Some("core"), libc::EINVAL, &with("core", None)).ends_with("Invalid argument; check `rlimits`"));
+    let text = told("set the oom score", None, libc::EACCES, &ServiceSpec::default());
+    assert_eq!(text, format!("cannot set the oom score: Permission denied; an `oom_score` below that of hob {takes}"));
+}
+
+#[test]
 fn homes_have_different_numbers() {
     assert_ne!(home_id(Path::new("/a")), home_id(Path::new("/b")));
     assert_eq!(home_id(Path::new("/a")), home_id(Path::new("/a")));

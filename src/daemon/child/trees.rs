@@ -113,9 +113,12 @@ impl Children {
     /// Whoever has reaped it writes into no table, unless it was the keeper as its last act.
     fn adopted_ended(&mut self, ctx: &mut Ctx<'_>, run: RunId, inputs: &mut Vec<Input>) {
         let Some(entry) = self.runs.get_mut(&run) else { return };
-        let ended = entry.slot.and_then(|slot| ctx.table.slot(slot).ended);
+        let ended = entry.slot.and_then(|slot| Some((slot, ctx.table.slot(slot).ended?)));
         entry.end(ctx);
-        let (end, usage) = ended.map_or((End::Unknown, Usage::default()), |(s, u)| ended_as(s, u));
+        let (end, usage) = match ended {
+            Some((slot, (status, usage))) => ended_as((ctx.table, slot), status, usage),
+            None => (End::Unknown, Usage::default()),
+        };
         inputs.push(Input::Exited { run, end, usage });
     }
 

@@ -78,24 +78,28 @@ impl Daemon {
                 self.gear.log(Level::Warn, format!("cannot remove {}: {e}", path.display()));
             }
         }
-        if self.told_gone {
-            // Its keeper would have removed it.
-            let pid = format!("{}\n", self.children.setup().keeper);
-            if sys::file::read_whole(&self.paths.pid, PID_MAX).is_ok_and(|text| text == pid.as_bytes()) {
-                let _ = sys::file::remove(&self.paths.pid);
-            }
-        }
         self.gear.log(Level::Info, "hob has ended");
         self.gear.log.finish(sys::clock::now().mono);
         self.gear.pool.quit(LAST_WORDS);
-        if self.told_gone
-            && let Some(folder) = &self.life.remove
-        {
+        self.gear.link.say(&ToKeeper::Done { code });
+        self.gear.link.flush_within(LAST_WORDS);
+        // It may also have died while the last output was waited for.
+        while self.gear.link.recv().is_some() {}
+        if self.gear.link.gone() {
+            self.clear_for_keeper();
+        }
+    }
+
+    /// Removes what the keeper would have removed.
+    fn clear_for_keeper(&self) {
+        let pid = format!("{}\n", self.children.setup().keeper);
+        if sys::file::read_whole(&self.paths.pid, PID_MAX).is_ok_and(|text| text == pid.as_bytes()) {
+            let _ = sys::file::remove(&self.paths.pid);
+        }
+        if let Some(folder) = &self.life.remove {
             // What is left of it is of no use to anybody.
             let _ = std::fs::remove_dir_all(folder);
         }
-        self.gear.link.say(&ToKeeper::Done { code });
-        self.gear.link.flush_within(LAST_WORDS);
     }
 
     /// What the command has written is passed on as long as somebody may read it, as if it were its own pipe. Where hob

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub(super) mod end;
+pub(super) mod left;
 pub mod mark;
 pub(super) mod outside;
 pub(super) mod read;

@@ -81,7 +81,8 @@ impl Log {
         let words: Arc<dyn Words> = Arc::new(Memory::default());
         let share = Arc::new(Share::new(Names::new(dir.path("web.log"))));
         let source = Arc::new(Source::new("web".into(), read));
-        let writer = Writer::new(source, Arc::clone(&share), LogSpec { max_size, max_files, ..LogSpec::DEFAULT }, None);
+        let spec = LogSpec { max_size, max_files, ..LogSpec::DEFAULT };
+        let writer = Writer::new(source, Arc::clone(&share), spec, (Arc::clone(&words), false));
         Log { _dir: dir, share, writer, desk: Desk::new(tr, tw, words), pipe: File::from(write), wall: 0 }
     }
 

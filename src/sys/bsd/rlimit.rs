@@ -19,6 +19,12 @@ pub fn number(name: &str) -> Option<i32> {
     }
 }
 
+/// The highest limit of open files that any process may have, where the system refuses what is above it and says so.
+#[must_use]
+pub fn open_files_max() -> Option<u64> {
+    None
+}
+
 /// What stands for "no limit" in a limit's value; the system's own number for it is another.
 pub const UNLIMITED: u64 = u64::MAX;
 

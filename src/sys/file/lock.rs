@@ -122,6 +122,22 @@ pub fn holder(path: &Path) -> io::Result<Option<Option<Content>>> {
     if flock(&file, libc::LOCK_SH)? { Ok(None) } else { Ok(Some(Content::parse(&content(&mut file)?))) }
 }
 
+/// What a holder that has ended left in the lock file, which is held as long as the answer is kept. `None`: there is no
+/// such file, somebody has it, or nothing in it verifies.
+///
+/// # Errors
+/// When the file exists and cannot be opened or locked.
+pub fn left(path: &Path) -> io::Result<Option<(Content, Lock)>> {
+    let mut file = match open(path, How::Read, 0o600) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !try_lock(&file)? {
+        return Ok(None);
+    }
+    Ok(Content::parse(&content(&mut file)?).map(|content| (content, Lock { file })))
+}
+
 /// Claims a folder for this process, until the descriptor is closed: the lock file names who runs and can be removed
 /// under them, as a run folder is at the end of a login. `None`: another process has it. Where the file system cannot
 /// lock folders nobody is kept out.
@@ -236,6 +252,22 @@ mod tests {
         assert_eq!(left, Left::Damaged);
         drop(Lock::from(lock.into_fd()));
         assert_eq!(ours(&path).1, Left::Nothing, "what was reported is gone");
+    }
+
+    #[test]
+    fn what_a_dead_holder_left_is_seen_and_kept() {
+        let t = Temp::new();
+        let path = t.0.join("hob.lock");
+        assert!(left(&path).unwrap().is_none() && !path.exists(), "nothing is made by looking");
+        let (mut lock, _) = ours(&path);
+        lock.write(&holder()).unwrap();
+        assert!(left(&path).unwrap().is_none(), "it is held");
+        drop(lock);
+        let (content, mine) = left(&path).unwrap().unwrap();
+        assert_eq!(content, holder());
+        assert!(left(&path).unwrap().is_none() && matches!(acquire(&path).unwrap(), Acquired::Held(Some(_))));
+        drop(mine);
+        assert_eq!(ours(&path).1, Left::Stale(holder()), "the next one is told all the same");
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub fn number(name: &str) -> Option<i32> {
     i32::try_from(number).ok()
 }
 
+/// The highest limit of open files that any process may have.
+#[must_use]
+pub fn open_files_max() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
+}
+
 /// What stands for "no limit" in a limit's value.
 pub const UNLIMITED: u64 = u64::MAX;
 

@@ -103,10 +103,10 @@ fn daemon(ends: &[[OwnedFd; 3]], names: &Names, spec: &LogSpec) -> Made {
         lines.split(Arc::clone(second), Hoard::new(own(&e[2])).unwrap());
     }
     let share = Arc::new(Share::new(names.clone()));
-    let mut writer = Writer::new(Arc::clone(&source), share, spec.clone(), None);
+    let words: Arc<dyn Words> = Arc::new(Memory::default());
+    let mut writer = Writer::new(Arc::clone(&source), share, spec.clone(), (Arc::clone(&words), false));
     writer.process(Arc::new(Mutex::new(lines)));
     let (tr, tw) = pipe::inner(65536).unwrap();
-    let words: Arc<dyn Words> = Arc::new(Memory::default());
     (source, second, secrets, writer, Desk::new(tr, tw, words))
 }
 

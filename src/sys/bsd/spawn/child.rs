@@ -146,7 +146,8 @@ impl<'a> Job<'a> {
         self.descriptors()?;
         for (resource, limit) in &self.limits {
             // SAFETY: `limit` is valid to read from.
-            step(6, answer(unsafe { libc::setrlimit(*resource, ptr::from_ref(limit)) }))?;
+            let set = answer(unsafe { libc::setrlimit(*resource, ptr::from_ref(limit)) });
+            set.map_err(|errno| Failed { step: 6, errno, which: *resource })?;
         }
         self.ids()?;
         if let Some(cwd) = &plan.cwd {

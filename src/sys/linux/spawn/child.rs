@@ -216,7 +216,8 @@ impl<'a> Job<'a> {
             let limit = [*soft, *hard];
             let none = ptr::null::<u64>();
             // SAFETY: the kernel reads two 64-bit numbers; 0 means this process.
-            step(6, answer(unsafe { libc::syscall(libc::SYS_prlimit64, 0, *resource, limit.as_ptr(), none) }))?;
+            let set = answer(unsafe { libc::syscall(libc::SYS_prlimit64, 0, *resource, limit.as_ptr(), none) });
+            set.map_err(|errno| Failed { step: 6, errno, which: (*resource).unsigned_abs() })?;
         }
         Ok(())
     }

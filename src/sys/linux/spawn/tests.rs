@@ -131,7 +131,7 @@ fn each_step_is_named_when_it_fails() {
     );
     let limit = libc::RLIMIT_NOFILE.try_into().unwrap();
     let rlimits = Plan { rlimits: vec![(limit, 20, 10)], ..shell("") };
-    assert_eq!(refused(rlimits), twice("cannot set a resource limit: Invalid argument"));
+    assert_eq!(refused(rlimits), twice("cannot set the resource limit nofile: Invalid argument"));
     let plan =
         Plan { programs: vec![c("/nonexistent/a"), c("/nonexistent/b")], argv: vec![c("name")], ..Plan::default() };
     assert_eq!(refused(plan), twice("cannot execute name: No such file or directory"));

@@ -9,7 +9,6 @@ use crate::base::paths::Paths;
 use crate::base::text::count;
 use crate::base::time::Wall;
 use crate::base::units;
-use crate::daemon::doctor::logs_full;
 use crate::daemon::offline::last_seen;
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
@@ -33,14 +32,10 @@ pub(crate) fn status(args: &Args) -> Result<u8, Failure> {
         let result: Value = client.call("service.list", &json!({ "names": args.operands }))?;
         return finish(args, &result, table);
     }
-    let mut result: Value = match client.call("daemon.status", &json!({})) {
+    let result: Value = match client.call("daemon.status", &json!({})) {
         Err(e) if is_hang(&e) => return last_state(args, e.into()),
         other => other?,
     };
-    let full = result["platform"]["logs"].as_str().and_then(|logs| logs_full(Path::new(logs)));
-    if let (Some(full), Some(problems)) = (full, result["problems"].as_array_mut()) {
-        problems.push(json!(full));
-    }
     finish(args, &result, |r| format!("{}{}{}", head(r), table(r), tasks(r)))?;
     let failed = rows(&result).any(|s| s["state"] == "failed");
     Ok(if failed { exit::FAILED } else { exit::OK })

@@ -288,6 +288,11 @@ pub enum Input {
     JournalBehind {
         why: Option<String>,
     },
+    /// Output of a service or task is dropped, because its log cannot take it; or that is over.
+    OutputLost {
+        name: Arc<str>,
+        lost: bool,
+    },
     /// The journal's reserve is used up, or whole again: refuse or accept new durable work.
     JournalFull {
         full: bool,

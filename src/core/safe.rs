@@ -67,6 +67,7 @@ impl Core {
             Input::KeeperGone => out.effects.push(Effect::Exit { code: 1 }),
             Input::JournalBehind { why } => self.journal_behind = why,
             Input::JournalFull { full } => self.journal_full = full,
+            Input::OutputLost { name, lost } => self.output_lost(name, lost),
             Input::Boot(_)
             | Input::WallSet { .. }
             | Input::OtherProgram { .. }

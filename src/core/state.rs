@@ -20,7 +20,7 @@ use crate::base::limits::RUN_SLOTS;
 use crate::base::map::Map;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::{DaemonSpec, Level};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Ended runs whose output is still awaited, at most.
@@ -119,6 +119,8 @@ pub struct Core {
     pub(super) upgrading: bool,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
+    /// Whose output is being dropped.
+    pub(super) losing: BTreeSet<Arc<str>>,
     pub(super) inhibitors: Inhibitors,
     /// What ran when a managed hob ended the last time, as far as nobody has said otherwise since.
     pub(super) ran: Vec<String>,
@@ -287,6 +289,7 @@ impl Core {
             Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
+            Input::OutputLost { name, lost } => self.output_lost(name, lost),
             Input::WallSet { by } => {
                 self.wall_set(by);
                 self.tasks_wall_set();

@@ -3,7 +3,7 @@
 use super::run::{self, millis, secs};
 use super::service::sockets::Sockets;
 use super::service::{Choice, Service, State, backoff};
-use super::{Core, Effect, Out, Usage};
+use super::{Core, Effect, Out, Usage, task};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{ReqId, RunId};
 use crate::base::json::{Obj, json_str};
@@ -228,6 +228,18 @@ impl Core {
         o.finish()
     }
 
+    pub(super) fn output_lost(&mut self, name: Arc<str>, lost: bool) {
+        if lost {
+            self.losing.insert(name);
+        } else {
+            self.losing.remove(&name);
+        }
+        // What is gone has no log any more.
+        let (table, tasks) = (&self.table, &self.tasks);
+        let runs = |name: &str| task::of_name(name).and_then(|id| tasks.get(id)).is_some_and(|t| t.live.is_some());
+        self.losing.retain(|name| table.find(name).is_some() || runs(name));
+    }
+
     /// What is not as it should be, most important first.
     fn problems(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -237,6 +249,10 @@ impl Core {
         }
         if self.journal_full {
             all.push("the disk of the journal is full: new work is refused".to_owned());
+        }
+        if !self.losing.is_empty() {
+            let names: Vec<&str> = self.losing.iter().map(|name| &**name).collect();
+            all.push(format!("output is dropped, as its log cannot take it: {}", names.join(", ")));
         }
         if let Some(error) = &self.config_error {
             let n = count(error.lines().count(), "mistake");

@@ -210,9 +210,12 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     assert!(!alive(pid) && alive(home.pid("s")));
     // And when it becomes full while hob runs.
     fill(&home);
-    let full = "on the file system of";
-    assert!(home.ok(&["status"]).lines().any(|l| l.starts_with("problem: ") && l.contains(full)), "output is dropped");
-    assert!(home.ok(&["status", "--json"]).contains(full));
+    let lost = "output is dropped, as its log cannot take it: s";
+    wait("it is told", || home.ok(&["status"]).lines().any(|l| l == format!("problem: {lost}")));
+    assert!(home.ok(&["status", "--json"]).contains(lost));
+    assert!(home.call("daemon.health", "{}")["problems"].as_array().unwrap().iter().any(|p| p == lost));
+    let (code, said) = home.fails(&["health"]);
+    assert!(code == 3 && said.is_empty(), "{code} {said}");
     let pid = home.pid("s");
     kill("KILL", home.pids().0);
     assert_eq!((home.state("s").as_str(), home.pid("s")), ("running", pid), "it is taken over");

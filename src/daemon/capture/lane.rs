@@ -42,6 +42,8 @@ pub enum Fact {
         req: ReqId,
         result: Result<bool, String>,
     },
+    /// Output is dropped for want of a place, or is kept again.
+    Lost(bool),
 }
 
 /// What came of one turn.
@@ -81,6 +83,8 @@ pub struct Writer {
     pub(super) rotate_again: Option<Mono>,
     /// Bytes of output for which there was no place. They stand in the table as well, for the next daemon.
     pub(super) dropped: u64,
+    /// It was told that some is.
+    losing: bool,
     /// How much of that is in the records of runs, while there is no room for it in the file.
     pub(super) recorded: u64,
     pub(super) guard: Guard,
@@ -134,6 +138,7 @@ impl Writer {
             open_again: None,
             rotate_again: None,
             dropped,
+            losing: false,
             // The run that it was of may be on record.
             recorded: dropped,
             guard: Guard::default(),
@@ -165,6 +170,15 @@ impl Writer {
 
     /// Moves what lies in the pipe to the file, at most `CAPTURE_TURN` bytes of it.
     pub fn turn(&mut self, desk: &mut Desk, now: Now) -> Outcome {
+        let mut out = self.turn_of(desk, now);
+        if self.losing != (self.dropped > 0) {
+            self.losing = !self.losing;
+            out.facts.push(Fact::Lost(self.losing));
+        }
+        out
+    }
+
+    fn turn_of(&mut self, desk: &mut Desk, now: Now) -> Outcome {
         let mut out = Outcome::default();
         let orders = self.source.orders();
         self.ready_file(now, &mut out);

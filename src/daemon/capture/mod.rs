@@ -519,12 +519,11 @@ impl Capture {
         let mut report = Report::default();
         let outcomes = match turned.0 {
             Did::Turns(outcomes) => outcomes,
-            Did::Zip(name, Step::Goes(zip)) => {
-                pack(name, zip, host);
-                return report;
-            }
             Did::Zip(name, step) => {
-                self.order(&name, Order::Zipped(step), now, host);
+                match step {
+                    Step::Goes(zip) => pack(name, zip, host),
+                    step => self.order(&name, Order::Zipped(step), now, host),
+                }
                 return report;
             }
             Did::Rotated { req, name, result } => {
@@ -549,6 +548,7 @@ impl Capture {
                     Fact::Ready(run) => Some(Input::ReadySeen { run }),
                     Fact::Output { run, bytes, last_lines } => Some(Input::Output { run, bytes, last_lines }),
                     Fact::Rotated { req, result } => self.rotated(req, &name, result),
+                    Fact::Lost(lost) => Some(Input::OutputLost { name: Arc::clone(&name), lost }),
                 });
             }
             for note in outcome.notes {

@@ -229,7 +229,7 @@ fn kind(input: &Input) -> u8 {
         Input::ReadySeen { .. } | Input::Checked { .. } | Input::Notify { .. } => 6,
         Input::Output { .. } => 7,
         Input::ConfigRead { .. } => 8,
-        Input::Synced { .. } | Input::JournalBehind { .. } | Input::JournalFull { .. } => 9,
+        Input::Synced { .. } | Input::JournalBehind { .. } | Input::JournalFull { .. } | Input::OutputLost { .. } => 9,
     }
 }
 

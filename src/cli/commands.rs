@@ -187,7 +187,7 @@ const OF_SERVICES: &[Command] = &[
         operands: "[NAME...]",
         count: (0, ANY),
         flags: OWNED,
-        details: "With one name: everything about that service. Without one, the exit code is 0 when nothing has\n\
+        details: "With one name: everything about that service. The exit code is 0 when nothing that is shown has\n\
                   failed, 1 when a service has, and 3 when hob does not run.",
         ..command("status", "Show services and how they are", status::status)
     },

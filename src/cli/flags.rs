@@ -318,6 +318,9 @@ fn check_operands(args: &Args, commands: &[Command]) -> Result<(), String> {
     if !args.rest.is_empty() && !c.takes_command {
         return Err(format!("'{}' takes nothing after --", c.name));
     }
+    if args.rest.first().is_some_and(|word| word.is_empty()) {
+        return Err(format!("'{} --': an empty command; was a variable not set?", c.name));
+    }
     if args.operands.iter().any(String::is_empty) {
         return Err(format!("'{}': an empty name; was a variable not set?", c.name));
     }
@@ -535,6 +538,7 @@ mod tests {
             ("why", "needs NAME"),
             ("ping web", "does not take 'web'"),
             ("reload web", "of a service it is 'hob service reload web'"),
+            ("run -- ''", "an empty command; was a variable not set?"),
             ("stop ''", "an empty name"),
             ("logs -n", "needs a value"),
             ("logs -f=web", "-f"),

@@ -9,6 +9,7 @@ use crate::base::paths::Paths;
 use crate::base::units::human_duration;
 use crate::client::Client;
 use crate::protocol::rpc::Code;
+use crate::sys::file::lock::Content;
 use crate::{daemon, sys};
 use core::time::Duration;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
+/// More bytes than a lock file has.
+const LOCK_MAX: u64 = 4096;
 /// How long a stop waits for the end beyond the time that the services were given.
 const STOP_SLACK: Duration = Duration::from_secs(10);
 
@@ -69,6 +72,11 @@ fn end(args: &Args, paths: &Paths) -> Result<u8, Failure> {
     // Who may ask hob to stop need not be able to look at its lock.
     let held = holder(paths);
     if let Ok(None) = held {
+        let left = sys::file::read_whole(&paths.lock, LOCK_MAX).unwrap_or_default();
+        if let Some(before) = Content::parse(&left) {
+            let what = format!("the hob before, pid {}, did not end properly; what it ran may go on", before.pid);
+            note(args, &format!("hob: {what}; 'hob start' looks for that and stops it, 'hob stop --force' ends it"));
+        }
         return was_not_running(args);
     }
     let params = match args.duration("grace")? {

@@ -53,7 +53,8 @@ pub(crate) fn one(args: &Args, name: &str, table: fn(&Value) -> String) -> Resul
     let teller = Teller::new(args);
     let facts = teller.facts(service.get("service").unwrap_or(&service));
     print(&format!("{}\n{facts}{}", teller.summary(&story), teller.story(&story)))?;
-    Ok(super::exit::OK)
+    let failed = service.get("service").unwrap_or(&service)["state"] == "failed";
+    Ok(if failed { super::exit::FAILED } else { super::exit::OK })
 }
 
 /// How the text is laid out, and which flags its commands need.

@@ -133,6 +133,8 @@ pub struct Boot {
     pub platform: String,
     /// Records of the journal are missing: something that was accepted may be lost.
     pub gap: bool,
+    /// The highest number of a task of which there is output, whatever the journal says; 0: of none.
+    pub newest_output: u64,
     /// A shutdown that was asked for while no daemon ran.
     pub stop: bool,
     /// hob is a part of another program, and ends with it.

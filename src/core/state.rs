@@ -119,6 +119,8 @@ pub struct Core {
     pub(super) upgrading: bool,
     pub(super) journal_behind: Option<String>,
     pub(super) journal_full: bool,
+    /// Records of the journal were missing when this daemon came up.
+    pub(super) gap: bool,
     /// Whose output is being dropped.
     pub(super) losing: BTreeSet<Arc<str>>,
     pub(super) inhibitors: Inhibitors,

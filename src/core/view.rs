@@ -250,6 +250,10 @@ impl Core {
         if self.journal_full {
             all.push("the disk of the journal is full: new work is refused".to_owned());
         }
+        if self.gap {
+            let what = "the journal lacked records at the start, so that tasks and what people wished may be lost";
+            all.push(format!("{what}: hob logs"));
+        }
         if !self.losing.is_empty() {
             let names: Vec<&str> = self.losing.iter().map(|name| &**name).collect();
             all.push(format!("output is dropped, as its log cannot take it: {}", names.join(", ")));

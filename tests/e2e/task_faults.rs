@@ -71,3 +71,22 @@ fn nothing_is_left_of_a_lost_task_that_is_removed() {
     let next = submit(&home, json!({ "command": "true" }));
     assert_eq!(next, prompt + 1);
 }
+
+#[test]
+fn output_of_lost_tasks_is_not_taken_for_that_of_later_ones() {
+    let home = Home::new("{}");
+    home.ok(&["start"]);
+    home.ok(&["add", "-w", "echo old"]);
+    home.ok(&["add", "-w", "echo old"]);
+    home.ok(&["stop"]);
+    for file in std::fs::read_dir(home.path("state")).unwrap().flatten() {
+        if file.file_name().to_string_lossy().starts_with("journal") {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+    }
+    home.ok(&["start"]);
+    assert!(home.ok(&["status"]).contains("problem: the journal lacked records"), "{}", home.ok(&["status"]));
+    assert_eq!(home.ok(&["add", "--print-id", "-w", "echo new"]).lines().next(), Some("3"));
+    assert_eq!(home.ok(&["task", "output", "3"]), "new\n");
+    home.ok(&["stop"]);
+}

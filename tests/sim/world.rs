@@ -510,6 +510,7 @@ impl<'a> World<'a> {
             keeper_pid: 1,
             daemon_pid: 2,
             generation: self.generation,
+            newest_output: 0,
             keeper_key: format!("{}-{}", self.boots, self.keeper),
             version: "0.0.0",
             main: None,

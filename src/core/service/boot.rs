@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
 /// none is used twice.
 const LOST_RUNS_MAX: u64 = 1000;
+/// Numbers of tasks that are found without a record count below this.
+const TASKS_END: u64 = 1 << 53;
 
 /// Whether two keepers are of the same boot of the machine.
 pub(in crate::core) fn same_boot(a: &str, b: &str) -> bool {
@@ -48,7 +50,11 @@ impl Core {
         self.keep_aside(unread, &mut stored.again, out);
         self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
-        self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task));
+        let next_task = stored.meta.as_ref().map_or(1, |m| m.next_task);
+        // Output of a task that is lost must not be taken for that of a later one.
+        let unused = boot.newest_output.min(TASKS_END).saturating_add(1);
+        self.tasks.next = self.tasks.next.max(next_task).max(unused);
+        self.gap = boot.gap || stored.meta.is_none() && !self.events.is_empty();
         self.note_clocks();
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {

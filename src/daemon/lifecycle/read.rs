@@ -68,6 +68,9 @@ impl Reading<'_> {
         }
         boot.gap = loaded.gap;
         boot.events = ring.events;
+        if boot.generation <= 1 {
+            boot.newest_output = newest_output(&self.paths.logs);
+        }
         (loaded.journal, ring.log)
     }
 
@@ -147,6 +150,13 @@ impl Reading<'_> {
         }
         take_config(self.paths)
     }
+}
+
+/// The highest number of a task that has written something; 0 where none has.
+fn newest_output(logs: &Path) -> u64 {
+    let files = std::fs::read_dir(logs.join("tasks")).into_iter().flatten().flatten();
+    let number = |file: std::fs::DirEntry| file.file_name().to_str()?.split('.').next()?.parse().ok();
+    files.filter_map(number).max().unwrap_or(0)
 }
 
 /// The journal, opened for writing by a daemon that has read it before.

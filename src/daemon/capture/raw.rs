@@ -18,6 +18,8 @@ use std::sync::Arc;
 const SMALL: u64 = (CAPTURE_TURN / 16) as u64;
 /// So many of them are filled by it at most.
 const FILES_AT_ONCE: u32 = 32;
+/// So many old files get another name for it at most, or those of one rotation.
+const RENAMED_AT_ONCE: u32 = 1024;
 /// Taken at once at least, however small the files are: pipes are to be emptied.
 const TAKE_MIN: u64 = 4096;
 
@@ -47,13 +49,14 @@ impl Writer {
         }
     }
 
-    /// How much may be taken at once, so that no more than `FILES_AT_ONCE` are filled by it. Where fewer are kept, the
-    /// rest is skipped anyway.
+    /// How much may be taken at once, so that what is filled by it and renamed for it is bounded. Where few files are
+    /// kept, the rest is skipped anyway.
     fn at_once(&self) -> usize {
         if self.spec.max_files <= FILES_AT_ONCE {
             return CAPTURE_TURN;
         }
-        let most = self.spec.max_size.saturating_mul(FILES_AT_ONCE.into()).max(TAKE_MIN);
+        let files = (RENAMED_AT_ONCE / self.spec.max_files).clamp(1, FILES_AT_ONCE);
+        let most = self.spec.max_size.saturating_mul(files.into()).max(TAKE_MIN);
         usize::try_from(most).map_or(CAPTURE_TURN, |most| most.min(CAPTURE_TURN))
     }
 
@@ -301,5 +304,12 @@ mod tests {
         assert!(one.moved <= 4096 && one.again && !one.drained, "{one:?}");
         rig.drain();
         assert_eq!(rig.share.end(), Some(100_000));
+        let mut rig = self::rig(4096, 1000, false);
+        std::io::Write::write_all(&mut rig.pipe, &b"y\n".repeat(50_000)).unwrap();
+        rig.turn();
+        let one = rig.turn();
+        assert!(one.moved == 4096 && one.again, "{one:?}");
+        rig.drain();
+        assert_eq!((rig.share.end(), rig.share.spans().unwrap().files.len()), (Some(100_000), 25), "nothing is lost");
     }
 }

@@ -258,3 +258,19 @@ fn who_follows_a_task_ends_with_it_when_hob_is_stopped() {
         assert!(said.is_empty() || said.contains("task 1 was cancelled"), "{how:?}: {said}");
     }
 }
+
+#[test]
+fn of_a_flood_over_a_tiny_limit_the_ends_are_kept_and_nobody_waits_for_it() {
+    let home = Home::running("{}");
+    for limit in ["1", "100"] {
+        let id = home.ok(&["add", "--print-id", "--max-output", limit, "yes | head -c 3000000; echo end"]);
+        let id: u64 = id.trim().parse().unwrap();
+        // A task beside it is done, with its output, while the flood goes on or soon after.
+        home.ok(&["add", "-w", "echo beside"]);
+        wait_task(&home, id, "succeeded");
+        let row = task(&home, id);
+        assert_eq!((&row["output_bytes"], &row["over_limit"]), (&json!(3_000_004), &json!(true)), "{row}");
+        let output = home.ok(&["task", "output", &id.to_string()]);
+        assert!(output.starts_with("y\n") && output.ends_with("\nend\n") && output.len() < 300, "{output}");
+    }
+}

@@ -147,7 +147,7 @@ fn following_waits_for_what_has_not_begun_and_goes_on_over_retries() {
     // What ends without a code of its own is said.
     for how in ["--wait", "--follow"] {
         let (_, said, code) = followed(&["add", how, "--cwd", "/no/such/folder", "--", "true"]);
-        assert!(code == Some(127) && said.contains("cannot enter /no/such/folder"), "{how}: {said}");
+        assert!(code == Some(126) && said.contains("cannot enter /no/such/folder"), "{how}: {said}");
     }
     // A prompt that no command line holds.
     let large = home.path("prompt");

@@ -3,6 +3,9 @@
 use crate::support::*;
 use crate::tasks::{submit, task, wait_task};
 use serde_json::json;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 #[test]
 fn commands_say_what_came_of_them_and_no_more() {
@@ -118,4 +121,156 @@ fn a_wait_for_many_names_those_that_failed() {
     );
     assert_eq!(home.fails(&["add", "--array", "1-2", "-wq", "exit {}"]), (1, String::new()));
     assert_eq!(home.ok(&["add", "--array", "1-2", "-w", "true {}"]), "tasks 37-38 are queued\n");
+}
+
+#[test]
+fn what_cannot_be_executed_and_what_is_not_there_have_codes_of_their_own() {
+    let home = Home::running("{}");
+    for (name, mode, text) in [("unable", 0o644, "#!/bin/sh\n"), ("odd", 0o755, "\u{1}\u{2}no program")] {
+        std::fs::write(home.path(name), text).unwrap();
+        std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let code = |args: &[&str]| home.fails(&[&["add", "-w"], args].concat());
+    let dir = home.dir.to_str().unwrap();
+    for args in [
+        &["-C", dir, "--", "./unable"][..],
+        &["-C", dir, "--", "./odd"],
+        &["-C", "/nowhere", "--", "true"],
+        &["-C", home.path("odd").to_str().unwrap(), "--", "true"],
+    ] {
+        let (code, said) = code(args);
+        assert_eq!(code, 126, "{args:?}: {said}");
+    }
+    for args in [&["-C", dir, "--", "./nothing"][..], &["--", "no-such-program"]] {
+        let (code, said) = code(args);
+        assert_eq!(code, 127, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_cancelled_task_that_still_runs_is_not_said_to_be_over() {
+    let home = Home::running(r#"{ "groups": {"one": {"parallel": 1}} }"#);
+    let ready = home.path("ready");
+    let command = format!("trap '' TERM; touch {}; while :; do sleep 1; done", ready.display());
+    for command in [command, "true".to_owned()] {
+        submit(&home, json!({ "command": command, "group": "one" }));
+    }
+    wait("the trap is set", || ready.exists());
+    assert_eq!(home.ok(&["task", "cancel", "2"]), "task 2 is cancelled\n");
+    assert_eq!(home.ok(&["task", "cancel", "1"]), "task 1 is being cancelled: its processes are asked to end\n");
+    home.ok(&["task", "cancel", "--force", "1"]);
+    wait_task(&home, 1, "cancelled");
+}
+
+#[test]
+fn a_moment_that_is_over_is_refused_with_how_it_was_read() {
+    let home = Home::running("{}");
+    for (at, hint) in [
+        ("yesterday", true),
+        ("today", true),
+        ("2020-02-03", true),
+        ("2020-02-03 04:05", false),
+        ("2020-02-03T04:05:06Z", false),
+    ] {
+        let (code, said) = home.fails(&["add", "--at", at, "--", "true"]);
+        assert!(code == 2 && said.contains("is in the past: it was read as "), "{at}: {code} {said}");
+        assert_eq!(said.contains("a date alone is 00:00"), hint, "{at}: {said}");
+    }
+    assert!(home.fails(&["add", "--at", "2020-02-03", "true"]).1.contains("read as 2020-02-03 00:00:00"));
+    assert_eq!(home.ok(&["add", "--at", "now", "true"]), "task 1 is queued\n");
+    assert_eq!(home.ok(&["add", "--at", "2999-01-01", "true"]), "task 2 is queued\n");
+}
+
+#[test]
+fn the_key_of_a_removed_task_adds_nothing_and_is_no_failure() {
+    let home = Home::running("{}");
+    assert_eq!(home.ok(&["add", "-w", "--key", "k", "true"]), "task 1 is queued\n");
+    home.ok(&["task", "remove", "1"]);
+    for wait in [&[][..], &["-w"], &["-f"]] {
+        let said = home.ok(&[&["add", "--key", "k"], wait, &["true"]].concat());
+        assert_eq!(said, "task 1 had this key and was removed; nothing was added\n", "{wait:?}");
+    }
+}
+
+#[test]
+fn tasks_are_found_by_whose_they_are_and_get_other_labels() {
+    let home = Home::running("{}");
+    assert_eq!(
+        home.ok(&["add", "--array", "7-7", "--hold", "--label", "a=1", "--", "echo", "{}"]),
+        "task 1 is queued\n"
+    );
+    for mine in [&["--mine"][..], &["--owner", "mine"]] {
+        assert!(home.ok(&[&["task", "list"], mine].concat()).contains("echo 7"), "{mine:?}");
+    }
+    let (code, said) = home.fails(&["task", "list", "--mine", "--owner", "mine"]);
+    assert!(code == 2 && said.contains("--mine and --owner"), "{code} {said}");
+    home.ok(&["task", "edit", "1", "--label", "b=2", "-l", "c=3"]);
+    assert_eq!(task(&home, 1)["labels"], json!({ "b": "2", "c": "3" }));
+    assert_eq!(home.ok(&["task", "release", "--mine"]), "task 1 is queued\n");
+}
+
+#[test]
+fn what_is_given_with_a_task_neither_colours_nor_erases() {
+    let home = Home::running("{}");
+    let odd = "\u{1b}[31mred\u{9b}2J\u{8}";
+    home.fails(&["add", "-w", "--label", &format!("l={odd}"), "--", &format!("/{odd}"), odd]);
+    let (_, said) = home.fails(&["add", "-w", "-C", &format!("/{odd}"), "true"]);
+    for text in [home.ok(&["task", "list"]), home.ok(&["task", "show", "1"]), home.ok(&["task", "show", "2"]), said] {
+        assert!(text.contains("\\u{1b}[31mred"), "{text:?}");
+        assert!(text.chars().all(|c| !c.is_control() || c == '\n'), "{text:?}");
+    }
+    // What a task writes is passed on as it is.
+    home.ok(&["add", "-w", "--", "printf", "%s", odd]);
+    assert_eq!(home.ok(&["task", "output", "3"]), odd);
+}
+
+#[test]
+fn tasks_that_never_began_are_not_said_to_have_written() {
+    let home = Home::running("{}");
+    submit(&home, json!({ "command": "sleep 1000", "key": "first" }));
+    let child =
+        home.command(&["add", "--array", "1-2", "-w", "--after", "1", "true {}"]).stderr(Stdio::piped()).spawn();
+    wait("both wait", || home.call("task.stats", "{}")["queued"] == 2);
+    home.ok(&["task", "cancel", "2-3"]);
+    let out = child.unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("2 of 2 tasks did not succeed\n") && !said.contains("hob task output"), "{said}");
+}
+
+#[test]
+fn who_follows_a_task_ends_with_it_when_hob_is_stopped() {
+    for how in [&["add", "-f", "--"][..], &["task", "output", "-f"]] {
+        let home = Home::running("{}");
+        let command = ["sh", "-c", "echo begun; exec sleep 1000"];
+        let args = if how[0] == "add" {
+            [how, &command].concat()
+        } else {
+            home.ok(&[&["add", "--"][..], &command].concat());
+            [how, &["1"]].concat()
+        };
+        let mut child = home.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut begun = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+        home.ok(&["stop"]);
+        let out = child.wait_with_output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!((out.status.code(), begun), (Some(143), *b"begun\n"), "{how:?}: {said}");
+        assert!(said.is_empty() || said.contains("task 1 was cancelled"), "{how:?}: {said}");
+    }
+}
+
+#[test]
+fn of_a_flood_over_a_tiny_limit_the_ends_are_kept_and_nobody_waits_for_it() {
+    let home = Home::running("{}");
+    for limit in ["1", "100"] {
+        let id = home.ok(&["add", "--print-id", "--max-output", limit, "yes | head -c 3000000; echo end"]);
+        let id: u64 = id.trim().parse().unwrap();
+        // A task beside it is done, with its output, while the flood goes on or soon after.
+        home.ok(&["add", "-w", "echo beside"]);
+        wait_task(&home, id, "succeeded");
+        let row = task(&home, id);
+        assert_eq!((&row["output_bytes"], &row["over_limit"]), (&json!(3_000_004), &json!(true)), "{row}");
+        let output = home.ok(&["task", "output", &id.to_string()]);
+        assert!(output.starts_with("y\n") && output.ends_with("\nend\n") && output.len() < 300, "{output}");
+    }
 }

@@ -23,7 +23,11 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
     }
     let result: Value = client.call("task.submit", &Value::Object(spec)).map_err(in_flags)?;
     let id = result["id"].as_u64().unwrap_or(0);
+    let is_removed = result["state"] == "removed";
     match (args.has("json"), args.has("print-id")) {
+        (false, false) if is_removed && !args.has("quiet") => {
+            print(&format!("task {id} had this key and was removed; nothing was added\n"))?;
+        }
         _ if args.has("follow") && !args.has("print-id") => {}
         (true, _) => print(&format!("{result}\n"))?,
         (false, true) => print(&format!("{id}\n"))?,
@@ -33,6 +37,9 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
             print(&format!("task {id} has this key already ({state}); nothing was added\n"))?;
         }
         (false, false) => print(&format!("task {id} is queued\n"))?,
+    }
+    if is_removed {
+        return Ok(exit::OK);
     }
     if args.has("follow") || args.has("wait") {
         patience::begin(args, id)?;
@@ -94,6 +101,7 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
         (true, _) => print(&format!("{result}\n"))?,
         (false, true) => print(&made.iter().map(|id| format!("{id}\n")).collect::<String>())?,
         (false, false) if args.has("quiet") => {}
+        (false, false) if begin == end => print(&format!("task {begin} is queued\n"))?,
         (false, false) => print(&format!("tasks {begin}-{end} are queued\n"))?,
     }
     if args.has("wait") {
@@ -244,7 +252,7 @@ fn environment(args: &Args) -> Result<Map<String, Value>, Failure> {
     Ok(env)
 }
 
-fn labels(args: &Args) -> Result<Map<String, Value>, Failure> {
+pub(super) fn labels(args: &Args) -> Result<Map<String, Value>, Failure> {
     let mut labels = Map::new();
     for given in args.texts("label")? {
         let pair = given.split_once('=').filter(|(name, _)| !name.is_empty());

@@ -1,11 +1,15 @@
 //! Commands that change tasks.
 
+use super::add::labels;
 use super::{LINES, NO_TASK, after, id, in_flags, known_group, moment, some};
 use crate::cli::flags::Args;
 use crate::cli::offline::Source;
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit};
 use serde_json::{Map, Value, json};
+
+/// What is said of a task that was cancelled and is over.
+const CANCELLED: &str = "is cancelled";
 
 /// Calls a method for a selection and prints what came of each task.
 fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {
@@ -32,7 +36,8 @@ fn outcomes(result: &Value, done: &str, named: bool) -> String {
         let all = left_out.saturating_add(u64::try_from(rows.len()).unwrap_or(0));
         let refused = rows.iter().filter(|t| named && t["changed"] == false);
         let mut text: String = refused.map(|t| outcome(t, done)).collect();
-        text.push_str(&format!("of {all} tasks {changed} changed: each of them {done}\n"));
+        let ending = if rows.iter().any(|t| is_ending(t, done)) { " or is being cancelled" } else { "" };
+        text.push_str(&format!("of {all} tasks {changed} changed: each of them {done}{ending}\n"));
         return text;
     }
     let shown = |t: &&Value| named || t["changed"] == true;
@@ -52,12 +57,18 @@ fn outcome(t: &Value, done: &str) -> String {
     let id = &t["id"];
     match t["message"].as_str() {
         Some(why) => format!("task {id} is left alone: {why}\n"),
+        None if is_ending(t, done) => format!("task {id} is being cancelled: its processes are asked to end\n"),
         None => format!("task {id} {done}\n"),
     }
 }
 
+/// Whether a task that was cancelled still runs.
+fn is_ending(t: &Value, done: &str) -> bool {
+    done == CANCELLED && matches!(t["state"].as_str(), Some("running" | "paused"))
+}
+
 pub(super) fn cancel(args: &Args) -> Result<u8, Failure> {
-    each(args, "task.cancel", "is cancelled", Some(("force", json!(args.has("force")))))
+    each(args, "task.cancel", CANCELLED, Some(("force", json!(args.has("force")))))
 }
 
 pub(super) fn retry(args: &Args) -> Result<u8, Failure> {
@@ -127,6 +138,10 @@ pub(super) fn edit(args: &Args) -> Result<u8, Failure> {
     }
     if let Some(after) = after(args)? {
         put("after", json!(after));
+    }
+    let labels = labels(args)?;
+    if !labels.is_empty() {
+        put("labels", Value::Object(labels));
     }
     if !args.rest.is_empty() {
         let words: Option<Vec<&str>> = args.rest.iter().map(|w| w.to_str()).collect();

@@ -1,6 +1,6 @@
 //! Commands that show tasks, and that wait for them.
 
-use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
+use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, masked, selection};
 use crate::base::units;
 use crate::cli::flags::Args;
 use crate::cli::logs::query;
@@ -8,12 +8,14 @@ use crate::cli::offline::{Source, ask, left_files, say_held};
 use crate::cli::render::{Paint, Table, colours, lasted};
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit, progress, users, when};
-use crate::client::{Client, LogAsk, LogChunk};
+use crate::client::{Client, ClientError, LogAsk, LogChunk};
 use crate::daemon::logs::read_files;
 use crate::sys::terminal;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::io::{self, Write};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Instant;
 
 /// Tasks that a list shows unless it is asked for more.
 const SHOWN: usize = 100;
@@ -21,6 +23,13 @@ const SHOWN: usize = 100;
 const PAGE: usize = 1000;
 /// How often a wait on a terminal tells how far it is.
 const PROGRESS: Duration = Duration::from_millis(500);
+
+/// How long output is followed on without anybody who tells it, and how long until it is asked for again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// What came of waiting for a task.
+type Waited = Result<Value, ClientError>;
 
 fn rows(r: &Value) -> impl Iterator<Item = &Value> {
     r["tasks"].as_array().into_iter().flatten()
@@ -55,7 +64,7 @@ pub(super) fn list(args: &Args) -> Result<u8, Failure> {
 
 fn listed(args: &Args, source: &mut Source, result: &Value) -> Result<u8, Failure> {
     if rows(result).next().is_some() {
-        return finish(args, result, table);
+        return finish(args, result, |r| table(&masked(r)));
     }
     known_group(args, source)?;
     let all = selection(args)?.is_empty();
@@ -107,7 +116,7 @@ fn note(task: &Value) -> String {
 pub(super) fn show(args: &Args) -> Result<u8, Failure> {
     let mut source = ask(args)?;
     let result = source.call("task.get", &json!({ "id": id(args)? }))?;
-    finish(args, &result, |t| details(t, source.is_files()))
+    finish(args, &result, |t| details(&masked(t), source.is_files()))
 }
 
 /// `left`: as hob left it.
@@ -191,7 +200,7 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
     let mut params = selection(args)?;
     let limit = args.duration("timeout")?;
     let (mut line, shown) = (progress::Line::default(), progress::wanted(args));
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let mut source = Source::from(connect(args)?);
     let result = loop {
         let left = limit.map(|l| l.saturating_sub(began.elapsed()));
@@ -214,7 +223,7 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
         return finish(args, &result, |_| NO_TASK.to_owned());
     }
     finish(args, &result, |r| {
-        let mut text = table(r);
+        let mut text = table(&masked(r));
         match r["left_out"].as_u64() {
             None | Some(0) => {}
             Some(n) => text.push_str(&format!("and {n} more; 'hob task list' shows them by pages\n")),
@@ -240,7 +249,9 @@ pub(super) fn told_of_failures(args: &Args, result: &Value) -> u8 {
         lines.push(format!("and {more} more: hob task list --state failed,timed_out,cancelled,lost"));
     }
     if !args.has("quiet") {
-        let what = format!("{failed} of {all} tasks did not succeed; 'hob task output ID' shows what one wrote");
+        let ran = rows(result).any(|t| t["state"] != "succeeded" && t["attempts"] != 0);
+        let seen = if ran { "; 'hob task output ID' shows what one wrote" } else { "" };
+        let what = format!("{failed} of {all} tasks did not succeed{seen}");
         crate::cli::complain(&what, Some(&lines.join("\n     ")));
     }
     exit::FAILED
@@ -279,6 +290,7 @@ fn how_far(result: &Value) -> String {
 
 /// What a task that has not begun or does not go on waits for: `task 7 is held; hob task release 7`.
 pub(super) fn awaited(task: &Value) -> String {
+    let task = &masked(task);
     let id = &task["id"];
     let todo = match task["state"].as_str() {
         Some("held") => format!("; hob task release {id}"),
@@ -300,7 +312,7 @@ pub(super) fn output(args: &Args) -> Result<u8, Failure> {
         crate::cli::end_with_reader();
         return follow(args, &mut client, id, lines);
     }
-    let written = copy(args, &client, id, lines, false)?;
+    let written = copy(args, &client, id, lines)?;
     if !written && !args.has("json") {
         wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
     }
@@ -345,12 +357,22 @@ fn kept(args: &Args, id: u64, lines: Option<u64>, why: Failure) -> Result<u8, Fa
 
 /// Shows the output of a task until that is over; its exit code.
 pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
-    let written = copy(args, client, id, lines, true)?;
-    if !written && !args.has("json") {
-        wrote_nothing(args, &client.call("task.get", &json!({ "id": id }))?);
-    }
-    let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
+    let (answer, end) = mpsc::channel();
+    // Asked before anything is shown: the answer comes also where hob itself ends with the task.
+    let mut waiter = connect(args)?;
+    std::thread::spawn(move || {
+        let _ = answer.send(waiter.call::<Value>("task.wait", &json!({ "ids": id })));
+    });
+    let (written, done) = copy_to_end(args, id, lines, &end)?;
+    let done = match done {
+        Some(done) => done,
+        None => end.recv().unwrap_or(Err(ClientError::Closed))?,
+    };
     let task = &done["tasks"][0];
+    if !written && !args.has("json") {
+        // Where hob has ended as well, the row has to do.
+        wrote_nothing(args, client.call_once("task.get", &json!({ "id": id })).as_ref().unwrap_or(task));
+    }
     // What no code of its own tells is said.
     if task["state"] != "succeeded" && task["exit_code"].is_null() {
         crate::cli::complain(&ended(task), None);
@@ -360,6 +382,7 @@ pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u6
 
 /// `task 6 failed: exit code 4`.
 pub(super) fn ended(task: &Value) -> String {
+    let task = &masked(task);
     let (state, why) = (in_words(task), note(task));
     let was = if state == "cancelled" { "was " } else { "" };
     let why = if why.is_empty() { why } else { format!(": {why}") };
@@ -367,16 +390,109 @@ pub(super) fn ended(task: &Value) -> String {
 }
 
 /// Shows it as it is, or as an object for each line. Whether there was anything.
-fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>, follow: bool) -> Result<bool, Failure> {
+fn copy(args: &Args, client: &Client, id: u64, lines: Option<u64>) -> Result<bool, Failure> {
     let mut shown = Shown::new(args, id);
-    let stream = client.logs_of(LogAsk { task: Some(id), lines, follow, ..LogAsk::default() })?;
-    for chunk in stream {
+    for chunk in client.logs_of(LogAsk { task: Some(id), lines, ..LogAsk::default() })? {
         match chunk? {
             LogChunk::Data { bytes, .. } => shown.data(&bytes)?,
             LogChunk::Gap { dropped, .. } => shown.gap(dropped)?,
         }
     }
     Ok(shown.end()?)
+}
+
+/// The same until the task is over. With the answer to a wait for the task, where nobody is there any more to tell the
+/// rest of its output.
+fn copy_to_end(
+    args: &Args,
+    id: u64,
+    lines: Option<u64>,
+    end: &Receiver<Waited>,
+) -> Result<(bool, Option<Value>), Failure> {
+    let mut client = connect(args)?;
+    // Who is to end with the task cannot be patient with a hob that does not come back.
+    client.set_patience(Duration::ZERO);
+    let mut shown = Shown::new(args, id);
+    let (mut at, mut lost, mut done): (Option<u64>, Option<Instant>, Option<Value>) = (None, None, None);
+    loop {
+        // What was shown is left out when another daemon tells it again.
+        let lines = lines.filter(|_| at.is_none());
+        let e = match show_more(
+            &client,
+            LogAsk { task: Some(id), lines, follow: true, ..LogAsk::default() },
+            &mut shown,
+            &mut at,
+        ) {
+            Ok(()) => return Ok((shown.end()?, done)),
+            Err(Ended::Lost { heard, why }) => {
+                lost = lost.filter(|_| !heard);
+                why
+            }
+            Err(Ended::Other(f)) => return Err(f),
+        };
+        let since = *lost.get_or_insert_with(Instant::now);
+        match end.recv_timeout(AGAIN) {
+            Ok(answer) => done = Some(answer?),
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(AGAIN),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // One that comes back has the rest of it; a hob that has ended does not.
+        let is_left = since.elapsed() > PATIENCE;
+        match &done {
+            Some(_) if is_left || connect(args).is_err() => return Ok((shown.end()?, done)),
+            None if is_left => return Err(e.into()),
+            _ => {}
+        }
+    }
+}
+
+/// Why no more can be shown.
+enum Ended {
+    /// Nobody answers any more; `heard`: somebody has.
+    Lost {
+        heard: bool,
+        why: ClientError,
+    },
+    Other(Failure),
+}
+
+/// Shows what lies behind the position `at`, and takes that along.
+fn show_more(client: &Client, ask: LogAsk, shown: &mut Shown, at: &mut Option<u64>) -> Result<(), Ended> {
+    let other = |e: io::Error| Ended::Other(e.into());
+    let lost = |heard: bool| {
+        move |why: ClientError| match why {
+            ClientError::Closed | ClientError::Io(_) => Ended::Lost { heard, why },
+            ClientError::Rpc(_) | ClientError::Unexpected(_) | ClientError::NotStarted(_) => Ended::Other(why.into()),
+        }
+    };
+    let mut stream = client.logs_of(ask).map_err(lost(false))?;
+    let resumed = *at;
+    while let Some(chunk) = stream.next() {
+        let before = *at;
+        match chunk.map_err(lost(true))? {
+            LogChunk::Data { position, bytes, .. } => {
+                let known = before.map_or(0, |at| usize::try_from(at.saturating_sub(position)).unwrap_or(usize::MAX));
+                let end = position.saturating_add(bytes.len() as u64);
+                if let Some(new) = bytes.get(known..).filter(|new| !new.is_empty()) {
+                    shown.data(new).map_err(other)?;
+                }
+                *at = Some(before.unwrap_or(0).max(end));
+            }
+            LogChunk::Gap { dropped, .. } => {
+                // The place behind it, where more is to come; the rest of what an earlier daemon told of otherwise.
+                let next = stream.positions().next().map(|(_, next)| next);
+                let new = match (resumed.and(before), next) {
+                    (Some(before), Some(next)) => dropped.min(next.saturating_sub(before)),
+                    _ => dropped,
+                };
+                if new > 0 {
+                    shown.gap(new).map_err(other)?;
+                }
+                *at = next.max(before);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The output of a task on its way to standard output.

@@ -57,7 +57,8 @@ fn selection(args: &Args) -> Result<Map<String, Value>, Failure> {
         let states: Vec<&str> = states.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
         params.insert("state".to_owned(), json!(states));
     }
-    if let Some(owner) = status::owner(args)? {
+    let caller = args.text("owner")? == Some("mine") && !args.has("mine");
+    if let Some(owner) = if caller { Some("mine".to_owned()) } else { status::owner(args)? } {
         params.insert("owner".to_owned(), json!(owner));
     }
     Ok(params)
@@ -67,9 +68,8 @@ fn selection(args: &Args) -> Result<Map<String, Value>, Failure> {
 fn some(args: &Args) -> Result<Map<String, Value>, Failure> {
     let mut params = selection(args)?;
     match (params.is_empty(), args.has("all")) {
-        (true, false) => {
-            Err(Failure::usage("which tasks?").hint("give ids or ranges, --group, --state, --label, --owner or --all"))
-        }
+        (true, false) => Err(Failure::usage("which tasks?")
+            .hint("give ids or ranges, --group, --state, --label, --owner, --mine or --all")),
         (false, true) => Err(Failure::usage("--all leaves nothing to select")),
         (true, true) => {
             params.insert("all".to_owned(), json!(true));
@@ -146,7 +146,32 @@ fn moment(args: &Args, flag: &str) -> Result<Option<Wall>, Failure> {
     }
     let at = super::since::to_come(text, now).map_err(|e| Failure::usage(format!("--{flag}: {e}")))?;
     let of_day = text.contains(':') && !text.contains('-');
-    Ok(Some(if of_day && at <= now { Wall(at.0.saturating_add(DAY)) } else { at }))
+    let at = if of_day && at <= now { Wall(at.0.saturating_add(DAY)) } else { at };
+    if at < now {
+        let (read, now) = (super::when::whole(at), super::when::whole(now));
+        let f =
+            Failure::usage(format!("--{flag}: '{text}' is in the past: it was read as {read}, and it is {now} now"));
+        return Err(if text.contains(':') { f } else { f.hint("a date alone is 00:00 of that day; add a time to it") });
+    }
+    Ok(Some(at))
+}
+
+/// What was given with a task, for a terminal: no text in it has a control character that could colour or erase what
+/// others say. Lines stay lines.
+fn masked(v: &Value) -> Value {
+    match v {
+        Value::String(text) => {
+            let is_odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+            let mask = |c: char| if is_odd(c) { c.escape_default().to_string() } else { c.to_string() };
+            json!(text.chars().map(mask).collect::<String>())
+        }
+        Value::Array(all) => all.iter().map(masked).collect(),
+        Value::Object(all) => {
+            let name = |name: &String| masked(&json!(name)).as_str().unwrap_or_default().to_owned();
+            Value::Object(all.iter().map(|(k, v)| (name(k), masked(v))).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => v.clone(),
+    }
 }
 
 /// A state in a sentence.
@@ -161,9 +186,18 @@ fn exit_code(task: &Value) -> u8 {
     let failed = task["state"] != "succeeded";
     match code.or(signal) {
         Some(code) if code != 0 || !failed => code,
-        _ if task["error"].is_string() => 127,
-        _ => u8::from(failed),
+        _ => match task["error"].as_str() {
+            Some(why) if is_missing(why) => 127,
+            Some(_) => 126,
+            None => u8::from(failed),
+        },
     }
+}
+
+/// Whether there is no such program, as opposed to one that cannot be executed, or a folder that cannot be entered.
+fn is_missing(why: &str) -> bool {
+    let no_such = ["not found in PATH", "No such file or directory"];
+    !why.starts_with("cannot enter ") && no_such.iter().any(|words| why.contains(words))
 }
 
 /// The command of a task in one line.

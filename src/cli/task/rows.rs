@@ -38,7 +38,12 @@ const ADD_FLAGS: &[Flag] = &[
     switch("hold", None, "Do not start it before it is released"),
     switch("repeatable", None, "It does no harm if it runs twice, so it may after a crash"),
     switch("hob-fd", None, "Give it a channel to hob of its own, told in HOB_FD"),
-    value("array", None, "A-B", "A task for each number of the range, in place of {} in the command"),
+    value(
+        "array",
+        None,
+        "A-B",
+        "A task for each number of the range, in place of {}: 100000, and 16 MB of them, at most",
+    ),
     switch("print-id", None, "Print nothing but its id"),
     switch("follow", Some('f'), "Show its output until it is over, and end with its exit code"),
     switch("wait", Some('w'), "Wait until it is over, and end with its exit code"),
@@ -48,14 +53,16 @@ const GROUP: Flag = value("group", Some('g'), "GROUP", "Tasks of this group");
 const STATE: Flag = value("state", Some('s'), "STATES", "Tasks in one of these states: queued,running,failed ...");
 const LABEL: Flag = value("label", Some('l'), "NAME[=VALUE]", "Tasks with this label");
 const OWNER: Flag = value("owner", None, "NAME", "Tasks of this user, 'service/NAME', 'task/N' or 'schedule/ID'");
+const MINE: Flag = switch("mine", None, "Tasks that you, or the job this runs in, have added");
 const ALL: Flag = switch("all", None, "Every task");
-const SOME: &[Flag] = &[GROUP, STATE, LABEL, OWNER, ALL];
+const SOME: &[Flag] = &[GROUP, STATE, LABEL, OWNER, MINE, ALL];
 
 const LIST: &[Flag] = &[
     GROUP,
     STATE,
     LABEL,
     OWNER,
+    MINE,
     switch("all", Some('a'), "Every page, instead of the last tasks"),
     value("limit", Some('n'), "N", "So many at most [100]"),
 ];
@@ -74,6 +81,7 @@ const EDIT: &[Flag] = &[
     value("retries", Some('r'), "N", "Try so often again after a failure"),
     value("weight", None, "N", "What it counts towards its group's weight_limit"),
     value("cwd", Some('C'), "DIR", "The folder it runs in"),
+    value("label", Some('l'), "NAME=VALUE", "Its labels, instead of those it has; may be given several times"),
     value("prompt", None, "TEXT", "Another prompt"),
 ];
 
@@ -119,7 +127,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
         ..command("task show", "Show one task in detail", look::show)
     },
     Command {
-        flags: &[GROUP, STATE, LABEL, OWNER, ALL, switch("force", None, "Kill at once")],
+        flags: &[GROUP, STATE, LABEL, OWNER, MINE, ALL, switch("force", None, "Kill at once")],
         ..some("task cancel", "Cancel tasks; those that run are stopped with all their processes", change::cancel)
     },
     some("task retry", "Queue tasks that are over once more", change::retry),
@@ -140,7 +148,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
         operands: "[IDS...]",
         operand: Operand::Task,
         count: (0, ANY),
-        flags: &[GROUP, STATE, LABEL, OWNER, value("timeout", None, "TIME", "Wait this long at most")],
+        flags: &[GROUP, STATE, LABEL, OWNER, MINE, value("timeout", None, "TIME", "Wait this long at most")],
         details: "Without a selection: all tasks. Ends with 0 when all have succeeded, with 124 when they are not all\n\
                   over after --timeout, with 1 otherwise.",
         ..command("task wait", "Wait until tasks are over", look::wait)
@@ -156,7 +164,14 @@ pub(in crate::cli) const ROWS: &[Command] = &[
         operands: "[IDS...]",
         operand: Operand::Task,
         count: (0, ANY),
-        flags: &[GROUP, STATE, LABEL, OWNER, value("age", None, "TIME", "Only those that are over for this long")],
+        flags: &[
+            GROUP,
+            STATE,
+            LABEL,
+            OWNER,
+            MINE,
+            value("age", None, "TIME", "Only those that are over for this long"),
+        ],
         ..command("task clean", "Remove tasks that are over, with their output", change::clean)
     },
     some("task remove", "Remove tasks that do not run, with their output", change::remove),

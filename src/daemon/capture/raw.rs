@@ -6,12 +6,22 @@ use super::file::LogFile;
 use super::lane::{Fact, Outcome, Writer, dropped_text};
 use super::ready::At;
 use super::source::{Source, Taken};
-use super::tail::Cursor;
-use crate::base::limits::LINE_MAX;
+use super::tail::{Cursor, Share};
+use crate::base::limits::{CAPTURE_TURN, LINE_MAX};
 use crate::base::time::Now;
+use crate::config::spec::LogSpec;
 use crate::sys::pipe;
 use std::io;
 use std::sync::Arc;
+
+/// Files of fewer bytes than this may be filled many times over by what is taken at once.
+const SMALL: u64 = (CAPTURE_TURN / 16) as u64;
+/// So many of them are filled by it at most.
+const FILES_AT_ONCE: u32 = 32;
+/// So many old files get another name for it at most, or those of one rotation.
+const RENAMED_AT_ONCE: u32 = 1024;
+/// Taken at once at least, however small the files are: pipes are to be emptied.
+const TAKE_MIN: u64 = 4096;
 
 impl Writer {
     /// Moves what lies in the pipes to the file, at most a turn's worth of it.
@@ -27,10 +37,27 @@ impl Writer {
                 break;
             }
             let Some(limit) = self.limit_or_hold(out) else { break };
-            all = self.move_some(desk, limit, now, out);
+            let begun = self.log.as_ref().map(LogFile::base);
+            all = self.move_some(desk, limit.min(self.at_once()), now, out);
             // A short move may also have ended because a small transfer pipe was full of small pieces.
             out.drained = all && self.sources().all(|(source, _)| pipe::waiting(&source.read).is_ok_and(|n| n == 0));
+            // Going over to another file takes long beside a few bytes, so the others have their turn after that.
+            if !all && self.spec.max_size < SMALL && self.log.as_ref().map(LogFile::base) != begun {
+                out.again = true;
+                break;
+            }
         }
+    }
+
+    /// How much may be taken at once, so that what is filled by it and renamed for it is bounded. Where few files are
+    /// kept, the rest is skipped anyway.
+    fn at_once(&self) -> usize {
+        if self.spec.max_files <= FILES_AT_ONCE {
+            return CAPTURE_TURN;
+        }
+        let files = (RENAMED_AT_ONCE / self.spec.max_files).clamp(1, FILES_AT_ONCE);
+        let most = self.spec.max_size.saturating_mul(files.into()).max(TAKE_MIN);
+        usize::try_from(most).map_or(CAPTURE_TURN, |most| most.min(CAPTURE_TURN))
     }
 
     /// The pipes, and the stream of each.
@@ -89,6 +116,11 @@ impl Writer {
             {
                 break;
             }
+            let skipped = self.skip(desk, left, now, out);
+            if skipped > 0 {
+                left -= skipped;
+                continue;
+            }
             let Some(take) = self.fit(desk, left, now, out) else { continue };
             let Some(log) = &mut self.log else { continue };
             log.stamp(now.wall, stream);
@@ -127,6 +159,36 @@ impl Writer {
             // Where bytes cannot be looked at on their way, they are read back.
             None => watch.at = At::Back(Cursor::new(self.position)),
         }
+    }
+
+    /// Throws away what would fill small files only to be removed with them by what comes behind it: how many of `left`
+    /// bytes. They count as written, and whoever reads finds a gap.
+    fn skip(&mut self, desk: &mut Desk, left: usize, now: Now, out: &mut Outcome) -> usize {
+        let LogSpec { max_size, max_files, keep_head, .. } = self.spec;
+        let keep = max_size.saturating_mul(max_files.min(FILES_AT_ONCE).into());
+        let Some(beyond) = usize::try_from(keep).ok().and_then(|keep| left.checked_sub(keep)) else { return 0 };
+        if max_size >= SMALL || beyond == 0 || self.rotate_again.is_some_and(|at| at > now.mono) {
+            return 0;
+        }
+        let is_head = |share: &Share| share.spans().map_or(true, |spans| spans.files.len() < 2);
+        if keep_head && is_head(&self.share) {
+            return 0;
+        }
+        // What stays begins with a line, unless that is very long.
+        let begin = match desk.peek(beyond).map(|bytes| bytes.iter().rposition(|b| *b == b'\n')) {
+            Some(Some(end)) if beyond - end <= LINE_MAX => end + 1,
+            Some(None) if beyond <= LINE_MAX => return 0,
+            _ => beyond,
+        };
+        if self.log.as_ref().is_some_and(|log| log.size() > 0) && !self.rotate(now, out) {
+            return 0;
+        }
+        desk.discard(begin);
+        // The empty file is opened again, to begin behind the gap.
+        self.position += begin as u64;
+        self.log = None;
+        self.open_again = None;
+        begin
     }
 
     /// How many of `left` bytes go to the present file; `None` when another file was begun, to ask again.
@@ -187,5 +249,69 @@ fn cut(log: &LogFile, desk: &mut Desk, left: usize, max_size: u64) -> usize {
     match desk.peek(want) {
         Some(bytes) => bytes.iter().position(is_end).map_or(bytes.len(), |at| at + 1),
         None => want,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Rig;
+    use crate::config::spec::LogSpec;
+    use crate::sys::pipe;
+    use std::time::Instant;
+
+    fn rig(max_size: u64, max_files: u32, keep_head: bool) -> Rig {
+        let mut rig = Rig::new(max_size, max_files);
+        rig.writer.spec = LogSpec { keep_head, ..rig.spec.clone() };
+        pipe::set_capacity(&rig.ends[0], 1 << 18).unwrap();
+        rig
+    }
+
+    #[test]
+    fn a_flood_into_small_files_makes_few_of_them_and_keeps_both_ends() {
+        let lines: String = (1..=30_000).map(|n| format!("{n}\n")).collect();
+        for (max_size, head) in [(1, true), (33, true), (1, false), (1000, false)] {
+            let mut one_by_one = rig(max_size, 3, head);
+            let began = Instant::now();
+            for _ in 0..300 {
+                one_by_one.write(&b"x".repeat(usize::try_from(max_size).unwrap()));
+                one_by_one.write(b"\n");
+            }
+            let some = began.elapsed();
+            let mut rig = rig(max_size, 3, head);
+            let began = Instant::now();
+            let out = rig.write(lines.as_bytes());
+            assert!(began.elapsed() < some, "{max_size}: as many files as lines: {:?} {some:?}", began.elapsed());
+            assert_eq!((out.moved, out.notes), (lines.len(), vec![]));
+            let spans = rig.share.spans().unwrap();
+            assert_eq!(spans.end, lines.len() as u64, "{max_size}");
+            assert!((1..=3).contains(&spans.files.len()), "{max_size}: {spans:?}");
+            // Each file says where it lies in all that was written.
+            for (number, span) in (0u32..).zip(&spans.files) {
+                let kept = std::fs::read_to_string(rig.names.log(number)).unwrap();
+                let base = usize::try_from(span.base).unwrap();
+                assert_eq!(Some(&*kept), lines.get(base..base + kept.len()), "{max_size}: file {number}");
+                assert!(!kept.is_empty() && (kept.len() as u64 <= max_size.max(6)), "{max_size}: {kept:?}");
+            }
+            assert!(std::fs::read_to_string(rig.names.log(0)).unwrap().ends_with("30000\n"));
+            assert_eq!(spans.files.last().unwrap().base == 0, head, "{max_size}");
+            assert_eq!(super::super::tail::Spans::load(&rig.names).unwrap(), spans, "{max_size}: another daemon");
+        }
+    }
+
+    #[test]
+    fn a_turn_fills_few_files_however_many_are_kept() {
+        let mut rig = rig(1, 40, false);
+        std::io::Write::write_all(&mut rig.pipe, &b"y\n".repeat(50_000)).unwrap();
+        let one = rig.turn();
+        assert!(one.moved <= 4096 && one.again && !one.drained, "{one:?}");
+        rig.drain();
+        assert_eq!(rig.share.end(), Some(100_000));
+        let mut rig = self::rig(4096, 1000, false);
+        std::io::Write::write_all(&mut rig.pipe, &b"y\n".repeat(50_000)).unwrap();
+        rig.turn();
+        let one = rig.turn();
+        assert!(one.moved == 4096 && one.again, "{one:?}");
+        rig.drain();
+        assert_eq!((rig.share.end(), rig.share.spans().unwrap().files.len()), (Some(100_000), 25), "nothing is lost");
     }
 }

@@ -188,17 +188,25 @@ fn left(path: &Path, free: u64, all: u64) -> String {
 
 fn room(path: &Path) -> Option<Finding> {
     let (free, all) = sys::file::space_at(nearest(path)).ok()?;
+    room_of(path, free, all)
+}
+
+/// So much is free of all.
+fn room_of(path: &Path, free: u64, all: u64) -> Option<Finding> {
     let left = left(path, free, all);
-    if free < guard::least(all).max(2 * JOURNAL_RESERVE) {
+    let (closed, refuses) = (free < guard::least(all), free < 2 * JOURNAL_RESERVE);
+    if closed || refuses {
         let f = Finding::new(Grade::Error, AREA, left);
-        return Some(
-            f.why("logs are not written any more, and soon new work is refused")
-                .todo(format!("df -h {}", quoted(path))),
-        );
+        let why = match (closed, refuses) {
+            (true, true) => "output of services is dropped, and soon new work is refused",
+            (true, false) => "output of services is dropped",
+            (false, _) => "soon new work is refused",
+        };
+        return Some(f.why(why).todo(format!("df -h {}", quoted(path))));
     }
     (free < SPACE_LOW.min(all / 16)).then(|| {
         let f = Finding::new(Grade::Warning, AREA, left);
-        f.why("with less than 32 MiB output of services is dropped")
+        f.why(format!("with less than {} output of services is dropped", human_size(guard::least(all))))
             .todo(format!("du -xh {} | sort -h | tail", quoted(path)))
     })
 }
@@ -223,5 +231,28 @@ fn kept(name: &str, path: &Path) -> Option<Finding> {
             let f = Finding::new(Grade::Note, AREA, format!("the {name} folder {shown} is on a {kind} file system"));
             Some(f.why("whether locks and syncs hold there is up to the program behind it"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_told_to_be_dropped_where_it_is() {
+        let said = |free: u64, all: u64| {
+            let f = room_of(Path::new("/x"), free, all)?;
+            Some((f.grade, f.why.unwrap_or_default()))
+        };
+        let (mb, gb) = (1024 * 1024, 1024 * 1024 * 1024);
+        let (grade, why) = said(mb, 3 * mb).unwrap();
+        assert!(grade == Grade::Error && why == "soon new work is refused", "{why}");
+        let (_, why) = said(10 * 1024, 3 * mb).unwrap();
+        assert!(why.contains("is dropped, and soon new work is refused"), "{why}");
+        let (grade, why) = said(20 * mb, 100 * gb).unwrap();
+        assert!(grade == Grade::Error && why == "output of services is dropped", "{why}");
+        let (grade, why) = said(40 * mb, gb).unwrap();
+        assert!(grade == Grade::Warning && why.contains(&human_size(guard::least(gb))), "{why}");
+        assert_eq!(said(40 * gb, 100 * gb), None);
     }
 }

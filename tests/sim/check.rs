@@ -34,6 +34,8 @@ pub struct Check {
     pub config: Config,
     pub epoch: u64,
     starts: u64,
+    /// When each service was started.
+    started_at: BTreeMap<String, Vec<u64>>,
     /// A shutdown has begun: where its record ends, `usize::MAX` while that is not known.
     pub stopping: Option<usize>,
     pub hurry: bool,
@@ -77,6 +79,7 @@ impl Check {
             config: Config::default(),
             epoch: 0,
             starts: 0,
+            started_at: BTreeMap::new(),
             stopping: None,
             hurry: false,
             stop_by: 0,
@@ -194,6 +197,20 @@ impl Check {
         }
     }
 
+    /// Whoever is given up for its restarts within a window has made them within it.
+    fn given_up(&self, line: &str, now: u64) -> Result<(), String> {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let name = event["name"].as_str().unwrap_or_default();
+        let spec = self.config.services.get(name).filter(|_| line.contains("given up after"));
+        let Some((spec, window)) = spec.and_then(|s| Some((s, s.window?))) else { return Ok(()) };
+        let recent = |at: &&u64| u128::from(now - **at) < window.as_nanos();
+        let made = self.started_at.get(name).into_iter().flatten().filter(recent).count();
+        if (made as u64) < u64::from(spec.max_restarts) {
+            return Err(format!("window: {name} is given up, and {made} starts lie within its window: {line}"));
+        }
+        Ok(())
+    }
+
     /// The daemon said that the shutdown is complete.
     pub fn exited(&mut self) {
         self.stopping = None;
@@ -300,6 +317,7 @@ impl Check {
                     _ => Ok(()),
                 }
             }
+            Effect::Event { line, .. } if line.contains("\"service.failed\"") => self.given_up(line, now),
             Effect::Event { line, .. } if line.contains("\"service.unhealthy\"") => self.unhealthy(line),
             Effect::Event { line, .. } if line.contains("\"service.stopping\"") => {
                 let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
@@ -397,6 +415,7 @@ impl Check {
         }
         self.policy.started(name, &start.spec, now)?;
         self.starts += 1;
+        self.started_at.entry(name.to_string()).or_default().push(now);
         self.runs.insert(
             run,
             Run {

@@ -25,6 +25,8 @@ struct Open {
     ask: Ask,
     answered: bool,
     fresh: Fresh,
+    /// When its own limit is over.
+    due: Option<u64>,
     /// A request about tasks or jobs.
     request: Option<Request>,
 }
@@ -136,6 +138,22 @@ impl Clients {
         self.open.values().map(|o| (o.ask.clone(), o.request.clone())).collect()
     }
 
+    /// One whose limit is over and that has no answer.
+    pub fn late(&self, now: u64) -> Option<&Ask> {
+        let waits = |o: &&Open| changes(o.ask.verb) && o.ask.task.is_none() && o.ask.job.is_none() && !o.answered;
+        self.open.values().filter(waits).find(|o| o.due.is_some_and(|at| now > at)).map(|o| &o.ask)
+    }
+
+    /// Time in which nobody could do anything.
+    pub fn defer(&mut self, ns: u64) {
+        self.open.values_mut().for_each(|o| o.due = o.due.map(|at| at.saturating_add(ns)));
+    }
+
+    /// One that has no answer yet.
+    pub fn open(&self) -> Option<&Ask> {
+        self.open.values().find(|o| !o.answered).map(|o| &o.ask)
+    }
+
     /// Requests that were never answered.
     pub fn unanswered(&self) -> Vec<Ask> {
         self.open.values().map(|o| o.ask.clone()).collect()
@@ -219,7 +237,9 @@ impl World<'_> {
             Some(request) => (ask.key.clone(), hash_of(&format!("{request:?}"))),
             None => (key, hash),
         };
-        c.open.insert(req, Open { client, conn, ask, answered: false, fresh, request: of_tasks });
+        // One with a key may wait for another of the same key, which asked for more time.
+        let due = ask.timeout.filter(|_| ask.wait && ask.key.is_none()).map(|ms| self.now + (ms + 1) * 1_000_000);
+        c.open.insert(req, Open { client, conn, ask, answered: false, fresh, due, request: of_tasks });
         let peer = Peer {
             uid: u32::try_from(uid(client)).unwrap_or(0),
             pid: 1,

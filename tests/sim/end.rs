@@ -143,8 +143,9 @@ impl World<'_> {
 
     /// Only a wait without a limit, for a service that does not get there, may be unanswered.
     fn all_answered(&mut self, states: &BTreeMap<String, (String, String)>) {
-        let settled =
-            |name: &String| states.get(name).is_none_or(|s| matches!(s.0.as_str(), "running" | "stopped" | "finished"));
+        let settled = |name: &String| {
+            states.get(name).is_none_or(|s| matches!(s.0.as_str(), "running" | "stopped" | "finished" | "failed"))
+        };
         for ask in self.clients.unanswered().into_iter().filter(|ask| ask.verb != Verb::Task) {
             let endless = ask.wait && ask.timeout.is_none() && !ask.names.iter().all(settled);
             if !(endless && matches!(ask.verb, Verb::Start | Verb::New | Verb::Restart)) {

@@ -351,6 +351,9 @@ impl World<'_> {
 
     /// The shutdown is complete: daemon and keeper end.
     fn exit(&mut self) {
+        if let Some(ask) = self.clients.open() {
+            self.fail(format!("one reply: hob ends, and nobody answered {ask:?}"));
+        }
         self.check.exited();
         self.core = None;
         self.die("as it was asked to");

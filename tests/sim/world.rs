@@ -339,6 +339,9 @@ impl<'a> World<'a> {
         }
         self.last_step = now.mono;
         self.check.input(self.now, &input);
+        if let Some(ask) = self.clients.late(self.now).filter(|_| self.now >= self.frozen_until) {
+            self.fail(format!("late reply: the time of {ask:?} is over, and it is not answered"));
+        }
         let asked = self.clients.asked(&input);
         let told = Told::of(&input, &self.check.looks);
         let question = self.clients.question(&input);
@@ -468,6 +471,7 @@ impl<'a> World<'a> {
             Action::Sleep { ms } => self.move_clock(*ms, true),
             Action::Freeze { ms } => {
                 self.frozen_until = self.now + ms * MS;
+                self.clients.defer(ms * MS + MS);
                 self.check.disturb();
             }
             Action::Crash { service, code } => {

@@ -5,6 +5,7 @@ use super::keys::{Field, Key, Slot, Span, at, live};
 use super::read::{Cx, name_error, object};
 use super::spec::{AgentPrompt, AgentSpec, GroupSpec, RunnerSpec};
 use super::tree::{Member, Node, Value};
+use super::values::RESERVED_ENV;
 use crate::base::limits::GROUP_PARALLEL_MAX;
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -77,7 +78,33 @@ pub(super) fn take_prompts(node: &Node, agents: &mut BTreeMap<String, AgentSpec>
     }
 }
 
-/// The same of a prefix, whose arguments are the words of the command. What is handed to ssh is quoted.
+/// What a variable whose name ends with `_env` stands for.
+pub(super) fn check_env(node: &Node, cx: &mut Cx<'_, '_>) {
+    for (agent, env) in members_with(node, "env") {
+        let Value::Object(variables) = &env.node.value else { continue };
+        for variable in variables {
+            let (Some(name), Value::Text(of)) = (variable.key.strip_suffix("_env"), &variable.node.value) else {
+                continue;
+            };
+            let (at, wrong) = if name.is_empty() {
+                (variable.pos, "before _env stands the name of a variable, as in \"API_KEY_env\"".to_owned())
+            } else if RESERVED_ENV.contains(&name) {
+                (variable.pos, format!("hob sets {name} itself"))
+            } else if of.is_empty() || of.contains(['=', '\0']) {
+                let text =
+                    "wants the name of one of hob's variables, which is not empty and has no '=' and no NUL in it";
+                (variable.node.pos, format!("{text}, found {}", quote(of)))
+            } else {
+                continue;
+            };
+            cx.in_key(&agent.key, |cx| {
+                cx.in_key("env", |cx| cx.in_key(&variable.key, |cx| cx.report.add(at, wrong)));
+            });
+        }
+    }
+}
+
+/// A prefix that is a text is the same, and its arguments are the words of the command. What is handed to ssh is quoted.
 pub(super) fn take_arguments(node: &Node, runners: &mut BTreeMap<String, RunnerSpec>, cx: &mut Cx<'_, '_>) {
     for (member, key) in members_with(node, "prefix") {
         let Some(runner) = runners.get_mut(&member.key).filter(|r| !r.prefix.is_empty()) else { continue };

@@ -149,6 +149,7 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
             "agents" => cx.in_key("agents", |cx| {
                 let hint = ("agent", r#"{"claude": {"command": ["claude", "-p"]}}"#, Some("command"));
                 config.agents = named(&member.node, programs::AGENT, hint, cx);
+                programs::check_env(&member.node, cx);
                 programs::take_prompts(&member.node, &mut config.agents, cx);
             }),
             "runners" => cx.in_key("runners", |cx| {

@@ -119,3 +119,25 @@ fn a_wait_for_many_names_those_that_failed() {
     assert_eq!(home.fails(&["add", "--array", "1-2", "-wq", "exit {}"]), (1, String::new()));
     assert_eq!(home.ok(&["add", "--array", "1-2", "-w", "true {}"]), "tasks 37-38 are queued\n");
 }
+
+#[test]
+fn a_group_that_tasks_need_is_not_removed_under_them() {
+    let home = Home::running(r#"{ "groups": { "known": { "parallel": 2 } } }"#);
+    home.ok(&["group", "set", "serial", "--parallel", "1"]);
+    let begun = submit(&home, json!({ "command": "exec sleep 1000", "group": "serial" }));
+    wait_task(&home, begun, "running");
+    let waits = submit(&home, json!({ "command": "true", "group": "serial" }));
+    let (code, text) = home.fails(&["group", "set", "serial", "--remove"]);
+    assert!(code != 0 && text.contains("group serial has 2 tasks not over") && text.contains("task cancel -g serial"));
+    assert_eq!(task(&home, waits)["state"], "queued");
+    home.ok(&["task", "cancel", &waits.to_string()]);
+    let (_, text) = home.fails(&["group", "set", "serial", "--remove"]);
+    assert!(text.contains("group serial has a task that is not over"), "{text}");
+    home.ok(&["task", "cancel", &begun.to_string()]);
+    wait_task(&home, begun, "cancelled");
+    home.ok(&["group", "set", "serial", "--remove"]);
+    // What the config says goes on to hold for its own.
+    home.ok(&["group", "set", "known", "--parallel", "1"]);
+    submit(&home, json!({ "command": "true", "group": "known", "hold": true }));
+    assert_eq!(home.ok(&["group", "set", "known", "--remove"]), "group known is as the config says again: 2 slots\n");
+}

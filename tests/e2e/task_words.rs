@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use crate::tasks::{submit, task, wait_task};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn commands_say_what_came_of_them_and_no_more() {
@@ -118,6 +118,68 @@ fn a_wait_for_many_names_those_that_failed() {
     );
     assert_eq!(home.fails(&["add", "--array", "1-2", "-wq", "exit {}"]), (1, String::new()));
     assert_eq!(home.ok(&["add", "--array", "1-2", "-w", "true {}"]), "tasks 37-38 are queued\n");
+}
+
+/// What a call is refused with.
+fn refused(home: &Home, method: &str, params: &Value) -> String {
+    home.fails(&["call", method, &params.to_string()]).1
+}
+
+#[test]
+fn an_empty_selection_takes_nothing() {
+    let home = Home::running("{}");
+    for _ in 0..2 {
+        let id = submit(&home, json!({ "command": "true" }));
+        wait_task(&home, id, "succeeded");
+    }
+    for (method, params) in [
+        ("task.clean", json!({ "ids": [] })),
+        ("task.clean", json!({ "state": [] })),
+        ("task.clean", json!({ "ids": [], "state": "succeeded" })),
+        ("task.remove", json!({ "ids": [] })),
+        ("task.cancel", json!({ "ids": [], "all": true })),
+        ("task.retry", json!({ "state": [], "ids": 1 })),
+    ] {
+        let text = refused(&home, method, &params);
+        assert!(text.contains(&format!("of {method} is an empty list, which selects nothing")), "{text}");
+    }
+    for params in [r#"{"ids":[]}"#, r#"{"state":"succeeded","ids":[ ]}"#] {
+        assert_eq!(home.call("task.list", params), json!({ "tasks": [], "next": null }), "{params}");
+    }
+    for params in [r#"{"ids":[]}"#, r#"{"state":[]}"#] {
+        let waited = home.call("task.wait", params);
+        assert_eq!((&waited["tasks"], &waited["done"]), (&json!([]), &json!(true)), "{params}");
+    }
+    assert_eq!(home.call("task.list", "{}")["tasks"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn misspelt_and_senseless_parts_of_a_task_are_refused() {
+    let home = Home::running("{}");
+    submit(&home, json!({ "command": "true", "hold": true }));
+    let of = |more: Value| {
+        let mut params = json!({ "command": "true" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        refused(&home, "task.submit", &params)
+    };
+    let text = of(json!({ "after": [{ "id": 1, "ayn": true }] }));
+    assert!(text.contains("has no key \"ayn\"") && text.contains("did you mean any?"), "{text}");
+    let text = of(json!({ "after": { "id": 1, "foo": true } }));
+    assert!(text.contains("has no key \"foo\"") && text.contains("it has id, any, condition"), "{text}");
+    let text = of(json!({ "after": [1, { "any": true }] }));
+    assert!(text.contains("after of task.submit is numbers of tasks"), "{text}");
+    let text = refused(&home, "task.edit", &json!({ "id": 1, "after": [{ "id": 1, "ayn": true }] }));
+    assert!(text.contains("did you mean any?"), "{text}");
+    for size in [json!(0), json!(3_999), json!("1B")] {
+        let text = of(json!({ "max_output": size }));
+        assert!(text.contains("max_output of task.submit is 4kB at least"), "{text}");
+    }
+    let many: serde_json::Map<String, Value> = (0..65).map(|n| (n.to_string(), json!("x"))).collect();
+    let text = of(json!({ "labels": many }));
+    assert!(text.contains("labels of task.submit are 65; 64 is the most"), "{text}");
+    let good =
+        json!({ "command": "true", "max_output": "4kB", "after": [{ "id": 1, "any": true, "condition": null }] });
+    assert_eq!(submit(&home, good), 2);
 }
 
 #[test]

@@ -78,7 +78,8 @@ impl Selection {
             let of = t.frame.labels.iter().find(|(n, _)| n == name);
             of.is_some_and(|(_, v)| value.as_ref().is_none_or(|wanted| wanted == v))
         };
-        self.group.as_deref().is_none_or(|g| g == &*t.frame.group)
+        !self.nothing
+            && self.group.as_deref().is_none_or(|g| g == &*t.frame.group)
             && (self.states.is_empty() || self.states.contains(&t.state))
             && self.label.as_ref().is_none_or(label)
             && owner.is_none_or(|o| *o == t.frame.owner)

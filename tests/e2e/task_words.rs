@@ -3,6 +3,7 @@
 use crate::support::*;
 use crate::tasks::{submit, task, wait_task};
 use serde_json::{Value, json};
+use std::fs;
 
 #[test]
 fn commands_say_what_came_of_them_and_no_more() {
@@ -151,6 +152,44 @@ fn an_empty_selection_takes_nothing() {
         assert_eq!((&waited["tasks"], &waited["done"]), (&json!([]), &json!(true)), "{params}");
     }
     assert_eq!(home.call("task.list", "{}")["tasks"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn large_tasks_are_cut_in_lists_and_pages_end_before_a_reply_is_too_long() {
+    let home = Home::running("{}");
+    let send = |params: &Value| {
+        let path = home.path("params.json");
+        fs::write(&path, params.to_string()).unwrap();
+        home.command(&["call", "task.submit", "-"]).stdin(fs::File::open(&path).unwrap()).output().unwrap()
+    };
+    for _ in 0..4 {
+        assert!(send(&json!({ "command": ["echo", "\u{e4}".repeat(2_500_000)], "hold": true })).status.success());
+    }
+    let list = home.call("task.list", "{}");
+    let words = &list["tasks"][3]["command"];
+    assert_eq!((&words[0], list["tasks"][3]["command_cut"].as_bool()), (&json!("echo"), Some(true)));
+    let shown = words[1].as_str().unwrap().chars().count();
+    assert!((400..=500).contains(&shown) && list["next"].is_null(), "{shown} letters");
+    assert_eq!(task(&home, 4)["command"][1].as_str().unwrap().len(), 5_000_000);
+    let label = |bytes: usize| json!({ "command": ["true"], "hold": true, "labels": { "l": "x".repeat(bytes - 1) } });
+    let out = send(&label(16_385));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        !out.status.success() && said.contains("labels of task.submit have 16385 bytes; 16384 is the most"),
+        "{said}"
+    );
+    assert!(send(&json!({ "tasks": vec![label(16_384); 600] })).status.success());
+    let page = home.call("task.list", r#"{"limit":1000}"#);
+    let rows = page["tasks"].as_array().unwrap();
+    assert!((100..400).contains(&rows.len()), "{} rows", rows.len());
+    assert_eq!(page["next"], rows.last().unwrap()["id"]);
+    let next = home.call("task.list", &json!({ "limit": 1000, "after": page["next"] }).to_string());
+    assert_eq!(next["tasks"][0]["id"].as_u64(), page["next"].as_u64().map(|id| id + 1));
+    let last = home.call("task.list", r#"{"limit":1000,"last":true}"#);
+    assert_eq!(last["tasks"].as_array().unwrap().last().unwrap()["id"], 604);
+    let waited = home.call("task.wait", r#"{"timeout":0}"#);
+    let (shown, left) = (waited["tasks"].as_array().unwrap().len(), waited["left_out"].as_u64().unwrap());
+    assert!(shown >= 100 && left >= 100 && shown as u64 + left == 604, "{shown} and {left}");
 }
 
 #[test]

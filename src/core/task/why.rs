@@ -48,7 +48,7 @@ impl Core {
         o.u64("retries_left", t.retries.saturating_sub(t.fails).into());
         let lines = t.outcome.as_deref().map(|r| &r.lines[..]).unwrap_or_default();
         o.raw("last_lines", &serde_json::to_string(lines).unwrap_or_default());
-        o.raw("task", &self.task_row(t).finish());
+        o.raw("task", &self.task_row(t, false).finish());
         Ok(o.finish())
     }
 

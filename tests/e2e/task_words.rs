@@ -242,3 +242,23 @@ fn a_group_that_tasks_need_is_not_removed_under_them() {
     submit(&home, json!({ "command": "true", "group": "known", "hold": true }));
     assert_eq!(home.ok(&["group", "set", "known", "--remove"]), "group known is as the config says again: 2 slots\n");
 }
+
+#[test]
+fn why_names_the_weight_that_is_lacking_and_when_a_follower_was_cancelled() {
+    let home = Home::running(r#"{ "groups": { "heavy": { "parallel": 10, "weight_limit": 5 } } }"#);
+    let begun = submit(&home, json!({ "command": "exec sleep 1000", "group": "heavy", "weight": 4 }));
+    wait_task(&home, begun, "running");
+    let waits = submit(&home, json!({ "command": "true", "group": "heavy", "weight": 3 }));
+    let follows = submit(&home, json!({ "command": "true", "after": waits }));
+    let why = home.ok(&["why", &waits.to_string()]);
+    assert!(why.contains("group set heavy --weight-limit 7") && !why.contains("--parallel"), "{why}");
+    home.ok(&["group", "set", "heavy", "--weight-limit", "7"]);
+    wait_task(&home, waits, "succeeded");
+    wait_task(&home, follows, "succeeded");
+    let last = submit(&home, json!({ "command": "true", "after": begun }));
+    home.ok(&["task", "cancel", &begun.to_string()]);
+    wait_task(&home, last, "cancelled");
+    let at = task(&home, last)["ended"].as_str().unwrap().to_owned();
+    let story = home.call("daemon.why", &json!({ "name": format!("task/{last}") }).to_string())["story"].to_string();
+    assert!(story.contains(&format!("{at}: cancelled: task {begun}, which it follows, was cancelled")), "{story}");
+}

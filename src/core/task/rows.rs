@@ -80,4 +80,21 @@ mod tests {
         assert_eq!(of(most + 9, |n| n == 1007), (expected, 9));
         assert_eq!(of(2 * most, |_| true), ((1..=most).collect(), most));
     }
+
+    #[test]
+    fn rows_that_are_too_large_together_are_left_out_and_those_worth_a_look_go_first() {
+        let of = |sizes: &[(bool, usize)]| {
+            let mut rows = Rows::default();
+            for (n, (notable, bytes)) in (1..).zip(sizes) {
+                rows.push(TaskId(n), *notable, || format!("\"{}\"", "x".repeat(bytes - 2)));
+            }
+            let (text, left_out) = rows.finish();
+            (serde_json::from_str::<Vec<String>>(&text).unwrap().len(), left_out, text.len())
+        };
+        let half = ROWS_BYTES_MAX / 2;
+        assert_eq!(of(&[(false, half), (false, half), (false, 9)]), (2, 1, 2 * half + 3));
+        assert_eq!(of(&[(false, half), (true, half), (true, half), (true, 9)]).1, 2);
+        // The first is given however large it is.
+        assert_eq!(of(&[(true, 3 * half), (true, 9), (false, 9)]), (1, 2, 3 * half + 2));
+    }
 }

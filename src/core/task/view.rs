@@ -42,9 +42,11 @@ impl Core {
         o.u64("id", t.id.0).str("state", t.state.name());
         match &t.work {
             Work::Command(words) => {
-                let end = if whole { words.len() } else { words.floor_char_boundary(COMMAND_SHOWN) };
-                o.raw("command", &json(&words[..end].split('\0').collect::<Vec<_>>()));
-                if end < words.len() { o.bool("command_cut", true) } else { &mut o }
+                let cut = words.len() > COMMAND_SHOWN && !whole;
+                let begin = || (0..=COMMAND_SHOWN).rev().find_map(|end| words.get(..end)).unwrap_or_default();
+                let shown = if cut { begin() } else { words };
+                o.raw("command", &json(&shown.split('\0').collect::<Vec<_>>()));
+                if cut { o.bool("command_cut", true) } else { &mut o }
             }
             Work::Agent { name, prompt } => {
                 let shown: String = prompt.chars().take(PROMPT_SHOWN).collect();

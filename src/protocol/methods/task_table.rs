@@ -72,7 +72,8 @@ const SUBMIT: &[Param] = &[
 const EDIT: &[Param] =
     &[ID, COMMAND, PROMPT, CWD, IN_GROUP, PRIORITY, AFTER, DELAY, AT, TIMEOUT, RETRIES, WEIGHT, LABELS];
 
-const CHANGED: &str = r#"{"tasks": [{"id", "state", "changed", "message"}], "changed", "left_out"}: 1000 rows at most"#;
+const CHANGED: &str =
+    r#"{"tasks": [{"id", "state", "changed", "message"}], "changed", "left_out"}: 1000 rows and 4 MB at most"#;
 const TASK: &str = r#"{"id", "state", "command", "group", "exit_code" or "signal", "started", "ended", ...}"#;
 
 const fn method(
@@ -114,7 +115,8 @@ pub(super) const TASKS: &[Method] = &[
             param("last", Kind::Flag, "the last ones instead of the first (default false)"),
         ],
         r#"{"tasks": [{"id", "state", "command", ...}], "next"}"#,
-        "Tasks in the order of their ids, a page at a time; `next` is the `after` of the next page, or null.",
+        "Tasks in the order of their ids, a page at a time, of 4 MB at most; `next` is the `after` of the next page, or \
+         null. A command is cut after 1000 bytes (`command_cut`); task.get has all of it.",
         |p| call(TaskCall::List(task::query(p)?)),
     ),
     method(
@@ -164,7 +166,7 @@ pub(super) const TASKS: &[Method] = &[
         "task.wait",
         READ,
         &[IDS, GROUP, STATE, LABEL, OWNER, param("timeout", Kind::Duration, "how long to wait at most")],
-        r#"{"tasks": [{"id", "state", "exit_code", ...}], "done", "counts", "left_out"}: 1000 rows at most"#,
+        r#"{"tasks": [{"id", "state", "exit_code", ...}], "done", "counts", "left_out"}: 1000 rows and 4 MB at most"#,
         "Answers when all these tasks are over, or after the time limit.",
         |p| call(TaskCall::Wait { which: task::selection(p)?, timeout: p.duration("timeout")? }),
     ),

@@ -91,8 +91,7 @@ pub(super) fn check_env(node: &Node, cx: &mut Cx<'_, '_>) {
             } else if RESERVED_ENV.contains(&name) {
                 (variable.pos, format!("hob sets {name} itself"))
             } else if of.is_empty() || of.contains(['=', '\0']) {
-                let text =
-                    "wants the name of one of hob's variables, which is not empty and has no '=' and no NUL in it";
+                let text = "wants the name of a variable of hob's own, which is not empty and has no '=' and no NUL";
                 (variable.node.pos, format!("{text}, found {}", quote(of)))
             } else {
                 continue;
@@ -104,7 +103,7 @@ pub(super) fn check_env(node: &Node, cx: &mut Cx<'_, '_>) {
     }
 }
 
-/// A prefix that is a text is the same, and its arguments are the words of the command. What is handed to ssh is quoted.
+/// The same of a prefix, whose arguments are the words of the command. What is handed to ssh is quoted.
 pub(super) fn take_arguments(node: &Node, runners: &mut BTreeMap<String, RunnerSpec>, cx: &mut Cx<'_, '_>) {
     for (member, key) in members_with(node, "prefix") {
         let Some(runner) = runners.get_mut(&member.key).filter(|r| !r.prefix.is_empty()) else { continue };

@@ -144,7 +144,7 @@ const BEYOND: &[&str] = &[
     "agent is missing, and none is",
     // What the end of a name makes of it and of its value.
     "before _env stands",
-    "wants the name of one of hob's variables",
+    "wants the name of a variable of hob's own",
     "hob sets HOB_FD itself",
     "wait for each other",
     "is the smallest size",

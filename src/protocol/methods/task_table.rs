@@ -115,7 +115,7 @@ pub(super) const TASKS: &[Method] = &[
             param("last", Kind::Flag, "the last ones instead of the first (default false)"),
         ],
         r#"{"tasks": [{"id", "state", "command", ...}], "next"}"#,
-        "Tasks in the order of their ids, a page at a time, of 4 MB at most; `next` is the `after` of the next page, or \
+        "Tasks in the order of their ids, a page of 4 MB at most at a time; `next` is the `after` of the next, or \
          null. A command is cut after 1000 bytes (`command_cut`); task.get has all of it.",
         |p| call(TaskCall::List(task::query(p)?)),
     ),

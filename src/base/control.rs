@@ -50,7 +50,7 @@ pub enum ToKeeper {
     Status { text: String },
     /// How lines of hob's own log are written, by the config.
     Log { style: LogStyle },
-    /// How long a shutdown takes at most, by the config: a little later the keeper carries out one that no daemon takes.
+    /// How long a shutdown takes at most, by the config: a little later the keeper carries out one that nobody takes.
     StopLimit { ms: u64 },
 }
 

@@ -184,8 +184,13 @@ fn check_config(args: &Args) -> Result<u8, Failure> {
     })
 }
 
+/// The jobs that were named; an empty list would mean none.
+fn ids(args: &Args) -> Option<&Vec<String>> {
+    Some(&args.operands).filter(|ids| !ids.is_empty())
+}
+
 pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
-    let result: Value = connect(args)?.call("schedule.list", &json!({ "ids": args.operands }))?;
+    let result: Value = connect(args)?.call("schedule.list", &json!({ "ids": ids(args) }))?;
     finish(args, &result, table)
 }
 
@@ -240,7 +245,7 @@ fn change(args: &Args, method: &str) -> Result<u8, Failure> {
     if args.operands.is_empty() != args.has("all") {
         return Err(Failure::usage("wants ids of jobs, or --all").hint("'hob schedule list' shows them"));
     }
-    let result: Value = connect(args)?.call(method, &json!({ "ids": args.operands }))?;
+    let result: Value = connect(args)?.call(method, &json!({ "ids": ids(args) }))?;
     finish(args, &result, |r| {
         let line = |job: &Value| {
             let already = if job["changed"] == true { "" } else { " already" };

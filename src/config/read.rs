@@ -149,11 +149,13 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
             "agents" => cx.in_key("agents", |cx| {
                 let hint = ("agent", r#"{"claude": {"command": ["claude", "-p"]}}"#, Some("command"));
                 config.agents = named(&member.node, programs::AGENT, hint, cx);
+                programs::check_env(&member.node, cx);
+                programs::take_prompts(&member.node, &mut config.agents, cx);
             }),
             "runners" => cx.in_key("runners", |cx| {
                 let hint = ("runner", r#"{"cluster": {"prefix": ["srun"]}}"#, Some("prefix"));
                 config.runners = named(&member.node, programs::RUNNER, hint, cx);
-                programs::take_arguments(&member.node, &mut config.runners);
+                programs::take_arguments(&member.node, &mut config.runners, cx);
             }),
             SCHEMA_KEY => cx.in_key(SCHEMA_KEY, |cx| schema_name(&member.node, cx)),
             "schedule" => cx.in_key("schedule", |cx| config.schedule = schedule::read::schedule(&member.node, cx)),

@@ -64,6 +64,8 @@ pub enum AgentPrompt {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunnerSpec {
     pub prefix: Vec<String>,
+    /// Each word of the command is quoted, for a shell that reads all of them as one line.
+    pub quote: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

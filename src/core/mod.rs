@@ -123,6 +123,8 @@ pub struct Boot {
     /// Identity of keeper and boot: a shutdown record of another keeper is void.
     pub keeper_key: String,
     pub version: &'static str,
+    /// What `rpc.discover` answers, from whoever makes it but once.
+    pub document: Option<fn() -> &'static str>,
     /// `hob run -- CMD`: the one service that is hob's purpose; hob ends with it.
     pub main: Option<(String, Arc<ServiceSpec>)>,
     /// When the keeper started, for the uptime.

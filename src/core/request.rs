@@ -69,7 +69,9 @@ impl Core {
             Request::ScheduleHistory { id, limit } => self.schedule_history(id, *limit),
             Request::ScheduleNext { id, count } => self.schedule_next(id, *count),
             Request::EventHistory(query) => self.events.history(query),
-            Request::RpcDiscover => Ok(discover(self.facts.version).to_owned()),
+            Request::RpcDiscover => {
+                Ok(self.facts.document.map_or_else(|| discover(self.facts.version), |text| text().to_owned()))
+            }
             _ => return None,
         })
     }

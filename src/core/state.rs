@@ -29,6 +29,7 @@ const RECENT_MAX: usize = 4096;
 /// What a daemon knows from its start and never changes.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
+    pub(super) document: Option<fn() -> &'static str>,
     pub(super) keeper: String,
     pub(super) keeper_pid: u32,
     pub(super) daemon_pid: u32,
@@ -382,6 +383,7 @@ impl Core {
             deaths: boot.deaths,
             version: boot.version,
             keeper_started: boot.keeper_started,
+            document: boot.document,
             signals: boot.signals,
             platform: core::mem::take(&mut boot.platform),
             managed: boot.managed,

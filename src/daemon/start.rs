@@ -16,6 +16,7 @@ use crate::base::map::Map;
 use crate::base::paths::Paths;
 use crate::config::{self, DaemonLog, DaemonSpec, Grant, Level, Restart, ServiceSpec, Who};
 use crate::core::{Boot, Core, Effect, Input, Out, record};
+use crate::protocol::methods::discover;
 use crate::sys;
 use crate::sys::table::RunTable;
 use capture::copy::{Copy, Ways};
@@ -27,7 +28,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How long the state folder may be another daemon's, and the pause between two looks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(10);
@@ -331,12 +332,21 @@ fn boot_by(handover: &link::Handover, marks: &Marks, paths: &Paths) -> Boot {
         host: sys::host::id(),
         uid: sys::user::own().0,
         runs_max: super::exec::runs_for(sys::spawn::own::nofile().map_or(u64::MAX, |(soft, _)| soft)).max(1),
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
+        document: Some(document),
         keeper_started: handover.table.keeper_start().0,
         outer: handover.flags & FLAG_OUTER != 0,
         signals: sys::signals::platform().signals,
         ..Boot::default()
     }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// It takes as long to make as a hundred other answers.
+fn document() -> &'static str {
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    DOCUMENT.get_or_init(|| discover(VERSION))
 }
 
 /// Identity of the keeper over all keepers of this machine: its boot, its start, its pid.

@@ -62,8 +62,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const HURRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a shutdown takes at most until a daemon has said it.
 const STOP_LIMIT: Duration = Duration::from_secs(55);
-/// A stop request that no daemon has taken so long after it should have been done is carried out without one; the second
-/// one is for a request in a hurry.
+/// A stop request that no daemon has taken so long after it should have been done is carried out without one; the
+/// second one is for a request in a hurry.
 const STOP_UNTAKEN: Duration = Duration::from_secs(5);
 const HURRY_UNTAKEN: Duration = Duration::from_secs(5);
 /// A daemon that said `Done` has this long to end.

@@ -139,6 +139,13 @@ const BEYOND: &[&str] = &[
     "never ends for good",
     "cannot need itself",
     "there is no service",
+    "there is no agent",
+    "there is no runner",
+    "agent is missing, and none is",
+    // What the end of a name makes of it and of its value.
+    "before _env stands",
+    "wants the name of a variable of hob's own",
+    "hob sets HOB_FD itself",
     "wait for each other",
     "is the smallest size",
     "is the slowest rate",

@@ -79,9 +79,9 @@ fn output_of_lost_tasks_is_not_taken_for_that_of_later_ones() {
     home.ok(&["add", "-w", "echo old"]);
     home.ok(&["add", "-w", "echo old"]);
     home.ok(&["stop"]);
-    for file in std::fs::read_dir(home.path("state")).unwrap().flatten() {
+    for file in fs::read_dir(home.path("state")).unwrap().flatten() {
         if file.file_name().to_string_lossy().starts_with("journal") {
-            std::fs::remove_file(file.path()).unwrap();
+            fs::remove_file(file.path()).unwrap();
         }
     }
     home.ok(&["start"]);

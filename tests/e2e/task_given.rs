@@ -137,6 +137,64 @@ fn a_runner_that_is_a_text_gets_the_command_as_its_arguments() {
 }
 
 #[test]
+fn an_agent_that_is_a_text_gets_its_prompt_as_its_argument() {
+    let config = r#"{ "agents": {
+        "end": { "command": "echo zero=[$0] one=[$1] all=[$#]" },
+        "inside": { "command": "printf '%s|' \"$@\" | awk '{print $1}'" },
+        "bare": { "command": "printf '%s|' x" },
+        "file": { "command": "cat", "prompt": "file" },
+        "stdin": { "command": "cat; echo $#", "prompt": "stdin" }
+    } }"#;
+    let home = Home::running(config);
+    let run = |agent: &str| home.ok(&["add", "--agent", agent, "-f", "two  words"]);
+    assert_eq!(run("end"), "zero=[sh] one=[two words] all=[1]\n");
+    assert_eq!(run("inside"), "two\n");
+    assert_eq!((run("bare"), run("file")), ("x|two  words|".to_owned(), "two  words".to_owned()));
+    assert_eq!(run("stdin"), "two  words0\n");
+    let shown = home.ok(&["config", "show"]);
+    home.write_config(&shown);
+    assert!(home.ok(&["plan"]).contains("nothing would change"));
+}
+
+#[test]
+fn a_runner_that_is_read_by_a_shell_again_gets_quoted_words() {
+    let home = Home::new("{}");
+    let program = |name: &str, text: &str| {
+        let path = home.path(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    };
+    let joins = program("ssh", "shift; REMOTE=far exec sh -c \"$*\"");
+    let other = program("joins", "shift; REMOTE=far exec sh -c \"$*\"");
+    let keeps = program("srun", "shift; REMOTE=far exec \"$@\"");
+    home.write_config(&format!(
+        r#"{{ "runners": {{
+            "ssh": {{ "prefix": "{joins} host" }}, "list": {{ "prefix": ["{joins}", "host"] }},
+            "exec": {{ "prefix": "exec {joins} host" }}, "raw": {{ "prefix": "{joins} host", "quote": false }},
+            "other": {{ "prefix": ["{other}", "host"], "quote": true }}, "srun": {{ "prefix": ["{keeps}", "host"] }}
+        }} }}"#
+    ));
+    let mut home = home;
+    home.start(&[]);
+    let run = |runner: &str, command: &[&str]| {
+        let out = home.hob(&[&["add", "--runner", runner, "-f"], command].concat());
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    };
+    for runner in ["ssh", "list", "exec", "other", "srun"] {
+        let told = run(runner, &[r#"echo "two  words" $REMOTE; exit 3"#]);
+        assert_eq!(told, (Some(3), "two  words far\n".to_owned()), "{runner}");
+        let told = run(runner, &["--", "printf", "%s|", "it's", "", "a  b", "$REMOTE", "*", "A=b"]);
+        assert_eq!(told, (Some(0), "it's||a  b|$REMOTE|*|A=b|".to_owned()), "{runner}");
+    }
+    // Who says so gives the far shell its line as it is.
+    assert_eq!(run("raw", &["--", "echo", "two  $REMOTE"]), (Some(0), "two far\n".to_owned()));
+    let shown = home.ok(&["config", "show"]);
+    home.write_config(&shown);
+    assert!(home.ok(&["plan"]).contains("nothing would change"));
+}
+
+#[test]
 fn a_log_that_is_followed_with_others_ends_alone() {
     let config = r#"{ "services": {
         "x": { "command": "exec sleep 1000" }, "y": { "command": "while :; do echo line; sleep 0.05; done" }

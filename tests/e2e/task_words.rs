@@ -2,7 +2,8 @@
 
 use crate::support::*;
 use crate::tasks::{submit, task, wait_task};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -127,8 +128,8 @@ fn a_wait_for_many_names_those_that_failed() {
 fn what_cannot_be_executed_and_what_is_not_there_have_codes_of_their_own() {
     let home = Home::running("{}");
     for (name, mode, text) in [("unable", 0o644, "#!/bin/sh\n"), ("odd", 0o755, "\u{1}\u{2}no program")] {
-        std::fs::write(home.path(name), text).unwrap();
-        std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        fs::write(home.path(name), text).unwrap();
+        fs::set_permissions(home.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     let code = |args: &[&str]| home.fails(&[&["add", "-w"], args].concat());
     let dir = home.dir.to_str().unwrap();
@@ -262,7 +263,7 @@ fn who_follows_a_task_ends_with_it_when_hob_is_stopped() {
 #[test]
 fn of_a_flood_over_a_tiny_limit_the_ends_are_kept_and_nobody_waits_for_it() {
     let home = Home::running("{}");
-    for limit in ["1", "100"] {
+    for limit in ["4kB", "5kB"] {
         let id = home.ok(&["add", "--print-id", "--max-output", limit, "yes | head -c 3000000; echo end"]);
         let id: u64 = id.trim().parse().unwrap();
         // A task beside it is done, with its output, while the flood goes on or soon after.
@@ -271,6 +272,152 @@ fn of_a_flood_over_a_tiny_limit_the_ends_are_kept_and_nobody_waits_for_it() {
         let row = task(&home, id);
         assert_eq!((&row["output_bytes"], &row["over_limit"]), (&json!(3_000_004), &json!(true)), "{row}");
         let output = home.ok(&["task", "output", &id.to_string()]);
-        assert!(output.starts_with("y\n") && output.ends_with("\nend\n") && output.len() < 300, "{output}");
+        assert!(output.starts_with("y\n") && output.ends_with("\nend\n") && output.len() < 6000, "{output}");
     }
+}
+
+/// What a call is refused with.
+fn refused(home: &Home, method: &str, params: &Value) -> String {
+    home.fails(&["call", method, &params.to_string()]).1
+}
+
+#[test]
+fn an_empty_selection_takes_nothing() {
+    let config =
+        r#"{ "schedule": { "jobs": [ { "id": "a", "every": "1h", "action": { "method": "daemon.reload" } } ] } }"#;
+    let home = Home::running(config);
+    for _ in 0..2 {
+        let id = submit(&home, json!({ "command": "true" }));
+        wait_task(&home, id, "succeeded");
+    }
+    for (method, params) in [
+        ("task.clean", json!({ "ids": [] })),
+        ("task.clean", json!({ "state": [] })),
+        ("task.clean", json!({ "ids": [], "state": "succeeded" })),
+        ("task.remove", json!({ "ids": [] })),
+        ("task.cancel", json!({ "ids": [], "all": true })),
+        ("task.retry", json!({ "state": [], "ids": 1 })),
+        ("schedule.pause", json!({ "ids": [ ] })),
+        ("schedule.resume", json!({ "ids": [] })),
+    ] {
+        let text = refused(&home, method, &params);
+        assert!(text.contains(&format!("of {method} is an empty list, which selects nothing")), "{text}");
+    }
+    for params in [r#"{"ids":[]}"#, r#"{"state":[]}"#, r#"{"state":"succeeded","ids":[ ]}"#] {
+        assert_eq!(home.call("task.list", params), json!({ "tasks": [], "next": null }), "{params}");
+    }
+    let waited = home.call("task.wait", r#"{"ids":[]}"#);
+    assert_eq!((&waited["tasks"], &waited["done"]), (&json!([]), &json!(true)));
+    assert_eq!(home.call("schedule.list", r#"{"ids":[]}"#), json!({ "jobs": [] }));
+    assert_eq!(home.call("schedule.list", "{}")["jobs"][0]["paused"], false);
+    assert_eq!(home.call("task.list", "{}")["tasks"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn large_tasks_are_cut_in_lists_and_pages_end_before_a_reply_is_too_long() {
+    let home = Home::running("{}");
+    let send = |params: &Value| {
+        let path = home.path("params.json");
+        fs::write(&path, params.to_string()).unwrap();
+        home.command(&["call", "task.submit", "-"]).stdin(fs::File::open(&path).unwrap()).output().unwrap()
+    };
+    for _ in 0..4 {
+        assert!(send(&json!({ "command": ["echo", "\u{e4}".repeat(2_500_000)], "hold": true })).status.success());
+    }
+    let list = home.call("task.list", "{}");
+    let words = &list["tasks"][3]["command"];
+    assert_eq!((&words[0], list["tasks"][3]["command_cut"].as_bool()), (&json!("echo"), Some(true)));
+    let shown = words[1].as_str().unwrap().chars().count();
+    assert!((400..=500).contains(&shown) && list["next"].is_null(), "{shown} letters");
+    assert_eq!(task(&home, 4)["command"][1].as_str().unwrap().len(), 5_000_000);
+    let label = |bytes: usize| json!({ "command": ["true"], "hold": true, "labels": { "l": "x".repeat(bytes - 1) } });
+    let out = send(&label(16_385));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        !out.status.success() && said.contains("labels of task.submit have 16385 bytes; 16384 is the most"),
+        "{said}"
+    );
+    assert!(send(&json!({ "tasks": vec![label(16_384); 600] })).status.success());
+    let page = home.call("task.list", r#"{"limit":1000}"#);
+    let rows = page["tasks"].as_array().unwrap();
+    assert!((100..400).contains(&rows.len()), "{} rows", rows.len());
+    assert_eq!(page["next"], rows.last().unwrap()["id"]);
+    let next = home.call("task.list", &json!({ "limit": 1000, "after": page["next"] }).to_string());
+    assert_eq!(next["tasks"][0]["id"].as_u64(), page["next"].as_u64().map(|id| id + 1));
+    let last = home.call("task.list", r#"{"limit":1000,"last":true}"#);
+    assert_eq!(last["tasks"].as_array().unwrap().last().unwrap()["id"], 604);
+    let waited = home.call("task.wait", r#"{"timeout":0}"#);
+    let (shown, left) = (waited["tasks"].as_array().unwrap().len(), waited["left_out"].as_u64().unwrap());
+    assert!(shown >= 100 && left >= 100 && shown as u64 + left == 604, "{shown} and {left}");
+}
+
+#[test]
+fn misspelt_and_senseless_parts_of_a_task_are_refused() {
+    let home = Home::running("{}");
+    submit(&home, json!({ "command": "true", "hold": true }));
+    let of = |more: Value| {
+        let mut params = json!({ "command": "true" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        refused(&home, "task.submit", &params)
+    };
+    let text = of(json!({ "after": [{ "id": 1, "ayn": true }] }));
+    assert!(text.contains("has no key \"ayn\"") && text.contains("did you mean any?"), "{text}");
+    let text = of(json!({ "after": { "id": 1, "foo": true } }));
+    assert!(text.contains("has no key \"foo\"") && text.contains("it has id, any, condition"), "{text}");
+    let text = of(json!({ "after": [1, { "any": true }] }));
+    assert!(text.contains("after of task.submit is numbers of tasks"), "{text}");
+    let text = refused(&home, "task.edit", &json!({ "id": 1, "after": [{ "id": 1, "ayn": true }] }));
+    assert!(text.contains("did you mean any?"), "{text}");
+    for size in [json!(0), json!(3_999), json!("1B")] {
+        let text = of(json!({ "max_output": size }));
+        assert!(text.contains("max_output of task.submit is 4kB at least"), "{text}");
+    }
+    let many: serde_json::Map<String, Value> = (0..65).map(|n| (n.to_string(), json!("x"))).collect();
+    let text = of(json!({ "labels": many }));
+    assert!(text.contains("labels of task.submit are 65; 64 is the most"), "{text}");
+    let good =
+        json!({ "command": "true", "max_output": "4kB", "after": [{ "id": 1, "any": true, "condition": null }] });
+    assert_eq!(submit(&home, good), 2);
+}
+
+#[test]
+fn a_group_that_tasks_need_is_not_removed_under_them() {
+    let home = Home::running(r#"{ "groups": { "known": { "parallel": 2 } } }"#);
+    home.ok(&["group", "set", "serial", "--parallel", "1"]);
+    let begun = submit(&home, json!({ "command": "exec sleep 1000", "group": "serial" }));
+    wait_task(&home, begun, "running");
+    let waits = submit(&home, json!({ "command": "true", "group": "serial" }));
+    let (code, text) = home.fails(&["group", "set", "serial", "--remove"]);
+    assert!(code != 0 && text.contains("group serial has 2 tasks not over") && text.contains("task cancel -g serial"));
+    assert_eq!(task(&home, waits)["state"], "queued");
+    home.ok(&["task", "cancel", &waits.to_string()]);
+    let (_, text) = home.fails(&["group", "set", "serial", "--remove"]);
+    assert!(text.contains("group serial has a task that is not over"), "{text}");
+    home.ok(&["task", "cancel", &begun.to_string()]);
+    wait_task(&home, begun, "cancelled");
+    home.ok(&["group", "set", "serial", "--remove"]);
+    // What the config says goes on to hold for its own.
+    home.ok(&["group", "set", "known", "--parallel", "1"]);
+    submit(&home, json!({ "command": "true", "group": "known", "hold": true }));
+    assert_eq!(home.ok(&["group", "set", "known", "--remove"]), "group known is as the config says again: 2 slots\n");
+}
+
+#[test]
+fn why_names_the_weight_that_is_lacking_and_when_a_follower_was_cancelled() {
+    let home = Home::running(r#"{ "groups": { "heavy": { "parallel": 10, "weight_limit": 5 } } }"#);
+    let begun = submit(&home, json!({ "command": "exec sleep 1000", "group": "heavy", "weight": 4 }));
+    wait_task(&home, begun, "running");
+    let waits = submit(&home, json!({ "command": "true", "group": "heavy", "weight": 3 }));
+    let follows = submit(&home, json!({ "command": "true", "after": waits }));
+    let why = home.ok(&["why", &waits.to_string()]);
+    assert!(why.contains("group set heavy --weight-limit 7") && !why.contains("--parallel"), "{why}");
+    home.ok(&["group", "set", "heavy", "--weight-limit", "7"]);
+    wait_task(&home, waits, "succeeded");
+    wait_task(&home, follows, "succeeded");
+    let last = submit(&home, json!({ "command": "true", "after": begun }));
+    home.ok(&["task", "cancel", &begun.to_string()]);
+    wait_task(&home, last, "cancelled");
+    let at = task(&home, last)["ended"].as_str().unwrap().to_owned();
+    let story = home.call("daemon.why", &json!({ "name": format!("task/{last}") }).to_string())["story"].to_string();
+    assert!(story.contains(&format!("{at}: cancelled: task {begun}, which it follows, was cancelled")), "{story}");
 }

@@ -1,5 +1,6 @@
 //! Clients: what they ask, which answers they are owed, and what they were promised.
 
+use crate::asked::request;
 use crate::check::Wish;
 use crate::jobs_plan::JobAsk;
 use crate::plan::{Ask, CLIENTS, TRANSIENT, Verb};
@@ -11,8 +12,8 @@ use hob::base::ids::{ConnId, ReqId, StreamId};
 use hob::base::limits::HISTORY_PER_NAME;
 use hob::config::Access;
 use hob::core::{Core, Input, Out, Peer};
+use hob::protocol::methods::Request;
 use hob::protocol::methods::task::TaskCall;
-use hob::protocol::methods::{Change, EventQuery, Inhibit, NewService, Request};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,41 +176,6 @@ fn hash(ask: &Ask) -> u64 {
 
 fn hash_of(text: &str) -> u64 {
     text.bytes().fold(7, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b)))
-}
-
-fn request(ask: &Ask, from: Option<u64>) -> Request {
-    let name = ask.names.first().cloned().unwrap_or_default();
-    let change = || Change {
-        names: ask.names.clone(),
-        all: false,
-        wait: ask.wait,
-        timeout: ask.timeout.map(core::time::Duration::from_millis),
-    };
-    let events = |limit| EventQuery { kinds: Vec::new(), names: Vec::new(), from, limit };
-    match ask.verb {
-        Verb::Start => Request::ServiceStart(change()),
-        Verb::New => {
-            let config = TRANSIENT.iter().find(|(n, _)| *n == name).map_or("{}", |(_, c)| c).to_owned();
-            Request::ServiceNew(NewService { name, config, wait: ask.wait, timeout: change().timeout })
-        }
-        Verb::Plan => Request::DaemonPlan,
-        Verb::Stop => Request::ServiceStop(change()),
-        Verb::Restart => Request::ServiceRestart(change()),
-        Verb::Reset => Request::ServiceReset { names: ask.names.clone() },
-        Verb::Reload => Request::DaemonReload,
-        Verb::Signal => Request::ServiceSignal { name, signal: 1 },
-        Verb::List => Request::ServiceList { names: Vec::new(), owner: None },
-        Verb::Status => Request::DaemonStatus,
-        Verb::Why => Request::DaemonWhy { name },
-        Verb::History => Request::ServiceHistory { name, limit: 10 },
-        Verb::Subscribe => Request::EventSubscribe(events(0)),
-        Verb::Events => Request::EventHistory(events(10)),
-        Verb::Ping | Verb::Task | Verb::Job => Request::Ping,
-        Verb::Inhibit => {
-            Request::DaemonInhibit(Inhibit { what: "shutdown".into(), who: name, why: "it writes".into() })
-        }
-        Verb::Doctor => Request::DaemonDoctor,
-    }
 }
 
 impl World<'_> {

@@ -98,7 +98,7 @@ impl JobAsk {
         match self {
             JobAsk::Run(id) => Request::ScheduleRun { id: id.clone() },
             JobAsk::Pause(ids, pause) => Request::SchedulePause { ids: ids.clone(), pause: *pause },
-            JobAsk::List => Request::ScheduleList { ids: Vec::new() },
+            JobAsk::List => Request::ScheduleList { ids: None },
             JobAsk::Get(id) => Request::ScheduleGet { id: id.clone() },
             JobAsk::Next(id) => Request::ScheduleNext { id: id.clone(), count: 3 },
         }
@@ -236,7 +236,14 @@ impl JobPlan {
         };
         let services: serde_json::Map<String, Value> =
             named.into_iter().map(|name| (name.clone(), json!({"command": "x"}))).collect();
-        let text = json!({"services": services, "schedule": {"jobs": [self.json()]}}).to_string();
+        // Whether these are there when the job runs is another matter here: each version may take them away.
+        let of = |names: &[&str], key: &str| -> serde_json::Map<String, Value> {
+            names.iter().map(|name| ((*name).to_owned(), json!({ key: ["x"] }))).collect()
+        };
+        let (agents, runners) = (of(&AGENTS, "command"), of(&RUNNERS, "prefix"));
+        let schedule = json!({"jobs": [self.json()]});
+        let text =
+            json!({"services": services, "agents": agents, "runners": runners, "schedule": schedule}).to_string();
         let platform = Platform { zones: |_| None, ..Platform::linux() };
         match hob::config::parse(&text, "f", &platform) {
             Ok(config) => Arc::clone(&config.schedule[0]),

@@ -8,6 +8,7 @@
 
 #![allow(unreachable_pub, reason = "a test has no outside; `pub` tells what the other files of it use")]
 
+mod asked;
 mod check;
 mod clients;
 mod damage;

@@ -499,7 +499,7 @@ pub fn works(spec: &ServiceSpec) -> bool {
 }
 
 pub fn program(spec: &ServiceSpec) -> &str {
-    // A runner has words of its own before that.
-    let mut words = spec.command.iter().skip_while(|w| *w != "sim");
-    words.nth(1).map_or("good", String::as_str)
+    // A runner has words of its own before that, and may quote these.
+    let mut words = spec.command.iter().map(|w| w.trim_matches('\'')).skip_while(|w| *w != "sim");
+    words.nth(1).unwrap_or("good")
 }

@@ -66,7 +66,7 @@ fn all(names: Vec<String>) -> Vec<Request> {
         Request::Ping,
         Request::DaemonHealth,
         Request::DaemonConfig,
-        Request::ScheduleList { ids: Vec::new() },
+        Request::ScheduleList { ids: None },
         Request::EventHistory(query),
     ];
     for name in names {

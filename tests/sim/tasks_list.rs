@@ -120,7 +120,7 @@ impl World<'_> {
         let mut out = Out::default();
         let list =
             crate::questions::query(&mut core, now, Request::Task(Box::new(TaskCall::List(everything()))), &mut out);
-        let ask = Request::ScheduleList { ids: Vec::new() };
+        let ask = Request::ScheduleList { ids: None };
         let jobs = crate::questions::query(&mut core, now, ask, &mut out).unwrap_or_default();
         let stats = crate::questions::query(&mut core, now, Request::Task(Box::new(TaskCall::Stats)), &mut out);
         self.core = Some(core);

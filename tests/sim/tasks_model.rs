@@ -333,6 +333,10 @@ impl Tasks {
             }
         }
         if let Some(runner) = job.runner.as_ref().and_then(|name| self.config.runners.get(name)) {
+            if runner.quote {
+                // No word of these tasks has a quote in it.
+                words = words.into_iter().map(|word| format!("'{word}'")).collect();
+            }
             words.splice(0..0, runner.prefix.iter().cloned());
         }
         if start.spec.command != words || start.stdin != stdin {

@@ -124,7 +124,7 @@ fn programs(r: &mut Rng, config: &mut Config) {
             0 => drop(config.runners.remove(name)),
             1 | 2 => {
                 let prefix = vec![name.to_owned(), format!("host{}", r.below(3))];
-                config.runners.insert(name.to_owned(), RunnerSpec { prefix });
+                config.runners.insert(name.to_owned(), RunnerSpec { prefix, quote: r.percent(30) });
             }
             _ => {}
         }

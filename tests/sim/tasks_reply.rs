@@ -403,7 +403,10 @@ impl Tasks {
             }
         };
         if answer.is_err() {
-            let known = self.knows_group(name);
+            // One that the config does not have cannot be given up while tasks need it.
+            let own = !self.config.groups.contains_key(name) && !["default", "agents"].contains(&name.as_str());
+            let needed = matches!(call, GroupCall::Set { remove: true, .. }) && own;
+            let known = self.knows_group(name) && !needed;
             return if known { Err(format!("group: {call:?} is answered {answer:?}")) } else { Ok(()) };
         }
         let spec = self.config.groups.get(name).copied().unwrap_or_default();

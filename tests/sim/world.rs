@@ -515,6 +515,7 @@ impl<'a> World<'a> {
             daemon_pid: 2,
             generation: self.generation,
             newest_output: 0,
+            document: None,
             keeper_key: format!("{}-{}", self.boots, self.keeper),
             version: "0.0.0",
             main: None,

@@ -270,7 +270,7 @@ impl Player {
             "uninhibit" => Request::DaemonUninhibit { inhibitor: name.parse().unwrap() },
             "ping" => Request::Ping,
             "shutdown" => Request::DaemonShutdown { graceful: true, grace: timeout },
-            "jobs" => Request::ScheduleList { ids: names },
+            "jobs" => Request::ScheduleList { ids: Some(names).filter(|names| !names.is_empty()) },
             "job-get" => Request::ScheduleGet { id: name },
             "job-run" => Request::ScheduleRun { id: name },
             "job-pause" => Request::SchedulePause { ids: names, pause: true },

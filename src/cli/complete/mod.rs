@@ -166,6 +166,7 @@ struct Live {
 impl Live {
     /// The last tasks.
     fn recent(&mut self, states: &[&str]) -> Vec<Value> {
+        let states = Some(states).filter(|states| !states.is_empty());
         let params = json!({ "last": true, "limit": TASKS, "state": states });
         let mut list: Value = self.client.call_once("task.list", &params).unwrap_or_default();
         list["tasks"].as_array_mut().map(core::mem::take).unwrap_or_default()

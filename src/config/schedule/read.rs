@@ -38,11 +38,19 @@ const NOT_FOR_JOBS: [(&str, &str); 7] = [
     ("task.output", "it needs somebody who reads"),
 ];
 
-/// A service that an action names.
+/// A service, or a program for tasks, that an action names.
 pub(in crate::config) struct Named {
     path: String,
     pos: Pos,
-    service: String,
+    of: Of,
+}
+
+enum Of {
+    Service(String),
+    Agent(String),
+    Runner(String),
+    /// A prompt is for the agent that goes without saying.
+    AnyAgent,
 }
 
 /// Reads `schedule`.
@@ -217,7 +225,7 @@ fn service(node: &Node, cx: &mut Cx<'_, '_>) -> Result<String, Bad> {
     let Value::Text(name) = &node.value else {
         return Err(cx.kind(node, "the name of a service", r#""web""#, None));
     };
-    cx.named.push(Named { path: cx.report.path(), pos: node.pos, service: name.clone() });
+    cx.named.push(Named { path: cx.report.path(), pos: node.pos, of: Of::Service(name.clone()) });
     Ok(name.clone())
 }
 
@@ -252,7 +260,13 @@ fn call(kind: &Member, params: Option<&Member>, cx: &mut Cx<'_, '_>) -> Result<A
         Ok(call) if has_key(&call.request) => {
             Err(cx.in_key("params", |cx| cx.say(params.map_or(kind.pos, |m| m.node.pos), NO_KEY)))
         }
-        Ok(call) => Ok(Action::Call { method: method.clone(), params: text, request: call.request }),
+        Ok(call) => {
+            let submits = matches!(&call.request, Request::Task(call) if matches!(&**call, TaskCall::Submit { .. }));
+            if let Some(params) = params.filter(|_| submits) {
+                cx.in_key("params", |cx| programs(&params.node, cx));
+            }
+            Ok(Action::Call { method: method.clone(), params: text, request: call.request })
+        }
         Err(e) => {
             let known =
                 crate::protocol::methods::METHODS.iter().any(|m| m.name == method || m.aliases.contains(&&**method));
@@ -288,7 +302,10 @@ fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
                 None => Err(cx.say(node.pos, NO_KEY)),
             }
         }
-        Ok(call) => Ok(Action::Task { spec: text, request: call.request }),
+        Ok(call) => {
+            programs(node, cx);
+            Ok(Action::Task { spec: text, request: call.request })
+        }
         Err(e) => {
             let hint = e.hint.map_or_else(String::new, |hint| format!("; {hint}"));
             Err(cx.say(node.pos, format!("{}{hint}", e.message)))
@@ -296,15 +313,67 @@ fn task(node: &Node, cx: &mut Cx<'_, '_>) -> Result<Action, Bad> {
     }
 }
 
-/// Reports services that actions name and that do not exist, neither as one nor as instances.
+/// Notes the agents and runners of what was read as a task, or as a list of tasks.
+fn programs(node: &Node, cx: &mut Cx<'_, '_>) {
+    let Value::Object(members) = &node.value else { return };
+    let beside = |key: &str| members.iter().find(|m| m.key == key && m.node.value != Value::Null);
+    if let Some(prompt) = beside("prompt").filter(|_| beside("agent").is_none()) {
+        cx.in_key("prompt", |cx| {
+            cx.named.push(Named { path: cx.report.path(), pos: prompt.node.pos, of: Of::AnyAgent });
+        });
+    }
+    for (key, of) in [("agent", Of::Agent as fn(String) -> Of), ("runner", Of::Runner)] {
+        if let Some(m) = beside(key)
+            && let Value::Text(name) = &m.node.value
+        {
+            cx.in_key(key, |cx| {
+                cx.named.push(Named { path: cx.report.path(), pos: m.node.pos, of: of(name.clone()) });
+            });
+        }
+    }
+    if let Some(m) = beside("tasks")
+        && let Value::List(items) = &m.node.value
+    {
+        cx.in_key("tasks", |cx| {
+            for (i, item) in items.iter().enumerate() {
+                cx.in_index(i, |cx| programs(item, cx));
+            }
+        });
+    }
+}
+
+/// Reports services that actions name and that do not exist, neither as one nor as instances, and agents and runners
+/// that the config does not have.
 pub(in crate::config) fn check(config: &Config, named: &[Named], cx: &mut Cx<'_, '_>) {
     let groups: BTreeSet<&str> = config.services.keys().filter_map(|n| Some(instance(n)?.0)).gather();
     let known = |name: &str| config.services.contains_key(name) || groups.contains(name);
-    for n in named.iter().filter(|n| !known(&n.service)) {
-        let names = config.services.keys().flat_map(|n| [n.as_str(), instance(n).map_or(n, |(group, _)| group)]);
-        let near = nearest(&n.service, names).map(str::to_owned);
-        let message = format!("there is no service {}", quote(&n.service));
-        cx.report.add_at(n.path.clone(), n.pos, message, near);
+    for n in named {
+        let (what, name, near) = match &n.of {
+            Of::Service(name) if !known(name) => {
+                let names =
+                    config.services.keys().flat_map(|n| [n.as_str(), instance(n).map_or(n, |(group, _)| group)]);
+                ("service", name, nearest(name, names))
+            }
+            Of::Agent(name) if !config.agents.contains_key(name) => {
+                ("agent", name, nearest(name, config.agents.keys().map(String::as_str)))
+            }
+            Of::Runner(name) if !config.runners.contains_key(name) => {
+                ("runner", name, nearest(name, config.runners.keys().map(String::as_str)))
+            }
+            Of::AnyAgent if config.agents.len() != 1 && !config.agents.contains_key("default") => {
+                let message = if config.agents.is_empty() {
+                    "there is no agent that the prompt could be for".to_owned()
+                } else {
+                    let known = config.agents.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                    format!("agent is missing, and none is \"default\": there are {known}")
+                };
+                cx.report.add_at(n.path.clone(), n.pos, message, None);
+                continue;
+            }
+            Of::Service(_) | Of::Agent(_) | Of::Runner(_) | Of::AnyAgent => continue,
+        };
+        let message = format!("there is no {what} {}", quote(name));
+        cx.report.add_at(n.path.clone(), n.pos, message, near.map(str::to_owned));
     }
 }
 

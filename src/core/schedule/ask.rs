@@ -29,8 +29,12 @@ impl Core {
         ids.iter().map(|id| self.job(id)).collect()
     }
 
-    pub(in crate::core) fn schedule_list(&self, ids: &[String]) -> Answer {
-        let rows: Vec<String> = self.jobs(ids)?.into_iter().map(|i| self.job_row(i).finish()).collect();
+    pub(in crate::core) fn schedule_list(&self, ids: &Option<Vec<String>>) -> Answer {
+        let places = match ids {
+            Some(ids) if ids.is_empty() => Vec::new(),
+            ids => self.jobs(ids.as_deref().unwrap_or_default())?,
+        };
+        let rows: Vec<String> = places.into_iter().map(|i| self.job_row(i).finish()).collect();
         Ok(format!("{{\"jobs\":[{}]}}", rows.join(",")))
     }
 

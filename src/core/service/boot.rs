@@ -34,13 +34,7 @@ impl Core {
             stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
-        // What was written is there as long as the machine stays up.
-        let goes_on = stored.meta.as_ref().is_some_and(|m| same_boot(&m.keeper, &self.facts.keeper));
-        let is_new = stored.meta.is_none() && self.events.is_empty();
-        self.events.restore_loss(stored.meta.as_ref().map_or(0, |m| m.next_event));
-        if !is_new && (!goes_on || self.events.is_empty()) {
-            self.events.skip_lost(self.now.wall);
-        }
+        self.look_for_losses(stored.meta.as_ref(), boot.gap);
         self.keep_aside(stored.aside, &mut stored.again, out);
         self.restore_keys(stored.keys);
         self.configure_tasks(&boot.config);
@@ -50,11 +44,9 @@ impl Core {
         self.keep_aside(unread, &mut stored.again, out);
         self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
-        let next_task = stored.meta.as_ref().map_or(1, |m| m.next_task);
         // Output of a task that is lost must not be taken for that of a later one.
         let unused = boot.newest_output.min(TASKS_END).saturating_add(1);
-        self.tasks.next = self.tasks.next.max(next_task).max(unused);
-        self.gap = boot.gap || stored.meta.is_none() && !self.events.is_empty();
+        self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task)).max(unused);
         self.note_clocks();
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
@@ -103,6 +95,17 @@ impl Core {
             Some(s) => self.resume_shutdown(s.code, s.deadline, out),
             None if boot.stop => self.shutdown(0, None, false, out),
             None => self.raise(out),
+        }
+    }
+
+    /// What was written is there as long as the machine stays up and nobody removes it.
+    fn look_for_losses(&mut self, meta: Option<&record::Meta>, gap: bool) {
+        self.gap = gap || meta.is_none() && !self.events.is_empty();
+        let goes_on = meta.is_some_and(|m| same_boot(&m.keeper, &self.facts.keeper));
+        let is_new = meta.is_none() && self.events.is_empty();
+        self.events.restore_loss(meta.map_or(0, |m| m.next_event));
+        if !is_new && (!goes_on || self.events.is_empty()) {
+            self.events.skip_lost(self.now.wall);
         }
     }
 

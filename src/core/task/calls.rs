@@ -1,6 +1,6 @@
 //! What clients ask of tasks that exist. Pure.
 
-use super::rows::Rows;
+use super::rows::{ROWS_BYTES_MAX, Rows};
 use super::{Task, TaskStop, name_of, record};
 use crate::base::ids::TaskId;
 use crate::base::json::Obj;
@@ -78,7 +78,8 @@ impl Selection {
             let of = t.frame.labels.iter().find(|(n, _)| n == name);
             of.is_some_and(|(_, v)| value.as_ref().is_none_or(|wanted| wanted == v))
         };
-        self.group.as_deref().is_none_or(|g| g == &*t.frame.group)
+        !self.nothing
+            && self.group.as_deref().is_none_or(|g| g == &*t.frame.group)
             && (self.states.is_empty() || self.states.contains(&t.state))
             && self.label.as_ref().is_none_or(label)
             && owner.is_none_or(|o| *o == t.frame.owner)
@@ -376,17 +377,28 @@ impl Core {
         let owner = query.selection.owner.as_ref().map(|of| asked.peer.meant(of));
         let limit = query.limit.clamp(1, TASK_PAGE_MAX);
         let all = self.tasks.after(query.after).filter(|t| query.selection.takes(t, owner.as_ref()));
-        let (mut page, more): (Vec<&Task>, bool) = if query.last {
-            let page: Vec<&Task> = all.rev().take(limit).collect();
-            (page.into_iter().rev().collect(), false)
-        } else {
-            let page: Vec<&Task> = all.take(limit + 1).collect();
-            let more = page.len() > limit;
-            (page, more)
+        let mut room = ROWS_BYTES_MAX;
+        let mut page: Vec<(TaskId, String)> = Vec::new();
+        let mut more = false;
+        let mut take = |t: &Task| {
+            let row = self.task_row(t, false).finish();
+            // One row is given however large it is, so that a list goes on.
+            more = page.len() == limit || (row.len() > room && !page.is_empty());
+            if !more {
+                room = room.saturating_sub(row.len());
+                page.push((t.id, row));
+            }
+            more
         };
-        page.truncate(limit);
-        let rows: Vec<String> = page.iter().map(|t| self.task_row(t).finish()).collect();
-        let next = page.last().filter(|_| more).map_or("null".to_owned(), |t| t.id.to_string());
+        if query.last {
+            let _ = all.rev().any(&mut take);
+            page.reverse();
+            more = false;
+        } else {
+            let _ = all.into_iter().any(&mut take);
+        }
+        let next = page.last().filter(|_| more).map_or("null".to_owned(), |(id, _)| id.to_string());
+        let rows: Vec<String> = page.into_iter().map(|(_, row)| row).collect();
         format!("{{\"tasks\":[{}],\"next\":{next}}}", rows.join(","))
     }
 

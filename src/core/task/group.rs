@@ -153,16 +153,16 @@ impl Core {
                 let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.json(n)).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
-            GroupCall::Set { name, parallel, weight_limit, remove } => self.set_group(
+            GroupCall::Set { name, remove: true, .. } => {
+                self.check_unused(&name).and_then(|()| self.set_group(&name, |c| *c = Change::default(), false, out))
+            }
+            GroupCall::Set { name, parallel, weight_limit, remove: false } => self.set_group(
                 &name,
                 |c| {
-                    c.parallel = if remove { None } else { parallel.or(c.parallel) };
-                    c.weight_limit = if remove { None } else { weight_limit.or(c.weight_limit) };
-                    if remove {
-                        c.paused = None;
-                    }
+                    c.parallel = parallel.or(c.parallel);
+                    c.weight_limit = weight_limit.or(c.weight_limit);
                 },
-                !remove,
+                true,
                 out,
             ),
             GroupCall::Pause { name, running } => {
@@ -181,6 +181,20 @@ impl Core {
             }
         };
         self.reply(asked.req, answer, durable, out);
+    }
+
+    /// A group that only a person's word has made goes with it, and tasks that are left would run as those of any group
+    /// do: several at once where it was one after the other.
+    fn check_unused(&self, name: &str) -> Result<(), RpcError> {
+        let (_, group) = self.tasks.group(name)?;
+        let open = |t: &&super::Task| &*t.frame.group == name && !t.state.is_over();
+        let count = self.tasks.all.values().map(|t| &**t).filter(open).count();
+        if group.spec.is_some() || [DEFAULT, AGENTS].contains(&name) || count == 0 {
+            return Ok(());
+        }
+        let what = if count == 1 { "a task that is not over".to_owned() } else { format!("{count} tasks not over") };
+        let error = RpcError::new(Code::Conflict, format!("group {name} has {what}, which its limits are for"));
+        Err(error.hint(format!("'hob task wait -g {name}' waits for them, 'hob task cancel -g {name}' cancels them")))
     }
 
     /// Changes what a person says of a group; `make`: one that is not there is made.

@@ -446,7 +446,8 @@ impl Core {
             Some(name) => {
                 let runner = self.programs.runners.get(name);
                 let runner = runner.ok_or_else(|| format!("there is no runner {name:?} in the config any more"))?;
-                runner.prefix.iter().cloned().chain(words).collect()
+                let quoted = |word: String| if runner.quote { in_quotes(&word) } else { word };
+                runner.prefix.iter().cloned().chain(words.into_iter().map(quoted)).collect()
             }
             None => words,
         };
@@ -475,6 +476,11 @@ impl Core {
             Some((AgentPrompt::Argument, _)) | None => task.stdin.as_deref().map(|bytes| Stdin::Bytes(bytes.into())),
         }
     }
+}
+
+/// A word that is nothing else to any shell: neither a keyword, nor an assignment.
+fn in_quotes(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> RpcError {

@@ -11,6 +11,8 @@ use crate::protocol::rpc::RpcError;
 
 /// Letters of a prompt that a list shows.
 const PROMPT_SHOWN: usize = 120;
+/// Bytes of all words of a command that a list shows.
+const COMMAND_SHOWN: usize = 1_000;
 
 fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
@@ -34,12 +36,18 @@ fn pairs(pairs: &[(String, String)]) -> String {
 }
 
 impl Core {
-    /// The members that a list shows of a task.
-    pub(super) fn task_row(&self, t: &Task) -> Obj {
+    /// The members that a list shows of a task; `whole`: its command is not cut.
+    pub(super) fn task_row(&self, t: &Task, whole: bool) -> Obj {
         let mut o = Obj::new();
         o.u64("id", t.id.0).str("state", t.state.name());
         match &t.work {
-            Work::Command(words) => o.raw("command", &json(&words.split('\0').collect::<Vec<_>>())),
+            Work::Command(words) => {
+                let cut = words.len() > COMMAND_SHOWN && !whole;
+                let begin = || (0..=COMMAND_SHOWN).rev().find_map(|end| words.get(..end)).unwrap_or_default();
+                let shown = if cut { begin() } else { words };
+                o.raw("command", &json(&shown.split('\0').collect::<Vec<_>>()));
+                if cut { o.bool("command_cut", true) } else { &mut o }
+            }
             Work::Agent { name, prompt } => {
                 let shown: String = prompt.chars().take(PROMPT_SHOWN).collect();
                 o.null("command").str("agent", name).str("prompt", &shown)
@@ -68,7 +76,7 @@ impl Core {
     /// One task in detail.
     pub(super) fn task_json(&self, id: TaskId) -> Result<String, RpcError> {
         let t = self.tasks.get(id).ok_or_else(|| super::calls::unknown(id))?;
-        let mut o = self.task_row(t);
+        let mut o = self.task_row(t, true);
         if let Work::Agent { prompt, .. } = &t.work {
             o.str("whole_prompt", prompt);
         }

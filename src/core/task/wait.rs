@@ -121,7 +121,7 @@ impl Core {
         let (mut rows, mut counts) = (Rows::default(), [0_u64; TaskState::ALL.len()]);
         for task in wait.ids().filter_map(|id| self.tasks.get(id)) {
             counts[task.state as usize] += 1;
-            rows.push(task.id, task.state != TaskState::Succeeded, || self.task_row(task).finish());
+            rows.push(task.id, task.state != TaskState::Succeeded, || self.task_row(task, false).finish());
         }
         let (rows, left_out) = rows.finish();
         let mut by_state = Obj::new();

@@ -48,7 +48,7 @@ impl Core {
         o.u64("retries_left", t.retries.saturating_sub(t.fails).into());
         let lines = t.outcome.as_deref().map(|r| &r.lines[..]).unwrap_or_default();
         o.raw("last_lines", &serde_json::to_string(lines).unwrap_or_default());
-        o.raw("task", &self.task_row(t).finish());
+        o.raw("task", &self.task_row(t, false).finish());
         Ok(o.finish())
     }
 
@@ -130,6 +130,9 @@ impl Core {
         if let Some(l) = t.live.as_deref() {
             let pid = l.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
             lines.push(format!("{}: attempt {} was started{pid}", l.begun.wall, t.attempts));
+        }
+        if let Some(at) = t.over.filter(|_| t.state.is_over()) {
+            lines.push(format!("{at}: {}{}", super::calls::in_words(t.state), clause(t.why.as_deref())));
         }
         lines
     }
@@ -260,8 +263,13 @@ impl Core {
         if g.paused() {
             return vec![format!("hob group resume {name}")];
         }
-        let more = g.parallel().saturating_add(1);
-        let mut all = vec![format!("hob group set {name} --parallel {more}  # for one more slot")];
+        let mut all = if g.running < g.parallel() && !g.has_room(t.weight) {
+            let more = g.weight.saturating_add(t.weight.into()).min(u32::MAX.into());
+            vec![format!("hob group set {name} --weight-limit {more}  # for what runs and this one (0: no limit)")]
+        } else {
+            let more = g.parallel().saturating_add(1);
+            vec![format!("hob group set {name} --parallel {more}  # for one more slot")]
+        };
         let first = [g.ready.first(), g.claimed.first()].into_iter().flatten().min();
         if let Some(first) = first.filter(|first| **first < t.rank()) {
             all.push(format!("hob task edit {id} --priority {}  # to let it go first", 1 - first.behind));
@@ -312,7 +320,7 @@ fn took(r: &Outcome) -> String {
 
 /// `2026-11-20T18:09:38.123Z: attempt 2 ended after 2.5 s: exit code 1`.
 fn attempt_line(t: &Task, number: u32, r: &Outcome) -> String {
-    let why = t.why.as_deref().filter(|_| t.state.is_over() && t.live.is_none());
+    let why = t.why.as_deref().filter(|_| t.state.is_over() && t.live.is_none() && t.over.is_none());
     let why = why.map(|why| format!(", {why}")).unwrap_or_default();
     match &r.end {
         Ended::NotStarted(e) | Ended::Delayed(e) => format!("{}: attempt {number} could not be started: {e}", r.ended),

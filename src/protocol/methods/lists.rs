@@ -4,6 +4,7 @@ use super::Params;
 use super::task::After;
 use crate::base::ids::TaskId;
 use crate::base::limits::{TASK_AFTER_MAX, TASK_IDS_MAX, TASK_LABELS_MAX};
+use crate::base::near::nearest;
 use crate::base::units::parse_size;
 use crate::protocol::frame::base64;
 use crate::protocol::rpc::{Code, RpcError};
@@ -41,8 +42,20 @@ enum Id {
 #[serde(untagged)]
 enum Following {
     Id(Id),
-    Condition { id: Id, any: Option<bool>, condition: Option<String> },
+    Condition(serde_json::Map<String, serde_json::Value>),
 }
+
+#[derive(Deserialize)]
+struct Condition {
+    id: Id,
+    any: Option<bool>,
+    condition: Option<String>,
+}
+
+/// The keys of that.
+const FOLLOWING: [&str; 3] = ["id", "any", "condition"];
+/// Bytes of the names and values of all labels of a task.
+const LABEL_BYTES_MAX: usize = 16_384;
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -125,14 +138,32 @@ impl<'a> Params<'a> {
     /// Members of an object, sorted by name.
     ///
     /// # Errors
-    /// When it is something else, has too many members, an empty name or one with `=`, or a zero byte.
+    /// When it is something else, has an empty name or one with `=`, or a zero byte.
     pub fn pairs(&self, name: &str) -> Answer<Option<Vec<(String, String)>>> {
-        let most = if name == "labels" { TASK_LABELS_MAX } else { usize::MAX };
         self.read(name, |text| {
             let pairs: BTreeMap<String, String> = json(text)?;
             let odd = |(k, v): (&String, &String)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0');
-            (pairs.len() <= most && !pairs.iter().any(odd)).then(|| pairs.into_iter().collect())
+            (!pairs.iter().any(odd)).then(|| pairs.into_iter().collect())
         })
+    }
+
+    /// The same of labels, which stand in each list.
+    ///
+    /// # Errors
+    /// Also when they are too many or too long.
+    pub fn labels(&self, name: &str) -> Answer<Option<Vec<(String, String)>>> {
+        let labels = self.pairs(name)?;
+        let of = labels.as_deref().unwrap_or_default();
+        let bytes: usize = of.iter().map(|(k, v)| k.len() + v.len()).sum();
+        let method = self.method.name;
+        let text = if of.len() > TASK_LABELS_MAX {
+            format!("{name} of {method} are {}; {TASK_LABELS_MAX} is the most", of.len())
+        } else if bytes > LABEL_BYTES_MAX {
+            format!("{name} of {method} have {bytes} bytes; {LABEL_BYTES_MAX} is the most for all together")
+        } else {
+            return Ok(labels);
+        };
+        Err(RpcError::new(Code::InvalidParams, text).hint("large data is for stdin, or for a file"))
     }
 
     /// # Errors
@@ -184,23 +215,37 @@ impl<'a> Params<'a> {
     }
 
     /// # Errors
-    /// When it is something else, or too many.
+    /// When it is something else, too many, or has a key that means nothing.
     pub fn after(&self, name: &str) -> Answer<Option<Vec<After>>> {
-        self.read(name, |text| {
-            let given: OneOrMany<Following> = json(text)?;
-            let one = |f: Following| match f {
-                Following::Id(id) => Some(After { id: id.one()?, any: false }),
-                Following::Condition { id, any, condition } => {
-                    let any = match condition.as_deref() {
-                        None => any.unwrap_or(false),
-                        Some("any") => true,
-                        Some("success") => false,
-                        Some(_) => return None,
-                    };
-                    Some(After { id: id.one()?, any })
-                }
+        let Some(given) = self.read(name, |text| Some(json::<OneOrMany<Following>>(text)?.list()))? else {
+            return Ok(None);
+        };
+        let keys = given.iter().filter_map(|f| if let Following::Condition(keys) = f { Some(keys) } else { None });
+        if let Some(odd) = keys.flat_map(|keys| keys.keys()).find(|key| !FOLLOWING.contains(&key.as_str())) {
+            let shown: String = odd.chars().take(60).collect();
+            let text = format!("an object in {name} of {} has no key {shown:?}", self.method.name);
+            let hint = match nearest(odd, FOLLOWING) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("it has {}", FOLLOWING.join(", ")),
             };
-            let mut all: Vec<After> = given.list().into_iter().map(one).collect::<Option<_>>()?;
+            return Err(RpcError::new(Code::InvalidParams, text).hint(hint));
+        }
+        let one = |f: Following| match f {
+            Following::Id(id) => Some(After { id: id.one()?, any: false }),
+            Following::Condition(keys) => {
+                let Condition { id, any, condition } = serde_json::from_value(keys.into()).ok()?;
+                let any = match condition.as_deref() {
+                    None => any.unwrap_or(false),
+                    Some("any") => true,
+                    Some("success") => false,
+                    Some(_) => return None,
+                };
+                Some(After { id: id.one()?, any })
+            }
+        };
+        let all: Option<Vec<After>> = given.into_iter().map(one).collect();
+        self.read(name, |_| {
+            let mut all = all?;
             all.sort_by_key(|a| (a.id, a.any));
             all.dedup_by_key(|a| a.id);
             (all.len() <= TASK_AFTER_MAX).then_some(all)

@@ -187,7 +187,7 @@ pub enum Request {
     },
     /// `{ids?}`: all when absent.
     ScheduleList {
-        ids: Vec<String>,
+        ids: Option<Vec<String>>,
     },
     ScheduleGet {
         id: String,

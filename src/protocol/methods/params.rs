@@ -75,6 +75,19 @@ impl<'a> Params<'a> {
         if required && names.is_empty() { Err(missing(self.method, name)) } else { Ok(names) }
     }
 
+    /// The same where it matters whether none were given at all.
+    ///
+    /// # Errors
+    /// When it is something else, or more than [`SERVICES_MAX`].
+    pub fn optional_names(&self, name: &str) -> Answer<Option<Vec<String>>> {
+        self.read(name, read_names)
+    }
+
+    #[must_use]
+    pub fn is_empty_list(&self, name: &str) -> bool {
+        self.raw(name).is_some_and(|raw| raw.get().strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]"))
+    }
+
     /// # Errors
     /// When it is something else.
     pub fn flag(&self, name: &str, default: bool) -> Answer<bool> {

@@ -367,7 +367,7 @@ const OF_SERVICES: &[Method] = &[
         params: &[JOBS],
         result: r#"{"jobs": [{"id", "state", "time", "tz", "action", "next", "last", "last_result", "runs", ...}]}"#,
         doc: "The jobs of the schedule, and when each runs.",
-        decode: |p| Ok(Request::ScheduleList { ids: p.names("ids")? }),
+        decode: |p| Ok(Request::ScheduleList { ids: p.optional_names("ids")? }),
     },
     Method {
         name: "schedule.get",
@@ -397,7 +397,7 @@ const OF_SERVICES: &[Method] = &[
         params: &[JOBS],
         result: PAUSED,
         doc: "Lets the times of jobs pass until they are resumed; runs that have begun go on.",
-        decode: |p| Ok(Request::SchedulePause { ids: p.names("ids")?, pause: true }),
+        decode: |p| Ok(Request::SchedulePause { ids: jobs(p)?, pause: true }),
     },
     Method {
         name: "schedule.resume",
@@ -407,7 +407,7 @@ const OF_SERVICES: &[Method] = &[
         params: &[JOBS],
         result: PAUSED,
         doc: "Ends a pause. What passed in it is not made up for.",
-        decode: |p| Ok(Request::SchedulePause { ids: p.names("ids")?, pause: false }),
+        decode: |p| Ok(Request::SchedulePause { ids: jobs(p)?, pause: false }),
     },
     Method {
         name: "schedule.next",
@@ -543,4 +543,9 @@ fn log_query(p: &Params<'_>, names: Vec<String>, from: Vec<(String, u64)>) -> Re
 
 fn events(p: &Params<'_>, limit: usize) -> Result<EventQuery, RpcError> {
     Ok(EventQuery { kinds: p.names("kinds")?, names: p.names("names")?, from: p.position("from")?, limit })
+}
+
+/// The jobs that a change is about; none: all.
+fn jobs(p: &Params<'_>) -> Result<Vec<String>, RpcError> {
+    if p.is_empty_list("ids") { Err(super::task::empty_list(p, "ids")) } else { p.names("ids") }
 }

@@ -6,6 +6,7 @@ use crate::base::ids::TaskId;
 use crate::base::limits::{GROUP_PARALLEL_MAX, TASK_ARRAY_MAX, TASK_RETRIES_MAX};
 use crate::base::near::nearest;
 use crate::base::time::Wall;
+use crate::base::units::canonical_size;
 use crate::protocol::rpc::{Code, RpcError};
 use core::fmt;
 use core::time::Duration;
@@ -139,6 +140,8 @@ pub struct Selection {
     /// A label, and its value if that matters.
     pub label: Option<(String, Option<String>)>,
     pub owner: Option<Of>,
+    /// A list that is given and empty takes no task, whatever else is given.
+    pub nothing: bool,
 }
 
 impl Selection {
@@ -259,6 +262,9 @@ pub enum GroupCall {
     },
 }
 
+/// The least output of a task that can be kept.
+const MAX_OUTPUT_MIN: u64 = 4_000;
+
 fn invalid(text: impl Into<String>) -> RpcError {
     RpcError::new(Code::InvalidParams, text)
 }
@@ -313,11 +319,11 @@ fn spec(p: &Params<'_>) -> Result<TaskSpec, RpcError> {
         retries: retries(p)?.unwrap_or(0),
         backoff: p.duration("backoff")?,
         stdin: p.data("stdin")?,
-        labels: p.pairs("labels")?.unwrap_or_default(),
+        labels: p.labels("labels")?.unwrap_or_default(),
         key: p.optional_text("key")?,
         hold: p.flag("hold", false)?,
         weight: weight(p)?.unwrap_or(1),
-        max_output: p.size("max_output")?,
+        max_output: max_output(p)?,
         runner: p.optional_text("runner")?,
         repeatable: p.flag("repeatable", false)?,
         hob_fd: p.flag("hob_fd", false)?,
@@ -332,6 +338,18 @@ fn no_nul(p: &Params<'_>, names: &[&str]) -> Result<(), RpcError> {
         }
     }
     Ok(())
+}
+
+/// So little output that keeping it is more work than writing it is a mistake.
+fn max_output(p: &Params<'_>) -> Result<Option<u64>, RpcError> {
+    match p.size("max_output")? {
+        Some(bytes) if bytes < MAX_OUTPUT_MIN => {
+            let (method, least) = (p.method.name, canonical_size(MAX_OUTPUT_MIN));
+            let text = format!("max_output of {method} is {least} at least, not {}", canonical_size(bytes));
+            Err(invalid(text).hint("leave it out for the default of 64MB"))
+        }
+        size => Ok(size),
+    }
 }
 
 fn retries(p: &Params<'_>) -> Result<Option<u32>, RpcError> {
@@ -361,7 +379,8 @@ pub(super) fn id(p: &Params<'_>) -> Result<TaskId, RpcError> {
 }
 
 pub(super) fn selection(p: &Params<'_>) -> Result<Selection, RpcError> {
-    let states = p.names("state")?;
+    let (ids, states) = (p.ids("ids")?, p.optional_names("state")?);
+    let nothing = ids.as_ref().is_some_and(Vec::is_empty) || states.as_ref().is_some_and(Vec::is_empty);
     let state = |word: &String| {
         TaskState::of(word).ok_or_else(|| {
             let known = TaskState::ALL.map(TaskState::name);
@@ -373,20 +392,37 @@ pub(super) fn selection(p: &Params<'_>) -> Result<Selection, RpcError> {
         })
     };
     Ok(Selection {
-        ids: p.ids("ids")?.unwrap_or_default(),
+        ids: ids.unwrap_or_default(),
         group: p.optional_text("group")?,
-        states: states.iter().map(state).collect::<Result<_, _>>()?,
+        states: states.unwrap_or_default().iter().map(state).collect::<Result<_, _>>()?,
         label: p.optional_text("label")?.map(|text| match text.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
             None => (text, None),
         }),
         owner: p.owner("owner")?,
+        nothing,
     })
+}
+
+/// A selection for a change that may mean all: a list that is empty by a mistake of its writer does not.
+pub(super) fn not_none(p: &Params<'_>) -> Result<Selection, RpcError> {
+    let which = selection(p)?;
+    if which.nothing {
+        let key = if p.is_empty_list("ids") { "ids" } else { "state" };
+        return Err(empty_list(p, key));
+    }
+    Ok(which)
+}
+
+/// What a change is told that names none.
+pub(super) fn empty_list(p: &Params<'_>, name: &str) -> RpcError {
+    let text = format!("{name} of {} is an empty list, which selects nothing", p.method.name);
+    invalid(text).hint(format!("name some, or leave out {name}"))
 }
 
 /// A selection for a change: nothing is changed because a filter was forgotten.
 pub(super) fn some(p: &Params<'_>) -> Result<Selection, RpcError> {
-    let which = selection(p)?;
+    let which = not_none(p)?;
     match (which.is_everything(), p.flag("all", false)?) {
         (true, false) => Err(invalid(format!("{} needs to know which tasks", p.method.name))
             .hint("give ids, group, state, label or owner, or \"all\": true")),
@@ -418,7 +454,7 @@ pub(super) fn edit(p: &Params<'_>) -> Result<TaskCall, RpcError> {
         timeout: p.duration("timeout")?,
         retries: retries(p)?,
         weight: weight(p)?,
-        labels: p.pairs("labels")?,
+        labels: p.labels("labels")?,
     };
     if edit == TaskEdit::default() {
         return Err(invalid("task.edit needs something to change").hint("command, cwd, group, priority, after, ..."));

@@ -40,7 +40,7 @@ const TIMEOUT: Param = param("timeout", Kind::Duration, "how long it may run (de
 const RETRIES: Param = param("retries", Kind::Integer, "how often it is tried again after a failure (default 0)");
 const WEIGHT: Param =
     param("weight", Kind::Integer, "what it counts towards the weight_limit of its group (default 1)");
-const LABELS: Param = param("labels", Kind::Pairs, "names and values to find it by");
+const LABELS: Param = param("labels", Kind::Pairs, "names and values to find it by, 16384 bytes in all");
 
 const SUBMIT: &[Param] = &[
     param("tasks", Kind::List, "several tasks, all or none of them, instead of one by the other params"),
@@ -63,7 +63,7 @@ const SUBMIT: &[Param] = &[
     param("key", Kind::Text, "the same again answers the id of the first, while that exists and for an hour at least"),
     param("hold", Kind::Flag, "do not start it before it is released (default false)"),
     WEIGHT,
-    param("max_output", Kind::Size, "how much of its output is kept, head and tail (default 64MB)"),
+    param("max_output", Kind::Size, "how much of its output is kept, head and tail, 4kB at least (default 64MB)"),
     param("runner", Kind::Text, "the runner that it is handed to"),
     param("repeatable", Kind::Flag, "it does no harm if it runs twice, so it may after a crash (default false)"),
     param("hob_fd", Kind::Flag, "give each run a channel to hob, told in HOB_FD (default false)"),
@@ -72,7 +72,8 @@ const SUBMIT: &[Param] = &[
 const EDIT: &[Param] =
     &[ID, COMMAND, PROMPT, CWD, IN_GROUP, PRIORITY, AFTER, DELAY, AT, TIMEOUT, RETRIES, WEIGHT, LABELS];
 
-const CHANGED: &str = r#"{"tasks": [{"id", "state", "changed", "message"}], "changed", "left_out"}: 1000 rows at most"#;
+const CHANGED: &str =
+    r#"{"tasks": [{"id", "state", "changed", "message"}], "changed", "left_out"}: 1000 rows and 4 MB at most"#;
 const TASK: &str = r#"{"id", "state", "command", "group", "exit_code" or "signal", "started", "ended", ...}"#;
 
 const fn method(
@@ -114,7 +115,8 @@ pub(super) const TASKS: &[Method] = &[
             param("last", Kind::Flag, "the last ones instead of the first (default false)"),
         ],
         r#"{"tasks": [{"id", "state", "command", ...}], "next"}"#,
-        "Tasks in the order of their ids, a page at a time; `next` is the `after` of the next page, or null.",
+        "Tasks in the order of their ids, a page of 4 MB at most at a time; `next` is the `after` of the next, or \
+         null. A command is cut after 1000 bytes (`command_cut`); task.get has all of it.",
         |p| call(TaskCall::List(task::query(p)?)),
     ),
     method(
@@ -164,7 +166,7 @@ pub(super) const TASKS: &[Method] = &[
         "task.wait",
         READ,
         &[IDS, GROUP, STATE, LABEL, OWNER, param("timeout", Kind::Duration, "how long to wait at most")],
-        r#"{"tasks": [{"id", "state", "exit_code", ...}], "done", "counts", "left_out"}: 1000 rows at most"#,
+        r#"{"tasks": [{"id", "state", "exit_code", ...}], "done", "counts", "left_out"}: 1000 rows and 4 MB at most"#,
         "Answers when all these tasks are over, or after the time limit.",
         |p| call(TaskCall::Wait { which: task::selection(p)?, timeout: p.duration("timeout")? }),
     ),
@@ -193,7 +195,7 @@ pub(super) const TASKS: &[Method] = &[
         "Removes tasks that are over, with their output.",
         |p| {
             let age = p.duration("age")?.unwrap_or(Duration::ZERO);
-            call(TaskCall::Clean { which: task::selection(p)?, age })
+            call(TaskCall::Clean { which: task::not_none(p)?, age })
         },
     ),
     method("task.remove", CHANGE, SOME, CHANGED, "Removes tasks that do not run, with their output.", |p| {

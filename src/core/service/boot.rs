@@ -44,9 +44,7 @@ impl Core {
         self.keep_aside(unread, &mut stored.again, out);
         self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
-        // Output of a task that is lost must not be taken for that of a later one.
-        let unused = boot.newest_output.min(TASKS_END).saturating_add(1);
-        self.tasks.next = self.tasks.next.max(stored.meta.as_ref().map_or(1, |m| m.next_task)).max(unused);
+        self.number_tasks(stored.meta.as_ref(), boot.newest_output);
         self.note_clocks();
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
@@ -96,6 +94,13 @@ impl Core {
             None if boot.stop => self.shutdown(0, None, false, out),
             None => self.raise(out),
         }
+    }
+
+    /// Output of a task that is lost must not be taken for that of a later one.
+    fn number_tasks(&mut self, meta: Option<&record::Meta>, newest_output: u64) {
+        self.tasks.unused = self.tasks.next.max(meta.map_or(1, |m| m.next_task));
+        self.tasks.next = self.tasks.unused.max(newest_output.min(TASKS_END).saturating_add(1));
+        self.gap |= self.tasks.next > self.tasks.unused;
     }
 
     /// What was written is there as long as the machine stays up and nobody removes it.

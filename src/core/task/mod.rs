@@ -419,6 +419,8 @@ pub struct Tasks {
     /// At so many frames those that no task has any more go; each sweep doubles it, so that many cost no more each.
     sweep_at: usize,
     pub next: u64,
+    /// What that was at the start of this daemon by the journal alone.
+    pub unused: u64,
     /// Number of the last claim whose sync was asked for.
     ticket: u64,
     /// Groups that may have something to start.

@@ -307,7 +307,7 @@ impl Core {
             return self.reply(asked.req, Err(error), false, out);
         }
         if op != Op::Stop && self.keys.is_resumed(asked.req) {
-            let items = places.iter().map(|i| Item::begun(*i, &self.table[*i])).collect();
+            let items = places.iter().map(|i| Item::begun(*i, &self.table[*i], op)).collect();
             return self.wait(asked, Op::Restart, items, Waiting { wait: change.wait, timeout: change.timeout });
         }
         if change.wait && (op != Op::Stop || places.iter().any(|i| self.table[*i].transient)) {

@@ -29,6 +29,8 @@ pub(super) struct Item {
     /// How it was when the request came.
     state: State,
     run: Option<RunId>,
+    /// A run before it was ended by a daemon before this one.
+    again: bool,
     fails: u32,
     transient: bool,
     /// What is stopped with it, because it requires it.
@@ -72,6 +74,7 @@ impl Item {
             name: Arc::clone(&s.name),
             state: s.state,
             run: s.live.as_ref().map(|l| l.run),
+            again: false,
             fails: s.fails,
             transient: s.transient,
             along: Vec::new(),
@@ -86,8 +89,9 @@ impl Item {
     }
 
     /// One that a daemon before this one began to start: whatever run there is came from that.
-    pub(super) fn begun(i: usize, s: &Service) -> Item {
-        Item { run: None, ..Item::new(i, s) }
+    pub(super) fn begun(i: usize, s: &Service, op: Op) -> Item {
+        let ended = s.runs > 1 || s.live.as_ref().is_some_and(|l| l.stop.is_some());
+        Item { run: None, again: op == Op::Restart && ended, ..Item::new(i, s) }
     }
 
     fn look(&self, op: Op, s: &Service) -> Look {
@@ -121,7 +125,7 @@ impl Item {
 
     fn look_start(&self, op: Op, s: &Service) -> Look {
         let run = s.live.as_ref().map(|l| l.run);
-        let word = if op == Op::Restart && self.run.is_some() { "restarted" } else { "started" };
+        let word = if op == Op::Restart && (self.run.is_some() || self.again) { "restarted" } else { "started" };
         let failed = s.fails != self.fails;
         match s.state {
             State::Running if s.stop_mark().is_some() => Look::Open,

@@ -276,7 +276,7 @@ impl Core {
             };
             let item = |n: usize| match op {
                 Op::Stop => Item::new(n, &self.table[n]),
-                Op::Start | Op::Restart => Item::begun(n, &self.table[n]),
+                Op::Start | Op::Restart => Item::begun(n, &self.table[n], op),
             };
             let items = places.into_iter().map(item).collect();
             let peer = peer_of(&id);

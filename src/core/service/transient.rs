@@ -29,7 +29,7 @@ impl Core {
             // It was made in the step that noted the key, and may have been stopped since.
             return match self.members(&new.name) {
                 Ok(all) => {
-                    let items = all.iter().map(|i| Item::begun(*i, &self.table[*i])).collect();
+                    let items = all.iter().map(|i| Item::begun(*i, &self.table[*i], Op::Start)).collect();
                     self.wait(asked, Op::Restart, items, waiting);
                 }
                 Err(_) => {

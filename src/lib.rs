@@ -2,8 +2,8 @@
 //!
 //! # What runs
 //! - The **keeper** ([`keeper`]): the parent process, PID 1 in a container. It holds what must survive the daemon (the
-//!   run
-//!   table, pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the next daemon.
+//!   run table, pipes and sockets of services, the control listener, the lock), reaps orphans, and starts the next
+//!   daemon.
 //! - The **daemon** ([`daemon`]): its child, which decides and acts. One reactor thread, and a small pool for what may
 //!   block.
 //! - The **command line** ([`cli`]) and the **client library** ([`client`]): they speak JSON-RPC over one Unix socket.
@@ -30,7 +30,8 @@
 //!   in threads), `unheard` (words of services left for the next turn), `wall` (whether the clock was set),
 //!   `question` (calls answered without a round), `fair` (what clients may take of a turn), `ownlog`, `told` (events
 //!   as its lines), `doctor` (what is wrong around hob), `offline` (a core of what files hold, which answers the
-//!   command line while no daemon runs), `lifecycle` (what one daemon leaves to the next: marks, safe mode, upgrades)
+//!   command line while no daemon runs), `lifecycle` (what one daemon leaves to the next: marks, safe mode, upgrades;
+//!   files on mounts that do not answer; folders of hobs that were run for one command and killed)
 //! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
 //!   each
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),
@@ -39,13 +40,15 @@
 //!   `task` (the queue; its first page is the essay on it), `schedule` (time that is kept; likewise),
 //!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is), `inhibit` (who delays a
 //!   shutdown), `restore` (what a managed hob ran), `outer` (a line for the service manager), `doctor` (services in
-//!   trouble), `members` (names in requests), `plan` (what a reload would do)
+//!   trouble), `members` (names in requests), `plan` (what a reload would do), `wait` (requests that wait for an end
+//!   state), `life` (shutdown, and what comes up at the start), `due` (deadlines), `fuzz` (an entry for fuzzers)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
 //!   for editors), `programs` (groups, agents, runners), `cron` (expressions, time zones and when they fire),
 //!   `schedule` (jobs)
 //! - [`protocol`]: `frame` (bytes to messages), `rpc` (messages), `methods` (the one table of methods)
 //! - [`base`]: time, ids, units, limits (every limit by name), timers, a small sorted map, the words between keeper
-//!   and daemon
+//!   and daemon (`control`), lines of hob's own log (`log`), findings of the doctor, levels of access, paths, signals,
+//!   and small work on texts, JSON and hashes (`text`, `near`, `json`, `hash`, `gather`)
 //!
 //! # Invariants
 //! - Under `base`, `protocol`, `config` and `core` there is no clock, file, environment, process, socket, thread,

@@ -339,7 +339,7 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
     live(
         "requires",
         Field::Needs(at!(requires)),
-        "services this one cannot do without: they are started before it, and it is stopped with them",
+        "services this one cannot do without: they are started before it, and when one is stopped so is this one",
         r#"["db", {"name": "cache", "condition": "started"}]"#,
     ),
     live(

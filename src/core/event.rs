@@ -69,11 +69,12 @@ impl Events {
         events
     }
 
-    /// The last events may be missing: no number that one of them had is given again. The clock on the wall counts
-    /// faster than events come over the years; where it stands wrong, the least step has to do.
+    /// The last events may be missing: no number that one of them had is given again. The clock on the wall, in
+    /// microseconds, counts faster than events come; where it stands wrong, a large step has to do.
     pub fn skip_lost(&mut self, wall: Wall) {
-        let wall = u64::try_from(wall.0).unwrap_or(0);
-        self.next = wall.max(self.next.saturating_add(LOST_MAX)).min(EVENT_SEQ_END / 2).max(self.next);
+        let wall = u64::try_from(wall.0).unwrap_or(0).saturating_mul(1000);
+        let far = if wall > self.next { wall } else { self.next.saturating_add(LOST_MAX) };
+        self.next = far.min(EVENT_SEQ_END / 2).max(self.next);
         self.since_loss = self.next;
     }
 

@@ -4,6 +4,8 @@ use crate::support::*;
 use crate::tasks::{submit, task, wait_for, wait_task};
 use serde_json::json;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 #[test]
@@ -89,4 +91,34 @@ fn output_of_lost_tasks_is_not_taken_for_that_of_later_ones() {
     assert_eq!(home.ok(&["add", "--print-id", "-w", "echo new"]).lines().next(), Some("3"));
     assert_eq!(home.ok(&["task", "output", "3"]), "new\n");
     home.ok(&["stop"]);
+}
+
+#[test]
+fn a_wait_is_not_over_while_one_of_its_tasks_is_tried_again() {
+    let home = Home::running("{}");
+    let first = submit(&home, json!({ "command": "test -e go && exec sleep 1000; exit 1", "cwd": home.dir }));
+    let second = submit(&home, json!({ "command": "exec sleep 1000" }));
+    wait_task(&home, first, "failed");
+    wait_task(&home, second, "running");
+    let mut stream = UnixStream::connect(home.path("run/hob.sock")).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
+    let mut ask = |id: u64, method: &str, params: serde_json::Value| {
+        writeln!(stream, "{}", json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).unwrap();
+    };
+    let mut next = || serde_json::from_str::<serde_json::Value>(&replies.next().unwrap().unwrap()).unwrap();
+    ask(1, "task.wait", json!({ "ids": [first, second] }));
+    ask(2, "ping", json!({}));
+    assert_eq!(next()["id"], 2, "the wait has begun");
+    fs::write(home.path("go"), "").unwrap();
+    home.ok(&["task", "retry", &first.to_string()]);
+    wait_task(&home, first, "running");
+    home.ok(&["task", "cancel", &second.to_string()]);
+    wait_task(&home, second, "cancelled");
+    ask(3, "ping", json!({}));
+    assert_eq!(next()["id"], 3, "it goes on");
+    home.ok(&["task", "cancel", &first.to_string()]);
+    let reply = next();
+    assert_eq!((&reply["id"], &reply["result"]["done"]), (&json!(1), &json!(true)), "{reply}");
+    assert_eq!(reply["result"]["counts"], json!({ "cancelled": 2 }));
 }

@@ -15,6 +15,8 @@ pub struct Disk {
     /// The last event that ever was, and whether the ring may have lost some since.
     pub last_event: u64,
     pub events_lost: bool,
+    /// The clock on the wall was set back.
+    pub set_back: bool,
 }
 
 impl Disk {

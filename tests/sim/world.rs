@@ -467,11 +467,15 @@ impl<'a> World<'a> {
                     self.stop_pending = true;
                 }
             }
-            Action::WallStep { ms } => self.move_clock(*ms, false),
+            Action::WallStep { ms } => {
+                self.disk.set_back |= *ms < 0;
+                self.move_clock(*ms, false);
+            }
             Action::Sleep { ms } => self.move_clock(*ms, true),
             Action::Freeze { ms } => {
                 self.frozen_until = self.now + ms * MS;
-                self.clients.defer(ms * MS + MS);
+                // The quiet time before a freeze counts as a part of it, up to so much.
+                self.clients.defer(ms * MS + MS + 30_000 * MS);
                 self.check.disturb();
             }
             Action::Crash { service, code } => {

@@ -54,6 +54,20 @@ impl TaskWait {
         }
     }
 
+    /// All have been over; those that somebody has retried since are waited for again.
+    fn look_again(&mut self, is_open: impl Fn(TaskId) -> bool) {
+        let again: Vec<TaskId> = self.ids().filter(|id| is_open(*id)).collect();
+        for id in again {
+            let (ids, bit) = place(id);
+            if let Ok(at) = self.blocks.binary_search_by_key(&ids, |b| b.ids)
+                && let Some(block) = self.blocks.get_mut(at)
+            {
+                block.open |= bit;
+                self.open += 1;
+            }
+        }
+    }
+
     fn ids(&self) -> impl Iterator<Item = TaskId> {
         let of = |b: &Block| {
             let (ids, all) = (b.ids, b.all);
@@ -107,6 +121,9 @@ impl Core {
         let mut waits = core::mem::take(&mut self.tasks.waits);
         for wait in &mut waits {
             ended.iter().for_each(|id| wait.is_over(*id));
+            if wait.open == 0 {
+                wait.look_again(|id| self.tasks.get(id).is_some_and(|t| !t.state.is_over()));
+            }
         }
         let (done, open) = waits.into_iter().partition(|w: &TaskWait| w.open == 0);
         self.tasks.waits = open;

@@ -3,9 +3,10 @@
 
 use crate::support::*;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const ONE: &str = r#"{ "services": { "s": { "command": "exec sleep 1000" } } }"#;
 
@@ -221,6 +222,34 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     assert_eq!((home.state("s").as_str(), home.pid("s")), ("running", pid), "it is taken over");
     home.ok(&["stop"]);
     assert!(home.wait_end().success());
+}
+
+#[test]
+fn on_a_full_disk_the_output_of_the_command_still_comes_out() {
+    let home = Home::new("{}");
+    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
+        return skip("no small file system can be mounted here, so a full disk is not tried");
+    };
+    home.write_config("{}");
+    fill(&home);
+    let run = |script: &str| {
+        let mut run = home.command(&["run", "--", "sh", "-c", script]);
+        run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let out = run("echo hi; echo err >&2; exit 3").wait_with_output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(3), &b"hi\n"[..]), "{said}");
+    assert!(said.lines().any(|l| l == "err"), "{said}");
+    // More than goes into pipes, and a reader who takes a rest.
+    let mut hob = run("seq 1 300000; printf '\\377\\000'; exit 4");
+    let mut out = Vec::new();
+    wait("a part of it comes", || hob.stdout.as_mut().unwrap().take(10_000).read_to_end(&mut out).unwrap() == 10_000);
+    let rest = hob.wait_with_output().unwrap();
+    out.extend(rest.stdout);
+    let mut want: Vec<u8> = (1..=300_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+    want.extend(b"\xff\0");
+    assert!(out == want, "{} of {} bytes", out.len(), want.len());
+    assert_eq!(rest.status.code(), Some(4));
 }
 
 #[test]

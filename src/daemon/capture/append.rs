@@ -31,7 +31,8 @@ impl Writer {
     /// Adds finished lines; `index` says on which stream they came and whether they have time stamps.
     pub(super) fn append(&mut self, bytes: &[u8], index: (u32, bool), now: Now) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Err(io::ErrorKind::NotFound.into()) };
-        log.stamp(now.wall, if index.1 { index.0 | STAMPED } else { index.0 });
+        // Lines whose stream is not known are better than none.
+        let _ = log.stamp(now.wall, if index.1 { index.0 | STAMPED } else { index.0 });
         log.write(bytes)?;
         self.guard.wrote(bytes.len());
         self.position = log.position();

@@ -5,10 +5,13 @@
 //! a pipe that the keeper holds as well. A word of the run table says up to which position the log was put into it;
 //! what still lies in it was not passed on. Where bytes cannot be moved from a pipe (to a file that is appended to, or
 //! not on Linux), they are written instead, and a killed daemon's last chunk may come twice.
+//!
+//! What the file cannot take, as on a full disk, comes through the daemon's memory instead, each piece at its place
+//! among the bytes of the file. Of that a killed daemon loses what it has not passed on.
 
 use super::desk::Words;
 use super::marks;
-use super::tail::{Cursor, Part, Share};
+use super::tail::{Beside, Cursor, Next, Part, Share};
 use crate::base::time::Mono;
 use crate::sys::{logfile, pipe};
 use core::time::Duration;
@@ -188,9 +191,12 @@ impl Copier<'_> {
         let mut cursor = Cursor::new(begin);
         loop {
             let from = cursor.position;
-            match self.share.read(&mut cursor, u64::MAX, CHUNK).and_then(|part| self.pass_part(from, &cursor, part)) {
+            match self.step(&mut cursor) {
                 Ok(true) => self.troubled = false,
-                Ok(false) if self.quits() => return,
+                Ok(false) if self.quits() => match self.share.take_beside(u64::MAX) {
+                    Some(beside) => self.pass_beside(beside, &mut cursor),
+                    None => return,
+                },
                 Ok(false) => self.share.wait(cursor.position, LOOK),
                 Err(e) => {
                     cursor = Cursor::new(from);
@@ -203,6 +209,33 @@ impl Copier<'_> {
         }
     }
 
+    /// Passes on what is next. False at the end of all.
+    fn step(&mut self, cursor: &mut Cursor) -> io::Result<bool> {
+        let from = cursor.position;
+        match self.share.next(from)? {
+            Next::Beside(beside) => {
+                self.pass_beside(beside, cursor);
+                Ok(true)
+            }
+            Next::File(until) => {
+                let part = self.share.read(cursor, until, CHUNK)?;
+                self.pass_part(from, cursor, part)
+            }
+        }
+    }
+
+    /// Passes on what does not lie in the file. It is in no daemon's memory but this one's, so there is no use in the
+    /// pipe on the way.
+    fn pass_beside(&mut self, beside: Beside, cursor: &mut Cursor) {
+        match beside {
+            Beside::Bytes(stream, bytes) => self.write_all(self.way(stream), &bytes),
+            Beside::Skip(end) => {
+                cursor.position = cursor.position.max(end);
+                self.words.set_copied(cursor.position + 1);
+            }
+        }
+    }
+
     fn quits(&self) -> bool {
         self.state.quit.load(Ordering::Acquire)
     }
@@ -211,10 +244,16 @@ impl Copier<'_> {
     fn begin(&mut self) -> Option<u64> {
         // The writer of the log sets the first mark when it opens the file.
         while self.words.copied() == 0 {
-            if self.quits() {
-                return None;
+            match self.share.take_beside(0) {
+                Some(beside) => {
+                    self.pass_beside(beside, &mut Cursor::new(0));
+                    if self.share.take_held_back() {
+                        (self.tell)(Told::CameOn);
+                    }
+                }
+                None if self.quits() => return None,
+                None => self.share.wait(u64::MAX, LOOK),
             }
-            self.share.wait(u64::MAX, LOOK);
         }
         let word = self.words.copied();
         let mark = (word & !FILLING).max(1);
@@ -298,11 +337,7 @@ impl Copier<'_> {
             if outlet.gone || !outlet.takes {
                 let mut bytes = vec![0; left];
                 let n = pipe::read(&by.read, &mut bytes).unwrap_or(0);
-                let mut rest = bytes.get(..n).unwrap_or_default();
-                while !self.outlet(way).gone && !rest.is_empty() {
-                    let n = self.write(way, rest);
-                    rest = rest.get(n..).unwrap_or_default();
-                }
+                self.write_all(way, bytes.get(..n).unwrap_or_default());
                 continue;
             }
             let moved = pipe::pass_on(&by.read, outlet.file.as_fd(), left);
@@ -311,6 +346,14 @@ impl Copier<'_> {
             } else {
                 self.went(way, moved);
             }
+        }
+    }
+
+    /// Writes all, however long it takes, unless nobody reads.
+    fn write_all(&mut self, way: Way, mut rest: &[u8]) {
+        while !self.outlet(way).gone && !rest.is_empty() {
+            let n = self.write(way, rest);
+            rest = rest.get(n..).unwrap_or_default();
         }
     }
 

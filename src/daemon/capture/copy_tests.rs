@@ -180,3 +180,104 @@ fn a_log_that_cannot_be_read_now_is_read_later() {
     assert_eq!(read_all(&read), b"one\n");
     assert_eq!(told.try_iter().next(), None, "it is told once");
 }
+
+/// A writer that is copied, over a rig as `apart` makes it.
+fn copied() -> (Rig, OwnedFd, File) {
+    let (mut rig, read, err) = apart();
+    rig.words.set_copied(0);
+    let (source, share, writer, desk) = daemon(&rig.ends, &rig.names, &rig.spec, &rig.words, true);
+    (rig.source, rig.share, rig.writer, rig.desk) = (source, share, writer, desk);
+    rig.source.order(Order::Apart(Arc::new(Source::of_errors("web".into(), read.try_clone().unwrap()))));
+    (rig, read, err)
+}
+
+fn heard(out: &OwnedFd) -> String {
+    String::from_utf8(read_all(out)).unwrap()
+}
+
+#[test]
+fn what_the_file_cannot_take_comes_out_all_the_same() {
+    let (mut rig, _read, mut err) = copied();
+    let (tell, told) = mpsc::channel();
+    let (out, errors) = (pipe::inner(1 << 20).unwrap(), pipe::inner(1 << 20).unwrap());
+    let ways = Ways { out: out.1, err: Some(errors.1), by: Some(pipe::inner(copy::CHUNK).unwrap()) };
+    std::fs::create_dir_all(rig.names.log(0)).unwrap();
+    rig.write(b"one\n");
+    err.write_all(b"bad\n").unwrap();
+    rig.drain();
+    let mut copy = start_copy(&rig, ways, &tell);
+    let limit = clock() + Duration::from_secs(30);
+    while pipe::waiting(&out.0).unwrap() + pipe::waiting(&errors.0).unwrap() < 8 {
+        assert!(clock() < limit, "the file has never been open, and what was written comes out");
+        std::thread::yield_now();
+    }
+    rig.write(b"two without an end");
+    std::fs::remove_dir(rig.names.log(0)).unwrap();
+    rig.clock += 1000;
+    rig.write(b", three\n");
+    err.write_all(b"worse\n").unwrap();
+    rig.drain();
+    while rig.words.copied() & !copy::FILLING != rig.share.end().unwrap() + 1 {
+        assert!(clock() < limit, "what is in the file comes out");
+        std::thread::yield_now();
+    }
+    // It goes away again, and comes back.
+    rig.writer.restore();
+    let (log, aside) = (rig.names.log(0), rig.dir.path("aside"));
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    rig.write(b"four\n");
+    err.write_all(b"worst\n").unwrap();
+    rig.drain();
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    rig.clock += 1000;
+    rig.write(b"five\n");
+    assert!(copy.finish(Duration::from_secs(30), clock));
+    assert_eq!(heard(&out.0), "one\ntwo without an end, three\nfour\nfive\n");
+    assert_eq!(heard(&errors.0), "bad\nworse\nworst\n");
+    assert_eq!(told.try_iter().find(|t| *t != Told::CameOn), None);
+    let kept = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(kept, "[hob: 26 bytes dropped]\n, three\nworse\n[hob: 11 bytes dropped]\nfive\n");
+    assert_eq!((rig.words.copied(), rig.share.beside()), (rig.share.end().unwrap() + 1, 0));
+}
+
+#[test]
+fn what_waits_beside_the_file_is_bounded_whatever_the_reader_does() {
+    let (mut rig, _read, mut err) = copied();
+    let (tell, told) = mpsc::channel();
+    std::fs::create_dir_all(rig.names.log(0)).unwrap();
+    let (read, write) = pipe::output().unwrap();
+    let mut copy = start_copy(&rig, Ways { out: write, err: None, by: None }, &tell);
+    let reach = 1 << 19;
+    let (mut most, mut held_back, mut wrote) = (0, false, Vec::new());
+    for n in 0..200_000u32 {
+        let line = format!("{n}\n");
+        let to = if n % 2 == 0 { &mut rig.pipe } else { &mut err };
+        to.write_all(line.as_bytes()).unwrap();
+        held_back = rig.turn().held_back;
+        most = most.max(rig.share.beside());
+        wrote.push(n);
+        if held_back {
+            break;
+        }
+    }
+    assert!(held_back && most > reach / 2 && most <= reach + 4096, "{most}");
+    let mut read = File::from(read);
+    let mut seen = Vec::new();
+    let limit = clock() + Duration::from_secs(60);
+    let expected: usize = wrote.iter().map(|n| format!("{n}\n").len()).sum();
+    while seen.len() < expected {
+        assert!(clock() < limit, "{} of {expected}", seen.len());
+        let mut bytes = [0; 4096];
+        match read.read(&mut bytes) {
+            Ok(n) => seen.extend_from_slice(&bytes[..n]),
+            Err(_) => std::thread::yield_now(),
+        }
+        rig.turn();
+    }
+    assert!(copy.finish(Duration::from_secs(30), clock));
+    let seen: Vec<u32> = String::from_utf8(seen).unwrap().lines().map(|l| l.parse().unwrap()).collect();
+    assert!(seen == wrote, "lost, doubled or in another order");
+    assert!(told.try_iter().any(|t| t == Told::CameOn));
+}

@@ -99,13 +99,21 @@ impl Desk {
 
     /// Takes bytes from the transfer pipe and forgets them.
     pub(crate) fn discard(&mut self, len: usize) {
+        self.take_out(len, |_| {});
+    }
+
+    /// Takes bytes from the transfer pipe, piece by piece.
+    pub(crate) fn take_out(&mut self, len: usize, mut each: impl FnMut(&[u8])) {
         let mut left = len;
         self.seen.resize(PIECE, 0);
         while left > 0 {
             let want = left.min(self.seen.len());
             match pipe::read(&self.read, &mut self.seen[..want]) {
                 Ok(0) | Err(_) => break,
-                Ok(n) => left -= n,
+                Ok(n) => {
+                    each(&self.seen[..n]);
+                    left -= n;
+                }
             }
         }
     }

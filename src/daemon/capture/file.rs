@@ -186,15 +186,24 @@ impl LogFile {
         renamed(&self.names)
     }
 
-    /// Notes the time and the stream in the index, unless the same stream was noted within the last second. A failure
-    /// costs nothing but the time of some lines, and is made good by the next record.
-    pub fn stamp(&mut self, wall: Wall, stream: u32) {
+    /// Notes the time and the stream in the index, unless the same stream was noted within the last second.
+    ///
+    /// # Errors
+    /// What writing to the index answers, where the index now tells of another stream. Where it is of the same, a
+    /// failure costs nothing but the time of some lines, and is made good by the next record.
+    pub fn stamp(&mut self, wall: Wall, stream: u32) -> io::Result<()> {
         let recent =
             self.stamped.is_some_and(|(at, s)| s == stream && (0..STAMP_MS).contains(&wall.0.saturating_sub(at.0)));
         let record = Record { position: self.position(), what: What::Output { wall, stream } };
-        if !recent && self.index.append(record, || self.names.index(0)).is_ok() {
-            self.stamped = Some((wall, stream));
+        if recent {
+            return Ok(());
         }
+        match self.index.append(record, || self.names.index(0)) {
+            Ok(()) => self.stamped = Some((wall, stream)),
+            Err(_) if self.stamped.is_some_and(|(_, s)| s == stream) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// Goes back to this position, if it lies in the file: the next `write` takes the place of all that follows. Until

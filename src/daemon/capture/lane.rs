@@ -96,9 +96,9 @@ pub struct Writer {
     by_line: bool,
     runs: Vec<(RunId, u64)>,
     pub(super) watch: Option<Box<Watch>>,
-    words: Arc<dyn Words>,
+    pub(super) words: Arc<dyn Words>,
     /// Its output is copied to hob's own stdout.
-    copied: bool,
+    pub(super) copied: bool,
 }
 
 impl fmt::Debug for Writer {
@@ -232,7 +232,8 @@ impl Writer {
         if self.copied {
             // The reader of the copy has at most one file between its own and the one that is written to.
             let reach = (CAPTURE_TURN as u64).min(self.spec.max_size / 2).max(1);
-            let behind = (self.position + 1).saturating_sub(self.words.copied() & !FILLING);
+            let behind = self.position.saturating_sub((self.words.copied() & !FILLING).saturating_sub(1));
+            let behind = behind.saturating_add(self.share.beside() as u64);
             limit = limit.min(usize::try_from(reach.saturating_sub(behind)).unwrap_or(limit));
         }
         limit
@@ -401,6 +402,11 @@ impl Writer {
             self.position = log.position();
         }
         self.log.is_some()
+    }
+
+    /// Whether the file has been open, so that the position is its.
+    pub(super) fn is_known(&self) -> bool {
+        self.began.is_some()
     }
 
     pub(super) fn path(&self) -> String {

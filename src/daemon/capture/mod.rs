@@ -1,11 +1,11 @@
 //! Capture: the output of services goes from their pipes to their log files, and nothing is lost or doubled when the
 //! daemon dies.
 //!
-//! Bytes never pass through the daemon's memory. They lie in a service's pipe, in the transfer pipe (both held by the
-//! keeper; a word of the run table says whose they are), or in the file. The loop only learns that a pipe has
-//! something; one job at a time in the lane of files moves it on (`lane`), so that neither the loop nor a job ever
-//! waits for the disk. A service that writes many small pieces is looked at by the clock instead of by its events for
-//! as long as it does.
+//! Bytes that reach the file never pass through the daemon's memory. They lie in a service's pipe, in the transfer pipe
+//! (both held by the keeper; a word of the run table says whose they are), or in the file. The loop only learns that a
+//! pipe has something; one job at a time in the lane of files moves it on (`lane`), so that neither the loop nor a job
+//! ever waits for the disk. A service that writes many small pieces is looked at by the clock instead of by its events
+//! for as long as it does.
 
 mod age;
 mod apart;

@@ -123,8 +123,10 @@ impl Writer {
             }
             let Some(take) = self.fit(desk, left, now, out) else { continue };
             let Some(log) = &mut self.log else { continue };
-            log.stamp(now.wall, stream);
-            match log.store(desk.content_pipe(), take) {
+            let stamped = log.stamp(now.wall, stream);
+            // The copy to hob's own streams must know which one it is.
+            let stored = if self.copied && self.apart.is_some() { stamped } else { Ok(()) };
+            match stored.and_then(|()| log.store(desk.content_pipe(), take)) {
                 Ok(0) => break,
                 Ok(n) => {
                     left -= n;
@@ -140,9 +142,21 @@ impl Writer {
             }
         }
         if left > 0 {
-            desk.discard(left);
+            self.pass_beside(desk, (left, stream));
             self.set_dropped(self.dropped + left as u64);
         }
+    }
+
+    /// Takes bytes that the file cannot take out of the transfer pipe. Where they are copied to hob's own streams, they
+    /// still come out there.
+    fn pass_beside(&self, desk: &mut Desk, (len, stream): (usize, u32)) {
+        if !self.copied {
+            return desk.discard(len);
+        }
+        // While the file was never open, all that an earlier daemon put there comes first.
+        let known = self.is_known() || self.words.copied() == 0;
+        let position = if known { self.position } else { self.share.spans().map_or(self.position, |s| s.end) };
+        desk.take_out(len, |bytes| self.share.pass_beside(position, stream, bytes));
     }
 
     fn match_live(&mut self, desk: &mut Desk, len: usize, out: &mut Outcome) {
@@ -216,7 +230,10 @@ impl Writer {
         let Some(log) = &mut self.log else { return false };
         let begin = if log.at_line_end() { "" } else { "\n" };
         let text = format!("{begin}{}\n", dropped_text(self.dropped));
-        if log.write(text.as_bytes()).is_err() {
+        let at = log.position();
+        let mut write = || log.write(text.as_bytes()).map(|()| log.position());
+        let written = if self.copied { self.share.skip_beside(at, write) } else { write().map(drop) };
+        if written.is_err() {
             return false;
         }
         self.position = log.position();

@@ -9,6 +9,7 @@ use super::zip;
 use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
 use crate::sys::file::{self, How};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -20,6 +21,9 @@ const SCAN_MAX: u64 = 32 * 1024 * 1024;
 const SCAN_BLOCK: u64 = 64 * 1024;
 /// How far back the last lines of a run are looked for.
 pub const LAST_BYTES: u64 = SCAN_BLOCK;
+/// Kept of what goes beside the file in one piece, and what a piece is counted for beside its bytes.
+const BESIDE_PIECE: usize = 64 * 1024;
+const BESIDE_COST: usize = 64;
 /// Old files looked at beyond a missing one.
 const MISSING_MAX: u32 = 2;
 
@@ -125,8 +129,27 @@ pub struct Share {
 #[derive(Debug, Default)]
 struct State {
     spans: Option<Spans>,
+    /// What is for the copy to hob's own stdout alone, by position.
+    beside: VecDeque<(u64, Beside)>,
     /// Threads in `wait`; telling nobody costs nothing.
     waiting: usize,
+}
+
+/// What the copy to hob's own stdout does at a position before it reads on in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// It passes on bytes of this stream that the file could not take.
+    Bytes(u32, Vec<u8>),
+    /// It goes on at this position: what lies before that is hob's own word on what is missing from the file.
+    Skip(u64),
+}
+
+/// What is next for the copy.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    Beside(Beside),
+    /// The file, up to this position.
+    File(u64),
 }
 
 /// A reader's place in a log.
@@ -142,6 +165,19 @@ struct Open {
     span: Span,
     /// Of a compressed one: it takes space on disk, and took time to make.
     unpacked: bool,
+}
+
+impl State {
+    fn take_beside(&mut self, position: u64) -> Option<Beside> {
+        if self.beside.front()?.0 > position {
+            return None;
+        }
+        let (_, taken) = self.beside.pop_front()?;
+        if self.beside.is_empty() {
+            self.beside = VecDeque::new();
+        }
+        Some(taken)
+    }
 }
 
 impl Cursor {
@@ -265,12 +301,73 @@ impl Share {
     /// # Errors
     /// What looking it up answers.
     pub fn spans(&self) -> io::Result<Spans> {
-        let mut state = self.lock();
-        if let Some(spans) = &state.spans {
-            return Ok(spans.clone());
+        self.found(&mut self.lock()).cloned()
+    }
+
+    fn found<'a>(&self, state: &'a mut State) -> io::Result<&'a Spans> {
+        if state.spans.is_none() {
+            state.spans = Some(Spans::load(&self.names)?);
         }
-        let found = Spans::load(&self.names)?;
-        Ok(state.spans.insert(found).clone())
+        state.spans.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The writer gives the copy what the file could not take at this position. To be called before anything behind
+    /// that position is written to the file.
+    pub fn pass_beside(&self, position: u64, stream: u32, bytes: &[u8]) {
+        let mut state = self.lock();
+        match state.beside.back_mut() {
+            Some((at, Beside::Bytes(of, last)))
+                if (*at, *of) == (position, stream) && last.len() + bytes.len() <= BESIDE_PIECE =>
+            {
+                last.extend_from_slice(bytes);
+            }
+            _ => state.beside.push_back((position, Beside::Bytes(stream, bytes.to_vec()))),
+        }
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// The writer puts into the file, at this position, what is not for the copy; `write` answers where that ends.
+    ///
+    /// # Errors
+    /// What `write` answers.
+    pub fn skip_beside(&self, position: u64, write: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+        // Nobody learns meanwhile how far the file reaches.
+        let mut state = self.lock();
+        let end = write()?;
+        state.beside.push_back((position, Beside::Skip(end)));
+        Ok(())
+    }
+
+    /// How much memory is taken by what the copy is to take beside the file.
+    #[must_use]
+    pub fn beside(&self) -> usize {
+        let cost = |(_, beside): &(u64, Beside)| match beside {
+            Beside::Bytes(_, bytes) => bytes.len() + BESIDE_COST,
+            Beside::Skip(_) => BESIDE_COST,
+        };
+        self.lock().beside.iter().map(cost).sum()
+    }
+
+    /// What the copy is to take before the byte at `position`, if anything is left of that.
+    #[must_use]
+    pub fn take_beside(&self, position: u64) -> Option<Beside> {
+        self.lock().take_beside(position)
+    }
+
+    /// What is next for the copy at this position.
+    ///
+    /// # Errors
+    /// As for `spans`.
+    pub fn next(&self, position: u64) -> io::Result<Next> {
+        let mut state = self.lock();
+        if let Some(beside) = state.take_beside(position) {
+            return Ok(Next::Beside(beside));
+        }
+        // Both at one moment: what comes to lie beside the file from now on is behind its present end.
+        let end = self.found(&mut state)?.end;
+        Ok(Next::File(state.beside.front().map_or(end, |(at, _)| end.min(*at))))
     }
 
     /// How far the log reaches; `None` before its writer or a reader has looked.
@@ -279,10 +376,13 @@ impl Share {
         self.lock().spans.as_ref().map(|s| s.end)
     }
 
-    /// Waits until the log reaches beyond `position`, or something else happened, or `limit` is over.
+    /// Waits until the log reaches beyond `position`, or the copy has something to take there, or something else
+    /// happened, or `limit` is over.
     pub fn wait(&self, position: u64, limit: Duration) {
         let mut state = self.lock();
-        if state.spans.as_ref().is_none_or(|s| s.end <= position) {
+        if state.spans.as_ref().is_none_or(|s| s.end <= position)
+            && state.beside.front().is_none_or(|(at, _)| *at > position)
+        {
             state.waiting += 1;
             let mut state = self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;

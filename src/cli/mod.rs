@@ -119,8 +119,8 @@ impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Self {
         match e {
             ClientError::Rpc(e) => Failure { hint: e.hint, ..Failure::code(e.code, e.message) },
-            e if is_hang(&e) => Failure::code(Code::Unavailable, "hob hangs: it does not answer")
-                .hint("'hob stop --force' ends it and all its jobs"),
+            e if is_hang(&e) => Failure::code(Code::Unavailable, "hob hangs or is very busy: it does not answer")
+                .hint("ask again; if it stays so, 'hob stop --force' ends it and all its jobs"),
             other => Failure::code(Code::Unavailable, other.to_string()),
         }
     }
@@ -303,7 +303,7 @@ pub(crate) fn connect_to_ask(args: &Args) -> Result<Client, Failure> {
 pub(crate) fn connect_to_change(args: &Args) -> Result<Client, Failure> {
     let mut client = connect(args)?;
     client.set_timeout(Some(ANSWER_LIMIT));
-    let _: Value = client.call_once("ping", &json!({}))?;
+    let _: Value = client.call("ping", &json!({}))?;
     client.set_timeout(None);
     Ok(client)
 }

@@ -73,8 +73,12 @@ pub(super) fn take_prompts(node: &Node, agents: &mut BTreeMap<String, AgentSpec>
             continue;
         }
         let seen = look(line);
-        agent.command = with_arguments(line, seen.all || seen.first);
-        cx.in_key(&member.key, |cx| check_end(key, &seen, seen.all || seen.first, cx));
+        let placed = seen.all || seen.first;
+        agent.command = with_arguments(line, placed);
+        if !placed && seen.closed {
+            let message = "no prompt can stand at the end of this text; write \"$1\" where it is to stand";
+            cx.in_key(&member.key, |cx| cx.in_key(&key.key, |cx| cx.report.add(key.node.pos, message)));
+        }
     }
 }
 
@@ -104,7 +108,7 @@ pub(super) fn check_env(node: &Node, cx: &mut Cx<'_, '_>) {
 }
 
 /// The same of a prefix, whose arguments are the words of the command. What is handed to ssh is quoted.
-pub(super) fn take_arguments(node: &Node, runners: &mut BTreeMap<String, RunnerSpec>, cx: &mut Cx<'_, '_>) {
+pub(super) fn take_arguments(node: &Node, runners: &mut BTreeMap<String, RunnerSpec>) {
     for (member, key) in members_with(node, "prefix") {
         let Some(runner) = runners.get_mut(&member.key).filter(|r| !r.prefix.is_empty()) else { continue };
         let line = if let Value::Text(line) = &key.node.value { Some(line) } else { None };
@@ -118,7 +122,6 @@ pub(super) fn take_arguments(node: &Node, runners: &mut BTreeMap<String, RunnerS
         let Some(line) = line else { continue };
         let seen = look(line);
         runner.prefix = with_arguments(line, seen.all);
-        cx.in_key(&member.key, |cx| check_end(key, &seen, seen.all, cx));
     }
 }
 
@@ -135,13 +138,6 @@ fn members_with<'n>(node: &'n Node, name: &'static str) -> impl Iterator<Item = 
 fn with_arguments(line: &str, placed: bool) -> Vec<String> {
     let line = if placed { line.to_owned() } else { format!("{} \"$@\"", line.trim_end()) };
     ["/bin/sh", "-c", &line, "sh"].map(str::to_owned).to_vec()
-}
-
-fn check_end(key: &Member, seen: &Line, placed: bool, cx: &mut Cx<'_, '_>) {
-    if !placed && seen.closed {
-        let message = "no argument can stand at the end of this text; write \"$@\" where it is to stand";
-        cx.in_key(&key.key, |cx| cx.report.add(key.node.pos, message));
-    }
 }
 
 /// What a text for the shell does with its arguments.
@@ -183,7 +179,9 @@ fn look(line: &str) -> Line {
         }
         before = c;
     }
-    seen.closed = inside.last() == Some(&'#') || line.trim_end().ends_with([';', '&', '|', '(']);
+    let last = line.split_whitespace().next_back().unwrap_or_default();
+    let ends = last.ends_with([';', '&', '|', '(', ')']) || ["fi", "done", "esac", "}"].contains(&last);
+    seen.closed = inside.last() == Some(&'#') || ends;
     seen
 }
 
@@ -251,6 +249,7 @@ mod tests {
             ("claude -p # c\n  -v", Line::default()),
             ("claude -p; ", Line { closed: true, ..Line::default() }),
             ("claude -p &", Line { closed: true, ..Line::default() }),
+            ("if test -t 0; then claude; fi", Line { closed: true, ..Line::default() }),
         ] {
             assert_eq!(look(line), want, "{line}");
         }

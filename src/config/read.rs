@@ -155,7 +155,7 @@ pub(super) fn config(root: &Node, cx: &mut Cx<'_, '_>) -> Config {
             "runners" => cx.in_key("runners", |cx| {
                 let hint = ("runner", r#"{"cluster": {"prefix": ["srun"]}}"#, Some("prefix"));
                 config.runners = named(&member.node, programs::RUNNER, hint, cx);
-                programs::take_arguments(&member.node, &mut config.runners, cx);
+                programs::take_arguments(&member.node, &mut config.runners);
             }),
             SCHEMA_KEY => cx.in_key(SCHEMA_KEY, |cx| schema_name(&member.node, cx)),
             "schedule" => cx.in_key("schedule", |cx| config.schedule = schedule::read::schedule(&member.node, cx)),

@@ -234,10 +234,15 @@ impl Core {
         } else {
             self.losing.remove(&name);
         }
-        // What is gone has no log any more.
-        let (table, tasks) = (&self.table, &self.tasks);
-        let runs = |name: &str| task::of_name(name).and_then(|id| tasks.get(id)).is_some_and(|t| t.live.is_some());
-        self.losing.retain(|name| table.find(name).is_some() || runs(name));
+        let mut losing = core::mem::take(&mut self.losing);
+        losing.retain(|name| self.has_log(name));
+        self.losing = losing;
+    }
+
+    /// What is gone has no log any more.
+    fn has_log(&self, name: &str) -> bool {
+        let task = task::of_name(name).and_then(|id| self.tasks.get(id));
+        self.table.find(name).is_some() || task.is_some_and(|t| t.live.is_some())
     }
 
     /// What is not as it should be, most important first.
@@ -254,9 +259,9 @@ impl Core {
             let what = "the journal lacked records at the start, so that tasks and what people wished may be lost";
             all.push(format!("{what}: hob logs"));
         }
-        if !self.losing.is_empty() {
-            let names: Vec<&str> = self.losing.iter().map(|name| &**name).collect();
-            all.push(format!("output is dropped, as its log cannot take it: {}", names.join(", ")));
+        let losing: Vec<&str> = self.losing.iter().map(|name| &**name).filter(|name| self.has_log(name)).collect();
+        if !losing.is_empty() {
+            all.push(format!("output is dropped, as its log cannot take it: {}", losing.join(", ")));
         }
         if let Some(error) = &self.config_error {
             let n = count(error.lines().count(), "mistake");

@@ -4,7 +4,7 @@
 
 use super::child;
 use super::conn::Conns;
-use super::exec::LOADING;
+use super::exec::{KEEPING, LOADING};
 use super::lifecycle::outside;
 use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
@@ -92,7 +92,7 @@ impl Gear {
     /// Hands work on files to its lane.
     pub(super) fn bulk(&mut self, name: &'static str, job: impl FnOnce() -> Job + Send + 'static) {
         let (lane, limit) = match name {
-            LOADING => (Lane::Paths, outside::READ),
+            LOADING | KEEPING => (Lane::Paths, outside::READ),
             _ => (Lane::Bulk, FILE_LIMIT),
         };
         self.pool.run(lane, name, self.now.mono, limit, job);

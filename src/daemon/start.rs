@@ -176,8 +176,8 @@ impl Daemon {
             self.upgrade_untold();
             self.rounds();
         }
-        if !gap && !self.bare && !self.life.safe {
-            self.remove_leftover();
+        if !self.bare && !self.life.safe {
+            self.remove_leftover(gap);
         }
         Ok(())
     }
@@ -212,9 +212,9 @@ impl Daemon {
 
     /// A daemon that dies right after tasks were removed leaves their output. Where records are missing, nobody knows
     /// whose it is.
-    fn remove_leftover(&mut self) {
-        let (known, end) = self.core.tasks_on_record();
-        let leftover = self.capture.leftover(known, end);
+    fn remove_leftover(&mut self, gap: bool) {
+        let (known, numbers) = self.core.tasks_on_record();
+        let leftover = self.capture.leftover(known, numbers, gap);
         let now = self.gear.now.mono;
         self.gear.pool.run(
             pool::Lane::Bulk,

@@ -100,7 +100,6 @@ impl Core {
     fn number_tasks(&mut self, meta: Option<&record::Meta>, newest_output: u64) {
         self.tasks.unused = self.tasks.next.max(meta.map_or(1, |m| m.next_task));
         self.tasks.next = self.tasks.unused.max(newest_output.min(TASKS_END).saturating_add(1));
-        self.gap |= self.tasks.next > self.tasks.unused;
     }
 
     /// What was written is there as long as the machine stays up and nobody removes it.

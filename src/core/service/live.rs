@@ -305,11 +305,6 @@ impl Core {
         if record.asked == Some(StopWhy::ReadyTimeout) {
             record.awaited = Some(clip(&awaited(&s.spec.ready)));
         }
-        // What was to be ready and never was has not done what it is for, as systemd has it with "protocol".
-        let promised = s.spec.ready != Ready::Spawned && !s.spec.oneshot && !s.blind;
-        if promised && record.ready.is_none() && record.asked.is_none() && record.end == Ended::Code(0) {
-            record.failed = true;
-        }
         if record.failed {
             s.fails = s.fails.saturating_add(1);
         }

@@ -139,14 +139,14 @@ impl Core {
         self.tasks.gone.note_clocks(self.now, TaskId(self.tasks.next.max(1)));
     }
 
-    /// Every task that is on record, readable or not, in order, and the number that the next one had at the start of
-    /// this daemon by the journal.
+    /// Every task that is on record, readable or not, in order; the number that the next one had at the start of this
+    /// daemon by the journal, and the one that it has.
     #[must_use]
-    pub fn tasks_on_record(&self) -> (Vec<TaskId>, TaskId) {
+    pub fn tasks_on_record(&self) -> (Vec<TaskId>, (TaskId, TaskId)) {
         let unread = self.aside.keys().filter_map(|key| super::record::id_of(key.strip_prefix("aside/task/")?));
         let mut all: Vec<TaskId> = self.tasks.all.keys().copied().chain(unread).collect();
         all.sort_unstable();
-        (all, TaskId(self.tasks.unused))
+        (all, (TaskId(self.tasks.unused), TaskId(self.tasks.next)))
     }
 }
 

@@ -7,26 +7,33 @@ use crate::sys::file;
 use std::io;
 use std::path::PathBuf;
 
+/// What the names of files begin with whose task is lost.
+const LOST: &str = "lost-";
+
 /// The files of output whose task is gone.
 #[derive(Debug)]
 pub struct Leftover {
     pub(super) folder: PathBuf,
     /// The tasks that there are, in order.
     pub(super) known: Vec<TaskId>,
-    /// A task from this number on was submitted since.
+    /// No task from this number on is on record, and one from `next` on was submitted since.
     pub(super) end: TaskId,
+    pub(super) next: TaskId,
+    /// Records are missing, so that nobody knows whose it is.
+    pub(super) gap: bool,
 }
 
 impl Capture {
-    /// Output of tasks that are neither among these, in order, nor numbered from `end` on.
+    /// Output of tasks that are not among these, in order, and that are numbered below `next`.
     #[must_use]
-    pub fn leftover(&self, known: Vec<TaskId>, end: TaskId) -> Leftover {
-        Leftover { folder: self.tasks.clone(), known, end }
+    pub fn leftover(&self, known: Vec<TaskId>, (end, next): (TaskId, TaskId), gap: bool) -> Leftover {
+        Leftover { folder: self.tasks.clone(), known, end, next, gap }
     }
 }
 
 impl Leftover {
-    /// Removes them. A number is never given to another task, so nobody writes to such a file any more.
+    /// Removes what is of tasks that were removed, and gives what may be of lost ones a name of its own. A number is
+    /// never given to another task, so nobody writes to such a file any more.
     ///
     /// # Errors
     /// What could not be read or removed; everything else was.
@@ -39,8 +46,13 @@ impl Leftover {
         let mut result = Ok(());
         for entry in entries {
             let removed = entry.and_then(|entry| match entry.file_name().to_str().and_then(task_of) {
-                Some(id) if id < self.end && self.known.binary_search(&id).is_err() => file::remove(&entry.path()),
-                Some(_) | None => Ok(()),
+                Some(id) if id >= self.next || self.known.binary_search(&id).is_ok() => Ok(()),
+                Some(id) if id < self.end && !self.gap => file::remove(&entry.path()),
+                Some(_) => {
+                    let name = format!("{LOST}{}", entry.file_name().to_string_lossy());
+                    std::fs::rename(entry.path(), self.folder.join(name))
+                }
+                None => Ok(()),
             });
             if let Err(e) = removed {
                 result = Err(failed(&e));
@@ -75,18 +87,31 @@ mod tests {
     fn what_is_removed_belongs_to_no_task_that_is_there_or_comes() {
         let folder = std::env::temp_dir().join(format!("hob-test-leftover-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("4.log")).unwrap();
-        for name in ["1.log", "2.log", "2.log.1", "2.log.idx", "3.log", "5.log", "6.log", "notes.txt"] {
+        for name in
+            ["1.log", "2.log", "2.log.1", "2.log.idx", "3.log", "5.log", "6.log", "7.log.1", "8.log", "notes.txt"]
+        {
             std::fs::write(folder.join(name), "x").unwrap();
         }
         let known = vec![TaskId(1), TaskId(3)];
-        let told = Leftover { folder: folder.clone(), known, end: TaskId(6) }.remove();
-        let mut left: Vec<_> =
-            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        left.sort();
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(left, ["1.log", "3.log", "4.log", "6.log", "notes.txt"]);
+        let (end, next) = (TaskId(6), TaskId(8));
+        let of = |gap| Leftover { folder: folder.clone(), known: known.clone(), end, next, gap };
+        let names = || {
+            let mut left: Vec<_> =
+                std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            left.sort();
+            left
+        };
+        let told = of(false).remove();
+        let lost = ["lost-6.log", "lost-7.log.1", "notes.txt"];
+        assert_eq!(names(), [&["1.log", "3.log", "4.log", "8.log"][..], &lost].concat());
         assert!(told.is_err_and(|e| e.contains("of tasks that are gone")), "a folder is not removed, and that is told");
-        let nowhere = Leftover { folder, known: Vec::new(), end: TaskId(9) };
+        // Where records are missing nothing goes.
+        std::fs::write(folder.join("2.log"), "x").unwrap();
+        of(true).remove().unwrap();
+        let lost = ["lost-2.log", "lost-4.log", "lost-6.log", "lost-7.log.1", "notes.txt"];
+        assert_eq!(names(), [&["1.log", "3.log", "8.log"][..], &lost].concat());
+        std::fs::remove_dir_all(&folder).unwrap();
+        let nowhere = of(false);
         assert_eq!(nowhere.remove(), Ok(()), "there is no output");
     }
 }

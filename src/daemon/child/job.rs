@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::fchown;
+use std::os::unix::fs::{FileTypeExt, fchown};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -191,8 +191,12 @@ impl SpawnJob {
     fn give_output(&self, plan: &Plan) {
         let Some(uid) = plan.uid.filter(|uid| *uid != user::own().0) else { return };
         for pipe in &self.output {
-            // Where root may not do that, as in some containers, it gets on with what it has.
-            let _ = fchown(pipe, Some(uid), None);
+            // Where nothing is writable these are hob's own, which may be a terminal or /dev/null.
+            let is_pipe = pipe.try_clone().and_then(|fd| std::fs::File::from(fd).metadata());
+            if is_pipe.is_ok_and(|meta| meta.file_type().is_fifo()) {
+                // Where root may not do that, as in some containers, it gets on with what it has.
+                let _ = fchown(pipe, Some(uid), None);
+            }
         }
     }
 

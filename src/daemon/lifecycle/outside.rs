@@ -54,14 +54,15 @@ fn silent(path: &Path) -> String {
 
 /// Whether who waited for this result was told that nothing comes of it, as it came late.
 pub(in crate::daemon) fn is_told(job: &Job) -> bool {
-    matches!(job, Job::Config(_) | Job::Upgrade { .. })
+    matches!(job, Job::Config(_) | Job::Kept(_) | Job::Upgrade { .. })
 }
 
 impl Daemon {
     /// A job of this name has not ended in time.
     pub(in crate::daemon) fn outside_is_silent(&mut self, name: &str) {
-        if name == LOADING {
-            self.loaded(Err(silent(&self.paths.config)));
+        if name == LOADING || name == KEEPING {
+            let path = if name == LOADING { &self.paths.config } else { &self.paths.state };
+            self.loaded(Err(silent(path)));
         } else if name == LOOKING
             && let Some(req) = self.life.outside.looking.take()
         {

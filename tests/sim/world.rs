@@ -457,6 +457,7 @@ impl<'a> World<'a> {
             Action::PowerLoss { lost } => self.power_loss(*lost),
             Action::Damage { pick } => self.damage(*pick),
             Action::Off { lost, ms } => {
+                self.disk.set_back |= *ms < 0;
                 self.wall_shift += ms;
                 self.power_loss(*lost);
             }

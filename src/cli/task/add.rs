@@ -51,10 +51,9 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
         let done: Value = client.call("task.wait", &json!({ "ids": id }))?;
         let task = &done["tasks"][0];
         if task["state"] != "succeeded" && !args.has("quiet") {
-            let seen = if task["attempts"] == 0 {
-                String::new()
-            } else {
-                format!("; 'hob task output {id}' shows what it wrote")
+            let seen = match task["output_bytes"].as_u64() {
+                None | Some(0) => String::new(),
+                Some(_) => format!("; 'hob task output {id}' shows what it wrote"),
             };
             complain(&format!("{}{seen}", look::ended(task)), None);
         }

@@ -49,7 +49,22 @@ pub fn lacking(config: &Config, setup: &Setup) -> Vec<Finding> {
         f.why("nobody gets in by that entry").todo("correct the name, then hob reload")
     });
     let services = config.services.iter().flat_map(|(name, spec)| service(setup, name, spec));
-    nobody.chain(services).chain(ports(config)).collect()
+    nobody.chain(services).chain(programs(setup, config)).chain(ports(config)).collect()
+}
+
+/// Agents and runners whose program is not there. Where a relative one is depends on the folder of the task.
+fn programs(setup: &Setup, config: &Config) -> Vec<Finding> {
+    let agents = config.agents.iter().map(|(name, agent)| (format!("agents.{name}"), &agent.command));
+    let runners = config.runners.iter().map(|(name, runner)| (format!("runners.{name}"), &runner.prefix));
+    let is_relative = |words: &[String]| words.first().is_none_or(|w| w.contains('/') && !w.starts_with('/'));
+    let mut all = Vec::new();
+    for (name, words) in agents.chain(runners).filter(|(_, words)| !is_relative(words)) {
+        let spec = ServiceSpec { command: words.clone(), ..ServiceSpec::default() };
+        if let Some(why) = child::unfit(setup, &name, &spec) {
+            all.push(Finding::new(Grade::Warning, AREA, format!("{name}: {why}")).why("no task can start by it"));
+        }
+    }
+    all
 }
 
 /// One finding for all of them: `hob config check` lists them.

@@ -147,7 +147,8 @@ fn the_config_is_held_against_the_machine() {
         "web": {"command": "true", "ready": {"port": 8080}},
         "web2": {"command": "true", "ready": {"port": 8080}},
         "cwd": {"command": "true", "cwd": "/nonexistent", "stop_command": "true"},
-    }}"#;
+    }, "agents": {"a": {"command": ["/nonexistent/agent"]}, "b": {"command": "true"}},
+       "runners": {"r": {"prefix": ["no-such-runner"]}, "s": {"prefix": ["./of/the/task"]}}}"#;
     let lab = Lab::new("config", config);
     lab.mode("hob.json", 0o666);
     let found = lab.look();
@@ -157,6 +158,9 @@ fn the_config_is_held_against_the_machine() {
     has(&found, Grade::Error, "half, stop_command: cannot execute /nonexistent/stop");
     has(&found, Grade::Error, "user 'no-such-user' is not in /etc/passwd");
     has(&found, Grade::Warning, "port 8080 is that of web and web2");
+    has(&found, Grade::Warning, "agents.a: cannot execute /nonexistent/agent");
+    has(&found, Grade::Warning, "runners.r: cannot execute no-such-runner: not found in PATH");
+    assert!(!found.iter().any(|f| f.what.starts_with("agents.b") || f.what.starts_with("runners.s")), "{found:#?}");
     assert_eq!(found.iter().filter(|f| f.what.starts_with("cwd")).count(), 1, "once, not for each command: {found:#?}");
     fs::write(&lab.paths.config, "{\"services\": {\"a\": {\"comand\": 1}}}").unwrap();
     has(&lab.look(), Grade::Error, "hob.json:1:");

@@ -51,7 +51,7 @@ fn adding_tells_of_keys_labels_and_failures() {
     assert_eq!(add(&["--key", "k1", "--", "sleep", "1000"]), known);
     let again = home.call("task.submit", r#"{"command":"true","key":"k2"}"#);
     assert_eq!(again, json!({ "id": 2 }), "a new one is nothing special");
-    let out = home.hob(&["add", "-w", "exit 4"]);
+    let out = home.hob(&["add", "-w", "echo no; exit 4"]);
     let (said, told) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     assert_eq!((out.status.code(), said.as_str()), (Some(4), "task 3 is queued\n"));
     assert_eq!(told, "hob: task 3 failed: exit code 4; 'hob task output 3' shows what it wrote\n");

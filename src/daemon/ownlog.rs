@@ -6,7 +6,7 @@
 use crate::base::log::{self, Level, LogStyle, Said};
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::DaemonLog;
-use crate::daemon::capture::rotate::{Names, shift};
+use crate::daemon::capture::rotate::{Names, is_renamed, shift};
 use crate::daemon::capture::tail::{Share, Spans};
 use crate::sys::file::remove;
 use crate::sys::file::{self, How};
@@ -230,16 +230,13 @@ impl OwnLog {
         self.flush(now);
     }
 
-    /// Whether the name leads elsewhere, or nowhere, asked once a second.
+    /// Whether somebody renamed the file, asked once a second.
     fn is_renamed(&mut self, meta: &Metadata, now: Mono) -> bool {
         if now.since(self.looked) < FOLD {
             return false;
         }
         self.looked = now;
-        match std::fs::metadata(self.names.log(0)) {
-            Ok(found) => (found.dev(), found.ino()) != (meta.dev(), meta.ino()),
-            Err(e) => e.kind() == io::ErrorKind::NotFound,
-        }
+        is_renamed(&self.names, meta)
     }
 
     fn write(&mut self, lines: &str, now: Mono) -> io::Result<()> {

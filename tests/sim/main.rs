@@ -162,7 +162,7 @@ fn the_same_seed_is_the_same_story() {
 }
 
 #[test]
-#[ignore = "takes as long as HOB_SIM_SEEDS says; meant for a release build"]
+#[ignore = "takes as long as HOB_SIM_SEEDS says: cargo test --release --test sim -- --ignored sim_long"]
 fn sim_long() {
     seeds(number("HOB_SIM_FROM").unwrap_or(SEEDS), number("HOB_SIM_SEEDS").unwrap_or(2000));
 }

@@ -2,7 +2,7 @@
 //! files.
 
 use super::index::{Index, Record, What};
-use super::rotate::{Names, end_of_old, interrupted, renamed, shift};
+use super::rotate::{Names, end_of_old, interrupted, is_renamed, renamed, shift};
 use crate::base::ids::RunId;
 use crate::base::time::Wall;
 use crate::sys::file::remove;
@@ -162,16 +162,13 @@ impl LogFile {
         Ok(cut)
     }
 
-    /// Whether the name leads elsewhere, or nowhere. Where a link leads here it is the same file.
+    /// Whether somebody renamed it, asked once a second, or `now`.
     fn is_renamed(&mut self, meta: &Metadata, wall: Wall, now: bool) -> bool {
         if !now && (0..STAMP_MS).contains(&wall.0.saturating_sub(self.looked.0)) {
             return false;
         }
         self.looked = wall;
-        match std::fs::metadata(self.names.log(0)) {
-            Ok(found) => (found.dev(), found.ino()) != (meta.dev(), meta.ino()),
-            Err(e) => e.kind() == io::ErrorKind::NotFound,
-        }
+        is_renamed(&self.names, meta)
     }
 
     /// The file has another name now. Where that is the one it would have got by a rotation, as tools that rotate logs

@@ -12,7 +12,9 @@ use super::index::{Index, What};
 use super::zip;
 use crate::sys::file::remove;
 use crate::sys::file::{self, How};
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,6 +136,16 @@ pub fn shift(names: &Names, keep: u32, head: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the name of the current file leads elsewhere than to this one, or nowhere. Where a link leads here it is the
+/// same file.
+#[must_use]
+pub fn is_renamed(names: &Names, file: &Metadata) -> bool {
+    match fs::metadata(names.log(0)) {
+        Ok(found) => (found.dev(), found.ino()) != (file.dev(), file.ino()),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 /// Somebody has given the current file the first old name. Its index goes along; those of the others may not be of the
 /// files that have their names now.
 ///
@@ -153,7 +165,7 @@ fn drop_number(names: &Names, number: u32) -> io::Result<()> {
 
 /// A name that is missing was moved before.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match std::fs::rename(from, to) {
+    match fs::rename(from, to) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

@@ -199,6 +199,10 @@ pub enum Input {
     ReadySeen {
         run: RunId,
     },
+    /// Result of `Effect::Hear`.
+    Heard {
+        run: RunId,
+    },
     /// Result of `Effect::Check`; why it failed, as a clause.
     Checked {
         run: RunId,
@@ -403,6 +407,16 @@ pub enum Effect {
         from_start: bool,
     },
     AwaitEnd {
+        run: RunId,
+    },
+    /// Hear all that the run has said before its end; answered by `Heard`, after what is to be told of it. `output`: a
+    /// line of its output is one of the words.
+    Hear {
+        run: RunId,
+        output: bool,
+    },
+    /// It was found that the main process of this run had ended; answered by `Output`, as an end that is seen.
+    Ended {
         run: RunId,
     },
     /// Do this once, in so much time; answered by `Checked` unless `CheckEnd` comes first.

@@ -75,6 +75,7 @@ impl Core {
             | Input::StartWaits { .. }
             | Input::Tree { .. }
             | Input::ReadySeen { .. }
+            | Input::Heard { .. }
             | Input::Checked { .. }
             | Input::Notify { .. }
             | Input::Synced { .. }
@@ -192,6 +193,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::Sweep { .. }
         | Effect::Await { .. }
         | Effect::AwaitEnd { .. }
+        | Effect::Hear { .. }
+        | Effect::Ended { .. }
         | Effect::CancelStart { .. }
         | Effect::Check { .. }
         | Effect::CheckEnd { .. }

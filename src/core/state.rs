@@ -265,6 +265,7 @@ impl Core {
             },
             Input::StartWaits { run, what } => self.start_waits(run, what, out),
             Input::ReadySeen { run } => self.ready_seen(run, out),
+            Input::Heard { run } => self.words_heard(run, out),
             Input::Checked { run, what: Duty::Health, result } => self.health_checked(run, result, out),
             Input::Checked { run, what: Duty::Reload, result } => self.reload_ended(run, &result, out),
             Input::Checked { run, what: Duty::Stop, result } => self.stop_command_ended(run, result, out),

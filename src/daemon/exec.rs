@@ -76,6 +76,11 @@ impl Daemon {
                     self.capture.await_end(run, name, now, &mut self.gear);
                 }
             }
+            Effect::Hear { run, output } => self.hear_out(run, output),
+            Effect::Ended { run } => {
+                let passed = self.output_passes(run);
+                self.inputs.extend(passed);
+            }
             Effect::Check { run, what, spec, limit } => {
                 let secrets = self.services.get(&run).and_then(|name| self.capture.secrets(name));
                 let asked = super::child::Asked { run, what, limit, secrets };
@@ -137,6 +142,7 @@ impl Daemon {
         }
         self.children.forget(&mut self.gear.ctx(), run);
         self.end_channel(run);
+        self.unheard.passed(run);
         self.services.remove(&run);
     }
 

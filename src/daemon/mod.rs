@@ -271,7 +271,10 @@ impl Daemon {
             return;
         }
         let last = unheard::hear(|| self.hear_one(service));
-        self.unheard.note(service, last, self.gear.now.mono);
+        if let Some(run) = self.unheard.note(service, last, self.gear.now.mono) {
+            self.inputs.extend(self.children.said_ready(service, run));
+            self.inputs.push(Input::Heard { run });
+        }
     }
 
     fn hear_one(&mut self, service: &Arc<str>) -> Look {
@@ -485,15 +488,34 @@ impl Daemon {
 
     fn step(&mut self, input: Input, out: &mut Out) {
         let ended = if let Input::Exited { run, .. } = &input { Some(*run) } else { None };
+        if let Input::Output { run, .. } = &input
+            && self.unheard.passed(*run)
+            && let Some(service) = self.services.get(run)
+        {
+            self.unheard.ended(service, *run);
+        }
         self.life.marks.input(&input, self.journal.last_record());
         self.core.step(self.gear.now, input, out);
         if matches!(out.effects.last(), Some(Effect::Measure { .. })) {
             self.waiting.hold();
         }
         // What lies in the pipe now is all that the run wrote.
-        let passed = ended.and_then(|run| self.capture.run_ended(run, self.services.get(&run)?));
+        let passed = ended.and_then(|run| self.output_passes(run));
         if let Some(input) = passed {
             self.core.step(self.gear.now, input, out);
+        }
+    }
+
+    fn output_passes(&mut self, run: RunId) -> Option<Input> {
+        self.capture.run_ended(run, self.services.get(&run)?)
+    }
+
+    /// The words of a run are all said; `output`: those in its output count too, and have to be passed first.
+    fn hear_out(&mut self, run: RunId, output: bool) {
+        match self.services.get(&run) {
+            Some(service) if output && self.capture.has(service) => self.unheard.await_output(run),
+            Some(service) => self.unheard.ended(service, run),
+            None => self.inputs.push(Input::Heard { run }),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Words of services that wait though the selector says nothing of them any more: it tells of a notify socket only when
 //! another word comes. Touches nothing.
 
+use crate::base::ids::RunId;
 use crate::base::time::Mono;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Words of one service in one turn.
@@ -35,19 +36,40 @@ pub(super) struct Unheard {
     /// At a time.
     stalled: BTreeSet<Arc<str>>,
     retry_at: Option<Mono>,
+    /// Runs of services that have ended: when there are no more words, there will be none.
+    ended: BTreeMap<Arc<str>, RunId>,
+    /// Those whose output has to pass before.
+    passing: BTreeSet<RunId>,
 }
 
 impl Unheard {
-    /// Notes how the looks at a service's words ended.
-    pub(super) fn note(&mut self, service: &Arc<str>, last: Look, now: Mono) {
+    /// Notes how the looks at a service's words ended. Answers its run that has ended, when those were the last words.
+    pub(super) fn note(&mut self, service: &Arc<str>, last: Look, now: Mono) -> Option<RunId> {
         match last {
-            Look::Nothing => {}
+            Look::Nothing => return self.ended.remove(service),
             Look::Taken => drop(self.next.insert(Arc::clone(service))),
             Look::Stalled => {
                 self.stalled.insert(Arc::clone(service));
                 self.retry_at = Some(now + RETRY);
             }
         }
+        None
+    }
+
+    /// The run has said all that it will.
+    pub(super) fn ended(&mut self, service: &Arc<str>, run: RunId) {
+        self.ended.insert(Arc::clone(service), run);
+        self.next.insert(Arc::clone(service));
+    }
+
+    /// It has, but `passed` comes first.
+    pub(super) fn await_output(&mut self, run: RunId) {
+        self.passing.insert(run);
+    }
+
+    /// The output of a run has passed. Answers whether that was waited for.
+    pub(super) fn passed(&mut self, run: RunId) -> bool {
+        self.passing.remove(&run)
     }
 
     /// Whether the loop must not wait.

@@ -22,6 +22,7 @@ pub(crate) fn spec(what: &str) -> String {
 fn job() {
     match std::env::var("JOB").as_deref() {
         Ok("bridge") => bridge(),
+        Ok("brief") => brief(),
         Ok("flood") => flood(),
         Ok("idle") => idle(),
         Ok("noise") => noise(),
@@ -36,6 +37,15 @@ fn notify() -> UnixDatagram {
     socket.connect(std::env::var_os("NOTIFY_SOCKET").unwrap()).unwrap();
     socket.send(b"STATUS=begun").unwrap();
     socket
+}
+
+/// Is ready and has done its work. A process that it is told of is killed before.
+fn brief() {
+    if let Ok(pid) = fs::read_to_string("pid") {
+        crate::support::kill("KILL", pid.parse().unwrap());
+        fs::remove_file("pid").unwrap();
+    }
+    notify().send(b"READY=1").unwrap();
 }
 
 /// Is ready, and says something else about itself all the time.

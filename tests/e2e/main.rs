@@ -30,6 +30,7 @@ mod offline;
 mod passed_on;
 mod peers;
 mod protocol;
+mod ready;
 mod safe;
 mod schedule;
 mod services;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use world::{World, boot, spec};
 
 /// What may happen to the one service `s` (a second one, `need`, is required by it where the case says so).
-const ACTS: [&str; 32] = [
+const ACTS: [&str; 33] = [
     "start",
     "stop",
     "restart",
@@ -39,6 +39,7 @@ const ACTS: [&str; 32] = [
     "not-done",
     "alive",
     "trigger",
+    "heard",
     "extend",
     "passed",
     "not-passed",
@@ -73,6 +74,7 @@ fn act(w: &mut World, act: &str, base: &ServiceSpec) {
             w.step(Input::Started { run, result: Err(error) });
         }
         "ready-seen" => w.step(Input::ReadySeen { run }),
+        "heard" => w.step(Input::Heard { run }),
         "notify" => w.step(Input::Notify { run, fields: vec![("READY".to_owned(), "1".to_owned())] }),
         "code-0" => w.exited(run, End::Code(0)),
         "code-1" => w.exited(run, End::Code(1)),
@@ -236,6 +238,7 @@ fn wind_down(w: &mut World) {
             w.started(run);
         }
         w.exited(run, End::Signal(15));
+        w.step(Input::Heard { run });
         if w.checks.contains(&(run, Duty::Stop)) {
             w.step(Input::Checked { run, what: Duty::Stop, result: Ok(()) });
         }

@@ -307,6 +307,8 @@ impl Check {
             Effect::Sweep { run }
             | Effect::CancelStart { run }
             | Effect::Await { run, .. }
+            | Effect::Hear { run, .. }
+            | Effect::Ended { run }
             | Effect::AwaitEnd { run } => self.known(*run, effect),
             Effect::Check { run, what: Duty::Health, .. } => {
                 self.known(*run, effect)?;
@@ -435,6 +437,7 @@ impl Check {
                 faulty: false,
                 pinged_at: 0,
                 over: false,
+                hearing: false,
                 clean: false,
                 stopped: false,
                 forgotten: false,

@@ -26,7 +26,9 @@ impl Check {
                 if let Some(run) = self.runs.get_mut(run).filter(|r| !r.over) {
                     run.ready_at.get_or_insert(now);
                 }
+                self.heard(now, *run, true);
             }
+            Input::Heard { run } => self.heard(now, *run, false),
             Input::Checked { run, what: Duty::Health, result } => {
                 if result.is_err() {
                     self.fell_ill(now, *run);
@@ -130,8 +132,8 @@ impl Check {
         }
     }
 
-    fn told_end(&mut self, now: u64, run: RunId, end: End) {
-        let Some(run) = self.runs.get_mut(&run).filter(|r| !r.over) else { return };
+    fn told_end(&mut self, now: u64, id: RunId, end: End) {
+        let Some(run) = self.runs.get_mut(&id).filter(|r| !r.over) else { return };
         run.over = true;
         run.clean = matches!(end, End::Code(0) | End::Unknown);
         let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
@@ -143,12 +145,31 @@ impl Check {
         };
         // Good health counts up to the moment when hob begins to stop it.
         let healthy = since.map_or(0, |at| run.left_at.unwrap_or(now).saturating_sub(at));
+        let promised = spec.ready != Ready::Spawned && !spec.oneshot && !spec.leave_children;
+        if promised && end == End::Code(0) && run.ready_at.is_none() && !run.stopped && !run.orphan && !run.unrecorded {
+            (run.hearing, run.clean) = (true, false);
+            if !matches!(spec.ready, Ready::Notify | Ready::Log(_) | Ready::Fd(_)) {
+                self.heard(now, id, false);
+            }
+            return;
+        }
         if run.stopped || run.orphan || run.unrecorded {
             self.policy.well_for(&run.service, spec, healthy);
             self.policy.stopped(&run.service);
         } else {
             self.policy.ended(&run.service, spec, Some(end), healthy, now);
         }
+    }
+
+    /// What a run that has ended well said before is known: whether it was ready, which is what it was for.
+    fn heard(&mut self, now: u64, run: RunId, ready: bool) {
+        let Some(run) = self.runs.get_mut(&run).filter(|r| r.hearing) else { return };
+        (run.hearing, run.clean) = (false, ready);
+        if run.stopped {
+            return self.policy.stopped(&run.service);
+        }
+        let spec = self.config.services.get(&*run.service).unwrap_or(&run.spec);
+        self.policy.ended(&run.service, spec, Some(End::Code(i32::from(!ready))), 0, now);
     }
 
     /// A check fails: what was well for long enough until now has a clean slate all the same.

@@ -34,6 +34,8 @@ pub struct Run {
     pub pinged_at: u64,
     /// The end of the main process, or of a start that failed.
     pub over: bool,
+    /// It ended well and nobody knows yet whether it was ready.
+    pub hearing: bool,
     pub clean: bool,
     /// hob sent it a signal to end.
     pub stopped: bool,

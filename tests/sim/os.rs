@@ -64,6 +64,8 @@ pub struct Os {
     pub sockets: BTreeMap<Arc<str>, bool>,
     /// READY=1 lies in the socket and no daemon has read it.
     pub datagrams: BTreeSet<RunId>,
+    /// Runs whose main process has become ready, whoever knows it.
+    pub said: BTreeSet<RunId>,
     /// What the present daemon does beside runs, and as the how manieth it was begun.
     pub checks: BTreeMap<(RunId, Duty), u64>,
     pub checks_begun: u64,

@@ -57,6 +57,21 @@ impl World<'_> {
                     self.tell_soon(Input::ReadySeen { run });
                 }
             }
+            Effect::Hear { run, .. } => {
+                if self.os.said.contains(&run) {
+                    let notifies = self.os.runs.get(&run).is_some_and(|t| notifies(&t.spec));
+                    let said = if notifies { ready_datagram(run) } else { Input::ReadySeen { run } };
+                    self.soon(0, true, Event::Deliver(said));
+                }
+                let ms = self.delay();
+                self.soon(ms, true, Event::Deliver(Input::Heard { run }));
+            }
+            Effect::Ended { run } => {
+                if self.rng.percent(self.options.output) {
+                    let last_lines = vec!["the end".to_owned()];
+                    self.tell_of_run(run, 500, Input::Output { run, bytes: 8, last_lines });
+                }
+            }
             // It comes too late for each.
             Effect::CancelStart { .. } => {}
             Effect::AwaitEnd { run } => {
@@ -288,6 +303,9 @@ impl World<'_> {
         let Some(proc) = self.os.procs.get_mut(&pid) else { return };
         proc.ready = true;
         let run = proc.run;
+        if proc.main {
+            self.os.said.insert(run);
+        }
         let Some(spec) = self.os.runs.get(&run).map(|t| t.spec.clone()) else { return };
         if notifies(&spec) {
             if self.core.is_some() {

@@ -193,6 +193,7 @@ impl Player {
             "delayed" => self.started(&arg(1), Err(StartError { message: arg(2), transient: true })),
             "exited" => self.exited(&arg(1), &arg(2)),
             "tree" => Input::Tree { run: self.run(&arg(1)), left: survivors(&w[2..]) },
+            "heard" => Input::Heard { run: self.run(&arg(1)) },
             "ready-seen" => Input::ReadySeen { run: self.run(&arg(1)) },
             "passed" => Input::Checked { run: self.run(&arg(1)), what: duty(&arg(2)), result: Ok(()) },
             "not-passed" => Input::Checked { run: self.run(&arg(1)), what: duty(&arg(2)), result: Err(arg(3)) },

@@ -39,6 +39,8 @@ pub(crate) fn show(effect: &Effect) -> String {
             format!("await {what} of run {run}{}", if *from_start { " from its start" } else { "" })
         }
         Effect::CancelStart { run } => format!("cancel-start run {run}"),
+        Effect::Hear { run, output } => format!("hear run {run}{}", if *output { ", its output too" } else { "" }),
+        Effect::Ended { run } => format!("ended run {run}"),
         Effect::AwaitEnd { run } => format!("await-end run {run}"),
         Effect::Check { run, what, limit, .. } => format!("check {what:?} of run {run} within {limit:?}"),
         Effect::CheckEnd { run, what } => format!("check-end {what:?} of run {run}"),

@@ -367,6 +367,7 @@ impl RunRecord {
                 Some(sent) => format!("{}, which {} sent", end.text(), sent.by.text()),
                 None => end.text(),
             },
+            (None, end @ Ended::Code(0)) if self.failed => format!("{} before it was ready", end.text()),
             (None, end) => end.text(),
         }
     }

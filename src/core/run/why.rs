@@ -255,6 +255,7 @@ fn run_line(first: &RunRecord, r: &RunRecord) -> String {
     let how = match (r.ready, &r.end, &r.asked) {
         (_, Ended::NotStarted(_) | Ended::Delayed(_), _) => "could not be started".to_owned(),
         // Nobody saw it become ready, but nobody saw how it ended either.
+        (None, Ended::Code(0), None) if r.failed => format!("ended after {took}"),
         (Some(_), _, _) | (None, Ended::Unknown, _) | (None, _, Some(StopWhy::ReadyTimeout)) => {
             format!("ended after {took}")
         }

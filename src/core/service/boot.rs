@@ -7,7 +7,7 @@ use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::base::limits::EVENTS_KEPT;
 use crate::base::map::Map;
-use crate::config::{Level, Restart, ServiceSpec};
+use crate::config::{Level, Ready, Restart, ServiceSpec};
 use crate::core::record::{self, ASIDE, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun, UNKNOWN_PID};
@@ -353,6 +353,11 @@ impl Core {
         match slot.ended {
             Some((end, usage)) => {
                 let told = self.told("service.exited", i, run);
+                if matches!(self.table[i].spec.ready, Ready::Log(_) | Ready::Fd(_)) {
+                    self.adopt_readiness(i, run, out);
+                }
+                // After that, or its output could pass before anybody looks for a line in it.
+                out.effects.push(Effect::Ended { run });
                 self.main_ended(run, end, usage, told, out);
             }
             None => {

@@ -18,6 +18,9 @@ use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Us
 use core::time::Duration;
 use std::sync::Arc;
 
+/// How long the last words of a run that ended before it was ready are waited for. Without them nobody knows whether
+/// it was.
+const HEARING: Duration = Duration::from_secs(10);
 /// A main process that ends well within this time and leaves children has put itself into the background.
 const BACKGROUND: Duration = Duration::from_secs(5);
 
@@ -155,13 +158,34 @@ impl Core {
                 Some(live) if live.pid.is_none() => live.early = true,
                 Some(_) | None => self.become_ready(i, out),
             },
-            State::Running
-            | State::Stopping
-            | State::Stopped
-            | State::Waiting
-            | State::Backoff
-            | State::Failed
-            | State::Finished => {}
+            State::Running | State::Stopped | State::Waiting | State::Backoff | State::Failed | State::Finished => {}
+            State::Stopping => {
+                let now = self.now;
+                if let Some(live) = s.live.as_mut().filter(|l| l.hearing.is_some()) {
+                    live.ready = live.end.as_ref().map(|(_, ended)| *ended).or(Some(now));
+                    self.save_run(i, out);
+                    self.heard(i, out);
+                }
+            }
+        }
+    }
+
+    /// All that a run said before its end is known.
+    pub(in crate::core) fn words_heard(&mut self, run: RunId, out: &mut Out) {
+        match self.runs.get(&run).copied() {
+            Some(i) => self.heard(i, out),
+            None => self.late("its last word", run, out),
+        }
+    }
+
+    fn heard(&mut self, i: usize, out: &mut Out) {
+        let now = self.now.mono;
+        self.await_end(i, out);
+        if let Some(live) = self.table[i].live.as_mut()
+            && live.hearing.take().is_some()
+        {
+            live.sequence.main_ended(live.run, now, out);
+            self.table.touch(i);
         }
     }
 
@@ -230,7 +254,7 @@ impl Core {
             End::Signal(n) => fields.i64("signal", i64::from(n)).str("signal_name", &signal_name(n)),
             End::Unknown => fields.bool("unknown", true),
         };
-        self.await_end(i, out);
+        self.hear_out(i, out);
         self.health_end(i, out);
         self.reload_cut_short(i, out);
         if !told {
@@ -245,6 +269,22 @@ impl Core {
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);
+        }
+    }
+
+    /// What a run that has ended well says of its readiness may still be on the way; anything else is not asked for any
+    /// more.
+    fn hear_out(&mut self, i: usize, out: &mut Out) {
+        let until = self.now.mono + HEARING;
+        let s = &mut self.table[i];
+        let told = matches!(s.spec.ready, Ready::Notify | Ready::Log(_) | Ready::Fd(_));
+        if !told || !s.owes_readiness() {
+            return self.await_end(i, out);
+        }
+        let output = matches!(s.spec.ready, Ready::Log(_));
+        if let Some(live) = s.live.as_mut() {
+            live.hearing = Some(until);
+            out.effects.push(Effect::Hear { run: live.run, output });
         }
     }
 
@@ -268,8 +308,9 @@ impl Core {
             return;
         };
         if left.is_empty() || terms.leave_children {
-            if live.sequence.command {
-                // It may clear up after the main process; the next run must not meet it.
+            let hearing = live.hearing.is_some_and(|until| now.mono < until) && live.stop.is_none();
+            if live.sequence.command || hearing {
+                // The command may clear up after the main process; the next run must not meet it.
                 live.sequence.left = Vec::new();
                 return self.table.touch(i);
             }
@@ -299,9 +340,11 @@ impl Core {
 
     /// A run is over: nothing of it is left. Folds it into the history and decides what follows.
     pub(in crate::core) fn over(&mut self, i: usize, end: Ended, ended: Now, out: &mut Out) {
+        let owes = self.table[i].owes_readiness();
         let Some(live) = self.table[i].live.take() else { return };
         let s = &mut self.table[i];
         let mut record = live.record(end, ended.wall);
+        record.failed |= owes && live.hearing.is_none();
         if record.asked == Some(StopWhy::ReadyTimeout) {
             record.awaited = Some(clip(&awaited(&s.spec.ready)));
         }

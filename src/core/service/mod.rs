@@ -239,6 +239,8 @@ pub struct Live {
     /// The main process is gone.
     pub end: Option<(Ended, Now)>,
     pub usage: Usage,
+    /// It has ended before it was ready, as far as is known: until when its last words are waited for.
+    pub hearing: Option<Mono>,
     pub sequence: Sequence,
     pub output: Option<(u64, Vec<String>)>,
     pub background: bool,
@@ -392,6 +394,15 @@ impl Service {
         }
     }
 
+    /// Whether its run has ended well, but before it was ready, which is what it was started for: systemd calls that a
+    /// protocol failure. Who leaves children may have left them to become so.
+    #[must_use]
+    pub fn owes_readiness(&self) -> bool {
+        let promised = self.spec.ready != Ready::Spawned && !self.spec.oneshot && !self.spec.leave_children;
+        let ended = |l: &Live| l.ready.is_none() && l.stop.is_none() && matches!(l.end, Some((Ended::Code(0), _)));
+        promised && !self.blind && self.live.as_ref().is_some_and(|l| ended(l))
+    }
+
     /// Whether its last run came to be and ended by itself.
     fn has_ended(&self) -> bool {
         self.last().is_some_and(|r| matches!(r.end, Ended::Code(_) | Ended::Signal(_)))
@@ -513,6 +524,7 @@ impl Live {
             again: false,
             end: None,
             usage: Usage::default(),
+            hearing: None,
             sequence: Sequence::default(),
             output: None,
             background: false,

@@ -28,11 +28,12 @@ impl Writer {
     pub(super) fn turn_raw(&mut self, desk: &mut Desk, now: Now, out: &mut Outcome) {
         let mut all = false;
         loop {
-            self.pass_points(now, out);
+            // First, because what is matched of a run ends with its output.
             if !self.match_back(out) {
                 out.again = true;
                 break;
             }
+            self.pass_points(now, out);
             if all {
                 break;
             }

@@ -123,19 +123,19 @@ impl Source {
         flow.points.push_back((at, point));
     }
 
-    /// Whether a point has been passed.
+    /// Whether a point has been passed. Not while an order waits: it may be about the output before that point.
     #[must_use]
     pub fn due(&self) -> bool {
         let flow = self.lock();
-        flow.points.front().is_some_and(|(at, _)| *at <= flow.taken)
+        flow.orders.is_empty() && flow.points.front().is_some_and(|(at, _)| *at <= flow.taken)
     }
 
-    /// The next point that has been passed.
+    /// The next point that is `due`.
     #[must_use]
     pub fn passed(&self) -> Option<Point> {
         let mut flow = self.lock();
         let (at, point) = *flow.points.front()?;
-        if at > flow.taken {
+        if at > flow.taken || !flow.orders.is_empty() {
             return None;
         }
         flow.points.pop_front();
@@ -235,6 +235,18 @@ mod tests {
         assert_eq!(s.passed(), Some(Point::Start(RunId(2))));
         assert_eq!(s.take(&tw, 100).unwrap(), Taken::Some { bytes: 3, all: true });
         assert_eq!(s.take(&tw, 100).unwrap(), Taken::Nothing);
+    }
+
+    #[test]
+    fn no_point_is_passed_before_an_order_that_was_given_earlier() {
+        let (read, _write) = pipe::output().unwrap();
+        let s = Source::new("a".into(), read);
+        s.order(Order::AwaitEnd(RunId(1)));
+        s.mark(Point::End(RunId(1)));
+        assert!(!s.due() && s.passed().is_none());
+        assert_eq!(s.orders().len(), 1);
+        assert!(s.due());
+        assert_eq!(s.passed(), Some(Point::End(RunId(1))));
     }
 
     #[test]

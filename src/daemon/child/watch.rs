@@ -96,6 +96,11 @@ impl Children {
         }
     }
 
+    /// Whether a run that has ended has said in its ready pipe that it is ready.
+    pub fn said_ready(&mut self, service: &str, run: RunId) -> Option<Input> {
+        self.pipes.readable(service).filter(|r| *r == run).map(|run| Input::ReadySeen { run })
+    }
+
     /// Takes back the ready pipe that the keeper held under `ready_label`.
     ///
     /// # Errors

@@ -131,11 +131,11 @@ impl Lines {
         let mut short = false;
         loop {
             self.work(w, now, out, self.finish);
-            self.points(w, now, out);
             if !w.match_back(out) {
                 out.again = true;
                 break;
             }
+            self.points(w, now, out);
             if short {
                 break;
             }

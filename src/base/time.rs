@@ -28,6 +28,12 @@ impl Mono {
     pub const fn since(self, earlier: Mono) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// So long before this moment, or when the clock began.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Mono {
+        Mono(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
 }
 
 /// The earlier of two moments, each of which may never come.

@@ -2,7 +2,7 @@
 //! the JSON lines that subscribers get, so that nothing is rendered twice.
 
 use super::{Effect, Out};
-use crate::base::ids::{ConnId, ReqId, StreamId};
+use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
 use crate::base::json::{Obj, json_str};
 use crate::base::limits::{EVENT_FILTERS_MAX, EVENT_SEQ_END, EVENTS_KEPT, NAME_MAX, STREAMS_PER_CONNECTION_MAX};
 use crate::base::map::Map;
@@ -101,6 +101,16 @@ impl Events {
         }
         self.ring.push_back(Kept { seq, line });
         self.next = seq + 1;
+    }
+
+    /// When an event of this kind was emitted for this run of a service, if it is kept.
+    #[must_use]
+    pub fn told(&self, kind: &str, name: &str, run: RunId) -> Option<Wall> {
+        let query = EventQuery { kinds: vec![kind.to_owned()], names: vec![name.to_owned()], from: None, limit: 1 };
+        let filter = Filter::new(&query).ok()?;
+        let of_run = |line: &str| [',', '}'].iter().any(|end| line.contains(&format!("\"run\":{run}{end}")));
+        let line = self.ring.iter().rev().map(|k| &*k.line).find(|line| filter.wants_line(line) && of_run(line))?;
+        Wall::parse(line.split_once("\"time\":\"")?.1.split('"').next()?)
     }
 
     /// Sequence number that the next event gets.

@@ -105,6 +105,8 @@ pub struct RunIntent {
     extended: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signalled: Option<Box<Signalled>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status_text: Option<Box<str>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -325,6 +327,7 @@ pub fn run(s: &Service, live: &Live, keeper: &str) -> Entity {
         again: live.again,
         extended: live.extended.map(|at| at.0),
         signalled: live.signalled().cloned().map(Box::new),
+        status_text: live.status_text.clone(),
         healthy: live.pulse.as_ref().is_some_and(|p| p.ok),
     };
     entity(run_key(live.run), &record)
@@ -406,6 +409,7 @@ impl RunIntent {
         live.sequence.kill_at = self.kill_at.map(Mono);
         live.again = self.again;
         live.extended = self.extended.map(Mono);
+        live.status_text.clone_from(&self.status_text);
         if let Some(sent) = &self.signalled {
             live.asides.get_or_insert_default().signalled = Some(sent.clone());
         }

@@ -257,7 +257,7 @@ impl Core {
             },
             Input::Exited { run, end, usage } => match self.tasks.of_run(run) {
                 Some(id) => self.task_exited(id, run, end, usage, out),
-                None => self.main_ended(run, end, usage, false, out),
+                None => self.main_ended(run, end, usage, None, out),
             },
             Input::Tree { run, left } => match self.tasks.of_run(run) {
                 Some(id) => self.task_tree(id, run, left, out),

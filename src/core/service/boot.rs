@@ -1,17 +1,17 @@
 //! The first step of a daemon: what the journal remembers meets what the keeper's table shows, and the wishes go on.
 //! Pure.
 
+use super::stop::names;
 use super::{Choice, Live, State};
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
-use crate::base::limits::EVENTS_KEPT;
 use crate::base::map::Map;
+use crate::base::time::{Now, Wall};
 use crate::config::{Level, Ready, Restart, ServiceSpec};
 use crate::core::record::{self, ASIDE, RunIntent, ServiceRecord};
 use crate::core::run::{Cause, Ended, StopWhy};
 use crate::core::{Await, Boot, Core, Effect, End, Entity, Out, Survivor, TableRun, UNKNOWN_PID};
-use crate::protocol::methods::EventQuery;
 use std::sync::Arc;
 
 /// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
@@ -345,14 +345,17 @@ impl Core {
             return self.started(run, Err(error), out);
         }
         if stopping
-            && self.told("service.stopping", i, run)
+            && self.told("service.stopping", i, run).is_some()
             && let Some(live) = self.table[i].live.as_mut()
         {
             live.stop_told = true;
         }
         match slot.ended {
             Some((end, usage)) => {
-                let told = self.told("service.exited", i, run);
+                let told = self.told("service.exited", i, run).map(|wall| {
+                    let ago = self.now.wall.since(wall);
+                    Now { mono: self.now.mono.before(ago), wall }
+                });
                 if matches!(self.table[i].spec.ready, Ready::Log(_) | Ready::Fd(_)) {
                     self.adopt_readiness(i, run, out);
                 }
@@ -368,17 +371,9 @@ impl Core {
         }
     }
 
-    /// Whether the events that were kept already tell this of the run.
-    fn told(&self, kind: &str, i: usize, run: RunId) -> bool {
-        let query = EventQuery {
-            kinds: vec![kind.to_owned()],
-            names: vec![self.table[i].name.to_string()],
-            from: None,
-            limit: EVENTS_KEPT,
-        };
-        self.events
-            .history(&query)
-            .is_ok_and(|text| [',', '}'].iter().any(|end| text.contains(&format!("\"run\":{run}{end}"))))
+    /// When the events that were kept have told this of the run.
+    fn told(&self, kind: &str, i: usize, run: RunId) -> Option<Wall> {
+        self.events.told(kind, &self.table[i].name, run)
     }
 
     pub(super) fn adopt_readiness(&mut self, i: usize, run: RunId, out: &mut Out) {
@@ -412,6 +407,9 @@ impl Core {
             }
             return self.over(i, Ended::Unknown, now, out);
         }
+        let (name, who) = (&self.table[i].name, names(&left));
+        let text = format!("{name}: nobody saw how run {run} ended, and this is left of it and is stopped: {who}");
+        out.effects.push(Effect::Log { level: Level::Warn, text });
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);
             live.sequence.leftovers(run, terms, left, now.mono, out);

@@ -230,8 +230,8 @@ impl Core {
         }
     }
 
-    /// `told`: a daemon before this one has sent the event.
-    pub(in crate::core) fn main_ended(&mut self, run: RunId, end: End, usage: Usage, told: bool, out: &mut Out) {
+    /// `told`: when a daemon before this one has sent the event.
+    pub(in crate::core) fn main_ended(&mut self, run: RunId, end: End, usage: Usage, told: Option<Now>, out: &mut Out) {
         let Some(i) = self.runs.get(&run).copied() else { return self.orphan_exited(run, out) };
         let now = self.now;
         let s = &mut self.table[i];
@@ -239,9 +239,10 @@ impl Core {
         let Some(live) = s.live.as_mut().filter(|l| l.end.is_none()) else {
             return self.late("a second exit", run, out);
         };
-        live.ended(end, usage, now);
+        let ended = told.unwrap_or(now);
+        live.ended(end, usage, ended);
         if s.spec.oneshot && end == End::Code(0) {
-            live.ready = Some(now);
+            live.ready = Some(ended);
         }
         if live.sequence.phase == Phase::Held {
             // It was to be stopped, but nothing had been sent yet: this end is its own.
@@ -257,7 +258,7 @@ impl Core {
         self.hear_out(i, out);
         self.health_end(i, out);
         self.reload_cut_short(i, out);
-        if !told {
+        if told.is_none() {
             self.emit("service.exited", i, fields.members(), out);
         }
         if self.table[i].state != State::Stopping {

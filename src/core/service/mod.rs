@@ -230,6 +230,8 @@ pub struct Live {
     /// Its reload command runs.
     pub reloading: bool,
     pub status_text: Option<Box<str>>,
+    /// It said so since the last heartbeat, with which that goes on record: it may say much.
+    pub status_said: bool,
     /// Mark: hob wants it stopped, and why.
     pub stop: Option<StopWhy>,
     /// A daemon before this one has sent the event of that.
@@ -519,6 +521,7 @@ impl Live {
             doing: None,
             reloading: false,
             status_text: None,
+            status_said: false,
             stop: None,
             stop_told: false,
             again: false,

@@ -198,15 +198,21 @@ impl Sequence {
         self.kill_at = self.kill_at.map(|at| at + gap);
     }
 
-    /// `sleep (pid 123), cat (pid 124)`.
+    /// Who is left.
     #[must_use]
     pub fn names(&self) -> String {
-        let mut text: Vec<String> = self.left.iter().take(5).map(|s| format!("{} (pid {})", s.name, s.pid)).collect();
-        if self.left.len() > 5 {
-            text.push(format!("{} more", self.left.len() - 5));
-        }
-        text.join(", ")
+        names(&self.left)
     }
+}
+
+/// `sleep (pid 123), cat (pid 124)`.
+#[must_use]
+pub fn names(left: &[Survivor]) -> String {
+    let mut text: Vec<String> = left.iter().take(5).map(|s| format!("{} (pid {})", s.name, s.pid)).collect();
+    if left.len() > 5 {
+        text.push(format!("{} more", left.len() - 5));
+    }
+    text.join(", ")
 }
 
 #[cfg(test)]

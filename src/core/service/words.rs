@@ -21,6 +21,7 @@ impl Core {
                 ("STATUS", text) => {
                     if let Some(live) = self.table[i].live.as_mut() {
                         live.status_text = Some(clip(text));
+                        live.status_said = true;
                     }
                 }
                 ("READY", "1") => {

@@ -43,6 +43,7 @@ mod systemd;
 mod task_faults;
 mod task_given;
 mod task_jobs;
+mod task_limits;
 mod task_story;
 mod task_words;
 mod tasks;

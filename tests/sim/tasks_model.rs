@@ -287,12 +287,13 @@ impl Tasks {
 
     /// A group as the config and persons have it.
     pub fn group(&self, name: &str) -> GroupSpec {
-        let spec = self.config.groups.get(name).copied().unwrap_or_default();
+        let spec = self.config.groups.get(name).cloned().unwrap_or_default();
         let change = self.change(name);
         GroupSpec {
             parallel: change.parallel.unwrap_or(spec.parallel),
             paused: change.paused.unwrap_or(spec.paused),
             weight_limit: change.weight_limit.unwrap_or(spec.weight_limit),
+            ..spec
         }
     }
 

@@ -94,6 +94,7 @@ fn group(r: &mut Rng) -> GroupSpec {
         parallel: small(r, &[1, 1, 2, 2, 3, 4, 0]),
         paused: r.percent(8),
         weight_limit: if r.percent(40) { small(r, &[2, 3, 5]) } else { 0 },
+        ..GroupSpec::default()
     }
 }
 

@@ -409,7 +409,7 @@ impl Tasks {
             let known = self.knows_group(name) && !needed;
             return if known { Err(format!("group: {call:?} is answered {answer:?}")) } else { Ok(()) };
         }
-        let spec = self.config.groups.get(name).copied().unwrap_or_default();
+        let spec = self.config.groups.get(name).cloned().unwrap_or_default();
         match call {
             GroupCall::List => {}
             GroupCall::Set { remove: true, .. } => change = Change::default(),

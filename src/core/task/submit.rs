@@ -422,7 +422,9 @@ impl Core {
 
     /// What a task is run with, by the config as it is now.
     pub(super) fn process_of(&self, task: &Task) -> Result<ServiceSpec, String> {
-        let mut spec = ServiceSpec { nice: Some(super::NICE), ..ServiceSpec::default() };
+        let group = self.tasks.groups.get(&task.frame.group).map_or(&group::UNSAID, group::Group::said);
+        let mut spec = ServiceSpec { nice: group.nice, ..ServiceSpec::default() };
+        spec.limits = group.limits.clone();
         let words = match &task.work {
             Work::Command(words) => words.split('\0').map(str::to_owned).collect(),
             Work::Agent { name, prompt } => {

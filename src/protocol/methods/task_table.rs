@@ -205,8 +205,8 @@ pub(super) const TASKS: &[Method] = &[
         "group.list",
         READ,
         &[],
-        r#"{"groups": [{"name", "parallel", "weight_limit", "paused", "running", "queued"}]}"#,
-        "The groups of tasks, with what they may run at once.",
+        r#"{"groups": [{"name", "parallel", "weight_limit", "paused", "running", "queued", "limits"}]}"#,
+        "The groups of tasks, with what they may run at once, and what the config says of their limits.",
         |_| group(GroupCall::List),
     ),
     method(

@@ -217,3 +217,42 @@ fn a_log_that_is_followed_with_others_ends_alone() {
     kill("TERM", follower.id());
     follower.wait().unwrap();
 }
+
+#[test]
+fn an_array_with_a_key_is_added_once() {
+    let home = Home::running("{}");
+    let add = |range: &str, more: &[&str]| {
+        home.ok(&[&["add", "--hold", "--array", range, "--key", "nightly"], more, &["--", "echo", "{}"]].concat())
+    };
+    assert_eq!(add("1-3", &[]), "tasks 1-3 are queued\n");
+    let known = "tasks 1-3 have this key already; nothing was added\n";
+    assert_eq!(add("1-3", &[]), known);
+    assert_eq!(add("1-3", &["--print-id"]), "1\n2\n3\n");
+    let (code, said) = home.fails(&["add", "--array", "1-4", "--key", "nightly", "--", "echo", "{}"]);
+    let wanted = "key \"nightly\" belongs to a list of 3 tasks from 1 on, which are others";
+    assert!(code == 7 && said.contains(wanted), "{code} {said}");
+    let (_, said) = home.fails(&["add", "--key", "nightly", "--", "echo", "1"]);
+    assert!(said.contains(wanted), "{said}");
+    let mixed = r#"[{"command": "true", "key": "a"}, {"command": "true"}]"#;
+    let (_, said) = home.fails(&["call", "task.submit", mixed]);
+    assert!(said.contains("task 2 of the list has no key, and task 1 key \"a\""), "{said}");
+    // The next daemon knows it, and that after both have died.
+    kill("KILL", home.pids().0);
+    assert_eq!(add("1-3", &[]), known);
+    let mut home = home;
+    let (daemon, keeper) = (home.pids().0, home.keeper());
+    kill("KILL", keeper);
+    kill("KILL", daemon);
+    home.reap();
+    home.start(&[]);
+    let add = |more: &[&str]| {
+        home.ok(&[&["add", "--hold", "--array", "1-3", "--key", "nightly"], more, &["--", "echo", "{}"]].concat())
+    };
+    assert_eq!(add(&[]), known);
+    home.ok(&["task", "remove", "1-2"]);
+    assert_eq!(add(&[]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
+    home.ok(&["task", "release", "3"]);
+    assert_eq!(add(&["--wait"]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
+    home.ok(&["task", "remove", "3"]);
+    assert_eq!(add(&["--wait"]), "tasks 1-3 had this key and were removed; nothing was added\n");
+}

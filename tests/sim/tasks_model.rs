@@ -46,8 +46,8 @@ pub struct Job {
     pub repeatable: bool,
     pub after: Vec<After>,
     pub not_before: i64,
-    /// Its key and that of its request, each with what they stand for; of the request also how many tasks of a list.
-    pub own: Option<(String, String)>,
+    /// Its key and that of its request, each with what they stand for, and of how many tasks of a list.
+    pub own: Option<(String, String, u32)>,
     pub request: Option<(String, u64, u32)>,
     pub phase: Phase,
     pub paused: bool,

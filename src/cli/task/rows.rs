@@ -25,7 +25,12 @@ const ADD_FLAGS: &[Flag] = &[
     value("retries", Some('r'), "N", "Try so often again after a failure [0]"),
     value("backoff", None, "TIME", "Before the first retry, doubled with each further one [1s]"),
     value("label", Some('l'), "NAME=VALUE", "A label to find it by; may be given several times"),
-    value("key", None, "TEXT", "Add the same with this key only once, while that task exists and for an hour at least"),
+    value(
+        "key",
+        None,
+        "TEXT",
+        "Add the same with this key only once, while that task, or one of the --array, exists and for an hour at least",
+    ),
     value("env", Some('e'), "NAME[=VALUE]", "A variable, with the value it has here unless one is given"),
     switch("env-all", None, "All variables as they are here"),
     value("cwd", Some('C'), "DIR", "The folder it runs in [the present one]"),

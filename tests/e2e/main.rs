@@ -15,6 +15,7 @@ mod config;
 mod deaths;
 mod doctor;
 mod elsewhere;
+mod escapes;
 mod freeze;
 mod health;
 mod hung;

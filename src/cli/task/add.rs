@@ -4,7 +4,7 @@ use super::look;
 use super::{after, exit_code, in_flags, in_words, moment, patience};
 use crate::base::limits::{FRAME_MAX, TASK_ARRAY_MAX};
 use crate::cli::flags::Args;
-use crate::cli::{Failure, complain, connect, exit, print};
+use crate::cli::{Failure, complain, connect, exit, print, print_json};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
 use crate::protocol::to_base64;
@@ -29,7 +29,7 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
             print(&format!("task {id} had this key and was removed; nothing was added\n"))?;
         }
         _ if args.has("follow") && !args.has("print-id") => {}
-        (true, _) => print(&format!("{result}\n"))?,
+        (true, _) => print_json(&result)?,
         (false, true) => print(&format!("{id}\n"))?,
         (false, false) if args.has("quiet") => {}
         (false, false) if result["known"] == true => {
@@ -98,7 +98,7 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
     let removed = result["removed"].as_u64().unwrap_or(0);
     let all_removed = removed == made.len() as u64;
     match (args.has("json"), args.has("print-id")) {
-        (true, _) => print(&format!("{result}\n"))?,
+        (true, _) => print_json(&result)?,
         (false, true) => print(&made.iter().map(|id| format!("{id}\n")).collect::<String>())?,
         (false, false) if args.has("quiet") => {}
         (false, false) if all_removed => {

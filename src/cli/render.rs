@@ -219,6 +219,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_others_say_has_no_colours_and_what_hob_says_has() {
+        let reply = serde_json::json!({ "a\x1b[31m": ["\x1b[8mhidden", { "b": "\u{9b}2J\nnext" }, 1, null] });
+        let shown = masked(&reply);
+        let wanted = serde_json::json!({ "a\\u{1b}[31m": ["\\u{1b}[8mhidden", { "b": "\\u{9b}2J\nnext" }, 1, null] });
+        assert_eq!(shown, wanted);
+        let said = Paint { on: true }.colour("31", shown["a\\u{1b}[31m"][0].as_str().unwrap_or_default());
+        assert_eq!(crate::base::text::visible_or_colour(&said), "\x1b[31m\\u{1b}[8mhidden\x1b[0m");
+    }
+
+    #[test]
     fn texts_wrap_at_spaces_under_their_indent() {
         assert_eq!(wrapped("one two three", 2, 4, Some(10)), "  one two\n    three");
         assert_eq!(wrapped("one two three", 2, 4, None), "  one two three");

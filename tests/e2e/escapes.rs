@@ -18,7 +18,7 @@ fn no_command_that_tells_of_something_passes_control_characters_on() {
         "services": {
             "loud": { "command": printed, "restart": "never" },
             "named": { "command": ["/bin/true", EVIL], "cwd": format!("/no/{EVIL}"), "restart": "never" } },
-        "schedule": { "jobs": [{ "id": "job", "every": "1h", "action": { "task": { "command": ["echo", EVIL] } } }] } });
+        "schedule": { "jobs": [{ "id": "job", "every": "1h", "action": { "task": { "command": ["x", EVIL] } } }] } });
     let home = Home::running(&config.to_string());
     let spec = |more: Value| {
         let mut spec = json!({ "command": printed, "labels": { "x": EVIL }, "cwd": "/", "key": EVIL });
@@ -67,6 +67,7 @@ fn no_command_that_tells_of_something_passes_control_characters_on() {
         &["doctor"],
         &["schedule", "list"],
         &["schedule", "next", EVIL],
+        &["schedule", "check", EVIL],
         &["schedule", "run", EVIL],
         &["group", "list"],
         &["group", "set", EVIL, "-j", "1"],
@@ -80,7 +81,7 @@ fn no_command_that_tells_of_something_passes_control_characters_on() {
         &["add", "--key", EVIL, "other"],
         &["add", "--agent", EVIL, "x"],
         &["add", "--runner", EVIL, "x"],
-        &["add", "-f", &printed[printed.len() - 6..]],
+        &["add", "-f", "exit 3"],
     ] {
         let out = home.hob(line);
         let shown = text(&out.stdout) + &text(&out.stderr);

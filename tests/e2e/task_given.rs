@@ -256,3 +256,43 @@ fn an_array_with_a_key_is_added_once() {
     home.ok(&["task", "remove", "3"]);
     assert_eq!(add(&["--wait"]), "tasks 1-3 had this key and were removed; nothing was added\n");
 }
+
+#[test]
+fn what_waits_can_be_put_first_and_be_rid_of_what_it_follows() {
+    let job = r#"{ "id": "boot", "cron": "@reboot", "action": { "task": { "command": "true" } } }"#;
+    let home = Home::running(&format!(r#"{{ "schedule": {{ "jobs": [{job}] }} }}"#));
+    let (a, done) = (added(&home, &["--hold", "true"]), added(&home, &["true"]));
+    home.ok(&["task", "wait", &done]);
+    let b = added(&home, &["--hold", "--after", &a, "--label", "x=1", "true"]);
+    let said = home.ok(&["task", "prioritize", &a, &b, "--priority", "7"]);
+    assert_eq!(said, format!("task {a} has priority 7\ntask {b} has priority 7\n"));
+    let get = |id: &str| home.call("task.get", &format!("{{\"id\":{id}}}"));
+    assert_eq!((&get(&a)["priority"], &get(&b)["priority"]), (&7.into(), &7.into()));
+    let out = home.hob(&["task", "prioritize", &done, "-p", "1"]);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(said, format!("task {done} is left alone: it has succeeded\n"));
+    let (code, said) = home.fails(&["task", "prioritize", &a]);
+    assert!(code == 2 && said.contains("which priority?"), "{code} {said}");
+    let (code, said) = home.fails(&["task", "edit", &b, "--no-after", "--after", &a]);
+    assert!(code == 2 && said.contains("takes them away"), "{code} {said}");
+    home.ok(&["task", "edit", &b, "--no-after", "--no-labels"]);
+    assert_eq!((get(&b)["after"].to_string(), get(&b)["labels"].to_string()), ("[]".to_owned(), "{}".to_owned()));
+    let (_, said) = home.fails(&["task", "edit", &done, "--priority", "1"]);
+    assert!(said.contains("has succeeded: only one that has not begun"), "{said}");
+    // No advice is one that would fail.
+    for (name, hint) in [
+        ("other", "`hob group set other --parallel 2` makes it"),
+        ("a b", "but not ' '"),
+        ("-x", "does not begin with"),
+    ] {
+        let (_, said) = home.fails(&["call", "task.submit", &format!(r#"{{"command": "true", "group": "{name}"}}"#)]);
+        assert!(said.contains(hint), "{said}");
+    }
+    let (_, said) = home.fails(&["call", "group.set", r#"{"name": "-x", "parallel": 1}"#]);
+    assert!(said.contains("does not begin with"), "{said}");
+    assert_eq!(
+        home.ok(&["schedule", "next", "boot"]),
+        "boot: it runs once in each boot of the machine, at no time of the clock\n"
+    );
+    assert!(home.ok(&["why", "boot"]).contains("it runs once in each boot"));
+}

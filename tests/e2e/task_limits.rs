@@ -81,11 +81,9 @@ fn a_reload_changes_the_limits_of_tasks_that_start_after_it() {
 fn a_limit_that_cannot_be_set_fails_the_task_in_the_words_of_services() {
     let (cpus, files) = (r#""cpus": "1000""#, r#""rlimits": { "nofile": 4000000000 }"#);
     let service = |limit: &str| format!(r#"{{ "command": "exec sleep 1000", "restart": "never", {limit} }}"#);
-    let home = Home::running(&format!(
-        r#"{{ "services": {{ "cpus": {}, "files": {} }}, "groups": {{ "cpus": {{ {cpus} }}, "files": {{ {files} }} }} }}"#,
-        service(cpus),
-        service(files)
-    ));
+    let services = format!(r#""services": {{ "cpus": {}, "files": {} }}"#, service(cpus), service(files));
+    let groups = format!(r#""groups": {{ "cpus": {{ {cpus} }}, "files": {{ {files} }} }}"#);
+    let home = Home::running(&format!("{{ {services}, {groups} }}"));
     for (name, words) in [("cpus", "set its processors"), ("files", "set the resource limit nofile")] {
         home.wait_state(name, "failed");
         let of_service = home.service(name)["last_error"].as_str().unwrap().to_owned();

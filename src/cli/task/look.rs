@@ -332,7 +332,7 @@ fn wrote_nothing(args: &Args, task: &Value) {
         Some(lost) => crate::cli::note(args, &format!("hob: the output of task {id} could not be kept: {lost}")),
         None if task["attempts"] == 0 => {
             let state = in_words(task);
-            crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; it is {state}"));
+            crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; its state is {state}"));
         }
         None => {}
     }

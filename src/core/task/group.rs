@@ -6,6 +6,7 @@ use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::{CLAIMS_AHEAD_MAX, GROUPS_MAX, NAME_MAX};
 use crate::base::near::nearest;
+use crate::base::text::shell_word;
 use crate::config::{Config, GroupSpec, limits_brief};
 use crate::core::request::Asked;
 use crate::core::{Core, Effect, Out};
@@ -88,6 +89,7 @@ fn name_error(name: &str) -> Option<String> {
     let odd = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.:".contains(*c));
     match odd {
         Some(c) => Some(format!("a group's name has letters, digits and any of -_.: but not {c:?}")),
+        None if name.starts_with(['.', '-']) => Some("a group's name does not begin with '.' or '-'".to_owned()),
         None if name.is_empty() || name.len() > NAME_MAX => Some(format!("a group's name has 1 to {NAME_MAX} letters")),
         None => None,
     }
@@ -131,7 +133,10 @@ impl Tasks {
             let error = RpcError::new(Code::NotFound, format!("there is no group {name:?}"));
             match nearest(name, self.groups.keys().map(|n| &**n)) {
                 Some(near) => error.hint(format!("did you mean {near:?}?")),
-                None => error.hint(format!("`hob group set {name} --parallel 2` makes it")),
+                None => match name_error(name) {
+                    Some(why) => error.hint(why),
+                    None => error.hint(format!("`hob group set {} --parallel 2` makes it", shell_word(name))),
+                },
             }
         })
     }
@@ -205,7 +210,8 @@ impl Core {
         }
         let what = if count == 1 { "a task that is not over".to_owned() } else { format!("{count} tasks not over") };
         let error = RpcError::new(Code::Conflict, format!("group {name} has {what}, which its limits are for"));
-        Err(error.hint(format!("'hob task wait -g {name}' waits for them, 'hob task cancel -g {name}' cancels them")))
+        let name = shell_word(name);
+        Err(error.hint(format!("`hob task wait -g {name}` waits for them, `hob task cancel -g {name}` cancels them")))
     }
 
     /// Changes what a person says of a group; `make`: one that is not there is made.

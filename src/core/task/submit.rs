@@ -396,8 +396,8 @@ impl Core {
             return Err(RpcError::new(Code::PermissionDenied, text).hint("submit one of your own"));
         }
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            let state = super::calls::in_words(task.state);
-            let text = format!("task {id} is {state}: only one that has not begun can be edited");
+            let state = super::calls::said_of(task.state);
+            let text = format!("task {id} {state}: only one that has not begun can be edited");
             return Err(RpcError::new(Code::Conflict, text).hint("submit another one"));
         }
         let (mut new, retried) = (task.clone(), task.again_at.0 > 0);

@@ -101,7 +101,7 @@ pub(super) const TASKS: &[Method] = &[
         "task.submit",
         CHANGE,
         SUBMIT,
-        r#"{"id"}, or {"ids"} for a list; with "known" where key had tasks already: its "state", or how many are "removed""#,
+        r#"{"id"}, or {"ids"}; where key had tasks already with "known" and its "state", or how many are "removed""#,
         "Queues a task, or a list of tasks.",
         |p| call(task::submit(p)?),
     ),

@@ -98,7 +98,7 @@ fn a_limit_that_cannot_be_set_fails_the_task_in_the_words_of_services() {
 /// The config's owner may give what the user whose task it is could not take.
 #[test]
 fn the_limits_of_a_group_hold_for_tasks_of_other_users() {
-    let limit = r#""nice": -7, "rlimits": { "memlock": "123MiB" }"#;
+    let limit = r#""nice": -7, "rlimits": { "nofile": 50 }"#;
     let home = Home::new(&format!(
         r#"{{ "daemon": {{ "access": [{{"user": 1, "level": "operate"}}] }}, "groups": {{ "fast": {{ {limit} }} }},
              "services": {{ "same": {{ "command": "exec sleep 1000", "restart": "never", {limit} }} }} }}"#
@@ -122,5 +122,5 @@ fn the_limits_of_a_group_hold_for_tasks_of_other_users() {
     }
     let seen = output(&home, 1);
     assert_eq!(seen.lines().take(2).collect::<Vec<_>>(), ["1", "-7"], "{:?}", task(&home, 1));
-    assert_eq!(line(&seen, "Max locked memory")[..2], ["128974848", "128974848"]);
+    assert_eq!(line(&seen, "Max open files")[..2], ["50", "50"]);
 }

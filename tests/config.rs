@@ -113,6 +113,37 @@ fn instances_cannot_fill_the_memory() {
     );
 }
 
+#[test]
+fn the_limits_of_groups_are_those_of_services() {
+    let of_service = |member: &str| format!("{{\"services\": {{\"web\": {{\"command\": \"x\",\n{member}\n}}}}}}");
+    let of_group = |member: &str| format!("{{\"groups\": {{\"web\": {{\"parallel\": 1,\n{member}\n}}}}}}");
+    for member in [
+        r#""nice": 20"#,
+        r#""nice": -21, "ionice": "besteffort""#,
+        r#""nice": "5", "ionice": "best-effort:8", "oom_score": 1001, "cpus": "3-1""#,
+        r#""ionice": "idle:3", "oom_score": "5", "cpus": 5"#,
+        r#""cpus": "9999", "rlimits": []"#,
+        r#""rlimits": {"nofiles": 1, "RLIMIT_CORE": 0, "nproc": "many", "core": {"soft": 5, "hard": 4}}"#,
+        r#""ulimits": {}, "oom_score_adj": 5, "cpuset": "0", "niec": 5"#,
+    ] {
+        let of_services = errors(of_service(member).as_bytes());
+        assert!(!of_services.is_empty());
+        let wanted: Vec<String> = of_services.iter().map(|e| e.replace(": services.web", ": groups.web")).collect();
+        assert_eq!(errors(of_group(member).as_bytes()), wanted, "{member}");
+    }
+    for member in [
+        r#""nice": -20, "ionice": "best-effort:7", "oom_score": -1000, "cpus": "7,1,2,3-4""#,
+        r#""nice": null, "ionice": "idle", "rlimits": {"nofile": 4096, "core": {"soft": 0, "hard": "unlimited"}}"#,
+    ] {
+        let read = |text: &str| parse(text, "f", &Platform::linux()).unwrap();
+        let (service, config) = (read(&of_service(member)), read(&of_group(member)));
+        let (service, group) = (&service.services["web"], &config.groups["web"]);
+        assert_eq!((group.nice, &group.limits), (service.nice, &service.limits));
+        assert_eq!(read(&to_json(&config)), config);
+    }
+    assert_eq!(parse(&of_group(""), "f", &Platform::linux()).unwrap().groups["web"].nice, Some(10));
+}
+
 fn errors(bytes: &[u8]) -> Vec<String> {
     let errors = parse_bytes(bytes, "f", &Platform::linux()).unwrap_err();
     errors.iter().map(ToString::to_string).collect()

@@ -3,8 +3,9 @@
 /// Longer words are not looked for: nobody mistypes one.
 const WORD_MAX: usize = 128;
 
-/// The word that was probably meant: equal but for case and `-` or `_`, else the nearest by edit distance (about a
-/// third of its letters, three at most), else the only one that begins with it, else the longest that it begins with.
+/// The word that was probably meant: equal but for case and `-` or `_`, else the only one that begins with it, else the
+/// nearest by edit distance (about a third of its letters, three at most), one that begins with it before others of the
+/// same distance, else the longest that it begins with.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     nearest_of(word, &mut known.into_iter())
 }
@@ -23,13 +24,14 @@ fn nearest_of<'a>(word: &str, known: &mut dyn Iterator<Item = &'a str>) -> Optio
     let (mut best, mut longer, mut shorter) = (None, Vec::new(), None);
     for candidate in known {
         let other = fold(candidate);
+        let begins = folded.len() >= 3 && other.starts_with(&folded);
         if other.len().abs_diff(folded.len()) <= allowed
             && let Some(d) = distance(&folded, &other, allowed)
-            && best.is_none_or(|(nearest, _)| d < nearest)
+            && best.is_none_or(|(nearest, _)| (d, !begins) < nearest)
         {
-            best = Some((d, candidate));
+            best = Some(((d, !begins), candidate));
         }
-        if folded.len() >= 3 && other.starts_with(&folded) && longer.len() < 2 {
+        if begins && longer.len() < 2 {
             longer.push(candidate);
         }
         if other.len() >= 3 && folded.starts_with(&other) && shorter.is_none_or(|s: &str| s.len() < candidate.len()) {
@@ -37,8 +39,9 @@ fn nearest_of<'a>(word: &str, known: &mut dyn Iterator<Item = &'a str>) -> Optio
         }
     }
     match (best, longer.as_slice()) {
+        (Some(((0, _), meant)), _) => Some(meant),
+        (_, [only]) => Some(only),
         (Some((_, meant)), _) => Some(meant),
-        (None, [only]) => Some(only),
         _ => shorter,
     }
 }
@@ -85,6 +88,10 @@ mod tests {
         assert_eq!(nearest("Stopp", known), Some("stop"));
         assert_eq!(nearest("relaod", known), Some("reload"));
         assert_eq!(nearest("frobnicate", known), None);
+        // One that goes on as it begins, before one with another letter.
+        assert_eq!(nearest("stat", known), Some("status"));
+        assert_eq!(nearest("stat", ["start", "stats", "status"]), Some("stats"));
+        assert_eq!(nearest("star", ["stat", "start", "star"]), Some("star"));
         assert_eq!(nearest("", known), None);
     }
 

@@ -50,11 +50,25 @@ pub fn without_numbers(text: &str) -> String {
     out
 }
 
-/// A text for a terminal: what of it would move the cursor, or worse, becomes visible, as in `\u{1b}`. Ends of lines,
-/// tabs and colours (`ESC [ ... m`) stay.
+/// What would move the cursor of a terminal, or worse, unlike ends of lines and tabs.
+fn is_odd(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+}
+
+/// A text from outside for a terminal: each control character becomes visible, as in `\u{1b}`, those of colours too,
+/// which could hide what others say.
 #[must_use]
-pub fn without_controls(text: &str) -> Cow<'_, str> {
-    let is_odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if is_odd(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// The same of a text that hob has coloured: colours (`ESC [ ... m`) stay.
+#[must_use]
+pub fn visible_or_colour(text: &str) -> Cow<'_, str> {
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }
@@ -98,7 +112,7 @@ mod tests {
     #[test]
     fn only_colours_reach_a_terminal() {
         for plain in ["", "two\nlines\tand é", "\x1b[1;31mred\x1b[0m"] {
-            assert_eq!(without_controls(plain), plain);
+            assert_eq!(visible_or_colour(plain), plain);
         }
         let odd = [
             ("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}"),
@@ -107,8 +121,10 @@ mod tests {
             ("\u{9b}31mé\rz\x1b", "\\u{9b}31mé\\rz\\u{1b}"),
         ];
         for (text, shown) in odd {
-            assert_eq!(without_controls(text), shown);
+            assert_eq!(visible_or_colour(text), shown);
+            assert_eq!(visible(text), shown.replace('\x1b', "\\u{1b}"));
         }
+        assert_eq!(visible("a\tb\né"), "a\tb\né");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `hob config`: what stands in the file and what hob makes of it, without a daemon.
 
 use super::flags::Args;
-use super::{Failure, absolute, exit, note, paths, print};
+use super::{Failure, absolute, exit, note, paths, print, print_json};
 use crate::base::limits::CONFIG_MAX;
 use crate::base::paths::Paths;
 use crate::base::text::count;
@@ -69,7 +69,7 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Ok(c) if args.has("json") => {
             let (n, warnings) = (c.services.len(), loaded.warnings(args));
             let report = json!({ "ok": true, "file": name, "services": n, "warnings": warnings });
-            print(&format!("{report}\n"))?;
+            print_json(&report)?;
         }
         Ok(_) if args.has("quiet") => {}
         Ok(c) => {
@@ -79,7 +79,7 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Err(errors) => {
             if args.has("json") {
                 let list: Vec<_> = errors.iter().map(error_json).collect();
-                print(&format!("{}\n", json!({ "ok": false, "file": name, "errors": list })))?;
+                print_json(json!({ "ok": false, "file": name, "errors": list }))?;
             } else {
                 let text = String::from_utf8_lossy(bytes);
                 print(&errors.iter().map(|e| format!("{e}\n{}\n", e.excerpt(&text))).collect::<String>())?;
@@ -96,12 +96,12 @@ pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
         return Ok(exit::OK);
     }
     match load(args)?.result.map(|c| config::masked(&c)) {
-        Ok(c) if args.has("json") => print(&format!("{}\n", config::to_json(&c)))?,
+        Ok(c) if args.has("json") => print_json(config::to_json(&c))?,
         Ok(c) => {
             let text = config::to_json(&c);
             // What is JSON already can only fail to be laid out where memory ends.
             let pretty = serde_json::from_str::<serde_json::Value>(&text).map_or(text, |v| format!("{v:#}"));
-            print(&format!("{pretty}\n"))?;
+            print_json(&pretty)?;
         }
         Err(errors) => {
             let list: String = errors.iter().map(|e| format!("{e}\n")).collect();

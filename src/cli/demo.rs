@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours};
-use super::{Failure, exit, print};
+use super::{Failure, exit, print_json, print_painted};
 use crate::base::paths::{PathInput, Paths};
 use crate::base::units::human_duration;
 use crate::client::{Client, Event};
@@ -171,7 +171,7 @@ fn introduce(stage: &Stage, paint: Paint, limit: Option<Duration>) -> Result<(),
     }
     let by_itself = limit.map_or_else(String::new, |l| format!("It ends by itself after {}; ", human_duration(l)));
     text.push_str(&format!("{by_itself}Ctrl-C ends it and removes everything.\n\n"));
-    print(&text)
+    print_painted(&text)
 }
 
 /// Hears events on a connection of its own; the thread ends with the demo.
@@ -206,9 +206,9 @@ impl Voice {
         let elapsed = self.begin.elapsed();
         if self.json {
             let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            return print(&format!("{}\n", json!({ "after_ms": ms, "text": line })));
+            return print_json(json!({ "after_ms": ms, "text": line }));
         }
-        print(&format!("{:6.2} s  {line}\n", elapsed.as_secs_f64()))
+        print_painted(&format!("{:6.2} s  {line}\n", elapsed.as_secs_f64()))
     }
 
     fn shout(&self, line: &str) -> Result<(), Failure> {

@@ -2,8 +2,8 @@
 //! found out from outside.
 
 use super::flags::Args;
-use super::render::{Paint, colours};
-use super::{Failure, exit, life, print, users};
+use super::render::{Paint, colours, masked};
+use super::{Failure, exit, life, print_json, print_painted, users};
 use crate::base::finding::{Finding, Grade};
 use crate::base::paths::Paths;
 use crate::client::{Client, ClientError};
@@ -36,9 +36,9 @@ pub(crate) fn doctor(args: &Args) -> Result<u8, Failure> {
     let errors = report["counts"]["error"].as_u64().unwrap_or(0);
     report["healthy"] = json!(errors == 0);
     if args.has("json") {
-        print(&format!("{report}\n"))?;
+        print_json(&report)?;
     } else {
-        print(&text(&report, args.has("quiet")))?;
+        print_painted(&text(&masked(&report), args.has("quiet")))?;
     }
     Ok(if errors > 0 { exit::FAILED } else { exit::OK })
 }

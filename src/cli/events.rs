@@ -2,8 +2,8 @@
 
 use super::flags::Args;
 use super::offline::{Source, ask};
-use super::render::{Paint, colours};
-use super::{Failure, connect, exit, print, users, when};
+use super::render::{Paint, colours, masked};
+use super::{Failure, connect, exit, print_json, print_painted, users, when};
 use crate::client::Event;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     }
     let past = source.call("event.history", &query)?;
     if args.has("json") && !args.has("follow") {
-        print(&format!("{past}\n"))?;
+        print_json(&past)?;
         return Ok(exit::OK);
     }
     for event in past["events"].as_array().into_iter().flatten() {
@@ -60,9 +60,9 @@ fn none(kinds: &[&str], names: &[String], from: Option<usize>, next: Option<u64>
 
 fn show(args: &Args, event: &Value) -> Result<(), Failure> {
     if args.has("json") {
-        return print(&format!("{event}\n"));
+        return print_json(event);
     }
-    print(&format!("{}\n", line(event, Paint { on: colours() })))
+    print_painted(&format!("{}\n", line(&masked(event), Paint { on: colours() })))
 }
 
 /// One event as a line for people.

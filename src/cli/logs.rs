@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
-use super::{Failure, connect, exit, life, offline, paths, print, since, when};
+use super::{Failure, connect, exit, life, offline, paths, print, print_json, since, when};
 use crate::base::limits::LINE_MAX;
 use crate::base::log::time_of;
 use crate::base::map::Map;
@@ -441,7 +441,7 @@ impl<W: Write> Writer<W> {
 pub(crate) fn rotate(args: &Args) -> Result<u8, Failure> {
     let reply: Value = connect(args)?.call("service.rotate", &json!({ "names": args.operands }))?;
     if args.has("json") {
-        print(&format!("{reply}\n"))?;
+        print_json(&reply)?;
         return Ok(exit::OK);
     }
     let mut code = exit::OK;

@@ -2,7 +2,7 @@
 
 use super::commands::COMMANDS;
 use super::flags::{Args, Command, Flag, GLOBAL, usage};
-use super::{Failure, exit, print, topics};
+use super::{Failure, exit, print, print_json, topics};
 use crate::base::text::capital;
 use crate::base::units::{DURATION_FORMS, SIZE_FORMS};
 use crate::config::{self, KeyInfo};
@@ -18,7 +18,7 @@ pub(crate) fn man(args: &Args) -> Result<u8, Failure> {
     let name = args.operands.first().map_or(PAGES[0], String::as_str);
     let page = if name == PAGES[0] { hob() } else { hob_json() };
     if args.has("json") {
-        print(&format!("{}\n", json!({ "page": name, "roff": page })))?;
+        print_json(json!({ "page": name, "roff": page }))?;
         return Ok(exit::OK);
     }
     if !std::io::stdout().is_terminal() || !shown(&page) {

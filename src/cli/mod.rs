@@ -34,7 +34,7 @@ mod when;
 pub use flags::{Args, Command, Flag, Operand};
 
 use crate::base::paths::{PathInput, Paths};
-use crate::base::text::{without_controls, without_numbers};
+use crate::base::text::{visible, visible_or_colour, without_numbers};
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use core::time::Duration;
@@ -163,13 +163,36 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Writes to standard output; a closed pipe ends the program quietly with success.
+/// Writes to standard output, no control character raw; a closed pipe ends the program quietly with success.
 ///
 /// # Errors
 /// What the write answers.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    write_out(&visible(text))
+}
+
+/// The same with hob's own colours. What it has of others was made visible before: see `render::masked`.
+pub(crate) fn print_painted(text: &str) -> Result<(), Failure> {
+    write_out(&visible_or_colour(text))
+}
+
+/// The same for programs: JSON, in which a control character that it allows raw is written as an escape.
+pub(crate) fn print_json(json: impl core::fmt::Display) -> Result<(), Failure> {
+    let mut text = String::new();
+    for c in json.to_string().chars() {
+        match c {
+            '\n' => text.push(c),
+            c if c.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text.push('\n');
+    write_out(&text)
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(without_controls(text).as_bytes())?;
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
@@ -192,13 +215,13 @@ pub(crate) fn complain(message: &str, hint: Option<&str>) {
         text.push_str(&format!("     {h}\n"));
     }
     let text = without_numbers(&text);
-    let _ = io::stderr().lock().write_all(without_controls(&text).as_bytes());
+    let _ = io::stderr().lock().write_all(visible(&text).as_bytes());
 }
 
 /// Progress on a terminal, on standard error and never with `--quiet`.
 pub(crate) fn note(args: &Args, text: &str) {
     if !args.has("quiet") {
-        let _ = io::stderr().lock().write_all(format!("{}\n", without_controls(text)).as_bytes());
+        let _ = io::stderr().lock().write_all(format!("{}\n", visible(text)).as_bytes());
     }
 }
 

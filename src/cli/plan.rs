@@ -2,9 +2,9 @@
 
 use super::flags::Args;
 use super::offline::ask_for;
-use super::render::{Paint, colours, wrapped};
+use super::render::{Paint, colours, masked, wrapped};
 use super::service::finish;
-use super::{Failure, config, exit, life, meant, print};
+use super::{Failure, config, exit, life, meant, print_painted};
 use crate::sys::terminal;
 use serde_json::{Value, json};
 
@@ -23,10 +23,10 @@ pub(crate) fn plan(args: &Args) -> Result<u8, Failure> {
     {
         config.warn(args);
     }
-    let text = told(&result, Paint { on: colours() }, terminal::columns());
+    let text = told(&masked(&result), Paint { on: colours() }, terminal::columns());
     if args.has("quiet") && !args.has("json") {
         // What would be done is what was asked for; that it is nothing goes without saying.
-        print(&text)?;
+        print_painted(&text)?;
         return Ok(exit::OK);
     }
     finish(args, &result, |_| if text.is_empty() { "nothing would change\n".to_owned() } else { text })

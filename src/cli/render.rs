@@ -1,8 +1,10 @@
 //! Text for people: tables, colours on a terminal only, times and sizes in words.
 
 use crate::base::finding::Grade;
+use crate::base::text::visible;
 use crate::base::units;
 use core::time::Duration;
+use serde_json::Value;
 use std::io::IsTerminal;
 
 /// Whether standard output takes colours: a terminal, and neither NO_COLOR nor TERM=dumb.
@@ -15,6 +17,18 @@ pub(crate) fn colours() -> bool {
 #[must_use]
 pub(crate) fn on_terminal_err() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// A reply for a terminal: no text of others in it has a control character that could colour or erase what hob says.
+/// Lines stay lines.
+#[must_use]
+pub(crate) fn masked(v: &Value) -> Value {
+    match v {
+        Value::String(text) => Value::from(visible(text)),
+        Value::Array(all) => all.iter().map(masked).collect(),
+        Value::Object(all) => all.iter().map(|(k, v)| (visible(k).into_owned(), masked(v))).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => v.clone(),
+    }
 }
 
 /// A way to colour text, or to leave it as it is.
@@ -203,6 +217,16 @@ pub(crate) fn ago(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_say_has_no_colours_and_what_hob_says_has() {
+        let reply = serde_json::json!({ "a\x1b[31m": ["\x1b[8mhidden", { "b": "\u{9b}2J\nnext" }, 1, null] });
+        let shown = masked(&reply);
+        let wanted = serde_json::json!({ "a\\u{1b}[31m": ["\\u{1b}[8mhidden", { "b": "\\u{9b}2J\nnext" }, 1, null] });
+        assert_eq!(shown, wanted);
+        let said = Paint { on: true }.colour("31", shown["a\\u{1b}[31m"][0].as_str().unwrap_or_default());
+        assert_eq!(crate::base::text::visible_or_colour(&said), "\x1b[31m\\u{1b}[8mhidden\x1b[0m");
+    }
 
     #[test]
     fn texts_wrap_at_spaces_under_their_indent() {

@@ -5,6 +5,7 @@ use super::flags::Args;
 use super::render::{Paint, Table, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect, exit, note, when};
+use crate::base::text::visible;
 use crate::base::time::Wall;
 use crate::config::cron::{self, Cron, CronError, Expression, Zone, ZoneFile};
 use crate::config::schedule::When;
@@ -107,7 +108,8 @@ fn next_of_job(args: &Args, id: &str, count: usize) -> Result<u8, Failure> {
     let result: Value = client.call("schedule.next", &json!({ "id": id, "count": count }))?;
     finish(args, &result, |r| {
         let times: String = strings(&r["next"]).map(|t| format!("{t}\n")).collect();
-        let none = if times.is_empty() { format!("{id} has no time left at which it could run\n") } else { times };
+        let none =
+            if times.is_empty() { format!("{id}: {}\n", r["message"].as_str().unwrap_or("none")) } else { times };
         if r["paused"] == true { format!("{id} is paused; otherwise it would run at\n{none}") } else { none }
     })
 }
@@ -149,7 +151,7 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         rows.push(row);
         text.push_str(&line);
     }
-    finish(args, &json!({ "ok": good, "expressions": rows }), |_| text)?;
+    finish(args, &json!({ "ok": good, "expressions": rows }), |_| visible(&text).into_owned())?;
     Ok(if good { exit::OK } else { exit::FAILED })
 }
 

@@ -2,7 +2,8 @@
 
 use super::flags::Args;
 use super::progress::Progress;
-use super::{Failure, connect, connect_to_change, exit, print};
+use super::render::masked;
+use super::{Failure, connect, connect_to_change, exit, print_json, print_painted};
 use crate::base::text::listed;
 use crate::client::Client;
 use serde_json::{Value, json};
@@ -94,9 +95,9 @@ pub(crate) fn outcome(s: &Value) -> String {
 /// Prints a result as JSON when that was asked for, else as the text that `human` makes of it.
 pub(crate) fn finish(args: &Args, result: &Value, human: impl FnOnce(&Value) -> String) -> Result<u8, Failure> {
     if args.has("json") {
-        print(&format!("{result}\n"))?;
+        print_json(result)?;
     } else if !args.has("quiet") {
-        print(&human(result))?;
+        print_painted(&human(&masked(result)))?;
     }
     Ok(exit::OK)
 }
@@ -158,7 +159,10 @@ pub(crate) fn call(args: &Args) -> Result<u8, Failure> {
     })?;
     let mut client: Client = connect(args)?;
     let result: Value = client.call(method, &params)?;
-    let text = if args.has("json") { result.to_string() } else { format!("{result:#}") };
-    print(&format!("{text}\n"))?;
+    if args.has("json") {
+        print_json(result)?
+    } else {
+        print_json(format!("{result:#}"))?
+    }
     Ok(exit::OK)
 }

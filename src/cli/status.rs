@@ -4,7 +4,7 @@ use super::flags::Args;
 use super::offline::ask;
 use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
-use super::{Failure, connect_to_ask, exit, is_hang, paths, print, story, users, when};
+use super::{Failure, connect_to_ask, exit, is_hang, paths, print_json, story, users, when};
 use crate::base::paths::Paths;
 use crate::base::text::count;
 use crate::base::time::Wall;
@@ -52,7 +52,7 @@ fn last_state(args: &Args, failure: Failure) -> Result<u8, Failure> {
     let ended = ended(&paths);
     if args.has("json") {
         let ended = ended.map(|wall| wall.to_string());
-        print(&format!("{}\n", json!({ "running": false, "ended": ended, "last": state })))?;
+        print_json(json!({ "running": false, "ended": ended, "last": state }))?;
         return Ok(failure.exit);
     }
     if let Some(wall) = ended {

@@ -2,9 +2,9 @@
 
 use super::flags::Args;
 use super::offline::ask;
-use super::render::{Paint, ago, colours, wrapped};
+use super::render::{Paint, ago, colours, masked, wrapped};
 use super::service::finish;
-use super::{Failure, connect_to_ask, print, users, when};
+use super::{Failure, connect_to_ask, print_painted, users, when};
 use crate::base::text::shell_word;
 use crate::base::units;
 use crate::sys::terminal;
@@ -50,9 +50,10 @@ pub(crate) fn one(args: &Args, name: &str, table: fn(&Value) -> String) -> Resul
         return finish(args, &json!({ "services": service["instances"] }), table);
     }
     let story: Value = client.call("daemon.why", &json!({ "name": name }))?;
+    let (service, story) = (masked(&service), masked(&story));
     let teller = Teller::new(args);
     let facts = teller.facts(service.get("service").unwrap_or(&service));
-    print(&format!("{}\n{facts}{}", teller.summary(&story), teller.story(&story)))?;
+    print_painted(&format!("{}\n{facts}{}", teller.summary(&story), teller.story(&story)))?;
     let failed = service.get("service").unwrap_or(&service)["state"] == "failed";
     Ok(if failed { super::exit::FAILED } else { super::exit::OK })
 }

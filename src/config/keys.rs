@@ -144,6 +144,33 @@ const fn restarts<S>(name: &'static str, field: Field<S>, doc: &'static str, exa
     Key { name, field, doc, example, live: false }
 }
 
+// What both services and groups of tasks have.
+
+pub(super) const fn nice<S>(at: Slot<S, Option<i32>>, live: bool) -> Key<S> {
+    Key { name: "nice", field: Field::OptNice(at), doc: "scheduling priority; unset: hob's own", example: "10", live }
+}
+
+pub(super) const fn ionice<S>(at: Slot<S, Option<IoNice>>, live: bool) -> Key<S> {
+    let doc = "priority of reads and writes: a class, and a level from 0 (most) to 7; unset: hob's own";
+    Key { name: "ionice", field: Field::IoNice(at), doc, example: r#""best-effort:7""#, live }
+}
+
+pub(super) const fn oom_score<S>(at: Slot<S, Option<i32>>, live: bool) -> Key<S> {
+    let doc = "how soon the kernel kills it when memory runs out, the highest first; unset: hob's own";
+    Key { name: "oom_score", field: Field::OptInt(at, -1_000, 1_000), doc, example: "500", live }
+}
+
+pub(super) const fn cpus<S>(at: Slot<S, Option<Cpus>>, live: bool) -> Key<S> {
+    let doc = "processors that it may run on, by number; unset: hob's own";
+    Key { name: "cpus", field: Field::Cpus(at), doc, example: r#""0-3,5""#, live }
+}
+
+pub(super) const fn rlimits<S>(at: Slot<S, Vec<Rlimit>>, live: bool) -> Key<S> {
+    let doc = "resource limits by the names of getrlimit(2) in lower case; a value is both the soft and the hard limit";
+    let example = r#"{"nofile": 4096, "core": {"soft": 0, "hard": "unlimited"}}"#;
+    Key { name: "rlimits", field: Field::Rlimits(at), doc, example, live }
+}
+
 pub(super) const fn from(ms: u64) -> Span {
     Span { zero: Err("write a time, or leave the key out"), min: Duration::from_millis(ms) }
 }
@@ -234,31 +261,11 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "file mode bits that new files do not get; unset: hob's own",
         r#""022""#,
     ),
-    restarts("nice", Field::OptNice(at!(nice)), "scheduling priority; unset: hob's own", "10"),
-    restarts(
-        "ionice",
-        Field::IoNice(at!(ionice)),
-        "priority of reads and writes: a class, and a level from 0 (most) to 7; unset: hob's own",
-        r#""best-effort:7""#,
-    ),
-    restarts(
-        "oom_score",
-        Field::OptInt(at!(oom_score), -1_000, 1_000),
-        "how soon the kernel kills it when memory runs out, the highest first; unset: hob's own",
-        "500",
-    ),
-    restarts(
-        "cpus",
-        Field::Cpus(at!(cpus)),
-        "processors that it may run on, by number; unset: hob's own",
-        r#""0-3,5""#,
-    ),
-    restarts(
-        "rlimits",
-        Field::Rlimits(at!(rlimits)),
-        "resource limits by the names of getrlimit(2) in lower case; a value is both the soft and the hard limit",
-        r#"{"nofile": 4096, "core": {"soft": 0, "hard": "unlimited"}}"#,
-    ),
+    nice(at!(nice), false),
+    ionice(at!(limits.ionice), false),
+    oom_score(at!(limits.oom_score), false),
+    cpus(at!(limits.cpus), false),
+    rlimits(at!(limits.rlimits), false),
     live(
         "instances",
         Field::Instances,

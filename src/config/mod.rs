@@ -34,7 +34,9 @@ pub use instances::instance;
 pub use one::parse_service;
 pub use schedule::{Action, JobSpec};
 pub use schema::{SCHEMA_FILE, schema, schema_text};
-pub use show::{KeyInfo, defaults_text, job_json, keys, masked, masked_job, service_brief, service_json, to_json};
+pub use show::{
+    KeyInfo, defaults_text, job_json, keys, limits_brief, masked, masked_job, service_brief, service_json, to_json,
+};
 pub use spec::*;
 
 use crate::base::limits::CONFIG_MAX;

@@ -1,7 +1,7 @@
 //! What the config says of tasks: groups with their slots, agents and runners. Touches nothing.
 
 use super::error::quote;
-use super::keys::{Field, Key, Slot, Span, at, live};
+use super::keys::{Field, Key, Slot, Span, at, cpus, ionice, live, nice, oom_score, rlimits};
 use super::read::{Cx, name_error, object};
 use super::spec::{AgentPrompt, AgentSpec, GroupSpec, RunnerSpec};
 use super::tree::{Member, Node, Value};
@@ -24,6 +24,11 @@ pub(super) const GROUP: &[Key<GroupSpec>] = &[
         "what the weights of its running tasks may add up to; 0 is no limit",
         "0",
     ),
+    nice(at!(nice), true),
+    ionice(at!(limits.ionice), true),
+    oom_score(at!(limits.oom_score), true),
+    cpus(at!(limits.cpus), true),
+    rlimits(at!(limits.rlimits), true),
 ];
 
 const COMMAND_DOC: &str = "the program that takes the prompt; one text is for the shell, which has the prompt, or the \

@@ -120,6 +120,13 @@ pub fn service_brief(spec: &ServiceSpec) -> String {
     brief(spec, &ServiceSpec::default(), SERVICE).unwrap_or_else(|| "{}".to_owned())
 }
 
+/// What the tasks of a group may use of the machine, in the same way; `None`: what those of any group may.
+#[must_use]
+pub fn limits_brief(spec: &GroupSpec) -> Option<String> {
+    let GroupSpec { parallel, paused, weight_limit, .. } = *spec;
+    brief(spec, &GroupSpec { parallel, paused, weight_limit, ..GroupSpec::DEFAULT }, GROUP)
+}
+
 fn brief<S>(spec: &S, plain: &S, keys: &'static [Key<S>]) -> Option<String> {
     let mut members = Vec::new();
     for key in keys {

@@ -24,18 +24,42 @@ pub struct Config {
 }
 
 /// Slots for tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSpec {
     pub parallel: u32,
     pub paused: bool,
     /// 0: none.
     pub weight_limit: u32,
+    pub nice: Option<i32>,
+    pub limits: Limits,
+}
+
+impl GroupSpec {
+    pub const DEFAULT: GroupSpec =
+        GroupSpec { parallel: 3, paused: false, weight_limit: 0, nice: Some(TASK_NICE), limits: Limits::NONE };
 }
 
 impl Default for GroupSpec {
     fn default() -> Self {
-        GroupSpec { parallel: 3, paused: false, weight_limit: 0 }
+        GroupSpec::DEFAULT
     }
+}
+
+/// The niceness of tasks unless their group says otherwise.
+const TASK_NICE: i32 = 10;
+
+/// What a job may use of the machine, beside its niceness.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    pub ionice: Option<IoNice>,
+    /// oom_score_adj, -1000 to 1000.
+    pub oom_score: Option<i32>,
+    pub cpus: Option<Cpus>,
+    pub rlimits: Vec<Rlimit>,
+}
+
+impl Limits {
+    pub const NONE: Limits = Limits { ionice: None, oom_score: None, cpus: None, rlimits: Vec::new() };
 }
 
 /// A program that takes a prompt.
@@ -133,11 +157,7 @@ pub struct Settings {
     pub user: Option<String>,
     pub group: Option<String>,
     pub umask: Option<u32>,
-    pub ionice: Option<IoNice>,
-    /// oom_score_adj, -1000 to 1000.
-    pub oom_score: Option<i32>,
-    pub cpus: Option<Cpus>,
-    pub rlimits: Vec<Rlimit>,
+    pub limits: Limits,
     pub min_delay: Duration,
     pub max_delay: Duration,
     pub reset_after: Duration,
@@ -445,10 +465,7 @@ impl Default for Settings {
             user: None,
             group: None,
             umask: None,
-            ionice: None,
-            oom_score: None,
-            cpus: None,
-            rlimits: Vec::new(),
+            limits: Limits::NONE,
             min_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(30),
             reset_after: Duration::from_secs(10),

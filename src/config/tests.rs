@@ -1,6 +1,7 @@
 //! Tests of what only the inside of the config sees: that the table of keys, its texts and its defaults agree.
 
 use super::keys::{DAEMON, Field, Key, SERVICE};
+use super::programs::GROUP;
 use super::*;
 
 const LINUX: Platform = Platform::linux();
@@ -84,10 +85,7 @@ fn the_table_knows_every_field_and_documents_it() {
         user: _,
         group: _,
         umask: _,
-        ionice: _,
-        oom_score: _,
-        cpus: _,
-        rlimits: _,
+        limits: Limits { ionice: _, oom_score: _, cpus: _, rlimits: _ },
         min_delay: _,
         max_delay: _,
         reset_after: _,
@@ -110,9 +108,10 @@ fn the_table_knows_every_field_and_documents_it() {
         listen: _,
         on_demand: _,
     } = Settings::default();
+    let GroupSpec { parallel: _, paused: _, weight_limit: _, nice: _, limits: _ } = GroupSpec::default();
     let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
         DaemonSpec::default();
-    assert_eq!((SERVICE.len(), DAEMON.len()), (41, 6));
+    assert_eq!((SERVICE.len(), GROUP.len(), DAEMON.len()), (41, 8, 6));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);

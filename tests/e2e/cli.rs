@@ -116,6 +116,7 @@ fn json_of_every_command_parses() {
         ("task retry 1", 0, 1),
         ("task add --hold -- true", 0, 1),
         ("task edit 2 --priority 1", 0, 1),
+        ("task prioritize 2 --priority 2", 0, 1),
         ("task release 2", 0, 1),
         ("task wait 1 2", 0, 1),
         ("task hold 2", 1, 1),

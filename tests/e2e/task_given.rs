@@ -217,3 +217,82 @@ fn a_log_that_is_followed_with_others_ends_alone() {
     kill("TERM", follower.id());
     follower.wait().unwrap();
 }
+
+#[test]
+fn an_array_with_a_key_is_added_once() {
+    let home = Home::running("{}");
+    let add = |range: &str, more: &[&str]| {
+        home.ok(&[&["add", "--hold", "--array", range, "--key", "nightly"], more, &["--", "echo", "{}"]].concat())
+    };
+    assert_eq!(add("1-3", &[]), "tasks 1-3 are queued\n");
+    let known = "tasks 1-3 have this key already; nothing was added\n";
+    assert_eq!(add("1-3", &[]), known);
+    assert_eq!(add("1-3", &["--print-id"]), "1\n2\n3\n");
+    let (code, said) = home.fails(&["add", "--array", "1-4", "--key", "nightly", "--", "echo", "{}"]);
+    let wanted = "key \"nightly\" belongs to a list of 3 tasks from 1 on, which are others";
+    assert!(code == 7 && said.contains(wanted), "{code} {said}");
+    let (_, said) = home.fails(&["add", "--key", "nightly", "--", "echo", "1"]);
+    assert!(said.contains(wanted), "{said}");
+    let mixed = r#"[{"command": "true", "key": "a"}, {"command": "true"}]"#;
+    let (_, said) = home.fails(&["call", "task.submit", mixed]);
+    assert!(said.contains("task 2 of the list has no key, and task 1 key \"a\""), "{said}");
+    // The next daemon knows it, and that after both have died.
+    kill("KILL", home.pids().0);
+    assert_eq!(add("1-3", &[]), known);
+    let mut home = home;
+    let (daemon, keeper) = (home.pids().0, home.keeper());
+    kill("KILL", keeper);
+    kill("KILL", daemon);
+    home.reap();
+    home.start(&[]);
+    let add = |more: &[&str]| {
+        home.ok(&[&["add", "--hold", "--array", "1-3", "--key", "nightly"], more, &["--", "echo", "{}"]].concat())
+    };
+    assert_eq!(add(&[]), known);
+    home.ok(&["task", "remove", "1-2"]);
+    assert_eq!(add(&[]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
+    home.ok(&["task", "release", "3"]);
+    assert_eq!(add(&["--wait"]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
+    home.ok(&["task", "remove", "3"]);
+    assert_eq!(add(&["--wait"]), "tasks 1-3 had this key and were removed; nothing was added\n");
+}
+
+#[test]
+fn what_waits_can_be_put_first_and_be_rid_of_what_it_follows() {
+    let job = r#"{ "id": "boot", "cron": "@reboot", "action": { "task": { "command": "true" } } }"#;
+    let home = Home::running(&format!(r#"{{ "schedule": {{ "jobs": [{job}] }} }}"#));
+    let (a, done) = (added(&home, &["--hold", "true"]), added(&home, &["true"]));
+    home.ok(&["task", "wait", &done]);
+    let b = added(&home, &["--hold", "--after", &a, "--label", "x=1", "true"]);
+    let said = home.ok(&["task", "prioritize", &a, &b, "--priority", "7"]);
+    assert_eq!(said, format!("task {a} has priority 7\ntask {b} has priority 7\n"));
+    let get = |id: &str| home.call("task.get", &format!("{{\"id\":{id}}}"));
+    assert_eq!((&get(&a)["priority"], &get(&b)["priority"]), (&7.into(), &7.into()));
+    let out = home.hob(&["task", "prioritize", &done, "-p", "1"]);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(said, format!("task {done} is left alone: it has succeeded\n"));
+    let (code, said) = home.fails(&["task", "prioritize", &a]);
+    assert!(code == 2 && said.contains("which priority?"), "{code} {said}");
+    let (code, said) = home.fails(&["task", "edit", &b, "--no-after", "--after", &a]);
+    assert!(code == 2 && said.contains("takes them away"), "{code} {said}");
+    home.ok(&["task", "edit", &b, "--no-after", "--no-labels"]);
+    assert_eq!((get(&b)["after"].to_string(), get(&b)["labels"].to_string()), ("[]".to_owned(), "{}".to_owned()));
+    let (_, said) = home.fails(&["task", "edit", &done, "--priority", "1"]);
+    assert!(said.contains("has succeeded: only one that has not begun"), "{said}");
+    // No advice is one that would fail.
+    for (name, hint) in [
+        ("other", "`hob group set other --parallel 2` makes it"),
+        ("a b", "but not ' '"),
+        ("-x", "does not begin with"),
+    ] {
+        let (_, said) = home.fails(&["call", "task.submit", &format!(r#"{{"command": "true", "group": "{name}"}}"#)]);
+        assert!(said.contains(hint), "{said}");
+    }
+    let (_, said) = home.fails(&["call", "group.set", r#"{"name": "-x", "parallel": 1}"#]);
+    assert!(said.contains("does not begin with"), "{said}");
+    assert_eq!(
+        home.ok(&["schedule", "next", "boot"]),
+        "boot: it runs once in each boot of the machine, at no time of the clock\n"
+    );
+    assert!(home.ok(&["why", "boot"]).contains("it runs once in each boot"));
+}

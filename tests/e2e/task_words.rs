@@ -27,7 +27,7 @@ fn commands_say_what_came_of_them_and_no_more() {
     let (code, text) = home.fails(&["task", "hold", &slow]);
     assert!(code == 1 && text.is_empty(), "{code} {text}");
     let out = home.hob(&["task", "hold", &slow]);
-    assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("task {slow} is left alone: it is timed out\n"));
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("task {slow} is left alone: it has timed out\n"));
     // One that has never run has written nothing.
     let out = home.hob(&["task", "output", &waits]);
     let said = String::from_utf8(out.stderr).unwrap();

@@ -46,8 +46,8 @@ pub struct Job {
     pub repeatable: bool,
     pub after: Vec<After>,
     pub not_before: i64,
-    /// Its key and that of its request, each with what they stand for; of the request also how many tasks of a list.
-    pub own: Option<(String, String)>,
+    /// Its key and that of its request, each with what they stand for, and of how many tasks of a list.
+    pub own: Option<(String, String, u32)>,
     pub request: Option<(String, u64, u32)>,
     pub phase: Phase,
     pub paused: bool,
@@ -287,12 +287,13 @@ impl Tasks {
 
     /// A group as the config and persons have it.
     pub fn group(&self, name: &str) -> GroupSpec {
-        let spec = self.config.groups.get(name).copied().unwrap_or_default();
+        let spec = self.config.groups.get(name).cloned().unwrap_or_default();
         let change = self.change(name);
         GroupSpec {
             parallel: change.parallel.unwrap_or(spec.parallel),
             paused: change.paused.unwrap_or(spec.paused),
             weight_limit: change.weight_limit.unwrap_or(spec.weight_limit),
+            ..spec
         }
     }
 

@@ -94,6 +94,7 @@ fn group(r: &mut Rng) -> GroupSpec {
         parallel: small(r, &[1, 1, 2, 2, 3, 4, 0]),
         paused: r.percent(8),
         weight_limit: if r.percent(40) { small(r, &[2, 3, 5]) } else { 0 },
+        ..GroupSpec::default()
     }
 }
 
@@ -201,6 +202,19 @@ fn submit(r: &mut Rng) -> TaskAsk {
     if many {
         for spec in &mut specs {
             spec.key = if r.percent(1) { spec.key.take() } else { None };
+        }
+        // The same list again is the rule only where there are few different ones.
+        if r.percent(30) {
+            let one = TaskPlan {
+                mark: r.below(2),
+                work: "quick",
+                agent: None,
+                runner: None,
+                after: Vec::new(),
+                key: Some(format!("own{}", r.below(4))),
+                ..plan(r)
+            };
+            specs = vec![one; usize::try_from(r.range(1, 3)).unwrap_or(1)];
         }
     }
     TaskAsk::Submit { specs, many }

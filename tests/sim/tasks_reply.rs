@@ -29,6 +29,14 @@ fn same(spec: &TaskSpec) -> String {
     format!("{:?} {:?}", words(spec), spec.group)
 }
 
+/// The key of a submission, with what it stands for, and how many tasks of a list.
+fn own_of(specs: &[TaskSpec], many: bool) -> Option<(String, String, u32)> {
+    let key = specs[0].key.clone().filter(|_| specs.iter().all(|s| s.key == specs[0].key))?;
+    let what: Vec<String> = specs.iter().map(same).collect();
+    let count = if many { u32::try_from(specs.len()).unwrap_or(0) } else { 0 };
+    Some((key, format!("{count} {what:?}"), count))
+}
+
 impl Tasks {
     pub fn answered(
         &mut self,
@@ -92,12 +100,9 @@ impl Tasks {
         };
         let of = |id: &TaskId, job: &Job| {
             let request = key.zip(job.request.as_ref()).filter(|((text, _), r)| r.0 == *text);
-            let own = match (specs, many, &job.own) {
-                ([spec], false, Some((text, what))) if spec.key.as_ref() == Some(text) => Some(*what == same(spec)),
-                _ => None,
-            };
+            let own = own_of(specs, many).zip(job.own.as_ref()).filter(|(asked, own)| asked.0 == own.0);
             request.is_some_and(|((_, hash), r)| answers(r.1 == *hash, id.0, r.2))
-                || own.is_some_and(|equal| answers(equal, id.0, 1))
+                || own.is_some_and(|(asked, own)| answers(asked.1 == own.1, id.0, own.2))
         };
         self.removed.iter().any(|(id, job)| job.owner == owner && of(id, job))
     }
@@ -135,20 +140,24 @@ impl Tasks {
         if self.is_buried(specs, many, who, (answer, &ids)) {
             return Ok(());
         }
-        if let ([spec], false) = (specs, many)
-            && let Some(text) = &spec.key
-        {
+        let own = own_of(specs, many);
+        if let Some((text, what, _)) = &own {
             let of = |j: &&Job| j.owner == owner && j.own.as_ref().is_some_and(|k| k.0 == *text);
             if let Some((id, job)) = self.jobs.iter().find(|(_, j)| of(j)) {
-                let equal = job.own.as_ref().is_some_and(|k| k.1 == same(spec));
+                let (_, old, count) = job.own.clone().unwrap_or_default();
+                let want: Vec<u64> = (id.0..id.0 + u64::from(count.max(1))).collect();
                 return match answer {
-                    Ok(_) if equal && ids == [id.0] => Ok(()),
-                    Err(e) if !equal && e.code == Code::Conflict => Ok(()),
-                    _ => Err(format!("task keys: key {text:?} is that of task {id}, and is answered {answer:?}")),
+                    Ok(_) if old == *what && ids == want => Ok(()),
+                    Err(e) if old != *what && e.code == Code::Conflict => Ok(()),
+                    _ => Err(format!("task keys: key {text:?} is that of {want:?}, and is answered {answer:?}")),
                 };
             }
         }
-        let bad = specs.iter().any(|s| self.is_bad(s) || many && s.key.is_some());
+        let mixed = specs.iter().any(|s| s.key != specs[0].key);
+        if mixed && answer.is_ok() {
+            return Err(format!("submit: a list with different keys is taken: {specs:?}"));
+        }
+        let bad = mixed || specs.iter().any(|s| self.is_bad(s));
         if let Err(e) = answer {
             return if bad { Ok(()) } else { Err(format!("submit: refused: {e:?}")) };
         }
@@ -164,7 +173,8 @@ impl Tasks {
             }
             let count = if many { u32::try_from(specs.len()).unwrap_or(0) } else { 0 };
             let request = key.filter(|_| n == 0).map(|(text, hash)| (text.clone(), *hash, count));
-            let job = self.made(scene, spec, owner, request);
+            let mut job = self.made(scene, spec, owner, request);
+            job.own = own.clone().filter(|_| n == 0);
             self.insert(TaskId(*id), job);
             self.follow(TaskId(*id));
         }
@@ -227,7 +237,7 @@ impl Tasks {
             repeatable: s.repeatable,
             after: s.after.clone(),
             not_before: delay.unwrap_or(0),
-            own: s.key.clone().map(|k| (k, same(s))),
+            own: own_of(core::slice::from_ref(s), false),
             request,
             phase: if s.hold { Phase::Held } else { Phase::Queued },
             paused: false,
@@ -409,7 +419,7 @@ impl Tasks {
             let known = self.knows_group(name) && !needed;
             return if known { Err(format!("group: {call:?} is answered {answer:?}")) } else { Ok(()) };
         }
-        let spec = self.config.groups.get(name).copied().unwrap_or_default();
+        let spec = self.config.groups.get(name).cloned().unwrap_or_default();
         match call {
             GroupCall::List => {}
             GroupCall::Set { remove: true, .. } => change = Change::default(),

@@ -4,7 +4,7 @@ use super::look;
 use super::{after, exit_code, in_flags, in_words, moment, patience};
 use crate::base::limits::{FRAME_MAX, TASK_ARRAY_MAX};
 use crate::cli::flags::Args;
-use crate::cli::{Failure, complain, connect, exit, print};
+use crate::cli::{Failure, complain, connect, exit, print, print_json};
 use crate::client::Client;
 use crate::protocol::rpc::Code;
 use crate::protocol::to_base64;
@@ -29,7 +29,7 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
             print(&format!("task {id} had this key and was removed; nothing was added\n"))?;
         }
         _ if args.has("follow") && !args.has("print-id") => {}
-        (true, _) => print(&format!("{result}\n"))?,
+        (true, _) => print_json(&result)?,
         (false, true) => print(&format!("{id}\n"))?,
         (false, false) if args.has("quiet") => {}
         (false, false) if result["known"] == true => {
@@ -77,9 +77,6 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
     if args.has("follow") {
         return Err(Failure::usage("--follow shows one task, and --array makes many"));
     }
-    if spec.contains_key("key") {
-        return Err(Failure::usage("--key names one task, and --array makes many"));
-    }
     if !spec["command"].to_string().contains("{}") {
         return Err(Failure::usage("--array puts numbers in place of {}, and the command has none"));
     }
@@ -96,14 +93,26 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
     let result: Value = client.call("task.submit", &params).map_err(in_flags)?;
     let made: Vec<u64> = result["ids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     let (begin, end) = (made.first().copied().unwrap_or(0), made.last().copied().unwrap_or(0));
+    let (tasks, one) =
+        (if begin == end { format!("task {begin}") } else { format!("tasks {begin}-{end}") }, begin == end);
+    let removed = result["removed"].as_u64().unwrap_or(0);
+    let all_removed = removed == made.len() as u64;
     match (args.has("json"), args.has("print-id")) {
-        (true, _) => print(&format!("{result}\n"))?,
+        (true, _) => print_json(&result)?,
         (false, true) => print(&made.iter().map(|id| format!("{id}\n")).collect::<String>())?,
         (false, false) if args.has("quiet") => {}
-        (false, false) if begin == end => print(&format!("task {begin} is queued\n"))?,
-        (false, false) => print(&format!("tasks {begin}-{end} are queued\n"))?,
+        (false, false) if all_removed => {
+            let were = if one { "was" } else { "were" };
+            print(&format!("{tasks} had this key and {were} removed; nothing was added\n"))?;
+        }
+        (false, false) if result["known"] == true => {
+            let have = if one { "has" } else { "have" };
+            let but = if removed > 0 { format!(", {removed} of them removed since") } else { String::new() };
+            print(&format!("{tasks} {have} this key already{but}; nothing was added\n"))?;
+        }
+        (false, false) => print(&format!("{tasks} {} queued\n", if one { "is" } else { "are" }))?,
     }
-    if args.has("wait") {
+    if args.has("wait") && !all_removed {
         let done: Value = client.call("task.wait", &json!({ "ids": format!("{begin}-{end}") }))?;
         return Ok(look::told_of_failures(args, &done));
     }

@@ -12,6 +12,13 @@ use serde_json::{Map, Value, json};
 const CANCELLED: &str = "is cancelled";
 
 /// Calls a method for a selection and prints what came of each task.
+pub(super) fn prioritize(args: &Args) -> Result<u8, Failure> {
+    let Some(n) = args.within("priority", i32::MIN.into(), i32::MAX.into())? else {
+        return Err(Failure::usage("which priority?").hint("hob task prioritize IDS --priority N"));
+    };
+    each(args, "task.prioritize", &format!("has priority {n}"), Some(("priority", json!(n))))
+}
+
 fn each(args: &Args, method: &str, done: &str, more: Option<(&str, Value)>) -> Result<u8, Failure> {
     let mut params = some(args)?;
     params.extend(more.map(|(name, value)| (name.to_owned(), value)));
@@ -136,11 +143,14 @@ pub(super) fn edit(args: &Args) -> Result<u8, Failure> {
     if let Some(at) = moment(args, "at")? {
         put("at", json!(at.0));
     }
-    if let Some(after) = after(args)? {
-        put("after", json!(after));
+    let (after, labels) = (after(args)?, labels(args)?);
+    if args.has("no-after") && after.is_some() || args.has("no-labels") && !labels.is_empty() {
+        return Err(Failure::usage("give what it is to follow, or its labels, or the flag that takes them away"));
     }
-    let labels = labels(args)?;
-    if !labels.is_empty() {
+    if args.has("no-after") || after.is_some() {
+        put("after", json!(after.unwrap_or_default()));
+    }
+    if args.has("no-labels") || !labels.is_empty() {
         put("labels", Value::Object(labels));
     }
     if !args.rest.is_empty() {
@@ -161,12 +171,12 @@ mod tests {
     #[test]
     fn a_selection_tells_of_what_changed_and_counts_the_rest() {
         let row = |id: u64, why: Option<&str>| json!({ "id": id, "changed": why.is_none(), "message": why });
-        let rows = [row(1, Some("it is succeeded")), row(2, None), row(3, Some("it is timed out"))];
+        let rows = [row(1, Some("it has succeeded")), row(2, None), row(3, Some("it has timed out"))];
         let said = |rows: &[Value], named| outcomes(&json!({ "tasks": rows, "left_out": 0 }), "is held", named);
         assert_eq!(said(&rows, false), "task 2 is held\n2 others left alone\n");
         assert_eq!(said(&rows[..1], false), "1 task left alone\n");
         assert_eq!(said(&[], false), "no task matches\n");
-        let named = "task 2 is held\ntask 3 is left alone: it is timed out\n";
+        let named = "task 2 is held\ntask 3 is left alone: it has timed out\n";
         assert_eq!(said(&rows[1..], true), named);
         let many = json!({ "tasks": rows, "changed": 4998, "left_out": 4997 });
         let counted = "of 5000 tasks 4998 changed: each of them is held\n";
@@ -177,7 +187,7 @@ mod tests {
         let rows: Vec<Value> = (1..=22).map(|id| row(id, (id == 3).then_some("it is over"))).collect();
         let said = outcomes(&json!({ "tasks": rows, "changed": 21 }), "is held", true);
         assert_eq!(said, "task 3 is left alone: it is over\nof 22 tasks 21 changed: each of them is held\n");
-        let refused = "task 1 is left alone: it is succeeded\ntask 3 is left alone: it is timed out\n";
+        let refused = "task 1 is left alone: it has succeeded\ntask 3 is left alone: it has timed out\n";
         assert_eq!(outcomes(&many, "is held", true), format!("{refused}{counted}"));
     }
 }

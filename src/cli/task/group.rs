@@ -26,14 +26,28 @@ pub(super) fn list(args: &Args) -> Result<u8, Failure> {
 }
 
 fn note(g: &Value) -> String {
-    let mut notes = Vec::new();
-    if g["paused"] == true {
-        notes.push("paused");
-    }
-    if g["changed"] == true {
-        notes.push("changed by hand");
-    }
+    let words = [("paused", "paused"), ("changed", "changed by hand")];
+    let mut notes: Vec<String> =
+        words.iter().filter(|(key, _)| g[*key] == true).map(|(_, word)| (*word).to_owned()).collect();
+    let limits = g["limits"].as_object().into_iter().flatten();
+    notes.extend(limits.flat_map(|(key, value)| match value {
+        Value::Object(rlimits) => rlimits.iter().map(|(name, value)| limit(name, value)).collect(),
+        value => vec![limit(key, value)],
+    }));
     notes.join(", ")
+}
+
+/// `nice 5`, `nofile 4096`, `core 0 to unlimited`.
+fn limit(name: &str, value: &Value) -> String {
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match value {
+        Value::Null => format!("{name} of hob"),
+        Value::Object(parts) => {
+            let of = |part: &str| parts.get(part).map(plain).unwrap_or_default();
+            format!("{name} {} to {}", of("soft"), of("hard"))
+        }
+        value => format!("{name} {}", plain(value)),
+    }
 }
 
 pub(super) fn set(args: &Args) -> Result<u8, Failure> {

@@ -1,11 +1,11 @@
 //! Commands that show tasks, and that wait for them.
 
-use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, masked, selection};
+use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
 use crate::base::units;
 use crate::cli::flags::Args;
 use crate::cli::logs::query;
 use crate::cli::offline::{Source, ask, left_files, say_held};
-use crate::cli::render::{Paint, Table, colours, lasted};
+use crate::cli::render::{Paint, Table, colours, lasted, masked};
 use crate::cli::service::finish;
 use crate::cli::{Failure, connect, exit, progress, users, when};
 use crate::client::{Client, ClientError, LogAsk, LogChunk};
@@ -64,7 +64,7 @@ pub(super) fn list(args: &Args) -> Result<u8, Failure> {
 
 fn listed(args: &Args, source: &mut Source, result: &Value) -> Result<u8, Failure> {
     if rows(result).next().is_some() {
-        return finish(args, result, |r| table(&masked(r)));
+        return finish(args, result, table);
     }
     known_group(args, source)?;
     let all = selection(args)?.is_empty();
@@ -116,7 +116,7 @@ fn note(task: &Value) -> String {
 pub(super) fn show(args: &Args) -> Result<u8, Failure> {
     let mut source = ask(args)?;
     let result = source.call("task.get", &json!({ "id": id(args)? }))?;
-    finish(args, &result, |t| details(&masked(t), source.is_files()))
+    finish(args, &result, |t| details(t, source.is_files()))
 }
 
 /// `left`: as hob left it.
@@ -223,7 +223,7 @@ pub(super) fn wait(args: &Args) -> Result<u8, Failure> {
         return finish(args, &result, |_| NO_TASK.to_owned());
     }
     finish(args, &result, |r| {
-        let mut text = table(&masked(r));
+        let mut text = table(r);
         match r["left_out"].as_u64() {
             None | Some(0) => {}
             Some(n) => text.push_str(&format!("and {n} more; 'hob task list' shows them by pages\n")),
@@ -332,7 +332,7 @@ fn wrote_nothing(args: &Args, task: &Value) {
         Some(lost) => crate::cli::note(args, &format!("hob: the output of task {id} could not be kept: {lost}")),
         None if task["attempts"] == 0 => {
             let state = in_words(task);
-            crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; it is {state}"));
+            crate::cli::note(args, &format!("hob: task {id} has not run, so it wrote nothing; its state is {state}"));
         }
         None => {}
     }

@@ -156,24 +156,6 @@ fn moment(args: &Args, flag: &str) -> Result<Option<Wall>, Failure> {
     Ok(Some(at))
 }
 
-/// What was given with a task, for a terminal: no text in it has a control character that could colour or erase what
-/// others say. Lines stay lines.
-fn masked(v: &Value) -> Value {
-    match v {
-        Value::String(text) => {
-            let is_odd = |c: char| c.is_control() && c != '\n' && c != '\t';
-            let mask = |c: char| if is_odd(c) { c.escape_default().to_string() } else { c.to_string() };
-            json!(text.chars().map(mask).collect::<String>())
-        }
-        Value::Array(all) => all.iter().map(masked).collect(),
-        Value::Object(all) => {
-            let name = |name: &String| masked(&json!(name)).as_str().unwrap_or_default().to_owned();
-            Value::Object(all.iter().map(|(k, v)| (name(k), masked(v))).collect())
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => v.clone(),
-    }
-}
-
 /// A state in a sentence.
 fn in_words(task: &Value) -> String {
     task["state"].as_str().unwrap_or("?").replace('_', " ")

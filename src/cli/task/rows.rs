@@ -25,7 +25,12 @@ const ADD_FLAGS: &[Flag] = &[
     value("retries", Some('r'), "N", "Try so often again after a failure [0]"),
     value("backoff", None, "TIME", "Before the first retry, doubled with each further one [1s]"),
     value("label", Some('l'), "NAME=VALUE", "A label to find it by; may be given several times"),
-    value("key", None, "TEXT", "Add the same with this key only once, while that task exists and for an hour at least"),
+    value(
+        "key",
+        None,
+        "TEXT",
+        "Add the same with this key only once, while that task, or one of the --array, exists and for an hour at least",
+    ),
     value("env", Some('e'), "NAME[=VALUE]", "A variable, with the value it has here unless one is given"),
     switch("env-all", None, "All variables as they are here"),
     value("cwd", Some('C'), "DIR", "The folder it runs in [the present one]"),
@@ -75,6 +80,7 @@ const EDIT: &[Flag] = &[
     value("priority", Some('p'), "N", "Higher ones start first"),
     value("after", Some('a'), "IDS", "Start only when these have succeeded; may be given several times"),
     value("after-any", None, "IDS", "Start when these are over, however they ended; likewise"),
+    switch("no-after", None, "Let it follow no other any more"),
     value("delay", None, "TIME", "Start this much later at the earliest"),
     value("at", None, "TIME", "Start then at the earliest"),
     value("timeout", None, "TIME", "How long it may run"),
@@ -82,6 +88,7 @@ const EDIT: &[Flag] = &[
     value("weight", None, "N", "What it counts towards its group's weight_limit"),
     value("cwd", Some('C'), "DIR", "The folder it runs in"),
     value("label", Some('l'), "NAME=VALUE", "Its labels, instead of those it has; may be given several times"),
+    switch("no-labels", None, "Take its labels away"),
     value("prompt", None, "TEXT", "Another prompt"),
 ];
 
@@ -135,6 +142,10 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     some("task release", "Let held tasks be started", change::release),
     some("task pause", "Stop the processes of running tasks", change::pause),
     some("task resume", "Let paused tasks go on", change::resume),
+    Command {
+        flags: &[GROUP, STATE, LABEL, OWNER, MINE, ALL, value("priority", Some('p'), "N", "Higher ones start first")],
+        ..some("task prioritize", "Change the priority of tasks that have not begun", change::prioritize)
+    },
     Command {
         operands: "ID",
         operand: Operand::Task,

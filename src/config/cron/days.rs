@@ -119,7 +119,7 @@ impl Days {
             (true, true) => format!("every day{months}"),
             (false, true) if !self.either => format!("day {number}{months}"),
             (true, false) if !self.either => format!("on {weekday}{months}"),
-            _ if self.either => format!("day {number}, and on {weekday}{months}"),
+            _ if self.either => format!("day {number}, or on {weekday}{months}"),
             _ => format!("day {number} if it is {weekday}{months}"),
         }
     }

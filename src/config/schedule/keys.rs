@@ -48,7 +48,8 @@ pub(in crate::config) const JOB: &[Key<JobSpec>] = &[
     live(
         "missed",
         Field::Missed(at!(missed)),
-        "what to make up for when its time passed while hob was down or the machine slept: nothing, one run, or all",
+        "what to make up for when its time passed while hob was down or the machine slept: nothing, one run, or all; \
+         a time that is noticed up to a minute late was not missed, and runs in each case",
         r#""once""#,
     ),
     live(

@@ -36,10 +36,23 @@ impl Job {
             "paused"
         } else if !self.queue.is_empty() {
             "queued"
-        } else if self.next_after(self.seen).is_none() && !matches!(self.spec.when(), When::Reboot) {
+        } else if self.next_after(self.seen).is_none() && !self.is_of_boots() {
             "over"
         } else {
             "waiting"
+        }
+    }
+
+    fn is_of_boots(&self) -> bool {
+        matches!(self.spec.when(), When::Reboot)
+    }
+
+    /// Why no time of the clock follows.
+    fn no_time(&self) -> &'static str {
+        if self.is_of_boots() {
+            "it runs once in each boot of the machine, at no time of the clock"
+        } else {
+            "it has no time left at which it could run"
         }
     }
 
@@ -139,6 +152,9 @@ impl Core {
         let times: Vec<String> = self.job_times(i, count).into_iter().map(|at| job.spec.zone.show(at)).collect();
         let mut o = Obj::new();
         o.str("id", &job.id).bool("paused", job.paused()).raw("next", &json_list(&times));
+        if times.is_empty() {
+            o.str("message", job.no_time());
+        }
         o.finish()
     }
 
@@ -179,7 +195,8 @@ impl Core {
         }
         let mut o = Obj::new();
         o.str("name", id).str("state", job.state()).str("summary", &summary).raw("story", &json_list(&story));
-        o.str("next", &next.unwrap_or_else(|| "nothing, by the clock".to_owned()));
+        let none = || if job.is_of_boots() { job.no_time() } else { "nothing, by the clock" }.to_owned();
+        o.str("next", &next.unwrap_or_else(none));
         let mut todo = Vec::new();
         if job.paused() {
             todo.push(format!("hob schedule resume {id}"));

@@ -37,11 +37,11 @@ pub fn mold(spec: &ServiceSpec) -> u64 {
     feed("group", &spec.group, &plain.group);
     feed("umask", &spec.umask, &plain.umask);
     feed("nice", &spec.nice, &plain.nice);
-    feed("ionice", &spec.ionice, &plain.ionice);
-    feed("oom_score", &spec.oom_score, &plain.oom_score);
-    feed("cpus", &spec.cpus, &plain.cpus);
+    feed("ionice", &spec.limits.ionice, &plain.limits.ionice);
+    feed("oom_score", &spec.limits.oom_score, &plain.limits.oom_score);
+    feed("cpus", &spec.limits.cpus, &plain.limits.cpus);
     feed("on_daemon_death", &spec.on_daemon_death, &plain.on_daemon_death);
-    feed("rlimits", &spec.rlimits, &plain.rlimits);
+    feed("rlimits", &spec.limits.rlimits, &plain.limits.rlimits);
     feed("ready", &spec.ready, &plain.ready);
     feed("watchdog", &spec.watchdog, &plain.watchdog);
     feed("oneshot", &spec.oneshot, &plain.oneshot);

@@ -27,6 +27,16 @@ pub(super) fn in_words(state: TaskState) -> String {
     state.name().replace('_', " ")
 }
 
+/// The same as what is said of a task: `it is held`, `it has succeeded`.
+pub(super) fn said_of(state: TaskState) -> String {
+    let verb = match state {
+        TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused | TaskState::Lost => "is",
+        TaskState::Succeeded | TaskState::Failed | TaskState::TimedOut => "has",
+        TaskState::Cancelled => "was",
+    };
+    format!("{verb} {}", in_words(state))
+}
+
 /// Whether a call changes something.
 pub(in crate::core) fn changes(call: &TaskCall) -> bool {
     match call {
@@ -211,14 +221,14 @@ impl Core {
             | TaskState::Failed
             | TaskState::Cancelled
             | TaskState::TimedOut
-            | TaskState::Lost) => Err(format!("it is over: {}", in_words(state))),
+            | TaskState::Lost) => Err(format!("it {} already", said_of(state))),
         }
     }
 
     fn retry(&mut self, id: TaskId, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !task.state.is_over() {
-            return Err(format!("it is {}", in_words(task.state)));
+            return Err(format!("it {}", said_of(task.state)));
         }
         let after = task.after.clone();
         if let Some((before, state)) = self.failed_before(&after) {
@@ -253,7 +263,7 @@ impl Core {
         };
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.state != from || task.live.is_some() {
-            return Err(format!("it is {}", in_words(task.state)));
+            return Err(format!("it {}", said_of(task.state)));
         }
         self.unqueue(id);
         self.tasks.set_state(id, to);
@@ -271,13 +281,13 @@ impl Core {
         if self.pause_task(id, pause, out) {
             return Ok(());
         }
-        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it is {}", in_words(t.state))))
+        Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it {}", said_of(t.state))))
     }
 
     fn prioritize(&mut self, id: TaskId, priority: i32, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            return Err(format!("it is {}", in_words(task.state)));
+            return Err(format!("it {}", said_of(task.state)));
         }
         let claimed = self.unqueue(id);
         if let Some(task) = self.tasks.get_mut(id) {
@@ -294,7 +304,7 @@ impl Core {
     fn remove_task(&mut self, id: TaskId, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if task.live.is_some() {
-            return Err(format!("it is {}; cancel it first", in_words(task.state)));
+            return Err(format!("it {}; cancel it first", said_of(task.state)));
         }
         if !task.state.is_over()
             && let Some(of) = self.tasks.followers.get(&id)

@@ -6,7 +6,8 @@ use crate::base::ids::TaskId;
 use crate::base::json::Obj;
 use crate::base::limits::{CLAIMS_AHEAD_MAX, GROUPS_MAX, NAME_MAX};
 use crate::base::near::nearest;
-use crate::config::{Config, GroupSpec};
+use crate::base::text::shell_word;
+use crate::config::{Config, GroupSpec, limits_brief};
 use crate::core::request::Asked;
 use crate::core::{Core, Effect, Out};
 use crate::protocol::methods::task::{GroupCall, TaskState};
@@ -18,6 +19,9 @@ use std::sync::Arc;
 /// The group of tasks that name none, and that of agents; both are always there.
 pub const DEFAULT: &str = "default";
 pub const AGENTS: &str = "agents";
+
+/// A group of which the config says nothing.
+pub(super) static UNSAID: GroupSpec = GroupSpec::DEFAULT;
 
 /// What a person has changed; the rest is as the config says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,20 +50,25 @@ pub struct Group {
 }
 
 impl Group {
+    /// What the config says, or what holds where it says nothing.
+    pub(super) fn said(&self) -> &GroupSpec {
+        self.spec.as_ref().unwrap_or(&UNSAID)
+    }
+
     #[must_use]
     pub fn parallel(&self) -> u32 {
-        self.change.parallel.unwrap_or_else(|| self.spec.unwrap_or_default().parallel)
+        self.change.parallel.unwrap_or_else(|| self.said().parallel)
     }
 
     /// Zero: no limit.
     #[must_use]
     pub fn weight_limit(&self) -> u32 {
-        self.change.weight_limit.unwrap_or_else(|| self.spec.unwrap_or_default().weight_limit)
+        self.change.weight_limit.unwrap_or_else(|| self.said().weight_limit)
     }
 
     #[must_use]
     pub fn paused(&self) -> bool {
-        self.change.paused.unwrap_or_else(|| self.spec.unwrap_or_default().paused)
+        self.change.paused.unwrap_or_else(|| self.said().paused)
     }
 
     /// Whether one more task of this weight may start. One that is heavier than the limit runs alone.
@@ -80,6 +89,7 @@ fn name_error(name: &str) -> Option<String> {
     let odd = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.:".contains(*c));
     match odd {
         Some(c) => Some(format!("a group's name has letters, digits and any of -_.: but not {c:?}")),
+        None if name.starts_with(['.', '-']) => Some("a group's name does not begin with '.' or '-'".to_owned()),
         None if name.is_empty() || name.len() > NAME_MAX => Some(format!("a group's name has 1 to {NAME_MAX} letters")),
         None => None,
     }
@@ -90,10 +100,10 @@ impl Tasks {
     pub(in crate::core) fn configure(&mut self, config: &Config) {
         self.blind = false;
         for (name, group) in &mut self.groups {
-            group.spec = config.groups.get(&**name).copied();
+            group.spec = config.groups.get(&**name).cloned();
         }
         for (name, spec) in &config.groups {
-            self.groups.entry(name.as_str().into()).or_default().spec = Some(*spec);
+            self.groups.entry(name.as_str().into()).or_default().spec = Some(spec.clone());
         }
         for name in [DEFAULT, AGENTS] {
             self.groups.entry(name.into()).or_default();
@@ -103,7 +113,7 @@ impl Tasks {
     }
 
     pub(in crate::core) fn configured_groups(&self) -> BTreeMap<String, GroupSpec> {
-        self.groups.iter().filter_map(|(name, g)| Some((name.to_string(), g.spec?))).gather()
+        self.groups.iter().filter_map(|(name, g)| Some((name.to_string(), g.spec.clone()?))).gather()
     }
 
     /// Groups that nobody has named and no task is in are gone.
@@ -123,7 +133,10 @@ impl Tasks {
             let error = RpcError::new(Code::NotFound, format!("there is no group {name:?}"));
             match nearest(name, self.groups.keys().map(|n| &**n)) {
                 Some(near) => error.hint(format!("did you mean {near:?}?")),
-                None => error.hint(format!("`hob group set {name} --parallel 2` makes it")),
+                None => match name_error(name) {
+                    Some(why) => error.hint(why),
+                    None => error.hint(format!("`hob group set {} --parallel 2` makes it", shell_word(name))),
+                },
             }
         })
     }
@@ -141,6 +154,9 @@ impl Group {
         o.bool("paused", self.paused()).u64("running", self.running.into()).u64("weight", self.weight);
         o.u64("queued", self.queued);
         o.bool("configured", self.spec.is_some()).bool("changed", self.change != Change::default());
+        if let Some(limits) = self.spec.as_ref().and_then(limits_brief) {
+            o.raw("limits", &limits);
+        }
         o.finish()
     }
 }
@@ -194,7 +210,8 @@ impl Core {
         }
         let what = if count == 1 { "a task that is not over".to_owned() } else { format!("{count} tasks not over") };
         let error = RpcError::new(Code::Conflict, format!("group {name} has {what}, which its limits are for"));
-        Err(error.hint(format!("'hob task wait -g {name}' waits for them, 'hob task cancel -g {name}' cancels them")))
+        let name = shell_word(name);
+        Err(error.hint(format!("`hob task wait -g {name}` waits for them, `hob task cancel -g {name}` cancels them")))
     }
 
     /// Changes what a person says of a group; `make`: one that is not there is made.
@@ -220,7 +237,7 @@ impl Core {
         let group = self.tasks.groups.entry(Arc::clone(&name)).or_default();
         let before = group.change.clone();
         change(&mut group.change);
-        if group.paused() == group.spec.unwrap_or_default().paused {
+        if group.paused() == group.said().paused {
             group.change.paused = None;
         }
         let changed = group.change != before;

@@ -70,8 +70,6 @@ pub const MAX_OUTPUT: u64 = 64_000_000;
 /// Before the first retry; each further one waits twice as long, up to the longest.
 pub const BACKOFF: Duration = Duration::from_secs(1);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
-/// The niceness of its processes, beside that of hob.
-pub const NICE: i32 = 10;
 /// The stop sequence of a task.
 const TERMS: Terms = Terms { signal: 15, grace: Duration::from_secs(10), leave_children: false };
 /// How long the end of a task waits for the last of its output to be on file.

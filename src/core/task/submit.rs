@@ -20,7 +20,7 @@ use std::sync::Arc;
 enum Known {
     No,
     Yes(TaskId, u32),
-    Other(TaskId),
+    Other(TaskId, u32),
 }
 
 fn invalid(text: impl Into<String>) -> RpcError {
@@ -41,47 +41,94 @@ pub(super) fn hashes(owner: &Owner, keys: &Keys) -> impl Iterator<Item = u64> + 
     [of(OWN, &keys.own), of(REQUEST, &keys.request)].into_iter().flatten()
 }
 
+/// The tasks of a submission: so many from this one on.
+struct Submitted {
+    first: TaskId,
+    count: u32,
+    /// They exist, or existed, under the dedupe key.
+    known: bool,
+}
+
+/// The dedupe key of a submission. A list has one for all its tasks, which each of them names.
+fn key_of(specs: &[TaskSpec], many: bool) -> Result<Option<Key>, RpcError> {
+    let of_first = specs.first().and_then(|spec| spec.key.as_deref());
+    if let Some(n) = specs.iter().position(|spec| spec.key.as_deref() != of_first) {
+        let named = |key: Option<&str>| key.map_or("no key".to_owned(), |key| format!("key {key:?}"));
+        let other = specs.get(n).and_then(|spec| spec.key.as_deref());
+        let text = format!("task {} of the list has {}, and task 1 {}", n + 1, named(other), named(of_first));
+        return Err(
+            invalid(text).hint("give all tasks of a list the same key, which is then that of the list, or none")
+        );
+    }
+    let Some(text) = of_first else { return Ok(None) };
+    if text.len() > TASK_KEY_MAX {
+        return Err(invalid(format!("key has {} bytes; {TASK_KEY_MAX} is the most", text.len())));
+    }
+    Ok(Some(match specs {
+        [one] if !many => Key::new(text, spec_hash(one), 0),
+        _ => {
+            let all = specs.iter().fold(fnv(FNV, b"list"), |all, spec| fnv(all, &spec_hash(spec).to_le_bytes()));
+            Key::new(text, all, u32::try_from(specs.len()).unwrap_or(u32::MAX))
+        }
+    }))
+}
+
 impl Core {
     pub(in crate::core) fn submit(&mut self, asked: &Asked, specs: Vec<TaskSpec>, many: bool, out: &mut Out) {
         let answer = self.try_submit(asked, specs, many, out);
-        if let (Ok((first, count)), true) = (&answer, is_own(asked.req)) {
-            let count = if many { u64::from(*count) } else { 1 };
-            let ids = (first.0..first.0.saturating_add(count)).map(TaskId).collect();
+        if let (Ok(made), true) = (&answer, is_own(asked.req)) {
+            let ids = (made.first.0..made.first.0.saturating_add(made.count.into())).map(TaskId).collect();
             return self.run_submitted(asked.req, ids);
         }
-        let answer = answer.map(|(first, count)| match count {
-            0 => self.known_json(first),
-            _ => ids_json(first, count, many),
-        });
-        self.reply(asked.req, answer, true, out);
+        self.reply(asked.req, answer.map(|made| self.submitted_json(&made, many)), true, out);
     }
 
-    /// The reply to a submission whose dedupe key has a task already.
-    fn known_json(&self, id: TaskId) -> String {
+    /// The reply to a submission: one id, or those of a list.
+    fn submitted_json(&self, made: &Submitted, many: bool) -> String {
+        let Submitted { first, count, known } = *made;
         let mut o = Obj::new();
-        o.u64("id", id.0).bool("known", true);
-        o.str("state", self.tasks.get(id).map_or("removed", |t| t.state.name()));
+        if many {
+            let ids: Vec<String> = (first.0..first.0.saturating_add(count.into())).map(|id| id.to_string()).collect();
+            o.raw("ids", &format!("[{}]", ids.join(",")));
+        } else {
+            o.u64("id", first.0);
+        }
+        if known {
+            o.bool("known", true);
+            if many {
+                let end = TaskId(first.0.saturating_add(count.into()));
+                let there = self.tasks.all.range(first..end).count();
+                o.u64("removed", u64::from(count).saturating_sub(there as u64));
+            } else {
+                o.str("state", self.tasks.get(first).map_or("removed", |t| t.state.name()));
+            }
+        }
         o.finish()
     }
 
-    /// The first of the new tasks, and how many follow one another from there; 0 for one whose key was known.
     fn try_submit(
         &mut self,
         asked: &Asked,
         specs: Vec<TaskSpec>,
         many: bool,
         out: &mut Out,
-    ) -> Result<(TaskId, u32), RpcError> {
+    ) -> Result<Submitted, RpcError> {
         let owner = asked.peer.owner();
         if let Some(key) = &asked.key {
             match self.known_key(&owner, REQUEST, key, asked.params_hash) {
                 Known::No => {}
-                Known::Yes(first, count) => return Ok((first, count.max(1))),
-                Known::Other(id) => {
+                Known::Yes(first, count) => return Ok(Submitted { first, count: count.max(1), known: false }),
+                Known::Other(id, _) => {
                     let text = format!("request_key {key:?} was used for another request, which made task {id}");
                     return Err(RpcError::new(Code::Conflict, text).hint("use a new key for each new request"));
                 }
             }
+        }
+        let own = key_of(&specs, many)?;
+        if let Some(key) = &own
+            && let Some(known) = self.same_key(&owner, key)?
+        {
+            return Ok(known);
         }
         if self.tasks.len() + specs.len() > TASKS_MAX {
             let error =
@@ -96,26 +143,19 @@ impl Core {
         let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
         let first = TaskId(self.tasks.next.max(1));
         self.note_clocks();
-        if let [one] = &specs[..]
-            && !many
-            && let Some(found) = self.same_key(&owner, one)?
-        {
-            return Ok((found, 0));
-        }
         let mut made: Vec<Task> = Vec::with_capacity(specs.len());
         for (n, spec) in (0..).zip(specs) {
-            if many && spec.key.is_some() {
-                return Err(invalid("a task in a list has no key of its own; give the request a request_key"));
-            }
             let task = self.make(TaskId(first.0 + n), &asked.peer, spec).map_err(|e| match many {
                 true => RpcError { message: format!("task {} of the list: {}", n + 1, e.message), ..e },
                 false => e,
             })?;
             made.push(task);
         }
-        if let (Some(task), Some(key)) = (made.first_mut(), &asked.key) {
-            let many = if many { count } else { 0 };
-            task.keys.get_or_insert_default().request = Some(Key::new(key, asked.params_hash, many));
+        let request = asked.key.as_ref().map(|key| Key::new(key, asked.params_hash, if many { count } else { 0 }));
+        if let Some(task) = made.first_mut()
+            && (own.is_some() || request.is_some())
+        {
+            task.keys = Some(Box::new(Keys { own, request }));
         }
         for task in made {
             out.records.push(record::task(&task));
@@ -126,7 +166,7 @@ impl Core {
         fields.u64("id", first.0).u64("count", count.into()).opt_str("group", group.as_deref());
         fields.str("by", &asked.client().text());
         self.events.emit(self.now, "task.queued", Some(&name_of(first)), fields.members(), out);
-        Ok((first, count))
+        Ok(Submitted { first, count, known: false })
     }
 
     /// A task becomes one of those that exist. `new`: it was not loaded, so those it follows are counted.
@@ -142,15 +182,13 @@ impl Core {
         }
     }
 
-    /// A task is removed: its keys stay, as long as they count. That of a list is the last's that exists.
+    /// A task is removed: its keys stay, as long as they count. Those of a list are the last's that exists.
     pub(super) fn bury_keys(&mut self, task: &Task, out: &mut Out) {
         let Some(keys) = task.keys.as_deref() else { return };
         let owner = &task.frame.owner;
-        if let Some(key) = &keys.request
-            && let Some(heir) = self.heir(task.id, key)
-        {
+        if let Some(heir) = self.heir(task.id, keys) {
             self.forget_keys(task.id, owner, keys);
-            return self.hand_over(key.clone(), task.id, heir, out);
+            return self.hand_over(keys.clone(), task.id, heir, out);
         }
         match self.tasks.gone.bury(self.now, task.id, owner, keys.clone(), task.submitted) {
             Some(record) => out.records.push(record),
@@ -162,21 +200,26 @@ impl Core {
         }
     }
 
-    /// Who carries the key of a list when this one is removed. The last, so that removing all of them one after the
-    /// other hands it over once.
-    fn heir(&self, carrier: TaskId, key: &Key) -> Option<TaskId> {
+    /// Who carries the keys of a list when this one is removed. The last, so that removing all of them one after the
+    /// other hands them over once.
+    fn heir(&self, carrier: TaskId, keys: &Keys) -> Option<TaskId> {
+        let key = keys.own.as_ref().or(keys.request.as_ref())?;
         let first = key.first(carrier);
         let list = first..TaskId(first.0.saturating_add(key.many.into()));
         self.tasks.all.range(list).next_back().map(|(id, _)| *id)
     }
 
-    fn hand_over(&mut self, key: Key, from: TaskId, heir: TaskId, out: &mut Out) {
-        let before = u32::try_from(heir.0 - key.first(from).0).unwrap_or(u32::MAX);
+    fn hand_over(&mut self, keys: Keys, from: TaskId, heir: TaskId, out: &mut Out) {
         let Some(task) = self.tasks.get_mut(heir) else { return };
-        let hash = hash(&task.frame.owner, REQUEST, &key.text);
-        task.keys.get_or_insert_default().request = Some(Key { before, ..key });
+        let inherit = |key: Key| {
+            let before = u32::try_from(heir.0 - key.first(from).0).unwrap_or(u32::MAX);
+            Key { before, ..key }
+        };
+        let keys = Keys { own: keys.own.map(inherit), request: keys.request.map(inherit) };
+        let known: Vec<u64> = hashes(&task.frame.owner, &keys).collect();
+        task.keys = Some(Box::new(keys));
         out.records.push(record::task(task));
-        self.tasks.by_key.insert((hash, heir));
+        self.tasks.by_key.extend(known.into_iter().map(|hash| (hash, heir)));
     }
 
     fn forget_keys(&mut self, id: TaskId, owner: &Owner, keys: &Keys) {
@@ -198,24 +241,24 @@ impl Core {
             let key = keys.and_then(|k| if kind == OWN { k.own.as_ref() } else { k.request.as_ref() });
             if let Some(key) = key.filter(|k| *k.text == *text) {
                 let first = key.first(*id);
-                return if key.hash == params { Known::Yes(first, key.many) } else { Known::Other(first) };
+                return if key.hash == params { Known::Yes(first, key.many) } else { Known::Other(first, key.many) };
             }
         }
         Known::No
     }
 
-    /// The task that exists already under the dedupe key of this one.
-    fn same_key(&self, owner: &Owner, spec: &TaskSpec) -> Result<Option<TaskId>, RpcError> {
-        let Some(key) = &spec.key else { return Ok(None) };
-        if key.len() > TASK_KEY_MAX {
-            return Err(invalid(format!("key has {} bytes; {TASK_KEY_MAX} is the most", key.len())));
-        }
-        match self.known_key(owner, OWN, key, spec_hash(spec)) {
+    /// The tasks that exist already under a dedupe key.
+    fn same_key(&self, owner: &Owner, key: &Key) -> Result<Option<Submitted>, RpcError> {
+        match self.known_key(owner, OWN, &key.text, key.hash) {
             Known::No => Ok(None),
-            Known::Yes(id, _) => Ok(Some(id)),
-            Known::Other(id) => {
-                let text = format!("key {key:?} belongs to task {id}, which is another one");
-                let error = RpcError::new(Code::Conflict, text);
+            Known::Yes(first, count) => Ok(Some(Submitted { first, count: count.max(1), known: true })),
+            Known::Other(first, count) => {
+                let of = match count {
+                    0 => format!("task {first}, which is another one"),
+                    1 => format!("a list of task {first} alone, which is another one"),
+                    n => format!("a list of {n} tasks from {first} on, which are others"),
+                };
+                let error = RpcError::new(Code::Conflict, format!("key {:?} belongs to {of}", key.text));
                 Err(error
                     .hint("use another key; one belongs to its task for as long as that exists, and an hour at least"))
             }
@@ -224,7 +267,6 @@ impl Core {
 
     fn make(&mut self, id: TaskId, peer: &Peer, spec: TaskSpec) -> Result<Task, RpcError> {
         let (owner, user) = (peer.owner(), self.user_of(peer)?);
-        let key = spec.key.as_ref().map(|text| Key::new(text, spec_hash(&spec), 0));
         let (work, agent) = match spec.work {
             Asks::Command(words) => (Work::command(&words), None),
             Asks::Agent { name, prompt } => {
@@ -271,7 +313,6 @@ impl Core {
             not_before: self.not_before(spec.delay, spec.at),
             after: spec.after,
             stdin: spec.stdin.map(Into::into),
-            keys: key.map(|own| Box::new(Keys { own: Some(own), request: None })),
             ..Rare::ordinary()
         };
         Ok(Task {
@@ -355,8 +396,8 @@ impl Core {
             return Err(RpcError::new(Code::PermissionDenied, text).hint("submit one of your own"));
         }
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
-            let state = super::calls::in_words(task.state);
-            let text = format!("task {id} is {state}: only one that has not begun can be edited");
+            let state = super::calls::said_of(task.state);
+            let text = format!("task {id} {state}: only one that has not begun can be edited");
             return Err(RpcError::new(Code::Conflict, text).hint("submit another one"));
         }
         let (mut new, retried) = (task.clone(), task.again_at.0 > 0);
@@ -422,7 +463,9 @@ impl Core {
 
     /// What a task is run with, by the config as it is now.
     pub(super) fn process_of(&self, task: &Task) -> Result<ServiceSpec, String> {
-        let mut spec = ServiceSpec { nice: Some(super::NICE), ..ServiceSpec::default() };
+        let group = self.tasks.groups.get(&task.frame.group).map_or(&group::UNSAID, group::Group::said);
+        let mut spec = ServiceSpec { nice: group.nice, ..ServiceSpec::default() };
+        spec.limits = group.limits.clone();
         let words = match &task.work {
             Work::Command(words) => words.split('\0').map(str::to_owned).collect(),
             Work::Agent { name, prompt } => {
@@ -519,20 +562,4 @@ fn spec_hash(spec: &TaskSpec) -> u64 {
     };
     let place = [spec.cwd.as_deref(), spec.group.as_deref(), spec.runner.as_deref()].map(Option::unwrap_or_default);
     hash(&Owner::User(0), OWN, &format!("{text}\u{2}{}", place.join("\u{2}")))
-}
-
-/// The reply to a submission: one id, or those of a list.
-fn ids_json(first: TaskId, count: u32, many: bool) -> String {
-    if !many {
-        return format!("{{\"id\":{first}}}");
-    }
-    let mut text = "{\"ids\":[".to_owned();
-    for n in 0..u64::from(count) {
-        if n > 0 {
-            text.push(',');
-        }
-        text.push_str(&(first.0 + n).to_string());
-    }
-    text.push_str("]}");
-    text
 }

@@ -4,7 +4,7 @@
 use super::{Live, Outcome, Task, name_of};
 use crate::base::ids::TaskId;
 use crate::base::json::{Obj, json_list};
-use crate::base::text::listed;
+use crate::base::text::{listed, shell_word};
 use crate::base::units::{canonical_duration, human_duration, human_size};
 use crate::core::Core;
 use crate::core::run::{Ended, millis, tenths};
@@ -252,14 +252,15 @@ impl Core {
 
     /// How a queued task can be made to start sooner.
     fn hasten(&self, t: &Task) -> Vec<String> {
-        let (id, name) = (t.id, &t.frame.group);
+        let (id, group) = (t.id, &t.frame.group);
         if let Some(first) = self.open_before(t).first() {
             return vec![format!("hob why {}", name_of(*first))];
         }
         if !t.has_come(self.now) {
             return vec![format!("hob task edit {id} --delay 0s  # to let it start now")];
         }
-        let Some(g) = self.tasks.groups.get(name) else { return Vec::new() };
+        let Some(g) = self.tasks.groups.get(group) else { return Vec::new() };
+        let name = shell_word(group);
         if g.paused() {
             return vec![format!("hob group resume {name}")];
         }

@@ -121,9 +121,9 @@ pub(super) fn make(setup: &Setup, ask: Ask<'_>) -> Result<Plan, StartError> {
         uid: change.map(|u| u.uid),
         gid: change.map(|u| u.gid),
         groups: change.map(|u| u.groups.clone()),
-        io_priority: spec.ionice.map(io_priority),
-        cpus: spec.cpus.iter().flat_map(|c| &c.0).flat_map(|(a, b)| usize::from(*a)..=usize::from(*b)).collect(),
-        oom_score_adj: spec.oom_score.or(setup.oom_score_adj),
+        io_priority: spec.limits.ionice.map(io_priority),
+        cpus: spec.limits.cpus.iter().flat_map(|c| &c.0).flat_map(|(a, b)| usize::from(*a)..=usize::from(*b)).collect(),
+        oom_score_adj: spec.limits.oom_score.or(setup.oom_score_adj),
         ..Plan::default()
     })
 }
@@ -279,7 +279,7 @@ fn limits(setup: &Setup, ask: Ask<'_>) -> Result<Vec<(i32, u64, u64)>, StartErro
     {
         all.insert(number, (value, value));
     }
-    for limit in &ask.spec.rlimits {
+    for limit in &ask.spec.limits.rlimits {
         let Some(number) = rlimit::number(limit.name) else {
             return refuse(format!("this system has no limit '{}'; remove it from `rlimits`", limit.name));
         };
@@ -427,7 +427,7 @@ const UNLESS_TAKEN: &str = " (root has it unless it was taken away)";
 /// What stands in the way of a resource limit.
 fn beyond(e: &SpawnError, denied: bool, spec: Option<&ServiceSpec>) -> String {
     let nofile =
-        spec.and_then(|s| s.rlimits.iter().find(|l| e.path.as_deref() == Some("nofile") && l.name == "nofile"));
+        spec.and_then(|s| s.limits.rlimits.iter().find(|l| e.path.as_deref() == Some("nofile") && l.name == "nofile"));
     let asked = nofile.map_or(0, |l| l.hard.unwrap_or(rlimit::UNLIMITED));
     match rlimit::open_files_max() {
         Some(most) if asked > most => format!(

@@ -193,7 +193,7 @@ fn a_path_is_taken_from_the_jobs_folder() {
 fn limits_come_from_the_spec_or_from_before_hob() {
     let mut lab = Lab::new(&["sh"]);
     lab.setup.nofile = Some((1024, 4096));
-    lab.spec.rlimits = vec![Rlimit { name: "core", soft: Some(0), hard: None }];
+    lab.spec.limits.rlimits = vec![Rlimit { name: "core", soft: Some(0), hard: None }];
     let nofile = rlimit::number("nofile").unwrap();
     let core = rlimit::number("core").unwrap();
     let limits = lab.make().unwrap().rlimits;
@@ -201,9 +201,9 @@ fn limits_come_from_the_spec_or_from_before_hob() {
     let mark = tree::tag(0xab, RunId(5));
     assert_eq!(limits.len(), 2 + usize::from(mark.is_some()));
     assert!(mark.is_none_or(|(number, value)| limits.contains(&(number, value, value))));
-    lab.spec.rlimits.push(Rlimit { name: "nofile", soft: Some(7), hard: Some(8) });
+    lab.spec.limits.rlimits.push(Rlimit { name: "nofile", soft: Some(7), hard: Some(8) });
     assert!(lab.make().unwrap().rlimits.contains(&(nofile, 7, 8)));
-    lab.spec.rlimits.push(Rlimit { name: "nosuch", soft: None, hard: None });
+    lab.spec.limits.rlimits.push(Rlimit { name: "nosuch", soft: None, hard: None });
     assert_eq!(lab.error(), "this system has no limit 'nosuch'; remove it from `rlimits`");
 }
 
@@ -259,7 +259,7 @@ fn a_limit_or_score_that_is_refused_says_what_it_takes() {
     };
     let with = |name, hard| {
         let rlimits = vec![Rlimit { name, soft: Some(1), hard }];
-        ServiceSpec::default().with(|s| s.rlimits = rlimits)
+        ServiceSpec::default().with(|s| s.limits.rlimits = rlimits)
     };
     let takes = "takes CAP_SYS_RESOURCE (root has it unless it was taken away)";
     let step = "set the resource limit";

@@ -87,7 +87,8 @@ fn limits(services: u64) -> Vec<Finding> {
 
 /// Where cores go matters to who has asked for them.
 fn cores(config: &Config) -> Option<Finding> {
-    let wanted = |s: &crate::config::ServiceSpec| s.rlimits.iter().any(|l| l.name == "core" && l.soft != Some(0));
+    let wanted =
+        |s: &crate::config::ServiceSpec| s.limits.rlimits.iter().any(|l| l.name == "core" && l.soft != Some(0));
     let name = config.services.iter().find(|(_, s)| wanted(s)).map(|(name, _)| name)?;
     let pattern = features::setting("kernel/core_pattern")?;
     let f = Finding::new(Grade::Note, LIMITS, format!("{name} may leave a core, which goes to {pattern:?}"));

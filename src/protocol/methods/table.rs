@@ -415,7 +415,7 @@ const OF_SERVICES: &[Method] = &[
         access: Access::Read,
         mutating: false,
         params: &[JOB, param("count", Kind::Count, "how many times at most (default 5)")],
-        result: r#"{"id", "paused", "next": ["2026-03-29T03:00:00+02:00", ...]}"#,
+        result: r#"{"id", "paused", "next": ["2026-03-29T03:00:00+02:00", ...]}, with "message" where that is empty"#,
         doc: "The next times at which a job runs.",
         decode: |p| Ok(Request::ScheduleNext { id: p.text("id")?, count: p.count("count", 5)? }),
     },

@@ -60,7 +60,12 @@ const SUBMIT: &[Param] = &[
     param("backoff", Kind::Duration, "delay before the first retry, doubled with each further one (default 1s)"),
     param("stdin", Kind::Data, "its standard input: a text, or {\"base64\"}"),
     LABELS,
-    param("key", Kind::Text, "the same again answers the id of the first, while that exists and for an hour at least"),
+    param(
+        "key",
+        Kind::Text,
+        "the same again answers the id of the first, while that exists and for an hour at least; in a list all tasks \
+         have the same one, or none",
+    ),
     param("hold", Kind::Flag, "do not start it before it is released (default false)"),
     WEIGHT,
     param("max_output", Kind::Size, "how much of its output is kept, head and tail, 4kB at least (default 64MB)"),
@@ -96,7 +101,7 @@ pub(super) const TASKS: &[Method] = &[
         "task.submit",
         CHANGE,
         SUBMIT,
-        r#"{"id"}, or {"ids"} for a list; with "known" and its "state" where key had a task already"#,
+        r#"{"id"}, or {"ids"}; where key had tasks already with "known" and its "state", or how many are "removed""#,
         "Queues a task, or a list of tasks.",
         |p| call(task::submit(p)?),
     ),
@@ -205,8 +210,8 @@ pub(super) const TASKS: &[Method] = &[
         "group.list",
         READ,
         &[],
-        r#"{"groups": [{"name", "parallel", "weight_limit", "paused", "running", "queued"}]}"#,
-        "The groups of tasks, with what they may run at once.",
+        r#"{"groups": [{"name", "parallel", "weight_limit", "paused", "running", "queued", "limits"}]}"#,
+        "The groups of tasks, with what they may run at once, and what the config says of their limits.",
         |_| group(GroupCall::List),
     ),
     method(

@@ -92,7 +92,8 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         ..PathInput::default()
     });
     let own = own.map_err(Failure::usage)?;
-    let code = match make_folders(&own) {
+    // Its name is that of this process, so that no other hob can have been there before.
+    let code = match make(&own) {
         Ok(()) => become_keeper(args, &own, Some(&home)),
         Err(f) => {
             note(args, &format!("hob: {}; going on without journal, logs and socket file", f.message));
@@ -269,6 +270,10 @@ fn make_folders(paths: &Paths) -> Result<(), Failure> {
         let what = format!("hob still runs with pid {keeper} in {}, which was removed", paths.home.display());
         return Err(Failure::code(Code::Unavailable, what).hint("'hob stop --force' ends it and all its jobs"));
     }
+    make(paths)
+}
+
+fn make(paths: &Paths) -> Result<(), Failure> {
     for (dir, mode) in [(&paths.home, 0o700), (&paths.run, 0o711), (&paths.state, 0o700), (&paths.logs, 0o700)] {
         sys::file::create_dir_all(dir, mode).map_err(|e| at(&e, "cannot make", dir))?;
     }

@@ -131,8 +131,6 @@ pub struct Boot {
     pub keeper_started: Mono,
     /// The signals of this system, for configs that requests bring.
     pub signals: &'static [(&'static str, i32)],
-    /// Facts for `daemon.status`, as a JSON object (platform, paths).
-    pub platform: String,
     /// Records of the journal are missing: something that was accepted may be lost.
     pub gap: bool,
     /// The highest number of a task of which there is output, whatever the journal says; 0: of none.
@@ -244,6 +242,10 @@ pub enum Input {
     Rotated {
         req: ReqId,
         result: Result<String, RpcError>,
+    },
+    /// What the machine can do, before the first result that tells of it: a JSON object.
+    Platform {
+        facts: Arc<str>,
     },
     /// Result of `Effect::Doctor`: the reply.
     Examined {

@@ -39,6 +39,7 @@ impl Core {
             | Input::Lagged { .. }
             | Input::Measured { .. }
             | Input::Rotated { .. }
+            | Input::Platform { .. }
             | Input::Examined { .. }
             | Input::Renew { .. }
             | Input::UpgradeEnded { .. }

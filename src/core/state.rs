@@ -38,7 +38,8 @@ pub(super) struct Facts {
     pub(super) version: &'static str,
     pub(super) keeper_started: Mono,
     pub(super) signals: &'static [(&'static str, i32)],
-    pub(super) platform: String,
+    /// For `daemon.status`, as a JSON object (platform, paths); empty until they are told.
+    pub(super) platform: Arc<str>,
     pub(super) managed: bool,
     pub(super) outer: bool,
     /// The user that hob runs as.
@@ -279,6 +280,7 @@ impl Core {
             Input::Connection { service, on, waiting } => self.connection(&service, on, waiting, out),
             Input::Measured { req, usage } => self.measured(req, &usage, out),
             Input::Rotated { req, result } => self.reply(req, result, false, out),
+            Input::Platform { facts } => self.facts.platform = facts,
             Input::Examined { req, result } => self.examined(req, result, out),
             Input::ConfigRead { req, look: true, result } => self.config_looked_at(req, result, out),
             Input::ConfigRead { req, look: false, result } => self.config_read(req, result, out),
@@ -386,7 +388,7 @@ impl Core {
             keeper_started: boot.keeper_started,
             document: boot.document,
             signals: boot.signals,
-            platform: core::mem::take(&mut boot.platform),
+            platform: Arc::default(),
             managed: boot.managed,
             outer: boot.outer,
             uid: boot.uid,

@@ -266,6 +266,7 @@ impl Daemon {
     }
 
     fn measure(&mut self, req: ReqId, runs: &[RunId]) {
+        self.tell_platform();
         let job = self.children.measure(runs);
         if runs.len() <= MEASURED_INLINE {
             self.inputs.push(Input::Measured { req, usage: job.run() });

@@ -5,8 +5,9 @@ use super::door::Channels;
 use super::fair::Waiting;
 use super::gear::{Gear, Job};
 use super::lifecycle::mark::{FAULT, Marks, Stage};
+use super::lifecycle::read::{Reading, renew_schema};
 use super::lifecycle::upgrade::{self, LABEL, Note};
-use super::lifecycle::{self, Lifecycle, read::Reading};
+use super::lifecycle::{self, Lifecycle};
 use super::source::{Source, Sources};
 use super::{Daemon, capture, child, conn, doctor, link, logs, ownlog, pool, told};
 use crate::base::control::{FLAG_OUTER, FLAG_SAFE, FLAG_TRIAL, ToDaemon, ToKeeper};
@@ -94,7 +95,7 @@ impl Daemon {
         let copied = boot.main.as_ref().map(|(name, _)| Arc::<str>::from(name.as_str()));
         let mut capture = capture::Capture::new(paths.logs.join("services"), Arc::clone(&words), copied.clone());
         let mut children = child::Children::new(setup(&paths, &handover));
-        let own = doctor::Own::new((options.given, options.managed), &handover, &children, &paths, &mut boot);
+        let own = doctor::Own::new((options.given, options.managed), handover.flags, &mut boot);
         let held = held_for(handover.held.keys());
         let how = Takeover { clean, trial: handover.flags & FLAG_TRIAL != 0 };
         let note = handover.held.remove(LABEL).and_then(|fds| Note::read(&fds));
@@ -159,7 +160,7 @@ impl Daemon {
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
     fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) -> io::Result<()> {
         self.settings(boot.config.daemon.clone());
-        let gap = boot.gap;
+        let (gap, first) = (boot.gap, boot.generation <= 1);
         let boot = if self.life.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
         if self.life.trial {
             self.prove(boot)?;
@@ -178,6 +179,9 @@ impl Daemon {
         }
         if !self.bare && !self.life.safe {
             self.remove_leftover(gap);
+            if first {
+                self.renew_schema();
+            }
         }
         Ok(())
     }
@@ -223,6 +227,11 @@ impl Daemon {
             SWEEP_LIMIT,
             move || Job::Quiet(leftover.remove()),
         );
+    }
+
+    fn renew_schema(&mut self) {
+        let config = self.paths.config.clone();
+        self.gear.bulk("writing the schema anew", move || Job::Quiet(renew_schema(&config)));
     }
 
     /// The folders of other hobs that were run for one command and killed.

@@ -176,7 +176,7 @@ fn the_schema_lies_beside_the_config_that_hob_makes_and_stays_that_of_the_progra
     home.ok(&["stop"]);
     home.wait_end();
     home.start(&[]);
-    assert_eq!(home.read("hob.schema.json"), schema);
+    wait("the schema of this program", || home.read("hob.schema.json") == schema);
     std::fs::remove_file(home.path("hob.schema.json")).unwrap();
     home.ok(&["stop"]);
     home.wait_end();

@@ -526,7 +526,6 @@ impl<'a> World<'a> {
             main: None,
             keeper_started: Mono(0),
             signals: hob::config::Platform::linux().signals,
-            platform: "{}".to_owned(),
             stop: self.stop_pending,
             managed: false,
             outer: true,

@@ -132,6 +132,7 @@ impl SpawnJob {
     }
 
     fn go(&mut self) -> Result<Spawned, StartError> {
+        self.groups.take_if(|groups| groups.tried().is_err());
         let mut plan = self.plan(self.groups.is_none())?;
         if let Some(secrets) = &self.secrets {
             secrets.learn(&self.start.spec.secrets, &plan.envp).map_err(|e| StartError {

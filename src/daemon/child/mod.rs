@@ -229,7 +229,7 @@ impl Run {
 }
 
 impl Children {
-    /// Without children. Tries whether control groups can be used.
+    /// Without children. Looks whether there can be control groups.
     #[must_use]
     pub fn new(setup: Setup) -> Children {
         let groups = if setup.cgroup_off {
@@ -265,12 +265,13 @@ impl Children {
         Arc::make_mut(&mut self.setup).nice = nice;
     }
 
-    /// The folder of hob's control groups, or why there is none.
+    /// The folder of hob's control groups, or why there is none. Tries them, if no start has yet.
     ///
     /// # Errors
     /// The reason, for status.
     pub fn cgroups(&self) -> Result<&Path, &str> {
-        self.groups.as_ref().map(Groups::base).map_err(String::as_str)
+        let groups = self.groups.as_ref().map_err(String::as_str)?;
+        groups.tried().map(|()| groups.base())
     }
 
     /// What all starts have in common.

@@ -16,16 +16,16 @@ pub(super) use machine::NO_PROC;
 pub use places::logs_full;
 pub use platform::offline;
 
-use super::child::{Children, Setup};
+use super::Daemon;
+use super::child::Setup;
 use super::gear::Job;
-use super::{Daemon, link};
 use crate::base::control::FLAG_NO_SUBREAPER;
 use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::json::Obj;
 use crate::base::paths::Paths;
 use crate::base::text::shell_word;
-use crate::core::Boot;
+use crate::core::{Boot, Input};
 use crate::sys;
 use std::sync::Arc;
 
@@ -55,24 +55,17 @@ pub(super) struct Own {
     pub(super) given: bool,
     /// hob is a part of another program.
     managed: bool,
-    subreaper: bool,
-    /// What daemon.status tells of the machine.
-    platform: Arc<str>,
+    /// Of the keeper's first message.
+    flags: u32,
+    /// What daemon.status tells of the machine, once somebody has asked for it.
+    platform: Option<Arc<str>>,
 }
 
 impl Own {
     /// What the core is to know of it goes into `boot`.
-    pub(super) fn new(
-        (given, managed): (bool, bool),
-        handover: &link::Handover,
-        children: &Children,
-        paths: &Paths,
-        boot: &mut Boot,
-    ) -> Own {
+    pub(super) fn new((given, managed): (bool, bool), flags: u32, boot: &mut Boot) -> Own {
         boot.managed = managed;
-        boot.platform = platform::platform(children, handover, paths, managed);
-        let subreaper = handover.flags & FLAG_NO_SUBREAPER == 0;
-        Own { given, managed, subreaper, platform: boot.platform.as_str().into() }
+        Own { given, managed, flags, platform: None }
     }
 }
 
@@ -120,12 +113,25 @@ pub fn setup(paths: &Paths) -> Setup {
 }
 
 impl Daemon {
+    /// What the machine can do. The core is told when somebody first asks for it, and not when hob comes up, because
+    /// that takes a child to be started.
+    pub(super) fn tell_platform(&mut self) -> Arc<str> {
+        if let Some(known) = &self.own.platform {
+            return Arc::clone(known);
+        }
+        let facts = platform::platform(&self.children, self.own.flags, &self.paths, self.own.managed);
+        let facts = Arc::<str>::from(facts);
+        self.own.platform = Some(Arc::clone(&facts));
+        self.inputs.push(Input::Platform { facts: Arc::clone(&facts) });
+        facts
+    }
+
     /// Looks in the pool; `own` is what the core found.
     pub(super) fn examine(&mut self, req: ReqId, own: Vec<Finding>) {
         let (paths, setup) = (Arc::clone(&self.paths), Arc::clone(self.children.setup()));
-        let (given, platform) = (self.own.given, Arc::clone(&self.own.platform));
+        let (given, platform) = (self.own.given, self.tell_platform());
         let no_cgroups = self.children.cgroups().err().map(str::to_owned);
-        let (managed, subreaper) = (self.own.managed, self.own.subreaper);
+        let (managed, subreaper) = (self.own.managed, self.own.flags & FLAG_NO_SUBREAPER == 0);
         let others = Some(self.lets_others_in());
         self.gear.bulk("an examination", move || {
             let (paths, setup) = (&paths, &setup);

@@ -3,26 +3,17 @@
 use crate::base::control::{FLAG_INIT, FLAG_NO_SUBREAPER};
 use crate::base::gather::Gather as _;
 use crate::base::paths::Paths;
-use crate::daemon::{child, link};
+use crate::daemon::child;
 use crate::sys::features::{self, Found};
 use crate::sys::tree;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// As a JSON object, of a daemon.
-pub(in crate::daemon) fn platform(
-    children: &child::Children,
-    handover: &link::Handover,
-    paths: &Paths,
-    managed: bool,
-) -> String {
+/// As a JSON object, of a daemon; `flags` of the keeper's first message.
+pub(in crate::daemon) fn platform(children: &child::Children, flags: u32, paths: &Paths, managed: bool) -> String {
     let groups = children.cgroups().map(Path::to_owned).map_err(ToOwned::to_owned);
     let mut facts = facts(paths, &groups);
-    let own = [
-        ("pid_1", handover.flags & FLAG_INIT != 0),
-        ("subreaper", handover.flags & FLAG_NO_SUBREAPER == 0),
-        ("managed", managed),
-    ];
+    let own = [("pid_1", flags & FLAG_INIT != 0), ("subreaper", flags & FLAG_NO_SUBREAPER == 0), ("managed", managed)];
     facts.extend(own.map(|(name, is)| (name.to_owned(), is.into())));
     Value::Object(facts).to_string()
 }

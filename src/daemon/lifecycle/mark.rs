@@ -222,7 +222,11 @@ fn kind(input: &Input) -> u8 {
         | Input::Forward { .. }
         | Input::KeeperGone => 0,
         Input::Tick | Input::WallSet { .. } => 1,
-        Input::Request { .. } | Input::Measured { .. } | Input::Rotated { .. } | Input::Examined { .. } => REQUEST,
+        Input::Request { .. }
+        | Input::Measured { .. }
+        | Input::Rotated { .. }
+        | Input::Platform { .. }
+        | Input::Examined { .. } => REQUEST,
         Input::Closed { .. } | Input::Lagged { .. } | Input::Listening { .. } | Input::Connection { .. } => 3,
         Input::Started { .. } | Input::StartWaits { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,

@@ -145,8 +145,6 @@ impl Reading<'_> {
                 }
                 Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", self.paths.config.display())),
             }
-        } else if let Err(e) = renew_schema(&self.paths.config) {
-            gear.log(Level::Warn, format!("cannot write {} anew: {e}", config::SCHEMA_FILE));
         }
         take_config(self.paths)
     }
@@ -196,17 +194,38 @@ fn take_config(paths: &Paths) -> Result<Config, String> {
 /// Keeps the text of a config as the one in effect. Without a copy the next daemon reads the file itself.
 pub(in crate::daemon) fn keep_config(paths: &Paths, text: &[u8]) {
     let copy = config_in_effect(paths);
+    if stays(&copy, text).unwrap_or(false) {
+        return;
+    }
     if sys::file::atomic_write(&copy, text, 0o600, false).is_err() {
         let _ = sys::file::remove(&copy);
     }
 }
 
-/// The schema beside a config is that of the program that runs. Where there is none, nobody wants it.
-fn renew_schema(config: &Path) -> io::Result<()> {
+/// Whether a copy says this already; then it is as if it had been written now. To replace a file takes longer than all
+/// else that a start writes, because some file systems then bring the new one to the disk.
+fn stays(copy: &Path, text: &[u8]) -> io::Result<bool> {
+    if sys::file::read_whole(copy, CONFIG_MAX as u64)? != text {
+        return Ok(false);
+    }
+    sys::file::open_regular(copy)?.set_modified(std::time::SystemTime::now())?;
+    Ok(true)
+}
+
+/// The schema beside a config is that of the program that runs. Where there is none, nobody wants it. To make it takes
+/// as long as all else of a start, so that it is work for the pool.
+///
+/// # Errors
+/// That it cannot be written, as a sentence.
+pub(in crate::daemon) fn renew_schema(config: &Path) -> Result<(), String> {
     let path = config.with_file_name(config::SCHEMA_FILE);
-    let text = config::schema_text(sys::signals::platform());
     let Ok(old) = sys::file::read_whole(&path, CONFIG_MAX as u64) else { return Ok(()) };
-    if old == text.as_bytes() { Ok(()) } else { sys::file::atomic_write(&path, text.as_bytes(), 0o644, false) }
+    let text = config::schema_text(sys::signals::platform());
+    if old == text.as_bytes() {
+        return Ok(());
+    }
+    let written = sys::file::atomic_write(&path, text.as_bytes(), 0o644, false);
+    written.map_err(|e| format!("cannot write {} anew: {e}", config::SCHEMA_FILE))
 }
 
 /// The schema goes first, so that the config never names one that is not there.
@@ -232,4 +251,30 @@ pub(in crate::daemon) fn read_text(path: &Path) -> Result<(Config, Vec<u8>), Str
     let config = config::parse_bytes(&bytes, &name, sys::signals::platform())
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok((config, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::paths::PathInput;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn a_config_that_is_kept_again_is_as_of_now_and_another_one_replaces_it() {
+        let home = std::env::temp_dir().join(format!("hob-test-kept-{}", std::process::id()));
+        let paths = Paths::resolve(&PathInput { home: Some(home.clone()), ..PathInput::default() }).unwrap();
+        std::fs::create_dir_all(&paths.state).unwrap();
+        let copy = config_in_effect(&paths);
+        keep_config(&paths, b"{}");
+        let first = copy.metadata().unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        sys::file::open_regular(&copy).unwrap().set_modified(long_ago).unwrap();
+        keep_config(&paths, b"{}");
+        let again = copy.metadata().unwrap();
+        assert_eq!(again.ino(), first.ino());
+        assert!(again.modified().unwrap() >= first.modified().unwrap());
+        keep_config(&paths, b"{ }");
+        assert_eq!(std::fs::read(&copy).unwrap(), b"{ }");
+        std::fs::remove_dir_all(&home).unwrap();
+    }
 }

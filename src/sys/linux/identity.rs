@@ -36,9 +36,11 @@ pub fn daemons_of(keeper: u32, word: &str) -> Vec<u32> {
 #[must_use]
 pub fn keeper_by(word: &str, said: &[u8], uid: u32) -> Option<u32> {
     let is_theirs = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == uid);
+    let mut begun = [0; 4096];
     let is_daemon = |pid: &u32| {
-        let mut words = arguments(*pid).skip(1);
-        words.next().is_some_and(|w| w == word.as_bytes()) && words.any(|w| w == said) && is_theirs(*pid)
+        // Of most processes a glance is enough.
+        let second = tree::begin_of_command_line(*pid, &mut begun).split(|b| *b == 0).nth(1);
+        second == Some(word.as_bytes()) && arguments(*pid).any(|w| w == said) && is_theirs(*pid)
     };
     let mut daemons = tree::all().into_iter().filter(is_daemon);
     let (daemon, None) = (daemons.next()?, daemons.next()) else { return None };

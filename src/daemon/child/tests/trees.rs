@@ -10,7 +10,7 @@ const FUGITIVES: &str = r#"
     exec sleep 3004
 "#;
 
-fn nothing_is_left_behind(mut lab: Lab) {
+fn nothing_is_left_behind(lab: &mut Lab) {
     let run = lab.shell("wild", FUGITIVES);
     let pid = lab.started().unwrap();
     // Where runs cannot be marked, the one that cleared its environment is not to be found by sweeps.
@@ -30,14 +30,28 @@ fn nothing_is_left_behind(mut lab: Lab) {
 
 #[test]
 fn a_group_leaves_nothing_behind() {
-    if let Some(lab) = Lab::grouped() {
-        nothing_is_left_behind(lab);
+    if let Some(mut lab) = Lab::grouped() {
+        nothing_is_left_behind(&mut lab);
     }
 }
 
 #[test]
 fn sweeps_leave_nothing_behind() {
-    nothing_is_left_behind(Lab::new(true));
+    nothing_is_left_behind(&mut Lab::new(true));
+}
+
+#[test]
+fn where_nothing_starts_in_a_group_the_first_start_finds_out_and_sweeps_leave_nothing_behind() {
+    let mut lab = Lab::new(false);
+    let base = match &lab.children.groups {
+        Ok(groups) => groups.base().to_owned(),
+        Err(why) => return eprintln!("SKIPPED: no control groups here: {why}"),
+    };
+    std::fs::remove_dir(&base).unwrap();
+    nothing_is_left_behind(&mut lab);
+    let why = lab.children.cgroups().unwrap_err();
+    assert!(why.contains("nothing can be started in a control group"), "{why}");
+    assert!(!base.exists());
 }
 
 #[test]

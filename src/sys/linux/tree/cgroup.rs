@@ -2,7 +2,7 @@
 //!
 //! cgroup.kill is not used: on newer kernels (seen with 6.18) a child that is cloned into a group on which it was ever
 //! used, or into one whose count of such kills differs from that of the cloner's own group, is killed at birth. The
-//! trial in `probe` finds the second case.
+//! trial finds the second case.
 //!
 //! Which run a folder holds now stands in an extended attribute of it, so that processes found in it after the death of
 //! both keeper and daemon have a name even when they cleared their environment.
@@ -21,15 +21,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
 
-/// The folder of this hob in the control group tree; its existence means that control groups can be used.
+/// The folder of this hob in the control group tree.
 #[derive(Clone, Debug)]
 pub struct Groups {
     base: PathBuf,
     /// The same as the kernel names it in `/proc/PID/cgroup`. A folder of this name elsewhere may be anybody's.
     named: String,
+    trial: Arc<OnceLock<Result<(), String>>>,
 }
 
 /// The control group of one service.
@@ -43,12 +45,27 @@ pub struct Group {
 }
 
 impl Groups {
-    /// Makes `hob-HOME` below the control group of `keeper`, and tries what will be needed.
+    /// Makes `hob-HOME` below the control group of `keeper`. Whether anything can be started in it, `tried` tells.
     ///
     /// # Errors
     /// Why control groups cannot be used here, as a sentence without a full stop.
     pub fn probe(keeper: u32, home: u32) -> Result<Groups, String> {
         first(keeper, |dir, own| try_base(dir, own, home))
+    }
+
+    /// Whether a process can be started in such a group. The first call tries it, which takes a child.
+    ///
+    /// # Errors
+    /// Why not, as a sentence without a full stop. The groups are of no use then.
+    pub fn tried(&self) -> Result<(), &str> {
+        let tried = self.trial.get_or_init(|| {
+            trial(&self.base).map_err(|e| {
+                let _ = std::fs::remove_dir(&self.base);
+                let shown = self.base.parent().unwrap_or(&self.base).display();
+                format!("nothing can be started in a control group below {shown}: {e}")
+            })
+        });
+        tried.as_ref().copied().map_err(String::as_str)
     }
 
     /// The folder below which the services have theirs.
@@ -346,11 +363,7 @@ fn try_base(dir: &Path, own: &str, home: u32) -> Result<Groups, String> {
         let _ = std::fs::remove_dir(&base);
         format!("control groups in {shown} take no attributes: {}", reason(&e))
     })?;
-    trial(&base).map_err(|e| {
-        let _ = std::fs::remove_dir(&base);
-        format!("nothing can be started in a control group below {shown}: {e}")
-    })?;
-    Ok(Groups { base, named: format!("{}/{name}", own.trim_end_matches('/')) })
+    Ok(Groups { base, named: format!("{}/{name}", own.trim_end_matches('/')), trial: Arc::default() })
 }
 
 /// Starts what does not exist in the folder: that it comes as far as not finding it shows that the clone works.

@@ -9,5 +9,6 @@ mod proc;
 mod sweep;
 
 pub use cgroup::{Group, Groups, delegated};
+pub(super) use proc::begin_of_command_line;
 pub use proc::{Cost, all, children_of, cost, name_of, parent_of, start_of};
 pub use sweep::{Family, Main, Member, Sweep, Trust, leftovers, run_variable, signal_members, tag};

@@ -109,6 +109,15 @@ pub(super) fn text_of(mut file: File) -> io::Result<String> {
     String::from_utf8(text).map_err(io::Error::other)
 }
 
+/// As much of the command line of a process as there is room for, with a zero byte after each word; nothing where it
+/// cannot be read.
+pub(in crate::sys) fn begin_of_command_line(pid: u32, to: &mut [u8]) -> &[u8] {
+    let path = CString::new(format!("/proc/{pid}/cmdline")).map_err(io::Error::other);
+    let file = path.and_then(|path| open_at(None, &path, libc::O_RDONLY));
+    let length = file.and_then(|mut file| file.read(to)).unwrap_or(0);
+    to.get(..length).unwrap_or_default()
+}
+
 /// What `/proc/PID/cgroup` says.
 pub(super) fn groups_of(pid: u32) -> io::Result<String> {
     let path = CString::new(format!("/proc/{pid}/cgroup")).map_err(io::Error::other)?;

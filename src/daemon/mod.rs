@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod link;
 pub mod logs;
+mod measure;
 pub mod offline;
 pub mod ownlog;
 pub mod pool;
@@ -43,7 +44,7 @@ use crate::base::limits::{FROZEN, ROUNDS_PER_TURN};
 use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::Level;
-use crate::core::{Core, Effect, Input, Out};
+use crate::core::{Core, Effect, Input, Out, Usages};
 use crate::protocol::rpc::RpcError;
 use crate::sys;
 use child::Heard;
@@ -363,6 +364,9 @@ impl Daemon {
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
+                    if name == measure::MEASURING {
+                        self.measured(Usages::new());
+                    }
                     if !late {
                         self.outside_failed(name, &message);
                     }
@@ -393,7 +397,7 @@ impl Daemon {
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
             Job::Config(result) => self.config_read(result),
             Job::Kept(config) => self.loaded(Ok(config)),
-            Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
+            Job::Usage(usages) => self.measured(usages),
             Job::Examined { req, result } => self.inputs.push(Input::Examined { req, result }),
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
@@ -427,6 +431,9 @@ impl Daemon {
                     self.journal.overdue();
                 }
                 self.outside_is_silent(late.name);
+                if late.name == measure::MEASURING {
+                    self.measuring_hangs();
+                }
                 if late.lane == pool::Lane::Spawn {
                     self.children.slow_starts(now, &mut self.inputs);
                 }
@@ -485,10 +492,14 @@ impl Daemon {
 
     fn step(&mut self, input: Input, out: &mut Out) {
         let ended = if let Input::Exited { run, .. } = &input { Some(*run) } else { None };
+        let measured = matches!(input, Input::Measured { .. });
         self.life.marks.input(&input, self.journal.last_record());
         self.core.step(self.gear.now, input, out);
         if matches!(out.effects.last(), Some(Effect::Measure { .. })) {
             self.waiting.hold();
+        } else if measured {
+            // The answer may have been long.
+            self.waiting.budget.look();
         }
         // What lies in the pipe now is all that the run wrote.
         let passed = ended.and_then(|run| self.capture.run_ended(run, self.services.get(&run)?));

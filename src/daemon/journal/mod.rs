@@ -9,9 +9,9 @@
 //!
 //! Files, in the state folder: `journal-N.log` is appended to. When more of the files is of no use any more than is
 //! still, N+1 is opened and the live entities, as the core tells them, are written in slices to `snapshot-N+1.tmp`,
-//! which is synced, renamed to `.log`, and replaces all files with lower numbers. Loading takes the newest complete snapshot and the journals from its number
-//! on. A journal whose sync or write failed with an I/O error is not trusted any more: nothing becomes durable until a
-//! snapshot has replaced it.
+//! which is synced, renamed to `.log`, and replaces all files with lower numbers. Loading takes the newest complete
+//! snapshot and the journals from its number on. A journal whose sync or write failed with an I/O error is not trusted
+//! any more: nothing becomes durable until a snapshot has replaced it.
 
 mod live;
 mod load;

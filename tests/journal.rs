@@ -105,7 +105,7 @@ fn listed(name: &str, config: &str) -> serde_json::Value {
         Input::Request { req: ReqId(2), conn, peer, key: None, params_hash: 0, request },
         &mut out,
     );
-    core.step(Now::default(), Input::Measured { req: ReqId(2), usage: Vec::new() }, &mut out);
+    core.step(Now::default(), Input::Measured { req: ReqId(2), usage: Arc::default() }, &mut out);
     let mut all = serde_json::Map::new();
     for effect in out.effects {
         if let Effect::Reply { result, .. } = effect {

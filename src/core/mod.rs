@@ -39,6 +39,7 @@ pub use state::Core;
 
 use crate::base::finding::Finding;
 use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
+use crate::base::map::Map;
 use crate::base::time::{Mono, Wall};
 use crate::config::{Config, Ready, ServiceSpec};
 use crate::protocol::methods::{LogQuery, Request};
@@ -62,6 +63,9 @@ pub struct Usage {
     /// Peak memory for an ended run, present memory for a running one, in bytes.
     pub memory: u64,
 }
+
+/// What runs cost, by their number.
+pub type Usages = Map<RunId, Usage>;
 
 /// Why a start failed. The errno is kept so that `why` can say what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,10 +237,10 @@ pub enum Input {
     Synced {
         ticket: u64,
     },
-    /// Result of `Effect::Measure`.
+    /// Result of `Effect::Measure`; runs that could not be measured are missing.
     Measured {
         req: ReqId,
-        usage: Vec<(RunId, Usage)>,
+        usage: Arc<Usages>,
     },
     /// Result of `Effect::Rotate`: the reply.
     Rotated {
@@ -499,9 +503,12 @@ pub enum Effect {
         conn: ConnId,
         id: StreamId,
     },
-    /// Read present usage of these runs; answered by `Measured`.
+    /// Read present usage of these runs; answered by `Measured`, which may tell of others too, unless the connection
+    /// is gone by then.
     Measure {
         req: ReqId,
+        conn: ConnId,
+        owner: Owner,
         runs: Vec<RunId>,
     },
     /// Look at everything around hob, and put these findings to it; answered by `Examined`.

@@ -4,7 +4,7 @@ use super::keys::Verdict;
 use super::run::Client;
 use super::service::{Choice, State};
 use super::upgrade::Ticket;
-use super::view::Pending;
+use super::view::{Pending, Question};
 use super::wait::{Item, Op, Waiting};
 use super::{Core, Effect, Out, Peer};
 use crate::base::ids::{ConnId, ReqId, StreamId, TaskId};
@@ -95,7 +95,7 @@ impl Core {
     fn act(&mut self, asked: &Asked, request: Request, out: &mut Out) {
         let req = asked.req;
         match request {
-            Request::DaemonStatus => self.measure_then(req, Pending::Status, out),
+            Request::DaemonStatus => self.measure_then(asked, Question::Status, out),
             Request::DaemonShutdown { graceful, grace } => self.ask_shutdown(asked, graceful, grace, out),
             Request::DaemonReload => self.load_config(req, Pending::Reload, out),
             Request::DaemonPlan => self.ask_plan(req, out),
@@ -105,11 +105,11 @@ impl Core {
             Request::DaemonUninhibit { inhibitor } => self.uninhibit(asked, inhibitor, out),
             Request::DaemonLogs(query) => out.effects.push(Effect::Logs { req, conn: asked.conn, query }),
             Request::ServiceList { names, owner } => match self.chosen(asked, &names, owner) {
-                Ok(all) => self.measure_then(req, Pending::List(all), out),
+                Ok(all) => self.measure_then(asked, Question::List(all), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
             Request::ServiceGet { name } => match self.members(&name) {
-                Ok(all) => self.measure_then(req, Pending::Get(name, self.names(&all)), out),
+                Ok(all) => self.measure_then(asked, Question::Get(name, self.names(&all)), out),
                 Err(e) => self.reply(req, Err(e), false, out),
             },
             Request::ServiceStart(change) => self.change(asked, Op::Start, &change, out),
@@ -213,6 +213,7 @@ impl Core {
         self.forget_reloads(conn);
         self.forget_task_waits(conn);
         self.keys.closed(conn);
+        self.pending.retain(|_, p| !matches!(p, Pending::Usage(of, _) if *of == conn));
     }
 
     /// A service, all instances of one, or where no service has that name a job or the task of that number;

@@ -1,13 +1,13 @@
 //! State to replies: every result of a query, as JSON text. Pure.
 
+use super::request::Asked;
 use super::run::{self, millis, secs};
 use super::service::sockets::Sockets;
 use super::service::{Choice, Service, State, backoff};
-use super::{Core, Effect, Out, Usage, task};
+use super::{Core, Effect, Out, Usages, task};
 use crate::base::gather::Gather as _;
-use crate::base::ids::{ReqId, RunId};
+use crate::base::ids::{ConnId, ReqId, RunId};
 use crate::base::json::{Obj, json_str};
-use crate::base::map::Map;
 use crate::base::text::count;
 use crate::config::{Config, Listen, masked, service_json, to_json};
 use core::fmt::Write as _;
@@ -19,57 +19,64 @@ const PROTOCOL_VERSION: u64 = 1;
 /// A request whose reply needs something from the shell first.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// `None`: all of them.
-    List(Option<Vec<Arc<str>>>),
-    /// One service by its name, or all of its instances.
-    Get(String, Vec<Arc<str>>),
-    Status,
+    /// What runs cost now, for a question of this connection.
+    Usage(ConnId, Question),
     Reload,
     Doctor,
     Plan,
 }
 
-type Usages = Map<RunId, Usage>;
+/// A question whose answer tells what runs cost.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// `None`: all of them.
+    List(Option<Vec<Arc<str>>>),
+    /// One service by its name, or all of its instances.
+    Get(String, Vec<Arc<str>>),
+    Status,
+}
 
 impl Core {
     /// Asks what the runs concerned use now; the reply follows when that is known.
-    pub(super) fn measure_then(&mut self, req: ReqId, pending: Pending, out: &mut Out) {
+    pub(super) fn measure_then(&mut self, asked: &Asked, question: Question, out: &mut Out) {
         let run_of = |name: &Arc<str>| self.table.find(name).and_then(|i| self.measurable(i));
-        let runs: Vec<RunId> = match &pending {
-            Pending::List(Some(names)) | Pending::Get(_, names) => names.iter().filter_map(run_of).collect(),
-            Pending::List(None) | Pending::Status => self.table.by_name().filter_map(|i| self.measurable(i)).collect(),
-            Pending::Reload | Pending::Doctor | Pending::Plan => Vec::new(),
+        let runs: Vec<RunId> = match &question {
+            Question::List(Some(names)) | Question::Get(_, names) => names.iter().filter_map(run_of).collect(),
+            Question::List(None) | Question::Status => {
+                self.table.by_name().filter_map(|i| self.measurable(i)).collect()
+            }
         };
-        self.pending.insert(req, pending);
-        if runs.is_empty() {
-            return self.measured(req, &[], out);
+        let (req, conn) = (asked.req, asked.conn);
+        // What the machine can do is told with the first measure.
+        let complete = !matches!(question, Question::Status) || !self.facts.platform.is_empty();
+        self.pending.insert(req, Pending::Usage(conn, question));
+        if runs.is_empty() && complete {
+            return self.measured(req, &Usages::new(), out);
         }
-        out.effects.push(Effect::Measure { req, runs });
+        out.effects.push(Effect::Measure { req, conn, owner: asked.peer.owner(), runs });
     }
 
     fn measurable(&self, i: usize) -> Option<RunId> {
         self.table[i].live.as_ref().filter(|l| l.pid.is_some() && l.end.is_none()).map(|l| l.run)
     }
 
-    pub(super) fn measured(&mut self, req: ReqId, usage: &[(RunId, Usage)], out: &mut Out) {
-        let Some(pending) = self.pending.remove(&req) else { return };
-        let usages: Usages = usage.iter().copied().gather();
-        let result = match pending {
-            Pending::List(None) => format!("{{\"services\":{}}}", self.rows(self.table.by_name(), &usages)),
-            Pending::List(Some(names)) => {
+    pub(super) fn measured(&mut self, req: ReqId, usages: &Usages, out: &mut Out) {
+        let Some(Pending::Usage(_, question)) = self.pending.remove(&req) else { return };
+        let result = match question {
+            Question::List(None) => format!("{{\"services\":{}}}", self.rows(self.table.by_name(), usages)),
+            Question::List(Some(names)) => {
                 let places = names.iter().filter_map(|n| self.table.find(n));
-                format!("{{\"services\":{}}}", self.rows(places, &usages))
+                format!("{{\"services\":{}}}", self.rows(places, usages))
             }
-            Pending::Get(name, names) => {
+            Question::Get(name, names) => {
                 let exact = names.iter().any(|n| **n == *name);
-                let mut rows = names.iter().filter_map(|n| self.table.find(n)).map(|i| self.detail(i, &usages));
+                let mut rows = names.iter().filter_map(|n| self.table.find(n)).map(|i| self.detail(i, usages));
                 match rows.next() {
                     Some(first) => Core::joined(&name, exact, core::iter::once(first).chain(rows)),
                     None => return self.reply(req, Err(self.unknown(&name)), false, out),
                 }
             }
-            Pending::Status => self.status(&usages),
-            Pending::Reload | Pending::Doctor | Pending::Plan => return,
+            Question::Status => self.status(usages),
         };
         self.reply(req, Ok(result), false, out);
     }

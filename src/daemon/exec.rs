@@ -1,6 +1,7 @@
 //! The one match over `Effect`: what the core orders becomes a call of the part that can do it.
 
 use super::gear::{Job, Outlet};
+use super::measure::Asker;
 use super::pool::Lane;
 use super::{Daemon, Ending, Held, lifecycle, start};
 use crate::base::control::ToKeeper;
@@ -14,9 +15,6 @@ use crate::sys;
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-
-/// How many running jobs are measured by the loop itself; more are left to the pool.
-const MEASURED_INLINE: usize = 32;
 
 /// Descriptors of the daemon itself with a few clients, of each pipe with its log file and index, and of each run with
 /// its process and control group.
@@ -113,7 +111,7 @@ impl Daemon {
                 self.inputs.extend(self.capture.rotate(req, names, now, &mut self.gear));
             }
             Effect::CloseStream { req, conn, id } => self.close_stream(req, conn, id),
-            Effect::Measure { req, runs } => self.measure(req, &runs),
+            Effect::Measure { req, conn, owner, runs } => self.measure(Asker { req, conn, owner }, &runs),
             Effect::LoadConfig { req, look } => self.load_config(req, look),
             Effect::Daemon { spec } => self.settings(*spec),
             Effect::JobAccess => self.judge_again(),
@@ -263,16 +261,6 @@ impl Daemon {
     fn close_stream(&mut self, req: ReqId, conn: ConnId, id: StreamId) {
         let mut outlet = Outlet { gear: &mut self.gear, conns: &mut self.conns };
         self.streams.close(req, conn, id, &mut outlet);
-    }
-
-    fn measure(&mut self, req: ReqId, runs: &[RunId]) {
-        self.tell_platform();
-        let job = self.children.measure(runs);
-        if runs.len() <= MEASURED_INLINE {
-            self.inputs.push(Input::Measured { req, usage: job.run() });
-        } else {
-            self.gear.bulk("measuring", move || Job::Usage { req, usage: job.run() });
-        }
     }
 
     /// One after the other: of two that read at once, the one that read last must not be told first.

@@ -1,6 +1,7 @@
 //! What clients may take of a turn of the loop: however many requests come, and however dear they are, facts and other
 //! clients never wait for long, least of all those of another user. Reads the clock now and then.
 
+use super::measure::Measuring;
 use crate::base::ids::ConnId;
 use crate::base::time::Mono;
 use crate::core::owner::Owner;
@@ -41,7 +42,8 @@ impl Budget {
         }
     }
 
-    fn look(&mut self) {
+    /// Something long was done.
+    pub(super) fn look(&mut self) {
         self.unseen = 0;
         self.spent |= (self.clock)() >= self.until;
     }
@@ -101,12 +103,20 @@ pub struct Waiting {
     turns: Turns,
     /// The rest waits for the next round.
     held: bool,
+    /// Questions that wait to be measured for, before their answers wait here.
+    pub(super) measuring: Measuring,
 }
 
 impl Waiting {
     #[must_use]
     pub fn new(clock: fn() -> Mono) -> Waiting {
-        Waiting { budget: Budget::new(clock), queues: BTreeMap::new(), turns: Turns::default(), held: false }
+        Waiting {
+            budget: Budget::new(clock),
+            queues: BTreeMap::new(),
+            turns: Turns::default(),
+            held: false,
+            measuring: Measuring::default(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -135,6 +145,9 @@ impl Waiting {
 
     /// Takes what a client sent; hands anything else back, and what need not wait.
     pub(super) fn put(&mut self, input: Input) -> Option<Input> {
+        if let Input::Closed { conn } = &input {
+            self.measuring.closed(*conn);
+        }
         let conn = match &input {
             Input::Request { conn, peer, .. } => {
                 if self.is_empty() && !self.budget.is_spent() && !self.held {
@@ -152,10 +165,22 @@ impl Waiting {
         let queue = self.queues.entry(conn).or_default();
         if matches!(input, Input::Closed { .. }) {
             // Nobody waits for the answers to its questions any more.
-            queue.retain(|i| !matches!(i, Input::Request { request, .. } if !changes(request)));
+            queue.retain(|i| match i {
+                Input::Request { request, .. } => changes(request),
+                Input::Measured { .. } => false,
+                _ => true,
+            });
         }
         queue.push_back(input);
         None
+    }
+
+    /// What a request of this connection waited for has come, and its answer takes a turn like any request.
+    pub(super) fn put_back(&mut self, owner: &Owner, conn: ConnId, input: Input) {
+        if !self.holds(conn) {
+            self.turns.push(owner, conn);
+        }
+        self.queues.entry(conn).or_default().push_back(input);
     }
 
     /// The next of them, as long as the turn has time.
@@ -183,6 +208,7 @@ mod tests {
     use crate::base::ids::ReqId;
     use crate::core::Peer;
     use crate::protocol::methods::Request;
+    use std::sync::Arc;
 
     fn closed(conn: u64) -> Input {
         Input::Closed { conn: ConnId(conn) }
@@ -201,6 +227,7 @@ mod tests {
 
     fn name(input: Option<Input>) -> String {
         match input {
+            Some(Input::Measured { req, .. }) => format!("measured {}", req.0),
             Some(Input::Closed { conn }) => format!("{} closed", conn.0),
             Some(Input::Request { conn, req, .. }) => format!("{} {}", conn.0, req.0),
             other => format!("{other:?}"),
@@ -291,5 +318,27 @@ mod tests {
         assert!(waiting.put(closed(1)).is_none());
         assert_eq!(all(&mut waiting, 3), ["1 2", "1 closed", "None"]);
         assert!(waiting.is_empty());
+    }
+
+    fn measured(req: u64) -> Input {
+        Input::Measured { req: ReqId(req), usage: Arc::default() }
+    }
+
+    #[test]
+    fn answers_that_were_measured_for_take_turns_by_owner() {
+        let mut waiting = Waiting::new(|| Mono(u64::MAX));
+        for (conn, req) in [(101, 1), (101, 2), (102, 3), (103, 4), (200, 5)] {
+            waiting.put_back(&Owner::User(u32::try_from(conn / 100).unwrap()), ConnId(conn), measured(req));
+        }
+        waiting.budget.begin(Mono(0));
+        assert!(waiting.put(reload(101, 9)).is_none(), "what was sent later is answered later");
+        let want = ["measured 1", "measured 5", "measured 3", "measured 4", "measured 2", "101 9", "None"];
+        assert_eq!(all(&mut waiting, 7), want);
+        waiting.put_back(&Owner::User(1), ConnId(101), measured(1));
+        waiting.budget.begin(Mono(0));
+        waiting.budget.look();
+        assert_eq!(name(waiting.next()), "None", "the turn is over");
+        assert!(waiting.put(closed(101)).is_none());
+        assert_eq!(all(&mut waiting, 2), ["101 closed", "None"], "nobody waits for the answer");
     }
 }

@@ -9,10 +9,10 @@ use super::lifecycle::outside;
 use super::pool::{Lane, Pool};
 use super::source::{Source, Sources};
 use super::{capture, journal, link, logs, ownlog, told};
-use crate::base::ids::{ConnId, ReqId, RunId, StreamId};
+use crate::base::ids::{ConnId, ReqId, StreamId};
 use crate::base::time::{Mono, Now};
 use crate::config::{Config, Level};
-use crate::core::Usage;
+use crate::core::Usages;
 use crate::protocol::rpc::RpcError;
 use crate::sys::table::RunTable;
 use core::time::Duration;
@@ -44,10 +44,8 @@ pub(super) enum Job {
         req: ReqId,
         result: Result<String, RpcError>,
     },
-    Usage {
-        req: ReqId,
-        usage: Vec<(RunId, Usage)>,
-    },
+    /// What runs cost.
+    Usage(Usages),
     /// A program was looked at that may take over.
     Upgrade {
         req: Option<ReqId>,

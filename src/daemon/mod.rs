@@ -17,6 +17,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod link;
 pub mod logs;
+mod measure;
 pub mod offline;
 pub mod ownlog;
 pub mod pool;
@@ -43,10 +44,9 @@ use crate::base::limits::{FROZEN, ROUNDS_PER_TURN};
 use crate::base::map::Map;
 use crate::base::time::{Mono, sooner};
 use crate::config::Level;
-use crate::core::{Core, Effect, Input, Out};
+use crate::core::{Core, Effect, Input, Out, Usages};
 use crate::protocol::rpc::RpcError;
 use crate::sys;
-use child::Heard;
 use conn::{Admission, Readiness};
 use core::time::Duration;
 use fair::Waiting;
@@ -57,7 +57,7 @@ use source::Source;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use unheard::{Look, Unheard};
+use unheard::Unheard;
 
 /// How long after everything has come up the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
@@ -263,46 +263,6 @@ impl Daemon {
         }
     }
 
-    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
-    /// its own follows each. One that says much in a turn has to wait for the next.
-    fn notified(&mut self, service: &Arc<str>) {
-        if self.life.safe {
-            // It cannot be put on record now, so it stays in the socket for the next daemon.
-            return;
-        }
-        let last = unheard::hear(|| self.hear_one(service));
-        if let Some(run) = self.unheard.note(service, last, self.gear.now.mono) {
-            self.inputs.extend(self.children.said_ready(service, run));
-            self.inputs.push(Input::Heard { run });
-        }
-    }
-
-    fn hear_one(&mut self, service: &Arc<str>) -> Look {
-        let of = || door::runs_as(&self.core, &self.children, service);
-        let secrets = self.capture.secrets(service);
-        match self.children.notified(&self.gear.table, service, &of, secrets.as_deref()) {
-            Heard::Word(input) => {
-                self.inputs.push(input);
-                self.rounds();
-                self.children.notify_taken(service);
-                Look::Taken
-            }
-            Heard::Passed => Look::Taken,
-            Heard::Nothing => Look::Nothing,
-            Heard::Stalled => Look::Stalled,
-        }
-    }
-
-    /// Words that earlier turns left.
-    fn hear_backlog(&mut self) {
-        if !self.unheard.is_waiting() {
-            return;
-        }
-        for service in self.unheard.take() {
-            self.notified(&service);
-        }
-    }
-
     /// Messages of the keeper.
     fn keeper(&mut self) {
         while let Some(message) = self.gear.link.recv() {
@@ -366,6 +326,9 @@ impl Daemon {
                     if name.starts_with("journal") {
                         self.journal.lost(self.gear.now.mono);
                     }
+                    if name == measure::MEASURING {
+                        self.measured(Usages::new());
+                    }
                     if !late {
                         self.outside_failed(name, &message);
                     }
@@ -396,7 +359,7 @@ impl Daemon {
             Job::Journal(ended) => self.journal.ended(now.mono, ended),
             Job::Config(result) => self.config_read(result),
             Job::Kept(config) => self.loaded(Ok(config)),
-            Job::Usage { req, usage } => self.inputs.push(Input::Measured { req, usage }),
+            Job::Usage(usages) => self.measured(usages),
             Job::Examined { req, result } => self.inputs.push(Input::Examined { req, result }),
             Job::Upgrade { req, found } => self.upgrade_found(req, found),
             Job::Quiet(Ok(())) => {}
@@ -430,6 +393,9 @@ impl Daemon {
                     self.journal.overdue();
                 }
                 self.outside_is_silent(late.name);
+                if late.name == measure::MEASURING {
+                    self.measuring_hangs();
+                }
                 if late.lane == pool::Lane::Spawn {
                     self.children.slow_starts(now, &mut self.inputs);
                 }
@@ -494,28 +460,19 @@ impl Daemon {
         {
             self.unheard.ended(service, *run);
         }
+        let measured = matches!(input, Input::Measured { .. });
         self.life.marks.input(&input, self.journal.last_record());
         self.core.step(self.gear.now, input, out);
         if matches!(out.effects.last(), Some(Effect::Measure { .. })) {
             self.waiting.hold();
+        } else if measured {
+            // The answer may have been long.
+            self.waiting.budget.look();
         }
         // What lies in the pipe now is all that the run wrote.
         let passed = ended.and_then(|run| self.output_passes(run));
         if let Some(input) = passed {
             self.core.step(self.gear.now, input, out);
-        }
-    }
-
-    fn output_passes(&mut self, run: RunId) -> Option<Input> {
-        self.capture.run_ended(run, self.services.get(&run)?)
-    }
-
-    /// The words of a run are all said; `output`: those in its output count too, and have to be passed first.
-    fn hear_out(&mut self, run: RunId, output: bool) {
-        match self.services.get(&run) {
-            Some(service) if output && self.capture.has(service) => self.unheard.await_output(run),
-            Some(service) => self.unheard.ended(service, run),
-            None => self.inputs.push(Input::Heard { run }),
         }
     }
 

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// As which the questions come.
 const REQ: ReqId = ReqId(1);
@@ -115,7 +116,7 @@ impl Offline {
             for effect in out.effects.drain(..) {
                 match effect {
                     Effect::Reply { req: REQ, result, .. } => return result,
-                    Effect::Measure { req, .. } => next = Some(Input::Measured { req, usage: Vec::new() }),
+                    Effect::Measure { req, .. } => next = Some(Input::Measured { req, usage: Arc::default() }),
                     Effect::LoadConfig { req, look } => {
                         let result = read_config(&self.paths.config).map(Box::new);
                         next = Some(Input::ConfigRead { req, look, result });

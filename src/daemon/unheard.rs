@@ -1,8 +1,11 @@
-//! Words of services that wait though the selector says nothing of them any more: it tells of a notify socket only when
-//! another word comes. Touches nothing.
+//! What services say of themselves by sd_notify(3), and until when it is listened to. The selector tells of a notify
+//! socket only when another word comes, so it is kept here whose words wait.
 
+use super::child::Heard;
+use super::{Daemon, door};
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
+use crate::core::Input;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -90,6 +93,61 @@ impl Unheard {
     pub(super) fn due(&mut self, now: Mono) {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.next.append(&mut self.stalled);
+        }
+    }
+}
+
+impl Daemon {
+    /// What the service says of itself. A word stays in the socket until what it leads to is on record, so a round of
+    /// its own follows each. One that says much in a turn has to wait for the next.
+    pub(super) fn notified(&mut self, service: &Arc<str>) {
+        if self.life.safe {
+            // It cannot be put on record now, so it stays in the socket for the next daemon.
+            return;
+        }
+        let last = hear(|| self.hear_one(service));
+        if let Some(run) = self.unheard.note(service, last, self.gear.now.mono) {
+            self.inputs.extend(self.children.said_ready(service, run));
+            self.inputs.push(Input::Heard { run });
+        }
+    }
+
+    fn hear_one(&mut self, service: &Arc<str>) -> Look {
+        let of = || door::runs_as(&self.core, &self.children, service);
+        let secrets = self.capture.secrets(service);
+        match self.children.notified(&self.gear.table, service, &of, secrets.as_deref()) {
+            Heard::Word(input) => {
+                self.inputs.push(input);
+                self.rounds();
+                self.children.notify_taken(service);
+                Look::Taken
+            }
+            Heard::Passed => Look::Taken,
+            Heard::Nothing => Look::Nothing,
+            Heard::Stalled => Look::Stalled,
+        }
+    }
+
+    /// Words that earlier turns left.
+    pub(super) fn hear_backlog(&mut self) {
+        if !self.unheard.is_waiting() {
+            return;
+        }
+        for service in self.unheard.take() {
+            self.notified(&service);
+        }
+    }
+
+    pub(super) fn output_passes(&mut self, run: RunId) -> Option<Input> {
+        self.capture.run_ended(run, self.services.get(&run)?)
+    }
+
+    /// The words of a run are all said; `output`: those in its output count too, and have to be passed first.
+    pub(super) fn hear_out(&mut self, run: RunId, output: bool) {
+        match self.services.get(&run) {
+            Some(service) if output && self.capture.has(service) => self.unheard.await_output(run),
+            Some(service) => self.unheard.ended(service, run),
+            None => self.inputs.push(Input::Heard { run }),
         }
     }
 }

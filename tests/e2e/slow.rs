@@ -166,3 +166,45 @@ fn whoever_never_stops_asking_keeps_nobody_out() {
     });
     home.ok(&["stop"]);
 }
+
+#[test]
+fn who_asks_what_many_cost_is_answered_once_and_with_figures_of_now() {
+    // More than are measured without the pool.
+    const MANY: usize = 40;
+    const ASKED: u64 = 30;
+    let services: Vec<String> = (0..MANY).map(|i| format!(r#""s{i}": {{ "command": ["sleep", "1000"] }}"#)).collect();
+    let home = Home::running(&format!(r#"{{ "services": {{ {} }} }}"#, services.join(",")));
+    let measured = |list: &Value| {
+        let list = list["services"].as_array().unwrap();
+        list.iter().filter(|s| s["state"] == "running" && s["memory"].as_u64().is_some_and(|m| m > 0)).count()
+    };
+    wait("all run", || measured(&home.call("service.list", "{}")) == MANY);
+    let ask = || {
+        let mut stream = UnixStream::connect(home.path("run/hob.sock")).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        for id in 1..=ASKED {
+            let method = if id % 2 == 0 { "service.list" } else { "daemon.status" };
+            writeln!(stream, "{}", json!({"jsonrpc": "2.0", "id": id, "method": method})).unwrap();
+        }
+        stream
+    };
+    let asked: Vec<UnixStream> = (0..6).map(|_| ask()).collect();
+    // Nobody is kept waiting by those who hang up.
+    (0..6).for_each(|_| drop(ask()));
+    for _ in 0..5 {
+        home.ok(&["restart", "s7"]);
+        // What was measured before the restart knows nothing of its run.
+        assert_eq!(measured(&home.call("service.list", "{}")), MANY);
+        assert_eq!(measured(&home.call("daemon.status", "{}")), MANY);
+    }
+    for stream in asked {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        for id in 1..=ASKED {
+            let reply: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+            assert_eq!(reply["id"], id, "in the order they were asked");
+            assert_eq!(reply["result"]["services"].as_array().unwrap().len(), MANY);
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(lines.next().is_none(), "one answer each");
+    }
+}

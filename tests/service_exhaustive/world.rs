@@ -160,7 +160,7 @@ impl World {
                 Effect::Reply { result, .. } => reply = Some(result),
                 Effect::Measure { req, .. } => {
                     let mut out = Out::default();
-                    self.core.step(self.now, Input::Measured { req, usage: Vec::new() }, &mut out);
+                    self.core.step(self.now, Input::Measured { req, usage: Arc::default() }, &mut out);
                     reply = out.effects.into_iter().find_map(|e| match e {
                         Effect::Reply { result, .. } => Some(result),
                         _ => None,

@@ -8,6 +8,7 @@ use hob::config::Access;
 use hob::core::{Core, Effect, Input, Out, Peer};
 use hob::protocol::methods::{EventQuery, Request};
 use hob::protocol::rpc::{Code, RpcError};
+use std::sync::Arc;
 
 type Answer = Result<String, RpcError>;
 
@@ -30,7 +31,7 @@ pub fn query(core: &mut Core, now: Now, request: Request, out: &mut Out) -> Answ
     let measure = out.effects.iter().position(|e| matches!(e, Effect::Measure { req: REQ, .. }));
     if let Some(at) = measure {
         out.effects.remove(at);
-        core.step(now, Input::Measured { req: REQ, usage: Vec::new() }, out);
+        core.step(now, Input::Measured { req: REQ, usage: Arc::default() }, out);
     }
     let reply = out.effects.iter().position(|e| matches!(e, Effect::Reply { req: REQ, .. }));
     match reply.map(|at| out.effects.remove(at)) {

@@ -3,11 +3,12 @@
 use crate::os::{MS, exec_error, notifies, shortage};
 use crate::plan::program;
 use crate::world::{Event, World};
+use hob::base::gather::Gather as _;
 use hob::base::ids::{ReqId, RunId};
 use hob::config::Ready;
 use hob::core::record::Entity;
 use hob::core::task::of_name;
-use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage};
+use hob::core::{Duty, Effect, End, Input, Start, TableRun, Usage, Usages};
 use hob::protocol::rpc::{Code, RpcError};
 use std::sync::Arc;
 
@@ -116,9 +117,9 @@ impl World<'_> {
             Effect::Doctor { req, .. } => {
                 self.tell_soon(Input::Examined { req, result: Ok("{}".to_owned()) });
             }
-            Effect::Measure { req, runs } => {
-                let usage = runs.into_iter().map(|r| (r, Usage::default())).collect();
-                self.tell_soon(Input::Measured { req, usage });
+            Effect::Measure { req, runs, .. } => {
+                let usages: Usages = runs.into_iter().map(|r| (r, Usage::default())).gather();
+                self.tell_soon(Input::Measured { req, usage: Arc::new(usages) });
             }
             Effect::LoadConfig { req, look } => {
                 self.check.looks.extend(req.filter(|_| look));

@@ -11,15 +11,17 @@
 //!   with its time. Lines that begin with two spaces are effects.
 
 use crate::show::{duty, owner, show, survivors};
+use hob::base::gather::Gather as _;
 use hob::base::ids::{ConnId, ReqId, RunId};
 use hob::base::time::{Mono, Now, Wall};
 use hob::base::units::parse_duration;
 use hob::config::{Access, Config, Platform, parse};
 use hob::core::upgrade::Ticket;
-use hob::core::{Boot, Core, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage};
+use hob::core::{Boot, Core, Effect, End, Entity, Input, Out, Peer, StartError, Survivor, TableRun, Usage, Usages};
 use hob::protocol::methods::{Change, Inhibit, LogQuery, NewService, Request, decode};
 use hob::protocol::rpc::{Code, RpcError};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 struct Process {
@@ -525,9 +527,10 @@ impl Player {
             }
             Effect::Sync { ticket } if self.auto => inputs.push(Input::Synced { ticket: *ticket }),
             Effect::Sweep { run } if self.auto => inputs.push(Input::Tree { run: *run, left: Vec::new() }),
-            Effect::Measure { req, runs } => {
+            Effect::Measure { req, runs, .. } => {
                 let usage = Usage { cpu: Duration::from_millis(1500), memory: 1_000_000 };
-                inputs.push(Input::Measured { req: *req, usage: runs.iter().map(|r| (*r, usage)).collect() });
+                let usages: Usages = runs.iter().map(|r| (*r, usage)).gather();
+                inputs.push(Input::Measured { req: *req, usage: Arc::new(usages) });
             }
             Effect::LoadConfig { req, look } => match &mut self.loads {
                 Some(loads) => loads.push_back((*req, *look)),

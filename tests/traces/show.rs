@@ -63,7 +63,7 @@ pub(crate) fn show(effect: &Effect) -> String {
             let rest = line.split_once("\"kind\":").map_or(line.as_str(), |(_, r)| r);
             format!("event {}", rest.trim_end_matches('}'))
         }
-        Effect::Measure { req, runs } => format!("measure for {req}: {runs:?}"),
+        Effect::Measure { req, runs, .. } => format!("measure for {req}: {runs:?}"),
         Effect::Doctor { req, findings } => {
             let lines = findings.iter().map(|f| format!("{} {}", f.grade.name(), f.what));
             format!("examine for {req}: {}", lines.collect::<Vec<_>>().join(" | "))

@@ -23,6 +23,11 @@ impl Writer {
         shape::Room { left: self.spec.max_size.saturating_sub(size), empty: size == 0, batch }
     }
 
+    /// Whether this turn has begun as many files as one may.
+    pub(super) fn has_begun_enough(&self, out: &Outcome) -> bool {
+        out.begun >= self.files_at_once()
+    }
+
     /// Goes over to a new file, unless that failed just now. False when the old one goes on.
     pub(super) fn rotate_when_due(&mut self, now: Now, out: &mut Outcome) -> bool {
         self.rotate_again.is_none_or(|at| at <= now.mono) && self.rotate(now, out)

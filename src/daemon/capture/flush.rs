@@ -27,7 +27,7 @@ impl Capture {
             for service in self.services.values() {
                 let outcome = turn(desk, &service.writer, clock());
                 empty &= outcome.drained && outcome.moved == 0;
-                moved |= outcome.moved > 0;
+                moved |= outcome.moved > 0 || outcome.again;
             }
             if empty || clock().mono >= until {
                 return empty;

@@ -51,6 +51,8 @@ pub enum Fact {
 pub struct Outcome {
     /// Bytes taken from the pipe.
     pub moved: usize,
+    /// Files that were begun.
+    pub begun: u32,
     /// Nothing was left in the pipe.
     pub drained: bool,
     /// There is plenty to go on with at once.
@@ -462,6 +464,7 @@ impl Writer {
         let Some(log) = &mut self.log else { return true };
         match log.rotate((keep, self.spec.keep_head), now.wall) {
             Ok(()) => {
+                out.begun += 1;
                 self.rotate_again = None;
                 self.aged = None;
                 if self.zipping == Zipping::Idle {

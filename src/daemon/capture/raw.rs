@@ -53,11 +53,17 @@ impl Writer {
     /// How much may be taken at once, so that what is filled by it and renamed for it is bounded. Where few files are
     /// kept, the rest is skipped anyway.
     fn at_once(&self) -> usize {
-        if self.spec.max_files <= FILES_AT_ONCE {
-            return CAPTURE_TURN;
-        }
-        let files = (RENAMED_AT_ONCE / self.spec.max_files).clamp(1, FILES_AT_ONCE);
-        let most = self.spec.max_size.saturating_mul(files.into()).max(TAKE_MIN);
+        if self.spec.max_files <= FILES_AT_ONCE { CAPTURE_TURN } else { self.fill_at_once() }
+    }
+
+    /// How many files may be begun in a turn.
+    pub(super) fn files_at_once(&self) -> u32 {
+        (RENAMED_AT_ONCE / self.spec.max_files.max(1)).clamp(1, FILES_AT_ONCE)
+    }
+
+    /// About how much fills them.
+    pub(super) fn fill_at_once(&self) -> usize {
+        let most = self.spec.max_size.saturating_mul(self.files_at_once().into()).max(TAKE_MIN);
         usize::try_from(most).map_or(CAPTURE_TURN, |most| most.min(CAPTURE_TURN))
     }
 

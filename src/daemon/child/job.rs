@@ -6,7 +6,7 @@ use super::plan::{self, Ask, Place, Setup};
 use super::trees::waking;
 use crate::base::gather::Gather as _;
 use crate::base::ids::RunId;
-use crate::core::{Start, StartError, Stdin, Survivor, Usage};
+use crate::core::{Start, StartError, Stdin, Survivor, Usage, Usages};
 use crate::daemon::capture::lines::Secrets;
 use crate::sys::memfile;
 use crate::sys::memory;
@@ -371,7 +371,7 @@ impl MeasureJob {
     /// CPU time and resident memory of each run's processes; shared memory counts once for each of them, unless the
     /// memory controller knows better.
     #[must_use]
-    pub fn run(self) -> Vec<(RunId, Usage)> {
+    pub fn run(self) -> Usages {
         let usage = |(run, main, group): (RunId, Option<u32>, Option<Arc<Group>>)| {
             let mut pids = group.as_ref().map(|g| g.pids()).unwrap_or_default();
             pids.extend(main.filter(|m| !pids.contains(m)));
@@ -380,6 +380,6 @@ impl MeasureJob {
             let memory = group.as_ref().and_then(|g| g.memory()).unwrap_or(resident);
             (run, Usage { cpu: costs.values().map(|c| c.cpu).sum(), memory })
         };
-        self.runs.into_iter().map(usage).collect()
+        self.runs.into_iter().map(usage).gather()
     }
 }

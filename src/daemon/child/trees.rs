@@ -144,8 +144,8 @@ impl Children {
 
     /// What these runs cost now, as a job for any lane; runs that are not known are left out.
     #[must_use]
-    pub fn measure(&self, runs: &[RunId]) -> MeasureJob {
-        let known = runs.iter().filter_map(|run| Some((*run, &**self.runs.get(run)?)));
+    pub fn measure<'a>(&self, runs: impl IntoIterator<Item = &'a RunId>) -> MeasureJob {
+        let known = runs.into_iter().filter_map(|run| Some((*run, &**self.runs.get(run)?)));
         let live = |(run, r): (RunId, &Run)| (run, r.pid.filter(|_| r.life != Life::Ended), r.group.clone());
         MeasureJob { runs: known.map(live).collect() }
     }

@@ -1,6 +1,7 @@
 //! Reading what earlier daemons wrote: the newest complete snapshot, then the journals from its number on. Changes
 //! nothing.
 
+use super::live::Live;
 use super::record::{self, END_KEY, Record, end_count};
 use crate::core::record::Entity;
 use crate::daemon::lifecycle::mark::Marks;
@@ -64,12 +65,12 @@ impl Listing {
 /// What was read, and what is to be repaired.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    entities: BTreeMap<String, Live>,
+    entities: BTreeMap<String, Last>,
     order: u64,
     /// Last sequence number; the next one is counted from here.
     pub(super) last: u64,
-    /// Bytes of the lines of all live entities, and of the journals that were read.
-    pub(super) live_bytes: u64,
+    /// Bytes of the snapshot and of the journals that were read.
+    pub(super) snapshot_bytes: u64,
     pub(super) journal_bytes: u64,
     pub(super) reports: Vec<String>,
     unreported: usize,
@@ -97,20 +98,18 @@ struct Kept {
     n: u64,
     key: String,
     json: Option<String>,
-    line_bytes: u64,
 }
 
 #[derive(Debug)]
-struct Live {
+struct Last {
     n: u64,
     order: u64,
     json: String,
-    line_bytes: u64,
 }
 
 impl Kept {
-    fn new(r: &Record<'_>, line_bytes: u64) -> Kept {
-        Kept { n: r.n, key: r.key.as_ref().to_owned(), json: r.json.map(str::to_owned), line_bytes }
+    fn new(r: &Record<'_>) -> Kept {
+        Kept { n: r.n, key: r.key.as_ref().to_owned(), json: r.json.map(str::to_owned) }
     }
 }
 
@@ -188,11 +187,11 @@ impl Found {
             let why = match record::decode(line) {
                 Ok(r) if r.key == END_KEY => "out of place",
                 Ok(r) if r.n <= newest => "older than the one before it",
-                Ok(r) if r.more => return self.round.push(Kept::new(&r, line_bytes)),
+                Ok(r) if r.more => return self.round.push(Kept::new(&r)),
                 Ok(r) => {
                     self.whole_round(name);
                     self.follow(name, r.n);
-                    self.apply(Kept::new(&r, line_bytes));
+                    self.apply(Kept::new(&r));
                     good_end = offset + line_bytes;
                     return;
                 }
@@ -235,35 +234,34 @@ impl Found {
     /// Reads one snapshot; true if it is complete.
     fn snapshot(&mut self, reader: impl BufRead, name: &str) -> io::Result<bool> {
         let (mut count, mut end, mut bad) = (0, None, false);
-        lines(reader, |offset, line, whole| match record::decode(line) {
-            Ok(r) if whole && end.is_none() && r.key == END_KEY => {
-                end = end_count(&r);
-                self.last = self.last.max(r.n);
-            }
-            Ok(r) if whole && end.is_none() => {
-                count += 1;
-                self.last = self.last.max(r.n);
-                self.apply(Kept::new(&r, line.len() as u64 + 1));
-            }
-            other => {
-                bad = true;
-                self.set_aside(name, offset, line, other.err().unwrap_or("out of place"));
+        lines(reader, |offset, line, whole| {
+            self.snapshot_bytes += line.len() as u64 + 1;
+            match record::decode(line) {
+                Ok(r) if whole && end.is_none() && r.key == END_KEY => {
+                    end = end_count(&r);
+                    self.last = self.last.max(r.n);
+                }
+                Ok(r) if whole && end.is_none() => {
+                    count += 1;
+                    self.last = self.last.max(r.n);
+                    self.apply(Kept::new(&r));
+                }
+                other => {
+                    bad = true;
+                    self.set_aside(name, offset, line, other.err().unwrap_or("out of place"));
+                }
             }
         })?;
         self.bad_since = 0;
         Ok(!bad && end == Some(count))
     }
 
-    fn apply(&mut self, Kept { n, key, json, line_bytes }: Kept) {
+    fn apply(&mut self, Kept { n, key, json }: Kept) {
         self.order += 1;
-        let old = match json {
-            Some(json) => {
-                self.live_bytes += line_bytes;
-                self.entities.insert(key, Live { n, order: self.order, json, line_bytes })
-            }
+        match json {
+            Some(json) => self.entities.insert(key, Last { n, order: self.order, json }),
             None => self.entities.remove(&key),
         };
-        self.live_bytes -= old.map_or(0, |o| o.line_bytes);
     }
 
     fn set_aside(&mut self, name: &str, offset: u64, line: &[u8], why: &str) {
@@ -304,9 +302,16 @@ impl Found {
         self.gap || self.bad_lines > 0 || !self.unreadable.is_empty()
     }
 
+    /// What of it is of use.
+    pub(super) fn live(&self) -> Live {
+        let mut live = Live::default();
+        self.entities.iter().for_each(|(key, of)| live.note(key, Some(&of.json)));
+        live
+    }
+
     /// The live entities in the order of their last change.
     pub(super) fn into_entities(self) -> Vec<Entity> {
-        let mut all: Vec<(String, Live)> = self.entities.into_iter().collect();
+        let mut all: Vec<(String, Last)> = self.entities.into_iter().collect();
         all.sort_unstable_by_key(|(_, live)| (live.n, live.order));
         all.into_iter().map(|(key, live)| Entity { key, json: Some(live.json) }).collect()
     }

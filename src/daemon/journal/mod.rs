@@ -7,12 +7,13 @@
 //! reply waits for. They differ while something cannot be written: a record then stays queued, a newer one of the same
 //! key takes its place, and both tickets are served when that one is durable.
 //!
-//! Files, in the state folder: `journal-N.log` is appended to. When it has grown, N+1 is opened and the live entities,
-//! as the core tells them, are written in slices to `snapshot-N+1.tmp`, which is synced, renamed to `.log`, and
-//! replaces all files with lower numbers. Loading takes the newest complete snapshot and the journals from its number
-//! on. A journal whose sync or write failed with an I/O error is not trusted any more: nothing becomes durable until a
-//! snapshot has replaced it.
+//! Files, in the state folder: `journal-N.log` is appended to. When more of the files is of no use any more than is
+//! still, N+1 is opened and the live entities, as the core tells them, are written in slices to `snapshot-N+1.tmp`,
+//! which is synced, renamed to `.log`, and replaces all files with lower numbers. Loading takes the newest complete
+//! snapshot and the journals from its number on. A journal whose sync or write failed with an I/O error is not trusted
+//! any more: nothing becomes durable until a snapshot has replaced it.
 
+mod live;
 mod load;
 mod record;
 mod snapshot;

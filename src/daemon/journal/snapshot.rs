@@ -1,5 +1,6 @@
 //! Snapshots: the live entities written in slices over many turns, so that no turn is long and old journals can go.
 
+use super::live::Live;
 use super::load::snapshot_temp;
 use super::record;
 use super::store::{Backoff, Store};
@@ -20,6 +21,8 @@ pub(super) struct Snapshot {
     /// What was loaded is damaged, or a snapshot failed: one is due.
     forced: bool,
     retry: Backoff,
+    /// What is in the present one and in the journal behind it.
+    live: Live,
 }
 
 #[derive(Debug)]
@@ -45,14 +48,26 @@ struct Writing {
 impl Snapshot {
     pub(super) fn new(forced: bool) -> Snapshot {
         let retry = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        Snapshot { state: State::Idle, forced, retry }
+        Snapshot { state: State::Idle, forced, retry, live: Live::default() }
+    }
+
+    /// Records were written to the journal that a snapshot under way goes before.
+    pub(super) fn note_all(&mut self, records: &[Entity]) {
+        if !matches!(self.state, State::Idle) {
+            self.live.note_all(records);
+        }
     }
 }
 
 impl Store {
+    /// A snapshot is made when it frees at least as much as it leaves: then no more is written anew than was written
+    /// before, and the files stay within twice what is of use. It is also made when the journal has grown to several
+    /// times the last one, so that what is of use is counted anew now and then.
     fn snapshot_due(&self) -> bool {
-        let grown = self.since > JOURNAL_SNAPSHOT_MIN.max(4 * self.live);
-        grown || self.snapshot.forced || self.untrusted.is_some()
+        let live = self.live.bytes();
+        let dead = (self.before + self.since).saturating_sub(live);
+        let grown = self.since > JOURNAL_SNAPSHOT_MIN.max(4 * self.before);
+        dead > JOURNAL_SNAPSHOT_MIN.max(live) || grown || self.snapshot.forced || self.untrusted.is_some()
     }
 
     pub(super) fn snapshot_deadline(&self) -> Option<Mono> {
@@ -70,7 +85,7 @@ impl Store {
         let state = core::mem::replace(&mut self.snapshot.state, State::Idle);
         let result = match state {
             State::Idle if self.snapshot_due() && self.snapshot.retry.due(now) => self.begin(now).map(State::Writing),
-            State::Writing(writing) => writing.go_on(slice),
+            State::Writing(writing) => writing.go_on(&mut self.snapshot.live, slice),
             State::Idle | State::Written(_) | State::Finishing => Ok(state),
         };
         match result {
@@ -95,6 +110,7 @@ impl Store {
         let temp = snapshot_temp(&self.dir, self.number);
         file::remove(&temp)?;
         let file = file::open(&temp, How::New, 0o600)?;
+        self.snapshot.live = Live::default();
         Ok(Writing { file, base, cursor: None, count: 0, bytes: 0 })
     }
 
@@ -124,7 +140,8 @@ impl Store {
         self.snapshot.state = State::Idle;
         self.snapshot.forced = false;
         self.snapshot.retry.clear();
-        (self.first, self.live, self.since) = (number, bytes, self.size);
+        (self.first, self.before, self.since) = (number, bytes, self.size);
+        self.live = core::mem::take(&mut self.snapshot.live);
         if self.untrusted.is_none_or(|n| n < number) {
             self.untrusted = None;
             self.unsynced.clear();
@@ -146,6 +163,7 @@ impl Store {
     /// Gives the present snapshot up; another one is made at once or later.
     fn abandon(&mut self, now: Mono, later: bool) {
         self.snapshot.state = State::Idle;
+        self.snapshot.live = Live::default();
         self.snapshot.forced = true;
         if later {
             self.snapshot.retry.failed(now);
@@ -156,8 +174,13 @@ impl Store {
 
 impl Writing {
     /// Writes one slice, and the end after the last one.
-    fn go_on(mut self, slice: &mut dyn FnMut(Option<&str>, usize) -> Vec<Entity>) -> io::Result<State> {
+    fn go_on(
+        mut self,
+        live: &mut Live,
+        slice: &mut dyn FnMut(Option<&str>, usize) -> Vec<Entity>,
+    ) -> io::Result<State> {
         let entities = slice(self.cursor.as_deref(), SNAPSHOT_SLICE);
+        live.note_all(&entities);
         let mut text = Vec::new();
         for entity in &entities {
             record::encode(&mut text, self.base, &entity.key, entity.json.as_deref(), false);

@@ -1,5 +1,6 @@
 //! Appending: one write a round, what cannot be written queued by key, and space allocated ahead.
 
+use super::live::Live;
 use super::load::{Found, Listing, journal_path, snapshot_path, snapshot_temp};
 use super::record;
 use super::snapshot::Snapshot;
@@ -91,9 +92,10 @@ pub(super) struct Store {
     pub(super) first: u64,
     /// The last sequence number before this journal, if this daemon opened it: a snapshot can then go before it.
     pub(super) base: Option<u64>,
-    /// Bytes of journals that would be read after the snapshot, and of all live entities when last known.
+    /// Bytes of the snapshot, of journals that would be read after it, and what of both is of use still.
+    pub(super) before: u64,
     pub(super) since: u64,
-    pub(super) live: u64,
+    pub(super) live: Live,
     pub(super) next_seq: u64,
     /// Tickets: accepted, written, on disk, and waited for.
     accepted: u64,
@@ -158,7 +160,8 @@ impl Store {
             first: found.base,
             base: None,
             since: found.journal_bytes,
-            live: found.live_bytes,
+            before: found.snapshot_bytes,
+            live: found.live(),
             next_seq: found.last + 1,
             accepted: 1,
             // What was loaded.
@@ -231,6 +234,8 @@ impl Store {
             self.size += bytes as u64;
             self.since += bytes as u64;
             self.next_seq += records.len() as u64;
+            self.live.note_all(records);
+            self.snapshot.note_all(records);
         } else if bytes > 0 {
             // The next write begins at the same place whether this succeeds or not.
             let _ = self.file.set_len(self.size);

@@ -118,7 +118,8 @@ impl Lines {
         !self.begun && done && self.second.is_none() && self.page.state.lost == 0 && self.page.state.dropped == 0
     }
 
-    /// Moves what lies in the pipes to the log, at most `CAPTURE_TURN` bytes of it.
+    /// Moves what lies in the pipes to the log, at most `CAPTURE_TURN` bytes of it, and over a few files at most: the
+    /// others have their turn before what was taken and is not in the log yet.
     pub(super) fn turn(&mut self, w: &mut Writer, now: Now, out: &mut Outcome) {
         if let Some(masks) = self.secrets.news(&w.source.name, &mut out.notes) {
             self.masks = masks;
@@ -131,16 +132,21 @@ impl Lines {
         let mut short = false;
         loop {
             self.work(w, now, out, self.finish);
-            if !w.match_back(out) {
-                out.again = true;
+            // Before points, because what is matched of a run ends with its output.
+            if out.again || !w.match_back(out) {
+                (out.again, out.drained) = (true, false);
                 break;
             }
             self.points(w, now, out);
+            if out.again {
+                out.drained = false;
+                break;
+            }
             if short {
                 break;
             }
             let Some(limit) = w.limit_or_hold(out) else { break };
-            let taken = self.take(w, limit, out);
+            let taken = self.take(w, limit.min(w.fill_at_once()), out);
             out.moved += taken.0;
             short = taken.1;
             out.drained = short && self.waiting(w) == 0;
@@ -223,6 +229,9 @@ impl Lines {
     fn points(&mut self, w: &mut Writer, now: Now, out: &mut Outcome) {
         while w.source.due() && self.second.as_ref().is_none_or(|s| s.due()) {
             self.work(w, now, out, true);
+            if out.again {
+                return;
+            }
             if self.page.state.lost > 0 || self.page.state.dropped > 0 {
                 self.say(w, now, out);
             }
@@ -233,10 +242,11 @@ impl Lines {
         }
     }
 
-    /// Puts what was taken into the log, as far as its lines are finished; with `all`, all of it.
+    /// Puts what was taken into the log, as far as its lines are finished; with `all`, all of it. What the turn has no
+    /// files left for is to be gone on with.
     fn work(&mut self, w: &mut Writer, now: Now, out: &mut Outcome, all: bool) {
         for stream in 0..self.hoards.len() {
-            while self.window(w, stream, now, out, all) {}
+            while !out.again && self.window(w, stream, now, out, all) {}
             self.tidy(stream, out, w);
         }
         if self.page.state.told_at(self.settings()).is_some_and(|at| at <= now.mono) {
@@ -262,7 +272,9 @@ impl Lines {
         let length = self.ripe(stream, &raw, (more, all), now.mono, size);
         if let Some(part) = raw.get(..length).filter(|p| !p.is_empty()) {
             self.put(w, stream, part, now, out);
-            self.held[stream] = Held::default();
+            if !out.again {
+                self.held[stream] = Held::default();
+            }
         } else if !self.held[stream].quiet {
             self.held[stream].since.get_or_insert(now.mono);
         }
@@ -314,7 +326,7 @@ impl Lines {
         self.hoards.first().map_or(Ok(()), |h| h.set_page(&self.page))
     }
 
-    /// Puts finished lines into the log, over as many files as it takes.
+    /// Puts finished lines into the log, over as many files as the turn has left.
     fn put(&mut self, w: &mut Writer, stream: usize, raw: &[u8], now: Now, out: &mut Outcome) {
         let mut rest = raw;
         let mut forced = false;
@@ -329,6 +341,10 @@ impl Lines {
             if taken == 0 && self.page.state.within != 0 && !self.page.state.goes_on(stream) {
                 // A file does not end within a line that is not gone on with.
                 self.batch(w, (stream, &[]), (set, now, Room::ENDLESS), out);
+            }
+            if taken == 0 && w.has_begun_enough(out) {
+                out.again = true;
+                return;
             }
             forced = taken == 0 && !w.rotate_when_due(now, out);
             rest = rest.get(taken..).unwrap_or_default();

@@ -272,6 +272,43 @@ fn two_streams_keep_their_lines_apart_and_are_indexed() {
 }
 
 #[test]
+fn a_turn_begins_few_files_however_many_lines_come_and_loses_none() {
+    // The kept files, how many of them a turn may begin, and the lines.
+    for (max_files, most, count) in [(5, 32, 6000), (1000, 1, 1000)] {
+        let mut rig = Rig::new(LogSpec { max_size: 300, max_files, ..STAMPED }, 2);
+        rig.mark(Point::Start(RunId(1)));
+        let flood: String = (0..count).map(|n| format!("{n}\n")).collect();
+        rig.pipes[0].write_all(flood.as_bytes()).unwrap();
+        rig.pipes[1].write_all(b"apart\n").unwrap();
+        rig.mark(Point::End(RunId(1)));
+        let (mut facts, mut turns) = (Vec::new(), 0);
+        loop {
+            let one = rig.turn();
+            assert!(one.begun <= most && one.notes.is_empty(), "{one:?}");
+            facts.extend(one.facts);
+            turns += 1;
+            assert_eq!(one.again, facts.is_empty(), "the end of the run is told after all of its output");
+            if one.drained {
+                break;
+            }
+            if turns == 3 {
+                rig.die();
+                rig.mark(Point::End(RunId(1)));
+            }
+        }
+        // Some ten stamped lines fill a file.
+        assert!(turns > count / 11 / most, "{turns}");
+        let [Fact::Output { bytes, last_lines, .. }] = &facts[..] else { panic!("{facts:?}") };
+        assert!(*bytes > 0 && !last_lines.is_empty());
+        let text = rig.text();
+        let lines: Vec<&str> = text.lines().map(|l| l.strip_prefix(T).unwrap()).filter(|l| *l != "apart").collect();
+        let all: Vec<String> = (0..count).map(|n| n.to_string()).collect();
+        assert!(all.ends_with(&lines.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>()), "{lines:?}");
+        assert!(!lines.is_empty() && (max_files < 1000 || lines.len() == all.len()), "{} lines", lines.len());
+    }
+}
+
+#[test]
 fn output_that_nobody_can_write_is_counted() {
     let mut rig = Rig::new(STAMPED, 1);
     rig.write(b"one\n");

@@ -67,9 +67,79 @@ fn a_journal_that_has_grown_is_replaced_and_one_that_has_not_is_left_alone() {
     journal.ended(Mono(0), ended);
     assert_eq!(journal.next_deadline(), None);
     assert!(journal.durable(journal.sync_token()));
-    let size: u64 = t.names().iter().map(|n| std::fs::metadata(t.0.join(n)).unwrap().len()).sum();
-    assert!(size < 70_000);
+    assert!(size(&t) < 70_000);
     assert_eq!(model(&Journal::open(&t.0).unwrap().entities), model(&record));
+}
+
+fn size(t: &Temp) -> u64 {
+    t.names().iter().map(|n| std::fs::metadata(t.0.join(n)).unwrap().len()).sum()
+}
+
+#[test]
+fn what_was_removed_does_not_stay_on_disk_after_a_big_clean() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let mut state = Model::new();
+    force(&mut journal);
+    // Twenty megabytes are in the snapshot when the clean begins, and what follows it is a tenth of that.
+    const MANY: usize = 40_000;
+    let text = format!("\"{}\"", "x".repeat(500));
+    let all: Vec<Entity> = (0..MANY).map(|n| entity(&format!("task/{n}"), &text)).collect();
+    journal.append(Mono(0), &all);
+    apply(&mut state, &all);
+    let ended = snapshot(&mut journal, Mono(0), &state);
+    journal.ended(Mono(0), ended);
+    assert!(size(&t) > 20_000_000 && journal.next_deadline().is_none(), "all of it is of use");
+    let ends: Vec<Entity> = (3..MANY).map(|n| gone(&format!("task/{n}"))).collect();
+    let half = ends.len() / 2;
+    journal.append(Mono(0), &ends[..half - 2000]);
+    assert_eq!(journal.next_deadline(), None, "more is of use than not");
+    journal.append(Mono(0), &ends[half - 2000..]);
+    apply(&mut state, &ends);
+    // The daemon after this one finds the same.
+    let copy = t.copy();
+    let mut next = Journal::open(&copy.0).unwrap().journal;
+    for (t, journal) in [(&t, &mut journal), (&copy, &mut next)] {
+        assert!(journal.next_deadline().is_some());
+        let ended = snapshot(journal, Mono(0), &state);
+        journal.ended(Mono(0), ended);
+        assert!(size(t) < 10_000, "{}", size(t));
+        assert_eq!(journal.next_deadline(), None);
+    }
+    assert_eq!(model(&Journal::open(&t.0).unwrap().entities), state);
+}
+
+#[test]
+fn no_more_is_written_anew_than_was_written() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let mut state = Model::new();
+    let text = format!("\"{}\"", "x".repeat(2000));
+    let (mut appended, mut anew, mut snapshots) = (0, 0, 0);
+    // A queue that grows, holds, shrinks to nothing, and stays small while much goes through it.
+    let steps = (0..8000).map(|n| (n, n < 4000)).chain((8000..24_000).map(|n| (n, false)));
+    for (n, grows) in steps {
+        let mut records = vec![entity(&format!("task/{n}"), &text)];
+        let over = if n < 8000 { (!grows).then(|| n - 4000) } else { Some(n - 4000) };
+        records.extend(over.map(|n| gone(&format!("task/{n}"))));
+        if n >= 12_000 {
+            records.push(gone(&format!("task/{}", n - 1)));
+        }
+        journal.append(Mono(0), &records);
+        apply(&mut state, &records);
+        appended += text.len() as u64;
+        let live = (state.len() * text.len()) as u64;
+        if journal.next_deadline().is_some() {
+            let ended = snapshot(&mut journal, Mono(0), &state);
+            journal.ended(Mono(0), ended);
+            (anew, snapshots) = (anew + live, snapshots + 1);
+            assert_eq!(journal.next_deadline(), None, "one does");
+            assert!(size(&t) < live + live / 10 + 100_000, "{} {live}", size(&t));
+        }
+    }
+    assert!(anew <= appended && (3..20).contains(&snapshots), "{anew} of {appended} in {snapshots}");
+    assert!(size(&t) < 5_000_000, "{}", size(&t));
+    assert_eq!(model(&Journal::open(&t.0).unwrap().entities), state);
 }
 
 #[test]

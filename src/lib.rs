@@ -27,12 +27,12 @@
 //!   the parts share), and the parts: `conn` (clients), `child` (processes, and the sockets held for them), `capture`
 //!   (output to files), `logs` (files to clients), `journal`, `events` (the ring file), `link` (the keeper), `pool`
 //!   (threads), `source` (tokens), `door` (who may speak, and the channels of jobs), `closer` (closes what may block,
-//!   in threads), `unheard` (what services say of themselves, and what of it is left for the next turn), `wall` (whether the clock was set),
-//!   `question` (calls answered without a round), `fair` (what clients may take of a turn), `measure` (what running
-//!   jobs cost, for all who ask at once), `ownlog`, `told` (events as its lines), `doctor` (what is wrong around hob),
-//!   `offline` (a core of what files hold, which answers the command line while no daemon runs), `lifecycle` (what one
-//!   daemon leaves to the next: marks, safe mode, upgrades; files on mounts that do not answer; folders of hobs that
-//!   were run for one command and killed)
+//!   in threads), `unheard` (what services say of themselves, and what of it is left for the next turn), `wall`
+//!   (whether the clock was set), `question` (calls answered without a round), `fair` (what clients may take of a
+//!   turn), `measure` (what running jobs cost, for all who ask at once), `ownlog`, `told` (events as its lines),
+//!   `doctor` (what is wrong around hob), `offline` (a core of what files hold, which answers the command line while no
+//!   daemon runs), `lifecycle` (what one daemon leaves to the next: marks, safe mode, upgrades; files on mounts that do
+//!   not answer; folders of hobs that were run for one command and killed)
 //! - [`sys`]: the only unsafe code and the only `cfg` on the operating system; one folder a platform, the same names in
 //!   each
 //! - [`core`]: all control state and every decision, pure: `state` (`Core`, `step`, the one match over `Input`),

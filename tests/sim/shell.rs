@@ -158,7 +158,8 @@ impl World<'_> {
             return;
         }
         let result = if refused { Err("cannot listen on unix:/s: Address already in use".to_owned()) } else { Ok(()) };
-        self.tell_soon(Input::Listening { service: Arc::clone(&service), result });
+        // The answers to two orders come in their order.
+        self.soon(0, true, Event::Deliver(Input::Listening { service: Arc::clone(&service), result }));
         let ms = *self.rng.pick(&[0, 5, 2000, 30_000]);
         self.soon(ms, true, Event::Connect(service));
     }

@@ -44,6 +44,11 @@ fn open_claim(json: Option<&str>) -> Option<Open> {
     Some(Open { run: RunId(run), keeper: v["keeper"].as_str()?.to_owned(), begun: !v["begun"].is_null() })
 }
 
+/// How a task waits whose attempt has come to nothing: as its record says, where a newer one was lost.
+fn waits(job: &Job) -> Phase {
+    if job.phase == Phase::Held { Phase::Held } else { Phase::Queued }
+}
+
 pub fn attempt_key(id: TaskId) -> String {
     format!("attempt/{:012}", id.0)
 }
@@ -230,11 +235,11 @@ impl Tasks {
                 job.cleared = job.after.iter().map(|a| a.id).collect();
             } else if never {
                 job.attempts -= u32::from(matches!(job.phase, Phase::Running(_)));
-                (job.phase, job.stop, job.paused) = (Phase::Queued, None, false);
+                (job.phase, job.stop, job.paused) = (waits(job), None, false);
             } else {
                 job.attempts += u32::from(!matches!(job.phase, Phase::Running(_)));
                 (job.exit, job.stop, job.paused) = (None, None, false);
-                job.phase = Phase::Queued;
+                job.phase = waits(job);
                 if job.repeatable {
                     job.grants = job.grants.max(spawns + 1);
                 } else {

@@ -390,7 +390,7 @@ const OF_SERVICES: &[Command] = &[
         details: "An expression of cron needs no running hob: five fields, six with seconds first, or @daily and its\n\
                   like. A time that the clocks skip runs at their change, one that they show twice runs once; with *\n\
                   for minutes or hours it follows the clock on the wall. Where day of the month and weekday are\n\
-                  both given and neither begins with *, either is enough. Names may go over the end: fri-mon.",
+                  both given and neither begins with *, either is enough. Ranges may go over the end: fri-mon, 22-2.",
         ..command("schedule next", "Show when an expression fires, or a job runs", schedule::next)
     },
     Command {

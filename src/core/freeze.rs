@@ -23,6 +23,7 @@ impl Core {
                 }
                 live.pinged = live.pinged.map(|at| at + gap);
                 live.extended = live.extended.map(|at| at + gap);
+                live.hearing = live.hearing.map(|at| at + gap);
                 if let Some(pulse) = live.pulse.as_mut() {
                     pulse.thaw(gap);
                 }

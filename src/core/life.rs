@@ -65,9 +65,7 @@ impl Core {
 
     pub(super) fn beat(&mut self, out: &mut Out) {
         for i in self.runs.values().copied().collect::<Vec<_>>() {
-            if self.table[i].live.as_mut().is_some_and(|l| core::mem::take(&mut l.status_said)) {
-                self.save_run(i, out);
-            }
+            self.record_status(i, out);
         }
         out.effects.push(Effect::Heartbeat { state: self.state_text() });
         self.plan_beat();

@@ -207,8 +207,16 @@ impl Core {
             let refused = self.life.stopping.is_some() && wait.op != Op::Stop && !done;
             if done || late || refused || wait.at_once {
                 self.deadlines.set(Due::Wait(wait.req), None);
+                // The wish to have it down is kept in memory, and on record as soon as that can be written.
+                let forgets = wait.op == Op::Stop && (self.journal_full || self.journal_behind.is_some());
+                if forgets {
+                    let text = "the journal cannot be written, so a new hob may not know that it is to be down";
+                    wait.items.iter_mut().filter_map(|i| i.done.as_mut()).for_each(|done| {
+                        done.message.get_or_insert_with(|| text.to_owned());
+                    });
+                }
                 let result = if refused { Err(Core::shutting_down()) } else { self.wait_result(&wait, done) };
-                self.reply(wait.req, result, true, out);
+                self.reply(wait.req, result, !forgets, out);
                 continue;
             }
             let told = wait.items.iter().filter(|i| i.done.is_none()).filter_map(|i| i.told_at);

@@ -147,7 +147,9 @@ impl Daemon {
     /// Why no further start may be tried. Of many at once, each could hold so much that all lack the rest for ever.
     fn short_of_descriptors(&self, service: &str) -> Option<String> {
         let pipes = self.capture.count() + usize::from(!self.capture.has(service));
-        let need = FDS_OWN + FDS_PER_PIPE * pipes + FDS_PER_RUN * (self.children.count() + 1);
+        // Those that have ended hold none, even if that cannot be written down.
+        let runs = self.children.count().saturating_sub(self.life.ended.len());
+        let need = FDS_OWN + FDS_PER_PIPE * pipes + FDS_PER_RUN * (runs + 1);
         let most = self.children.setup().descriptors;
         usize::try_from(most)
             .is_ok_and(|most| most < need)

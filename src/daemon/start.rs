@@ -160,7 +160,7 @@ impl Daemon {
     /// The first rounds: what was found is decided upon. Clients that connect meanwhile are answered in the first turn.
     fn begin(&mut self, boot: Boot, config_problem: Option<String>, early: Vec<ToDaemon>) -> io::Result<()> {
         self.settings(boot.config.daemon.clone());
-        let (gap, first) = (boot.gap, boot.generation <= 1);
+        let gap = boot.gap;
         let boot = if self.life.marks.enter(Stage::State) { boot } else { lifecycle::bare_boot(boot) };
         if self.life.trial {
             self.prove(boot)?;
@@ -179,9 +179,7 @@ impl Daemon {
         }
         if !self.bare && !self.life.safe {
             self.remove_leftover(gap);
-            if first {
-                self.renew_schema();
-            }
+            self.renew_schema();
         }
         Ok(())
     }

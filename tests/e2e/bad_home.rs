@@ -195,7 +195,10 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
         return skip("no small file system can be mounted here, so a full disk is not tried");
     };
-    home.write_config(r#"{ "services": { "s": { "command": "while :; do echo x; sleep 0.05; done" } } }"#);
+    home.write_config(
+        r#"{ "services": { "s": { "command": "while :; do echo x; sleep 0.05; done" },
+                           "other": { "command": "exec sleep 1000" } } }"#,
+    );
     // Nothing is free from the start on.
     fill(&home);
     home.start(&[]);
@@ -205,6 +208,10 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     let pid = home.pid("s");
     kill("KILL", home.pids().0);
     home.wait_state("s", "running");
+    // A stop is done and answered, and says what is not promised.
+    let said = home.ok(&["stop", "other"]);
+    assert!(said.contains("the journal cannot be written"), "{said}");
+    assert_eq!(home.state("other"), "stopped");
     fs::remove_file(home.path("fill")).unwrap();
     wait("the problem is over", || !home.ok(&["status"]).contains("problem:"));
     home.ok(&["restart", "s"]);

@@ -69,6 +69,7 @@ fn an_end_before_readiness_is_a_failure() {
         let why = home.ok(&["why", kind]);
         assert!(why.contains("exit code 0 before it was ready"), "{why}");
     }
+    wait("its last words are told", || home.ok(&["why", "log"]).contains("| down"));
     assert_eq!(home.state("user"), "waiting", "what it requires was never ready");
     let (code, error) = home.fails(&["start", "port"]);
     assert!(code != 0 && error.contains("before it was ready"), "{code}: {error}");

@@ -122,3 +122,22 @@ fn a_wait_is_not_over_while_one_of_its_tasks_is_tried_again() {
     assert_eq!((&reply["id"], &reply["result"]["done"]), (&json!(1), &json!(true)), "{reply}");
     assert_eq!(reply["result"]["counts"], json!({ "cancelled": 2 }));
 }
+
+#[test]
+fn the_cap_of_output_holds_over_deaths_of_the_daemon() {
+    let home = Home::running("{}");
+    let script = "head -c 5000000 /dev/zero; : > begun; while [ ! -e go ]; do sleep 0.01; done; \
+                  head -c 20000000 /dev/zero; echo END";
+    let dir = home.path("");
+    let id = submit(&home, json!({ "command": script, "cwd": dir, "max_output": 3_000_000 }));
+    wait("it writes", || exists(&home.path("begun")));
+    kill("KILL", home.pids().0);
+    let kept = || -> u64 {
+        let files = fs::read_dir(home.path("logs/tasks")).unwrap();
+        files.filter_map(|f| f.ok()?.metadata().ok()).map(|m| m.len()).sum()
+    };
+    fs::write(home.path("go"), "").unwrap();
+    wait_task(&home, id, "succeeded");
+    assert!(kept() < 4_000_000, "{}", kept());
+    assert!(home.ok(&["task", "output", &id.to_string()]).ends_with("END\n"), "the end is kept");
+}

@@ -23,10 +23,12 @@ struct Field {
     high: u32,
     /// Names of the numbers, from `low` on.
     names: &'static [&'static str],
+    /// The range may go over the end, as in fri-mon: its numbers are those of a circle of a fixed size.
+    turns: bool,
     allowed: &'static str,
 }
 
-const SECOND: Field = Field { name: "second", low: 0, high: 59, names: &[], allowed: "0 to 59" };
+const SECOND: Field = Field { name: "second", low: 0, high: 59, names: &[], turns: true, allowed: "0 to 59" };
 const MINUTE: Field = Field { name: "minute", ..SECOND };
 const HOUR: Field = Field { name: "hour", high: 23, allowed: "0 to 23", ..SECOND };
 const DAY: Field = Field {
@@ -34,14 +36,17 @@ const DAY: Field = Field {
     low: 1,
     high: 31,
     names: &[],
+    turns: false,
     allowed: "1 to 31, L (the last), L-3, 15W (the nearest workday) or LW",
 };
-const MONTH: Field = Field { name: "month", low: 1, high: 12, names: &MONTHS, allowed: "1 to 12 or jan to dec" };
+const MONTH: Field =
+    Field { name: "month", low: 1, high: 12, names: &MONTHS, turns: true, allowed: "1 to 12 or jan to dec" };
 const WEEKDAY: Field = Field {
     name: "weekday",
     low: 0,
     high: 6,
     names: &WEEKDAYS,
+    turns: true,
     allowed: "0 to 7 (0 and 7 are Sunday), sun to sat, 5L (the last Friday) or mon#2 (the second Monday)",
 };
 
@@ -242,16 +247,11 @@ fn range(item: Part<'_>, field: &Field) -> Result<u64, CronError> {
         },
     };
     let all = base.text == "*" || base.text == "?" && ["day of the month", "weekday"].contains(&field.name);
-    // By their names what begins late and ends early is meant, as in fri-mon; numbers may just be the wrong way round.
-    let mut turns = false;
     let (first, last) = if all {
         (field.low, field.high)
     } else {
         match base.cut('-') {
-            (first, Some(last)) => {
-                turns = !is_number(first.text) && !is_number(last.text);
-                (value(first, field)?, value(last, field)?)
-            }
+            (first, Some(last)) => (value(first, field)?, value(last, field)?),
             // As elsewhere, a single number with a step goes on to the end.
             (first, None) if step.is_some() => (value(first, field)? % 7.max(field.high + 1), field.high),
             (first, None) => (value(first, field)?, value(first, field)?),
@@ -264,14 +264,9 @@ fn range(item: Part<'_>, field: &Field) -> Result<u64, CronError> {
         (false, _) => (first, last),
     };
     let wraps = last < first;
-    if wraps && !turns {
-        let over = if field.name == "weekday" && last == 0 {
-            format!("{first}-7")
-        } else {
-            format!("{first}-{},{}-{last}", field.high, field.low)
-        };
-        let text = format!("{} ends before it begins; write {last}-{first}, or {over} to go over the end", base.text);
-        return Err(base.wrong(text));
+    if wraps && !field.turns {
+        let instead = format!("{first}-{},{}-{last}", field.high, field.low);
+        return Err(base.wrong(format!("{} ends before it begins; write {instead}", base.text)));
     }
     let mut mask = 0;
     let mut at = first;

@@ -186,7 +186,10 @@ impl Core {
             false => format!("started again {}{limit}", delay(s)),
         };
         let well = if s.spec.on_demand { "the next connection starts it again" } else { "it is finished" };
+        let early = s.state == State::Starting && s.is_to_be_ready();
         match s.spec.restart {
+            Restart::OnFailure if early => format!("if it ends before it is ready it is {then}"),
+            Restart::Never if early => "if it ends before it is ready it is not started again".to_owned(),
             Restart::Always => format!("if it ends it is {then}"),
             Restart::OnFailure => format!("if it fails it is {then}; with exit code 0 {well}"),
             Restart::Never if s.spec.on_demand => {

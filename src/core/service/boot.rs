@@ -324,6 +324,7 @@ impl Core {
         if slot.exec_error.is_none() && live.spawned {
             live.ready = live.ready.or(Some(live.begun));
         }
+        let began = live.begun.mono;
         let (since, stopping) = (live.ready.unwrap_or(live.begun), live.stop.is_some());
         let healthy = live.pulse.take().is_some_and(|p| p.ok);
         let s = &mut self.table[i];
@@ -353,8 +354,9 @@ impl Core {
         match slot.ended {
             Some((end, usage)) => {
                 let told = self.told("service.exited", i, run).map(|wall| {
-                    let ago = self.now.wall.since(wall);
-                    Now { mono: self.now.mono.before(ago), wall }
+                    // The clock may have been set since.
+                    let mono = self.now.mono.before(self.now.wall.since(wall));
+                    Now { mono: if mono < began { self.now.mono } else { mono }, wall }
                 });
                 if matches!(self.table[i].spec.ready, Ready::Log(_) | Ready::Fd(_)) {
                     self.adopt_readiness(i, run, out);

@@ -162,7 +162,12 @@ impl Core {
             State::Stopping => {
                 let now = self.now;
                 if let Some(live) = s.live.as_mut().filter(|l| l.hearing.is_some()) {
-                    live.ready = live.end.as_ref().map(|(_, ended)| *ended).or(Some(now));
+                    let ready = live.end.as_ref().map_or(now, |(_, ended)| *ended);
+                    live.ready = Some(ready);
+                    let mut fields = Obj::new();
+                    fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
+                    fields.u64("after_ms", millis(ready.mono.since(live.begun.mono)));
+                    self.emit("service.ready", i, fields.members(), out);
                     self.save_run(i, out);
                     self.heard(i, out);
                 }
@@ -345,7 +350,12 @@ impl Core {
         let Some(live) = self.table[i].live.take() else { return };
         let s = &mut self.table[i];
         let mut record = live.record(end, ended.wall);
-        record.failed |= owes && live.hearing.is_none();
+        if owes && live.hearing.is_none() {
+            record.failed = true;
+            if let Some((bytes, lines)) = &live.output {
+                record.output(*bytes, lines);
+            }
+        }
         if record.asked == Some(StopWhy::ReadyTimeout) {
             record.awaited = Some(clip(&awaited(&s.spec.ready)));
         }

@@ -38,7 +38,7 @@ pub struct Sequence {
     pub command: bool,
     /// When the grace ends.
     pub kill_at: Option<Mono>,
-    look_at: Mono,
+    pub look_at: Mono,
     look_in: Duration,
     /// Who was left at the last look.
     pub left: Vec<Survivor>,

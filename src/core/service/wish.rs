@@ -206,6 +206,7 @@ impl Core {
                 if live.stop.is_none() && live.end.is_none() {
                     live.stop = Some(why);
                 }
+                live.hear_no_more(self.now.mono);
                 live.again = false;
                 self.table.look(i);
                 self.table.touch(i);

@@ -16,14 +16,15 @@ const EXTENSION_MAX: Duration = Duration::from_secs(365 * 86_400);
 impl Core {
     pub(in crate::core) fn notified(&mut self, run: RunId, fields: &[(String, String)], out: &mut Out) {
         let Some(i) = self.runs.get(&run).copied() else { return self.late("a notification", run, out) };
+        // First, because the record of what else is said has it too.
+        for (_, text) in fields.iter().filter(|(name, _)| name == "STATUS") {
+            if let Some(live) = self.table[i].live.as_mut() {
+                live.status_text = Some(clip(text));
+                live.status_said = true;
+            }
+        }
         for (name, value) in fields {
             match (name.as_str(), value.as_str()) {
-                ("STATUS", text) => {
-                    if let Some(live) = self.table[i].live.as_mut() {
-                        live.status_text = Some(clip(text));
-                        live.status_said = true;
-                    }
-                }
                 ("READY", "1") => {
                     self.doing(i, None);
                     if self.table[i].spec.ready == Ready::Notify {
@@ -43,6 +44,17 @@ impl Core {
             }
         }
         self.table.touch(i);
+        if self.config.heartbeat.is_zero() {
+            // No other moment follows at which it would be written down.
+            self.record_status(i, out);
+        }
+    }
+
+    /// What it says of itself goes on record, if that is new.
+    pub(in crate::core) fn record_status(&mut self, i: usize, out: &mut Out) {
+        if self.table[i].live.as_mut().is_some_and(|l| core::mem::take(&mut l.status_said)) {
+            self.save_run(i, out);
+        }
     }
 
     fn doing(&mut self, i: usize, what: Option<Doing>) {

@@ -262,6 +262,10 @@ impl Core {
         task.claim = Claim::None;
         task.live = Some(Box::new(live));
         let (name, weight) = (Arc::clone(&task.frame.group), task.weight);
+        if let Some(task) = self.tasks.get(id) {
+            let spec = Arc::new(self.captured(task));
+            out.effects.push(Effect::LogSpec { service: super::name_of(id), spec });
+        }
         self.tasks.set_state(id, state);
         self.tasks.runs.insert(run, id);
         let group = self.tasks.group_for(&name);

@@ -500,10 +500,21 @@ impl Core {
         spec.clean_env = task.frame.user.is_some();
         spec.cwd = Some(task.frame.cwd.as_deref().unwrap_or(".").to_owned());
         spec.umask = task.frame.umask;
-        // Of three files the first is the head; the other two take turns at the tail.
-        let most = task.frame.max_output.unwrap_or(super::MAX_OUTPUT);
-        spec.log = LogSpec { max_size: (most / 3).max(1), max_files: 3, keep_head: true, ..LogSpec::DEFAULT };
+        spec.log = log_of(task);
         Ok(spec)
+    }
+
+    /// What capture has to know of a task that was started by an earlier daemon.
+    pub(super) fn captured(&self, task: &Task) -> ServiceSpec {
+        let mut spec = ServiceSpec { log: log_of(task), ..ServiceSpec::default() };
+        if let Work::Agent { name, .. } = &task.work {
+            // Of an agent that the config does not name any more all that was learnt stays a secret.
+            let of = |a: &AgentSpec| a.env.iter().any(|(name, _)| name.ends_with("_env"));
+            if self.programs.agents.get(&**name).is_none_or(of) {
+                spec.secrets.push(name.to_string());
+            }
+        }
+        spec
     }
 
     /// What a task reads.
@@ -519,6 +530,12 @@ impl Core {
             Some((AgentPrompt::Argument, _)) | None => task.stdin.as_deref().map(|bytes| Stdin::Bytes(bytes.into())),
         }
     }
+}
+
+/// Of three files the first is the head; the other two take turns at the tail.
+fn log_of(task: &Task) -> LogSpec {
+    let most = task.frame.max_output.unwrap_or(super::MAX_OUTPUT);
+    LogSpec { max_size: (most / 3).max(1), max_files: 3, keep_head: true, ..LogSpec::DEFAULT }
 }
 
 /// A word that is nothing else to any shell: neither a keyword, nor an assignment.

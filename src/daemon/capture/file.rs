@@ -237,12 +237,9 @@ impl LogFile {
         self.index.append(Record { position: self.position(), what: What::Run(run) }, || self.names.index(0))
     }
 
-    /// Where the output of a run began, if it began in this file.
-    ///
-    /// # Errors
-    /// What reading the index answers.
-    pub fn run_start(&self, run: RunId) -> io::Result<Option<u64>> {
-        self.index.run_start(run)
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Moves up to `len` bytes from a pipe to the end of the file.

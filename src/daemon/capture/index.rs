@@ -196,12 +196,24 @@ impl Index {
     /// # Errors
     /// What read(2) answers.
     pub fn run_start(&self, run: RunId) -> io::Result<Option<u64>> {
+        Ok(self.last_where(|what| what == What::Run(run))?.map(|r| r.position))
+    }
+
+    /// The last run that began in this file.
+    ///
+    /// # Errors
+    /// As for `run_start`.
+    pub fn last_run(&self) -> io::Result<Option<Record>> {
+        self.last_where(|what| matches!(what, What::Run(_)))
+    }
+
+    fn last_where(&self, is: impl Fn(What) -> bool) -> io::Result<Option<Record>> {
         let mut end = self.bytes;
         while end > 0 {
             let begin = end.saturating_sub((BLOCK * RECORD) as u64);
-            let found = self.block(begin, end)?.rev().find(|r| r.what == What::Run(run));
-            if let Some(record) = found {
-                return Ok(Some(record.position));
+            let found = self.block(begin, end)?.rev().find(|r| is(r.what));
+            if found.is_some() {
+                return Ok(found);
             }
             end = begin;
         }

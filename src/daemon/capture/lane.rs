@@ -267,8 +267,7 @@ impl Writer {
                     let at = match self.run_start(run) {
                         Some(position) => At::Back(Cursor::new(position)),
                         None if self.source.to_come(run) => At::Before,
-                        // Nothing of it was on file when this daemon began.
-                        None => At::Back(Cursor::new(self.began.unwrap_or(self.position))),
+                        None => At::Back(Cursor::new(self.search_from())),
                     };
                     self.watch = Some(Box::new(Watch::new(run, pattern, at)));
                 }
@@ -281,14 +280,26 @@ impl Writer {
         if let Some((_, position)) = self.runs.iter().find(|(r, _)| *r == run) {
             return Some(*position);
         }
-        let current = self.log.as_ref().and_then(|log| log.run_start(run).ok().flatten());
+        self.indexed(|index| index.run_start(run))
+    }
+
+    /// The first answer of the indexes, of the newest file first.
+    fn indexed<T>(&self, look: impl Fn(&Index) -> io::Result<Option<T>>) -> Option<T> {
+        let current = self.log.as_ref().and_then(|log| look(log.index()).ok().flatten());
         current.or_else(|| {
             let files = self.share.spans().map_or(0, |spans| spans.files.len());
             (1..u32::try_from(files).unwrap_or(0)).find_map(|k| {
                 let index = Index::read(&self.share.names().index(k)).ok().flatten();
-                index.and_then(|index| index.run_start(run).ok().flatten())
+                index.and_then(|index| look(&index).ok().flatten())
             })
         })
+    }
+
+    /// Where output of the present run is to be looked for that an earlier daemon put on file. The start of one that
+    /// wrote much may have been rotated away: then no run begins in what is left, and all of that is its own.
+    fn search_from(&self) -> u64 {
+        let all_its_own = self.log.is_some() && self.indexed(Index::last_run).is_none();
+        if all_its_own { 0 } else { self.began.unwrap_or(self.position) }
     }
 
     fn settle(&mut self, log: LogSpec, by_line: bool) {
@@ -340,15 +351,21 @@ impl Writer {
                     self.recorded = self.dropped;
                 }
                 let bytes = self.position.saturating_sub(begin);
+                if self.watch.take_if(|w| w.run == run).is_some_and(|mut w| w.finish()) {
+                    out.facts.push(Fact::Ready(run));
+                }
                 out.facts.push(Fact::Output { run, bytes, last_lines });
                 self.runs.retain(|(r, _)| *r != run);
-                self.watch.take_if(|w| w.run == run);
             }
         }
     }
 
     /// Matches output that is on file already. False while more of it is to be read.
     pub(super) fn match_back(&mut self, out: &mut Outcome) -> bool {
+        if self.watch.as_ref().is_some_and(|w| matches!(w.at, At::Back(_))) {
+            // What an earlier daemon left may have come to the file in this very turn.
+            self.tell();
+        }
         let Some(watch) = &mut self.watch else { return true };
         let run = watch.run;
         for _ in 0..CAPTURE_TURN / BACK {

@@ -32,6 +32,11 @@ impl Watch {
         Watch { run, at, pattern, line: Vec::new() }
     }
 
+    /// Nothing more comes: whether what is left of a line without an end matches.
+    pub(crate) fn finish(&mut self) -> bool {
+        !self.line.is_empty() && self.feed(b"\n")
+    }
+
     /// Whether one of the lines that end in `bytes` matches.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> bool {
         for part in bytes.split_inclusive(|b| *b == b'\n') {

@@ -215,6 +215,16 @@ fn readiness_is_seen_without_the_stamps_before_and_after_a_takeover() {
     rig.die();
     rig.source.order(order());
     assert_eq!(rig.turn().facts, [Fact::Ready(RunId(1))], "it is read back from the file");
+    // The line was taken from the pipe, and the daemon died before it was in the log.
+    let mut rig = Rig::new(STAMPED, 1);
+    rig.source.mark(Point::Start(RunId(1)));
+    rig.write(b"almost\n");
+    rig.pipes[0].write_all(b"ready\n").unwrap();
+    rig.hoard().take(&rig.source, 100).unwrap();
+    rig.die();
+    rig.source.order(order());
+    rig.source.mark(Point::End(RunId(1)));
+    assert_eq!(rig.turn().facts[0], Fact::Ready(RunId(1)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::offline::ask;
 use super::render::{Paint, ago, colours, masked, wrapped};
 use super::service::finish;
 use super::{Failure, connect_to_ask, print_painted, users, when};
-use crate::base::text::shell_word;
+use crate::base::text::{shell_word, visible_line};
 use crate::base::units;
 use crate::sys::terminal;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ impl Teller {
         let mut flags = String::new();
         for flag in ["home", "config", "socket"] {
             if let Some(value) = args.path(flag) {
-                flags.push_str(&format!(" --{flag} {}", shell_word(&value.display().to_string())));
+                flags.push_str(&format!(" --{flag} {}", shell_word(&visible_line(&value.display().to_string()))));
             }
         }
         Teller { paint: Paint { on: colours() }, columns: terminal::columns(), flags }

@@ -252,9 +252,13 @@ fn an_array_with_a_key_is_added_once() {
     home.ok(&["task", "remove", "1-2"]);
     assert_eq!(add(&[]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
     home.ok(&["task", "release", "3"]);
-    assert_eq!(add(&["--wait"]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
+    let add_and_wait = || home.fails(&["add", "--wait", "--array", "1-3", "--key", "nightly", "--", "echo", "{}"]);
+    let (code, said) = add_and_wait();
+    assert!(code == 4 && said.contains("2 of tasks 1-3 had this key and were removed"), "{code} {said}");
     home.ok(&["task", "remove", "3"]);
-    assert_eq!(add(&["--wait"]), "tasks 1-3 had this key and were removed; nothing was added\n");
+    let (code, said) = add_and_wait();
+    assert!(code == 4 && said.contains("tasks 1-3 had this key and were removed, so that"), "{code} {said}");
+    assert_eq!(add(&[]), "tasks 1-3 had this key and were removed; nothing was added\n");
 }
 
 #[test]

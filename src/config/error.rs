@@ -38,6 +38,9 @@ impl ConfigError {
         match &self.suggestion {
             // A text brings its own quotes.
             Some(s) if s.starts_with('"') => text.push_str(&format!("; did you mean {s}?")),
+            // Beside the same as a text it would read as that.
+            Some(s) if s.parse::<f64>().is_ok() => text.push_str(&format!("; did you mean the number {s}?")),
+            Some(s) if s == "true" || s == "false" => text.push_str(&format!("; did you mean {s}, without quotes?")),
             Some(s) => text.push_str(&format!("; did you mean '{s}'?")),
             None => {}
         }

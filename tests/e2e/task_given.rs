@@ -42,7 +42,7 @@ fn mistakes_are_told_in_the_words_of_the_flags() {
         (&["add", "--max-output", "10XB", "true"], "--max-output: "),
         (&["add", "-e", "=x", "true"], "--env: a variable has no name"),
         (&["add", "-p", "99999999999999", "true"], "from -2147483648 to 2147483647"),
-        (&["add", "--at", "xyz", "true"], "(or tomorrow)"),
+        (&["add", "--at", "xyz", "true"], "(today, or the day after)"),
         (&["task", "edit", &held], "what is to be changed?"),
         (&["group", "set", "new"], "what is to be set?"),
         (&["group", "set", "new", "-j", "99999999"], "from 0 to 10000"),

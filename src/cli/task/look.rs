@@ -8,7 +8,7 @@ use crate::cli::logs::query;
 use crate::cli::offline::{Source, ask, left_files, say_held};
 use crate::cli::render::{Paint, Table, colours, lasted, masked};
 use crate::cli::service::finish;
-use crate::cli::{Failure, connect, exit, progress, users, when};
+use crate::cli::{Failure, connect, exit, progress, story, users, when};
 use crate::client::{Client, ClientError, LogAsk, LogChunk};
 use crate::daemon::logs::read_files;
 use crate::sys::terminal;
@@ -117,11 +117,11 @@ fn note(task: &Value) -> String {
 pub(super) fn show(args: &Args) -> Result<u8, Failure> {
     let mut source = ask(args)?;
     let result = source.call("task.get", &json!({ "id": id(args)? }))?;
-    finish(args, &result, |t| details(t, source.is_files()))
+    finish(args, &result, |t| details(t, source.is_files(), &story::flags(args)))
 }
 
-/// `left`: as hob left it.
-fn details(t: &Value, left: bool) -> String {
+/// `left`: as hob left it; `flags`: by which this hob is found.
+fn details(t: &Value, left: bool, flags: &str) -> String {
     let paint = Paint { on: colours() };
     let state = t["state"].as_str().unwrap_or("?");
     let verb = match state {
@@ -180,14 +180,14 @@ fn details(t: &Value, left: bool) -> String {
         }
     }
     let next = match state {
-        "held" | "queued" | "running" | "paused" if left => "hob start".to_owned(),
-        "held" => format!("hob task release {}", t["id"]),
-        "queued" | "running" => format!("hob task cancel {}", t["id"]),
-        "paused" => format!("hob task resume {}", t["id"]),
-        "succeeded" => format!("hob task output {}", t["id"]),
-        _ => format!("hob task retry {}", t["id"]),
+        "held" | "queued" | "running" | "paused" if left => "start".to_owned(),
+        "held" => format!("task release {}", t["id"]),
+        "queued" | "running" => format!("task cancel {}", t["id"]),
+        "paused" => format!("task resume {}", t["id"]),
+        "succeeded" => format!("task output {}", t["id"]),
+        _ => format!("task retry {}", t["id"]),
     };
-    text.push_str(&format!("\n  what you can do: {next}\n"));
+    text.push_str(&format!("\n  what you can do: hob{flags} {next}\n"));
     text
 }
 

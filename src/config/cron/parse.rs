@@ -268,7 +268,8 @@ fn range(item: Part<'_>, field: &Field) -> Result<u64, CronError> {
         let over = if field.name == "weekday" && last == 0 {
             format!("{first}-7")
         } else {
-            format!("{first}-{},{}-{last}", field.high, field.low)
+            let range = |a: u32, b: u32| if a == b { a.to_string() } else { format!("{a}-{b}") };
+            format!("{},{}", range(first, field.high), range(field.low, last))
         };
         let text = format!("{} ends before it begins; write {last}-{first}, or {over} to go over the end", base.text);
         return Err(base.wrong(text));

@@ -92,6 +92,7 @@ fn mistakes_are_placed_and_say_what_is_allowed() {
         ("*/5/5 * * * *", 3, "\"5/5\" is no step"),
         ("* * 28-3 * *", 5, "28-3 ends before it begins; write 3-28, or 28-31,1-3 to go over the end"),
         ("* * * * 5-1", 9, "5-1 ends before it begins; write 1-5, or 5-6,0-1 to go over the end"),
+        ("* * * dec-1 *", 7, "dec-1 ends before it begins; write 1-12, or 12,1 to go over the end"),
         ("* * * * 5-0", 9, "write 0-5, or 5-7 to go over the end"),
         ("* * * * fri-1", 9, "fri-1 ends before it begins"),
         ("* 8,22-5/2 * * *", 5, "22-5 ends before it begins; write 5-22, or 22-23,0-5 to go over the end"),

@@ -50,31 +50,78 @@ pub fn without_numbers(text: &str) -> String {
     out
 }
 
-/// What would move the cursor of a terminal, or worse, unlike ends of lines and tabs.
+/// What shows nothing, or turns the order of what stands beside it, so that a text reads as another one.
+const UNSEEN: [char; 19] = [
+    '\u{61c}', '\u{200b}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}',
+    '\u{202d}', '\u{202e}', '\u{2060}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}', '\u{180e}',
+    '\u{ad}',
+];
+
+/// What would move the cursor of a terminal, or worse, or deceive the eye.
 fn is_odd(c: char) -> bool {
-    c.is_control() && c != '\n' && c != '\t'
+    c.is_control() || !c.is_ascii() && UNSEEN.contains(&c)
 }
 
-/// A text from outside for a terminal: each control character becomes visible, as in `\u{1b}`, those of colours too,
-/// which could hide what others say.
-#[must_use]
-pub fn visible(text: &str) -> Cow<'_, str> {
+/// The same but for ends of lines and tabs.
+fn is_odd_in_lines(c: char) -> bool {
+    is_odd(c) && c != '\n' && c != '\t'
+}
+
+fn escaped(text: &str, is_odd: fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
     }
-    let shown = |c: char| if is_odd(c) { c.escape_default().to_string() } else { c.to_string() };
-    Cow::Owned(text.chars().map(shown).collect())
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_odd(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
 }
 
-/// The same of a text that hob has coloured: colours (`ESC [ ... m`) stay.
+/// Lines with text from outside for a terminal: each control character becomes visible, as in `\u{1b}`, those of
+/// colours too, which could hide what others say, and so does what cannot be seen or turns the order of letters. Lines
+/// and tabs stay.
+#[must_use]
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, is_odd_in_lines)
+}
+
+/// The same of a text that is a cell, a field or a part of a line: it cannot begin another line, so that nobody can
+/// forge one.
+#[must_use]
+pub fn visible_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_odd)
+}
+
+/// The same of JSON, which stays the same JSON. Between its values it may have lines.
+#[must_use]
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_odd_in_lines) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        // None of them needs more than four digits.
+        if is_odd_in_lines(c) { out.push_str(&format!("\\u{:04x}", u32::from(c))) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// A line under which a mark points at one of its characters, so that each of them has to be one wide.
+#[must_use]
+pub fn blanked(line: &str) -> String {
+    line.chars().map(|c| if is_odd(c) { ' ' } else { c }).collect()
+}
+
+/// Lines of a text that hob has coloured, as [`visible`] has them: colours (`ESC [ ... m`) stay.
 #[must_use]
 pub fn visible_or_colour(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_odd) {
+    if !text.contains(is_odd_in_lines) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find(is_odd) {
+    while let Some(at) = rest.find(is_odd_in_lines) {
         let (plain, odd) = rest.split_at(at);
         out.push_str(plain);
         let colour = odd.strip_prefix("\x1b[").and_then(|t| t.find(|c: char| !c.is_ascii_digit() && c != ';'));
@@ -125,6 +172,15 @@ mod tests {
             assert_eq!(visible(text), shown.replace('\x1b', "\\u{1b}"));
         }
         assert_eq!(visible("a\tb\né"), "a\tb\né");
+        assert_eq!(visible_line("a\tb\né"), "a\\tb\\né");
+        assert_eq!(visible_json("{\n \"a\u{9b}\u{7f}\u{202e}é\"}"), "{\n \"a\\u009b\\u007f\\u202eé\"}");
+        assert_eq!(blanked("a\tb\u{202e}c"), "a b c");
+        for odd in UNSEEN {
+            let (text, shown) = (format!("é{odd}b\n"), format!("é\\u{{{:x}}}b\n", u32::from(odd)));
+            assert_eq!(visible(&text), shown);
+            assert_eq!(visible_or_colour(&text), shown);
+            assert_eq!(visible_line(&text), shown.replace('\n', "\\n"));
+        }
     }
 
     #[test]

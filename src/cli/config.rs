@@ -4,7 +4,7 @@ use super::flags::Args;
 use super::{Failure, absolute, exit, note, paths, print, print_json};
 use crate::base::limits::CONFIG_MAX;
 use crate::base::paths::Paths;
-use crate::base::text::count;
+use crate::base::text::{count, visible_line};
 use crate::config::{self, Config, ConfigError};
 use crate::daemon::doctor;
 use crate::protocol::rpc::Code;
@@ -74,7 +74,7 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
         Ok(_) if args.has("quiet") => {}
         Ok(c) => {
             loaded.warn(args);
-            print(&format!("{name}: good, {}\n", count(c.services.len(), "service")))?;
+            print(&format!("{}: good, {}\n", visible_line(name), count(c.services.len(), "service")))?;
         }
         Err(errors) => {
             if args.has("json") {
@@ -92,7 +92,11 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
 
 pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
     if args.has("defaults") {
-        print(&if args.has("json") { format!("{}\n", keys()) } else { config::defaults_text() })?;
+        if args.has("json") {
+            print_json(keys())?;
+        } else {
+            print(&config::defaults_text())?;
+        }
         return Ok(exit::OK);
     }
     match load(args)?.result.map(|c| config::masked(&c)) {
@@ -105,7 +109,7 @@ pub(crate) fn show(args: &Args) -> Result<u8, Failure> {
         }
         Err(errors) => {
             let list: String = errors.iter().map(|e| format!("{e}\n")).collect();
-            return Err(Failure::new(list.trim_end().to_owned()));
+            return Err(Failure::new(list.trim_end().to_owned()).in_lines());
         }
     }
     Ok(exit::OK)
@@ -133,7 +137,10 @@ pub(crate) fn schema(args: &Args) -> Result<u8, Failure> {
 
 pub(crate) fn path(args: &Args) -> Result<u8, Failure> {
     let path = paths(args)?.config;
-    let text = if args.has("json") { json!({ "path": path }).to_string() } else { path.display().to_string() };
-    print(&format!("{text}\n"))?;
+    if args.has("json") {
+        print_json(json!({ "path": path }))?;
+    } else {
+        print(&format!("{}\n", visible_line(&path.display().to_string())))?;
+    }
     Ok(exit::OK)
 }

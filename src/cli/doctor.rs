@@ -108,7 +108,7 @@ fn text(report: &Value, brief: bool) -> String {
         for f in all.iter().filter(|f| f["level"] == grade.name()) {
             let part = |k: &str| f[k].as_str().filter(|t| !t.is_empty());
             let word = format!("{:<8}", grade.name());
-            let what = users::named(part("what").unwrap_or("?")).replace('\n', &format!("\n{INDENT}"));
+            let what = users::named(part("what").unwrap_or("?"));
             text.push_str(&format!("{} {}: {what}\n", paint.grade(grade, &word), part("area").unwrap_or("?")));
             for (name, member) in [("", "why"), ("do: ", "do")] {
                 if let Some(line) = part(member) {

@@ -3,11 +3,12 @@
 use super::flags::Args;
 use super::service::finish;
 use super::{
-    Failure, complain, exit, given, given_socket, is_config_named, is_home_named, note, paths, plan, progress, renew,
+    Failure, complain, complain_lines, exit, given, given_socket, is_config_named, is_home_named, note, paths, plan,
+    progress, renew,
 };
 use super::{meant, service, status, stop};
 use crate::base::paths::{PathInput, Paths};
-use crate::base::text::first_lines;
+use crate::base::text::{first_lines, visible_line};
 use crate::client::Client;
 pub(super) use crate::keeper::teller;
 use crate::protocol::rpc::Code;
@@ -380,7 +381,7 @@ fn warn_of_config(client: &mut Client) -> u8 {
     let (Some(line), Some(error)) = (status::config_line(&status), status["config_error"].as_str()) else {
         return exit::OK;
     };
-    complain(&format!("{line}\n{}", first_lines(error, 3)), Some("mend it, then 'hob reload'"));
+    complain_lines(&format!("{line}\n{}", first_lines(error, 3)), Some("mend it, then 'hob reload'"));
     if status["config_since"].is_string() { exit::OK } else { exit::FAILED }
 }
 
@@ -510,7 +511,9 @@ fn not_up(paths: &Paths, message: String) -> Failure {
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.lines().filter(|l| !l.is_empty()).collect();
     let last = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n     ");
-    Failure::code(Code::Unavailable, message).hint(format!("its log is {}\n     {last}", paths.log.display()))
+    let log = paths.log.display().to_string();
+    let hint = format!("its log is {}\n     {last}", visible_line(&log));
+    Failure::code(Code::Unavailable, visible_line(&message)).hint(hint).in_lines()
 }
 
 pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {

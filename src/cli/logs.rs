@@ -6,6 +6,7 @@ use super::{Failure, connect, exit, life, offline, paths, print, print_json, sin
 use crate::base::limits::LINE_MAX;
 use crate::base::log::time_of;
 use crate::base::map::Map;
+use crate::base::text::visible_json;
 use crate::base::time::Wall;
 use crate::client::{Client, LogAsk, LogChunk, LogStream, Mark, Stream};
 use crate::config::instance;
@@ -383,7 +384,7 @@ impl<W: Write> Writer<W> {
         put("name", (!name.is_empty()).then(|| name.to_owned()));
         put("time", own.or(line.mark.time).map(|w| w.to_string()));
         put("stream", line.mark.stream.map(|s| s.name().to_owned()));
-        object.to_string().into_bytes()
+        visible_json(&object.to_string()).into_owned().into_bytes()
     }
 
     fn plain(&self, name: &str, mark: Mark, text: &[u8]) -> Vec<u8> {

@@ -34,7 +34,7 @@ mod when;
 pub use flags::{Args, Command, Flag, Operand};
 
 use crate::base::paths::{PathInput, Paths};
-use crate::base::text::{visible, visible_or_colour, without_numbers};
+use crate::base::text::{visible, visible_json, visible_line, visible_or_colour, without_numbers};
 use crate::client::{Client, ClientError};
 use crate::protocol::rpc::Code;
 use core::time::Duration;
@@ -62,19 +62,22 @@ pub struct Failure {
     pub exit: u8,
     /// That of the protocol, where the failure is one of its errors.
     pub code: Option<Code>,
+    /// Message and hint are lines of hob's own; what they have of others was made visible before. Otherwise each is one
+    /// line.
+    pub lines: bool,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hint: None, exit: exit::FAILED, code: None }
+        Failure { message: message.into(), hint: None, exit: exit::FAILED, code: None, lines: false }
     }
 
     pub fn usage(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hint: None, exit: exit::USAGE, code: None }
+        Failure { message: message.into(), hint: None, exit: exit::USAGE, code: None, lines: false }
     }
 
     pub fn code(code: Code, message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hint: None, exit: code.exit_code(), code: Some(code) }
+        Failure { message: message.into(), hint: None, exit: code.exit_code(), code: Some(code), lines: false }
     }
 
     /// As the protocol tells an error, with the exit code beside it.
@@ -94,6 +97,13 @@ impl Failure {
         self.hint = Some(hint.into());
         self
     }
+
+    /// See [`Failure::lines`].
+    #[must_use]
+    pub fn in_lines(mut self) -> Self {
+        self.lines = true;
+        self
+    }
 }
 
 impl From<String> for Failure {
@@ -106,7 +116,7 @@ impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
         // A closed pipe is a reader that has seen enough.
         let exit = if e.kind() == io::ErrorKind::BrokenPipe { exit::OK } else { exit::FAILED };
-        Failure { message: e.to_string(), hint: None, exit, code: None }
+        Failure { message: e.to_string(), hint: None, exit, code: None, lines: false }
     }
 }
 
@@ -115,10 +125,20 @@ fn is_hang(e: &ClientError) -> bool {
     matches!(e, ClientError::Io(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
 }
 
+/// Whether the daemon tells of mistakes in a config, each on its line. A name with a line's end in it is none of them.
+fn is_of_config(message: &str) -> bool {
+    message.lines().next().is_some_and(|first| first.starts_with("the config ") && first.contains(" was not taken: "))
+}
+
 impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Self {
         match e {
-            ClientError::Rpc(e) => Failure { hint: e.hint, ..Failure::code(e.code, e.message) },
+            ClientError::Rpc(e) => {
+                let lines = is_of_config(&e.message);
+                Failure { hint: e.hint, lines, ..Failure::code(e.code, e.message) }
+            }
+            // It brings the last lines of a log.
+            ClientError::NotStarted(text) => Failure::code(Code::Unavailable, text).in_lines(),
             e if is_hang(&e) => Failure::code(Code::Unavailable, "hob hangs or is very busy: it does not answer")
                 .hint("ask again; if it stays so, 'hob stop --force' ends it and all its jobs"),
             other => Failure::code(Code::Unavailable, other.to_string()),
@@ -153,7 +173,11 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(f) if f.exit == exit::OK => exit::OK,
         Err(f) if json => {
-            let _ = io::stderr().lock().write_all(format!("{}\n", f.json()).as_bytes());
+            let _ = io::stderr().lock().write_all(format!("{}\n", visible_json(&f.json().to_string())).as_bytes());
+            f.exit
+        }
+        Err(f) if f.lines => {
+            complain_lines(&f.message, f.hint.as_deref());
             f.exit
         }
         Err(f) => {
@@ -176,18 +200,9 @@ pub(crate) fn print_painted(text: &str) -> Result<(), Failure> {
     write_out(&visible_or_colour(text))
 }
 
-/// The same for programs: JSON, in which a control character that it allows raw is written as an escape.
+/// The same for programs: JSON, in which what does not show itself is written as an escape.
 pub(crate) fn print_json(json: impl core::fmt::Display) -> Result<(), Failure> {
-    let mut text = String::new();
-    for c in json.to_string().chars() {
-        match c {
-            '\n' => text.push(c),
-            c if c.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => text.push(c),
-        }
-    }
-    text.push('\n');
-    write_out(&text)
+    write_out(&visible_json(&format!("{json}\n")))
 }
 
 fn write_out(text: &str) -> Result<(), Failure> {
@@ -208,8 +223,14 @@ pub(crate) fn end_with_reader() {
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(watch);
 }
 
-/// Writes a failure to standard error. When that is gone there is nobody left to tell.
+/// Writes a failure to standard error, message and hint each on one line. When that is gone there is nobody left to
+/// tell.
 pub(crate) fn complain(message: &str, hint: Option<&str>) {
+    complain_lines(&visible_line(message), hint.map(visible_line).as_deref());
+}
+
+/// The same of lines, in which no text of others can begin one.
+pub(crate) fn complain_lines(message: &str, hint: Option<&str>) {
     let mut text = format!("hob: {message}\n");
     if let Some(h) = hint {
         text.push_str(&format!("     {h}\n"));
@@ -218,10 +239,10 @@ pub(crate) fn complain(message: &str, hint: Option<&str>) {
     let _ = io::stderr().lock().write_all(visible(&text).as_bytes());
 }
 
-/// Progress on a terminal, on standard error and never with `--quiet`.
+/// Progress on a terminal, on standard error and never with `--quiet`: one line.
 pub(crate) fn note(args: &Args, text: &str) {
     if !args.has("quiet") {
-        let _ = io::stderr().lock().write_all(format!("{}\n", visible(text)).as_bytes());
+        let _ = io::stderr().lock().write_all(format!("{}\n", visible_line(text)).as_bytes());
     }
 }
 

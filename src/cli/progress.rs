@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::{connect, render};
-use crate::base::text::visible;
+use crate::base::text::visible_line;
 use crate::sys::terminal;
 use core::time::Duration;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn show(&mut self, text: &str) {
         let columns = terminal::columns().unwrap_or(80).saturating_sub(1);
-        let text: String = visible(text).chars().take(columns).collect();
+        let text: String = visible_line(text).chars().take(columns).collect();
         self.shown = true;
         // A terminal that has gone has nobody to tell.
         let _ = io::stderr().lock().write_all(format!("\r\x1b[K{text}").as_bytes());

@@ -1,7 +1,7 @@
 //! Text for people: tables, colours on a terminal only, times and sizes in words.
 
 use crate::base::finding::Grade;
-use crate::base::text::visible;
+use crate::base::text::{visible, visible_line};
 use crate::base::units;
 use core::time::Duration;
 use serde_json::Value;
@@ -19,14 +19,28 @@ pub(crate) fn on_terminal_err() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// A reply for a terminal: no text of others in it has a control character that could colour or erase what hob says.
-/// Lines stay lines.
+/// Members of a reply that are lines: mistakes, one a line, and a prompt, whose lines are shown each behind a bar.
+/// Deeper in a reply others choose the names.
+const IN_LINES: [&str; 2] = ["config_error", "whole_prompt"];
+
+/// A reply for a terminal: no text of others in it has a control character that could colour or erase what hob says, or
+/// an end of a line, behind which it could say more in the name of hob.
 #[must_use]
-pub(crate) fn masked(v: &Value) -> Value {
+pub(crate) fn masked(reply: &Value) -> Value {
+    let mut shown = inner(reply);
+    for key in IN_LINES {
+        if let (Some(lines), Some(shown)) = (reply.get(key).and_then(Value::as_str), shown.get_mut(key)) {
+            *shown = Value::from(visible(lines));
+        }
+    }
+    shown
+}
+
+fn inner(v: &Value) -> Value {
     match v {
-        Value::String(text) => Value::from(visible(text)),
-        Value::Array(all) => all.iter().map(masked).collect(),
-        Value::Object(all) => all.iter().map(|(k, v)| (visible(k).into_owned(), masked(v))).collect(),
+        Value::String(text) => Value::from(visible_line(text)),
+        Value::Array(all) => all.iter().map(inner).collect(),
+        Value::Object(all) => all.iter().map(|(k, v)| (visible_line(k).into_owned(), inner(v))).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => v.clone(),
     }
 }
@@ -220,9 +234,13 @@ mod tests {
 
     #[test]
     fn what_others_say_has_no_colours_and_what_hob_says_has() {
-        let reply = serde_json::json!({ "a\x1b[31m": ["\x1b[8mhidden", { "b": "\u{9b}2J\nnext" }, 1, null] });
+        let inner = ["\x1b[8mhidden", "\u{9b}2J\nnext"];
+        let reply = serde_json::json!({ "a\x1b[31m": [inner[0], { "config_error": inner[1] }, 1, null],
+            "config_error": "a\nb" });
         let shown = masked(&reply);
-        let wanted = serde_json::json!({ "a\\u{1b}[31m": ["\\u{1b}[8mhidden", { "b": "\\u{9b}2J\nnext" }, 1, null] });
+        let inner = ["\\u{1b}[8mhidden", "\\u{9b}2J\\nnext"];
+        let wanted = serde_json::json!({ "a\\u{1b}[31m": [inner[0], { "config_error": inner[1] }, 1, null],
+            "config_error": "a\nb" });
         assert_eq!(shown, wanted);
         let said = Paint { on: true }.colour("31", shown["a\\u{1b}[31m"][0].as_str().unwrap_or_default());
         assert_eq!(crate::base::text::visible_or_colour(&said), "\x1b[31m\\u{1b}[8mhidden\x1b[0m");

@@ -3,7 +3,7 @@
 
 use super::flags::Args;
 use super::service::finish;
-use super::{Failure, complain, exit, life, print};
+use super::{Failure, complain, exit, life, print_json};
 use crate::base::paths::Paths;
 use crate::sys::file::lock::Lock;
 use crate::{daemon, keeper};
@@ -109,7 +109,7 @@ pub(crate) fn check(argv: &[OsString]) -> u8 {
     let table = table.map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
     let Ok(labels) = io::stdin().as_fd().try_clone_to_owned() else { return exit::FAILED };
     let report = daemon::check(&paths, table.as_deref(), &labels);
-    match serde_json::to_string(&report).map(|text| print(&text)) {
+    match serde_json::to_string(&report).map(print_json) {
         Ok(Ok(())) => exit::OK,
         Ok(Err(_)) | Err(_) => exit::FAILED,
     }

@@ -5,7 +5,7 @@ use super::flags::Args;
 use super::render::{Paint, Table, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect, exit, note, when};
-use crate::base::text::visible;
+use crate::base::text::{blanked, visible_line};
 use crate::base::time::Wall;
 use crate::config::cron::{self, Cron, CronError, Expression, Zone, ZoneFile};
 use crate::config::schedule::When;
@@ -38,12 +38,11 @@ fn name_of(args: &Args) -> String {
 
 /// An expression, or why it is none, with a caret below the place.
 fn expression(text: &str) -> Result<Expression, Failure> {
-    cron::parse(text).map_err(|e| Failure::usage(pointed(text, &e)))
+    cron::parse(text).map_err(|e| Failure::usage(pointed(text, &e)).in_lines())
 }
 
 fn pointed(text: &str, e: &CronError) -> String {
-    let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("{e}\n     {shown}\n     {:>1$}", '^', e.column)
+    format!("{}\n     {}\n     {:>3$}", visible_line(&e.to_string()), blanked(text), '^', e.column)
 }
 
 pub(crate) fn next(args: &Args) -> Result<u8, Failure> {
@@ -126,14 +125,15 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
     let now = sys::clock::now().wall;
     let (mut rows, mut text, mut good) = (Vec::new(), String::new(), true);
     for given in &args.operands {
+        let shown = visible_line(given);
         let (row, line) = match cron::parse(given) {
             Err(e) => {
                 good = false;
-                let line = format!("'{given}': {}\n", pointed(given, &e));
+                let line = format!("'{shown}': {}\n", pointed(given, &e));
                 (json!({ "expression": given, "ok": false, "column": e.column, "message": e.message }), line)
             }
             Ok(Expression::Reboot) => {
-                let line = format!("'{given}': good, once in each boot\n");
+                let line = format!("'{shown}': good, once in each boot\n");
                 (json!({ "expression": given, "ok": true, "next": null }), line)
             }
             Ok(Expression::Times(cron)) => {
@@ -145,13 +145,13 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
                 };
                 let row =
                     json!({ "expression": given, "ok": true, "next": next, "means": cron.words(), "warning": warning });
-                (row, format!("'{given}': {told}\n"))
+                (row, format!("'{shown}': {told}\n"))
             }
         };
         rows.push(row);
         text.push_str(&line);
     }
-    finish(args, &json!({ "ok": good, "expressions": rows }), |_| visible(&text).into_owned())?;
+    finish(args, &json!({ "ok": good, "expressions": rows }), |_| text)?;
     Ok(if good { exit::OK } else { exit::FAILED })
 }
 
@@ -171,7 +171,8 @@ fn check_config(args: &Args) -> Result<u8, Failure> {
     let rows: Vec<Value> = config.schedule.iter().map(|j| json!({ "id": j.id, "next": next(j) })).collect();
     finish(args, &json!({ "ok": true, "file": loaded.name, "jobs": rows }), |_| {
         let count = config.schedule.len();
-        let mut text = format!("{}: good, {count} job{}\n", loaded.name, if count == 1 { "" } else { "s" });
+        let mut text =
+            format!("{}: good, {count} job{}\n", visible_line(&loaded.name), if count == 1 { "" } else { "s" });
         for job in &config.schedule {
             let told = match (next(job), job.when()) {
                 (Some(at), _) => format!("next {at}"),

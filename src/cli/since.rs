@@ -20,8 +20,9 @@ pub(crate) fn parse(text: &str, now: Wall) -> Result<Wall, String> {
 /// # Errors
 /// As [`parse`].
 pub(crate) fn to_come(text: &str, now: Wall) -> Result<Wall, String> {
-    read(text, now)
-        .ok_or_else(|| format!("'{text}' is not a time; write {}", FORMS.replace("(today)", "(or tomorrow)")))
+    read(text, now).ok_or_else(|| {
+        format!("'{text}' is not a time; write {}", FORMS.replace("(today)", "(today, or the day after)"))
+    })
 }
 
 fn read(text: &str, now: Wall) -> Option<Wall> {
@@ -76,7 +77,10 @@ mod tests {
         assert_eq!(parse("now", now), Ok(now));
         for wrong in ["", "soon", "5", "25:00", "2026-13-01", "2026-11-20 18", "10m later"] {
             assert!(parse(wrong, now).is_err_and(|e| e.contains("\"10m\" (ago)")), "{wrong}");
-            assert!(to_come(wrong, now).is_err_and(|e| e.contains("or tomorrow") && !e.contains("ago")), "{wrong}");
+            assert!(
+                to_come(wrong, now).is_err_and(|e| e.contains("or the day after") && !e.contains("ago")),
+                "{wrong}"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect_to_ask, exit, is_hang, paths, print_json, story, users, when};
 use crate::base::paths::Paths;
-use crate::base::text::count;
+use crate::base::text::{count, visible_line};
 use crate::base::time::Wall;
 use crate::base::units;
 use crate::daemon::offline::last_seen;
@@ -274,7 +274,7 @@ pub(crate) fn list(args: &Args) -> Result<u8, Failure> {
     let owner = owner(args)?;
     let result: Value =
         connect_to_ask(args)?.call("service.list", &json!({ "names": args.operands, "owner": owner }))?;
-    let whose = args.text("owner")?.unwrap_or("you");
+    let whose = visible_line(args.text("owner")?.unwrap_or("you"));
     finish(args, &result, |r| match &owner {
         Some(_) if rows(r).next().is_none() => {
             format!("{whose} {} started no service\n", if whose == "you" { "have" } else { "has" })

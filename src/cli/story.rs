@@ -5,7 +5,7 @@ use super::offline::ask;
 use super::render::{Paint, ago, colours, masked, wrapped};
 use super::service::finish;
 use super::{Failure, connect_to_ask, print_painted, users, when};
-use crate::base::text::shell_word;
+use crate::base::text::{shell_word, visible_line};
 use crate::base::units;
 use crate::sys::terminal;
 use serde_json::{Value, json};
@@ -58,6 +58,17 @@ pub(crate) fn one(args: &Args, name: &str, table: fn(&Value) -> String) -> Resul
     Ok(if failed { super::exit::FAILED } else { super::exit::OK })
 }
 
+/// The flags by which a command of the same hob is found.
+pub(super) fn flags(args: &Args) -> String {
+    let mut flags = String::new();
+    for flag in ["home", "config", "socket"] {
+        if let Some(value) = args.path(flag) {
+            flags.push_str(&format!(" --{flag} {}", shell_word(&visible_line(&value.display().to_string()))));
+        }
+    }
+    flags
+}
+
 /// How the text is laid out, and which flags its commands need.
 struct Teller {
     paint: Paint,
@@ -68,13 +79,7 @@ struct Teller {
 
 impl Teller {
     fn new(args: &Args) -> Teller {
-        let mut flags = String::new();
-        for flag in ["home", "config", "socket"] {
-            if let Some(value) = args.path(flag) {
-                flags.push_str(&format!(" --{flag} {}", shell_word(&value.display().to_string())));
-            }
-        }
-        Teller { paint: Paint { on: colours() }, columns: terminal::columns(), flags }
+        Teller { paint: Paint { on: colours() }, columns: terminal::columns(), flags: flags(args) }
     }
 
     /// One sentence, its subject in the colour of the state.

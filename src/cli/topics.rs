@@ -120,7 +120,8 @@ fn exit_codes() -> Vec<Entry> {
         ("128 + n".to_owned(), "Of 'hob run -- COMMAND': it was killed by signal n; else its own code".to_owned());
     let missing =
         ("126, 127".to_owned(), "Of the same: it cannot be executed, and there is no such program".to_owned());
-    let task = "Of 'hob add -w' and -f, 'hob task output -f' and 'hob inhibit': those of the command, in the same way";
+    let task = "Of 'hob add -w' and -f, 'hob task output -f' and 'hob inhibit': those of the command, in the same \
+                way; 4 of a --key whose task was removed";
     own.chain(all).chain([late, run, missing, ("any".to_owned(), task.to_owned())]).collect()
 }
 

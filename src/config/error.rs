@@ -1,5 +1,6 @@
 //! What is wrong with a config, where exactly, and what was probably meant. Touches nothing.
 
+use crate::base::text::{blanked, visible_line};
 use core::fmt;
 
 /// One mistake. Lines and columns count from 1; a column is one character.
@@ -19,17 +20,7 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)?;
-        match &self.suggestion {
-            // A text brings its own quotes.
-            Some(s) if s.starts_with('"') => write!(f, "; did you mean {s}?"),
-            Some(s) => write!(f, "; did you mean '{s}'?"),
-            None => Ok(()),
-        }
+        write!(f, "{}:{}:{}: {}", visible_line(&self.file), self.line, self.column, self.by_path())
     }
 }
 
@@ -39,9 +30,21 @@ impl ConfigError {
     /// For a text that nobody has before him as a file: the path to the value instead of the place.
     #[must_use]
     pub fn by_path(&self) -> String {
-        let whole = self.to_string();
-        let place = format!("{}:{}:{}: ", self.file, self.line, self.column);
-        whole.strip_prefix(&place).unwrap_or(&whole).to_owned()
+        let mut text = String::new();
+        if !self.path.is_empty() {
+            text.push_str(&format!("{}: ", self.path));
+        }
+        text.push_str(&self.message);
+        match &self.suggestion {
+            // A text brings its own quotes.
+            Some(s) if s.starts_with('"') => text.push_str(&format!("; did you mean {s}?")),
+            // Beside the same as a text it would read as that.
+            Some(s) if s.parse::<f64>().is_ok() => text.push_str(&format!("; did you mean the number {s}?")),
+            Some(s) if s == "true" || s == "false" => text.push_str(&format!("; did you mean {s}, without quotes?")),
+            Some(s) => text.push_str(&format!("; did you mean '{s}'?")),
+            None => {}
+        }
+        visible_line(&text).into_owned()
     }
 
     /// The line of the text that the error is in, and below it a caret under the column. A long line is cut around it.
@@ -52,9 +55,8 @@ impl ConfigError {
         let index = |n: u32| usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
         let line = text.lines().nth(index(self.line)).unwrap_or("");
         let skipped = index(self.column).saturating_sub(BEFORE);
-        let shown: String =
-            line.chars().skip(skipped).take(WIDTH).map(|c| if c.is_control() { ' ' } else { c }).collect();
-        format!("  {shown}\n  {:>1$}", '^', index(self.column) - skipped + 1)
+        let shown: String = line.chars().skip(skipped).take(WIDTH).collect();
+        format!("  {}\n  {:>2$}", blanked(&shown), '^', index(self.column) - skipped + 1)
     }
 }
 

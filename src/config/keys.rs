@@ -146,8 +146,8 @@ const fn restarts<S>(name: &'static str, field: Field<S>, doc: &'static str, exa
 
 // What both services and groups of tasks have.
 
-pub(super) const fn nice<S>(at: Slot<S, Option<i32>>, live: bool) -> Key<S> {
-    Key { name: "nice", field: Field::OptNice(at), doc: "scheduling priority; unset: hob's own", example: "10", live }
+pub(super) const fn nice<S>(at: Slot<S, Option<i32>>, doc: &'static str, live: bool) -> Key<S> {
+    Key { name: "nice", field: Field::OptNice(at), doc, example: "10", live }
 }
 
 pub(super) const fn ionice<S>(at: Slot<S, Option<IoNice>>, live: bool) -> Key<S> {
@@ -261,7 +261,7 @@ pub(super) const SERVICE: &[Key<ServiceSpec>] = &[
         "file mode bits that new files do not get; unset: hob's own",
         r#""022""#,
     ),
-    nice(at!(nice), false),
+    nice(at!(nice), "scheduling priority; unset: hob's own", false),
     ionice(at!(limits.ionice), false),
     oom_score(at!(limits.oom_score), false),
     cpus(at!(limits.cpus), false),

@@ -24,7 +24,7 @@ pub(super) const GROUP: &[Key<GroupSpec>] = &[
         "what the weights of its running tasks may add up to; 0 is no limit",
         "0",
     ),
-    nice(at!(nice), true),
+    nice(at!(nice), "scheduling priority; null: hob's own", true),
     ionice(at!(limits.ionice), true),
     oom_score(at!(limits.oom_score), true),
     cpus(at!(limits.cpus), true),

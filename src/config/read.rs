@@ -265,7 +265,7 @@ fn several(
 pub(super) fn name_error(name: &str) -> Option<String> {
     let odd = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_.@:".contains(*c));
     if name.is_empty() {
-        Some("a service needs a name".to_owned())
+        Some("an empty text is no name".to_owned())
     } else if name.contains('/') {
         Some("a name with a slash is reserved for the services of projects".to_owned())
     } else if let Some(c) = odd {

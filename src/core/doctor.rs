@@ -88,9 +88,10 @@ impl Core {
             all.push(f.why("new work is refused; what runs goes on").todo("free space; hob goes on by itself"));
         }
         if !self.aside.is_empty() {
-            let n = self.aside.len();
-            let f = Finding::new(Grade::Warning, "journal", format!("{n} records cannot be read and are kept aside"));
-            all.push(f.why("they are of a later hob, or damaged; what they said is not in effect").todo("hob upgrade"));
+            let (records, are) = (count(self.aside.len(), "record"), if self.aside.len() == 1 { "is" } else { "are" });
+            let what = format!("{records} cannot be read and {are} kept aside");
+            let why = "that comes of a later hob, or of damage; what stood there is not in effect";
+            all.push(Finding::new(Grade::Warning, "journal", what).why(why).todo("hob upgrade"));
         }
         if self.config_error.is_some() {
             // Its mistakes are told by who reads the file.

@@ -293,7 +293,8 @@ impl Core {
             ));
         }
         if !self.aside.is_empty() {
-            all.push(format!("{} records of the journal cannot be read and are kept aside", self.aside.len()));
+            let (n, are) = (self.aside.len(), if self.aside.len() == 1 { "is" } else { "are" });
+            all.push(format!("{} of the journal cannot be read and {are} kept aside", count(n, "record")));
         }
         all
     }

@@ -192,3 +192,22 @@ fn what_this_machine_lacks_is_a_warning() {
     assert_eq!(String::from_utf8(out.stdout).unwrap(), "nothing would change\n");
     all(&String::from_utf8(out.stderr).unwrap());
 }
+
+#[test]
+fn a_check_warns_of_what_a_job_or_a_runner_lacks_in_the_words_of_its_keys() {
+    let job = |id: &str, group: &str| {
+        format!(r#"{{"id": "{id}", "every": "1h", "action": {{"task": {{"command": "x", "group": "{group}"}}}}}}"#)
+    };
+    let home = Home::new(&format!(
+        r#"{{"groups": {{"known": {{}}}}, "runners": {{"r": {{"prefix": ["no-such-program-here"]}}}},
+             "schedule": {{"jobs": [{}, {}, {}]}}}}"#,
+        job("a", "known"),
+        job("b", "default"),
+        job("c", "nowhere")
+    ));
+    let out = home.hob(&["config", "check"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && said.lines().count() == 2, "{said}");
+    assert!(said.contains("job c: there is no group \"nowhere\" in the config"), "{said}");
+    assert!(said.contains("runners.r: ") && said.contains("\"prefix\"") && !said.contains("command"), "{said}");
+}

@@ -4,8 +4,22 @@ use crate::support::*;
 use crate::tasks::{submit, wait_for};
 use serde_json::{Value, json};
 
-/// Colours, a title, an erased line, and the same by the one byte that some terminals take for ESC and a bracket.
-const EVIL: &str = "\x1b[31mred\x1b[8m\x1b]0;title\x07\r\x1b[2Kerased\u{9b}31m";
+/// Colours, a title, an erased line, and the same by the one byte that some terminals take for ESC and a bracket; rows
+/// that hob has never said, and what turns the order of letters or cannot be seen.
+const EVIL: &str = "\x1b[31mred\x1b[8m\x1b]0;title\x07\r\x1b[2Kerased\u{9b}31m\n99  forged  default  2 ms\n\
+                    \t 99  forged\u{2028}99  forged\u{202e}drawkcab\u{2066}\u{200b}\u{feff}";
+
+/// What reaches a terminal raw and should not.
+fn raw(shown: &str) -> Option<char> {
+    let unseen = |c| "\u{61c}\u{200b}\u{200e}\u{200f}\u{2028}\u{2029}\u{2060}\u{feff}".contains(c);
+    let turning = |c| ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+    shown.chars().find(|c| c.is_control() && *c != '\n' || unseen(*c) || turning(*c))
+}
+
+/// A line that begins as a row of somebody else's making.
+fn forged(shown: &str) -> Option<&str> {
+    shown.lines().find(|line| line.trim_start().starts_with("99 "))
+}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -15,6 +29,7 @@ fn text(bytes: &[u8]) -> String {
 fn no_command_that_tells_of_something_passes_control_characters_on() {
     let printed = format!("printf '%s\\n' '{EVIL}'; exit 3");
     let config = json!({
+        "agents": { "robot": { "command": ["cat"], "prompt": "stdin" } },
         "services": {
             "loud": { "command": printed, "restart": "never" },
             "named": { "command": ["/bin/true", EVIL], "cwd": format!("/no/{EVIL}"), "restart": "never" } },
@@ -30,12 +45,14 @@ fn no_command_that_tells_of_something_passes_control_characters_on() {
     let nowhere = submit(&home, json!({ "command": [EVIL], "cwd": format!("/no/{EVIL}"), "labels": { "x": EVIL } }));
     wait_for(&home, "2");
     let held = submit(&home, json!({ "command": [EVIL, "x"], "hold": true, "labels": { "x": EVIL } }));
+    let prompt = submit(&home, json!({ "prompt": EVIL, "labels": { "config_error": EVIL, "whole_prompt": EVIL } }));
     home.ok(&["schedule", "run", "job"]);
     for name in ["loud", "named"] {
         home.wait_state(name, "failed");
     }
-    let (failed, nowhere, held) = (failed.to_string(), nowhere.to_string(), held.to_string());
-    let label = format!("x={EVIL}");
+    let [failed, nowhere, held, prompt] = [failed, nowhere, held, prompt].map(|id| id.to_string());
+    let (label, owner, long) = (format!("x={EVIL}"), format!("service/{EVIL}"), format!("--{EVIL}"));
+    let nowhere_else = format!("/no/{EVIL}");
     let mut told = 0;
     for line in [
         &["task", "list"][..],
@@ -45,6 +62,7 @@ fn no_command_that_tells_of_something_passes_control_characters_on() {
         &["task", "show", &failed],
         &["task", "show", &nowhere],
         &["task", "show", &held],
+        &["task", "show", &prompt],
         &["task", "wait", &failed, &nowhere],
         &["task", "wait", "--timeout", "1ms", &held],
         &["task", "hold", &failed],
@@ -82,14 +100,54 @@ fn no_command_that_tells_of_something_passes_control_characters_on() {
         &["add", "--agent", EVIL, "x"],
         &["add", "--runner", EVIL, "x"],
         &["add", "-f", "exit 3"],
+        &["add", "-w", "-C", &nowhere_else, "--", "true"],
+        &["add", "--prompt", EVIL],
+        &["add", "-p", EVIL, "x"],
+        &["add", "-a", EVIL, "x"],
+        &["add", "-l", EVIL, "x"],
+        &["add", "-e", EVIL, "x"],
+        &["add", "--at", EVIL, "x"],
+        &["add", "--delay", EVIL, "x"],
+        &["add", "--array", EVIL, "echo {}"],
+        &["add", "--max-output", EVIL, "x"],
+        &["add", "--stdin", EVIL, "x"],
+        &["task", EVIL],
+        &["task", "show", EVIL],
+        &["task", "list", EVIL],
+        &["task", "list", "--state", EVIL],
+        &["task", "list", "--group", EVIL],
+        &["list", "--owner", &owner],
+        &["status", &long, "--x"],
+        &["logs", "--since", EVIL],
+        &["logs", "--grep", EVIL, "--stream", EVIL],
+        &["logs", "rotate", EVIL],
+        &["events", "--kind", EVIL, EVIL],
+        &["schedule", "next", "--tz", EVIL, "@daily"],
+        &["schedule", "check", "* * *\u{202e}\n99 *"],
+        &["service", "signal", EVIL, EVIL],
+        &["service", "run", EVIL, "--", "true"],
+        &["call", "task.submit", EVIL],
+        &["config", "check", &long],
+        &["--config", EVIL, "config", "show"],
+        &["--config", EVIL, "config", "path"],
+        &["--config", EVIL, "config", "path", "--json"],
+        &["--socket", &long, "status"],
+        &["--socket", &long, "status", "--json"],
+        &["status", EVIL, "--json"],
+        &["why", "loud", "--json"],
+        &["task", "list", "--json"],
+        &["events", "-n", "0", "--json"],
+        &["logs", "loud", "--json"],
+        &["task", "output", &failed, "--json"],
+        &["config", "show", "--json"],
+        &["config", "show"],
     ] {
         let out = home.hob(line);
         let shown = text(&out.stdout) + &text(&out.stderr);
-        let raw = shown.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t');
-        assert_eq!(raw, None, "{line:?}: {shown:?}");
+        assert_eq!((raw(&shown), forged(&shown)), (None, None), "{line:?}: {shown:?}");
         told += usize::from(shown.contains("\\u{1b}") || shown.contains("\\u001b"));
     }
-    assert!(told > 25, "only {told} of them said anything of it, so that this tries little");
+    assert!(told > 60, "only {told} of them said anything of it, so that this tries little");
     // Programs get what was written, as JSON, and output passes as it is.
     for line in [&["task", "show", &failed, "--json"][..], &["call", "task.get", "{\"id\": 1}", "--json"]] {
         let out = home.ok(line);

@@ -42,7 +42,7 @@ fn mistakes_are_told_in_the_words_of_the_flags() {
         (&["add", "--max-output", "10XB", "true"], "--max-output: "),
         (&["add", "-e", "=x", "true"], "--env: a variable has no name"),
         (&["add", "-p", "99999999999999", "true"], "from -2147483648 to 2147483647"),
-        (&["add", "--at", "xyz", "true"], "(or tomorrow)"),
+        (&["add", "--at", "xyz", "true"], "(today, or the day after)"),
         (&["task", "edit", &held], "what is to be changed?"),
         (&["group", "set", "new"], "what is to be set?"),
         (&["group", "set", "new", "-j", "99999999"], "from 0 to 10000"),
@@ -252,9 +252,13 @@ fn an_array_with_a_key_is_added_once() {
     home.ok(&["task", "remove", "1-2"]);
     assert_eq!(add(&[]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
     home.ok(&["task", "release", "3"]);
-    assert_eq!(add(&["--wait"]), "tasks 1-3 have this key already, 2 of them removed since; nothing was added\n");
+    let add_and_wait = || home.fails(&["add", "--wait", "--array", "1-3", "--key", "nightly", "--", "echo", "{}"]);
+    let (code, said) = add_and_wait();
+    assert!(code == 4 && said.contains("2 of tasks 1-3 had this key and were removed"), "{code} {said}");
     home.ok(&["task", "remove", "3"]);
-    assert_eq!(add(&["--wait"]), "tasks 1-3 had this key and were removed; nothing was added\n");
+    let (code, said) = add_and_wait();
+    assert!(code == 4 && said.contains("tasks 1-3 had this key and were removed, so that"), "{code} {said}");
+    assert_eq!(add(&[]), "tasks 1-3 had this key and were removed; nothing was added\n");
 }
 
 #[test]

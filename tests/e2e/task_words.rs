@@ -183,13 +183,15 @@ fn a_moment_that_is_over_is_refused_with_how_it_was_read() {
 }
 
 #[test]
-fn the_key_of_a_removed_task_adds_nothing_and_is_no_failure() {
+fn the_key_of_a_removed_task_adds_nothing_and_nobody_waits_for_its_success() {
     let home = Home::running("{}");
-    assert_eq!(home.ok(&["add", "-w", "--key", "k", "true"]), "task 1 is queued\n");
+    home.fails(&["add", "-w", "--key", "k", "exit 3"]);
     home.ok(&["task", "remove", "1"]);
-    for wait in [&[][..], &["-w"], &["-f"]] {
-        let said = home.ok(&[&["add", "--key", "k"], wait, &["true"]].concat());
-        assert_eq!(said, "task 1 had this key and was removed; nothing was added\n", "{wait:?}");
+    let said = home.ok(&["add", "--key", "k", "exit 3"]);
+    assert_eq!(said, "task 1 had this key and was removed; nothing was added\n");
+    for more in [&["-w"][..], &["-f"], &["-w", "-q"], &["-f", "--print-id"], &["-w", "--json"]] {
+        let (code, said) = home.fails(&[&["add", "--key", "k", "exit 3"], more].concat());
+        assert!(code == 4 && said.contains("task 1 had this key and was removed, so that it is not"), "{code} {said}");
     }
 }
 
@@ -294,6 +296,7 @@ fn an_empty_selection_takes_nothing() {
         ("task.clean", json!({ "ids": [] })),
         ("task.clean", json!({ "state": [] })),
         ("task.clean", json!({ "ids": [], "state": "succeeded" })),
+        ("task.wait", json!({ "ids": [] })),
         ("task.remove", json!({ "ids": [] })),
         ("task.cancel", json!({ "ids": [], "all": true })),
         ("task.retry", json!({ "state": [], "ids": 1 })),
@@ -306,8 +309,6 @@ fn an_empty_selection_takes_nothing() {
     for params in [r#"{"ids":[]}"#, r#"{"state":[]}"#, r#"{"state":"succeeded","ids":[ ]}"#] {
         assert_eq!(home.call("task.list", params), json!({ "tasks": [], "next": null }), "{params}");
     }
-    let waited = home.call("task.wait", r#"{"ids":[]}"#);
-    assert_eq!((&waited["tasks"], &waited["done"]), (&json!([]), &json!(true)));
     assert_eq!(home.call("schedule.list", r#"{"ids":[]}"#), json!({ "jobs": [] }));
     assert_eq!(home.call("schedule.list", "{}")["jobs"][0]["paused"], false);
     assert_eq!(home.call("task.list", "{}")["tasks"].as_array().unwrap().len(), 2);

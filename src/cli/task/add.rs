@@ -24,7 +24,9 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
     let result: Value = client.call("task.submit", &Value::Object(spec)).map_err(in_flags)?;
     let id = result["id"].as_u64().unwrap_or(0);
     let is_removed = result["state"] == "removed";
+    let is_awaited = args.has("follow") || args.has("wait");
     match (args.has("json"), args.has("print-id")) {
+        (false, false) if is_removed && is_awaited => {}
         (false, false) if is_removed && !args.has("quiet") => {
             print(&format!("task {id} had this key and was removed; nothing was added\n"))?;
         }
@@ -39,9 +41,9 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
         (false, false) => print(&format!("task {id} is queued\n"))?,
     }
     if is_removed {
-        return Ok(exit::OK);
+        return if is_awaited { Err(unknown(&format!("task {id}"), "was")) } else { Ok(exit::OK) };
     }
-    if args.has("follow") || args.has("wait") {
+    if is_awaited {
         patience::begin(args, id)?;
     }
     if args.has("follow") {
@@ -60,6 +62,12 @@ pub(super) fn add(args: &Args) -> Result<u8, Failure> {
         return Ok(exit_code(task));
     }
     Ok(exit::OK)
+}
+
+/// Whoever waits for the end of what was removed is not told of a success.
+fn unknown(tasks: &str, were: &str) -> Failure {
+    let what = format!("{tasks} had this key and {were} removed, so that it is not known any more how that ended");
+    Failure::code(Code::NotFound, what).hint("nothing was added; with another --key, or without one, it runs once more")
 }
 
 fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: &str) -> Result<u8, Failure> {
@@ -97,12 +105,13 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
         (if begin == end { format!("task {begin}") } else { format!("tasks {begin}-{end}") }, begin == end);
     let removed = result["removed"].as_u64().unwrap_or(0);
     let all_removed = removed == made.len() as u64;
+    let were = if one { "was" } else { "were" };
     match (args.has("json"), args.has("print-id")) {
         (true, _) => print_json(&result)?,
         (false, true) => print(&made.iter().map(|id| format!("{id}\n")).collect::<String>())?,
         (false, false) if args.has("quiet") => {}
+        (false, false) if all_removed && args.has("wait") => {}
         (false, false) if all_removed => {
-            let were = if one { "was" } else { "were" };
             print(&format!("{tasks} had this key and {were} removed; nothing was added\n"))?;
         }
         (false, false) if result["known"] == true => {
@@ -112,11 +121,19 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
         }
         (false, false) => print(&format!("{tasks} {} queued\n", if one { "is" } else { "are" }))?,
     }
-    if args.has("wait") && !all_removed {
-        let done: Value = client.call("task.wait", &json!({ "ids": format!("{begin}-{end}") }))?;
-        return Ok(look::told_of_failures(args, &done));
+    if !args.has("wait") {
+        return Ok(exit::OK);
     }
-    Ok(exit::OK)
+    if all_removed {
+        return Err(unknown(&tasks, were));
+    }
+    let done: Value = client.call("task.wait", &json!({ "ids": format!("{begin}-{end}") }))?;
+    match look::told_of_failures(args, &done) {
+        exit::OK if removed > 0 => {
+            Err(unknown(&format!("{removed} of {tasks}"), if removed == 1 { "was" } else { "were" }))
+        }
+        code => Ok(code),
+    }
 }
 
 /// All of them are added or none, so that they have to fit into one message.

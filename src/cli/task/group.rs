@@ -64,11 +64,14 @@ pub(super) fn set(args: &Args) -> Result<u8, Failure> {
     } else if !args.has("parallel") && !args.has("weight-limit") {
         return Err(Failure::usage("what is to be set?").hint("give --parallel N, --weight-limit N or --remove"));
     }
-    let result: Value = connect(args)?.call("group.set", &params)?;
-    finish(args, &result, |r| told(r, name, args.has("remove")))
+    let mut client = connect(args)?;
+    let result: Value = client.call("group.set", &params)?;
+    let left: Value = if args.has("remove") { client.call("group.list", &json!({}))? } else { Value::Null };
+    let is_left = left["groups"].as_array().into_iter().flatten().any(|g| g["name"] == name);
+    finish(args, &result, |r| told(r, name, args.has("remove"), is_left))
 }
 
-fn told(r: &Value, name: &str, remove: bool) -> String {
+fn told(r: &Value, name: &str, remove: bool, is_left: bool) -> String {
     let slots = match r["parallel"].as_u64() {
         Some(1) => "1 slot".to_owned(),
         n => format!("{} slots", n.unwrap_or(0)),
@@ -79,7 +82,10 @@ fn told(r: &Value, name: &str, remove: bool) -> String {
         (true, false) if ["default", "agents"].contains(&name) => {
             format!("group {name} is as at first again: {slots}\n")
         }
-        (true, false) => format!("group {name} is gone, or will be when no task is in it any more\n"),
+        (true, false) if is_left => {
+            format!("group {name} goes with the last task that is in it: hob task clean -g {name} removes those over\n")
+        }
+        (true, false) => format!("group {name} is gone\n"),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Commands that show tasks, and that wait for them.
 
 use super::{LINES, NO_TASK, command_line, exit_code, id, in_words, known_group, selection};
+use crate::base::text::{visible_json, visible_line};
 use crate::base::units;
 use crate::cli::flags::Args;
 use crate::cli::logs::query;
 use crate::cli::offline::{Source, ask, left_files, say_held};
 use crate::cli::render::{Paint, Table, colours, lasted, masked};
 use crate::cli::service::finish;
-use crate::cli::{Failure, connect, exit, progress, users, when};
+use crate::cli::{Failure, connect, exit, progress, story, users, when};
 use crate::client::{Client, ClientError, LogAsk, LogChunk};
 use crate::daemon::logs::read_files;
 use crate::sys::terminal;
@@ -116,11 +117,11 @@ fn note(task: &Value) -> String {
 pub(super) fn show(args: &Args) -> Result<u8, Failure> {
     let mut source = ask(args)?;
     let result = source.call("task.get", &json!({ "id": id(args)? }))?;
-    finish(args, &result, |t| details(t, source.is_files()))
+    finish(args, &result, |t| details(t, source.is_files(), &story::flags(args)))
 }
 
-/// `left`: as hob left it.
-fn details(t: &Value, left: bool) -> String {
+/// `left`: as hob left it; `flags`: by which this hob is found.
+fn details(t: &Value, left: bool, flags: &str) -> String {
     let paint = Paint { on: colours() };
     let state = t["state"].as_str().unwrap_or("?");
     let verb = match state {
@@ -141,7 +142,10 @@ fn details(t: &Value, left: bool) -> String {
         }
     };
     let string = |name: &str| t[name].as_str().unwrap_or("").to_owned();
-    line("command", t["whole_prompt"].as_str().map_or_else(|| command_line(t), str::to_owned));
+    let prompt = t["whole_prompt"].as_str().unwrap_or_default();
+    let lines_of_it = prompt.lines().count();
+    let first = prompt.lines().next().map(|l| if lines_of_it > 1 { format!("{l} ...") } else { l.to_owned() });
+    line("command", first.unwrap_or_else(|| command_line(t)));
     line("folder", string("cwd"));
     let runner = t["runner"].as_str().map_or(String::new(), |r| format!(", runner {r}"));
     line("group", format!("{}, priority {}, weight {}{runner}", string("group"), t["priority"], t["weight"]));
@@ -167,20 +171,23 @@ fn details(t: &Value, left: bool) -> String {
     line("may run", limit);
     line("attempts", format!("{}, {} allowed", t["attempts"], plural(&t["retries"], "retry", "retries")));
     line("pid", t["pid"].as_u64().map_or(String::new(), |p| p.to_string()));
+    let whole: Vec<&str> = if lines_of_it > 1 { prompt.lines().collect() } else { Vec::new() };
     let last: Vec<&str> = t["last_lines"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if !last.is_empty() {
-        text.push_str("\n  last output\n");
-        last.iter().for_each(|l| text.push_str(&format!("    | {l}\n")));
+    for (title, lines) in [("prompt", whole), ("last output", last)] {
+        if !lines.is_empty() {
+            text.push_str(&format!("\n  {title}\n"));
+            lines.iter().for_each(|l| text.push_str(&format!("    | {}\n", visible_line(l))));
+        }
     }
     let next = match state {
-        "held" | "queued" | "running" | "paused" if left => "hob start".to_owned(),
-        "held" => format!("hob task release {}", t["id"]),
-        "queued" | "running" => format!("hob task cancel {}", t["id"]),
-        "paused" => format!("hob task resume {}", t["id"]),
-        "succeeded" => format!("hob task output {}", t["id"]),
-        _ => format!("hob task retry {}", t["id"]),
+        "held" | "queued" | "running" | "paused" if left => "start".to_owned(),
+        "held" => format!("task release {}", t["id"]),
+        "queued" | "running" => format!("task cancel {}", t["id"]),
+        "paused" => format!("task resume {}", t["id"]),
+        "succeeded" => format!("task output {}", t["id"]),
+        _ => format!("task retry {}", t["id"]),
     };
-    text.push_str(&format!("\n  what you can do: {next}\n"));
+    text.push_str(&format!("\n  what you can do: hob{flags} {next}\n"));
     text
 }
 
@@ -252,7 +259,7 @@ pub(super) fn told_of_failures(args: &Args, result: &Value) -> u8 {
         let ran = rows(result).any(|t| t["state"] != "succeeded" && t["attempts"] != 0);
         let seen = if ran { "; 'hob task output ID' shows what one wrote" } else { "" };
         let what = format!("{failed} of {all} tasks did not succeed{seen}");
-        crate::cli::complain(&what, Some(&lines.join("\n     ")));
+        crate::cli::complain_lines(&what, Some(&lines.join("\n     ")));
     }
     exit::FAILED
 }
@@ -525,7 +532,8 @@ impl Shown {
     }
 
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        writeln!(self.out, "{}", json!({ "id": self.id, "line": String::from_utf8_lossy(line) }))
+        let object = json!({ "id": self.id, "line": String::from_utf8_lossy(line) });
+        writeln!(self.out, "{}", visible_json(&object.to_string()))
     }
 
     fn gap(&mut self, dropped: u64) -> io::Result<()> {

@@ -190,7 +190,7 @@ pub(super) fn command_line(task: &Value) -> String {
     }
     let words: Vec<&str> = task["command"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if let ["/bin/sh", "-c", line] = words[..] {
-        return line.replace('\n', " ");
+        return line.to_owned();
     }
-    words.iter().map(|w| shell_word(w).replace('\n', " ")).collect::<Vec<_>>().join(" ")
+    words.iter().map(|w| shell_word(w)).collect::<Vec<_>>().join(" ")
 }

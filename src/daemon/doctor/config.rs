@@ -2,12 +2,13 @@
 
 use super::{Scene, quoted};
 use crate::base::finding::{CONFIG as AREA, Finding, Grade};
-use crate::base::text::count;
-use crate::config::{Check, Config, Ready, ServiceSpec};
+use crate::base::text::{count, shell_word};
+use crate::config::{Action, Check, Config, Ready, ServiceSpec};
 use crate::daemon::child::{self, Setup};
 use crate::daemon::lifecycle::read::read_config;
 use crate::daemon::start::admission;
 use crate::sys;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -49,7 +50,7 @@ pub fn lacking(config: &Config, setup: &Setup) -> Vec<Finding> {
         f.why("nobody gets in by that entry").todo("correct the name, then hob reload")
     });
     let services = config.services.iter().flat_map(|(name, spec)| service(setup, name, spec));
-    nobody.chain(services).chain(programs(setup, config)).chain(ports(config)).collect()
+    nobody.chain(services).chain(programs(setup, config)).chain(groups(config)).chain(ports(config)).collect()
 }
 
 /// Agents and runners whose program is not there. Where a relative one is depends on the folder of the task.
@@ -61,7 +62,29 @@ fn programs(setup: &Setup, config: &Config) -> Vec<Finding> {
     for (name, words) in agents.chain(runners).filter(|(_, words)| !is_relative(words)) {
         let spec = ServiceSpec { command: words.clone(), ..ServiceSpec::default() };
         if let Some(why) = child::unfit(setup, &name, &spec) {
+            // What a runner has in place of a command is called otherwise.
+            let own = || why.replace("`command`", "`prefix`").replace("\"command\"", "\"prefix\"");
+            let why = if name.starts_with("runners.") { own() } else { why };
             all.push(Finding::new(Grade::Warning, AREA, format!("{name}: {why}")).why("no task can start by it"));
+        }
+    }
+    all
+}
+
+/// Jobs whose task is for a group that the config does not have. A person may have made it, or may yet.
+fn groups(config: &Config) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for job in &config.schedule {
+        let Some(Action::Task { spec, .. }) = &job.action else { continue };
+        let spec: Value = serde_json::from_str(spec).unwrap_or_default();
+        let tasks = spec.as_array().map_or_else(|| vec![&spec], |list| list.iter().collect());
+        for group in tasks.into_iter().filter_map(|t| t["group"].as_str()) {
+            if !config.groups.contains_key(group) && !["default", "agents"].contains(&group) {
+                let what = format!("job {}: there is no group {group:?} in the config", job.id);
+                let todo = format!("add it to groups, or: hob group set {} --parallel 1", shell_word(group));
+                let f = Finding::new(Grade::Warning, AREA, what);
+                all.push(f.why("unless somebody has made it, its runs fail").todo(todo));
+            }
         }
     }
     all

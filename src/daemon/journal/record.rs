@@ -79,7 +79,7 @@ pub(super) fn encode_end(out: &mut Vec<u8>, n: u64, count: u64) {
 pub(super) fn decode(line: &[u8]) -> Result<Record<'_>, &'static str> {
     let (head, body) = line.split_at_checked(HEAD).ok_or("too short")?;
     if head[HEAD - 1] != b' ' || head[..HEAD - 1] != hex(crc32fast::hash(body)) {
-        return Err("wrong checksum");
+        return Err("damaged (its checksum is wrong)");
     }
     let text = core::str::from_utf8(body).map_err(|_| "not UTF-8")?;
     let line: Line<'_> = serde_json::from_str(text).map_err(|_| "not a record")?;

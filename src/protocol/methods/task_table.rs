@@ -173,7 +173,7 @@ pub(super) const TASKS: &[Method] = &[
         &[IDS, GROUP, STATE, LABEL, OWNER, param("timeout", Kind::Duration, "how long to wait at most")],
         r#"{"tasks": [{"id", "state", "exit_code", ...}], "done", "counts", "left_out"}: 1000 rows and 4 MB at most"#,
         "Answers when all these tasks are over, or after the time limit.",
-        |p| call(TaskCall::Wait { which: task::selection(p)?, timeout: p.duration("timeout")? }),
+        |p| call(TaskCall::Wait { which: task::not_none(p)?, timeout: p.duration("timeout")? }),
     ),
     method(
         "task.output",

@@ -321,10 +321,16 @@ pub(crate) fn health(args: &Args) -> Result<u8, Failure> {
         let some = |state: &str| s[state].as_u64().filter(|n| *n > 0).map(|n| format!(", {n} {state}"));
         let also: String =
             ["starting", "waiting", "stopping", "stopped", "finished"].into_iter().filter_map(some).collect();
+        let problems: String = r["problems"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|p| Some(format!("problem: {}\n", p.as_str()?)))
+            .collect();
         let backoff =
             s["backoff"].as_u64().filter(|n| *n > 0).map_or_else(String::new, |n| format!(", {n} in backoff"));
         format!(
-            "{}: {} of {} services run{backoff}{also}, {} failed; up for {}, pid {} (daemon {})\n",
+            "{}: {} of {} services run{backoff}{also}, {} failed; up for {}, pid {} (daemon {})\n{problems}",
             r["status"].as_str().unwrap_or("?"),
             s["running"],
             s["total"],

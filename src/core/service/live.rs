@@ -18,9 +18,6 @@ use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Us
 use core::time::Duration;
 use std::sync::Arc;
 
-/// How long the last words of a run that ended before it was ready are waited for. Without them nobody knows whether
-/// it was.
-const HEARING: Duration = Duration::from_secs(10);
 /// A main process that ends well within this time and leaves children has put itself into the background.
 const BACKGROUND: Duration = Duration::from_secs(5);
 
@@ -159,38 +156,7 @@ impl Core {
                 Some(_) | None => self.become_ready(i, out),
             },
             State::Running | State::Stopped | State::Waiting | State::Backoff | State::Failed | State::Finished => {}
-            State::Stopping => {
-                let now = self.now;
-                if let Some(live) = s.live.as_mut().filter(|l| l.hearing.is_some()) {
-                    let ready = live.end.as_ref().map_or(now, |(_, ended)| *ended);
-                    live.ready = Some(ready);
-                    let mut fields = Obj::new();
-                    fields.u64("run", live.run.0).opt_u64("pid", live.pid.map(u64::from));
-                    fields.u64("after_ms", millis(ready.mono.since(live.begun.mono)));
-                    self.emit("service.ready", i, fields.members(), out);
-                    self.save_run(i, out);
-                    self.heard(i, out);
-                }
-            }
-        }
-    }
-
-    /// All that a run said before its end is known.
-    pub(in crate::core) fn words_heard(&mut self, run: RunId, out: &mut Out) {
-        match self.runs.get(&run).copied() {
-            Some(i) => self.heard(i, out),
-            None => self.late("its last word", run, out),
-        }
-    }
-
-    fn heard(&mut self, i: usize, out: &mut Out) {
-        let now = self.now.mono;
-        self.await_end(i, out);
-        if let Some(live) = self.table[i].live.as_mut()
-            && live.hearing.take().is_some()
-        {
-            live.sequence.main_ended(live.run, now, out);
-            self.table.touch(i);
+            State::Stopping => self.ready_after_all(i, out),
         }
     }
 
@@ -275,22 +241,6 @@ impl Core {
         }
         if let Some(live) = self.table[i].live.as_mut() {
             live.sequence.main_ended(run, now.mono, out);
-        }
-    }
-
-    /// What a run that has ended well says of its readiness may still be on the way; anything else is not asked for any
-    /// more.
-    fn hear_out(&mut self, i: usize, out: &mut Out) {
-        let until = self.now.mono + HEARING;
-        let s = &mut self.table[i];
-        let told = matches!(s.spec.ready, Ready::Notify | Ready::Log(_) | Ready::Fd(_));
-        if !told || !s.owes_readiness() {
-            return self.await_end(i, out);
-        }
-        let output = matches!(s.spec.ready, Ready::Log(_));
-        if let Some(live) = s.live.as_mut() {
-            live.hearing = Some(until);
-            out.effects.push(Effect::Hear { run: live.run, output });
         }
     }
 

@@ -51,6 +51,7 @@ pub mod backoff;
 pub mod boot;
 pub mod graph;
 pub mod health;
+pub mod hearing;
 pub mod live;
 pub mod orphan;
 pub mod reload;
@@ -396,20 +397,6 @@ impl Service {
         }
     }
 
-    /// Whether a run of it fails that ends before it is ready: systemd calls that a protocol failure. Who leaves
-    /// children may have left them to become so.
-    #[must_use]
-    pub fn is_to_be_ready(&self) -> bool {
-        self.spec.ready != Ready::Spawned && !self.spec.oneshot && !self.spec.leave_children
-    }
-
-    /// Whether its run has ended well, but before it was ready, which is what it was started for.
-    #[must_use]
-    pub fn owes_readiness(&self) -> bool {
-        let ended = |l: &Live| l.ready.is_none() && l.stop.is_none() && matches!(l.end, Some((Ended::Code(0), _)));
-        self.is_to_be_ready() && !self.blind && self.live.as_ref().is_some_and(|l| ended(l))
-    }
-
     /// Whether its last run came to be and ended by itself.
     fn has_ended(&self) -> bool {
         self.last().is_some_and(|r| matches!(r.end, Ended::Code(_) | Ended::Signal(_)))
@@ -595,14 +582,6 @@ impl Live {
         match self.sequence.phase {
             Phase::Idle | Phase::Held => false,
             Phase::Unborn | Phase::Commanded | Phase::Asked | Phase::Looking | Phase::Leftovers | Phase::Killed => true,
-        }
-    }
-
-    /// Nobody waits for its last words: whether it was ready remains unknown.
-    pub fn hear_no_more(&mut self, now: Mono) {
-        if self.hearing.is_some() {
-            self.hearing = Some(now);
-            self.sequence.look_at = now;
         }
     }
 

@@ -214,7 +214,9 @@ impl Core {
             1 => "1 task goes before it".to_owned(),
             n => format!("{n} tasks go before it"),
         };
-        if g.paused() {
+        if self.tasks.blind {
+            format!("it starts once the config can be read; {first}")
+        } else if g.paused() {
             format!("nothing, until a person resumes group {name}; then {first}")
         } else if g.parallel() == 0 {
             format!("nothing, while group {name} has no slots")
@@ -258,6 +260,9 @@ impl Core {
         }
         if !t.has_come(self.now) {
             return vec![format!("hob task edit {id} --delay 0s  # to let it start now")];
+        }
+        if self.tasks.blind {
+            return vec!["mend the config ('hob config check' tells what is wrong), then 'hob reload'".to_owned()];
         }
         let Some(g) = self.tasks.groups.get(group) else { return Vec::new() };
         let name = shell_word(group);

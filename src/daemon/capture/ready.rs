@@ -63,6 +63,10 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::capture::lane::Fact;
+    use crate::daemon::capture::source::{Order, Point};
+    use crate::daemon::capture::tests::Rig;
+    use std::io::Write as _;
 
     fn watch(pattern: &str) -> Watch {
         Watch::new(RunId(1), Regex::new(pattern).unwrap(), At::Live)
@@ -91,5 +95,44 @@ mod tests {
         assert!(w.line.capacity() <= 2 * MATCHED_MAX);
         assert!(!w.feed(b"end\n"), "beyond what is matched");
         assert!(w.feed(b"\xff the end\n"));
+    }
+
+    #[test]
+    fn readiness_before_a_takeover_is_found_wherever_its_line_is() {
+        let order = |run| Order::Await { run: RunId(run), pattern: Regex::new("^ready$").unwrap() };
+        let seen = |facts: &[Fact], run| facts.contains(&Fact::Ready(RunId(run)));
+        // In the transfer pipe.
+        let mut rig = Rig::new(1000, 3);
+        rig.source.mark(Point::Start(RunId(1)));
+        rig.write(b"x\n");
+        rig.pipe.write_all(b"ready\n").unwrap();
+        rig.desk.take(&rig.source, 100).unwrap();
+        rig.die();
+        rig.source.order(order(1));
+        rig.source.mark(Point::End(RunId(1)));
+        assert!(seen(&rig.drain().facts, 1));
+        // In a file, of which the beginning of the run was rotated away.
+        let mut rig = Rig::new(50, 3);
+        rig.source.mark(Point::Start(RunId(2)));
+        (0..30).for_each(|_| drop(rig.write(b"line\n")));
+        rig.write(b"ready\n");
+        rig.die();
+        rig.turn();
+        rig.source.order(order(2));
+        rig.source.mark(Point::End(RunId(2)));
+        assert!(seen(&rig.drain().facts, 2));
+        // The next run, whose start the dead daemon had not noted, is not taken for it.
+        rig.source.mark(Point::Start(RunId(3)));
+        rig.write(b"ready\n");
+        rig.die();
+        rig.turn();
+        rig.source.order(order(4));
+        assert!(!seen(&rig.drain().facts, 4));
+        // A last line without an end.
+        rig.source.mark(Point::Start(RunId(5)));
+        rig.source.order(order(5));
+        rig.pipe.write_all(b"ready").unwrap();
+        rig.source.mark(Point::End(RunId(5)));
+        assert!(seen(&rig.drain().facts, 5));
     }
 }

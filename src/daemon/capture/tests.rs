@@ -42,7 +42,7 @@ impl Rig {
         Rig { dir, names, words, ends, pipe, spec, source, share, writer, desk, clock: 1_000_000 }
     }
 
-    fn die(&mut self) {
+    pub(super) fn die(&mut self) {
         let (source, share, writer, desk) = daemon(&self.ends, &self.names, &self.spec, &self.words, false);
         (self.source, self.share, self.writer, self.desk) = (source, share, writer, desk);
     }
@@ -494,45 +494,6 @@ fn readiness_is_seen_in_the_runs_own_output_alone() {
     rig.source.order(Order::Await { run: RunId(6), pattern: pattern() });
     rig.source.order(Order::AwaitEnd(RunId(6)));
     assert_eq!(rig.write(b"ready\n").facts, []);
-}
-
-#[test]
-fn readiness_before_a_takeover_is_found_wherever_its_line_is() {
-    let order = |run| Order::Await { run: RunId(run), pattern: Regex::new("^ready$").unwrap() };
-    let seen = |facts: &[Fact], run| facts.contains(&Fact::Ready(RunId(run)));
-    // In the transfer pipe.
-    let mut rig = Rig::new(1000, 3);
-    rig.source.mark(Point::Start(RunId(1)));
-    rig.write(b"x\n");
-    rig.pipe.write_all(b"ready\n").unwrap();
-    rig.desk.take(&rig.source, 100).unwrap();
-    rig.die();
-    rig.source.order(order(1));
-    rig.source.mark(Point::End(RunId(1)));
-    assert!(seen(&rig.drain().facts, 1));
-    // In a file, of which the beginning of the run was rotated away.
-    let mut rig = Rig::new(50, 3);
-    rig.source.mark(Point::Start(RunId(2)));
-    (0..30).for_each(|_| drop(rig.write(b"line\n")));
-    rig.write(b"ready\n");
-    rig.die();
-    rig.turn();
-    rig.source.order(order(2));
-    rig.source.mark(Point::End(RunId(2)));
-    assert!(seen(&rig.drain().facts, 2));
-    // The next run, whose start the dead daemon had not noted, is not taken for it.
-    rig.source.mark(Point::Start(RunId(3)));
-    rig.write(b"ready\n");
-    rig.die();
-    rig.turn();
-    rig.source.order(order(4));
-    assert!(!seen(&rig.drain().facts, 4));
-    // A last line without an end.
-    rig.source.mark(Point::Start(RunId(5)));
-    rig.source.order(order(5));
-    rig.pipe.write_all(b"ready").unwrap();
-    rig.source.mark(Point::End(RunId(5)));
-    assert!(seen(&rig.drain().facts, 5));
 }
 
 #[test]

@@ -269,8 +269,8 @@ impl Children {
     ///
     /// # Errors
     /// The reason, for status.
-    pub fn cgroups(&self) -> Result<&Path, &str> {
-        let groups = self.groups.as_ref().map_err(String::as_str)?;
+    pub fn cgroups(&self) -> Result<&Path, String> {
+        let groups = self.groups.as_ref().map_err(String::clone)?;
         groups.tried().map(|()| groups.base())
     }
 

@@ -130,7 +130,7 @@ impl Daemon {
     pub(super) fn examine(&mut self, req: ReqId, own: Vec<Finding>) {
         let (paths, setup) = (Arc::clone(&self.paths), Arc::clone(self.children.setup()));
         let (given, platform) = (self.own.given, self.tell_platform());
-        let no_cgroups = self.children.cgroups().err().map(str::to_owned);
+        let no_cgroups = self.children.cgroups().err();
         let (managed, subreaper) = (self.own.managed, self.own.flags & FLAG_NO_SUBREAPER == 0);
         let others = Some(self.lets_others_in());
         self.gear.bulk("an examination", move || {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// As a JSON object, of a daemon; `flags` of the keeper's first message.
 pub(in crate::daemon) fn platform(children: &child::Children, flags: u32, paths: &Paths, managed: bool) -> String {
-    let groups = children.cgroups().map(Path::to_owned).map_err(ToOwned::to_owned);
+    let groups = children.cgroups().map(Path::to_owned);
     let mut facts = facts(paths, &groups);
     let own = [("pid_1", flags & FLAG_INIT != 0), ("subreaper", flags & FLAG_NO_SUBREAPER == 0), ("managed", managed)];
     facts.extend(own.map(|(name, is)| (name.to_owned(), is.into())));

@@ -43,15 +43,27 @@ fn sweeps_leave_nothing_behind() {
 #[test]
 fn where_nothing_starts_in_a_group_the_first_start_finds_out_and_sweeps_leave_nothing_behind() {
     let mut lab = Lab::new(false);
+    let base = std::env::temp_dir().join(format!("hob-no-group-{}", std::process::id()));
+    match Groups::useless(base.clone()) {
+        Ok(groups) => lab.children.groups = Ok(groups),
+        Err(why) => return eprintln!("SKIPPED: {why}"),
+    }
+    nothing_is_left_behind(&mut lab);
+    let why = lab.children.cgroups().unwrap_err();
+    assert!(why.contains("nothing can be started in a control group"), "{why}");
+    assert!(!base.exists());
+}
+
+#[test]
+fn a_folder_of_groups_that_is_removed_before_the_first_start_is_made_anew() {
+    let mut lab = Lab::new(false);
     let base = match &lab.children.groups {
         Ok(groups) => groups.base().to_owned(),
         Err(why) => return eprintln!("SKIPPED: no control groups here: {why}"),
     };
     std::fs::remove_dir(&base).unwrap();
     nothing_is_left_behind(&mut lab);
-    let why = lab.children.cgroups().unwrap_err();
-    assert!(why.contains("nothing can be started in a control group"), "{why}");
-    assert!(!base.exists());
+    assert_eq!(lab.children.cgroups().unwrap(), base);
 }
 
 #[test]

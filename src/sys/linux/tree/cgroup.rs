@@ -57,15 +57,31 @@ impl Groups {
     ///
     /// # Errors
     /// Why not, as a sentence without a full stop. The groups are of no use then.
-    pub fn tried(&self) -> Result<(), &str> {
-        let tried = self.trial.get_or_init(|| {
-            trial(&self.base).map_err(|e| {
+    pub fn tried(&self) -> Result<(), String> {
+        if let Some(known) = self.trial.get() {
+            return known.clone();
+        }
+        let shown = self.base.parent().unwrap_or(&self.base).display();
+        let told = |e: String| format!("nothing can be started in a control group below {shown}: {e}");
+        // What the machine lacks for a moment says nothing of the groups.
+        let tried = match trial(&self.base) {
+            Err((e, true)) => return Err(told(e)),
+            Err((e, false)) => {
                 let _ = std::fs::remove_dir(&self.base);
-                let shown = self.base.parent().unwrap_or(&self.base).display();
-                format!("nothing can be started in a control group below {shown}: {e}")
-            })
-        });
-        tried.as_ref().copied().map_err(String::as_str)
+                Err(told(e))
+            }
+            Ok(()) => Ok(()),
+        };
+        self.trial.get_or_init(|| tried).clone()
+    }
+
+    /// Of a folder that is no control group, so that nothing can be started in it.
+    ///
+    /// # Errors
+    /// None here.
+    #[cfg(test)]
+    pub fn useless(base: PathBuf) -> Result<Groups, String> {
+        Ok(Groups { base, named: String::new(), trial: Arc::default() })
     }
 
     /// The folder below which the services have theirs.
@@ -367,16 +383,21 @@ fn try_base(dir: &Path, own: &str, home: u32) -> Result<Groups, String> {
 }
 
 /// Starts what does not exist in the folder: that it comes as far as not finding it shows that the clone works.
-fn trial(base: &Path) -> Result<(), String> {
-    let dir = File::open(base).map_err(|e| e.to_string())?;
+/// Starts a child in this group that ends at once. Of an error also whether it may pass.
+fn trial(base: &Path) -> Result<(), (String, bool)> {
+    // It may have been removed behind our back.
+    let dir = make(base).and_then(|()| File::open(base)).map_err(|e| {
+        let lasts = matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+        (e.to_string(), !lasts)
+    })?;
     let program = vec![c"/nonexistent/hob-trial".to_owned()];
     let plan = Plan { argv: program.clone(), programs: program, cgroup: Some(dir.as_raw_fd()), ..Plan::default() };
     match spawn::spawn(&plan, None) {
         Err(e) if e.step == "execute" => Ok(()),
-        Err(e) => Err(e.to_string()),
+        Err(e) => Err((e.to_string(), e.is_transient())),
         Ok(child) => {
             wait::reap_ending(child.pid, None);
-            Err("the kernel kills it at birth".to_owned())
+            Err(("the kernel kills it at birth".to_owned(), false))
         }
     }
 }

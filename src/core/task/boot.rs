@@ -35,6 +35,8 @@ impl Core {
     /// Reads tasks, attempts and groups. Answers what is not understood, with the reasons.
     pub(in crate::core) fn restore_tasks(&mut self, entities: Vec<Entity>) -> Vec<(Entity, String)> {
         let mut aside = Vec::new();
+        // What was read goes when all is: no task lies in a hole of it and keeps the rest from being given back.
+        let mut done = Vec::with_capacity(entities.len());
         let mut attempts: BTreeMap<TaskId, (AttemptRecord, Entity)> = BTreeMap::new();
         for e in entities {
             let (kind, name) = e.key.split_once('/').unwrap_or_default();
@@ -58,8 +60,9 @@ impl Core {
                 }),
                 _ => Err("its number cannot be read".to_owned()),
             };
-            if let Err(why) = problem {
-                aside.push((e, why));
+            match problem {
+                Ok(()) => done.push(e),
+                Err(why) => aside.push((e, why)),
             }
         }
         for (id, (record, e)) in attempts {
@@ -68,6 +71,7 @@ impl Core {
                 continue;
             }
             self.restore_attempt(id, record);
+            done.push(e);
         }
         aside
     }

@@ -117,6 +117,8 @@ pub const TASKS_MAX: usize = 1_000_000;
 pub const TASK_ARRAY_MAX: usize = 100_000;
 /// Slots of one group.
 pub const GROUP_PARALLEL_MAX: u32 = 10_000;
+/// What the weights of its running tasks may add up to.
+pub const GROUP_WEIGHT_MAX: u32 = u32::MAX;
 /// Retries of one task.
 pub const TASK_RETRIES_MAX: i64 = 1_000;
 /// Tasks that one task may follow, and its labels.

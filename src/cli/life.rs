@@ -43,8 +43,11 @@ const START_WORDS_MAX: u64 = 1024 * 1024;
 /// How long a start waits for the first answer.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long it waits for the pid file after that.
+/// How long it waits for the pid file after that, and how long where its disk is full.
 const PID_LIMIT: Duration = Duration::from_secs(10);
+const PID_LIMIT_FULL: Duration = Duration::from_millis(500);
+/// Where fewer bytes are free no pid file is written.
+const PID_ROOM: u64 = 4096;
 
 /// How long a lock may be held by somebody who does not say who he is before he is looked for.
 const UNSIGNED: Duration = Duration::from_millis(500);
@@ -497,8 +500,18 @@ fn wait_for_pid_file(args: &Args, paths: &Paths, health: &Value, limit: Duration
     while !sys::file::read_whole(&paths.pid, PID_MAX).is_ok_and(|text| text == wanted.as_bytes()) {
         // Where its folder refuses it, time brings nothing.
         let folder = paths.pid.parent().filter(|dir| dir.exists());
-        if begin.elapsed() > limit.min(PID_LIMIT) || folder.is_some_and(|dir| !sys::file::is_writable(dir)) {
-            note(args, &format!("hob: {} is not written yet; hob logs tells why", paths.pid.display()));
+        let full = folder.and_then(|dir| sys::file::space_at(dir).ok()).is_some_and(|(free, _)| free < PID_ROOM);
+        let most = if full { PID_LIMIT_FULL } else { PID_LIMIT };
+        if begin.elapsed() > limit.min(most) || folder.is_some_and(|dir| !sys::file::is_writable(dir)) {
+            let pid = paths.pid.display();
+            note(
+                args,
+                &if full {
+                    format!("hob: {pid} is not written yet, as its disk is full; hob writes it when there is room")
+                } else {
+                    format!("hob: {pid} is not written yet; hob logs tells why")
+                },
+            );
             return;
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -6,11 +6,9 @@ use super::read::{Cx, name_error, object};
 use super::spec::{AgentPrompt, AgentSpec, GroupSpec, RunnerSpec};
 use super::tree::{Member, Node, Value};
 use super::values::RESERVED_ENV;
-use crate::base::limits::GROUP_PARALLEL_MAX;
+use crate::base::limits::{GROUP_PARALLEL_MAX, GROUP_WEIGHT_MAX};
 use core::time::Duration;
 use std::collections::BTreeMap;
-
-const WEIGHT_MAX: u32 = 1_000_000_000;
 
 pub(super) const PROMPTS: &[(&str, AgentPrompt)] =
     &[("argument", AgentPrompt::Argument), ("stdin", AgentPrompt::Stdin), ("file", AgentPrompt::File)];
@@ -20,7 +18,7 @@ pub(super) const GROUP: &[Key<GroupSpec>] = &[
     live("paused", Field::Flag(at!(paused)), "start none of its tasks until a person resumes it", "false"),
     live(
         "weight_limit",
-        Field::Count(at!(weight_limit), 0, WEIGHT_MAX),
+        Field::Count(at!(weight_limit), 0, GROUP_WEIGHT_MAX),
         "what the weights of its running tasks may add up to; 0 is no limit",
         "0",
     ),

@@ -87,6 +87,11 @@ impl Core {
             let f = Finding::new(Grade::Error, "journal", "its disk is full");
             all.push(f.why("new work is refused; what runs goes on").todo("free space; hob goes on by itself"));
         }
+        if self.gap {
+            let f = Finding::new(Grade::Warning, "journal", "it lacked records when this daemon started");
+            let why = "tasks and what people wished may be lost, and what is known of others may be old";
+            all.push(f.why(why).todo("hob logs, and compare hob status and hob task list with what you expect"));
+        }
         if !self.aside.is_empty() {
             let (records, are) = (count(self.aside.len(), "record"), if self.aside.len() == 1 { "is" } else { "are" });
             let what = format!("{records} cannot be read and {are} kept aside");

@@ -59,8 +59,11 @@ use std::io;
 use std::sync::Arc;
 use unheard::Unheard;
 
-/// How long after everything has come up the memory is given back that this took.
+/// How long after everything has come up, or after a large round, the memory is given back that this took.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Records of a round that leaves much to be given back.
+const LARGE_ROUND: usize = 1024;
 
 /// Inputs, records and effects of a round for which memory is kept.
 const KEPT: usize = 16;
@@ -121,7 +124,7 @@ struct Daemon {
     own: doctor::Own,
     life: Lifecycle,
     wall: wall::WallWatch,
-    /// When to give back what coming up, or a heartbeat, took.
+    /// When to give back what coming up, a heartbeat, a large round or a snapshot took.
     settle_at: Option<Mono>,
     /// Held until this process is gone, also when the keeper is.
     _lock: std::os::fd::OwnedFd,
@@ -356,7 +359,12 @@ impl Daemon {
             }
             Job::Copied(told) => self.capture.copy_told(told, now, &mut self.gear),
             Job::Logs(read) => self.streams.done(read, &mut Outlet { gear: &mut self.gear, conns: &mut self.conns }),
-            Job::Journal(ended) => self.journal.ended(now.mono, ended),
+            Job::Journal(ended) => {
+                if ended.is_of_snapshot() {
+                    self.settle_at = Some(now.mono + SETTLE_AFTER);
+                }
+                self.journal.ended(now.mono, ended);
+            }
             Job::Config(result) => self.config_read(result),
             Job::Kept(config) => self.loaded(Ok(config)),
             Job::Usage(usages) => self.measured(usages),
@@ -442,8 +450,12 @@ impl Daemon {
             }
             inputs.shrink_to(KEPT);
             self.inputs = inputs;
+            let large = out.records.len() >= LARGE_ROUND;
             self.write_round(&mut out);
             self.run(&mut out);
+            if large {
+                self.settle_at = Some(self.gear.now.mono + SETTLE_AFTER);
+            }
             // A round that starts everything is a hundred times as large as those after it.
             out.records.shrink_to(KEPT);
             out.effects.shrink_to(KEPT);

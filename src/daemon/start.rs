@@ -38,6 +38,9 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(5);
 /// How long the removal of output that was left behind may take: there may be a million files.
 const SWEEP_LIMIT: Duration = Duration::from_secs(600);
 
+/// So many files of output that is kept without its task are named in the log.
+const LOST_NAMED: usize = 20;
+
 /// What the keeper's command line says.
 #[derive(Debug)]
 pub struct Options {
@@ -217,13 +220,21 @@ impl Daemon {
     fn remove_leftover(&mut self, gap: bool) {
         let (known, numbers) = self.core.tasks_on_record();
         let leftover = self.capture.leftover(known, numbers, gap);
-        let now = self.gear.now.mono;
+        let (now, paths) = (self.gear.now.mono, Arc::clone(&self.paths));
         self.gear.pool.run(
             pool::Lane::Bulk,
             "removing the output of tasks that are gone",
             now,
             SWEEP_LIMIT,
-            move || Job::Quiet(leftover.remove()),
+            move || {
+                let before = doctor::lost_outputs(&paths.logs);
+                let result = leftover.remove();
+                let lost = renamed(&before, &paths);
+                Job::Quiet(match (result, lost) {
+                    (Err(e), Some(lost)) => Err(format!("{e}\n{lost}")),
+                    (result, lost) => lost.map_or(result, Err),
+                })
+            },
         );
     }
 
@@ -253,6 +264,19 @@ impl Daemon {
             self.keeper_says(message);
         }
     }
+}
+
+/// Which output of lost tasks has got a name of its own, beside that which had one before.
+fn renamed(before: &[String], paths: &Paths) -> Option<String> {
+    let mut new = doctor::lost_outputs(&paths.logs);
+    new.retain(|name| before.binary_search(name).is_err());
+    let more = new.len().saturating_sub(LOST_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let names = new.get(..LOST_NAMED.min(new.len()))?.join(", ");
+    let folder = paths.logs.join("tasks");
+    (!new.is_empty()).then(|| {
+        format!("there is output of tasks that no record knows; it is kept in {} as {names}{more}", folder.display())
+    })
 }
 
 /// `main`: hob is run for one command.

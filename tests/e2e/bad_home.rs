@@ -232,6 +232,23 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_start_on_a_full_disk_says_so_and_does_not_wait_for_a_pid_file() {
+    let home = Home::new("{}");
+    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
+        return skip("no small file system can be mounted here, so a full disk is not tried");
+    };
+    home.write_config("{}");
+    fill(&home);
+    let out = home.hob(&["start"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success() && said.contains("is not written yet, as its disk is full"), "{said}");
+    assert!(String::from_utf8(out.stdout).unwrap().starts_with("hob runs, pid "));
+    fs::remove_file(home.path("fill")).unwrap();
+    wait("the pid file is written when there is room", || home.path("run/hob.pid").exists());
+    home.ok(&["stop"]);
+}
+
+#[test]
 fn on_a_full_disk_the_output_of_the_command_still_comes_out() {
     let home = Home::new("{}");
     let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {

@@ -88,8 +88,65 @@ fn output_of_lost_tasks_is_not_taken_for_that_of_later_ones() {
     }
     home.ok(&["start"]);
     assert!(home.ok(&["status"]).contains("problem: the journal lacked records"), "{}", home.ok(&["status"]));
+    assert!(home.read("logs/hob.log").contains("somebody removed or emptied it"), "{}", home.read("logs/hob.log"));
     assert_eq!(home.ok(&["add", "--print-id", "-w", "echo new"]).lines().next(), Some("3"));
     assert_eq!(home.ok(&["task", "output", "3"]), "new\n");
+    home.ok(&["stop"]);
+}
+
+/// Cuts the journal before the first record of this task, and a bit into it.
+fn cut_before(home: &Home, task: u64) {
+    let path = home.path("state/journal-1.log");
+    let text = fs::read_to_string(&path).unwrap();
+    let at = text.find(&format!("\"k\":\"task/{task:012}\"")).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(at as u64 + 10).unwrap();
+}
+
+#[test]
+fn a_lost_end_of_the_journal_is_told_everywhere_until_somebody_has_looked() {
+    let home = Home::new("{}");
+    home.ok(&["start"]);
+    for _ in 1..=8 {
+        home.ok(&["add", "-w", "echo old"]);
+    }
+    home.ok(&["stop"]);
+    cut_before(&home, 5);
+    home.ok(&["start"]);
+    let text = home.ok(&["status"]);
+    assert!(text.contains("problem: the journal lacked records"), "{text}");
+    let log = || home.read("logs/hob.log");
+    assert!(log().contains("the journal knows of no task from 5 on") && log().contains("tasks up to 8"), "{}", log());
+    wait("renamed output is told", || log().contains("lost-5.log, lost-6.log, lost-7.log, lost-8.log"));
+    let doctor = || String::from_utf8(home.hob(&["doctor"]).stdout).unwrap();
+    let text = doctor();
+    assert!(text.contains("it lacked records when this daemon started"), "{text}");
+    assert!(text.contains("output of tasks that no record knows: lost-5.log and 3 more"), "{text}");
+    home.ok(&["restart"]);
+    let text = doctor();
+    assert!(text.contains("output of tasks that no record knows") && !text.contains("read whole"), "{text}");
+    fs::remove_file(home.path("state/journal-bad.log")).unwrap();
+    for n in 5..=8 {
+        for end in ["", ".idx"] {
+            let _ = fs::remove_file(home.path(&format!("logs/tasks/lost-{n}.log{end}")));
+        }
+    }
+    let text = doctor();
+    assert!(text.contains("it can be read whole") && !text.contains("no record knows"), "{text}");
+    home.ok(&["stop"]);
+}
+
+#[test]
+fn the_number_of_a_lost_task_that_only_an_event_names_is_not_given_again() {
+    let home = Home::new("{}");
+    home.ok(&["start"]);
+    home.ok(&["group", "pause", "default"]);
+    home.ok(&["add", "echo first"]);
+    home.ok(&["add", "--array", "1-5", "--", "echo", "{}"]);
+    home.ok(&["stop"]);
+    cut_before(&home, 2);
+    home.ok(&["start"]);
+    assert_eq!(home.ok(&["add", "--print-id", "echo next"]).lines().next(), Some("7"));
+    assert!(home.read("logs/hob.log").contains("tasks up to 6"), "{}", home.read("logs/hob.log"));
     home.ok(&["stop"]);
 }
 

@@ -177,6 +177,7 @@ impl Player {
             "journal" => {
                 self.journal.insert(arg(1), arg(2));
             }
+            "forget" => self.journal.retain(|key, _| !key.starts_with(&arg(1))),
             "journal?" => self.show_journal(&arg(1)),
             "snapshot?" => self.show_snapshot(),
             "next?" => self.show_next(),

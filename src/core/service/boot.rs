@@ -17,8 +17,6 @@ use std::sync::Arc;
 /// When a machine lost its power, the last records may be lost with it. So many run numbers are left out then, so that
 /// none is used twice.
 const LOST_RUNS_MAX: u64 = 1000;
-/// Numbers of tasks that are found without a record count below this.
-const TASKS_END: u64 = 1 << 53;
 
 /// Whether two keepers are of the same boot of the machine.
 pub(in crate::core) fn same_boot(a: &str, b: &str) -> bool {
@@ -34,7 +32,7 @@ impl Core {
             stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
-        self.look_for_losses(stored.meta.as_ref(), boot.gap);
+        self.look_for_losses(stored.meta.as_ref(), boot.gap, out);
         self.keep_aside(stored.aside, &mut stored.again, out);
         self.restore_keys(stored.keys);
         self.configure_tasks(&boot.config);
@@ -44,7 +42,7 @@ impl Core {
         self.keep_aside(unread, &mut stored.again, out);
         self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
-        self.number_tasks(stored.meta.as_ref(), boot.newest_output);
+        self.number_tasks(stored.meta.as_ref().map_or(1, |m| m.next_task), boot.newest_output, out);
         self.note_clocks();
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
@@ -96,15 +94,15 @@ impl Core {
         }
     }
 
-    /// Output of a task that is lost must not be taken for that of a later one.
-    fn number_tasks(&mut self, meta: Option<&record::Meta>, newest_output: u64) {
-        self.tasks.unused = self.tasks.next.max(meta.map_or(1, |m| m.next_task));
-        self.tasks.next = self.tasks.unused.max(newest_output.min(TASKS_END).saturating_add(1));
-    }
-
     /// What was written is there as long as the machine stays up and nobody removes it.
-    fn look_for_losses(&mut self, meta: Option<&record::Meta>, gap: bool) {
-        self.gap = gap || meta.is_none() && !self.events.is_empty();
+    fn look_for_losses(&mut self, meta: Option<&record::Meta>, gap: bool, out: &mut Out) {
+        let emptied = meta.is_none() && !self.events.is_empty();
+        self.gap = gap || emptied;
+        if emptied {
+            let text = "the journal does not say who wrote it, and there are events of a hob before this one: somebody \
+                        removed or emptied it, or its beginning is lost, and with it tasks and what people wished";
+            out.effects.push(Effect::Log { level: Level::Error, text: text.to_owned() });
+        }
         let goes_on = meta.is_some_and(|m| same_boot(&m.keeper, &self.facts.keeper));
         let is_new = meta.is_none() && self.events.is_empty();
         self.events.restore_loss(meta.map_or(0, |m| m.next_event));

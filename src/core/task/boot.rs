@@ -6,6 +6,7 @@ use super::{Claim, Live, Outcome, Task, TaskStop};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
 use crate::base::time::{Mono, Now, Wall};
+use crate::config::Level;
 use crate::core::record::{Entity, parse};
 use crate::core::run::Ended;
 use crate::core::service::boot::same_boot;
@@ -14,6 +15,9 @@ use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Numbers of tasks that are found without a record count below this.
+const TASKS_END: u64 = 1 << 53;
 
 /// The longest wait after starts that the machine refused.
 const REFUSED_MAX: Duration = Duration::from_secs(26);
@@ -35,6 +39,8 @@ impl Core {
     /// Reads tasks, attempts and groups. Answers what is not understood, with the reasons.
     pub(in crate::core) fn restore_tasks(&mut self, entities: Vec<Entity>) -> Vec<(Entity, String)> {
         let mut aside = Vec::new();
+        // What was read goes when all is: no task lies in a hole of it and keeps the rest from being given back.
+        let mut done = Vec::with_capacity(entities.len());
         let mut attempts: BTreeMap<TaskId, (AttemptRecord, Entity)> = BTreeMap::new();
         for e in entities {
             let (kind, name) = e.key.split_once('/').unwrap_or_default();
@@ -58,8 +64,9 @@ impl Core {
                 }),
                 _ => Err("its number cannot be read".to_owned()),
             };
-            if let Err(why) = problem {
-                aside.push((e, why));
+            match problem {
+                Ok(()) => done.push(e),
+                Err(why) => aside.push((e, why)),
             }
         }
         for (id, (record, e)) in attempts {
@@ -68,6 +75,7 @@ impl Core {
                 continue;
             }
             self.restore_attempt(id, record);
+            done.push(e);
         }
         aside
     }
@@ -114,6 +122,35 @@ impl Core {
             let (left, until) = (record.left.map(Duration::from_nanos), record.until.map(Mono));
             self.tasks.open.push(Open { id, run, keeper, begun, stop, paused, left, until });
         }
+    }
+
+    /// Output of a task that is lost must not be taken for that of a later one, nor an event that tells of it. The
+    /// journal is written before either, so that a number beyond what it knows means that its end is lost.
+    pub(in crate::core) fn number_tasks(&mut self, known: u64, newest_output: u64, out: &mut Out) {
+        self.tasks.unused = self.tasks.next.max(known);
+        let newest = newest_output.max(self.newest_told()).min(TASKS_END);
+        self.tasks.next = self.tasks.unused.max(newest.saturating_add(1));
+        if newest >= self.tasks.unused {
+            self.gap = true;
+            let (first, which) = (self.tasks.unused, if newest == self.tasks.unused { "task" } else { "tasks up to" });
+            let text = format!(
+                "the journal knows of no task from {first} on, and output or events tell of {which} {newest}: \
+                 records at its end are lost, of what these tasks were and of what was decided at that time"
+            );
+            out.effects.push(Effect::Log { level: Level::Error, text });
+        }
+    }
+
+    /// The highest number of a task that an event tells of; 0 where none does.
+    fn newest_told(&self) -> u64 {
+        let last = |(name, line): (&str, &str)| {
+            let id = super::of_name(name)?.0;
+            // A list of tasks is told by its first.
+            let count =
+                line.split_once(",\"count\":").and_then(|(_, rest)| rest.split([',', '}']).next()?.parse().ok());
+            Some(id.saturating_add(count.unwrap_or(1_u64).max(1) - 1))
+        };
+        self.events.named(super::NAME).filter_map(last).max().unwrap_or(0)
     }
 
     /// The highest run number that a task names.

@@ -122,9 +122,11 @@ impl Core {
             }
             TaskCall::Retry { which } => self.each(asked, &which, |core, id, out| core.retry(id, out), out),
             TaskCall::Hold { which } => {
-                self.each(asked, &which, |core, id, out| core.hold(id, Some(&client), out), out);
+                self.save_each(asked, &which, |core, id, out| core.hold(id, Some(&client), out), out);
             }
-            TaskCall::Release { which } => self.each(asked, &which, |core, id, out| core.hold(id, None, out), out),
+            TaskCall::Release { which } => {
+                self.save_each(asked, &which, |core, id, out| core.hold(id, None, out), out);
+            }
             TaskCall::Pause { which } => self.each(asked, &which, |core, id, out| core.pause(id, true, out), out),
             TaskCall::Resume { which } => self.each(asked, &which, |core, id, out| core.pause(id, false, out), out),
             TaskCall::Edit { id, edit } => {
@@ -132,7 +134,7 @@ impl Core {
                 self.reply(req, answer, true, out);
             }
             TaskCall::Prioritize { which, priority } => {
-                self.each(asked, &which, |core, id, out| core.prioritize(id, priority, out), out);
+                self.save_each(asked, &which, |core, id, _| core.prioritize(id, priority), out);
             }
             TaskCall::Wait { which, timeout } => self.wait_for_tasks(asked, &which, timeout, out),
             TaskCall::Output { id, lines, follow, from } => self.output_of(asked, id, (lines, follow, from), out),
@@ -159,6 +161,30 @@ impl Core {
 
     pub(super) fn select(&self, asked: &Asked, which: &Selection) -> Result<Vec<TaskId>, RpcError> {
         Ok(self.selected(asked, which)?.map(|t| t.id).collect())
+    }
+
+    /// The same with changes of what was asked for: the records of those that were changed are made when all are, so
+    /// that they leave no holes between what stays.
+    fn save_each(
+        &mut self,
+        asked: &Asked,
+        which: &Selection,
+        mut change: impl FnMut(&mut Core, TaskId, &mut Out) -> Changed,
+        out: &mut Out,
+    ) {
+        let mut changed = Vec::new();
+        let note = |core: &mut Core, id: TaskId, out: &mut Out| {
+            let done = change(core, id, out);
+            changed.extend(done.is_ok().then_some(id));
+            done
+        };
+        self.each(asked, which, note, out);
+        for task in changed.into_iter().filter_map(|id| self.tasks.get(id)) {
+            out.records.push(record::task(task));
+            if record::has_attempt(task) {
+                out.records.push(record::attempt(task, &self.facts.keeper));
+            }
+        }
     }
 
     /// Does something to each task of a selection, and answers what came of it.
@@ -255,7 +281,7 @@ impl Core {
         Ok(())
     }
 
-    /// `by`: who holds it; without one it is released.
+    /// `by`: who holds it; without one it is released. Its record is for the caller to write.
     fn hold(&mut self, id: TaskId, by: Option<&Client>, out: &mut Out) -> Changed {
         let (from, to) = match by {
             Some(_) => (TaskState::Queued, TaskState::Held),
@@ -266,12 +292,11 @@ impl Core {
             return Err(format!("it {}", said_of(task.state)));
         }
         self.unqueue(id);
-        self.tasks.set_state(id, to);
         if let Some(task) = self.tasks.get_mut(id) {
             task.why = by.map(|client| format!("by {}", client.text()).into());
-            out.records.push(record::task(task));
         }
-        self.save_attempt(id, out);
+        // After the reason, so that one without is ordinary again.
+        self.tasks.set_state(id, to);
         self.emit_task(if by.is_some() { "task.held" } else { "task.released" }, id, "", out);
         self.enqueue(id);
         Ok(())
@@ -284,18 +309,15 @@ impl Core {
         Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it {}", said_of(t.state))))
     }
 
-    fn prioritize(&mut self, id: TaskId, priority: i32, out: &mut Out) -> Changed {
+    /// Its record is for the caller to write.
+    fn prioritize(&mut self, id: TaskId, priority: i32) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
             return Err(format!("it {}", said_of(task.state)));
         }
-        let claimed = self.unqueue(id);
+        self.unqueue(id);
         if let Some(task) = self.tasks.get_mut(id) {
             task.priority = priority;
-            out.records.push(record::task(task));
-        }
-        if claimed {
-            self.save_attempt(id, out);
         }
         self.enqueue(id);
         Ok(())

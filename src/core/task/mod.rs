@@ -278,6 +278,8 @@ pub struct Task {
     pub frame: Arc<Frame>,
     pub work: Work,
     pub state: TaskState,
+    /// Not one of what is rare: one request may change that of every task.
+    pub priority: i32,
     /// Attempts that began.
     pub attempts: u32,
     pub submitted: Wall,

@@ -9,7 +9,6 @@ use core::time::Duration;
 /// What few tasks have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rare {
-    pub priority: i32,
     pub weight: u32,
     pub retries: u32,
     /// Failures since it was queued by a person.
@@ -42,7 +41,6 @@ impl Rare {
     #[must_use]
     pub const fn ordinary() -> Rare {
         Rare {
-            priority: 0,
             weight: 1,
             retries: 0,
             fails: 0,

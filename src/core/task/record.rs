@@ -248,7 +248,6 @@ impl TaskRecord<'_> {
             (None, None) => None,
         };
         let rare = Rare {
-            priority: self.priority,
             weight: self.weight,
             retries: self.retries,
             backoff: self.backoff_ms.map_or(super::BACKOFF, Duration::from_millis),
@@ -265,6 +264,7 @@ impl TaskRecord<'_> {
             frame: share(self.frame.into_owned()),
             work,
             state: if self.held { TaskState::Held } else { TaskState::Queued },
+            priority: self.priority,
             attempts: 0,
             submitted: Wall(self.submitted),
             claim: Claim::None,

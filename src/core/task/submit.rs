@@ -158,9 +158,11 @@ impl Core {
             task.keys = Some(Box::new(Keys { own, request }));
         }
         for task in made {
-            out.records.push(record::task(&task));
             self.take_in(task, true);
         }
+        // After what stays, so that it leaves no holes between that.
+        let made = self.tasks.after(TaskId(first.0 - 1)).take(count as usize);
+        out.records.extend(made.map(record::task));
         let group = self.tasks.get(first).map(|t| Arc::clone(&t.frame.group));
         let mut fields = Obj::new();
         fields.u64("id", first.0).u64("count", count.into()).opt_str("group", group.as_deref());
@@ -305,7 +307,6 @@ impl Core {
             user,
         });
         let rare = Rare {
-            priority: spec.priority,
             weight: spec.weight,
             retries: spec.retries,
             backoff: spec.backoff.unwrap_or(BACKOFF),
@@ -320,6 +321,7 @@ impl Core {
             frame,
             work,
             state: if spec.hold { TaskState::Held } else { TaskState::Queued },
+            priority: spec.priority,
             attempts: 0,
             submitted: self.now.wall,
             claim: Claim::None,

@@ -24,3 +24,18 @@ fn frames_that_differ_are_swept_when_they_have_doubled_and_not_for_each_new_one(
     assert!((1..=5).contains(&sweeps), "{sweeps} sweeps for {} frames that no task keeps", kept.len() * 4);
     assert!(most <= kept.len() * 2, "{most} frames for {} that are in use", kept.len());
 }
+
+#[test]
+fn a_task_that_waits_takes_little_and_so_does_one_whose_priority_was_changed() {
+    assert!(size_of::<Task>() <= 128, "{} bytes", size_of::<Task>());
+    let frame = r#""frame":{"owner":{"user":7},"group":"default"},"command":["x"],"submitted":0"#;
+    let frame = frame.replace(r#"{"user":7}"#, &serde_json::to_string(&Owner::User(7)).unwrap());
+    let of = |more: &str| {
+        let json = format!("{{\"v\":1,{frame}{more}}}");
+        let record: record::TaskRecord<'_> = serde_json::from_str(&json).unwrap();
+        record.restore(TaskId(1), Arc::new).unwrap()
+    };
+    let first = of(",\"priority\":3");
+    assert_eq!((first.priority, first.rare.is_none()), (3, true));
+    assert!(of(",\"weight\":2").rare.is_some(), "what few have is kept apart");
+}

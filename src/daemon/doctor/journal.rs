@@ -1,15 +1,17 @@
 //! The journal as it lies on the disk: whether a next daemon could read all of it.
 
-use super::{Scene, quoted};
+use super::{LOST, Scene, quoted};
 use crate::base::finding::{Finding, Grade};
 use crate::base::units::human_size;
-use crate::core::record;
+use crate::core::record::{self, Entity};
 use crate::daemon::journal::Journal;
 use crate::sys::reason;
 use std::io::ErrorKind;
 use std::path::Path;
 
 const AREA: &str = "journal";
+/// Where the journal puts what it cannot read.
+const BAD: &str = "journal-bad.log";
 /// Many times what a snapshot and the journal after it come to.
 const LARGE: u64 = 512 * 1024 * 1024;
 /// How often a journal that somebody writes to is read, until what is wrong is wrong each time.
@@ -48,11 +50,13 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         let f = Finding::new(Grade::Warning, AREA, "some of its records are missing");
         all.push(f.why("what they said is not known"));
     }
-    let aside = record::read(checked.entities.clone()).aside.len();
+    let aside = aside(&checked.entities);
     if aside > 0 && !scene.running {
         let f = Finding::new(Grade::Warning, AREA, format!("{aside} records mean nothing to this hob"));
         all.push(f.why("they are of a later hob, or damaged; they are kept").todo("hob upgrade"));
     }
+    all.extend(set_aside(dir));
+    all.extend(lost_output(&scene.paths.logs));
     let size = size(dir);
     if size > LARGE {
         let f = Finding::new(Grade::Warning, AREA, format!("it has {}", human_size(size)));
@@ -65,6 +69,33 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         all.push(Finding::new(Grade::Ok, AREA, what));
     }
     all
+}
+
+/// Records that are not in effect: those that are kept aside, and those that would be now.
+fn aside(entities: &[Entity]) -> usize {
+    let (kept, other): (Vec<_>, Vec<_>) = entities.iter().cloned().partition(|e| e.key.starts_with(record::ASIDE));
+    kept.len() + record::read(other).aside.len()
+}
+
+/// What was set aside stays a warning until somebody has looked at it, as nothing else tells of it later.
+fn set_aside(state: &Path) -> Option<Finding> {
+    let path = state.join(BAD);
+    let size = path.metadata().ok()?.len();
+    let f = Finding::new(Grade::Warning, AREA, format!("{BAD} has {} of it that could not be read", human_size(size)));
+    let todo = format!("look at it, hob status and hob task list, and when nothing is missed: rm {}", quoted(&path));
+    Some(f.why("what that said is lost; of a record that was cut at its end nothing had been done yet").todo(todo))
+}
+
+/// The same for output of tasks that no record knows.
+fn lost_output(logs: &Path) -> Option<Finding> {
+    let names = super::lost_outputs(logs);
+    let first = names.first()?;
+    let more = names.len() - 1;
+    let which = if more == 0 { first.clone() } else { format!("{first} and {more} more") };
+    let folder = logs.join("tasks");
+    let f = Finding::new(Grade::Warning, AREA, format!("there is output of tasks that no record knows: {which}"));
+    let todo = format!("see what they wrote, queue again what is missed, and then: rm {}/{LOST}*", quoted(&folder));
+    Some(f.why("the records of these tasks were lost, so that nobody knows whether they ended well").todo(todo))
 }
 
 /// Bytes of journals and snapshots.

@@ -69,6 +69,18 @@ impl Own {
     }
 }
 
+/// What the names of output begin with whose task no record knows.
+const LOST: &str = "lost-";
+
+/// The files of such output, in order, without their indexes.
+pub(super) fn lost_outputs(logs: &std::path::Path) -> Vec<String> {
+    let files = std::fs::read_dir(logs.join("tasks")).into_iter().flatten().flatten();
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with(LOST) && !name.ends_with(".idx")).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Everything that can be found out, in a fixed order.
 #[must_use]
 pub fn examine(scene: &Scene<'_>) -> Vec<Finding> {

@@ -191,3 +191,25 @@ fn paths_in_commands_can_be_pasted() {
     assert_eq!(quoted(Path::new("/a/b-c.d")), "/a/b-c.d");
     assert_eq!(quoted(Path::new("/a b/it's")), "'/a b/it'\\''s'");
 }
+
+#[test]
+fn what_was_set_aside_or_belongs_to_a_lost_task_is_a_warning_while_it_is_there() {
+    let lab = Lab::new("aside", "{}");
+    let state = lab.dir.join("state");
+    fs::create_dir(lab.dir.join("logs/tasks")).unwrap();
+    let aside = r#"{"v":1,"n":1,"k":"aside/task/000000000003","s":{"v":9}}"#;
+    fs::write(state.join("journal-1.log"), format!("{:08x} {aside}\n", crc32fast::hash(aside.as_bytes()))).unwrap();
+    has(&lab.look(), Grade::Warning, "1 records mean nothing to this hob");
+    fs::remove_file(state.join("journal-1.log")).unwrap();
+    fs::write(state.join("journal-bad.log"), "what is this\n").unwrap();
+    for name in ["lost-5.log", "lost-5.log.idx", "lost-7.log.1", "8.log"] {
+        fs::write(lab.dir.join("logs/tasks").join(name), "").unwrap();
+    }
+    let found = lab.look();
+    has(&found, Grade::Warning, "journal-bad.log has 13 B of it that could not be read");
+    has(&found, Grade::Warning, "output of tasks that no record knows: lost-5.log and 1 more");
+    assert!(found.iter().all(|f| !f.what.contains("read whole")), "{found:#?}");
+    fs::remove_file(state.join("journal-bad.log")).unwrap();
+    fs::remove_dir_all(lab.dir.join("logs/tasks")).unwrap();
+    has(&lab.look(), Grade::Ok, "it can be read whole");
+}

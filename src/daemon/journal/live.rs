@@ -2,7 +2,7 @@
 
 use crate::base::hash::{FNV, fnv};
 use crate::core::record::Entity;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// About what a line has beside its key and its state.
 const LINE: usize = 40;
@@ -11,7 +11,7 @@ const LINE: usize = 40;
 /// entity tell at any time what a snapshot would leave; two keys with one hash make that wrong by one of them.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    sizes: BTreeMap<u64, u32>,
+    sizes: HashMap<u64, u32>,
     bytes: u64,
 }
 

@@ -6,7 +6,7 @@ use super::record::{self, END_KEY, Record, end_count};
 use crate::core::record::Entity;
 use crate::daemon::lifecycle::mark::Marks;
 use crate::sys::file::{self, How};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,8 @@ impl Listing {
 /// What was read, and what is to be repaired.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    entities: BTreeMap<String, Last>,
+    /// In one piece of memory: nodes of a tree would lie between the texts, and then keep them from being given back.
+    entities: HashMap<String, Last>,
     order: u64,
     /// Last sequence number; the next one is counted from here.
     pub(super) last: u64,

@@ -22,6 +22,9 @@ use std::sync::Arc;
 const ALLOCATE_STEP: u64 = 256 * 1024;
 /// A buffer larger than this is given back after use.
 const BUFFER_KEPT: usize = 16 * 1024;
+/// At so many bytes those of a round that are encoded go to the file before the rest is, so that the memory for it does
+/// not grow with the round.
+const PIECE: usize = 256 * 1024;
 /// Bytes of `journal-bad.log` at which nothing more is set aside.
 const BAD_FILE_MAX: u64 = 8 * 1024 * 1024;
 
@@ -219,17 +222,27 @@ impl Store {
         self.wrote(now, result);
     }
 
-    /// Writes records with as few calls as the system needs for it, which is one. They are one round: a process that is
+    /// Writes records with one call, or one for each piece of a large round. They are one round: a process that is
     /// killed in a write leaves what lies before a page boundary, and a round must not be half there. So each record
     /// but the last says that more follow, and a round whose end is missing counts as not written. A round that cannot
     /// be written whole is taken back.
     fn write(&mut self, records: &[Entity]) -> io::Result<()> {
         self.buffer.clear();
+        let (mut bytes, mut result) = (0, Ok(()));
         for (i, (n, record)) in (self.next_seq..).zip(records).enumerate() {
             let more = i + 1 < records.len();
             record::encode(&mut self.buffer, n, &record.key, record.json.as_deref(), more);
+            if more && self.buffer.len() < PIECE {
+                continue;
+            }
+            let (written, of_piece) = write_at(&self.file, &self.buffer, self.size + bytes as u64);
+            self.buffer.clear();
+            bytes += written;
+            result = of_piece;
+            if result.is_err() {
+                break;
+            }
         }
-        let (bytes, result) = write_at(&self.file, &self.buffer, self.size);
         if result.is_ok() {
             self.size += bytes as u64;
             self.since += bytes as u64;

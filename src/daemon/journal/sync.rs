@@ -77,6 +77,12 @@ impl Job {
 }
 
 impl Ended {
+    /// Whether it was that of a snapshot, for which every entity was looked at.
+    #[must_use]
+    pub fn is_of_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
     /// Of a job of which nothing is known but that it is over.
     pub(super) fn lost() -> Ended {
         Ended { upto: 0, snapshot: None, journal: true, result: Err(io::Error::other("the job came to a bad end")) }

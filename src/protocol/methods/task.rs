@@ -3,7 +3,7 @@
 use super::decode::read_params;
 use super::{Of, Params};
 use crate::base::ids::TaskId;
-use crate::base::limits::{GROUP_PARALLEL_MAX, TASK_ARRAY_MAX, TASK_RETRIES_MAX};
+use crate::base::limits::{GROUP_PARALLEL_MAX, GROUP_WEIGHT_MAX, TASK_ARRAY_MAX, TASK_RETRIES_MAX};
 use crate::base::near::nearest;
 use crate::base::time::Wall;
 use crate::base::units::canonical_size;
@@ -470,7 +470,8 @@ pub(super) fn group_set(p: &Params<'_>) -> Result<GroupCall, RpcError> {
             None => Err(invalid(format!("{name} is a whole number from 0 to {most}, not {n}"))),
         },
     };
-    let (parallel, weight_limit) = (count("parallel", GROUP_PARALLEL_MAX)?, count("weight_limit", u32::MAX)?);
+    let parallel = count("parallel", GROUP_PARALLEL_MAX)?;
+    let weight_limit = count("weight_limit", GROUP_WEIGHT_MAX)?;
     let remove = p.flag("remove", false)?;
     if !remove && parallel.is_none() && weight_limit.is_none() {
         return Err(invalid("group.set needs parallel or weight_limit, or \"remove\": true"));

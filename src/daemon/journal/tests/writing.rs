@@ -377,3 +377,25 @@ fn a_round_torn_anywhere_is_gone_whole() {
         assert_eq!(again.entities.len(), found.len() + 1);
     }
 }
+
+#[test]
+fn a_round_of_many_pieces_is_there_whole_or_not_at_all() {
+    let t = Temp::new();
+    let mut journal = Journal::open(&t.0).unwrap().journal;
+    let before = [entity("before", "1")];
+    journal.append(Mono(0), &before);
+    let text = format!("\"{}\"", "x".repeat(1000));
+    let many: Vec<Entity> = (0..1000).map(|n| entity(&format!("e/{n:04}"), &text)).collect();
+    journal.append(Mono(0), &many);
+    let whole = Journal::check(&t.0).unwrap();
+    assert_eq!((whole.entities.len(), whole.reports.len(), whole.gap), (1001, 0, false));
+    let path = journal_path(&t.0, 1);
+    let bytes = std::fs::metadata(&path).unwrap().len();
+    assert!(bytes > 1_000_000, "{bytes}");
+    drop(journal);
+    for cut in [bytes - 1, bytes - 2000, 600_000, 300_000, 100] {
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(cut).unwrap();
+        let cut_short = Journal::check(&t.0).unwrap();
+        assert_eq!((cut_short.entities, cut_short.gap), (before.to_vec(), false), "{cut}");
+    }
+}

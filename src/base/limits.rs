@@ -95,6 +95,8 @@ pub const LOG_DISK_FREE_PART: u64 = 32;
 /// Last output lines kept in a failed run's record, and bytes of each.
 pub const LAST_LINES: usize = 5;
 pub const LAST_LINE_BYTES: usize = 200;
+/// Bytes that are kept of the reason why something could not be started.
+pub const START_ERROR_BYTES: usize = 512;
 /// Rounds of inputs and effects in one turn of the loop, after which clients are looked at again.
 pub const ROUNDS_PER_TURN: usize = 16;
 /// Space the journal keeps allocated ahead; with less, new work is refused.

@@ -5,7 +5,9 @@ use super::child::Heard;
 use super::{Daemon, door};
 use crate::base::ids::RunId;
 use crate::base::time::Mono;
+use crate::config::Level;
 use crate::core::Input;
+use crate::sys::notify::DATAGRAM_MAX;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub(super) struct Unheard {
     ended: BTreeMap<Arc<str>, RunId>,
     /// Those whose output has to pass before.
     passing: BTreeSet<RunId>,
+    /// Services of whose overlong words the log has told.
+    too_long: BTreeSet<Arc<str>>,
 }
 
 impl Unheard {
@@ -123,6 +127,16 @@ impl Daemon {
                 Look::Taken
             }
             Heard::Passed => Look::Taken,
+            Heard::TooLong => {
+                // Once, so that one that goes on so does not fill the log.
+                if self.unheard.too_long.insert(Arc::clone(service)) {
+                    let text = format!(
+                        "{service} told more than {DATAGRAM_MAX} bytes at once through NOTIFY_SOCKET; that is not heard"
+                    );
+                    self.gear.log(Level::Warn, text);
+                }
+                Look::Taken
+            }
             Heard::Nothing => Look::Nothing,
             Heard::Stalled => Look::Stalled,
         }

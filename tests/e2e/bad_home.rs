@@ -246,6 +246,11 @@ fn a_start_on_a_full_disk_says_so_and_does_not_wait_for_a_pid_file() {
     fs::remove_file(home.path("fill")).unwrap();
     wait("the pid file is written when there is room", || home.path("run/hob.pid").exists());
     home.ok(&["stop"]);
+    fs::remove_file(home.path("hob.json")).unwrap();
+    fill(&home);
+    let said = String::from_utf8(home.hob(&["start"]).stderr).unwrap();
+    assert!(said.contains("hob.json: No space left on device"), "{said}");
+    home.ok(&["stop"]);
 }
 
 #[test]

@@ -71,6 +71,9 @@ fn secret() {
 /// Says much that nobody understands, and then that it is ready.
 fn junk() {
     let socket = notify();
+    for _ in 0..2 {
+        socket.send(&[b'x'; 4097]).unwrap();
+    }
     let speak = || {
         let socket = notify();
         for _ in 0..64 {

@@ -477,5 +477,5 @@ fn a_limit_that_cannot_be_set_is_named() {
     let error = || home.service("many")["last_error"].as_str().unwrap_or_default().to_owned();
     wait("it is told", || !error().is_empty());
     assert!(error().starts_with("cannot set the resource limit nofile: "), "{}", error());
-    assert!(error().contains("fs.nr_open"), "{}", error());
+    assert!(error().contains("raise that with `sysctl fs.nr_open=NUMBER`"), "{}", error());
 }

@@ -173,6 +173,8 @@ fn a_word_after_many_that_say_nothing_is_heard() {
         home.wait_state("junk", "running");
         home.ok(&["restart", "junk"]);
     }
+    let log = home.read("logs/hob.log");
+    assert_eq!(log.matches("junk told more than 4096 bytes at once").count(), 1, "{log}");
 }
 
 #[test]

@@ -125,9 +125,12 @@ fn what_a_wait_waits_for_is_told_on_a_terminal() {
 fn a_runner_that_is_a_text_gets_the_command_as_its_arguments() {
     let config = r#"{ "runners": {
         "end": { "prefix": "env X=1" },
-        "inside": { "prefix": "X=2 \"$@\"; echo after" }
+        "inside": { "prefix": "X=2 \"$@\"; echo after" },
+        "lost": { "prefix": ["/no/such/program"] }
     } }"#;
     let home = Home::running(config);
+    let (_, said) = home.fails(&["add", "--runner", "lost", "-w", "true"]);
+    assert!(said.contains("check `runners.lost.prefix`"), "{said}");
     let run =
         |runner: &str| home.ok(&["add", "--runner", runner, "-f", "--", "sh", "-c", "echo \"$X:$1\"", "s", "a b"]);
     assert_eq!((run("end"), run("inside")), ("1:a b\n".to_owned(), "2:a b\nafter\n".to_owned()));

@@ -58,6 +58,7 @@ fn a_task_may_ask_what_other_jobs_may_and_owns_what_it_queues() {
             for method in ["daemon.reload", "daemon.shutdown"] {
                 let refused = job.ask(method, &json!({}));
                 assert_eq!(refused["code"], -32003, "{refused}");
+                assert!(refused.to_string().contains("tasks have operate access and no more"), "{refused}");
             }
             kill("KILL", home.pids().0);
             assert_eq!(job.ask("service.restart", &json!({ "name": "s" }))["ok"]["services"][0]["state"], "running");

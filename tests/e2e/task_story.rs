@@ -60,6 +60,8 @@ fn why_tells_of_a_task_what_it_waits_for_and_what_became_of_it() {
     tells(&slow, &["was stopped because it took longer than 100ms"]);
     tells(&loud, &["it wrote more than is kept of its output: 30.0 kB of 588.9 kB"]);
     assert_eq!(task(&home, loud.parse().unwrap())["over_limit"], true);
+    let told = home.ok(&["events", "-k", "task.failed", "--json"]);
+    assert!(told.lines().last().unwrap().contains("\"over_limit\":true"), "{told}");
     let (code, text) = home.fails(&["why", "99"]);
     assert!(code == 4 && text.contains("there is no task 99"), "{code} {text}");
     let (_, text) = home.fails(&["why", "task/x"]);

@@ -6,7 +6,7 @@ pub mod why;
 use super::{End, Owner, Peer, Usage};
 use crate::base::ids::{ConnId, RunId};
 use crate::base::json::Obj;
-use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
+use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES, START_ERROR_BYTES};
 use crate::base::signal::Platform;
 use crate::base::time::Wall;
 use serde::{Deserialize, Serialize};
@@ -432,11 +432,20 @@ pub(super) fn tenths(d: core::time::Duration) -> core::time::Duration {
 
 /// A line cut to what a record keeps, at a character's border.
 pub(super) fn clip(line: &str) -> Box<str> {
-    let mut end = line.len().min(LAST_LINE_BYTES);
-    while !line.is_char_boundary(end) {
+    cut(line, LAST_LINE_BYTES)
+}
+
+/// The same with the reason why something could not be started, whose end says what to do.
+pub(super) fn clip_reason(text: &str) -> Box<str> {
+    cut(text, START_ERROR_BYTES)
+}
+
+fn cut(text: &str, most: usize) -> Box<str> {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    line.get(..end).unwrap_or_default().into()
+    text.get(..end).unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::config::Level;
 use crate::config::Ready;
 use crate::core::record;
 use crate::core::run::why::awaited;
-use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, millis, signal_name};
+use crate::core::run::{Cause, Ended, RunRecord, StopWhy, clip, clip_reason, millis, signal_name};
 use crate::core::{Await, Core, Effect, End, Out, Start, StartError, Survivor, Usage};
 use core::time::Duration;
 use std::sync::Arc;
@@ -85,8 +85,8 @@ impl Core {
                 self.forward_early(i, out);
             }
             Err(e) => {
-                let end =
-                    if e.transient { Ended::Delayed(clip(&e.message)) } else { Ended::NotStarted(clip(&e.message)) };
+                let why = clip_reason(&e.message);
+                let end = if e.transient { Ended::Delayed(why) } else { Ended::NotStarted(why) };
                 let mut fields = Obj::new();
                 fields.u64("run", run.0).str("error", &e.message).bool("transient", e.transient);
                 if !e.transient || live.sequence.phase != Phase::Unborn {

@@ -5,7 +5,7 @@ use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::time::Mono;
 use crate::core::due::Due;
-use crate::core::run::{Ended, clip, signal_name};
+use crate::core::run::{Ended, clip_reason, signal_name};
 use crate::core::service::stop::Phase;
 use crate::core::{Core, Effect, End, Out, StartError, Survivor, Usage};
 use crate::protocol::methods::task::TaskState;
@@ -47,7 +47,12 @@ impl Core {
             }
             Err(e) => {
                 live.end = Some((End::Unknown, Usage::default(), now));
-                self.task_over(id, Ended::NotStarted(clip(&e.message)), out);
+                // Where a runner stands before the command, it is the runner's program that was looked for.
+                let why = match self.tasks.get(id).and_then(|t| t.frame.runner.as_deref()) {
+                    Some(name) => e.message.replace("check `command`", &format!("check `runners.{name}.prefix`")),
+                    None => e.message,
+                };
+                self.task_over(id, Ended::NotStarted(clip_reason(&why)), out);
             }
         }
     }
@@ -62,7 +67,7 @@ impl Core {
         task.refused = task.refused.saturating_add(1);
         let delay = Duration::from_millis(100 << task.refused.min(8));
         task.wait(delay, now);
-        task.why = Some(clip(&format!("could not be started now: {}", error.message)));
+        task.why = Some(clip_reason(&format!("could not be started now: {}", error.message)));
         self.tasks.runs.remove(&live.run);
         self.tasks.set_state(id, TaskState::Queued);
         self.free_slot(&name, weight);
@@ -229,6 +234,9 @@ impl Core {
                 Ended::NotStarted(e) | Ended::Delayed(e) => fields.str("error", e),
                 Ended::Unknown => fields,
             };
+            if super::view::is_over_limit(task, o) {
+                fields.bool("over_limit", true);
+            }
         }
         if let Some(why) = &task.why {
             fields.str("why", why);

@@ -64,7 +64,7 @@ impl Core {
         };
         let ended = t.ended().filter(|_| live.is_none()).map(|at| at.to_string());
         o.opt_str("ended", ended.as_deref());
-        if t.outcome.as_deref().and_then(|r| r.output).is_some_and(|bytes| bytes > kept_of(t)) {
+        if t.outcome.as_deref().is_some_and(|o| is_over_limit(t, o)) {
             o.bool("over_limit", true);
         }
         o.u64("attempts", t.attempts.into());
@@ -158,6 +158,11 @@ impl Core {
             _ => None,
         }
     }
+}
+
+/// Whether a task wrote more than is kept.
+pub(super) fn is_over_limit(t: &Task, outcome: &Outcome) -> bool {
+    outcome.output.is_some_and(|bytes| bytes > kept_of(t))
 }
 
 /// How much of its output is kept.

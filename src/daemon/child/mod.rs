@@ -516,7 +516,7 @@ impl Children {
             }
             _ => {
                 self.sockets.take(service);
-                Heard::Passed
+                if datagram.cut { Heard::TooLong } else { Heard::Passed }
             }
         }
     }
@@ -534,6 +534,8 @@ pub enum Heard {
     Word(Input),
     /// One that does not; it was taken out.
     Passed,
+    /// The same, as it is longer than what is read.
+    TooLong,
     Nothing,
     /// What came with earlier ones is still being closed: ask again in a moment.
     Stalled,

@@ -431,8 +431,8 @@ fn beyond(e: &SpawnError, denied: bool, spec: Option<&ServiceSpec>) -> String {
     let asked = nofile.map_or(0, |l| l.hard.unwrap_or(rlimit::UNLIMITED));
     match rlimit::open_files_max() {
         Some(most) if asked > most => format!(
-            "; {most}, which is fs.nr_open of this system, is the most for any process: lower it in `rlimits`, or \
-             raise that with `sysctl fs.nr_open=NUMBER`"
+            "; fs.nr_open of this system allows {most}: lower it in `rlimits`, or raise that with \
+             `sysctl fs.nr_open=NUMBER`"
         ),
         _ if denied => format!("; check `rlimits`: raising a hard limit takes CAP_SYS_RESOURCE{UNLESS_TAKEN}"),
         _ => "; check `rlimits`".to_owned(),

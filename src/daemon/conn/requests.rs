@@ -318,6 +318,10 @@ fn denied(method: &str, needed: Access, peer: &core::Peer) -> RpcError {
     };
     let what = format!("{method} needs {} access and you have {}", word(needed), word(peer.access));
     RpcError::new(Code::PermissionDenied, what).hint(match &peer.job {
+        Some(job) if core::task::of_name(job).is_some() => {
+            "tasks have operate access and no more: a person may do it, or a service with \"access\": \"admin\""
+                .to_owned()
+        }
         Some(job) => format!("services.{job}.access in the config grants it to this job"),
         None => "run it as the daemon's user, or have daemon.access grant it".to_owned(),
     })

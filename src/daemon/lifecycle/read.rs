@@ -143,7 +143,11 @@ impl Reading<'_> {
                 Ok(()) => {
                     gear.log(Level::Info, format!("made a config with examples: {}", self.paths.config.display()))
                 }
-                Err(e) => gear.log(Level::Warn, format!("cannot make {}: {e}", self.paths.config.display())),
+                Err(e) => {
+                    let why = format!("cannot make {}: {}", self.paths.config.display(), sys::reason(&e));
+                    gear.log(Level::Warn, &why);
+                    return Err(why);
+                }
             }
         }
         take_config(self.paths)

@@ -153,7 +153,7 @@ impl Lab {
                                 self.inputs.push(input);
                                 self.children.notify_taken(&service);
                             }
-                            Heard::Passed | Heard::Stalled => {}
+                            Heard::Passed | Heard::TooLong | Heard::Stalled => {}
                             Heard::Nothing => break,
                         }
                     }

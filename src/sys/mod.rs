@@ -18,7 +18,7 @@
 
 pub mod chan;
 pub mod clock;
-mod end;
+pub mod end;
 mod feature;
 pub mod file;
 pub mod host;

@@ -1,7 +1,9 @@
 //! The floors: the least that the work itself costs, without a supervisor. This program plays the other side of each.
 
-use crate::lab::pause;
-use hob::sys::{clock, spawn};
+use crate::lab::{pause, until};
+use hob::sys::end::Reaped;
+use hob::sys::table::RunTable;
+use hob::sys::{clock, spawn, wait};
 use mio::net::UnixListener;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::BTreeMap;
@@ -99,4 +101,18 @@ pub(crate) fn start(argv: &[String]) -> u32 {
         ..spawn::Plan::default()
     };
     spawn::spawn(&plan, None).unwrap().pid
+}
+
+/// Waits for the ends of all children, which would be in the way of later parts as zombies.
+pub(crate) fn reap_all() {
+    let table = RunTable::create().unwrap();
+    let reaped = || wait::reap_any(&table, None).unwrap();
+    until("the ends of children", || {
+        loop {
+            match reaped() {
+                Reaped::None { children } => break (!children).then_some(()),
+                Reaped::Daemon(_) | Reaped::Slot(_) | Reaped::Stray => {}
+            }
+        }
+    });
 }

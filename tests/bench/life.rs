@@ -113,6 +113,7 @@ pub(crate) fn cold() {
         let pids: Vec<u32> = (0..COUNT).map(|_| floor::start(&sleep())).collect();
         let took = begin.elapsed();
         pids.into_iter().for_each(kill);
+        floor::reap_all();
         took
     };
     let floor = Times::of((0..3).map(floor).collect());

@@ -30,6 +30,8 @@ impl WallTimer {
 
     fn arm(&self) -> io::Result<()> {
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // On musl the name is deprecated, as its width will change there.
+        #[allow(deprecated)]
         let until = libc::timespec { tv_sec: libc::time_t::MAX, tv_nsec: 0 };
         let spec = libc::itimerspec { it_interval: zero, it_value: until };
         let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;

@@ -48,7 +48,7 @@ pub fn slept() -> Duration {
 /// Seconds that the local time of this process is ahead of UTC at that moment; 0 where that cannot be told.
 #[must_use]
 pub fn local_offset(wall: Wall) -> i64 {
-    // time_t is 32 bits wide on some targets and 64 on others. On musl its name is deprecated, as that will change there.
+    // time_t has 32 bits on some targets and 64 on others. On musl its name is deprecated, as its width will change.
     #[allow(clippy::unnecessary_fallible_conversions, deprecated)]
     let secs = libc::time_t::try_from(wall.0.div_euclid(1000)).unwrap_or_default();
     // SAFETY: tm is plain data, for which zeros (and null for the name of the zone) are a valid value.

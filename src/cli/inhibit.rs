@@ -18,7 +18,12 @@ const NOT_FOUND: u8 = 127;
 const NOT_EXECUTED: u8 = 126;
 
 pub(crate) fn inhibit(args: &Args) -> Result<u8, Failure> {
-    let Some((program, words)) = args.rest.split_first() else { return list(args) };
+    let Some((program, words)) = args.rest.split_first() else {
+        if args.has("why") {
+            return Err(Failure::usage("--why needs a command to run").hint("hob inhibit --why TEXT -- COMMAND"));
+        }
+        return list(args);
+    };
     let why = args
         .text("why")?
         .ok_or_else(|| Failure::usage("a command needs --why: say what must not be cut off"))

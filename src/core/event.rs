@@ -133,6 +133,7 @@ impl Events {
             line.push_str(fields);
         }
         line.push('}');
+        debug_assert!(serde_json::from_str::<serde::de::IgnoredAny>(&line).is_ok(), "{line}");
         out.effects.push(Effect::Event { seq, line: line.clone() });
         if let Some(head) = head(&line) {
             for (id, s) in self.subscriptions.iter().filter(|(_, s)| s.filter.wants(&head)) {

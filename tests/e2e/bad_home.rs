@@ -232,6 +232,23 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
 }
 
 #[test]
+fn while_something_does_not_fit_the_disk_new_work_is_refused() {
+    let home = Home::new("{}");
+    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
+        return skip("no small file system can be mounted here, so a full disk is not tried");
+    };
+    home.write_config(r#"{ "groups": { "default": { "paused": true } } }"#);
+    home.ok(&["start"]);
+    let mut large = home.command(&["add", "--array", "1-20000", "--", "echo", "{}"]).spawn().unwrap();
+    wait("it is told", || home.ok(&["status"]).contains("problem: the disk of the journal is full"));
+    let (_, said) = home.fails(&["add", "echo more"]);
+    assert!(said.contains("disk"), "{said}");
+    large.kill().unwrap();
+    large.wait().unwrap();
+    home.ok(&["stop"]);
+}
+
+#[test]
 fn a_start_on_a_full_disk_says_so_and_does_not_wait_for_a_pid_file() {
     let home = Home::new("{}");
     let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {

@@ -14,6 +14,20 @@ fn the_first_start_makes_a_commented_default() {
 }
 
 #[test]
+fn a_config_that_is_gone_at_a_start_is_no_reason_to_stop_services() {
+    let home = Home::running(r#"{ "services": { "s": { "command": "exec sleep 1000" } } }"#);
+    home.wait_state("s", "running");
+    fs::remove_file(home.path("hob.json")).unwrap();
+    home.ok(&["restart"]);
+    home.wait_state("s", "running");
+    let told = home.ok(&["status"]);
+    assert!(told.contains("it was there and is gone") && !home.path("hob.json").exists(), "{told}");
+    home.write_config("{}");
+    home.ok(&["reload"]);
+    assert!(!home.ok(&["status"]).contains("gone"));
+}
+
+#[test]
 fn every_mistake_is_told_with_its_place() {
     let home = Home::new(
         "{\n  \"services\": {\n    \"a\": { \"command\": \"x\", \"restrat\": \"always\" },\n    \
@@ -210,4 +224,9 @@ fn a_check_warns_of_what_a_job_or_a_runner_lacks_in_the_words_of_its_keys() {
     assert!(out.status.success() && said.lines().count() == 2, "{said}");
     assert!(said.contains("job c: there is no group \"nowhere\" in the config"), "{said}");
     assert!(said.contains("runners.r: ") && said.contains("\"prefix\"") && !said.contains("command"), "{said}");
+    home.write_config(
+        r#"{"services": {"u": {"command": "true", "group": "no-such", "cwd": "/no/folder", "env_file": "/no/file"}}}"#,
+    );
+    let said = String::from_utf8_lossy(&home.hob(&["config", "check"]).stderr).into_owned();
+    assert!(["no-such", "/no/folder", "/no/file"].iter().all(|what| said.contains(what)), "{said}");
 }

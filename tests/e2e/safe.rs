@@ -37,6 +37,7 @@ fn safe_mode_keeps_what_runs_answers_and_changes_nothing() {
     assert_eq!((home.pid("n"), home.state("n").as_str(), home.pids().1), (pid, "running", keeper));
     let problems = home.call("daemon.health", "{}")["problems"].to_string();
     assert!(problems.contains("it died while opening the journal"), "{problems}");
+    assert!(!problems.contains("lacked records") && !home.read("logs/hob.log").contains("emptied it"), "{problems}");
     assert!(home.read("logs/hob.log").contains("safe mode: it died while opening the journal"));
     assert!(home.ok(&["why", "n"]).contains("safe mode"));
     let seen = counted(&home);

@@ -146,7 +146,8 @@ fn an_agent_that_is_a_text_gets_its_prompt_as_its_argument() {
         "inside": { "command": "printf '%s|' \"$@\" | awk '{print $1}'" },
         "bare": { "command": "printf '%s|' x" },
         "file": { "command": "cat", "prompt": "file" },
-        "stdin": { "command": "cat; echo $#", "prompt": "stdin" }
+        "stdin": { "command": "cat; echo $#", "prompt": "stdin" },
+        "lost": { "command": ["no-such-program-here"] }
     } }"#;
     let home = Home::running(config);
     let run = |agent: &str| home.ok(&["add", "--agent", agent, "-f", "two  words"]);
@@ -154,6 +155,16 @@ fn an_agent_that_is_a_text_gets_its_prompt_as_its_argument() {
     assert_eq!(run("inside"), "two\n");
     assert_eq!((run("bare"), run("file")), ("x|two  words|".to_owned(), "two  words".to_owned()));
     assert_eq!(run("stdin"), "two  words0\n");
+    home.ok(&["add", "--array", "7-8", "--agent", "end", "part {} of {}"]);
+    let last = home.ok(&["task", "list", "--json"]);
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    let last = last["tasks"].as_array().unwrap().last().unwrap()["id"].to_string();
+    home.ok(&["task", "wait", &last]);
+    assert_eq!(home.ok(&["task", "output", &last]), "zero=[sh] one=[part 8 of 8] all=[1]\n");
+    let (code, said) = home.fails(&["add", "--array", "1-2", "--agent", "end", "no number"]);
+    assert!(code == 2 && said.contains("the prompt has none"), "{code} {said}");
+    let (_, said) = home.fails(&["add", "--agent", "lost", "-w", "x"]);
+    assert!(said.contains("`agents.lost.command`") && !said.contains("\"command\""), "{said}");
     let shown = home.ok(&["config", "show"]);
     home.write_config(&shown);
     assert!(home.ok(&["plan"]).contains("nothing would change"));

@@ -93,6 +93,11 @@ fn a_limit_that_cannot_be_set_fails_the_task_in_the_words_of_services() {
         let why = home.ok(&["why", &format!("task/{id}")]);
         assert!(why.contains(&of_service), "{why}");
     }
+    home.ok(&["group", "set", "files", "--parallel", "3"]);
+    let told = home.ok(&["events", "-k", "group.changed", "--json"]);
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let last = told["events"].as_array().unwrap().last().unwrap();
+    assert!(last["parallel"] == 3 && last["limits"].is_object(), "{told}");
 }
 
 /// The config's owner may give what the user whose task it is could not take.

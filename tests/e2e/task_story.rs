@@ -58,7 +58,7 @@ fn why_tells_of_a_task_what_it_waits_for_and_what_became_of_it() {
     let loud = submit(&home, json!({ "command": "seq 1 100000; exit 1", "max_output": "30kB" })).to_string();
     wait_for(&home, &format!("{slow}-{loud}"));
     tells(&slow, &["was stopped because it took longer than 100ms"]);
-    tells(&loud, &["it wrote more than is kept of its output: 30.0 kB of 588.9 kB"]);
+    tells(&loud, &["it wrote 588.9 kB, of which at most 30.0 kB are kept"]);
     assert_eq!(task(&home, loud.parse().unwrap())["over_limit"], true);
     let told = home.ok(&["events", "-k", "task.failed", "--json"]);
     assert!(told.lines().last().unwrap().contains("\"over_limit\":true"), "{told}");

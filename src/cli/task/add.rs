@@ -85,14 +85,19 @@ fn add_array(args: &Args, client: &mut Client, spec: Map<String, Value>, range: 
     if args.has("follow") {
         return Err(Failure::usage("--follow shows one task, and --array makes many"));
     }
-    if !spec["command"].to_string().contains("{}") {
-        return Err(Failure::usage("--array puts numbers in place of {}, and the command has none"));
+    let key = if spec.contains_key("command") { "command" } else { "prompt" };
+    if !spec.get(key).is_some_and(|text| text.to_string().contains("{}")) {
+        return Err(Failure::usage(format!("--array puts numbers in place of {{}}, and the {key} has none")));
     }
     let one = |n: u64| {
         let mut spec = spec.clone();
-        let words = spec["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let words: Vec<String> = words.map(|w| w.replace("{}", &n.to_string())).collect();
-        spec.insert("command".to_owned(), json!(words));
+        let numbered = |text: &str| Value::String(text.replace("{}", &n.to_string()));
+        if let Some(given) = spec.get_mut(key) {
+            *given = match &*given {
+                Value::Array(words) => words.iter().filter_map(Value::as_str).map(numbered).collect(),
+                text => numbered(text.as_str().unwrap_or_default()),
+            };
+        }
         Value::Object(spec)
     };
     let specs: Vec<Value> = (first..=last).map(one).collect();

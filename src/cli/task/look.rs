@@ -509,17 +509,20 @@ struct Shown {
     out: io::StdoutLock<'static>,
     /// A line that has not ended.
     open: Vec<u8>,
+    /// What was written last ended a line.
+    at_start: bool,
     written: bool,
 }
 
 impl Shown {
     fn new(args: &Args, id: u64) -> Shown {
-        Shown { id, json: args.has("json"), out: io::stdout().lock(), open: Vec::new(), written: false }
+        Shown { id, json: args.has("json"), out: io::stdout().lock(), open: Vec::new(), at_start: true, written: false }
     }
 
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.written = true;
         if !self.json {
+            self.at_start = bytes.last().map_or(self.at_start, |b| *b == b'\n');
             self.out.write_all(bytes)?;
             return self.out.flush();
         }
@@ -538,19 +541,26 @@ impl Shown {
 
     fn gap(&mut self, dropped: u64) -> io::Result<()> {
         self.written = true;
-        match self.json {
-            true => writeln!(self.out, "{}", json!({ "id": self.id, "dropped": dropped }))?,
-            false => writeln!(self.out, "[hob: {dropped} bytes were over the limit and are gone]")?,
+        if self.json {
+            self.open_line()?;
+            writeln!(self.out, "{}", json!({ "id": self.id, "dropped": dropped }))?;
+        } else {
+            let start = if self.at_start { "" } else { "\n" };
+            writeln!(self.out, "{start}[hob: {dropped} bytes were over the limit and are gone]")?;
+            self.at_start = true;
         }
         self.out.flush()
     }
 
+    /// The line that has not ended, as one of its own.
+    fn open_line(&mut self) -> io::Result<()> {
+        let last = core::mem::take(&mut self.open);
+        if last.is_empty() { Ok(()) } else { self.line(&last) }
+    }
+
     /// Whether there was anything.
     fn end(mut self) -> io::Result<bool> {
-        if !self.open.is_empty() {
-            let last = core::mem::take(&mut self.open);
-            self.line(&last)?;
-        }
+        self.open_line()?;
         Ok(self.written)
     }
 }

@@ -24,6 +24,11 @@ pub(in crate::core) fn same_boot(a: &str, b: &str) -> bool {
     boot(a) == boot(b)
 }
 
+/// Whether what says who wrote the journal is among what is not understood.
+fn names_meta(aside: &[(Entity, String)]) -> bool {
+    aside.iter().any(|(e, _)| e.key == "meta")
+}
+
 impl Core {
     pub(in crate::core) fn boot(&mut self, mut boot: Boot, out: &mut Out) {
         let mut stored = record::read(core::mem::take(&mut boot.entities));
@@ -32,7 +37,9 @@ impl Core {
             stored.shutdown.as_ref().is_some_and(|s| stored.meta.as_ref().is_some_and(|m| m.keeper == s.keeper));
         self.next_run = stored.meta.as_ref().map_or(1, |m| m.next_run).max(1);
         self.take_facts(&mut boot);
-        self.look_for_losses(stored.meta.as_ref(), boot.gap, out);
+        // In safe mode the journal may have been left out, and a later hob's words about it are not understood.
+        let is_known = self.safe.is_none() && !names_meta(&stored.aside);
+        self.look_for_losses(stored.meta.as_ref(), boot.gap, is_known, out);
         self.keep_aside(stored.aside, &mut stored.again, out);
         self.restore_keys(stored.keys);
         self.configure_tasks(&boot.config);
@@ -42,7 +49,7 @@ impl Core {
         self.keep_aside(unread, &mut stored.again, out);
         self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
-        self.number_tasks(stored.meta.as_ref().map_or(1, |m| m.next_task), boot.newest_output, out);
+        self.number_tasks(stored.meta.as_ref(), boot.newest_output, is_known, out);
         self.note_clocks();
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
@@ -72,7 +79,7 @@ impl Core {
         self.restore_ran(boot.managed, stored.ran, out);
         self.tell_doors(&[], out);
         self.save_meta(out);
-        let went_on = self.meet_tasks(&mut boot.table, &mut boot.leftovers, boot.gap, out);
+        let went_on = self.meet_tasks(&mut boot.table, &mut boot.leftovers, out);
         let adopted = went_on + self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         if !self.orphans.is_empty() {
             // Should this daemon die before they are gone, the next one has to know them for what they are.
@@ -95,8 +102,8 @@ impl Core {
     }
 
     /// What was written is there as long as the machine stays up and nobody removes it.
-    fn look_for_losses(&mut self, meta: Option<&record::Meta>, gap: bool, out: &mut Out) {
-        let emptied = meta.is_none() && !self.events.is_empty();
+    fn look_for_losses(&mut self, meta: Option<&record::Meta>, gap: bool, is_known: bool, out: &mut Out) {
+        let emptied = is_known && meta.is_none() && !self.events.is_empty();
         self.gap = gap || emptied;
         if emptied {
             let text = "the journal does not say who wrote it, and there are events of a hob before this one: somebody \

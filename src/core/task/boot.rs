@@ -7,7 +7,7 @@ use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::Level;
-use crate::core::record::{Entity, parse};
+use crate::core::record::{Entity, Meta, parse};
 use crate::core::run::Ended;
 use crate::core::service::boot::same_boot;
 use crate::core::{Core, Effect, Out, Survivor, TableRun, UNKNOWN_PID};
@@ -126,11 +126,17 @@ impl Core {
 
     /// Output of a task that is lost must not be taken for that of a later one, nor an event that tells of it. The
     /// journal is written before either, so that a number beyond what it knows means that its end is lost.
-    pub(in crate::core) fn number_tasks(&mut self, known: u64, newest_output: u64, out: &mut Out) {
-        self.tasks.unused = self.tasks.next.max(known);
+    pub(in crate::core) fn number_tasks(
+        &mut self,
+        meta: Option<&Meta>,
+        newest_output: u64,
+        is_known: bool,
+        out: &mut Out,
+    ) {
+        self.tasks.unused = self.tasks.next.max(meta.map_or(1, |m| m.next_task));
         let newest = newest_output.max(self.newest_told()).min(TASKS_END);
         self.tasks.next = self.tasks.unused.max(newest.saturating_add(1));
-        if newest >= self.tasks.unused {
+        if is_known && newest >= self.tasks.unused {
             self.gap = true;
             let (first, which) = (self.tasks.unused, if newest == self.tasks.unused { "task" } else { "tasks up to" });
             let text = format!(
@@ -164,7 +170,6 @@ impl Core {
         &mut self,
         table: &mut Vec<TableRun>,
         leftovers: &mut Vec<(RunId, Vec<Survivor>)>,
-        gap: bool,
         out: &mut Out,
     ) -> u64 {
         let mut adopted = 0;
@@ -212,7 +217,7 @@ impl Core {
         for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
             self.orphan(run, false, left, out);
         }
-        if gap {
+        if self.gap {
             self.hold_after_gap(out);
         }
         for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {

@@ -148,7 +148,7 @@ impl Tasks {
 }
 
 impl Group {
-    fn json(&self, name: &str) -> String {
+    fn view(&self, name: &str) -> Obj {
         let mut o = Obj::new();
         o.str("name", name).u64("parallel", self.parallel().into()).u64("weight_limit", self.weight_limit().into());
         o.bool("paused", self.paused()).u64("running", self.running.into()).u64("weight", self.weight);
@@ -157,7 +157,7 @@ impl Group {
         if let Some(limits) = self.spec.as_ref().and_then(limits_brief) {
             o.raw("limits", &limits);
         }
-        o.finish()
+        o
     }
 }
 
@@ -166,7 +166,7 @@ impl Core {
         let durable = call != GroupCall::List && !self.journal_full;
         let answer = match call {
             GroupCall::List => {
-                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.json(n)).collect();
+                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.view(n).finish()).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
             GroupCall::Set { name, remove: true, .. } => {
@@ -244,14 +244,13 @@ impl Core {
         if changed {
             out.records.push(super::record::group(&name, &group.change));
         }
-        let text = self.tasks.groups[&name].json(&name);
+        let view = self.tasks.groups[&name].view(&name);
         if changed {
-            let members = text.trim_start_matches('{').trim_end_matches('}');
-            self.emit_daemon("group.changed", members, out);
+            self.emit_daemon("group.changed", view.members(), out);
         }
         self.tasks.look_at(&name);
         self.tasks.forget_groups();
-        Ok(text)
+        Ok(view.finish())
     }
 
     fn pause_group(&mut self, name: &str, pause: bool, out: &mut Out) {

@@ -1,6 +1,6 @@
 //! The life of one attempt: started, ended, its processes gone, its output passed, and what follows. Pure.
 
-use super::{TERMS, Task, TaskStop, name_of};
+use super::{TERMS, Task, TaskStop, Work, name_of};
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
 use crate::base::time::Mono;
@@ -11,6 +11,16 @@ use crate::core::{Core, Effect, End, Out, StartError, Survivor, Usage};
 use crate::protocol::methods::task::TaskState;
 use core::time::Duration;
 use std::sync::Arc;
+
+/// A reason by the key that named the program: that of the runner, which stands before the command, or of the agent.
+fn in_its_keys(task: &Task, why: &str) -> String {
+    let key = match (&task.frame.runner, &task.work) {
+        (Some(runner), _) => format!("`runners.{runner}.prefix`"),
+        (None, Work::Agent { name, .. }) => format!("`agents.{name}.command`"),
+        (None, Work::Command(_)) => return why.to_owned(),
+    };
+    why.replace("`command`", &key).replace("\"command\"", &key)
+}
 
 impl Core {
     pub(in crate::core) fn task_started(
@@ -47,11 +57,7 @@ impl Core {
             }
             Err(e) => {
                 live.end = Some((End::Unknown, Usage::default(), now));
-                // Where a runner stands before the command, it is the runner's program that was looked for.
-                let why = match self.tasks.get(id).and_then(|t| t.frame.runner.as_deref()) {
-                    Some(name) => e.message.replace("check `command`", &format!("check `runners.{name}.prefix`")),
-                    None => e.message,
-                };
+                let why = self.tasks.get(id).map_or_else(|| e.message.clone(), |t| in_its_keys(t, &e.message));
                 self.task_over(id, Ended::NotStarted(clip_reason(&why)), out);
             }
         }

@@ -122,8 +122,8 @@ impl Core {
             lines.push(attempt_line(t, number, r));
             let kept = super::view::kept_of(t);
             if let Some(bytes) = r.output.filter(|bytes| *bytes > kept) {
-                let text = "it wrote more than is kept of its output";
-                lines.push(format!("  {text}: {} of {}", human_size(kept), human_size(bytes)));
+                let (kept, bytes) = (human_size(kept), human_size(bytes));
+                lines.push(format!("  it wrote {bytes}, of which at most {kept} are kept"));
             }
             lines.extend(r.lines.iter().map(|l| format!("  | {l}")));
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 /// What the names of files begin with whose task is lost.
-const LOST: &str = "lost-";
+pub const LOST: &str = "lost-";
 
 /// The files of output whose task is gone.
 #[derive(Debug)]
@@ -69,6 +69,12 @@ fn task_of(name: &str) -> Option<TaskId> {
     id.parse().ok().map(TaskId).filter(|_| plain && (rest.is_empty() || rest.starts_with('.')))
 }
 
+/// The task that wrote what a file of this name holds, whether it is known or lost.
+#[must_use]
+pub fn written_by(name: &str) -> Option<TaskId> {
+    task_of(name.strip_prefix(LOST).unwrap_or(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,9 +83,10 @@ mod tests {
     fn only_files_of_output_belong_to_a_task() {
         for name in ["7.log", "7.log.1", "7.log.2.gz", "7.log.idx", "7.log.1.idx"] {
             assert_eq!(task_of(name), Some(TaskId(7)), "{name}");
+            assert_eq!(written_by(&format!("{LOST}{name}")), Some(TaskId(7)), "{name}");
         }
         for name in ["", ".log", "7", "7.logs", "07.log", "+7.log", "x7.log", "7.txt", "18446744073709551616.log"] {
-            assert_eq!(task_of(name), None, "{name}");
+            assert_eq!((task_of(name), written_by(name)), (None, None), "{name}");
         }
     }
 

@@ -20,7 +20,7 @@ mod flush;
 pub(in crate::daemon) mod guard;
 pub mod index;
 pub mod lane;
-mod leftover;
+pub mod leftover;
 pub mod lines;
 pub mod marks;
 mod pace;

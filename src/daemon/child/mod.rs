@@ -511,12 +511,18 @@ impl Children {
         let fields = notify::fields(&datagram, secrets);
         let run = self.services.get(service).and_then(|s| s.current);
         match (run, datagram.pid.zip(datagram.uid)) {
-            (Some(run), Some(from)) if !fields.is_empty() && self.speaks_for(table, (service, run), from, of) => {
+            (Some(run), Some(from))
+                if (!fields.is_empty() || datagram.cut) && self.speaks_for(table, (service, run), from, of) =>
+            {
+                if datagram.cut {
+                    self.sockets.take(service);
+                    return Heard::TooLong;
+                }
                 Heard::Word(Input::Notify { run, fields })
             }
             _ => {
                 self.sockets.take(service);
-                if datagram.cut { Heard::TooLong } else { Heard::Passed }
+                Heard::Passed
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{Scene, quoted};
 use crate::base::finding::{CONFIG as AREA, Finding, Grade};
 use crate::base::text::{count, shell_word};
-use crate::config::{Action, Check, Config, Ready, ServiceSpec};
+use crate::config::{Action, Check, Config, Ready, ServiceSpec, Settings};
 use crate::daemon::child::{self, Setup};
 use crate::daemon::lifecycle::read::read_config;
 use crate::daemon::start::admission;
@@ -132,9 +132,10 @@ fn service(setup: &Setup, name: &str, spec: &ServiceSpec) -> Vec<Finding> {
     if let Ready::Command(words) = &spec.ready {
         commands.push(("ready.command", Some(words)));
     }
+    let commands = commands.into_iter().filter_map(|(key, words)| Some((key, words?)));
+    let with = |(key, words): (_, &Vec<String>)| (key, ServiceSpec { command: words.clone(), ..spec.clone() });
     let mut all: Vec<Finding> = Vec::new();
-    for (key, words) in commands.into_iter().filter_map(|(key, words)| Some((key, words?))) {
-        let spec = ServiceSpec { command: words.clone(), ..spec.clone() };
+    for (key, spec) in surroundings(spec).into_iter().map(|spec| ("command", spec)).chain(commands.map(with)) {
         let Some(why) = child::unfit(setup, name, &spec) else { continue };
         if all.iter().any(|f| f.what.ends_with(&why)) {
             // It is not the command that is wrong.
@@ -151,6 +152,27 @@ fn service(setup: &Setup, name: &str, spec: &ServiceSpec) -> Vec<Finding> {
         all.push(f.why("it cannot start").todo("remove `user`, or run hob as root"));
     }
     all
+}
+
+/// The service with one of what its command finds around it at a time, and a command that is there, so that each is
+/// found that is not.
+fn surroundings(spec: &ServiceSpec) -> Vec<ServiceSpec> {
+    let Some(own) = std::env::current_exe().ok().and_then(|exe| exe.into_os_string().into_string().ok()) else {
+        return Vec::new();
+    };
+    let bare = ServiceSpec { command: vec![own], cwd: None, ..spec.clone() };
+    let with = |keep: fn(&mut Settings, &ServiceSpec)| {
+        bare.clone().with(|s| {
+            (s.user, s.group, s.env_file) = (None, None, None);
+            keep(s, spec);
+        })
+    };
+    vec![
+        with(|s, spec| s.user.clone_from(&spec.user)),
+        with(|s, spec| s.group.clone_from(&spec.group)),
+        with(|s, spec| s.env_file.clone_from(&spec.env_file)),
+        ServiceSpec { cwd: spec.cwd.clone(), ..with(|_, _| {}) },
+    ]
 }
 
 /// A port has room for one service.

@@ -1,9 +1,10 @@
 //! The journal as it lies on the disk: whether a next daemon could read all of it.
 
-use super::{LOST, Scene, quoted};
+use super::{Scene, quoted};
 use crate::base::finding::{Finding, Grade};
 use crate::base::units::human_size;
 use crate::core::record::{self, Entity};
+use crate::daemon::capture::leftover::LOST;
 use crate::daemon::journal::Journal;
 use crate::sys::reason;
 use std::io::ErrorKind;

@@ -17,6 +17,7 @@ pub use places::logs_full;
 pub use platform::offline;
 
 use super::Daemon;
+use super::capture::leftover;
 use super::child::Setup;
 use super::gear::Job;
 use crate::base::control::FLAG_NO_SUBREAPER;
@@ -69,14 +70,12 @@ impl Own {
     }
 }
 
-/// What the names of output begin with whose task no record knows.
-const LOST: &str = "lost-";
-
 /// The files of such output, in order, without their indexes.
 pub(super) fn lost_outputs(logs: &std::path::Path) -> Vec<String> {
     let files = std::fs::read_dir(logs.join("tasks")).into_iter().flatten().flatten();
     let names = files.filter_map(|file| file.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with(LOST) && !name.ends_with(".idx")).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(leftover::LOST) && !name.ends_with(".idx")).collect();
     names.sort_unstable();
     names
 }

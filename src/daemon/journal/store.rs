@@ -106,6 +106,8 @@ pub(super) struct Store {
     pub(super) durable: u64,
     pub(super) wanted: u64,
     pending: Pending,
+    /// The disk had no room for what waits, though it may have some.
+    short: bool,
     buffer: Vec<u8>,
     why: Option<String>,
     told: Option<String>,
@@ -172,6 +174,7 @@ impl Store {
             durable: 0,
             wanted: 0,
             pending: Pending::default(),
+            short: false,
             buffer: Vec::new(),
             why: None,
             told: None,
@@ -267,11 +270,15 @@ impl Store {
                 self.written = self.accepted;
                 self.retry.clear();
                 self.why = None;
+                self.short = false;
             }
             Err(e) => {
                 self.retry.failed(now);
                 self.why = Some(format!("cannot write {}: {e}", journal_path(&self.dir, self.number).display()));
-                if !is_full(&e) {
+                if is_full(&e) {
+                    self.short = true;
+                    self.set_full(now, true);
+                } else {
                     self.untrusted = Some(self.number);
                 }
             }
@@ -289,13 +296,17 @@ impl Store {
             // The reserve may fit without the step beyond it.
             file::reserve(&self.file, self.size, JOURNAL_RESERVE).map(|()| JOURNAL_RESERVE)
         });
-        let full = room.as_ref().is_err_and(is_full);
+        let full = self.short || room.as_ref().is_err_and(is_full);
         match room {
             Ok(room) => self.allocated = self.size + room,
             // Failures of another kind will show when something is written.
             Err(_) if !full => self.allocated = self.size + wanted,
             Err(_) => {}
         }
+        self.set_full(now, full);
+    }
+
+    fn set_full(&mut self, now: Mono, full: bool) {
         if full {
             self.full_retry.failed(now);
         } else {

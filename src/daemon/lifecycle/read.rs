@@ -10,6 +10,7 @@ use crate::base::text::without_numbers;
 use crate::base::time::Wall;
 use crate::config::{self, Config, Level};
 use crate::core::Boot;
+use crate::daemon::capture::leftover;
 use crate::daemon::events;
 use crate::daemon::gear::Gear;
 use crate::daemon::journal::{Journal, Loaded};
@@ -139,6 +140,9 @@ impl Reading<'_> {
                 let _ = sys::file::remove(&config_in_effect(self.paths));
                 return Ok(Config::default());
             }
+            if config_in_effect(self.paths).exists() {
+                return Err(format!("{}: it was there and is gone", self.paths.config.display()));
+            }
             match write_default(&self.paths.config) {
                 Ok(()) => {
                     gear.log(Level::Info, format!("made a config with examples: {}", self.paths.config.display()))
@@ -157,7 +161,7 @@ impl Reading<'_> {
 /// The highest number of a task that has written something; 0 where none has.
 fn newest_output(logs: &Path) -> u64 {
     let files = std::fs::read_dir(logs.join("tasks")).into_iter().flatten().flatten();
-    let number = |file: std::fs::DirEntry| file.file_name().to_str()?.split('.').next()?.parse().ok();
+    let number = |file: std::fs::DirEntry| Some(leftover::written_by(file.file_name().to_str()?)?.0);
     files.filter_map(number).max().unwrap_or(0)
 }
 

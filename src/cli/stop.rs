@@ -107,7 +107,12 @@ fn tell_whom_it_waits_for(args: &Args, reply: &Value) {
         let text = |k: &str| i[k].as_str().unwrap_or("?");
         note(
             args,
-            &format!("waiting for {} (pid {}): {}; another 'hob stop' does not", text("who"), i["pid"], text("why")),
+            &format!(
+                "waiting for {} (pid {}): {}; another 'hob stop' does not wait",
+                text("who"),
+                i["pid"],
+                text("why")
+            ),
         );
     }
 }

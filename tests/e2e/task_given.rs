@@ -286,6 +286,7 @@ fn what_waits_can_be_put_first_and_be_rid_of_what_it_follows() {
     assert_eq!(said, format!("task {a} has priority 7\ntask {b} has priority 7\n"));
     let get = |id: &str| home.call("task.get", &format!("{{\"id\":{id}}}"));
     assert_eq!((&get(&a)["priority"], &get(&b)["priority"]), (&7.into(), &7.into()));
+    assert!(home.ok(&["task", "list", &a]).contains("priority 7"), "{}", home.ok(&["task", "list", &a]));
     let out = home.hob(&["task", "prioritize", &done, "-p", "1"]);
     let said = String::from_utf8(out.stdout).unwrap();
     assert_eq!(said, format!("task {done} is left alone: it has succeeded\n"));

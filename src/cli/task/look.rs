@@ -104,6 +104,11 @@ fn note(task: &Value) -> String {
         (_, _, Some(error)) => notes.push(error.to_owned()),
         _ => {}
     }
+    if let Some(n) =
+        task["priority"].as_i64().filter(|n| *n != 0 && matches!(task["state"].as_str(), Some("held" | "queued")))
+    {
+        notes.push(format!("priority {n}"));
+    }
     notes.extend(task["why"].as_str().map(when::moments));
     if task["over_limit"] == true {
         notes.push("output over its limit".to_owned());

@@ -47,7 +47,7 @@ const ADD_FLAGS: &[Flag] = &[
         "array",
         None,
         "A-B",
-        "A task for each number of the range, in place of {}: 100000, and 16 MB of them, at most",
+        "A task for each number of the range, in place of {} in it: 100000, and 16 MB of them, at most",
     ),
     switch("print-id", None, "Print nothing but its id"),
     switch("follow", Some('f'), "Show its output until it is over, and end with its exit code"),

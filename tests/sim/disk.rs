@@ -76,6 +76,8 @@ impl Disk {
         let left = whole.max(self.synced);
         self.rounds.retain(|end| *end <= left);
         self.log.truncate(left);
+        // What the next daemon reads is on disk, so that no later loss takes it.
+        self.synced = self.log.len();
         self.events.truncate(self.events.len().saturating_sub(lost));
         self.events_lost = true;
         left

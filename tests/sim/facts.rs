@@ -69,8 +69,9 @@ impl Check {
         self.epoch += 1;
         self.inhibitors.clear();
         self.tasks.begin(&boot.entities);
-        self.blind = boot.config_error.is_some();
-        if !self.blind && self.config != boot.config {
+        let was_blind = core::mem::replace(&mut self.blind, boot.config_error.is_some());
+        // What ended while nobody knew its policy is not started by that.
+        if !self.blind && (was_blind || self.config != boot.config) {
             self.config = boot.config.clone();
             self.policy.forget_all();
         }

@@ -429,7 +429,7 @@ impl World<'_> {
     }
 
     pub fn list(&mut self) -> Option<serde_json::Value> {
-        if self.core.as_ref()?.next_deadline().is_some_and(|at| at <= self.clock().mono) {
+        if self.is_due() {
             // What is due would be done by this step.
             return None;
         }

@@ -12,8 +12,7 @@ impl World<'_> {
         if self.core.is_none() {
             return self.fail("liveness: no daemon runs".to_owned());
         }
-        let at = self.deadline();
-        if at == Some(self.now) {
+        if self.is_due() {
             self.step(Input::Tick);
         }
         let Some(list) = self.list() else { return self.fail("liveness: service.list has no answer".to_owned()) };

@@ -87,7 +87,7 @@ impl World<'_> {
             stops: self.check.stops(),
             journal_full: self.journal_full,
             touched: &self.touched,
-            busy: self.core.as_ref().is_some_and(|c| c.next_deadline().is_some_and(|at| at <= self.clock().mono)),
+            busy: self.is_due(),
         }
     }
 

@@ -114,9 +114,8 @@ impl Tasks {
 impl World<'_> {
     /// Asks the present core for its tasks and holds them against the truth.
     pub fn probe_tasks(&mut self) {
-        let due = self.deadline() == Some(self.now);
-        let now = self.clock();
-        let Some(mut core) = self.core.take().filter(|_| !due) else { return };
+        let (due, now) = (self.is_due(), self.clock());
+        let Some(mut core) = self.core.take_if(|_| !due) else { return };
         let mut out = Out::default();
         let list =
             crate::questions::query(&mut core, now, Request::Task(Box::new(TaskCall::List(everything()))), &mut out);

@@ -229,6 +229,11 @@ impl<'a> World<'a> {
         Some(at.0.saturating_add(self.booted_at).max(self.now).max(self.frozen_until))
     }
 
+    /// Whether something is due by the clock that the core is told, which is ahead of the simulator's.
+    pub fn is_due(&self) -> bool {
+        self.core.as_ref().and_then(Core::next_deadline).is_some_and(|at| at <= self.clock().mono)
+    }
+
     pub fn clock(&self) -> Now {
         let ms = i64::try_from(self.now / MS).unwrap_or(0);
         Now { mono: Mono(self.now - self.booted_at + MS), wall: Wall(WALL_START + ms + self.wall_shift) }

@@ -88,7 +88,7 @@ impl Core {
             all.push(f.why("new work is refused; what runs goes on").todo("free space; hob goes on by itself"));
         }
         if self.gap {
-            let f = Finding::new(Grade::Warning, "journal", "it lacked records when this daemon started");
+            let f = Finding::new(Grade::Warning, "journal", "it lacked records when hob started");
             let why = "tasks and what people wished may be lost, and what is known of others may be old";
             all.push(f.why(why).todo("hob logs, and compare hob status and hob task list with what you expect"));
         }

@@ -257,11 +257,11 @@ impl Events {
         self.ring.iter().map(|k| &*k.line).filter(move |line| head(line).is_some_and(|h| h.name == Some(name)))
     }
 
-    /// Those that are kept of anything of this kind, as names and lines, oldest first. A name is one that stands in its
-    /// line as it is.
-    pub(super) fn named<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let named = |k: &'a Kept| Some((head(&k.line)?.name?, &*k.line));
-        self.ring.iter().filter_map(named).filter(move |(name, _)| name.starts_with(prefix))
+    /// Those that are kept of what has such a name, as kinds, names and lines, oldest first. A name is one that stands
+    /// in its line as it is.
+    pub(super) fn named<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+        let named = |k: &'a Kept| head(&k.line).and_then(|h| Some((h.kind, h.name?, &*k.line)));
+        self.ring.iter().filter_map(named).filter(move |(_, name, _)| name.starts_with(prefix))
     }
 
     fn oldest(&self) -> u64 {

@@ -123,6 +123,9 @@ pub struct Meta {
     /// Runs from this number on were found without a record and are still being cleared away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<u64>,
+    /// Records were missing when this keeper's hob started.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub gap: bool,
 }
 
 /// A shutdown that has begun; void under another keeper.
@@ -349,10 +352,10 @@ pub fn run_gone(run: RunId) -> Entity {
 }
 
 #[must_use]
-pub fn meta(next: (u64, u64, u64), keeper: &str, unseen: Option<u64>) -> Entity {
+pub fn meta(next: (u64, u64, u64), keeper: &str, unseen: Option<u64>, gap: bool) -> Entity {
     let (next_run, next_task, next_event) = next;
     let keeper = keeper.to_owned();
-    entity("meta".to_owned(), &Meta { v: VERSION, next_run, next_task, next_event, keeper, unseen })
+    entity("meta".to_owned(), &Meta { v: VERSION, next_run, next_task, next_event, keeper, unseen, gap })
 }
 
 #[must_use]
@@ -549,9 +552,9 @@ mod tests {
     #[test]
     fn runs_that_an_earlier_keeper_left_are_known_until_they_are_gone() {
         let run = |keeper: &str| kept("run/7", &format!(r#"{{"v":1,"service":"a","keeper":"{keeper}"}}"#));
-        assert!(!has_left_runs(&[meta((8, 1, 0), "old", None), run("new"), kept("service/a", "{}")], "new"));
-        assert!(has_left_runs(&[meta((8, 1, 0), "new", None), run("old")], "new"));
-        assert!(has_left_runs(&[meta((8, 1, 0), "new", Some(7))], "new"));
+        assert!(!has_left_runs(&[meta((8, 1, 0), "old", None, false), run("new"), kept("service/a", "{}")], "new"));
+        assert!(has_left_runs(&[meta((8, 1, 0), "new", None, false), run("old")], "new"));
+        assert!(has_left_runs(&[meta((8, 1, 0), "new", Some(7), false)], "new"));
         assert!(!has_left_runs(&[kept("run/x", "{"), kept("meta", "")], "new"));
     }
 

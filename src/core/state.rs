@@ -422,7 +422,7 @@ impl Core {
 
     fn meta(&self) -> Entity {
         let next = (self.next_run, self.tasks.next, self.events.since_loss());
-        record::meta(next, &self.facts.keeper, self.unseen)
+        record::meta(next, &self.facts.keeper, self.unseen, self.gap)
     }
 
     /// Output of this run is still to come.

@@ -49,7 +49,7 @@ impl Core {
         self.keep_aside(unread, &mut stored.again, out);
         self.take_up(stored.again, out);
         self.next_run = self.next_run.max(self.newest_claim() + 1);
-        self.number_tasks(stored.meta.as_ref(), boot.newest_output, is_known, out);
+        let lost = self.number_tasks(stored.meta.as_ref(), boot.newest_output, is_known, out);
         self.note_clocks();
         self.restore_services(stored.services, &stored.runs, same, out);
         for (run, intent) in &stored.runs {
@@ -79,7 +79,7 @@ impl Core {
         self.restore_ran(boot.managed, stored.ran, out);
         self.tell_doors(&[], out);
         self.save_meta(out);
-        let went_on = self.meet_tasks(&mut boot.table, &mut boot.leftovers, out);
+        let went_on = self.meet_tasks(&mut boot.table, &mut boot.leftovers, lost, out);
         let adopted = went_on + self.meet(stored.runs, boot.table, boot.leftovers, unseen, out);
         if !self.orphans.is_empty() {
             // Should this daemon die before they are gone, the next one has to know them for what they are.

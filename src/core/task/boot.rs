@@ -125,19 +125,24 @@ impl Core {
     }
 
     /// Output of a task that is lost must not be taken for that of a later one, nor an event that tells of it. The
-    /// journal is written before either, so that a number beyond what it knows means that its end is lost.
+    /// journal is written before either, so that a number beyond what it knows means that its end is lost. Answers
+    /// whether records that were on disk are missing. That one began is a proof, as its records were there before; one
+    /// that was but queued may have lost them with the power before anybody was promised anything.
     pub(in crate::core) fn number_tasks(
         &mut self,
         meta: Option<&Meta>,
         newest_output: u64,
         is_known: bool,
         out: &mut Out,
-    ) {
+    ) -> bool {
         self.tasks.unused = self.tasks.next.max(meta.map_or(1, |m| m.next_task));
-        let newest = newest_output.max(self.newest_told()).min(TASKS_END);
+        let (told, begun) = self.newest_told();
+        let newest = newest_output.max(told).min(TASKS_END);
         self.tasks.next = self.tasks.unused.max(newest.saturating_add(1));
+        let mut lost = self.gap;
         if is_known && newest >= self.tasks.unused {
             self.gap = true;
+            lost |= newest_output.max(begun) >= self.tasks.unused;
             let (first, which) = (self.tasks.unused, if newest == self.tasks.unused { "task" } else { "tasks up to" });
             let text = format!(
                 "the journal knows of no task from {first} on, and output or events tell of {which} {newest}: \
@@ -145,18 +150,22 @@ impl Core {
             );
             out.effects.push(Effect::Log { level: Level::Error, text });
         }
+        // It is told until hob is started anew, and holds nothing that was submitted since.
+        self.gap |= meta.is_some_and(|m| m.gap && m.keeper == self.facts.keeper);
+        lost
     }
 
-    /// The highest number of a task that an event tells of; 0 where none does.
-    fn newest_told(&self) -> u64 {
-        let last = |(name, line): (&str, &str)| {
+    /// The highest number of a task that an event tells of, and of one that an event says has begun; 0 where none does.
+    fn newest_told(&self) -> (u64, u64) {
+        let last = |(kind, name, line): (&str, &str, &str)| {
             let id = super::of_name(name)?.0;
             // A list of tasks is told by its first.
             let count =
                 line.split_once(",\"count\":").and_then(|(_, rest)| rest.split([',', '}']).next()?.parse().ok());
-            Some(id.saturating_add(count.unwrap_or(1_u64).max(1) - 1))
+            Some((id.saturating_add(count.unwrap_or(1_u64).max(1) - 1), if kind == "task.started" { id } else { 0 }))
         };
-        self.events.named(super::NAME).filter_map(last).max().unwrap_or(0)
+        let highest = |(a, b): (u64, u64), (c, d): (u64, u64)| (a.max(c), b.max(d));
+        self.events.named(super::NAME).filter_map(last).fold((0, 0), highest)
     }
 
     /// The highest run number that a task names.
@@ -170,6 +179,7 @@ impl Core {
         &mut self,
         table: &mut Vec<TableRun>,
         leftovers: &mut Vec<(RunId, Vec<Survivor>)>,
+        lost: bool,
         out: &mut Out,
     ) -> u64 {
         let mut adopted = 0;
@@ -217,7 +227,7 @@ impl Core {
         for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
             self.orphan(run, false, left, out);
         }
-        if self.gap {
+        if lost {
             self.hold_after_gap(out);
         }
         for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {

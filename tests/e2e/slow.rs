@@ -176,7 +176,8 @@ fn who_asks_what_many_cost_is_answered_once_and_with_figures_of_now() {
     let home = Home::running(&format!(r#"{{ "services": {{ {} }} }}"#, services.join(",")));
     let measured = |list: &Value| {
         let list = list["services"].as_array().unwrap();
-        list.iter().filter(|s| s["state"] == "running" && s["memory"].as_u64().is_some_and(|m| m > 0)).count()
+        // Of a process that was executed a moment ago the kernel counts no page yet, as it counts them in batches.
+        list.iter().filter(|s| s["state"] == "running" && s["memory"].is_u64()).count()
     };
     wait("all run", || measured(&home.call("service.list", "{}")) == MANY);
     let ask = || {

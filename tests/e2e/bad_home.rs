@@ -181,6 +181,15 @@ impl Drop for Mount {
     }
 }
 
+/// Gives a home a disk of its own that is soon full, if that can be.
+fn small_disk(home: &Home) -> Option<Mount> {
+    let mount = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]);
+    if mount.is_none() {
+        skip("no small file system can be mounted here, so a full disk is not tried");
+    }
+    mount
+}
+
 /// Leaves nothing free on the file system of a home.
 fn fill(home: &Home) {
     let mut file = fs::File::create(home.path("fill")).unwrap();
@@ -192,9 +201,7 @@ fn fill(home: &Home) {
 #[test]
 fn a_full_disk_stops_no_service_and_recovers_by_itself() {
     let mut home = Home::new(ONE);
-    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
-        return skip("no small file system can be mounted here, so a full disk is not tried");
-    };
+    let Some(_mount) = small_disk(&home) else { return };
     home.write_config(
         r#"{ "services": { "s": { "command": "while :; do echo x; sleep 0.05; done" },
                            "other": { "command": "exec sleep 1000" } } }"#,
@@ -234,9 +241,7 @@ fn a_full_disk_stops_no_service_and_recovers_by_itself() {
 #[test]
 fn while_something_does_not_fit_the_disk_new_work_is_refused() {
     let home = Home::new("{}");
-    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
-        return skip("no small file system can be mounted here, so a full disk is not tried");
-    };
+    let Some(_mount) = small_disk(&home) else { return };
     home.write_config(r#"{ "groups": { "default": { "paused": true } } }"#);
     home.ok(&["start"]);
     let mut large = home.command(&["add", "--array", "1-20000", "--", "echo", "{}"]).spawn().unwrap();
@@ -251,9 +256,7 @@ fn while_something_does_not_fit_the_disk_new_work_is_refused() {
 #[test]
 fn a_start_on_a_full_disk_says_so_and_does_not_wait_for_a_pid_file() {
     let home = Home::new("{}");
-    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
-        return skip("no small file system can be mounted here, so a full disk is not tried");
-    };
+    let Some(_mount) = small_disk(&home) else { return };
     home.write_config("{}");
     fill(&home);
     let out = home.hob(&["start"]);
@@ -273,9 +276,7 @@ fn a_start_on_a_full_disk_says_so_and_does_not_wait_for_a_pid_file() {
 #[test]
 fn on_a_full_disk_the_output_of_the_command_still_comes_out() {
     let home = Home::new("{}");
-    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
-        return skip("no small file system can be mounted here, so a full disk is not tried");
-    };
+    let Some(_mount) = small_disk(&home) else { return };
     home.write_config("{}");
     fill(&home);
     let run = |script: &str| {
@@ -301,9 +302,7 @@ fn on_a_full_disk_the_output_of_the_command_still_comes_out() {
 #[test]
 fn output_of_tasks_that_cannot_be_kept_is_told_with_them() {
     let mut home = Home::new("{}");
-    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=4m", "hob-test"]) else {
-        return skip("no small file system can be mounted here, so a full disk is not tried");
-    };
+    let Some(_mount) = small_disk(&home) else { return };
     home.write_config("{}");
     home.start(&[]);
     // The journal has a reserve, so that tasks are still taken.

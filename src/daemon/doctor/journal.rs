@@ -84,7 +84,7 @@ fn set_aside(state: &Path) -> Option<Finding> {
     let size = path.metadata().ok()?.len();
     let f = Finding::new(Grade::Warning, AREA, format!("{BAD} has {} of it that could not be read", human_size(size)));
     let todo = format!("look at it, hob status and hob task list, and when nothing is missed: rm {}", quoted(&path));
-    Some(f.why("what that said is lost; of a record that was cut at its end nothing had been done yet").todo(todo))
+    Some(f.why("what that said is lost; of a record that a kill cut short nothing had been done yet").todo(todo))
 }
 
 /// The same for output of tasks that no record knows.

@@ -13,7 +13,7 @@ use crate::sys::file::lock::Content;
 use crate::{daemon, sys};
 use core::time::Duration;
 use serde_json::{Value, json};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
@@ -26,6 +26,9 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 /// at most to end without a daemon.
 const STOP_ANSWER: Duration = Duration::from_secs(5);
 const STOP_BY_KEEPER: Duration = Duration::from_secs(90);
+
+/// How long a process may take to be gone once it has let go of its lock.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("all") || !args.operands.is_empty() {
@@ -79,6 +82,7 @@ fn end(args: &Args, paths: &Paths) -> Result<u8, Failure> {
         }
         return was_not_running(args);
     }
+    let process = held.as_ref().ok().copied().flatten().flatten().and_then(|pid| sys::wait::pidfd_open(pid).ok());
     let params = match args.duration("grace")? {
         Some(t) => json!({ "graceful": true, "grace": t.as_secs_f64() }),
         None => json!({ "graceful": true }),
@@ -97,7 +101,7 @@ fn end(args: &Args, paths: &Paths) -> Result<u8, Failure> {
     }
     tell_whom_it_waits_for(args, &reply);
     let limit = args.duration("timeout")?.unwrap_or(grace + STOP_SLACK);
-    wait_for_end(args, &Ending { paths, keeper }, client.as_mut(), limit)?;
+    wait_for_end(args, &Ending { paths, keeper, process }, client.as_mut(), limit)?;
     finish(args, &json!({ "stopped": true }), |_| "hob has stopped\n".to_owned())
 }
 
@@ -149,6 +153,8 @@ fn tell_keeper(args: &Args, keeper: Option<u32>, why: Failure) -> Result<Value, 
 struct Ending<'a> {
     paths: &'a Paths,
     keeper: Option<u32>,
+    /// The keeper, where it could be told by its lock.
+    process: Option<OwnedFd>,
 }
 
 impl Ending<'_> {
@@ -162,6 +168,15 @@ impl Ending<'_> {
             (Err(_), Some(keeper)) => Ok(gone(keeper)),
             (Err(f), None) => Err(f),
         }
+    }
+}
+
+/// Waits for the end of a process that has let go of its lock: the kernel closes the files of one that ends before it
+/// counts as ended.
+fn wait_for_process(process: Option<&OwnedFd>) {
+    if let Some(process) = process {
+        // Whatever goes wrong here, hob itself has ended.
+        let _ = sys::chan::wait([(Some(process.as_fd()), false)], Some(LAST_MOMENT));
     }
 }
 
@@ -195,16 +210,17 @@ fn wait_for_end(
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+    wait_for_process(hob.process.as_ref());
     Ok(())
 }
 
 /// Ends keeper, daemon and jobs without the socket, each verified.
 fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure> {
     let home = daemon::child::home_id(&paths.home);
-    if let Some(keeper) = keeper {
+    let process = keeper.map(sys::wait::pidfd_open).transpose()?;
+    if let (Some(keeper), Some(pidfd)) = (keeper, &process) {
         // Held open before the signals, so that they can reach nobody else.
         let daemons = sys::identity::daemons_of(keeper, DAEMON_WORD);
-        let pidfd = sys::wait::pidfd_open(keeper)?;
         let _ = sys::wait::pidfd_send_signal(pidfd.as_fd(), sys::signals::SIGTERM);
         if !gone_within(Duration::from_secs(2), || holder(paths).is_ok_and(|h| h.is_none())) {
             for daemon in daemons.iter().filter_map(|p| sys::wait::pidfd_open(*p).ok()) {
@@ -237,6 +253,7 @@ fn force(args: &Args, paths: &Paths, keeper: Option<u32>) -> Result<u8, Failure>
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    wait_for_process(process.as_ref());
     let _ = std::fs::remove_file(&paths.pid);
     if sys::features::listens(&paths.socket) != Some(true) && is_refused(&paths.socket) {
         // Otherwise it belongs to a service manager, which starts hob when it is needed again, or to another hob.

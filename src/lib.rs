@@ -39,10 +39,11 @@
 //!   `request` (the one match over `Request`), `service` (the state machine; its first page is the essay on it), `run`
 //!   (records, why), `view` (state to replies), `event`, `keys`, `record` (state to journal and back),
 //!   `task` (the queue; its first page is the essay on it), `schedule` (time that is kept; likewise),
-//!   `safe` (safe mode), `freeze`, `upgrade`, `owner` (who asks, whose something is), `inhibit` (who delays a
-//!   shutdown), `restore` (what a managed hob ran), `outer` (a line for the service manager), `doctor` (services in
-//!   trouble), `members` (names in requests), `plan` (what a reload would do), `wait` (requests that wait for an end
-//!   state), `life` (shutdown, and what comes up at the start), `due` (deadlines), `fuzz` (an entry for fuzzers)
+//!   `safe` (safe mode), `freeze`, `upgrade`, `newer` (whether there is another hob), `owner` (who asks, whose
+//!   something is), `inhibit` (who delays a shutdown), `restore` (what a managed hob ran), `outer` (a line for the
+//!   service manager), `doctor` (services in trouble), `members` (names in requests), `plan` (what a reload would do),
+//!   `wait` (requests that wait for an end state), `life` (shutdown, and what comes up at the start), `due`
+//!   (deadlines), `fuzz` (an entry for fuzzers)
 //! - [`config`]: text to a checked spec, or every mistake in it with line and column; `schema` (the same table of keys
 //!   for editors), `programs` (groups, agents, runners), `cron` (expressions, time zones and when they fire),
 //!   `schedule` (jobs)

@@ -206,6 +206,13 @@ pub(super) const DAEMON: &[Key<DaemonSpec>] = &[
         r#""5s""#,
     ),
     live("nice", Field::Nice(at!(nice)), "scheduling priority of the daemon itself", "0"),
+    live(
+        "update_command",
+        Field::OptCommand(at!(update_command)),
+        "prints the newest version of hob, in its last line; where that is not the one that runs, hob tells so",
+        r#""curl -fsS https://example.org/hob/version""#,
+    ),
+    live("update_every", Field::Span(at!(update_every), from(1_000)), "how often update_command is run", r#""7d""#),
     live("log", Field::Group(DAEMON_LOG), "the daemon's own log", r#"{"level": "debug"}"#),
     live(
         "access",

@@ -100,6 +100,10 @@ pub struct DaemonSpec {
     /// How long a shutdown waits for inhibitors; zero: not at all.
     pub shutdown_grace: Duration,
     pub nice: i32,
+    /// Prints the version of hob that there is to be had.
+    pub update_command: Option<Vec<String>>,
+    /// From one run of it to the next.
+    pub update_every: Duration,
     pub log: DaemonLog,
     pub access: Vec<Grant>,
 }
@@ -416,6 +420,8 @@ impl Default for DaemonSpec {
             shutdown_timeout: Duration::from_secs(20),
             shutdown_grace: Duration::from_secs(5),
             nice: 0,
+            update_command: None,
+            update_every: Duration::from_secs(86_400),
             log: DaemonLog::DEFAULT,
             access: Vec::new(),
         }

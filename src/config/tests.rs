@@ -109,9 +109,17 @@ fn the_table_knows_every_field_and_documents_it() {
         on_demand: _,
     } = Settings::default();
     let GroupSpec { parallel: _, paused: _, weight_limit: _, nice: _, limits: _ } = GroupSpec::default();
-    let DaemonSpec { heartbeat: _, shutdown_timeout: _, shutdown_grace: _, nice: _, log: _, access: _ } =
-        DaemonSpec::default();
-    assert_eq!((SERVICE.len(), GROUP.len(), DAEMON.len()), (41, 8, 6));
+    let DaemonSpec {
+        heartbeat: _,
+        shutdown_timeout: _,
+        shutdown_grace: _,
+        nice: _,
+        update_command: _,
+        update_every: _,
+        log: _,
+        access: _,
+    } = DaemonSpec::default();
+    assert_eq!((SERVICE.len(), GROUP.len(), DAEMON.len()), (41, 8, 8));
     for info in keys() {
         let doc = info.doc;
         assert!(doc.len() > 10 && !doc.ends_with('.') && doc.starts_with(char::is_lowercase), "{}: {doc}", info.path);

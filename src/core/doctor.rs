@@ -75,9 +75,17 @@ impl Core {
         } else if !self.inhibitors.text().is_empty() {
             all.push(Finding::new(Grade::Note, HOB, format!("a shutdown would wait for {}", self.inhibitors.text())));
         }
-        if let Some(path) = &self.update {
+        if let Some(path) = &self.newer.path {
             let f = Finding::new(Grade::Note, HOB, format!("{path} is another program than the one that runs"));
             all.push(f.why("the one that runs goes on until it is told otherwise").todo("hob upgrade"));
+        }
+        if let Some(version) = &self.newer.version {
+            let what = format!("daemon.update_command names version {version}; {} runs", self.facts.version);
+            all.push(Finding::new(Grade::Note, HOB, what).todo("install it, then hob upgrade"));
+        }
+        if let Some(error) = &self.newer.error {
+            let f = Finding::new(Grade::Warning, CONFIG, format!("daemon.update_command failed: {error}"));
+            all.push(f.why("nobody tells of a newer hob").todo("mend it in hob.json, then hob reload"));
         }
         if let Some(why) = &self.journal_behind {
             let f = Finding::new(Grade::Error, "journal", format!("it cannot be written: {why}"));

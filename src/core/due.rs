@@ -26,6 +26,8 @@ pub enum Due {
     Shutdown,
     /// The service manager is to be told how all is.
     Status,
+    /// `daemon.update_command` is to be run.
+    Newest,
 }
 
 /// The wheel wants small dense numbers: services have the odd ones by their place, all others borrow an even one while
@@ -81,7 +83,8 @@ impl Deadlines {
             | Due::Heartbeat
             | Due::Groups
             | Due::Shutdown
-            | Due::Status => self.by_due.get(&due).copied(),
+            | Due::Status
+            | Due::Newest => self.by_due.get(&due).copied(),
         }
     }
 

@@ -150,6 +150,7 @@ impl Core {
         let stopping = Stopping { code, deadline, limit: jobs, held, killed: false, given_up: false, ended: false };
         self.life.stopping = Some(stopping);
         self.life.rising = None;
+        self.end_newest(out);
         self.record_ran(out);
         out.records.push(record::shutdown(&self.facts.keeper, code, deadline));
         let mut fields = Obj::new();

@@ -14,6 +14,7 @@ mod inhibit;
 pub mod keys;
 pub mod life;
 mod members;
+mod newer;
 mod outer;
 pub mod owner;
 mod plan;
@@ -287,6 +288,10 @@ pub enum Input {
     OtherProgram {
         path: Option<String>,
     },
+    /// Result of `Effect::Newest`: the last line that it printed, or why it failed, as a clause.
+    Newest {
+        result: Result<String, String>,
+    },
     /// Any other signal under `--init`, to be forwarded to the main service.
     Forward {
         signal: i32,
@@ -556,6 +561,13 @@ pub enum Effect {
         binary: Option<String>,
         ticket: Option<upgrade::Ticket>,
     },
+    /// Run `daemon.update_command` once; answered by `Input::Newest` unless `NewestEnd` comes first.
+    Newest {
+        command: Vec<String>,
+        limit: Duration,
+    },
+    /// Nobody waits for it any more: end what is left of it.
+    NewestEnd,
     /// Safe mode is over: flush, then end this daemon for an ordinary one. `stop`: which is to stop hob.
     Again {
         stop: bool,

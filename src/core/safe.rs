@@ -72,6 +72,7 @@ impl Core {
             Input::Boot(_)
             | Input::WallSet { .. }
             | Input::OtherProgram { .. }
+            | Input::Newest { .. }
             | Input::Started { .. }
             | Input::StartWaits { .. }
             | Input::Tree { .. }
@@ -199,6 +200,8 @@ fn harmless(effect: &Effect) -> bool {
         | Effect::CancelStart { .. }
         | Effect::Check { .. }
         | Effect::CheckEnd { .. }
+        | Effect::Newest { .. }
+        | Effect::NewestEnd
         | Effect::Forget { .. }
         | Effect::Remove { .. }
         | Effect::Listen { .. }

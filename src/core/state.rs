@@ -5,6 +5,7 @@ use super::event::Events;
 use super::inhibit::Inhibitors;
 use super::keys::Keys;
 use super::life::Life;
+use super::newer::Newer;
 use super::record::{self, Entity};
 use super::schedule::Schedules;
 use super::service::Choice;
@@ -88,8 +89,7 @@ pub struct Core {
     pub(super) facts: Facts,
     pub(super) config: DaemonSpec,
     pub(super) config_error: Option<String>,
-    /// Where another program lies than the one that runs.
-    pub(super) update: Option<String>,
+    pub(super) newer: Newer,
     /// When the config in effect was read; `None` while none could be.
     pub(super) config_taken: Option<Wall>,
     pub(super) table: Table,
@@ -291,7 +291,8 @@ impl Core {
             Input::Renew { .. } => self.ask_upgrade(None, None, None, out),
             Input::UpgradeEnded { req, result } => self.upgrade_ended(req, result, out),
             Input::Upgraded { ticket, result } => self.upgraded(ticket, result, out),
-            Input::OtherProgram { path } => self.update_available(path, out),
+            Input::OtherProgram { path } => self.other_program(path, out),
+            Input::Newest { result } => self.newest(result, out),
             Input::KeeperGone => self.shutdown_at_once(out),
             Input::JournalBehind { why } => self.journal_behind(why, out),
             Input::JournalFull { full } => self.journal_full = full,
@@ -350,6 +351,7 @@ impl Core {
                 Due::Groups => {}
                 Due::Shutdown => self.shutdown_due(out),
                 Due::Status => self.tell_status(out),
+                Due::Newest => self.ask_newest(out),
             }
         }
     }

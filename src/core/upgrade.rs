@@ -62,16 +62,6 @@ impl Core {
         }
     }
 
-    /// A newer program may be there, or an older one: a person decides.
-    pub(super) fn update_available(&mut self, path: Option<String>, out: &mut Out) {
-        if let Some(path) = &path {
-            let mut fields = Obj::new();
-            fields.str("path", path);
-            self.emit_daemon("daemon.update_available", fields.members(), out);
-        }
-        self.update = path;
-    }
-
     /// An upgrade that a daemon before this one began has come to its end.
     pub(super) fn upgraded(&mut self, ticket: Option<Ticket>, result: Result<String, RpcError>, out: &mut Out) {
         let mut fields = Obj::new();

@@ -354,7 +354,7 @@ impl Core {
         );
         journal.opt_str("why", self.journal_behind.as_deref());
         o.raw("journal", &journal.finish());
-        o.opt_str("update", self.update.as_deref());
+        o.raw("update", &self.newer.json());
         self.closing(&mut o);
         o.u64("last_event", self.events.next_seq().saturating_sub(1));
         o.raw("inhibitors", &self.inhibitors.json());

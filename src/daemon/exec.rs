@@ -85,6 +85,10 @@ impl Daemon {
                 self.children.check(&mut self.gear.ctx(), asked, &spec, &mut self.inputs);
             }
             Effect::CheckEnd { run, what } => self.children.check_end(&mut self.gear.ctx(), run, what),
+            Effect::Newest { command, limit } => {
+                self.children.newest(&mut self.gear.ctx(), &command, limit, &mut self.inputs);
+            }
+            Effect::NewestEnd => self.children.newest_end(&mut self.gear.ctx()),
             Effect::Forget { run } => self.forget(run),
             Effect::Remove { service } => {
                 self.children.remove(&mut self.gear.ctx(), &service);

@@ -111,7 +111,7 @@ impl World<'_> {
         Err(format!("liveness: {name} ends as {state}, desired {desired}, {of}"))
     }
 
-    /// With everything at rest nothing may be due but the heartbeat.
+    /// With everything at rest nothing may be due but the heartbeat, and to ask for a newer hob.
     fn quiet(&mut self, states: &BTreeMap<String, (String, String)>) {
         let moves = |s: &(String, String)| matches!(s.0.as_str(), "backoff" | "starting" | "stopping" | "running");
         let specs = &self.check.config.services;
@@ -119,9 +119,11 @@ impl World<'_> {
         if states.iter().any(|(name, s)| moves(s) && specs.get(name).is_none_or(|s| restless(s) || asked(s))) {
             return;
         }
+        let daemon = &self.check.config.daemon;
+        let (beats, asks) = (!daemon.heartbeat.is_zero(), daemon.update_command.is_some());
         for _ in 0..3 {
             let Some(at) = self.deadline() else { return };
-            if self.check.config.daemon.heartbeat.is_zero() {
+            if !beats && !asks {
                 return self.fail(format!("quiet: all is at rest, and something is due at {at} ns"));
             }
             self.now = at;
@@ -130,8 +132,12 @@ impl World<'_> {
             if let Some(core) = &mut self.core {
                 core.step(now, Input::Tick, &mut out);
             }
-            let beat = |e: &Effect| matches!(e, Effect::Heartbeat { .. });
-            if !out.records.is_empty() || !out.effects.iter().all(beat) {
+            let may = |e: &Effect| match e {
+                Effect::Heartbeat { .. } => beats,
+                Effect::Newest { .. } => asks,
+                _ => false,
+            };
+            if !out.records.is_empty() || !out.effects.iter().all(may) {
                 return self.fail(format!("quiet: all is at rest, and a tick does {out:?}"));
             }
             if self.deadline().is_some_and(|next| next <= at) {

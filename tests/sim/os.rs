@@ -69,6 +69,8 @@ pub struct Os {
     /// What the present daemon does beside runs, and as the how manieth it was begun.
     pub checks: BTreeMap<(RunId, Duty), u64>,
     pub checks_begun: u64,
+    /// The one command that names a version, while it is run.
+    pub newest: Option<u64>,
     /// Runs whose processes are stopped, and ends that come once they go on.
     pub paused: BTreeSet<RunId>,
     pub pending_ends: Vec<(u32, End)>,
@@ -172,6 +174,7 @@ impl Os {
         self.watched.clear();
         self.awaited.clear();
         self.checks.clear();
+        self.newest = None;
         self.sockets.values_mut().for_each(|watched| *watched = false);
     }
 

@@ -257,6 +257,8 @@ fn configs(r: &mut Rng) -> Vec<Config> {
     config.daemon.heartbeat = Duration::from_secs(*r.pick(&[0, 30]));
     config.daemon.shutdown_timeout = Duration::from_secs(*r.pick(&[3, 20]));
     config.daemon.shutdown_grace = Duration::from_secs(*r.pick(&[0, 5]));
+    config.daemon.update_command = r.pick(&[None, Some("newest")]).map(|program| vec![program.to_owned()]);
+    config.daemon.update_every = Duration::from_secs(*r.pick(&[5, 60]));
     for (i, name) in all.iter().enumerate() {
         config.services.insert(name.clone(), Arc::new(service(r, &all[..i])));
     }

@@ -88,6 +88,20 @@ impl World<'_> {
             Effect::CheckEnd { run, what } => {
                 self.os.checks.remove(&(run, what));
             }
+            Effect::Newest { .. } => {
+                if self.os.newest.is_some() {
+                    self.fail("newest: asked while it is asked already".to_owned());
+                }
+                self.os.checks_begun += 1;
+                self.os.newest = Some(self.os.checks_begun);
+                let ms = self.delay();
+                self.soon(ms, true, Event::Newest(self.os.checks_begun));
+            }
+            Effect::NewestEnd => {
+                if self.os.newest.take().is_none() {
+                    self.fail("newest: nobody asks, and that was ended".to_owned());
+                }
+            }
             Effect::Forget { run } => self.forget(run, true),
             Effect::Reply { req, result, durable } => self.reply(req, result, durable),
             Effect::Notify { conn, stream, method, params } => self.notified(conn, stream, method, &params),
@@ -147,6 +161,16 @@ impl World<'_> {
             | Effect::Again { .. }
             | Effect::Upgrade { .. }
             | Effect::Ready => {}
+        }
+    }
+
+    /// The command that names a version has ended.
+    pub fn newest(&mut self, asked: u64) {
+        if self.os.newest == Some(asked) {
+            self.os.newest = None;
+            let result =
+                if self.rng.percent(self.options.sick) { Err("exit code 1".to_owned()) } else { Ok("2.0".into()) };
+            self.step(Input::Newest { result });
         }
     }
 

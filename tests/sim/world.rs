@@ -48,6 +48,7 @@ pub enum Event {
     Scan(RunId),
     /// A check that was begun as the how manieth comes to its end.
     Checked(RunId, Duty, u64),
+    Newest(u64),
     Sync(usize),
     ProcReady(u32),
     ProcEnd(u32, End),
@@ -308,6 +309,7 @@ impl<'a> World<'a> {
             Event::Deliver(input) => self.step(input),
             Event::Scan(run) => self.scan(run),
             Event::Checked(run, what, begun) => self.checked(run, what, begun),
+            Event::Newest(asked) => self.newest(asked),
             Event::Sync(upto) => self.synced(upto),
             Event::ProcReady(pid) => self.proc_ready(pid),
             Event::Ping(pid) => self.ping(pid),

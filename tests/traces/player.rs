@@ -200,6 +200,8 @@ impl Player {
             "ready-seen" => Input::ReadySeen { run: self.run(&arg(1)) },
             "passed" => Input::Checked { run: self.run(&arg(1)), what: duty(&arg(2)), result: Ok(()) },
             "not-passed" => Input::Checked { run: self.run(&arg(1)), what: duty(&arg(2)), result: Err(arg(3)) },
+            "newest" => Input::Newest { result: Ok(arg(1)) },
+            "no-newest" => Input::Newest { result: Err(arg(1)) },
             "notify" => {
                 let fields = w[2..].iter().map(|f| f.split_once('=').unwrap());
                 let fields = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();

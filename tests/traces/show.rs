@@ -44,6 +44,8 @@ pub(crate) fn show(effect: &Effect) -> String {
         Effect::AwaitEnd { run } => format!("await-end run {run}"),
         Effect::Check { run, what, limit, .. } => format!("check {what:?} of run {run} within {limit:?}"),
         Effect::CheckEnd { run, what } => format!("check-end {what:?} of run {run}"),
+        Effect::Newest { command, limit } => format!("newest {} within {limit:?}", command.join(" ")),
+        Effect::NewestEnd => "newest-end".to_owned(),
         Effect::Forget { run } => format!("forget run {run}"),
         Effect::Remove { service } => format!("remove {service}"),
         Effect::Listen { service, spec, watch } => {

@@ -425,6 +425,7 @@ impl Core {
 
     /// Starts what is wished up and does not run, and stops what runs and is not.
     fn raise(&mut self, out: &mut Out) {
+        self.plan_newest(None, out);
         let all: Vec<usize> = self.table.by_name().collect();
         for i in &all {
             let s = &self.table[*i];

@@ -169,9 +169,10 @@ impl Core {
         self.configure_tasks(&config);
         if self.config != config.daemon {
             report.daemon.extend(changed_daemon(&self.config, &config.daemon).into_iter().map(|key| key.path));
-            self.config = config.daemon;
+            let before = core::mem::replace(&mut self.config, config.daemon);
             out.effects.push(Effect::Daemon { spec: Box::new(self.config.clone()) });
             self.plan_beat();
+            self.plan_newest(Some(&before), out);
         }
         report.jobs = self.apply_schedule(core::mem::take(&mut config.schedule), out);
         let mut restarts = Vec::new();

@@ -66,7 +66,12 @@ pub struct Asked {
 pub(super) enum Purpose {
     Ready,
     Check(Duty),
+    /// `daemon.update_command`, which is beside no run.
+    Newest,
 }
+
+/// The run that a command is of which is beside none.
+const NO_RUN: RunId = RunId(0);
 
 impl Purpose {
     /// Names its control group.
@@ -76,6 +81,7 @@ impl Purpose {
             Purpose::Check(Duty::Health) => "health",
             Purpose::Check(Duty::Reload) => "reload",
             Purpose::Check(Duty::Stop) => "stop",
+            Purpose::Newest => "newest",
         }
     }
 }
@@ -105,6 +111,12 @@ impl Commands {
         }
         let repeats = self.repeats.values().filter_map(|r| r.due);
         repeats.chain(self.open.values().filter_map(|c| Some(c.limit?.1))).min()
+    }
+
+    fn set_limit(&mut self, id: RunId, limit: Duration, now: Mono) {
+        if let Some(command) = self.open.get_mut(&id) {
+            command.limit = Some((limit, now + limit));
+        }
     }
 }
 
@@ -211,11 +223,24 @@ impl Children {
         let purpose = Purpose::Check(what);
         self.command_end(ctx, of, purpose);
         let id = self.begin(ctx, of, purpose, spec, argv)?;
+        self.commands.set_limit(id, limit, ctx.now);
         if let Some(command) = self.commands.open.get_mut(&id) {
-            command.limit = Some((limit, ctx.now + limit));
             command.words.secrets = secrets;
         }
         Ok(())
+    }
+
+    /// Runs `daemon.update_command`; `Newest` tells its end.
+    pub fn newest(&mut self, ctx: &mut Ctx<'_>, argv: &[String], limit: Duration, inputs: &mut Vec<Input>) {
+        self.newest_end(ctx);
+        match self.begin(ctx, NO_RUN, Purpose::Newest, &ServiceSpec::default(), argv) {
+            Ok(id) => self.commands.set_limit(id, limit, ctx.now),
+            Err(e) => inputs.push(Input::Newest { result: Err(e) }),
+        }
+    }
+
+    pub fn newest_end(&mut self, ctx: &mut Ctx<'_>) {
+        self.command_end(ctx, NO_RUN, Purpose::Newest);
     }
 
     /// Hands the start of a command to the pool.
@@ -227,7 +252,10 @@ impl Children {
         spec: &ServiceSpec,
         argv: &[String],
     ) -> Result<RunId, String> {
-        let Some(service) = self.service_of(of) else { return Err("its service has gone".to_owned()) };
+        let service = match purpose {
+            Purpose::Newest => "".into(),
+            Purpose::Ready | Purpose::Check(_) => self.service_of(of).ok_or("its service has gone")?,
+        };
         let null = self.null()?;
         let (read, write) = pipe::output().map_err(|e| reason(&e))?;
         self.commands.count = self.commands.count.wrapping_add(1);
@@ -333,15 +361,28 @@ impl Children {
         let command = self.commands.open.remove(&id);
         self.forget(ctx, id);
         let Some(mut command) = command else { return };
-        let result = result.map_err(|e| command.words.told(e));
+        let result = match result {
+            Ok(()) if command.purpose == Purpose::Newest => Ok(command.words.line().unwrap_or_default()),
+            Ok(()) => Ok(String::new()),
+            Err(e) => Err(command.words.told(e)),
+        };
         command.words.close(ctx);
         self.told(ctx.now, command.of, command.purpose, result, inputs);
     }
 
-    fn told(&mut self, now: Mono, of: RunId, purpose: Purpose, result: Result<(), String>, inputs: &mut Vec<Input>) {
+    /// Passes on what came of a command: the last that it printed, where that is asked for, or why it failed.
+    fn told(
+        &mut self,
+        now: Mono,
+        of: RunId,
+        purpose: Purpose,
+        result: Result<String, String>,
+        inputs: &mut Vec<Input>,
+    ) {
         match (purpose, result) {
-            (Purpose::Check(what), result) => inputs.push(Input::Checked { run: of, what, result }),
-            (Purpose::Ready, Ok(())) => {
+            (Purpose::Check(what), result) => inputs.push(Input::Checked { run: of, what, result: result.map(drop) }),
+            (Purpose::Newest, result) => inputs.push(Input::Newest { result }),
+            (Purpose::Ready, Ok(_)) => {
                 self.commands.repeats.remove(&of);
                 inputs.push(Input::ReadySeen { run: of });
             }

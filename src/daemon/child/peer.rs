@@ -15,7 +15,7 @@ pub enum Whose {
     Nobody,
     /// It is of a job of this service, a command beside one included.
     Job(Arc<str>),
-    /// It is of a run that is over.
+    /// It is of a run that is over, or of a command beside none.
     Left,
     /// It has gone, so that nobody can tell any more.
     Gone,
@@ -44,8 +44,11 @@ impl Children {
         }
         if let Ok(groups) = &self.groups {
             match groups.service_of(pid) {
-                // A service's name never has a dot after a slash: this is the kind of a command beside it.
-                Ok(Some(group)) => return Whose::Job(group.split("/.").next().unwrap_or(&group).into()),
+                // A service's name never has a dot after a slash: this is the kind of a command beside it, or none.
+                Ok(Some(group)) => match group.split("/.").next().unwrap_or(&group) {
+                    "" => return Whose::Left,
+                    service => return Whose::Job(service.into()),
+                },
                 Ok(None) if self.runs.values().all(|r| r.group.is_some()) => return Whose::Nobody,
                 Ok(None) => {}
                 Err(_) => return if net::exists(pid) { Whose::Nobody } else { Whose::Gone },

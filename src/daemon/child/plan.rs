@@ -217,9 +217,15 @@ fn environment(setup: &Setup, ask: Ask<'_>, who: Option<&User>) -> Result<Enviro
         env.insert(name.into(), value.clone());
     }
     match task::of_name(ask.service) {
-        Some(id) => env.insert("HOB_TASK_ID".into(), id.to_string().into()),
-        None => env.insert("HOB_SERVICE".into(), ask.service.into()),
-    };
+        Some(id) => {
+            env.insert("HOB_TASK_ID".into(), id.to_string().into());
+        }
+        // A command that is beside no service has none.
+        None if ask.service.is_empty() => {}
+        None => {
+            env.insert("HOB_SERVICE".into(), ask.service.into());
+        }
+    }
     if let Some((_, instance)) = instance(ask.service) {
         env.insert("HOB_INSTANCE".into(), instance.into());
     }

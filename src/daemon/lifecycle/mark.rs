@@ -230,7 +230,11 @@ fn kind(input: &Input) -> u8 {
         Input::Closed { .. } | Input::Lagged { .. } | Input::Listening { .. } | Input::Connection { .. } => 3,
         Input::Started { .. } | Input::StartWaits { .. } => 4,
         Input::Exited { .. } | Input::Tree { .. } => 5,
-        Input::ReadySeen { .. } | Input::Heard { .. } | Input::Checked { .. } | Input::Notify { .. } => 6,
+        Input::ReadySeen { .. }
+        | Input::Heard { .. }
+        | Input::Checked { .. }
+        | Input::Notify { .. }
+        | Input::Newest { .. } => 6,
         Input::Output { .. } => 7,
         Input::ConfigRead { .. } => 8,
         Input::Synced { .. } | Input::JournalBehind { .. } | Input::JournalFull { .. } | Input::OutputLost { .. } => 9,

@@ -2,8 +2,8 @@
 
 use super::flags::{Command, Flag, Operand};
 use super::{
-    complete, config, demo, doctor, events, inhibit, life, logs, man, plan, renew, schedule, service, status, stop,
-    story, task, transient,
+    complete, config, demo, doctor, events, inhibit, life, logs, man, plan, reload, renew, schedule, service, status,
+    stop, story, task, transient,
 };
 
 const ANY: usize = usize::MAX;
@@ -233,7 +233,7 @@ const OF_SERVICES: &[Command] = &[
                   Without a running hob its file is read.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
-    Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", life::reload) },
+    Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", reload::reload) },
     Command {
         details: "Reads the config as it is now and lists every start, stop, restart and live change, with its\n\
                   reason, in the order in which a reload would do it. Warns of what this machine lacks. Without a\n\

@@ -17,6 +17,7 @@ mod meant;
 mod offline;
 mod plan;
 mod progress;
+mod reload;
 mod render;
 mod renew;
 mod schedule;

@@ -212,7 +212,7 @@ const OF_SERVICES: &[Command] = &[
         count: (0, ANY),
         flags: LOGS,
         details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob, and\n\
-                  with --all shows the services that come later too.\n\
+                  with --all shows the services that come later too. It ends, with 3, when hob has stopped.\n\
                   With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.\n\
                   Lines of several services are in the order of their times. Without a running hob, and of services\n\
                   that it has no more, the files are read.",
@@ -222,15 +222,15 @@ const OF_SERVICES: &[Command] = &[
         operands: "NAME...",
         count: (1, ANY),
         details: "The old ones move on by one, and the oldest goes when there are more than log.max_files.",
-        ..command("logs rotate", "Begin new log files for services", logs::rotate)
+        ..command("logs rotate", "Begin new log files for services", service::rotate)
     },
     task::rows::ADD,
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
         flags: EVENTS,
-        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.\n\
-                  Without a running hob its file is read.",
+        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap,\n\
+                  and ends, with 3, when hob has stopped. Without a running hob its file is read.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
     Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", reload::reload) },

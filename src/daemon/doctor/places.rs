@@ -51,7 +51,8 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         all.extend(kept(name, path).filter(|_| !told));
     }
     if all.iter().all(|f| f.grade <= Grade::Note) {
-        let what = format!("{} and its folders are there, hob's own, and writable", p.home.display());
+        let whole = if absent.is_empty() { "and its folders are" } else { "is" };
+        let what = format!("{} {whole} there, hob's own, and writable", p.home.display());
         if p.home.exists() {
             all.insert(0, Finding::new(Grade::Ok, AREA, what));
         }

@@ -2,8 +2,8 @@
 
 use super::flags::{Command, Flag, Operand};
 use super::{
-    complete, config, demo, doctor, events, inhibit, life, logs, man, plan, renew, schedule, service, status, stop,
-    story, task, transient,
+    complete, config, demo, doctor, events, inhibit, life, logs, man, plan, reload, renew, schedule, service, status,
+    stop, story, task, transient,
 };
 
 const ANY: usize = usize::MAX;
@@ -152,9 +152,10 @@ const OF_SERVICES: &[Command] = &[
         takes_command: true,
         operands: "[-- COMMAND [ARG...]]",
         details: "With a command it runs that as its only service, passes its output through and ends with its\n\
-                  exit code (128 + n for a signal): the entry point of a container. It reads nothing: its standard\n\
-                  input is /dev/null, as that of every service. Its files are in a private folder then; with --home\n\
-                  they are there, and services of a hob.json there run beside it.\n\
+                  exit code (128 + n for a signal, 127 where there is no such program, 126 where it cannot be\n\
+                  executed): the entry point of a container. It reads nothing: its standard input is /dev/null, as\n\
+                  that of every service. Its files are in a private folder then; with --home they are there, and\n\
+                  services of a hob.json there run beside it.\n\
                   With --managed hob is a part of the program that starts it: it ends when that does, known by the\n\
                   end of standard input (a pipe or socket) or of its process, and the next start runs what ran then.",
         ..command("run", "Run hob in the foreground", life::run)
@@ -212,7 +213,7 @@ const OF_SERVICES: &[Command] = &[
         count: (0, ANY),
         flags: LOGS,
         details: "Without a name: the log of hob itself. Following goes on over rotations and restarts of hob, and\n\
-                  with --all shows the services that come later too.\n\
+                  with --all shows the services that come later too. It ends, with 3, when hob has stopped.\n\
                   With --since all from then on is shown, with --grep all that matches; with -n N the last N of it.\n\
                   Lines of several services are in the order of their times. Without a running hob, and of services\n\
                   that it has no more, the files are read.",
@@ -222,18 +223,23 @@ const OF_SERVICES: &[Command] = &[
         operands: "NAME...",
         count: (1, ANY),
         details: "The old ones move on by one, and the oldest goes when there are more than log.max_files.",
-        ..command("logs rotate", "Begin new log files for services", logs::rotate)
+        ..command("logs rotate", "Begin new log files for services", service::rotate)
     },
     task::rows::ADD,
     Command {
         operands: "[NAME...]",
         count: (0, ANY),
         flags: EVENTS,
-        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap.\n\
-                  Without a running hob its file is read.",
+        details: "Times are local; --json has them in UTC. Following goes on over restarts of hob, without a gap,\n\
+                  and ends, with 3, when hob has stopped. Without a running hob its file is read.",
         ..command("events", "Show what happened, and with -f what happens", events::events)
     },
-    Command { flags: RELOAD, ..command("reload", "Read the config again and apply what changed", life::reload) },
+    Command {
+        flags: RELOAD,
+        details: "All of it takes effect, or nothing: where it has mistakes each is told, and the exit code is 11.\n\
+                  Services that have not changed are not touched.",
+        ..command("reload", "Read the config again and apply what changed", reload::reload)
+    },
     Command {
         details: "Reads the config as it is now and lists every start, stop, restart and live change, with its\n\
                   reason, in the order in which a reload would do it. Warns of what this machine lacks. Without a\n\
@@ -262,13 +268,21 @@ const OF_SERVICES: &[Command] = &[
                   list of all.",
         ..command("inhibit", "Delay a shutdown of hob while a command runs", inhibit::inhibit)
     },
-    command("ping", "Ask whether hob answers", status::ping),
-    command("health", "Show how hob itself is", status::health),
+    Command {
+        details: "The exit code is 0 when it does, and 3 when nobody answers.",
+        ..command("ping", "Ask whether hob answers", status::ping)
+    },
+    Command {
+        details: "The exit code is 0 when all is well, and 3 with any problem or without a running hob: for the\n\
+                  checks of containers and monitors. Each problem is told.",
+        ..command("health", "Show how hob itself is", status::health)
+    },
     Command {
         operands: "[FILE]",
         count: (0, 1),
         details: "Warns also, on standard error, of users, groups, folders, files and programs that are named and not\n\
-                  on this machine. The exit code is 0 without mistakes and 1 with any; warnings do not count.",
+                  on this machine. The exit code is 0 without mistakes, 1 with any and 8 when the file cannot be\n\
+                  read; warnings do not count.",
         ..command("config check", "Check the config and list everything that is wrong", config::check)
     },
     Command {

@@ -1,7 +1,7 @@
 //! `hob config`: what stands in the file and what hob makes of it, without a daemon.
 
 use super::flags::Args;
-use super::{Failure, absolute, exit, note, paths, print, print_json};
+use super::{Failure, absolute, exit, is_config_named, note, paths, print, print_json};
 use crate::base::limits::CONFIG_MAX;
 use crate::base::paths::Paths;
 use crate::base::text::{count, visible_line};
@@ -34,19 +34,20 @@ impl Loaded {
 }
 
 pub(super) fn load(args: &Args) -> Result<Loaded, Failure> {
-    read(paths(args)?.config, args.path("config").is_some())
+    read(paths(args)?.config, is_config_named(args))
 }
 
 /// `named`: somebody has named the file.
 pub(super) fn read(path: PathBuf, named: bool) -> Result<Loaded, Failure> {
     let name = path.display().to_string();
     let bytes = crate::sys::file::read_whole(&path, CONFIG_MAX as u64).map_err(|e| {
-        let f = Failure::code(Code::FileSystem, format!("cannot read {name}: {e}"));
+        let failed = |what: String| Failure::code(Code::FileSystem, what);
         match e.kind() {
-            std::io::ErrorKind::NotFound if !named => {
-                f.hint("'hob start' makes it on the first start; --config FILE names another")
-            }
-            _ => f,
+            std::io::ErrorKind::NotFound if named => failed(format!("there is no file {name}"))
+                .hint("write one, for which 'hob config show --defaults' prints every key"),
+            std::io::ErrorKind::NotFound => failed(format!("there is no config file {name}"))
+                .hint("'hob start' makes one with examples, if hob does not run; --config FILE names another"),
+            _ => failed(format!("cannot read {name}: {e}")),
         }
     })?;
     let result = config::parse_bytes(&bytes, &name, crate::sys::signals::platform());

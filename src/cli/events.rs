@@ -3,7 +3,7 @@
 use super::flags::Args;
 use super::offline::{Source, ask};
 use super::render::{Paint, colours, masked};
-use super::{Failure, connect, exit, print_json, print_painted, users, when};
+use super::{Failure, connect_to_follow, exit, no_more, print_json, print_painted, users, when};
 use crate::client::Event;
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     let kinds: Vec<&str> = args.text("kind")?.into_iter().flat_map(|k| k.split(',')).collect();
     let from = args.number("from")?;
     let lines = args.number("lines")?.unwrap_or(50);
-    let mut source = if args.has("follow") { Source::from(connect(args)?) } else { ask(args)? };
+    let mut source = if args.has("follow") { Source::from(connect_to_follow(args)?) } else { ask(args)? };
     let mut query = json!({ "kinds": kinds, "names": args.operands, "limit": lines });
     if let Some(from) = from {
         query["from"] = json!(from);
@@ -35,7 +35,7 @@ pub(crate) fn events(args: &Args) -> Result<u8, Failure> {
     };
     let next = past["next"].as_u64();
     for item in client.subscribe(&kinds, &args.operands, next)? {
-        match item? {
+        match item.map_err(|e| no_more(args, e))? {
             Event::Event(event) => show(args, &event)?,
             Event::Lagged { resume_from } => {
                 super::note(args, &format!("fell behind; going on at event {resume_from}"))

@@ -341,8 +341,9 @@ fn check_operands(args: &Args, commands: &[Command]) -> Result<(), String> {
     }
 }
 
-pub(super) fn usage(c: &Command) -> String {
-    format!("hob {} {}", c.name, c.operands).trim_end().to_owned()
+fn usage(c: &Command) -> String {
+    let flags = if c.flags.is_empty() { "" } else { " [FLAGS]" };
+    format!("hob {}{flags} {}", c.name, c.operands).trim_end().to_owned()
 }
 
 pub(super) fn verbs_of<'c>(noun: &'c str, commands: &'c [Command]) -> impl Iterator<Item = &'c Command> {
@@ -384,7 +385,9 @@ fn find_flag(flag: &Arg<'_>, command: Option<&'static Command>) -> Result<&'stat
 #[must_use]
 pub(super) fn help_all(commands: &[Command]) -> String {
     let mut t = String::from(
-        "hob keeps services running, works through tasks, does things at their time, and says why.\n\n\
+        "hob keeps services running, works through tasks, does things at their time, and says why.\n\
+         To begin: 'hob demo' shows it live, 'hob start' starts it and makes a config with examples, and\n\
+         'hob config path' tells where that is; 'hob reload' makes what you change in it effective.\n\n\
          Usage: hob [FLAGS] COMMAND [ARGS]\n\nCommands:\n",
     );
     // A noun that is no command itself has its verbs on one line.
@@ -401,7 +404,8 @@ pub(super) fn help_all(commands: &[Command]) -> String {
     let nouns: std::collections::BTreeSet<&str> = shown().filter_map(noun_of).collect();
     for noun in nouns {
         let verbs: Vec<_> = verbs_of(noun, commands).filter_map(|c| c.name.split(' ').nth(1)).collect();
-        t.push_str(&format!("  {noun:<10}{}\n", verbs.join(", ")));
+        let verbs = super::render::wrapped(&verbs.join(", "), NOUN, NOUN, Some(HELP_WIDTH));
+        t.push_str(&format!("  {noun:<10}{}\n", verbs.trim_start()));
     }
     t.push_str("\nFlags of every command:\n");
     flag_rows(&mut t, GLOBAL);
@@ -449,6 +453,9 @@ fn flag_rows(t: &mut String, flags: &[Flag]) {
         row(t, &format!("{short}--{}{value}", f.long), f.doc);
     }
 }
+
+/// Where the verbs of a noun stand.
+const NOUN: usize = 12;
 
 /// Columns of a help text at most.
 const HELP_WIDTH: usize = 120;

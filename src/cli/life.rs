@@ -1,12 +1,12 @@
-//! Commands about hob itself: run, start, restart, reload, and the daemon that the keeper executes.
+//! Commands about hob itself: run, start, restart, and the daemon that the keeper executes.
 
 use super::flags::Args;
 use super::service::finish;
 use super::{
-    Failure, complain, complain_lines, exit, given, given_socket, is_config_named, is_home_named, note, paths, plan,
+    Failure, complain, complain_lines, exit, given, given_socket, is_config_named, is_home_named, note, paths,
     progress, renew,
 };
-use super::{meant, service, status, stop};
+use super::{service, status, stop};
 use crate::base::paths::{PathInput, Paths};
 use crate::base::text::{first_lines, visible_line};
 use crate::client::Client;
@@ -147,12 +147,17 @@ fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result
     let mut mine = lock::Lock::from(lock.try_clone()?);
     let given = passed.is_some();
     let listener = match passed {
-        Some(passed) => passed.listener,
-        None => sys::net::listen(&paths.socket, 0o600).map_err(|e| at(&e, "cannot listen at", &paths.socket))?.into(),
+        Some(passed) => Ok(passed.listener),
+        None => sys::net::listen(&paths.socket, 0o600)
+            .map(OwnedFd::from)
+            .map_err(|e| at(&e, "cannot listen at", &paths.socket)),
     };
-    let code = keep(args, paths, Hold { lock, listener, clean, given }, remove)?;
-    let _ = mine.clear();
-    Ok(code)
+    let code = listener.and_then(|listener| keep(args, paths, Hold { lock, listener, clean, given }, remove));
+    // One that has not come up leaves what it found: a word of one before, or none.
+    if code.is_ok() || clean {
+        let _ = mine.clear();
+    }
+    code
 }
 
 /// What makes a process the keeper of a home.
@@ -500,7 +505,10 @@ fn wait_for_pid_file(args: &Args, paths: &Paths, health: &Value, limit: Duration
     while !sys::file::read_whole(&paths.pid, PID_MAX).is_ok_and(|text| text == wanted.as_bytes()) {
         // Where its folder refuses it, time brings nothing.
         let folder = paths.pid.parent().filter(|dir| dir.exists());
-        let full = folder.and_then(|dir| sys::file::space_at(dir).ok()).is_some_and(|(free, _)| free < PID_ROOM);
+        let full = folder.is_some_and(|dir| {
+            let room = sys::file::space_at(dir).map_or(u64::MAX, |(free, _)| free);
+            room < PID_ROOM || sys::file::lacks_inodes_at(dir).unwrap_or(false)
+        });
         let most = if full { PID_LIMIT_FULL } else { PID_LIMIT };
         if begin.elapsed() > limit.min(most) || folder.is_some_and(|dir| !sys::file::is_writable(dir)) {
             let pid = paths.pid.display();
@@ -538,60 +546,4 @@ pub(crate) fn restart(args: &Args) -> Result<u8, Failure> {
         Some(paths) if !args.has("foreground") => start_hob(args, &paths),
         Some(_) | None => start(args),
     }
-}
-
-/// A reload has ended safe mode: the next daemon serves, or dies as those before it.
-fn after_safe_mode(args: &Args, result: &Value) -> Result<u8, Failure> {
-    let mut client = super::connect(args)?;
-    // Three deaths in a row take a moment.
-    let begin = Instant::now();
-    let mut same = 0;
-    let mut pid = Value::Null;
-    while same < 10 && begin.elapsed() < START_LIMIT {
-        let health: Value = client.call("daemon.health", &json!({}))?;
-        if health["status"] == "safe mode" && begin.elapsed() > Duration::from_millis(500) {
-            let problems = health["problems"].as_array().cloned().unwrap_or_default();
-            let text: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
-            return Err(Failure::code(Code::Unavailable, format!("still not well: {}", text.join("; ")))
-                .hint("'hob logs' tells how the daemons died"));
-        }
-        same = if health["pid"] == pid && health["status"] != "safe mode" { same + 1 } else { 0 };
-        pid = health["pid"].clone();
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    finish(args, result, |_| "safe mode is over, and the config was read again\n".to_owned())
-}
-
-pub(crate) fn reload(args: &Args) -> Result<u8, Failure> {
-    if args.has("dry-run") {
-        return plan::plan(args);
-    }
-    meant::is_its_config(args)?;
-    let result: Value = super::connect(args)?.call("daemon.reload", &json!({}))?;
-    if result["left_safe_mode"] == true {
-        return after_safe_mode(args, &result);
-    }
-    finish(args, &result, reloaded)
-}
-
-/// What a reload has changed, line by line.
-fn reloaded(result: &Value) -> String {
-    let mut text = String::new();
-    for (what, told) in [
-        ("added", "added"),
-        ("removed", "removed"),
-        ("restarted", "restarted"),
-        ("updated", "updated"),
-        ("along", "stopped with what they require"),
-        ("jobs_added", "jobs added"),
-        ("jobs_removed", "jobs removed"),
-        ("jobs_updated", "jobs updated"),
-        ("settings", "settings updated"),
-    ] {
-        let names: Vec<&str> = result[what].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        if !names.is_empty() {
-            text.push_str(&format!("{told}: {}\n", names.join(", ")));
-        }
-    }
-    if text.is_empty() { "nothing has changed\n".to_owned() } else { text }
 }

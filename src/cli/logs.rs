@@ -2,7 +2,7 @@
 
 use super::flags::Args;
 use super::render::{Paint, colours, name_colour};
-use super::{Failure, connect, exit, life, offline, paths, print, print_json, since, when};
+use super::{Failure, connect_to_follow, exit, life, no_more, offline, paths, since, when};
 use crate::base::limits::LINE_MAX;
 use crate::base::log::time_of;
 use crate::base::map::Map;
@@ -80,14 +80,42 @@ pub(crate) fn logs(args: &Args) -> Result<u8, Failure> {
         if out.past.is_some() && is_present(&stream) {
             out.show_past()?;
         }
-        match stream.next().transpose()? {
-            Some(LogChunk::Data { name, position, bytes, mark }) => out.data(&name, position, &bytes, mark)?,
-            Some(LogChunk::Gap { name, dropped }) => out.gap(&name, dropped)?,
-            None => break,
+        match stream.next().transpose() {
+            Ok(Some(LogChunk::Data { name, position, bytes, mark })) => out.data(&name, position, &bytes, mark)?,
+            Ok(Some(LogChunk::Gap { name, dropped })) => out.gap(&name, dropped)?,
+            Ok(None) => break,
+            Err(e) => {
+                let why = no_more(args, e);
+                last_words(args, &stream, &why, &mut out)?;
+                out.end()?;
+                return Err(why);
+            }
         }
     }
     out.end()?;
     Ok(exit::OK)
+}
+
+/// What was written while hob ended, when it had no time any more to pass it on. The files have it.
+fn last_words(args: &Args, stream: &LogStream, why: &Failure, out: &mut Writer<impl Write>) -> io::Result<()> {
+    let Some(paths) = offline::left_files(args, why) else { return Ok(()) };
+    let ask = stream.asked();
+    for (name, at) in stream.positions() {
+        let own = ask.names.is_empty() && !ask.all;
+        let path = if own { paths.log.clone() } else { paths.logs.join("services").join(format!("{name}.log")) };
+        let mut query = query(ask);
+        query.from.push((String::new(), at));
+        let mut each = |p: Piece| {
+            let mark = Mark { time: p.wall, stream: Stream::numbered(p.stream) };
+            out.data(name, p.position, &p.bytes, mark)
+        };
+        match read_files(path, &query, &mut each) {
+            // Another user's, or gone: what was shown is what there was to be had.
+            Err(e) if [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied].contains(&e.kind()) => {}
+            read => read?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether all logs have been read as far as they went at the beginning.
@@ -155,7 +183,7 @@ impl Sources {
     }
 
     fn of_daemon(args: &Args) -> Result<Sources, Failure> {
-        let mut client = connect(args)?;
+        let mut client = connect_to_follow(args)?;
         // One that does not come up still has its files.
         client.set_timeout(Some(ANSWER_LIMIT));
         client.set_patience(ANSWER_LIMIT);
@@ -436,31 +464,6 @@ impl<W: Write> Writer<W> {
         self.finish(|_| true)?;
         self.show_past()
     }
-}
-
-/// `hob logs rotate NAME...`
-pub(crate) fn rotate(args: &Args) -> Result<u8, Failure> {
-    let reply: Value = connect(args)?.call("service.rotate", &json!({ "names": args.operands }))?;
-    if args.has("json") {
-        print_json(&reply)?;
-        return Ok(exit::OK);
-    }
-    let mut code = exit::OK;
-    for row in reply["services"].as_array().into_iter().flatten() {
-        let name = row["name"].as_str().unwrap_or_default();
-        let text = match (row["rotated"].as_bool(), row["message"].as_str()) {
-            (Some(true), _) => format!("{name}: a new log file was begun\n"),
-            (_, Some(why)) => format!("{name}: not rotated: {why}\n"),
-            _ => format!("{name}: not rotated\n"),
-        };
-        if row["message"].as_str().is_some_and(|m| m != "its file is empty") {
-            code = exit::FAILED;
-        }
-        if !args.has("quiet") || code != exit::OK {
-            print(&text)?;
-        }
-    }
-    Ok(code)
 }
 
 #[cfg(test)]

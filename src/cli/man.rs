@@ -1,7 +1,7 @@
 //! `hob man`: the manual in roff, made of the tables that also parse: commands and flags, keys of the config, topics.
 
 use super::commands::COMMANDS;
-use super::flags::{Args, Command, Flag, GLOBAL, usage};
+use super::flags::{Args, Command, Flag, GLOBAL};
 use super::{Failure, exit, print, print_json, topics};
 use crate::base::text::capital;
 use crate::base::units::{DURATION_FORMS, SIZE_FORMS};
@@ -128,19 +128,19 @@ impl Page {
     }
 
     fn command(&mut self, c: &Command) {
-        let operands = usage(c);
-        let operands = operands.strip_prefix("hob ").and_then(|u| u.strip_prefix(c.name)).unwrap_or("").trim();
-        self.term(&format!("hob {}", c.name), operands, &sentence(c.summary));
+        self.term(&format!("hob {}", c.name), c.operands, &sentence(c.summary));
         if !c.details.is_empty() {
             self.text.push_str(".IP\n");
-            // Lines that stand in columns are a list.
-            match c.details.contains(":  ") {
-                true => {
-                    self.text.push_str(".nf\n");
-                    c.details.lines().for_each(|l| self.line(&escaped(l)));
-                    self.text.push_str(".fi\n");
-                }
-                false => self.paragraph(c.details),
+            // Lines that stand in columns are a list, and those that are indented at the end are examples.
+            let is_kept = |line: &&str| line.contains(":  ") || line.starts_with("  ");
+            let prose: Vec<&str> = c.details.lines().take_while(|line| !is_kept(line)).collect();
+            if !prose.is_empty() {
+                self.paragraph(&prose.join("\n"));
+            }
+            if prose.len() < c.details.lines().count() {
+                self.text.push_str(".nf\n");
+                c.details.lines().skip(prose.len()).for_each(|l| self.line(&escaped(l)));
+                self.text.push_str(".fi\n");
             }
         }
         if !c.flags.is_empty() {
@@ -179,7 +179,7 @@ fn quoted(text: &str) -> String {
 
 /// hob(1).
 fn hob() -> String {
-    let mut p = Page::new("HOB", 1, "hob", "keep services running, keep their output, say why");
+    let mut p = Page::new("HOB", 1, "hob", "keep services running, work through tasks, and say why");
     p.section("SYNOPSIS");
     p.text.push_str(".B hob\n.RI [ FLAGS ]\n.I COMMAND\n.RI [ ARGS ]\n");
     p.section("DESCRIPTION");
@@ -187,6 +187,8 @@ fn hob() -> String {
         "hob starts the services of its config, keeps them running, keeps their output, and can always say why one \
          is up, down or waiting. It is daemon and command line in one program: a small keeper process that holds what \
          has to survive, a daemon that decides, and commands that talk to it over a Unix socket.\n\n\
+         Beside services, which should be up, it works through tasks, each a command that runs once, as many at a time \
+         as their group has slots; and by the jobs of its config it starts services or queues tasks at their time.\n\n\
          A stop ends the whole tree of a service's processes, and says so only when nothing is left of it. A daemon \
          that dies, by kill -9 too, is replaced at once; no service and no line of output is lost by it.",
     );
@@ -208,6 +210,8 @@ fn hob() -> String {
         ("hob config check && hob reload", "Check the config, then make its changes effective."),
         ("hob why web", "Tell why the service web is up, down or waiting."),
         ("hob logs \\-f web worker", "Follow the output of two services."),
+        ("hob add \\-\\- make \\-j4", "Queue a command; it runs in this folder when its turn comes."),
+        ("hob schedule next \\(aq30 2 * * *\\(aq", "Tell when an expression of cron fires."),
         ("hob run \\-\\- ./server \\-\\-port 80", "Run one command as the entry point of a container."),
     ] {
         let _ = writeln!(p.text, ".TP\n.B {line}");

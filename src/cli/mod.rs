@@ -17,6 +17,7 @@ mod meant;
 mod offline;
 mod plan;
 mod progress;
+mod reload;
 mod render;
 mod renew;
 mod schedule;
@@ -338,6 +339,32 @@ pub(crate) fn connect_to_ask(args: &Args) -> Result<Client, Failure> {
     client.set_timeout(Some(ANSWER_LIMIT));
     client.set_patience(ANSWER_LIMIT);
     Ok(client)
+}
+
+/// How long who follows hob waits for it to be started again, once it has stopped.
+const RESTART_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for who follows it, over deaths and restarts, until it stops.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) fn connect_to_follow(args: &Args) -> Result<Client, Failure> {
+    let mut client = connect(args)?;
+    client.set_restart_patience(RESTART_PATIENCE);
+    Ok(client)
+}
+
+/// Why following has ended.
+pub(crate) fn no_more(args: &Args, e: ClientError) -> Failure {
+    let refused = || ClientError::Io(io::ErrorKind::ConnectionRefused.into());
+    match (&e, socket(args)) {
+        // Its socket was removed, and it runs on.
+        (ClientError::Ended, Ok(socket)) if paths(args).is_ok_and(|p| matches!(life::holder(&p), Ok(Some(_)))) => {
+            not_running(args, &socket, &refused())
+        }
+        (ClientError::Ended, _) => Failure::from(e).hint("'hob start' starts it again"),
+        _ => e.into(),
+    }
 }
 
 /// The same for what may take any time, of a daemon that answers at all.

@@ -12,6 +12,9 @@ use crate::config::schedule::When;
 use crate::sys;
 use serde_json::{Value, json};
 
+/// A mistake, here as in a config.
+const NEVER: &str = "never fires: there is no such day";
+
 /// More times than anybody reads.
 const COUNT_MAX: usize = 10_000;
 
@@ -66,9 +69,12 @@ pub(crate) fn next(args: &Args) -> Result<u8, Failure> {
     };
     match expression(text)? {
         Expression::Reboot => empty(args, "it fires once in each boot of the machine, at no time of the clock"),
-        Expression::Times(cron) if cron.never_fires() => empty(args, "it never fires: there is no such day"),
+        Expression::Times(cron) if cron.never_fires() => Err(Failure::usage(format!("'{text}' {NEVER}"))),
         Expression::Times(cron) => {
             let times: Vec<String> = times(&cron, &zone, from, count).iter().map(|at| zone.show(*at)).collect();
+            if times.is_empty() && count > 0 {
+                return empty(args, "it fires no more from then on");
+            }
             finish(args, &json!({ "next": times }), |_| {
                 let paint = Paint { on: colours() };
                 let head = format!("# {}; {}{}", cron.words(), zone.name(), changes(&cron));
@@ -136,16 +142,16 @@ pub(crate) fn check(args: &Args) -> Result<u8, Failure> {
                 let line = format!("'{shown}': good, once in each boot\n");
                 (json!({ "expression": given, "ok": true, "next": null }), line)
             }
+            Ok(Expression::Times(cron)) if cron.never_fires() => {
+                good = false;
+                let row = json!({ "expression": given, "ok": false, "message": format!("it {NEVER}") });
+                (row, format!("'{shown}' {NEVER}\n"))
+            }
             Ok(Expression::Times(cron)) => {
                 let next = cron.next(&zone, now).map(|at| zone.show(at));
-                let warning = next.is_none().then_some("it never fires: there is no such day");
-                let told = match (&next, warning) {
-                    (Some(at), _) => format!("good; {}; next {at}", cron.words()),
-                    (None, why) => format!("warning: {}", why.unwrap_or_default()),
-                };
-                let row =
-                    json!({ "expression": given, "ok": true, "next": next, "means": cron.words(), "warning": warning });
-                (row, format!("'{shown}': {told}\n"))
+                let told = next.as_deref().unwrap_or("never");
+                let line = format!("'{shown}': good; {}; next {told}\n", cron.words());
+                (json!({ "expression": given, "ok": true, "next": next, "means": cron.words() }), line)
             }
         };
         rows.push(row);

@@ -3,7 +3,7 @@
 use super::flags::Args;
 use super::progress::Progress;
 use super::render::masked;
-use super::{Failure, connect, connect_to_change, exit, print_json, print_painted};
+use super::{Failure, connect, connect_to_change, exit, print, print_json, print_painted};
 use crate::base::text::listed;
 use crate::client::Client;
 use serde_json::{Value, json};
@@ -165,4 +165,29 @@ pub(crate) fn call(args: &Args) -> Result<u8, Failure> {
         print_json(format!("{result:#}"))?
     }
     Ok(exit::OK)
+}
+
+/// `hob logs rotate NAME...`
+pub(crate) fn rotate(args: &Args) -> Result<u8, Failure> {
+    let reply: Value = connect(args)?.call("service.rotate", &json!({ "names": args.operands }))?;
+    if args.has("json") {
+        print_json(&reply)?;
+        return Ok(exit::OK);
+    }
+    let mut code = exit::OK;
+    for row in reply["services"].as_array().into_iter().flatten() {
+        let name = row["name"].as_str().unwrap_or_default();
+        let text = match (row["rotated"].as_bool(), row["message"].as_str()) {
+            (Some(true), _) => format!("{name}: a new log file was begun\n"),
+            (_, Some(why)) => format!("{name}: not rotated: {why}\n"),
+            _ => format!("{name}: not rotated\n"),
+        };
+        if row["message"].as_str().is_some_and(|m| m != "its file is empty") {
+            code = exit::FAILED;
+        }
+        if !args.has("quiet") || code != exit::OK {
+            print(&text)?;
+        }
+    }
+    Ok(code)
 }

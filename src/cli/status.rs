@@ -6,9 +6,10 @@ use super::render::{Paint, Table, ago, colours, lasted};
 use super::service::finish;
 use super::{Failure, connect_to_ask, exit, is_hang, paths, print_json, story, users, when};
 use crate::base::paths::Paths;
-use crate::base::text::{count, visible_line};
+use crate::base::text::visible_line;
 use crate::base::time::Wall;
 use crate::base::units;
+use crate::config::trouble;
 use crate::daemon::offline::last_seen;
 use crate::protocol::rpc::Code;
 use crate::sys::terminal;
@@ -106,12 +107,11 @@ fn head(r: &Value) -> String {
 /// That the config file is not in effect, and what is instead.
 pub(super) fn config_line(r: &Value) -> Option<String> {
     let error = r["config_error"].as_str()?;
-    let n = error.lines().count();
     let instead = match r["config_since"].as_str() {
         Some(since) => format!("hob runs with the config of {}", when::moment(since)),
         None => "no service is started by it".to_owned(),
     };
-    Some(format!("hob.json has {} and is not in effect; {instead}: hob config check", count(n, "mistake")))
+    Some(format!("hob.json {} and is not in effect; {instead}: hob config check", trouble(error)))
 }
 
 /// The config's errors stand in lines of their own, those of services in the table.
@@ -124,7 +124,7 @@ fn is_shown_elsewhere(r: &Value, problem: &str) -> bool {
                 || p == " is flapping"
         })
     };
-    problem.starts_with("the config file has ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
+    problem.starts_with("the config file ") || rows(r).filter_map(|s| s["name"].as_str()).any(of)
 }
 
 /// How the tasks are, where there are any.

@@ -34,9 +34,9 @@ pub(crate) fn stop(args: &Args) -> Result<u8, Failure> {
     if args.has("all") || !args.operands.is_empty() {
         if args.has("force") {
             let failure = Failure::usage("--force ends hob itself, not a service");
-            return Err(
-                failure.hint("'hob signal KILL NAME' kills a service; 'hob stop NAME' kills it after its stop_timeout")
-            );
+            return Err(failure.hint(
+                "'hob service signal KILL NAME' kills a service; 'hob stop NAME' kills it after its stop_timeout",
+            ));
         }
         return service::stop(args);
     }

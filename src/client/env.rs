@@ -7,7 +7,7 @@ use crate::sys::chan::Chan;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The channel is one: the first client of a process has it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -38,7 +38,7 @@ impl Client {
     }
 
     fn over(chan: Chan, socket: PathBuf) -> Client {
-        let mut line = Line::new(Target { socket, patience: PATIENCE });
+        let mut line = Line::new(Target { socket, patience: PATIENCE, restart: Duration::MAX });
         line.raw = Some((Raw::channel(chan), Instant::now()));
         Client { line, next_id: 0, limit: None }
     }
@@ -49,7 +49,6 @@ mod tests {
     use super::*;
     use crate::base::limits::MESSAGE_MAX;
     use serde_json::{Value, json};
-    use std::time::Duration;
 
     /// A client and the daemon's end of its channel.
     fn pair() -> (Client, Daemon) {

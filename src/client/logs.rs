@@ -114,6 +114,12 @@ impl LogStream {
         self.open.iter().filter_map(|(name, at)| Some((name.as_str(), (*at)?)))
     }
 
+    /// What was asked for.
+    #[must_use]
+    pub fn asked(&self) -> &LogAsk {
+        &self.ask
+    }
+
     /// Where a log ended when it was opened: what comes before is the past.
     #[must_use]
     pub fn end(&self, name: &str) -> Option<u64> {

@@ -80,6 +80,8 @@ pub enum ClientError {
     Io(io::Error),
     /// The connection was lost, and nobody came back within the client's patience.
     Closed,
+    /// hob has ended: nobody listens at its socket any more, for longer than [`Client::set_restart_patience`] says.
+    Ended,
     /// The answer was not what the caller can read.
     Unexpected(String),
     /// [`ensure_running`] found no daemon and could not start one: what happened, and the log's last lines.
@@ -92,6 +94,7 @@ impl fmt::Display for ClientError {
             ClientError::Rpc(e) => e.fmt(f),
             ClientError::Io(e) => e.fmt(f),
             ClientError::Closed => f.write_str("the connection to hob was lost and nobody answers"),
+            ClientError::Ended => f.write_str("hob has stopped"),
             ClientError::Unexpected(what) | ClientError::NotStarted(what) => f.write_str(what),
         }
     }
@@ -111,7 +114,11 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             ClientError::Rpc(e) => Some(e.code),
-            ClientError::Io(_) | ClientError::Closed | ClientError::Unexpected(_) | ClientError::NotStarted(_) => None,
+            ClientError::Io(_)
+            | ClientError::Closed
+            | ClientError::Ended
+            | ClientError::Unexpected(_)
+            | ClientError::NotStarted(_) => None,
         }
     }
 
@@ -126,7 +133,11 @@ impl ClientError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             ClientError::Rpc(e) => e.hint.as_deref(),
-            ClientError::Io(_) | ClientError::Closed | ClientError::Unexpected(_) | ClientError::NotStarted(_) => None,
+            ClientError::Io(_)
+            | ClientError::Closed
+            | ClientError::Ended
+            | ClientError::Unexpected(_)
+            | ClientError::NotStarted(_) => None,
         }
     }
 
@@ -135,7 +146,7 @@ impl ClientError {
     pub fn is_not_running(&self) -> bool {
         match self {
             ClientError::Io(e) => matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
-            ClientError::Closed => true,
+            ClientError::Closed | ClientError::Ended => true,
             ClientError::Rpc(_) | ClientError::Unexpected(_) | ClientError::NotStarted(_) => false,
         }
     }
@@ -145,7 +156,7 @@ impl ClientError {
         match self {
             ClientError::Closed => true,
             ClientError::Io(e) => !matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::PermissionDenied),
-            ClientError::Rpc(_) | ClientError::Unexpected(_) | ClientError::NotStarted(_) => false,
+            ClientError::Ended | ClientError::Rpc(_) | ClientError::Unexpected(_) | ClientError::NotStarted(_) => false,
         }
     }
 }
@@ -155,6 +166,8 @@ impl ClientError {
 struct Target {
     socket: PathBuf,
     patience: Duration,
+    /// The same where nobody listens.
+    restart: Duration,
 }
 
 /// One connection, made again when it is lost.
@@ -164,11 +177,13 @@ struct Line {
     raw: Option<(Raw, Instant)>,
     /// Since when nobody has answered.
     lost: Option<Instant>,
+    /// Since when nobody has listened.
+    unheard: Option<Instant>,
 }
 
 impl Line {
     fn new(target: Target) -> Line {
-        Line { target, raw: None, lost: None }
+        Line { target, raw: None, lost: None, unheard: None }
     }
 
     /// The connection, made if there is none.
@@ -192,6 +207,12 @@ impl Line {
         let since = *self.lost.get_or_insert_with(Instant::now);
         if !e.is_loss() {
             return Err(e);
+        }
+        // A daemon that dies or becomes another leaves the listener to its keeper.
+        let nobody = matches!(&e, ClientError::Io(_)) && e.is_not_running();
+        self.unheard = nobody.then(|| self.unheard.unwrap_or_else(Instant::now));
+        if self.unheard.is_some_and(|since| since.elapsed() > self.target.restart) {
+            return Err(ClientError::Ended);
         }
         if since.elapsed() > self.target.patience {
             return Err(ClientError::Closed);
@@ -226,7 +247,7 @@ impl Line {
             (Err(sent), Err(ClientError::Closed)) => Err(sent),
             (_, reply) => {
                 if matches!(reply, Ok(_) | Err(ClientError::Rpc(_))) {
-                    self.lost = None;
+                    (self.lost, self.unheard) = (None, None);
                 }
                 reply
             }
@@ -257,7 +278,7 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`], and `TimedOut`.
     pub fn connect_timeout(socket: impl AsRef<Path>, limit: Duration) -> Result<Client, ClientError> {
-        let target = Target { socket: socket.as_ref().to_owned(), patience: PATIENCE };
+        let target = Target { socket: socket.as_ref().to_owned(), patience: PATIENCE, restart: Duration::MAX };
         let mut line = Line::new(target);
         line.raw = Some((Raw::connect(&line.target.socket, limit)?, Instant::now()));
         Ok(Client { line, next_id: 0, limit: None })
@@ -266,6 +287,12 @@ impl Client {
     /// How long calls, subscriptions and log streams wait for a daemon that went away; 10 s unless set.
     pub fn set_patience(&mut self, patience: Duration) {
         self.line.target.patience = patience;
+    }
+
+    /// How long they wait for hob itself to be started again, once nobody listens at its socket; unless set as long as
+    /// for a daemon. After that they end with [`ClientError::Ended`].
+    pub fn set_restart_patience(&mut self, patience: Duration) {
+        self.line.target.restart = patience;
     }
 
     /// How long a call waits for its reply; without limit unless set, because a call may wait for a service.

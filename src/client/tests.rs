@@ -196,6 +196,25 @@ fn patience_ends() {
 }
 
 #[test]
+fn who_hears_that_nobody_listens_any_more_need_not_wait_as_long_as_for_a_daemon() {
+    let fake = Fake::new(vec![
+        Box::new(drop),
+        Box::new(|mut p| {
+            p.request();
+            p.reply(&json!({"subscription": 1, "next": 1, "reset": false}));
+        }),
+    ]);
+    let mut client = fake.client();
+    client.set_patience(Duration::MAX);
+    client.set_restart_patience(Duration::from_millis(50));
+    let mut events = client.subscribe(&["*"], &[], None).unwrap();
+    drop(client);
+    fake.finish();
+    let e = events.next().unwrap().unwrap_err();
+    assert!(matches!(e, ClientError::Ended) && e.is_not_running(), "{e}");
+}
+
+#[test]
 fn a_silent_daemon_ends_the_call_at_its_limit() {
     let fake = Fake::new(vec![
         Box::new(|mut p| {

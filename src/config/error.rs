@@ -1,6 +1,6 @@
 //! What is wrong with a config, where exactly, and what was probably meant. Touches nothing.
 
-use crate::base::text::{blanked, visible_line};
+use crate::base::text::{blanked, count, visible_line};
 use core::fmt;
 
 /// One mistake. Lines and columns count from 1; a column is one character.
@@ -25,6 +25,24 @@ impl fmt::Display for ConfigError {
 }
 
 impl core::error::Error for ConfigError {}
+
+/// What keeps a config from taking effect, by the lines that tell it: `has 2 mistakes` where each names a place in the
+/// file, or that there is no file that can be read or was.
+#[must_use]
+pub fn trouble(lines: &str) -> String {
+    let names_a_place = |line: &str| {
+        let mut parts = line.split(':').map(|part| part.parse::<u32>().is_ok());
+        parts.by_ref().any(|is_number| is_number) && parts.next() == Some(true)
+    };
+    match lines.lines().filter(|line| names_a_place(line)).count() {
+        0 if lines == LEFT_OUT => "was left out".to_owned(),
+        0 => "cannot be read".to_owned(),
+        n => format!("has {}", count(n, "mistake")),
+    }
+}
+
+/// Told of a config that nobody has looked at.
+pub const LEFT_OUT: &str = "the config was left out, because daemons died of reading it";
 
 impl ConfigError {
     /// For a text that nobody has before him as a file: the path to the value instead of the place.

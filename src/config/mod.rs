@@ -29,7 +29,7 @@ pub use crate::base::signal::Platform;
 pub use address::{Address, Listen, UnixType};
 pub use change::{Changed, changed, changed_daemon};
 pub use default::DEFAULT;
-pub use error::ConfigError;
+pub use error::{ConfigError, LEFT_OUT, trouble};
 pub use instances::instance;
 pub use one::parse_service;
 pub use schedule::{Action, JobSpec};

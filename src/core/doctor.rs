@@ -7,6 +7,7 @@ use super::{Core, Effect, Out};
 use crate::base::finding::{CONFIG, Finding, Grade};
 use crate::base::ids::ReqId;
 use crate::base::text::count;
+use crate::config::trouble;
 use crate::protocol::rpc::{Code, RpcError};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -106,13 +107,10 @@ impl Core {
             let why = "that comes of a later hob, or of damage; what stood there is not in effect";
             all.push(Finding::new(Grade::Warning, "journal", what).why(why).todo("hob upgrade"));
         }
-        if self.config_error.is_some() {
-            // Its mistakes are told by who reads the file.
-            let f = Finding::new(
-                Grade::Error,
-                CONFIG,
-                "the config file had mistakes when it was read, and is not in effect",
-            );
+        if let Some(error) = &self.config_error {
+            // What they are is told by who reads the file.
+            let what = format!("the config file {} and is not in effect, as it was read last", trouble(error));
+            let f = Finding::new(Grade::Error, CONFIG, what);
             all.push(f.why("changes of it do nothing until it is read again").todo("hob reload"));
         }
         if !self.orphans.is_empty() {

@@ -3,7 +3,7 @@
 use super::due::Due;
 use super::service::State;
 use super::{Core, Effect, Out};
-use crate::base::text::count;
+use crate::config::trouble;
 use core::time::Duration;
 
 /// Changes are gathered for so long before they are told.
@@ -52,9 +52,8 @@ impl Core {
             None => format!("{running} of {wanted} services run"),
         };
         if let Some(error) = &self.config_error {
-            let n = count(error.lines().count(), "mistake");
             let instead = if self.config_taken.is_some() { "an older one is" } else { "no service is started by it" };
-            line = format!("the config has {n} and is not in effect, {instead}; {line}");
+            line = format!("the config {} and is not in effect, {instead}; {line}", trouble(error));
         }
         for (what, names) in named.iter().filter(|(_, names)| !names.is_empty()) {
             let more = names.len().saturating_sub(NAMES);

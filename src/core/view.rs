@@ -9,7 +9,7 @@ use crate::base::gather::Gather as _;
 use crate::base::ids::{ConnId, ReqId, RunId};
 use crate::base::json::{Obj, json_str};
 use crate::base::text::count;
-use crate::config::{Config, Listen, masked, service_json, to_json};
+use crate::config::{Config, Listen, masked, service_json, to_json, trouble};
 use core::fmt::Write as _;
 use std::sync::Arc;
 
@@ -271,8 +271,7 @@ impl Core {
             all.push(format!("output is dropped, as its log cannot take it: {}", losing.join(", ")));
         }
         if let Some(error) = &self.config_error {
-            let n = count(error.lines().count(), "mistake");
-            all.push(format!("the config file has {n} and is not in effect: hob config check"));
+            all.push(format!("the config file {} and is not in effect: hob config check", trouble(error)));
         }
         for i in self.table.by_name() {
             let s = &self.table[i];

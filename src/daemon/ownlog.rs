@@ -4,6 +4,7 @@
 //! systemd's journal wants it where that reads them.
 
 use crate::base::log::{self, Level, LogStyle, Said};
+use crate::base::text::visible_line;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::DaemonLog;
 use crate::daemon::capture::rotate::{Names, is_renamed, shift};
@@ -162,6 +163,16 @@ impl OwnLog {
         let stderr = self.stderr.take();
         self.add(said, now);
         self.stderr = stderr;
+    }
+
+    /// The same with a sentence for whoever reads standard error, in place of the line.
+    pub fn add_with_plain(&mut self, said: Said<'_>, plain: &str, now: Now) {
+        self.add_to_file(said, now);
+        match (self.stderr.is_some() && said.level <= self.stderr_level, self.journal) {
+            (false, _) => {}
+            (true, true) => log::journal_line(&mut self.errors, said.level, plain),
+            (true, false) => self.errors.push_str(&format!("hob: {}\n", visible_line(plain))),
+        }
     }
 
     fn line(&mut self, said: Said<'_>, wall: Wall) {

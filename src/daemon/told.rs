@@ -2,7 +2,7 @@
 //! without end: there may be a hundred thousand, and the log is to tell of the rest as well.
 
 use super::Daemon;
-use crate::base::log::Said;
+use crate::base::log::{LogFormat, Said};
 use crate::base::time::Mono;
 use crate::config::Level;
 use crate::core::event_kind;
@@ -76,13 +76,23 @@ impl Daemon {
         }
         let said = Said { level, text: text.trim_end(), event: Some(line.trim_end()) };
         let name = event.get("name").and_then(serde_json::Value::as_str);
-        if kind != "service.start_failed" && name.is_some_and(|name| self.capture.is_copied(name)) {
-            // On standard error the command hob is run for speaks for itself, once it has begun.
-            self.gear.log.add_to_file(said, self.gear.now);
-        } else {
-            self.gear.log.add(said, self.gear.now);
+        // On standard error the command hob is run for speaks for itself, once it has begun.
+        let is_command = name.is_some_and(|name| self.capture.is_copied(name));
+        let error = event.get("error").and_then(serde_json::Value::as_str);
+        match (is_command, kind, error) {
+            (true, "service.start_failed", Some(error)) if self.gear.log.style().format == LogFormat::Text => {
+                self.gear.log.add_with_plain(said, &of_command(error), self.gear.now);
+            }
+            (true, "service.start_failed", _) | (false, ..) => self.gear.log.add(said, self.gear.now),
+            (true, ..) => self.gear.log.add_to_file(said, self.gear.now),
         }
     }
+}
+
+/// Why a command cannot be started that stands in no config: without what is to be done there.
+fn of_command(error: &str) -> String {
+    let is_of_config = |part: &&str| part.contains("`command`") || part.contains("\"command\"");
+    error.split("; ").filter(|part| !is_of_config(part)).collect::<Vec<_>>().join("; ")
 }
 
 /// `key=value `, and of an object `key.member=value ` for each.

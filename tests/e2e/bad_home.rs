@@ -274,6 +274,35 @@ fn a_start_on_a_full_disk_says_so_and_does_not_wait_for_a_pid_file() {
 }
 
 #[test]
+fn a_start_on_a_disk_without_inodes_says_so_and_does_not_wait_for_a_pid_file() {
+    let home = Home::new("{}");
+    let Some(_mount) = Mount::new(&home.dir, &["-t", "tmpfs", "-o", "size=64m,nr_inodes=64", "hob-test"]) else {
+        return skip("nothing can be mounted here, so a disk without inodes is not tried");
+    };
+    home.write_config("{}");
+    home.ok(&["start"]);
+    home.ok(&["stop"]);
+    let names = (0..64).map(|n| home.path(&format!("fill{n}")));
+    let mut fill: Vec<_> = names.take_while(|name| fs::write(name, "").is_ok()).collect();
+    let (_, said) = home.fails(&["start"]);
+    assert!(said.contains("cannot listen at") && said.contains("No space left"), "{said}");
+    // What has not come up has left nothing that did not end properly.
+    let said = String::from_utf8(home.hob(&["stop"]).stderr).unwrap();
+    assert_eq!(said, "");
+    // The last one goes to the socket, and none is left for the pid file.
+    fs::remove_file(fill.pop().unwrap()).unwrap();
+    let out = home.hob(&["start"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success() && said.contains("is not written yet, as its disk is full"), "{said}");
+    assert!(!home.path("run/hob.pid").exists());
+    let told = String::from_utf8(home.hob(&["doctor"]).stdout).unwrap();
+    assert!(told.contains("no inode is free") && told.contains("df -i"), "{told}");
+    fs::remove_file(fill.pop().unwrap()).unwrap();
+    wait("the pid file is written when there is room", || home.path("run/hob.pid").exists());
+    home.ok(&["stop"]);
+}
+
+#[test]
 fn on_a_full_disk_the_output_of_the_command_still_comes_out() {
     let home = Home::new("{}");
     let Some(_mount) = small_disk(&home) else { return };

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use serde_json::Value;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Stdio;
@@ -23,9 +24,12 @@ fn commands(home: &Home) -> Vec<String> {
         let left = l.trim_start().split("  ").next().unwrap_or("");
         left.split(' ').take_while(lower).collect::<Vec<_>>().join(" ")
     });
+    let mut noun = "";
     let of_nouns = after("Commands with a verb").flat_map(|l| {
-        let (noun, verbs) = l.trim_start().split_once(' ').unwrap();
-        verbs.trim_start().split(", ").map(|verb| format!("{noun} {verb}")).collect::<Vec<_>>()
+        // A line that is indented further goes on with the verbs of the one before.
+        let (first, verbs) = l.split_at(12);
+        noun = if first.trim().is_empty() { noun } else { first.trim() };
+        verbs.split(", ").map(|verb| format!("{noun} {}", verb.trim_end_matches(','))).collect::<Vec<_>>()
     });
     alone.chain(of_nouns).collect()
 }
@@ -46,12 +50,49 @@ fn every_command_has_help() {
         let words: Vec<&str> = name.split(' ').collect();
         let text = home.ok(&[&words[..], &["--help"]].concat());
         assert!(text.contains(&format!("\nUsage: hob {name}")), "{name}: {text}");
+        // What may be given is in the line that shows it.
+        assert_eq!(text.contains("\nFlags:\n"), text.contains(&format!("\nUsage: hob {name} [FLAGS]")), "{text}");
         assert!(text.lines().all(|l| l.trim_end() == l && l.chars().count() <= 120), "{name}: {text}");
         assert_eq!(home.ok(&[&["help"], &words[..]].concat()), text, "hob help {name}");
     }
     let service = home.ok(&["service", "--help"]);
     assert!(service.contains("service history NAME") && !service.contains("config check"), "{service}");
-    assert_eq!(home.ok(&["help"]), home.ok(&["--help"]));
+    let whole = home.ok(&["--help"]);
+    assert_eq!(home.ok(&["help"]), whole);
+    assert!(whole.lines().all(|l| l.trim_end() == l && l.chars().count() <= 120), "{whole}");
+    assert!(home.ok(&["help", "task", "edit"]).contains("\nUsage: hob task edit [FLAGS] ID [-- COMMAND...]\n"));
+    assert!(home.ok(&["man"]).contains("\n  hob add \\-\\- make \\-j4\n"), "an example is a line of its own");
+}
+
+#[test]
+fn commands_that_hints_and_help_name_are_there() {
+    let home = Home::new("{}");
+    let all = commands(&home);
+    let is_known = |first: &str, second: Option<&str>| {
+        let whole = second.map(|second| format!("{first} {second}"));
+        let nouns = || all.iter().any(|c| c.split(' ').next() == Some(first));
+        all.iter().any(|c| c == first) || first == "help" || whole.map_or_else(nouns, |whole| all.contains(&whole))
+    };
+    let (mut folders, mut named) = (vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let text = fs::read_to_string(&entry).unwrap();
+            let code = text.lines().filter(|l| !l.trim_start().starts_with("//"));
+            let named_in = |l| ["'hob ", "`hob "].into_iter().flat_map(move |mark| str::split(l, mark).skip(1));
+            for (line, rest) in code.flat_map(|l| named_in(l).map(move |rest| (l, rest))) {
+                let plain = rest.split(|c: char| !c.is_ascii_lowercase() && c != ' ').next().unwrap();
+                let mut words = plain.split(' ').take_while(|w| !w.is_empty());
+                let Some(first) = words.next() else { continue };
+                assert!(is_known(first, words.next()), "{}: {line}", entry.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 50, "{named} commands are named");
 }
 
 #[test]
@@ -182,7 +223,7 @@ fn exit_codes_are_those_of_the_help() {
     assert_eq!(code(&home, "config check"), 1);
     assert_eq!(code(&home, "reload"), 11);
     let other = home.path("other.json");
-    std::fs::write(&other, r#"{ "services": { "up": { "command": "true" } } }"#).unwrap();
+    fs::write(&other, r#"{ "services": { "up": { "command": "true" } } }"#).unwrap();
     assert_eq!(code(&home, &format!("config check {}", other.display())), 0);
     assert_eq!(code(&home, &format!("config check {}", home.path("none.json").display())), 8);
 }

@@ -86,6 +86,40 @@ fn a_bad_file_keeps_the_old_config_and_says_so() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_as_that_and_not_as_a_mistake_in_it() {
+    let home = Home::new("{}");
+    fs::remove_file(home.path("hob.json")).unwrap();
+    for args in [&["config", "check"][..], &["config", "show"], &["schedule", "check"]] {
+        let (code, said) = home.fails(args);
+        let want =
+            format!("hob: there is no config file {}\n     'hob start' makes one", home.path("hob.json").display());
+        assert!(code == 8 && said.starts_with(&want), "{args:?}: {code} {said}");
+    }
+    // One that was named is not made by a start.
+    let out = home.command(&["config", "check"]).env("HOB_CONFIG", "/no/such.json").output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.starts_with("hob: there is no file /no/such.json\n     write one"), "{said}");
+    home.ok(&["start"]);
+    fs::remove_file(home.path("hob.json")).unwrap();
+    assert!(home.fails(&["reload"]).1.contains("No such file"));
+    let status = home.ok(&["status"]);
+    assert!(
+        status.starts_with("hob.json cannot be read and is not in effect; hob runs with the config of "),
+        "{status}"
+    );
+    assert!(!status.contains("problem:"), "{status}");
+    let health = String::from_utf8(home.hob(&["health"]).stdout).unwrap();
+    assert!(health.contains("problem: the config file cannot be read and is not in effect"), "{health}");
+    let doctor = String::from_utf8(home.hob(&["doctor"]).stdout).unwrap();
+    let told: Vec<&str> = doctor.lines().filter(|l| l.contains("config: ")).collect();
+    assert!(told.len() == 1 && told[0].starts_with("error ") && told[0].ends_with(" is not there"), "{doctor}");
+    fs::create_dir(home.path("hob.json")).unwrap();
+    let doctor = String::from_utf8(home.hob(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("hob.json: it is a folder") && !doctor.contains("mistake"), "{doctor}");
+    fs::remove_dir(home.path("hob.json")).unwrap();
+}
+
+#[test]
 fn many_mistakes_flood_nothing() {
     let home = Home::running("{}");
     let keys: Vec<String> = (0..30).map(|i| format!("\"nokey{i}\": 1")).collect();

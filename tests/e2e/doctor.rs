@@ -53,7 +53,10 @@ fn before_the_first_start_it_says_what_will_happen_and_makes_nothing() {
     let before = state_of(&home.dir);
     let (code, r) = report(&home);
     assert_eq!((code, &r["healthy"], &r["asked_daemon"]), (0, &true.into(), &false.into()), "{r:#}");
-    has(&r, "note", "not there yet, and made by the first start: ");
+    let missing = ["run", "state", "logs"].map(|name| home.path(name).display().to_string()).join(", ");
+    has(&r, "note", &format!("not there yet, and made by the first start: {missing}"));
+    has(&r, "ok", &format!("{} is there, hob's own, and writable", home.dir.display()));
+    assert!(!r.to_string().contains("folders are there"), "what is not there yet is not there: {r:#}");
     assert_eq!(has(&r, "note", "hob does not run")["do"], "hob start");
     has(&r, "ok", "has no mistakes; 2 services");
     assert_eq!(state_of(&home.dir), before, "nothing was made or changed");

@@ -3,6 +3,7 @@
 use crate::support::*;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 #[test]
@@ -172,6 +173,41 @@ fn who_follows_all_sees_what_comes_later() {
     follower.wait().unwrap();
     let beats = home.log("second").lines().count();
     assert!(home.read("followed").matches("| beat").count() <= beats, "nothing is shown twice");
+}
+
+#[test]
+fn who_follows_goes_on_over_a_restart_and_ends_with_hob() {
+    let home = Home::new(
+        r#"{ "services": { "s": { "command": "trap 'echo bye; exit' TERM; echo up; while :; do sleep .1; done" } } }"#,
+    );
+    home.ok(&["start"]);
+    let followers: Vec<_> = [&["logs", "-f", "s"][..], &["logs", "-f", "--all"], &["logs", "-f"], &["events", "-f"]]
+        .into_iter()
+        .map(|args| {
+            let file = |what: &str| home.path(&format!("{}.{what}", args.join("")));
+            let [out, err] = ["out", "err"].map(file);
+            let (to, errors) = (fs::File::create(&out).unwrap(), fs::File::create(&err).unwrap());
+            (args, home.command(args).stdout(to).stderr(errors).spawn().unwrap(), out, err)
+        })
+        .collect();
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let all_have = |n: usize, text: &[&str; 4]| {
+        followers.iter().zip(text).all(|((_, _, out, _), text)| read(out).matches(text).count() >= n)
+    };
+    let begun = ["up", "up", "service.ready s", "service.ready"];
+    wait("all follow", || all_have(1, &begun));
+    home.ok(&["restart"]);
+    wait("all follow over the restart", || all_have(2, &begun));
+    home.ok(&["stop"]);
+    for ((args, mut follower, out, err), last) in
+        followers.into_iter().zip(["bye\n", "s | bye\n", "hob has ended\n", "service.stopped   s\n"])
+    {
+        assert_eq!(follower.wait().unwrap().code(), Some(3), "{args:?}");
+        assert_eq!(read(&err), "hob: hob has stopped\n     'hob start' starts it again\n", "{args:?}");
+        assert!(read(&out).ends_with(last), "{args:?}: {}", read(&out));
+    }
+    assert_eq!(home.log("s"), "up\nbye\nup\nbye\n");
+    assert_eq!(read(&home.path("logs-fs.out")), home.log("s"), "every line is shown once");
 }
 
 #[test]

@@ -21,12 +21,8 @@ fn an_expression_is_told_without_a_daemon() {
     let text = home.ok(&["schedule", "next", "*/15 9 * * mon", "--tz", "UTC", "--from", "2026-11-28"]);
     assert!(text.starts_with("# minute 0,15,30,45; hour 9; on mon; UTC; follows the clock"), "{text}");
     assert!(text.contains("\n2026-11-30T09:00:00+00:00\n2026-11-30T09:15:00+00:00\n"), "{text}");
-    let never = next(&home, &["0 0 30 2 *", "-n", "20"]);
-    assert_eq!(
-        (never["next"].as_array().unwrap().len(), never["message"].as_str().unwrap().contains("never")),
-        (0, true)
-    );
-    assert!(home.ok(&["schedule", "next", "0 0 31 4 *"]).contains("it never fires"));
+    let past_all = home.ok(&["schedule", "next", "0 0 1 1 *", "--tz", "UTC", "--from", "9999-12-31T00:00:00"]);
+    assert_eq!(past_all, "it fires no more from then on\n");
     assert!(home.ok(&["schedule", "next", "@reboot"]).contains("once in each boot"));
 }
 
@@ -36,6 +32,8 @@ fn mistakes_of_the_command_line_are_told_apart() {
     for (args, part) in [
         (&["0 25 * * *"][..], "column 3: \"25\" is no hour: 0 to 23"),
         (&["* * * *"], "only 4 fields"),
+        (&["0 0 30 2 *"], "'0 0 30 2 *' never fires: there is no such day"),
+        (&["0 0 31 4 *", "--json"], "'0 0 31 4 *' never fires"),
         (&["@never"], "there is no word"),
         (&["* * * * *", "--tz", "Mars/Base"], "no time zone 'Mars/Base'"),
         (&["* * * * *", "--tz", "../../etc/passwd"], "'../../etc/passwd' is no name"),
@@ -55,7 +53,14 @@ fn mistakes_of_the_command_line_are_told_apart() {
     let text = String::from_utf8(out.stdout).unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert!(text.contains("'@daily': good") && text.contains("column 1: \"61\" is no minute"), "{text}");
-    assert!(text.contains("'0 0 30 2 *': warning: it never fires"), "{text}");
+    assert!(text.contains("'0 0 30 2 *' never fires"), "{text}");
+    // As in a config, that alone is a mistake.
+    let out = home.hob(&["schedule", "check", "@daily", "0 0 30 2 *", "--json"]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (out.status.code(), &report["ok"], &report["expressions"][1]["ok"]),
+        (Some(1), &false.into(), &false.into())
+    );
 }
 
 #[test]

@@ -473,7 +473,7 @@ fn show_more(client: &Client, ask: LogAsk, shown: &mut Shown, at: &mut Option<u6
     let other = |e: io::Error| Ended::Other(e.into());
     let lost = |heard: bool| {
         move |why: ClientError| match why {
-            ClientError::Closed | ClientError::Io(_) => Ended::Lost { heard, why },
+            ClientError::Closed | ClientError::Ended | ClientError::Io(_) => Ended::Lost { heard, why },
             ClientError::Rpc(_) | ClientError::Unexpected(_) | ClientError::NotStarted(_) => Ended::Other(why.into()),
         }
     };

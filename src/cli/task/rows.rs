@@ -98,6 +98,7 @@ const fn some(name: &'static str, summary: &'static str, run: Run) -> Command {
         operand: Operand::Task,
         count: (0, ANY),
         flags: SOME,
+        details: SOME_DETAILS,
         ..command(name, summary, run)
     }
 }
@@ -111,8 +112,12 @@ The task is on disk when this command returns, and runs once, whatever dies.
 It runs as the user who adds it, or as hob's own where that one is an admin. As another user
 it gets of the environment of hob only PATH, LANG, LC_*, TZ and TERM.
 Examples:
-  hob add -- make -j4                     hob add --after 12 --label kind=test 'cargo test'
-  hob add --agent claude 'fix the tests'  hob add --array 1-100 -- convert {}.png {}.jpg";
+  hob add -- make -j4
+  hob add --after 12 --label kind=test 'cargo test'
+  hob add --agent claude 'fix the tests'
+  hob add --array 1-100 -- convert {}.png {}.jpg";
+
+const SOME_DETAILS: &str = "Wants ids, such as 3 7-9, or a selection by flags, of which all have to fit.";
 
 pub(in crate::cli) const ADD: Command = Command { details: ADD_DETAILS, ..adds("add", "Queue a task") };
 
@@ -143,11 +148,12 @@ pub(in crate::cli) const ROWS: &[Command] = &[
     some("task pause", "Stop the processes of running tasks", change::pause),
     some("task resume", "Let paused tasks go on", change::resume),
     Command {
+        operands: "--priority N [IDS...]",
         flags: &[GROUP, STATE, LABEL, OWNER, MINE, ALL, value("priority", Some('p'), "N", "Higher ones start first")],
         ..some("task prioritize", "Change the priority of tasks that have not begun", change::prioritize)
     },
     Command {
-        operands: "ID",
+        operands: "ID [-- COMMAND...]",
         operand: Operand::Task,
         count: (1, 1),
         flags: EDIT,
@@ -183,6 +189,7 @@ pub(in crate::cli) const ROWS: &[Command] = &[
             MINE,
             value("age", None, "TIME", "Only those that are over for this long"),
         ],
+        details: "Without a selection: all that are over. 'hob task remove' takes also those that have not begun.",
         ..command("task clean", "Remove tasks that are over, with their output", change::clean)
     },
     some("task remove", "Remove tasks that do not run, with their output", change::remove),

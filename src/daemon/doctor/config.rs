@@ -3,7 +3,7 @@
 use super::{Scene, quoted};
 use crate::base::finding::{CONFIG as AREA, Finding, Grade};
 use crate::base::text::{count, shell_word};
-use crate::config::{Action, Check, Config, Ready, ServiceSpec, Settings};
+use crate::config::{Action, Check, Config, Ready, ServiceSpec, Settings, trouble};
 use crate::daemon::child::{self, Setup};
 use crate::daemon::lifecycle::read::read_config;
 use crate::daemon::start::admission;
@@ -19,8 +19,14 @@ pub(super) fn look(scene: &Scene<'_>) -> (Option<Config>, Vec<Finding>) {
     if let Err(e) = path.metadata()
         && e.kind() == std::io::ErrorKind::NotFound
     {
-        let f = Finding::new(Grade::Note, AREA, format!("{shown} is not there"));
-        let f = f.why("there is nothing to run; the first start makes one with examples").todo("hob start");
+        let what = format!("{shown} is not there");
+        let f = if scene.running {
+            let f = Finding::new(Grade::Error, AREA, what).why("what it was goes on, and no reload can change it");
+            f.todo("write it again, from what is in effect: hob call daemon.config")
+        } else {
+            let f = Finding::new(Grade::Note, AREA, what);
+            f.why("there is nothing to run; the first start makes one with examples").todo("hob start")
+        };
         return (None, vec![f]);
     }
     let mut all: Vec<Finding> = rights(scene).into_iter().collect();
@@ -98,7 +104,7 @@ fn mistakes(path: &Path, text: &str) -> Finding {
         first => first.unwrap_or_default().to_owned(),
     };
     let f = Finding::new(Grade::Error, AREA, what);
-    f.why("the file is not in effect while it has mistakes").todo("hob config check")
+    f.why(format!("the file is not in effect while it {}", trouble(text))).todo("hob config check")
 }
 
 /// Whoever can write the config can run anything as hob's user.

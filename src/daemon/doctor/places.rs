@@ -51,7 +51,8 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         all.extend(kept(name, path).filter(|_| !told));
     }
     if all.iter().all(|f| f.grade <= Grade::Note) {
-        let what = format!("{} and its folders are there, hob's own, and writable", p.home.display());
+        let whole = if absent.is_empty() { "and its folders are" } else { "is" };
+        let what = format!("{} {whole} there, hob's own, and writable", p.home.display());
         if p.home.exists() {
             all.insert(0, Finding::new(Grade::Ok, AREA, what));
         }
@@ -188,7 +189,16 @@ fn left(path: &Path, free: u64, all: u64) -> String {
 
 fn room(path: &Path) -> Option<Finding> {
     let (free, all) = sys::file::space_at(nearest(path)).ok()?;
-    room_of(path, free, all)
+    room_of(path, free, all).or_else(|| no_inodes(path))
+}
+
+fn no_inodes(path: &Path) -> Option<Finding> {
+    let used_up = sys::file::lacks_inodes_at(nearest(path)).ok()?;
+    let what = format!("no inode is free on the file system of {}", path.display());
+    used_up.then(|| {
+        let f = Finding::new(Grade::Error, AREA, what).why("no new file can be made there, however much room is left");
+        f.todo(format!("df -i {}", quoted(path)))
+    })
 }
 
 /// So much is free of all.

@@ -99,7 +99,7 @@ impl Reading<'_> {
     /// hob without services but answering, so that it can be mended.
     pub(in crate::daemon) fn configure(&self, boot: &mut Boot, gear: &mut Gear) -> Option<String> {
         if !self.marks.enter(Stage::Config) {
-            boot.config_error = Some("the config was left out, because daemons died of reading it".to_owned());
+            boot.config_error = Some(config::LEFT_OUT.to_owned());
             return None;
         }
         let copy = config_in_effect(self.paths);

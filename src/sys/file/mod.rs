@@ -257,13 +257,27 @@ pub fn space(file: impl AsFd) -> io::Result<(u64, u64)> {
 /// # Errors
 /// What statvfs(3) answers.
 pub fn space_at(path: &Path) -> io::Result<(u64, u64)> {
+    let s = statvfs(path)?;
+    Ok((available(&s), all(&s)))
+}
+
+/// Whether the file system of a path has no inode left for one more file. One that makes them as they are needed has no
+/// number of them, and always has.
+///
+/// # Errors
+/// What statvfs(3) answers.
+pub fn lacks_inodes_at(path: &Path) -> io::Result<bool> {
+    let s = statvfs(path)?;
+    Ok(s.f_files > 0 && s.f_favail == 0)
+}
+
+fn statvfs(path: &Path) -> io::Result<libc::statvfs> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut s = core::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `s` is valid to write a statvfs to, and `path` ends with a zero byte.
     check(unsafe { libc::statvfs(path.as_ptr(), s.as_mut_ptr()) })?;
     // SAFETY: the call succeeded and filled it.
-    let s = unsafe { s.assume_init() };
-    Ok((available(&s), all(&s)))
+    Ok(unsafe { s.assume_init() })
 }
 
 // The fields are 32 bits wide on some targets and 64 on others.

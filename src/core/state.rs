@@ -370,7 +370,7 @@ impl Core {
             }
             self.life.changed = true;
             let s = &mut self.table[i];
-            let shown = Some((s.state, s.counters.flapping(), s.wanted()));
+            let shown = Some((s.state, s.flapping(), s.wanted()));
             if core::mem::replace(&mut s.shown, shown) != shown {
                 self.status_soon();
             }

@@ -2,6 +2,7 @@
 
 use super::gone::GONE;
 use super::record::{self, ATTEMPT, AttemptRecord, GROUP, GroupRecord, TASK, TaskRecord};
+use super::run::REPEATABLE;
 use super::{Claim, Live, Outcome, Task, TaskStop};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
@@ -281,7 +282,8 @@ impl Core {
             None => "the machine stopped when it was about to start, and nobody knows whether it did",
         };
         if !task.state.is_over() {
-            task.why = Some(why.into());
+            let again = if task.frame.repeatable { REPEATABLE } else { "" };
+            task.why = Some(format!("{why}{again}").into());
         }
         if task.frame.repeatable {
             return self.save_attempt(open.id, out);

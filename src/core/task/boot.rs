@@ -228,6 +228,7 @@ impl Core {
         for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
             self.orphan(run, false, left, out);
         }
+        self.end_left_followers(out);
         if lost {
             self.hold_after_gap(out);
         }

@@ -4,7 +4,6 @@ use super::run::past;
 use super::{Task, Tasks};
 use crate::base::gather::Gather as _;
 use crate::base::ids::TaskId;
-use crate::base::json::Obj;
 use crate::core::due::Due;
 use crate::core::{Core, Out};
 use crate::protocol::methods::task::{After, TaskState};
@@ -142,9 +141,7 @@ impl Core {
         self.tasks.set_state(follower, TaskState::Cancelled);
         self.tasks.ended.push(follower);
         self.save_attempt(follower, out);
-        let mut fields = Obj::new();
-        self.tell_outcome(follower, &mut fields);
-        self.emit_task("task.cancelled", follower, fields.members(), out);
+        self.emit_end("task.cancelled", follower, out);
     }
 
     /// The journal knows the end of a task, and may lack what that meant to those that follow it: that record was

@@ -32,6 +32,7 @@ pub mod calls;
 mod follow;
 mod gone;
 pub mod group;
+mod mass;
 pub mod queue;
 mod rare;
 pub mod record;
@@ -428,6 +429,8 @@ pub struct Tasks {
     waits: Vec<wait::TaskWait>,
     /// Tasks that are over since waits were looked at.
     ended: Vec<TaskId>,
+    /// While one request changes many: what follows when all are changed.
+    later: Option<Box<mass::Later>>,
     /// The highest run number of tasks that the present request removes.
     dropped_run: u64,
     /// While a daemon comes up: claims that have no end on record.

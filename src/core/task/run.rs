@@ -231,9 +231,7 @@ impl Core {
             TaskState::Lost => "task.lost",
             TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused => "task.changed",
         };
-        let mut fields = Obj::new();
-        self.tell_outcome(id, &mut fields);
-        self.emit_task(kind, id, fields.members(), out);
+        self.emit_end(kind, id, out);
         self.tell_followers(id, state, out);
     }
 

@@ -191,6 +191,7 @@ impl Core {
         };
         self.at_once(all, out);
         self.keep_runs(out);
+        self.tasks.forget_groups();
         let (rows, left_out) = rows.finish();
         let mut o = Obj::new();
         o.raw("tasks", &rows).u64("changed", changed);
@@ -368,6 +369,7 @@ impl Core {
             self.drop_task(*id, out);
         }
         self.keep_runs(out);
+        self.tasks.forget_groups();
         self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), !self.journal_full, out);
     }
 

@@ -131,9 +131,9 @@ impl Core {
             let f = Finding::new(Grade::Error, SERVICES, format!("{name} has failed: {error}"));
             return Some(f.why("it is not started again by itself").todo(format!("hob why {name}")));
         }
-        if s.counters.flapping() {
+        if s.flapping() {
             let f = Finding::new(Grade::Warning, SERVICES, format!("{name} is flapping: {error}"));
-            let n = s.counters.streak;
+            let n = s.restarts_in_a_row();
             return Some(f.why(format!("{n} restarts in a row have not helped")).todo(format!("hob why {name}")));
         }
         if s.state == State::Backoff {

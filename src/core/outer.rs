@@ -41,7 +41,7 @@ impl Core {
             let at = match s.state {
                 State::Failed => 0,
                 State::Stopping => 2,
-                _ if s.counters.flapping() => 1,
+                _ if s.flapping() => 1,
                 _ => continue,
             };
             named[at].1.push(&s.name);

@@ -6,10 +6,10 @@
 //! `ran`, `shutdown`, `schedule/ID`, those of `keys` and those of `task::record`.
 
 use super::keys::Keys;
-use super::owner::Owner;
 use super::run::{Cause, RunRecord, Said, Signalled, StopWhy};
 use super::service::backoff::Counters;
 use super::service::health::Pulse;
+use super::service::wish::Wish;
 use super::service::{Choice, Live, Service, State};
 use super::task::record as task;
 use crate::base::gather::Gather as _;
@@ -42,10 +42,10 @@ pub struct ServiceRecord {
     #[serde(default)]
     pub choice: Choice,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    down: Option<Box<Said>>,
+    pub down: Option<Box<Said>>,
     /// The tag of who started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    owner: Option<Box<str>>,
+    pub owner: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub pulled: bool,
     /// `stopped` for all states that a new daemon finds out by itself.
@@ -285,9 +285,9 @@ pub fn service(s: &Service) -> Entity {
 
 /// What a person said about a service that is not in the config.
 #[must_use]
-pub fn wish(name: &str, choice: Choice) -> Entity {
+pub fn wish(name: &str, wish: &Wish) -> Entity {
     let mut gone = Service::new(name.into(), Arc::new(ServiceSpec::default()));
-    gone.choice = choice;
+    wish.clone().put(&mut gone);
     service(&gone)
 }
 
@@ -383,9 +383,7 @@ impl ServiceRecord {
 
     /// Puts everything back but the state. Times of the monotonic clock mean nothing under another keeper.
     pub fn restore(self, s: &mut Service, same_keeper: bool) {
-        s.choice = self.choice;
-        s.down = self.down;
-        s.owner = self.owner.as_deref().and_then(Owner::parse);
+        self.wish().put(s);
         s.pulled = self.pulled;
         s.since.wall = Wall(self.since.unwrap_or_default());
         s.runs = self.runs;
@@ -525,6 +523,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Owner;
 
     fn kept(key: &str, json: &str) -> Entity {
         Entity { key: key.into(), json: Some(json.into()) }

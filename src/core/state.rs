@@ -8,10 +8,10 @@ use super::life::Life;
 use super::newer::Newer;
 use super::record::{self, Entity};
 use super::schedule::Schedules;
-use super::service::Choice;
 use super::service::orphan::Orphan;
 use super::service::reloading::Reloads;
 use super::service::table::Table;
+use super::service::wish::Wish;
 use super::task::{self, Programs, Tasks};
 use super::view::Pending;
 use super::wait::Wait;
@@ -100,7 +100,7 @@ pub struct Core {
     pub(super) runs: BTreeMap<RunId, usize>,
     pub(super) recent: BTreeMap<RunId, usize>,
     /// What persons said about services that are not in the config now; it counts again when they come back.
-    pub(super) wishes: Map<String, Choice>,
+    pub(super) wishes: Map<String, Wish>,
     pub(super) orphans: Map<RunId, Orphan>,
     /// The keeper holds sockets for these, and while no config can be read nobody knows whether they are services.
     pub(super) held_sockets: Vec<Arc<str>>,
@@ -210,7 +210,7 @@ impl Core {
                     let mut all: Vec<Entity> =
                         services.filter(|s| record::worth_keeping(s)).take(room).map(record::service).collect();
                     let wishes = self.wishes.after(name).take(room);
-                    all.extend(wishes.map(|(name, choice)| record::wish(name, *choice)));
+                    all.extend(wishes.map(|(name, wish)| record::wish(name, wish)));
                     record::sort(&mut all);
                     found.extend(all.into_iter().take(room));
                 }
@@ -372,7 +372,7 @@ impl Core {
             }
             self.life.changed = true;
             let s = &mut self.table[i];
-            let shown = Some((s.state, s.counters.flapping(), s.wanted()));
+            let shown = Some((s.state, s.flapping(), s.wanted()));
             if core::mem::replace(&mut s.shown, shown) != shown {
                 self.status_soon();
             }

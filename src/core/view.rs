@@ -132,7 +132,7 @@ impl Core {
         o.opt_str("status_text", live.and_then(|l| l.status_text.as_deref()));
         o.bool("awaits_connection", s.awaits_connection());
         o.opt_str("listen_error", s.listening.error.as_deref());
-        o.bool("flapping", s.counters.flapping());
+        o.bool("flapping", s.flapping());
         o.opt_u64("next_restart_in_ms", self.next_in(s));
         o.raw("waiting_for", &serde_json::to_string(&self.waiting_for(i)).unwrap_or_default());
         let survivors: Vec<String> = live.map(|l| &l.sequence.left).into_iter().flatten().map(survivor).collect();
@@ -153,7 +153,7 @@ impl Core {
         let mut o = self.row(i, usages);
         o.raw("command", &serde_json::to_string(&s.spec.command).unwrap_or_default());
         o.raw("restart", &serde_json::to_string(&s.spec.restart).unwrap_or_default());
-        o.u64("restarts_in_a_row", s.counters.streak.into()).u64("max_restarts", s.spec.max_restarts.into());
+        o.u64("restarts_in_a_row", s.restarts_in_a_row().into()).u64("max_restarts", s.spec.max_restarts.into());
         let delays = match s.cause {
             run::Cause::Retry { .. } if s.state == State::Backoff => {
                 backoff::preview_refused(&s.spec, s.counters.refused, 3)
@@ -221,7 +221,7 @@ impl Core {
         let mut flapping = 0;
         for i in self.table.by_name() {
             let s = &self.table[i];
-            flapping += u64::from(s.counters.flapping());
+            flapping += u64::from(s.flapping());
             for (count, state) in by_state.iter_mut().zip(State::ALL) {
                 *count += u64::from(s.state == state);
             }
@@ -277,7 +277,7 @@ impl Core {
             let s = &self.table[i];
             if s.state == State::Failed {
                 all.push(format!("{} failed: {}", s.name, s.last_error.as_deref().unwrap_or("unknown")));
-            } else if s.counters.flapping() {
+            } else if s.flapping() {
                 all.push(format!("{} is flapping", s.name));
             } else if let Some(error) = &s.listening.error {
                 all.push(format!("{} waits for its sockets: {error}", s.name));

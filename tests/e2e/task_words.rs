@@ -422,3 +422,20 @@ fn why_names_the_weight_that_is_lacking_and_when_a_follower_was_cancelled() {
     let story = home.call("daemon.why", &json!({ "name": format!("task/{last}") }).to_string())["story"].to_string();
     assert!(story.contains(&format!("{at}: cancelled: task {begun}, which it follows, was cancelled")), "{story}");
 }
+
+/// A group is there for its tasks when neither the config nor a person names it any more.
+#[test]
+fn a_group_that_left_the_config_says_what_keeps_it_and_goes_with_that() {
+    let home = Home::running(r#"{"groups": {"old": {"parallel": 1}}}"#);
+    home.ok(&["add", "-g", "old", "--hold", "true"]);
+    assert!(!home.ok(&["group", "list"]).contains("kept for"));
+    home.write_config("{}");
+    home.ok(&["reload"]);
+    let list = home.ok(&["group", "list"]);
+    let row = list.lines().find(|l| l.starts_with("old ")).unwrap();
+    assert!(row.ends_with("not in the config, kept for 1 task"), "{list}");
+    home.ok(&["task", "cancel", "1"]);
+    home.ok(&["task", "clean"]);
+    let list = home.ok(&["group", "list"]);
+    assert!(!list.contains("old"), "{list}");
+}

@@ -212,6 +212,33 @@ fn output_over_the_limit_keeps_head_and_tail() {
     assert!(text.contains("[hob: ") && text.contains("over the limit"));
 }
 
+/// Whoever reads too slowly is told how much he has missed, to the byte.
+#[test]
+fn following_beyond_the_limit_counts_what_is_missing() {
+    let home = Home::running("{}");
+    submit(&home, json!({ "command": "seq 1 600000", "max_output": "300kB", "hold": true }));
+    let mut follower = home.command(&["task", "output", "-f", "1"]).stdout(Stdio::piped()).spawn().unwrap();
+    home.ok(&["task", "release", "1"]);
+    // Nobody reads before the end: what is on the way by then is much less than all there was.
+    assert_eq!(wait_for(&home, "1")[0]["state"], "succeeded");
+    let mut text = String::new();
+    follower.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(follower.wait().unwrap().success());
+    let (mut shown, mut missing) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        let mark = line.strip_prefix("[hob: ").and_then(|l| l.split_once(" bytes were over the limit"));
+        match mark {
+            // What ends the line before it is the mark's.
+            Some((bytes, _)) => missing += bytes.parse::<u64>().unwrap(),
+            None => shown += line.len() as u64,
+        }
+    }
+    let whole: u64 = (1..=600_000_u64).map(|n| n.to_string().len() as u64 + 1).sum();
+    let marks = text.matches("[hob: ").count() as u64;
+    assert!(missing > 0 && text.ends_with("599999\n600000\n"), "{missing} missing");
+    assert!((whole..=whole + marks).contains(&(shown + missing)), "{shown} shown, {missing} missing, of {whole}");
+}
+
 #[test]
 fn following_goes_on_over_deaths_and_ends_with_the_task() {
     let home = Home::running("{}");

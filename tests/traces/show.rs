@@ -1,5 +1,6 @@
 //! Words of traces to values of the core and back: effects as lines.
 
+use hob::base::finding::Finding;
 use hob::core::{Await, Duty, Effect, Survivor};
 use hob::protocol::methods::Of;
 
@@ -67,7 +68,8 @@ pub(crate) fn show(effect: &Effect) -> String {
         }
         Effect::Measure { req, runs, .. } => format!("measure for {req}: {runs:?}"),
         Effect::Doctor { req, findings } => {
-            let lines = findings.iter().map(|f| format!("{} {}", f.grade.name(), f.what));
+            let why = |f: &Finding| f.why.iter().map(|why| format!(" ({why})")).collect::<String>();
+            let lines = findings.iter().map(|f| format!("{} {}{}", f.grade.name(), f.what, why(f)));
             format!("examine for {req}: {}", lines.collect::<Vec<_>>().join(" | "))
         }
         Effect::Status { text } => format!("STATUS {text}"),

@@ -1,6 +1,7 @@
 //! Commands about groups of tasks.
 
 use crate::base::limits::GROUP_PARALLEL_MAX;
+use crate::base::text::count;
 use crate::cli::flags::Args;
 use crate::cli::render::Table;
 use crate::cli::service::finish;
@@ -29,6 +30,10 @@ fn note(g: &Value) -> String {
     let words = [("paused", "paused"), ("changed", "changed by hand")];
     let mut notes: Vec<String> =
         words.iter().filter(|(key, _)| g[*key] == true).map(|(_, word)| (*word).to_owned()).collect();
+    if let Some(tasks) = g["left_for_tasks"].as_u64() {
+        let tasks = count(usize::try_from(tasks).unwrap_or(usize::MAX), "task");
+        notes.push(format!("not in the config, kept for {tasks}"));
+    }
     let limits = g["limits"].as_object().into_iter().flatten();
     notes.extend(limits.flat_map(|(key, value)| match value {
         Value::Object(rlimits) => rlimits.iter().map(|(name, value)| limit(name, value)).collect(),

@@ -358,7 +358,7 @@ fn running_todo(s: &Service) -> Vec<String> {
     if let Some(health) = s.spec.health.as_ref().filter(|_| failing) {
         all.push(format!("its check by hand: {}", by_hand(&health.check)));
     }
-    if failing || s.counters.flapping() {
+    if failing || s.flapping() {
         all.push(format!("hob logs {} -n 100", s.name));
     }
     if failing {
@@ -437,14 +437,7 @@ fn address(error: &str) -> &'static str {
 
 /// `, flapping: 12 restarts in a row`.
 pub(super) fn flapping(s: &Service) -> String {
-    match s.counters.flapping() {
-        // The restart that it waits for counts already.
-        true => {
-            let made = s.counters.streak - u32::from(s.state == State::Backoff);
-            format!(", flapping: {} in a row", restarts(made))
-        }
-        false => String::new(),
-    }
+    if s.flapping() { format!(", flapping: {} in a row", restarts(s.restarts_in_a_row())) } else { String::new() }
 }
 
 /// How a run that is ready stands with its health check.

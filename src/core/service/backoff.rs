@@ -1,10 +1,12 @@
 //! The restart policy: what follows the end of a run that hob did not stop. Pure arithmetic over the counters.
 
+use super::{Service, State};
 use crate::base::time::Mono;
 use crate::config::{Restart, ServiceSpec};
+use crate::core::run::Cause;
 use core::time::Duration;
 
-/// From this many restarts in a row on a service is called flapping.
+/// From this many restarts in a row on, counted when they are made, a service is called flapping.
 pub const FLAPPING: u32 = 10;
 
 /// The first delay of a start that the machine refused, where the config gives none, and the smallest `max_delay` for
@@ -70,11 +72,6 @@ impl Counters {
         *self = Counters::default();
     }
 
-    #[must_use]
-    pub fn flapping(&self) -> bool {
-        self.streak >= FLAPPING
-    }
-
     /// Decides, and counts the restart that it decides on.
     pub fn verdict(&mut self, spec: &ServiceSpec, outcome: Outcome, now: Mono) -> Verdict {
         match (outcome, spec.restart) {
@@ -125,6 +122,31 @@ impl Counters {
             self.times.retain(|t| now.since(*t) < window);
         }
         self.counted(spec) >= spec.max_restarts
+    }
+}
+
+impl Service {
+    /// Restarts that were made: the policy counts one when it decides on it, which may be long before.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.counters.total.saturating_sub(self.to_come())
+    }
+
+    /// The same of those since it was last in good health.
+    #[must_use]
+    pub fn restarts_in_a_row(&self) -> u32 {
+        self.counters.streak.saturating_sub(self.to_come())
+    }
+
+    #[must_use]
+    pub fn flapping(&self) -> bool {
+        self.restarts_in_a_row() >= FLAPPING
+    }
+
+    /// Restarts that are counted and not made yet.
+    fn to_come(&self) -> u32 {
+        let waits = matches!(self.state, State::Backoff | State::Waiting);
+        u32::from(waits && matches!(self.cause, Cause::Restart { .. }))
     }
 }
 

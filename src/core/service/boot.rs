@@ -194,7 +194,7 @@ impl Core {
                 // One that only a wish is left of was out of the config before.
                 (None, None) if runs.iter().all(|(_, r)| r.service != name) && (config_known || record.is_wish()) => {
                     self.next_run = self.next_run.max(record.newest_run() + 1);
-                    self.keep_wish(&name, record.choice, out);
+                    self.keep_wish(&name, record.wish(), out);
                     continue;
                 }
                 (None, None) => self.add_unknown(&name),

@@ -29,6 +29,7 @@ impl Core {
         let s = &mut self.table[i];
         s.runs = s.runs.saturating_add(1);
         let cause = core::mem::take(&mut s.cause);
+        let flapping = matches!(cause, Cause::Restart { n: FLAPPING });
         let mut live = super::Live::new(run, s.runs, cause, super::reload::mold(&s.spec), now);
         live.spawned = s.spec.ready == Ready::Spawned && !s.spec.oneshot;
         out.records.push(record::run(s, &live, &self.facts.keeper));
@@ -51,6 +52,11 @@ impl Core {
             self.set_awaiting(i);
         }
         self.enter(i, State::Starting, fields.members(), out);
+        if flapping {
+            let mut fields = Obj::new();
+            fields.u64("restarts", FLAPPING.into());
+            self.emit("service.flapping", i, fields.members(), out);
+        }
     }
 
     fn set_awaiting(&mut self, i: usize) {
@@ -386,15 +392,10 @@ impl Core {
         let s = &mut self.table[i];
         let spec = Arc::clone(&s.spec);
         let verdict = s.counters.verdict(&spec, outcome, now.mono);
-        let mut fields = Obj::new();
         match verdict {
             Verdict::Restart { n, delay } | Verdict::Retry { n, delay } => {
                 let restart = matches!(verdict, Verdict::Restart { .. });
                 s.cause = if restart { Cause::Restart { n } } else { Cause::Retry { n } };
-                if restart && n == FLAPPING {
-                    fields.u64("restarts", n.into());
-                    self.emit("service.flapping", i, fields.members(), out);
-                }
                 if delay.is_zero() {
                     return self.enter(i, State::Waiting, "", out);
                 }
@@ -413,6 +414,7 @@ impl Core {
                     let within = s.spec.window.map_or_else(String::new, |w| format!(" in {}", human_duration(w)));
                     s.last_error = Some(format!("{error}; given up after {times}{within}").into());
                 }
+                let mut fields = Obj::new();
                 fields.opt_str("error", self.table[i].last_error.as_deref());
                 self.enter(i, State::Failed, fields.members(), out);
             }

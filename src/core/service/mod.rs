@@ -466,14 +466,6 @@ impl Service {
         self.history.last()
     }
 
-    /// Restarts that were made: the policy counts one when it decides on it, which may be long before.
-    #[must_use]
-    pub fn restarts(&self) -> u32 {
-        let to_come =
-            matches!(self.state, State::Backoff | State::Waiting) && matches!(self.cause, Cause::Restart { .. });
-        self.counters.total.saturating_sub(u32::from(to_come))
-    }
-
     /// Whether its last start came to no run.
     #[must_use]
     pub fn was_not_started(&self) -> bool {

@@ -1,9 +1,10 @@
 //! The second phase: looks at each service that something happened to until nothing changes, and starts and stops runs.
 //! Pure.
 
+use super::State;
 use super::graph::{Edge, Kind};
 use super::stop::Phase;
-use super::{Choice, State};
+use super::wish::Wish;
 use crate::base::ids::RunId;
 use crate::base::json::Obj;
 use crate::core::run::{Cause, StopWhy, clip};
@@ -102,8 +103,8 @@ impl Core {
         self.emit("service.removed", i, "", out);
         self.table.touch(i);
         // What a person said of a transient one was said of this one alone.
-        let choice = if self.table[i].transient { Choice::Auto } else { self.table[i].choice };
-        self.keep_wish(&name, choice, out);
+        let wish = if self.table[i].transient { Wish::default() } else { Wish::of(&self.table[i]) };
+        self.keep_wish(&name, wish, out);
         out.effects.push(Effect::Remove { service: name });
         self.recent.retain(|_, at| *at != i);
         if self.table[i].spec.lets_others_in() {

@@ -3,11 +3,37 @@
 use super::graph::Kind;
 use super::{Choice, Service, State};
 use crate::base::limits::SERVICES_MAX;
-use crate::core::record;
+use crate::core::record::{self, ServiceRecord};
 use crate::core::run::{Cause, Client, Said, StopWhy};
-use crate::core::{Core, Out};
+use crate::core::{Core, Out, Owner};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// What a person said last about a service, and who it was.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    pub choice: Choice,
+    pub down: Option<Box<Said>>,
+    pub owner: Option<Owner>,
+}
+
+impl Wish {
+    pub(super) fn of(s: &Service) -> Wish {
+        Wish { choice: s.choice, down: s.down.clone(), owner: s.owner.clone() }
+    }
+
+    pub(in crate::core) fn put(self, s: &mut Service) {
+        (s.choice, s.down, s.owner) = (self.choice, self.down, self.owner);
+    }
+}
+
+impl ServiceRecord {
+    #[must_use]
+    pub fn wish(&self) -> Wish {
+        let owner = self.owner.as_deref().and_then(Owner::parse);
+        Wish { choice: self.choice, down: self.down.clone(), owner }
+    }
+}
 
 impl Core {
     /// A person wants it up.
@@ -91,13 +117,13 @@ impl Core {
     }
 
     /// A service is not in the config any more. What a person said about it outlives that.
-    pub(super) fn keep_wish(&mut self, name: &str, choice: Choice, out: &mut Out) {
-        if choice == Choice::Auto {
+    pub(super) fn keep_wish(&mut self, name: &str, wish: Wish, out: &mut Out) {
+        if wish.choice == Choice::Auto {
             out.records.push(record::service_gone(name));
             return;
         }
-        out.records.push(record::wish(name, choice));
-        self.wishes.insert(name.to_owned(), choice);
+        out.records.push(record::wish(name, &wish));
+        self.wishes.insert(name.to_owned(), wish);
         if self.wishes.len() > SERVICES_MAX
             && let Some((oldest, _)) = self.wishes.pop_first()
         {
@@ -107,8 +133,8 @@ impl Core {
 
     /// A service has come into the config, perhaps again.
     pub(super) fn recall_wish(&mut self, i: usize) {
-        if let Some(choice) = self.wishes.remove(&*self.table[i].name) {
-            self.table[i].choice = choice;
+        if let Some(wish) = self.wishes.remove(&*self.table[i].name) {
+            wish.put(&mut self.table[i]);
             self.table.save(i);
         }
     }

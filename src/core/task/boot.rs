@@ -2,12 +2,14 @@
 
 use super::gone::GONE;
 use super::record::{self, ATTEMPT, AttemptRecord, GROUP, GroupRecord, TASK, TaskRecord};
+use super::run::REPEATABLE;
 use super::{Claim, Live, Outcome, Task, TaskStop};
 use crate::base::gather::Gather as _;
 use crate::base::ids::{RunId, TaskId};
+use crate::base::json::Obj;
 use crate::base::time::{Mono, Now, Wall};
 use crate::config::Level;
-use crate::core::record::{Entity, Meta, parse};
+use crate::core::record::{ASIDE, Entity, Meta, parse};
 use crate::core::run::Ended;
 use crate::core::service::boot::same_boot;
 use crate::core::{Core, Effect, Out, Survivor, TableRun, UNKNOWN_PID};
@@ -227,9 +229,8 @@ impl Core {
         for (run, left) in leftovers.extract_if(.., |(run, _)| known.contains(run)).collect::<Vec<_>>() {
             self.orphan(run, false, left, out);
         }
-        if lost {
-            self.hold_after_gap(out);
-        }
+        self.end_left_followers(out);
+        self.hold_the_doubtful(lost, out);
         for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
             if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Queued) {
                 self.enqueue(id);
@@ -281,7 +282,8 @@ impl Core {
             None => "the machine stopped when it was about to start, and nobody knows whether it did",
         };
         if !task.state.is_over() {
-            task.why = Some(why.into());
+            let again = if task.frame.repeatable { REPEATABLE } else { "" };
+            task.why = Some(format!("{why}{again}").into());
         }
         if task.frame.repeatable {
             return self.save_attempt(open.id, out);
@@ -346,23 +348,46 @@ impl Core {
         self.plan_task(id);
     }
 
-    /// Something that was accepted may be missing, the start of a task among it: nothing that waits is started before a
-    /// person has seen that, unless it may run twice.
-    fn hold_after_gap(&mut self, out: &mut Out) {
-        let risky = |t: &&Task| t.state == TaskState::Queued && !t.frame.repeatable;
-        let ids: Vec<TaskId> = self.tasks.after(TaskId(0)).filter(risky).map(|t| t.id).collect();
-        for id in ids {
+    /// Something that was accepted may be missing or cannot be read, the start of a task or the end of one before it
+    /// among it: nothing that this is about is started before a person has seen that. `lost`: it may be about anything.
+    fn hold_the_doubtful(&mut self, lost: bool, out: &mut Out) {
+        if !lost && self.aside.is_empty() {
+            return;
+        }
+        let waits = self.tasks.after(TaskId(0)).filter(|t| t.state == TaskState::Queued);
+        let held: Vec<(TaskId, String)> = waits.filter_map(|t| Some((t.id, self.doubt(t, lost)?))).gather();
+        for (id, why) in held {
             self.unqueue(id);
             self.tasks.set_state(id, TaskState::Held);
             if let Some(task) = self.tasks.get_mut(id) {
-                task.why = Some("records of the journal are missing, so it may have run already".into());
+                task.why = Some(why.into());
                 out.records.push(record::task(task));
                 // The state of one that has been tried is in its attempt.
                 if record::has_attempt(task) {
                     out.records.push(record::attempt(task, &self.facts.keeper));
                 }
             }
-            self.emit_task("task.held", id, "\"why\":\"a gap in the journal\"", out);
+            let why = if lost { "a gap in the journal" } else { "a record that cannot be read" };
+            let mut fields = Obj::new();
+            fields.str("why", why);
+            self.emit_task("task.held", id, fields.members(), out);
         }
+    }
+
+    /// Why a queued task should not start by itself. One that is repeatable may have run already.
+    fn doubt(&self, t: &Task, lost: bool) -> Option<String> {
+        let unread = |e: Entity| self.aside.contains_key(&format!("{ASIDE}{}", e.key));
+        if lost && !t.frame.repeatable {
+            return Some("records of the journal are missing, so it may have run already".to_owned());
+        }
+        if record::has_attempt(t) {
+            return None;
+        }
+        if !t.frame.repeatable && unread(record::attempt_gone(t.id)) {
+            return Some("what has come of it cannot be read, so it may have run already".to_owned());
+        }
+        let missing = |id: &TaskId| self.tasks.get(*id).is_none() && unread(record::task_gone(*id));
+        let before = t.after.iter().map(|a| a.id).find(missing)?;
+        Some(format!("task {before}, which it follows, cannot be read, so it may not be over"))
     }
 }

@@ -122,10 +122,10 @@ impl Core {
             }
             TaskCall::Retry { which } => self.each(asked, &which, |core, id, out| core.retry(id, out), out),
             TaskCall::Hold { which } => {
-                self.save_each(asked, &which, |core, id, out| core.hold(id, Some(&client), out), out);
+                self.each(asked, &which, |core, id, out| core.hold(id, Some(&client), out), out);
             }
             TaskCall::Release { which } => {
-                self.save_each(asked, &which, |core, id, out| core.hold(id, None, out), out);
+                self.each(asked, &which, |core, id, out| core.hold(id, None, out), out);
             }
             TaskCall::Pause { which } => self.each(asked, &which, |core, id, out| core.pause(id, true, out), out),
             TaskCall::Resume { which } => self.each(asked, &which, |core, id, out| core.pause(id, false, out), out),
@@ -134,7 +134,7 @@ impl Core {
                 self.reply(req, answer, true, out);
             }
             TaskCall::Prioritize { which, priority } => {
-                self.save_each(asked, &which, |core, id, _| core.prioritize(id, priority), out);
+                self.each(asked, &which, |core, id, out| core.prioritize(id, priority, out), out);
             }
             TaskCall::Wait { which, timeout } => self.wait_for_tasks(asked, &which, timeout, out),
             TaskCall::Output { id, lines, follow, from } => self.output_of(asked, id, (lines, follow, from), out),
@@ -163,32 +163,8 @@ impl Core {
         Ok(self.selected(asked, which)?.map(|t| t.id).collect())
     }
 
-    /// The same with changes of what was asked for: the records of those that were changed are made when all are, so
-    /// that they leave no holes between what stays.
-    fn save_each(
-        &mut self,
-        asked: &Asked,
-        which: &Selection,
-        mut change: impl FnMut(&mut Core, TaskId, &mut Out) -> Changed,
-        out: &mut Out,
-    ) {
-        let mut changed = Vec::new();
-        let note = |core: &mut Core, id: TaskId, out: &mut Out| {
-            let done = change(core, id, out);
-            changed.extend(done.is_ok().then_some(id));
-            done
-        };
-        self.each(asked, which, note, out);
-        for task in changed.into_iter().filter_map(|id| self.tasks.get(id)) {
-            out.records.push(record::task(task));
-            if record::has_attempt(task) {
-                out.records.push(record::attempt(task, &self.facts.keeper));
-            }
-        }
-    }
-
     /// Does something to each task of a selection, and answers what came of it.
-    fn each(
+    pub(super) fn each(
         &mut self,
         asked: &Asked,
         which: &Selection,
@@ -200,18 +176,22 @@ impl Core {
             Err(e) => return self.reply(asked.req, Err(e), false, out),
         };
         let (mut rows, mut changed) = (Rows::default(), 0);
-        for id in ids {
-            let done = change(self, id, out);
-            changed += u64::from(done.is_ok());
-            rows.push(id, done.is_err(), || {
-                let mut o = Obj::new();
-                let state = self.tasks.get(id).map_or("removed", |task| task.state.name());
-                o.u64("id", id.0).str("state", state).bool("changed", done.is_ok());
-                o.opt_str("message", done.err().as_deref());
-                o.finish()
-            });
-        }
+        let all = |core: &mut Core, out: &mut Out| {
+            for id in ids {
+                let done = change(core, id, out);
+                changed += u64::from(done.is_ok());
+                rows.push(id, done.is_err(), || {
+                    let mut o = Obj::new();
+                    let state = core.tasks.get(id).map_or("removed", |task| task.state.name());
+                    o.u64("id", id.0).str("state", state).bool("changed", done.is_ok());
+                    o.opt_str("message", done.err().as_deref());
+                    o.finish()
+                });
+            }
+        };
+        self.at_once(all, out);
         self.keep_runs(out);
+        self.tasks.forget_groups();
         let (rows, left_out) = rows.finish();
         let mut o = Obj::new();
         o.raw("tasks", &rows).u64("changed", changed);
@@ -269,10 +249,8 @@ impl Core {
         task.over = None;
         (task.again_at, task.again) = (Wall(0), Mono(0));
         self.tasks.set_state(id, TaskState::Queued);
-        if let Some(task) = self.tasks.get(id) {
-            // It may have been held before it was cancelled, and is not any more.
-            out.records.push(record::task(task));
-        }
+        // It may have been held before it was cancelled, and is not any more.
+        self.save_task(id, out);
         self.save_attempt(id, out);
         self.follow_others(id);
         self.block_followers(id, out);
@@ -281,7 +259,7 @@ impl Core {
         Ok(())
     }
 
-    /// `by`: who holds it; without one it is released. Its record is for the caller to write.
+    /// `by`: who holds it; without one it is released.
     fn hold(&mut self, id: TaskId, by: Option<&Client>, out: &mut Out) -> Changed {
         let (from, to) = match by {
             Some(_) => (TaskState::Queued, TaskState::Held),
@@ -297,9 +275,18 @@ impl Core {
         }
         // After the reason, so that one without is ordinary again.
         self.tasks.set_state(id, to);
+        self.save_waiting(id, out);
         self.emit_task(if by.is_some() { "task.held" } else { "task.released" }, id, "", out);
         self.enqueue(id);
         Ok(())
+    }
+
+    /// Of a claim that it has lost, too.
+    fn save_waiting(&mut self, id: TaskId, out: &mut Out) {
+        self.save_task(id, out);
+        if self.tasks.get(id).is_some_and(record::has_attempt) {
+            self.save_attempt(id, out);
+        }
     }
 
     fn pause(&mut self, id: TaskId, pause: bool, out: &mut Out) -> Changed {
@@ -309,8 +296,7 @@ impl Core {
         Err(self.tasks.get(id).map_or("it is gone".to_owned(), |t| format!("it {}", said_of(t.state))))
     }
 
-    /// Its record is for the caller to write.
-    fn prioritize(&mut self, id: TaskId, priority: i32) -> Changed {
+    fn prioritize(&mut self, id: TaskId, priority: i32, out: &mut Out) -> Changed {
         let Some(task) = self.tasks.get(id) else { return Err("it is gone".to_owned()) };
         if !matches!(task.state, TaskState::Held | TaskState::Queued) || task.live.is_some() {
             return Err(format!("it {}", said_of(task.state)));
@@ -319,6 +305,7 @@ impl Core {
         if let Some(task) = self.tasks.get_mut(id) {
             task.priority = priority;
         }
+        self.save_waiting(id, out);
         self.enqueue(id);
         Ok(())
     }
@@ -382,6 +369,7 @@ impl Core {
             self.drop_task(*id, out);
         }
         self.keep_runs(out);
+        self.tasks.forget_groups();
         self.reply(asked.req, Ok(format!("{{\"removed\":{}}}", ids.len())), !self.journal_full, out);
     }
 

@@ -1,10 +1,9 @@
 //! Tasks that follow others: what they wait for, and what the end of one or a retry means to them. Pure.
 
-use super::Tasks;
 use super::run::past;
+use super::{Task, Tasks};
 use crate::base::gather::Gather as _;
 use crate::base::ids::TaskId;
-use crate::base::json::Obj;
 use crate::core::due::Due;
 use crate::core::{Core, Out};
 use crate::protocol::methods::task::{After, TaskState};
@@ -111,7 +110,7 @@ impl Core {
     /// Those that follow a task which has come to rest: they may go, or never will. Worked off by a list, never by
     /// recursion.
     pub(super) fn tell_followers(&mut self, id: TaskId, state: TaskState, out: &mut Out) {
-        let (mut ended, now) = (vec![(id, state)], self.now.wall);
+        let mut ended = vec![(id, state)];
         while let Some((id, state)) = ended.pop() {
             let after = self.tasks.get(id).map_or_else(Default::default, |t| t.after.clone());
             self.tasks.unfollow(id, &after);
@@ -124,18 +123,42 @@ impl Core {
                     self.enqueue(follower);
                     continue;
                 }
-                let why = format!("task {id}, which it follows, {}", past(state));
-                task.why = Some(why.into());
-                task.over = Some(now);
-                self.unqueue(follower);
-                self.deadlines.set(Due::Task(follower), None);
-                self.tasks.set_state(follower, TaskState::Cancelled);
-                self.tasks.ended.push(follower);
-                self.save_attempt(follower, out);
-                let mut fields = Obj::new();
-                self.tell_outcome(follower, &mut fields);
-                self.emit_task("task.cancelled", follower, fields.members(), out);
+                self.end_follower(follower, id, state, out);
                 ended.push((follower, TaskState::Cancelled));
+            }
+        }
+    }
+
+    /// A task has not begun, and one that it follows has ended without the success it wants.
+    fn end_follower(&mut self, follower: TaskId, of: TaskId, state: TaskState, out: &mut Out) {
+        let now = self.now.wall;
+        if let Some(task) = self.tasks.get_mut(follower) {
+            task.why = Some(format!("task {of}, which it follows, {}", past(state)).into());
+            task.over = Some(now);
+        }
+        self.unqueue(follower);
+        self.deadlines.set(Due::Task(follower), None);
+        self.tasks.set_state(follower, TaskState::Cancelled);
+        self.tasks.ended.push(follower);
+        self.save_attempt(follower, out);
+        self.emit_end("task.cancelled", follower, out);
+    }
+
+    /// The journal knows the end of a task, and may lack what that meant to those that follow it: that record was
+    /// damaged, or the end could not be read before.
+    pub(super) fn end_left_followers(&mut self, out: &mut Out) {
+        let left = |t: &&Task| {
+            // One that waits to be tried again may have begun before the other ended.
+            let again = t.attempts > 0 && (t.fails > 0 || t.frame.repeatable);
+            !t.after.is_empty() && t.live.is_none() && !t.state.is_over() && !again
+        };
+        let ids: Vec<TaskId> = self.tasks.after(TaskId(0)).filter(left).map(|t| t.id).gather();
+        for follower in ids {
+            // It may have been cancelled by one before it.
+            let Some(task) = self.tasks.get(follower).filter(|t| !t.state.is_over()) else { continue };
+            if let Some((of, state)) = self.failed_before(&task.after) {
+                self.end_follower(follower, of, state, out);
+                self.tell_followers(follower, TaskState::Cancelled, out);
             }
         }
     }

@@ -55,6 +55,11 @@ impl Group {
         self.spec.as_ref().unwrap_or(&UNSAID)
     }
 
+    /// Whether it is there for more than the tasks that are in it.
+    fn is_named(&self, name: &str) -> bool {
+        self.spec.is_some() || self.change != Change::default() || [DEFAULT, AGENTS].contains(&name)
+    }
+
     #[must_use]
     pub fn parallel(&self) -> u32 {
         self.change.parallel.unwrap_or_else(|| self.said().parallel)
@@ -117,14 +122,25 @@ impl Tasks {
     }
 
     /// Groups that nobody has named and no task is in are gone.
-    fn forget_groups(&mut self) {
-        let used: BTreeSet<Arc<str>> = self.all.values().map(|t| Arc::clone(&t.frame.group)).gather();
-        self.groups.retain(|name, g| {
-            g.spec.is_some()
-                || g.change != Change::default()
-                || [DEFAULT, AGENTS].contains(&&**name)
-                || used.contains(name)
-        });
+    pub(super) fn forget_groups(&mut self) {
+        let left = self.left_groups();
+        if left.values().any(|tasks| *tasks == 0) {
+            self.groups.retain(|name, _| left.get(name) != Some(&0));
+        }
+    }
+
+    /// The groups that neither the config nor a person names any more, with how many tasks each has.
+    fn left_groups(&self) -> BTreeMap<Arc<str>, u64> {
+        let mut left: BTreeMap<Arc<str>, u64> =
+            self.groups.iter().filter(|(name, g)| !g.is_named(name)).map(|(name, _)| (Arc::clone(name), 0)).gather();
+        if !left.is_empty() {
+            for task in self.all.values() {
+                if let Some(tasks) = left.get_mut(&task.frame.group) {
+                    *tasks += 1;
+                }
+            }
+        }
+        left
     }
 
     /// A group by name.
@@ -166,7 +182,15 @@ impl Core {
         let durable = call != GroupCall::List && !self.journal_full;
         let answer = match call {
             GroupCall::List => {
-                let all: Vec<String> = self.tasks.groups.iter().map(|(n, g)| g.view(n).finish()).collect();
+                let left = self.tasks.left_groups();
+                let view = |(name, g): (&Arc<str>, &Group)| {
+                    let mut o = g.view(name);
+                    if let Some(tasks) = left.get(name) {
+                        o.u64("left_for_tasks", *tasks);
+                    }
+                    o.finish()
+                };
+                let all: Vec<String> = self.tasks.groups.iter().map(view).collect();
                 Ok(format!("{{\"groups\":[{}]}}", all.join(",")))
             }
             GroupCall::Set { name, remove: true, .. } => {

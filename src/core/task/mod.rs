@@ -20,7 +20,8 @@
 //! the run table knows what became of it. After a death of the keeper too, within one boot, a claim whose start was
 //! never ordered is void; any other without an end is `lost`. After a boot the records may have outrun the disk, so
 //! each claim without an end is `lost`. A task that says it is repeatable needs no claim on disk, and what would be
-//! lost is queued again.
+//! lost is queued again. A task that waits is held where records are missing, or where what has come of it, or all of
+//! one that it follows, cannot be read.
 //!
 //! # Groups
 //! Each task belongs to a group, which has so many slots (`parallel`) and may limit the sum of their weights. Within a
@@ -32,6 +33,7 @@ pub mod calls;
 mod follow;
 mod gone;
 pub mod group;
+mod mass;
 pub mod queue;
 mod rare;
 pub mod record;
@@ -428,6 +430,8 @@ pub struct Tasks {
     waits: Vec<wait::TaskWait>,
     /// Tasks that are over since waits were looked at.
     ended: Vec<TaskId>,
+    /// While one request changes many: what follows when all are changed.
+    later: Option<Box<mass::Later>>,
     /// The highest run number of tasks that the present request removes.
     dropped_run: u64,
     /// While a daemon comes up: claims that have no end on record.

@@ -1,8 +1,7 @@
 //! From queued to running: who is next, claims ahead of their starts, and the start itself. Pure.
 
-use super::{Claim, Live, Task, name_of, record};
+use super::{Claim, Live, Task, name_of};
 use crate::base::ids::TaskId;
-use crate::base::json::Obj;
 use crate::config::Level;
 use crate::core::due::Due;
 use crate::core::run::Ended;
@@ -231,14 +230,6 @@ impl Core {
         self.deadlines.set(Due::Task(id), at);
     }
 
-    /// Writes down what has come of a task, or that nothing has.
-    pub(super) fn save_attempt(&self, id: TaskId, out: &mut Out) {
-        if let Some(task) = self.tasks.get(id) {
-            let kept = record::has_attempt(task);
-            out.records.push(if kept { record::attempt(task, &self.facts.keeper) } else { record::attempt_gone(id) });
-        }
-    }
-
     pub(in crate::core) fn task_due(&mut self, id: TaskId, out: &mut Out) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(id) else { return };
@@ -266,20 +257,6 @@ impl Core {
             | TaskState::Cancelled
             | TaskState::TimedOut
             | TaskState::Lost => {}
-        }
-    }
-
-    pub(super) fn emit_task(&mut self, kind: &'static str, id: TaskId, fields: &str, out: &mut Out) {
-        let Some(task) = self.tasks.get(id) else { return };
-        let mut o = Obj::new();
-        o.u64("id", id.0).str("group", &task.frame.group);
-        let mut members = o.members().to_owned();
-        if !fields.is_empty() {
-            members.push(',');
-            members.push_str(fields);
-        }
-        if self.safe.is_none() {
-            self.events.emit(self.now, kind, Some(&name_of(id)), &members, out);
         }
     }
 }

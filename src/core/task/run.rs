@@ -22,6 +22,9 @@ fn in_its_keys(task: &Task, why: &str) -> String {
     why.replace("`command`", &key).replace("\"command\"", &key)
 }
 
+/// Why one that was lost or stopped with hob waits again.
+pub(super) const REPEATABLE: &str = ", and it is repeatable";
+
 impl Core {
     pub(in crate::core) fn task_started(
         &mut self,
@@ -182,6 +185,10 @@ impl Core {
                 false
             }
         };
+        if again && let (TaskState::Cancelled | TaskState::Lost, Some(why)) = (state, &task.why) {
+            let stopped = if state == TaskState::Cancelled { "it was stopped " } else { "" };
+            task.why = Some(format!("{stopped}{why}{REPEATABLE}").into());
+        }
         let delay = if again && state != TaskState::Cancelled { task.delay() } else { Duration::ZERO };
         self.tasks.runs.remove(&live.run);
         if live.known {
@@ -224,9 +231,7 @@ impl Core {
             TaskState::Lost => "task.lost",
             TaskState::Held | TaskState::Queued | TaskState::Running | TaskState::Paused => "task.changed",
         };
-        let mut fields = Obj::new();
-        self.tell_outcome(id, &mut fields);
-        self.emit_task(kind, id, fields.members(), out);
+        self.emit_end(kind, id, out);
         self.tell_followers(id, state, out);
     }
 

@@ -120,6 +120,15 @@ impl Core {
         if t.state != TaskState::Queued {
             return t.why.as_deref().map(str::to_owned);
         }
+        match (&t.why, self.obstacle(t)) {
+            (Some(why), Some(obstacle)) => Some(format!("{why}; {obstacle}")),
+            (Some(why), None) => Some(why.to_string()),
+            (None, obstacle) => obstacle,
+        }
+    }
+
+    /// What a queued task waits for.
+    fn obstacle(&self, t: &Task) -> Option<String> {
         let group = self.tasks.groups.get(&t.frame.group);
         let open = self.open_before(t);
         if !open.is_empty() {
@@ -127,11 +136,8 @@ impl Core {
         }
         if t.earliest() > self.now.wall {
             let at = format!("waits until {}", t.earliest());
-            return Some(match &t.why {
-                Some(why) => format!("{why}; {at}"),
-                None if t.fails > 0 => format!("retry {} of {}; {at}", t.fails, t.retries),
-                None => at,
-            });
+            let retry = t.fails > 0 && t.why.is_none();
+            return Some(if retry { format!("retry {} of {}; {at}", t.fails, t.retries) } else { at });
         }
         match group {
             _ if self.tasks.blind => Some("waits for a config that can be read".to_owned()),

@@ -15,7 +15,7 @@ use crate::sys::net::serve::{FileId, Rights};
 use crate::sys::reason;
 use crate::sys::spawn::{self, Child, Plan, SpawnError};
 use crate::sys::table::{RunTable, Slot};
-use crate::sys::tree::{self, Group, Groups, Member, Sweep};
+use crate::sys::tree::{self, Group, Groups, Member, Refused, Sweep};
 use crate::sys::user;
 use crate::sys::wait;
 use core::time::Duration;
@@ -132,7 +132,12 @@ impl SpawnJob {
     }
 
     fn go(&mut self) -> Result<Spawned, StartError> {
-        self.groups.take_if(|groups| groups.tried().is_err());
+        match self.groups.as_ref().map_or(Ok(()), Groups::tried) {
+            Ok(()) => {}
+            // It would be outside of one for as long as it runs.
+            Err(Refused { why, passes: true }) => return Err(StartError { message: why, transient: true }),
+            Err(Refused { passes: false, .. }) => self.groups = None,
+        }
         let mut plan = self.plan(self.groups.is_none())?;
         if let Some(secrets) = &self.secrets {
             secrets.learn(&self.start.spec.secrets, &plan.envp).map_err(|e| StartError {

@@ -271,7 +271,7 @@ impl Children {
     /// The reason, for status.
     pub fn cgroups(&self) -> Result<&Path, String> {
         let groups = self.groups.as_ref().map_err(String::clone)?;
-        groups.tried().map(|()| groups.base())
+        groups.tried().map(|()| groups.base()).map_err(|refused| refused.why)
     }
 
     /// What all starts have in common.

@@ -1,6 +1,7 @@
 //! Trees that do all they can to get away, and what they cost.
 
 use super::*;
+use crate::sys::tree::Refused;
 
 const FUGITIVES: &str = r#"
     trap "" TERM
@@ -52,6 +53,27 @@ fn where_nothing_starts_in_a_group_the_first_start_finds_out_and_sweeps_leave_no
     let why = lab.children.cgroups().unwrap_err();
     assert!(why.contains("nothing can be started in a control group"), "{why}");
     assert!(!base.exists());
+}
+
+#[test]
+fn a_start_waits_for_a_control_group_that_is_refused_for_a_moment_and_for_no_other() {
+    for passes in [true, false] {
+        let mut lab = Lab::new(false);
+        match Groups::refusing(Refused { why: "no room in it".to_owned(), passes }) {
+            Ok(groups) => lab.children.groups = Ok(groups),
+            Err(why) => return eprintln!("SKIPPED: {why}"),
+        }
+        let run = lab.shell("web", "exec sleep 3041");
+        let started = lab.started();
+        if passes {
+            let refused = StartError { message: "no room in it".to_owned(), transient: true };
+            assert_eq!(started, Err(refused), "it would be outside of one for its life");
+        } else {
+            assert!(alive(started.unwrap()) && lab.children.runs.get(&run).unwrap().group.is_none());
+            lab.kill_all(run);
+        }
+        lab.forget(run);
+    }
 }
 
 #[test]

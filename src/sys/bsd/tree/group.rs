@@ -21,6 +21,13 @@ pub fn delegated(_pid: u32) -> Result<std::path::PathBuf, String> {
     Err("this system has no control groups".to_owned())
 }
 
+/// Why nothing can be started in control groups.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub why: String,
+    pub passes: bool,
+}
+
 impl Groups {
     /// # Errors
     /// Always.
@@ -36,8 +43,15 @@ impl Groups {
     }
 
     /// # Errors
+    /// Always.
+    #[cfg(test)]
+    pub fn refusing(_refused: Refused) -> Result<Groups, String> {
+        Err("this system has no control groups".to_owned())
+    }
+
+    /// # Errors
     /// None, as nothing can call it.
-    pub fn tried(&self) -> Result<(), String> {
+    pub fn tried(&self) -> Result<(), Refused> {
         match self.0 {}
     }
 

@@ -9,7 +9,7 @@ mod owners;
 mod proc;
 mod sweep;
 
-pub use group::{Group, Groups, delegated};
+pub use group::{Group, Groups, Refused, delegated};
 pub use proc::{Cost, children_of, cost, name_of, start_of};
 pub use sweep::{Family, Main, Member, Sweep, Trust, leftovers, run_variable, signal_members, tag};
 

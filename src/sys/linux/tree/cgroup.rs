@@ -11,8 +11,9 @@ use super::proc;
 use super::sweep::Member;
 use crate::base::ids::RunId;
 use crate::sys::reason;
-use crate::sys::spawn::{self, Plan};
+use crate::sys::spawn::{self, Plan, SpawnError};
 use crate::sys::{check, check_size, wait};
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -22,6 +23,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
 
@@ -31,8 +33,23 @@ pub struct Groups {
     base: PathBuf,
     /// The same as the kernel names it in `/proc/PID/cgroup`. A folder of this name elsewhere may be anybody's.
     named: String,
-    trial: Arc<OnceLock<Result<(), String>>>,
+    trial: Arc<OnceLock<Result<(), Refused>>>,
+    /// When the trial was first refused for a reason that passes.
+    refused: Arc<OnceLock<Instant>>,
 }
+
+/// Why nothing can be started in control groups.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// A sentence without a full stop.
+    pub why: String,
+    /// The machine lacks something, and has not lacked it for long: what is started now is better tried again soon than
+    /// started in none.
+    pub passes: bool,
+}
+
+/// What the machine has lacked for so long does not pass.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The control group of one service.
 #[derive(Debug)]
@@ -56,21 +73,27 @@ impl Groups {
     /// Whether a process can be started in such a group. The first call tries it, which takes a child.
     ///
     /// # Errors
-    /// Why not, as a sentence without a full stop. The groups are of no use then.
-    pub fn tried(&self) -> Result<(), String> {
+    /// Why not. Unless that passes, the groups are of no use now.
+    pub fn tried(&self) -> Result<(), Refused> {
         if let Some(known) = self.trial.get() {
             return known.clone();
         }
         let shown = self.base.parent().unwrap_or(&self.base).display();
-        let told = |e: String| format!("nothing can be started in a control group below {shown}: {e}");
-        // What the machine lacks for a moment says nothing of the groups.
+        let refused = |e: String, passes| {
+            let why = format!("nothing can be started in a control group below {shown}: {e}");
+            Err(Refused { why, passes })
+        };
         let tried = match trial(&self.base) {
-            Err((e, true)) => return Err(told(e)),
-            Err((e, false)) => {
-                let _ = std::fs::remove_dir(&self.base);
-                Err(told(e))
-            }
             Ok(()) => Ok(()),
+            // What the machine lacks for a moment says nothing of the groups.
+            Err((e, Lasts::Short)) => {
+                return refused(e, self.refused.get_or_init(Instant::now).elapsed() < PATIENCE);
+            }
+            Err((e, Lasts::Unknown)) => return refused(e, false),
+            Err((e, Lasts::Always)) => {
+                let _ = std::fs::remove_dir(&self.base);
+                refused(e, false)
+            }
         };
         self.trial.get_or_init(|| tried).clone()
     }
@@ -81,7 +104,16 @@ impl Groups {
     /// None here.
     #[cfg(test)]
     pub fn useless(base: PathBuf) -> Result<Groups, String> {
-        Ok(Groups { base, named: String::new(), trial: Arc::default() })
+        Ok(Groups { base, named: String::new(), trial: Arc::default(), refused: Arc::default() })
+    }
+
+    /// Whose trial has had this answer.
+    ///
+    /// # Errors
+    /// None here.
+    #[cfg(test)]
+    pub fn refusing(refused: Refused) -> Result<Groups, String> {
+        Ok(Groups { trial: Arc::new(OnceLock::from(Err(refused))), ..Groups::useless(PathBuf::new())? })
     }
 
     /// The folder below which the services have theirs.
@@ -379,25 +411,41 @@ fn try_base(dir: &Path, own: &str, home: u32) -> Result<Groups, String> {
         let _ = std::fs::remove_dir(&base);
         format!("control groups in {shown} take no attributes: {}", reason(&e))
     })?;
-    Ok(Groups { base, named: format!("{}/{name}", own.trim_end_matches('/')), trial: Arc::default() })
+    Ok(Groups {
+        base,
+        named: format!("{}/{name}", own.trim_end_matches('/')),
+        trial: Arc::default(),
+        refused: Arc::default(),
+    })
+}
+
+/// How long a trial is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    Short,
+    Unknown,
+    Always,
 }
 
 /// Starts what does not exist in the folder: that it comes as far as not finding it shows that the clone works.
-/// Starts a child in this group that ends at once. Of an error also whether it may pass.
-fn trial(base: &Path) -> Result<(), (String, bool)> {
+fn trial(base: &Path) -> Result<(), (String, Lasts)> {
     // It may have been removed behind our back.
     let dir = make(base).and_then(|()| File::open(base)).map_err(|e| {
-        let lasts = matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
-        (e.to_string(), !lasts)
+        let lasts = match e.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Lasts::Always,
+            _ if SpawnError::of(&e).is_transient() => Lasts::Short,
+            _ => Lasts::Unknown,
+        };
+        (e.to_string(), lasts)
     })?;
     let program = vec![c"/nonexistent/hob-trial".to_owned()];
     let plan = Plan { argv: program.clone(), programs: program, cgroup: Some(dir.as_raw_fd()), ..Plan::default() };
     match spawn::spawn(&plan, None) {
         Err(e) if e.step == "execute" => Ok(()),
-        Err(e) => Err((e.to_string(), e.is_transient())),
+        Err(e) => Err((e.to_string(), if e.is_transient() { Lasts::Short } else { Lasts::Always })),
         Ok(child) => {
             wait::reap_ending(child.pid, None);
-            Err(("the kernel kills it at birth".to_owned(), false))
+            Err(("the kernel kills it at birth".to_owned(), Lasts::Always))
         }
     }
 }

@@ -48,7 +48,7 @@ impl Lab {
     fn new(service: &str) -> Option<Lab> {
         let own = std::process::id();
         let groups = Groups::probe(own, own << 8 | HOMES.fetch_add(1, Relaxed));
-        match groups.and_then(|g| g.tried().map(|()| g.clone())) {
+        match groups.and_then(|g| g.tried().map(|()| g.clone()).map_err(|e| e.why)) {
             Ok(groups) => Some(Lab { group: groups.open(service).unwrap(), groups, jobs: Vec::new() }),
             Err(why) => {
                 eprintln!("SKIPPED: no control groups here: {why}");

@@ -8,7 +8,7 @@ mod cgroup;
 mod proc;
 mod sweep;
 
-pub use cgroup::{Group, Groups, delegated};
+pub use cgroup::{Group, Groups, Refused, delegated};
 pub(super) use proc::begin_of_command_line;
 pub use proc::{Cost, all, children_of, cost, name_of, parent_of, start_of};
 pub use sweep::{Family, Main, Member, Sweep, Trust, leftovers, run_variable, signal_members, tag};

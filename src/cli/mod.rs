@@ -342,7 +342,7 @@ pub(crate) fn connect_to_ask(args: &Args) -> Result<Client, Failure> {
 }
 
 /// How long who follows hob waits for it to be started again, once it has stopped.
-const RESTART_PATIENCE: Duration = Duration::from_secs(2);
+const RESTART_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same for who follows it, over deaths and restarts, until it stops.
 ///

@@ -86,7 +86,8 @@ impl Core {
         }
         if let Some(error) = &self.newer.error {
             let f = Finding::new(Grade::Warning, CONFIG, format!("daemon.update_command failed: {error}"));
-            all.push(f.why("nobody tells of a newer hob").todo("run it by hand to see why; mend it in hob.json, then hob reload"));
+            let f = f.why("nobody tells of a newer hob");
+            all.push(f.todo("run it by hand to see why; mend it in hob.json, then hob reload"));
         }
         if let Some(why) = &self.journal_behind {
             let f = Finding::new(Grade::Error, "journal", format!("it cannot be written: {why}"));

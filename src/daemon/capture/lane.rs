@@ -51,6 +51,8 @@ pub enum Fact {
 pub struct Outcome {
     /// Bytes taken from the pipe.
     pub moved: usize,
+    /// The log reaches further than readers were told before, by these or by what was taken earlier.
+    pub grown: bool,
     /// Files that were begun.
     pub begun: u32,
     /// Nothing was left in the pipe.
@@ -172,7 +174,9 @@ impl Writer {
 
     /// Moves what lies in the pipe to the file, at most `CAPTURE_TURN` bytes of it.
     pub fn turn(&mut self, desk: &mut Desk, now: Now) -> Outcome {
+        let before = self.share.end();
         let mut out = self.turn_of(desk, now);
+        out.grown = self.share.end() != before;
         if self.losing != (self.dropped > 0) {
             self.losing = !self.losing;
             out.facts.push(Fact::Lost(self.losing));

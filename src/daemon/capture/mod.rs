@@ -533,7 +533,7 @@ impl Capture {
         };
         self.busy = false;
         for (name, outcome) in outcomes {
-            if outcome.moved > 0 {
+            if outcome.grown {
                 report.grown.push(Arc::clone(&name));
             }
             self.after(&name, &outcome, now, host);

@@ -10,7 +10,7 @@ use crate::base::limits::{LAST_LINE_BYTES, LAST_LINES};
 use crate::sys::file::{self, How};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -29,6 +29,10 @@ const MISSING_MAX: u32 = 2;
 
 /// Device and inode.
 pub type FileId = (u64, u64);
+
+pub(super) fn id_of(meta: &Metadata) -> FileId {
+    (meta.dev(), meta.ino())
+}
 
 /// One file of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +80,7 @@ impl Spans {
             if spans.files.is_empty() {
                 spans.end = base.saturating_add(size);
             }
-            spans.files.push(Span { id: (meta.dev(), meta.ino()), base });
+            spans.files.push(Span { id: id_of(&meta), base });
             missing = 0;
             number += 1;
         }
@@ -123,7 +127,7 @@ pub struct Share {
     /// A reader did not find the file that is written to under its name.
     missed: AtomicBool,
     /// What compressed files hold, as long as any reader has it open. It takes space on disk, so it is there once.
-    unpacked: Mutex<Vec<(FileId, Weak<File>)>>,
+    unpacked: Mutex<Vec<(Span, Weak<File>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -274,6 +278,20 @@ impl Share {
         });
     }
 
+    /// The writer puts another file with the same content into the place of one.
+    ///
+    /// # Errors
+    /// What `replace` answers.
+    pub(super) fn replace(&self, old: FileId, new: FileId, replace: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        // Whoever finds neither of them meanwhile looks here again.
+        let mut state = self.lock();
+        replace()?;
+        for span in state.spans.iter_mut().flat_map(|s| &mut s.files).filter(|s| s.id == old) {
+            span.id = new;
+        }
+        Ok(())
+    }
+
     /// Wakes those who wait, to look at something else.
     pub fn wake(&self) {
         self.change(|_| {});
@@ -394,22 +412,27 @@ impl Share {
     /// # Errors
     /// What open(2) and read(2) answer, other than that a file was moved or removed.
     pub fn read(&self, cursor: &mut Cursor, until: u64, max: usize) -> io::Result<Part> {
-        let spans = self.spans()?;
-        let until = until.min(spans.end);
-        if cursor.position >= until {
-            return Ok(Part::End);
-        }
-        let found = spans.find(cursor.position);
-        let end = match found {
-            Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.span == span) => end,
-            Some((at, span, end)) => {
-                cursor.open = self.open(at, span)?;
-                end
+        let mut spans = self.spans()?;
+        let end = loop {
+            if cursor.position >= until.min(spans.end) {
+                return Ok(Part::End);
             }
-            // Its file has lost its last name, but it may be open here.
-            None => spans.files.last().map_or(spans.end, |s| s.base),
+            match spans.find(cursor.position) {
+                Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.span == span) => break end,
+                Some((at, span, end)) => {
+                    cursor.open = self.open(at, span)?;
+                    spans = self.spans()?;
+                    if spans.files.contains(&span) {
+                        break end;
+                    }
+                    // It was removed or replaced meanwhile, and another file may have its inode.
+                    cursor.open = None;
+                }
+                // Its file has lost its last name, but it may be open here.
+                None => break spans.files.last().map_or(spans.end, |s| s.base),
+            }
         };
-        let end = end.min(until);
+        let end = end.min(until.min(spans.end));
         let want = usize::try_from(end - cursor.position).unwrap_or(max).min(max);
         let bytes = match &cursor.open {
             Some(Open { file, span, .. }) if span.base <= cursor.position => {
@@ -433,8 +456,8 @@ impl Share {
         for number in at..at.saturating_add(4) {
             let Some((file, packed)) = open_number(&self.names, number)? else { continue };
             let meta = file.metadata()?;
-            if (meta.dev(), meta.ino()) == span.id {
-                let file = if packed { self.unpack(file, span.id)? } else { Arc::new(file) };
+            if id_of(&meta) == span.id {
+                let file = if packed { self.unpack(file, span)? } else { Arc::new(file) };
                 return Ok(Some(Open { file, span, unpacked: packed }));
             }
         }
@@ -445,14 +468,14 @@ impl Share {
     }
 
     /// The content of a compressed file. Who comes while it is being unpacked waits for that.
-    fn unpack(&self, file: File, id: FileId) -> io::Result<Arc<File>> {
+    fn unpack(&self, file: File, span: Span) -> io::Result<Arc<File>> {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         unpacked.retain(|(_, file)| file.strong_count() > 0);
-        if let Some(open) = unpacked.iter().find(|(of, _)| *of == id).and_then(|(_, file)| file.upgrade()) {
+        if let Some(open) = unpacked.iter().find(|(of, _)| *of == span).and_then(|(_, file)| file.upgrade()) {
             return Ok(open);
         }
         let open = Arc::new(zip::open(file, &self.names, |file| file::space(file))?);
-        unpacked.push((id, Arc::downgrade(&open)));
+        unpacked.push((span, Arc::downgrade(&open)));
         Ok(open)
     }
 

@@ -3,11 +3,9 @@
 use super::age;
 use super::lane::{Outcome, RETRY, Writer};
 use super::lines::Lines;
-use super::zip::{Step, Zip};
+use super::zip::{self, Step, Zip};
 use crate::base::time::{Now, Wall};
-use crate::sys::file::remove;
 use core::time::Duration;
-use std::os::unix::fs::MetadataExt;
 
 /// Ages are looked at again after this long at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(6 * 3600);
@@ -78,8 +76,8 @@ impl Writer {
     /// A copy of an old file is complete: it takes the place of that file, wherever that has moved to.
     pub(super) fn zipped(&mut self, step: Step, out: &mut Outcome) {
         self.zipping = Zipping::Due;
-        let (id, copy) = match step {
-            Step::Done { id, copy } => (id, copy),
+        let (from, copy) = match step {
+            Step::Done { from, copy } => (from, copy),
             Step::Goes(_) => return,
             Step::Missing => {
                 self.zipping = Zipping::Impossible;
@@ -94,14 +92,7 @@ impl Writer {
                 return;
             }
         };
-        let names = self.share.names();
-        let is_it = |k: &u32| names.log(*k).symlink_metadata().is_ok_and(|m| (m.dev(), m.ino()) == id);
-        let replaced = match (1..self.spec.max_files.max(1)).find(is_it) {
-            Some(k) => std::fs::rename(&copy, names.packed(k)).and_then(|()| remove(&names.log(k))),
-            // It was removed meanwhile.
-            None => remove(&copy),
-        };
-        if let Err(e) = replaced {
+        if let Err(e) = zip::replace(&self.share, &from, &copy, self.spec.max_files) {
             self.zipping = Zipping::Idle;
             out.notes.push(format!("cannot compress an old file of {}: {e}", self.path()));
         }

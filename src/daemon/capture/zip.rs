@@ -3,14 +3,14 @@
 
 use super::guard;
 use super::rotate::Names;
-use super::tail::FileId;
+use super::tail::{Share, id_of};
 use crate::sys::file::remove;
 use crate::sys::file::{self, How};
 use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,7 +21,6 @@ const LOOK: Duration = Duration::from_millis(2);
 /// A file that is to be compressed, or is being.
 #[derive(Debug)]
 pub struct Zip {
-    id: FileId,
     from: File,
     to: PathBuf,
     child: Option<Child>,
@@ -31,9 +30,10 @@ pub struct Zip {
 #[derive(Debug)]
 pub enum Step {
     Goes(Zip),
-    /// The compressed copy of the file of this identity, complete on disk.
+    /// The compressed copy of a file, complete on disk. The file stays open until it is replaced: if it is removed
+    /// meanwhile, no other can have its inode and be taken for it.
     Done {
-        id: FileId,
+        from: File,
         copy: PathBuf,
     },
     /// There is no program gzip.
@@ -49,10 +49,7 @@ impl Zip {
     pub fn next(names: &Names, files: u32) -> io::Result<Option<Zip>> {
         for number in 1..files {
             match file::open(&names.log(number), How::Read, 0o600) {
-                Ok(from) => {
-                    let meta = from.metadata()?;
-                    return Ok(Some(Zip { id: (meta.dev(), meta.ino()), from, to: names.copy(), child: None }));
-                }
+                Ok(from) => return Ok(Some(Zip { from, to: names.copy(), child: None })),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
@@ -108,9 +105,26 @@ impl Zip {
     fn finish(self) -> Step {
         let synced = file::open(&self.to, How::Write, 0o600).and_then(|f| f.sync_all());
         match synced {
-            Ok(()) => Step::Done { id: self.id, copy: self.to },
+            Ok(()) => Step::Done { from: self.from, copy: self.to },
             Err(e) => Step::Failed(e.to_string()),
         }
+    }
+}
+
+/// Puts the complete copy of an old file into its place, wherever that has moved to among so many files.
+///
+/// # Errors
+/// What stat(2), rename(2) and unlink(2) answer; the file is there in one of the two forms, or both.
+pub(super) fn replace(share: &Share, from: &File, copy: &Path, files: u32) -> io::Result<()> {
+    let names = share.names();
+    let id = id_of(&from.metadata()?);
+    match (1..files).find(|k| names.log(*k).symlink_metadata().is_ok_and(|meta| id_of(&meta) == id)) {
+        Some(k) => share.replace(id, id_of(&copy.symlink_metadata()?), || {
+            std::fs::rename(copy, names.packed(k))?;
+            remove(&names.log(k))
+        }),
+        // It was removed meanwhile.
+        None => remove(copy),
     }
 }
 
@@ -161,6 +175,49 @@ pub(super) fn open(file: File, names: &Names, space: impl FnOnce(&File) -> io::R
 mod tests {
     use super::*;
     use crate::daemon::capture::testing::Dir;
+
+    #[test]
+    fn a_copy_takes_the_place_of_its_own_file_alone() {
+        if Command::new("gzip").arg("--version").output().is_err() {
+            return eprintln!("SKIPPED: there is no gzip");
+        }
+        let dir = Dir::new();
+        let share = Share::new(Names::new(dir.path("web.log")));
+        let names = share.names();
+        let write = |number, text: &str| std::fs::write(names.log(number), text).unwrap();
+        let packed = |names| {
+            let mut zip = Zip::next(names, 3).unwrap().unwrap();
+            loop {
+                match zip.step() {
+                    Step::Goes(goes) => zip = goes,
+                    Step::Done { from, copy } => return (from, copy),
+                    failed => panic!("{failed:?}"),
+                }
+            }
+        };
+        // Each new file would have the inode of the one that was removed, if nobody held that.
+        for text in ["second", "third", "fourth"] {
+            write(0, "new");
+            write(1, "first");
+            let (from, copy) = packed(names);
+            remove(&names.log(1)).unwrap();
+            write(1, text);
+            replace(&share, &from, &copy, 3).unwrap();
+            assert_eq!(std::fs::read_to_string(names.log(1)).unwrap(), text);
+            assert!(!copy.exists() && !names.packed(1).exists(), "nobody has a place for the copy");
+        }
+        // It has moved on, and a reader who has looked up the files before finds it all the same.
+        write(1, "first");
+        let before = share.spans().unwrap();
+        let (from, copy) = packed(names);
+        std::fs::rename(names.log(1), names.log(2)).unwrap();
+        write(1, "middle");
+        replace(&share, &from, &copy, 3).unwrap();
+        assert!(names.packed(2).exists() && !names.log(2).exists() && !copy.exists());
+        let after = share.spans().unwrap();
+        assert_eq!((before.files.len(), before.files[1].base), (after.files.len(), after.files[1].base));
+        assert_eq!(after.files[1].id, id_of(&names.packed(2).symlink_metadata().unwrap()));
+    }
 
     #[test]
     fn nothing_is_unpacked_that_would_leave_the_disk_too_little() {

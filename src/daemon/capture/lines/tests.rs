@@ -121,8 +121,10 @@ fn an_unfinished_line_is_waited_for_a_second_and_then_continued() {
     assert_eq!(out.wake, Some(Mono((rig.clock + 1000) * 1_000_000)));
     rig.die();
     assert_eq!(rig.turn().wake, Some(Mono((rig.clock + 1000) * 1_000_000)), "the next daemon waits as well");
+    assert!(!rig.turn().grown);
     rig.clock += 1000;
-    assert_eq!(rig.turn().wake, None);
+    let out = rig.turn();
+    assert_eq!((out.moved, out.grown, out.wake), (0, true, None), "who follows is told of what was taken before");
     let t = "2026-11-20T17:56:19.000Z ";
     assert_eq!(rig.text(), format!("{T}one\n{t}tw"));
     rig.die();

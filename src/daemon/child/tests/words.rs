@@ -82,15 +82,20 @@ fn what_comes_with_a_word_is_not_closed_by_the_loop() {
     let sender = crate::sys::chan::Chan::from_fd(sender.into()).unwrap();
     let mut others = Vec::new();
     let heard = |lab: &Lab| lab.children.notified(&lab.table, "web", &|| None, None);
-    for _ in 0..4 {
+    // A child that another test is about to execute has its copy of what is open: whoever closes it first waits for
+    // nothing then.
+    loop {
         let (slow, other) = crate::sys::net::lingering();
         sender.send(b"BARRIER=1", &[slow.as_fd()]).unwrap();
         drop(slow);
-        assert!(matches!(heard(&lab), Heard::Passed));
         others.push(other);
+        match heard(&lab) {
+            Heard::Passed => assert!(others.len() < 64, "one that sends many waits for them"),
+            Heard::Stalled => break,
+            heard => panic!("{heard:?}"),
+        }
     }
-    sender.send(b"STATUS=x", &[]).unwrap();
-    assert!(matches!(heard(&lab), Heard::Stalled), "one that sends many waits for them");
+    assert!(others.len() > 4, "a few may come at once");
     drop(others);
     let end = Instant::now() + LIMIT;
     while matches!(heard(&lab), Heard::Stalled) {

@@ -13,7 +13,7 @@ use crate::core::record::{ASIDE, Entity, Meta, parse};
 use crate::core::run::Ended;
 use crate::core::service::boot::same_boot;
 use crate::core::{Core, Effect, Out, Survivor, TableRun, UNKNOWN_PID};
-use crate::protocol::methods::task::TaskState;
+use crate::protocol::methods::task::{After, TaskState};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -354,18 +354,28 @@ impl Core {
         if !lost && self.aside.is_empty() {
             return;
         }
-        let waits = self.tasks.after(TaskId(0)).filter(|t| t.state == TaskState::Queued);
+        let waits = self.tasks.after(TaskId(0)).filter(|t| [TaskState::Queued, TaskState::Held].contains(&t.state));
         let held: Vec<(TaskId, String)> = waits.filter_map(|t| Some((t.id, self.doubt(t, lost)?))).gather();
         for (id, why) in held {
-            self.unqueue(id);
-            self.tasks.set_state(id, TaskState::Held);
-            if let Some(task) = self.tasks.get_mut(id) {
-                task.why = Some(why.into());
-                out.records.push(record::task(task));
-                // The state of one that has been tried is in its attempt.
-                if record::has_attempt(task) {
-                    out.records.push(record::attempt(task, &self.facts.keeper));
-                }
+            let Some(task) = self.tasks.get_mut(id) else { continue };
+            // Whoever releases one that a person holds has to know it as well.
+            let before = task.why.take().filter(|_| task.state == TaskState::Held);
+            let is_new = before.as_ref().is_none_or(|before| !before.contains(&why));
+            let was_held = task.state == TaskState::Held;
+            task.why = match before {
+                Some(before) if is_new => Some(format!("{before}; {why}").into()),
+                Some(before) => Some(before),
+                None => Some(why.into()),
+            };
+            if !was_held {
+                self.unqueue(id);
+                self.tasks.set_state(id, TaskState::Held);
+            }
+            if is_new {
+                self.save_waiting(id, out);
+            }
+            if was_held {
+                continue;
             }
             let why = if lost { "a gap in the journal" } else { "a record that cannot be read" };
             let mut fields = Obj::new();
@@ -374,20 +384,44 @@ impl Core {
         }
     }
 
-    /// Why a queued task should not start by itself. One that is repeatable may have run already.
+    /// A person lets a task start all the same: nobody doubts it for that again, and what could not be read does not come
+    /// back over what comes of it now.
+    pub(super) fn trust(&mut self, id: TaskId, out: &mut Out) {
+        if self.aside.is_empty() {
+            return;
+        }
+        let aside = format!("{ASIDE}{}", record::attempt_gone(id).key);
+        if self.aside.remove(&aside).is_some() {
+            out.records.push(Entity { key: aside, json: None });
+        }
+        let after = self.tasks.get(id).map_or_else(Default::default, |t| t.after.clone());
+        let (missing, known): (Vec<After>, Vec<After>) = after.into_iter().partition(|a| self.is_unread(a.id));
+        if !missing.is_empty()
+            && let Some(task) = self.tasks.get_mut(id)
+        {
+            task.after = known;
+            self.tasks.unfollow(id, &missing);
+        }
+    }
+
+    /// Whether there is a task of which only an unreadable record is known.
+    fn is_unread(&self, id: TaskId) -> bool {
+        self.tasks.get(id).is_none() && self.aside.contains_key(&format!("{ASIDE}{}", record::task_gone(id).key))
+    }
+
+    /// Why a task that waits should not start by itself. One that is repeatable may have run already.
     fn doubt(&self, t: &Task, lost: bool) -> Option<String> {
-        let unread = |e: Entity| self.aside.contains_key(&format!("{ASIDE}{}", e.key));
         if lost && !t.frame.repeatable {
             return Some("records of the journal are missing, so it may have run already".to_owned());
         }
         if record::has_attempt(t) {
             return None;
         }
-        if !t.frame.repeatable && unread(record::attempt_gone(t.id)) {
+        let attempt = format!("{ASIDE}{}", record::attempt_gone(t.id).key);
+        if !t.frame.repeatable && self.aside.contains_key(&attempt) {
             return Some("what has come of it cannot be read, so it may have run already".to_owned());
         }
-        let missing = |id: &TaskId| self.tasks.get(*id).is_none() && unread(record::task_gone(*id));
-        let before = t.after.iter().map(|a| a.id).find(missing)?;
+        let before = t.after.iter().map(|a| a.id).find(|id| self.is_unread(*id))?;
         Some(format!("task {before}, which it follows, cannot be read, so it may not be over"))
     }
 }

@@ -273,6 +273,9 @@ impl Core {
         if let Some(task) = self.tasks.get_mut(id) {
             task.why = by.map(|client| format!("by {}", client.text()).into());
         }
+        if by.is_none() {
+            self.trust(id, out);
+        }
         // After the reason, so that one without is ordinary again.
         self.tasks.set_state(id, to);
         self.save_waiting(id, out);
@@ -282,7 +285,7 @@ impl Core {
     }
 
     /// Of a claim that it has lost, too.
-    fn save_waiting(&mut self, id: TaskId, out: &mut Out) {
+    pub(super) fn save_waiting(&mut self, id: TaskId, out: &mut Out) {
         self.save_task(id, out);
         if self.tasks.get(id).is_some_and(record::has_attempt) {
             self.save_attempt(id, out);

@@ -142,7 +142,8 @@ fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result
     let passed = given::socket(args)?;
     let paths = &passed.as_ref().map_or_else(|| Ok(paths.clone()), |p| p.paths(args, paths))?;
     make_folders(paths)?;
-    let (lock, clean) = take_lock(args, paths)?;
+    let (lock, left) = take_lock(args, paths)?;
+    let clean = left == lock::Left::Nothing;
     // The same open file: it can still be cleared when the keeper has ended, and until then it is locked.
     let mut mine = lock::Lock::from(lock.try_clone()?);
     let given = passed.is_some();
@@ -153,10 +154,11 @@ fn become_keeper(args: &Args, paths: &Paths, remove: Option<&PathBuf>) -> Result
             .map_err(|e| at(&e, "cannot listen at", &paths.socket)),
     };
     let code = listener.and_then(|listener| keep(args, paths, Hold { lock, listener, clean, given }, remove));
-    // One that has not come up leaves what it found: a word of one before, or none.
-    if code.is_ok() || clean {
-        let _ = mine.clear();
-    }
+    let _ = match left {
+        // One that has not come up leaves the word of one before that did not end properly.
+        lock::Left::Stale(before) if code.is_err() => mine.write(&before),
+        lock::Left::Stale(_) | lock::Left::Damaged | lock::Left::Nothing => mine.clear(),
+    };
     code
 }
 
@@ -205,9 +207,9 @@ pub(super) fn c_word(word: OsString) -> Result<CString, Failure> {
     CString::new(word.into_vec()).map_err(|_| Failure::usage("a word holds a zero byte"))
 }
 
-/// Takes the lock, and says whether the one before ended properly. A holder that has died leaves its daemon, which
+/// Takes the lock, and tells what the one before left in it. A holder that has died leaves its daemon, which
 /// still stops the jobs: that end is waited for.
-fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
+fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, lock::Left), Failure> {
     let failed = |e: io::Error| at(&e, "cannot lock", &paths.lock);
     let begin = Instant::now();
     loop {
@@ -223,8 +225,7 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
                     std::thread::sleep(Duration::from_millis(10));
                     continue;
                 }
-                let clean = left == lock::Left::Nothing;
-                match left {
+                match &left {
                     lock::Left::Nothing => {}
                     lock::Left::Stale(c) => {
                         note(args, &format!("hob: the hob before, pid {}, did not end properly", c.pid))
@@ -233,7 +234,7 @@ fn take_lock(args: &Args, paths: &Paths) -> Result<(OwnedFd, bool), Failure> {
                 }
                 // Without content a full disk only costs others the pid in their message.
                 let _ = lock.write(&lock::Content::of_this_process());
-                return Ok((lock.into_fd(), clean));
+                return Ok((lock.into_fd(), left));
             }
             lock::Acquired::Held(Some(c)) if c.is_alive() => return Err(already_running(paths, Some(c.pid))),
             lock::Acquired::Held(by) => {

@@ -86,10 +86,10 @@ fn head(r: &Value) -> String {
         let one = one.map_or_else(String::new, |e| format!("  {}\n", e.trim_end()));
         line.insert_str(0, &format!("{config}\n{one}"));
     }
-    if let Some(path) = r["update"]["path"].as_str() {
+    if let Some(path) = r["update"].as_str() {
         line.push_str(&format!("another program lies at {path}: hob upgrade\n"));
     }
-    if let Some(version) = r["update"]["version"].as_str() {
+    if let Some(version) = r["update_version"].as_str() {
         line.push_str(&format!("hob {version} is there, as daemon.update_command says\n"));
     }
     for i in r["inhibitors"].as_array().into_iter().flatten() {

@@ -113,6 +113,12 @@ impl Events {
         Wall::parse(line.split_once("\"time\":\"")?.1.split('"').next()?)
     }
 
+    /// Whether an event of this kind with these fields is kept.
+    #[must_use]
+    pub fn has(&self, kind: &str, fields: &str) -> bool {
+        self.ring.iter().any(|k| k.line.contains(fields) && head(&k.line).is_some_and(|h| h.kind == kind))
+    }
+
     /// Sequence number that the next event gets.
     #[must_use]
     pub fn next_seq(&self) -> u64 {

@@ -11,6 +11,10 @@ use core::time::Duration;
 const FIRST: Duration = Duration::from_secs(10);
 /// How long the command may take.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The pause after a failure; it doubles with each in a row.
+const AGAIN: Duration = Duration::from_secs(60);
+
+const UPDATE_AVAILABLE: &str = "daemon.update_available";
 
 /// What is known of other programs.
 #[derive(Debug, Default)]
@@ -21,21 +25,10 @@ pub(super) struct Newer {
     pub(super) version: Option<String>,
     /// Why the command failed the last time.
     pub(super) error: Option<String>,
+    /// Failures in a row.
+    fails: u32,
     /// The command is being run.
     asking: bool,
-}
-
-impl Newer {
-    /// For `daemon.status`.
-    pub(super) fn json(&self) -> String {
-        if self.path.is_none() && self.version.is_none() && self.error.is_none() {
-            return "null".to_owned();
-        }
-        let mut o = Obj::new();
-        o.opt_str("path", self.path.as_deref()).opt_str("version", self.version.as_deref());
-        o.opt_str("error", self.error.as_deref());
-        o.finish()
-    }
 }
 
 impl Core {
@@ -44,7 +37,7 @@ impl Core {
         if let Some(path) = &path {
             let mut fields = Obj::new();
             fields.str("path", path);
-            self.emit_daemon("daemon.update_available", fields.members(), out);
+            self.emit_daemon(UPDATE_AVAILABLE, fields.members(), out);
         }
         self.newer.path = path;
     }
@@ -56,7 +49,7 @@ impl Core {
             return;
         }
         self.end_newest(out);
-        (self.newer.version, self.newer.error) = (None, None);
+        (self.newer.version, self.newer.error, self.newer.fails) = (None, None, 0);
         let wanted = self.config.update_command.is_some();
         let first = FIRST.min(self.config.update_every);
         self.deadlines.set(Due::Newest, wanted.then(|| self.now.mono + first));
@@ -91,16 +84,22 @@ impl Core {
         });
         match named {
             Ok(version) => {
-                self.newer.error = None;
+                (self.newer.error, self.newer.fails) = (None, 0);
                 let another = version != self.facts.version;
                 self.named(another.then_some(version), out);
             }
             Err(error) => {
+                // The words for it are those of services, whose key has another name.
+                let error = error.replace("\"command\", or set PATH in \"env\"", "\"update_command\"");
                 if self.newer.error.as_ref() != Some(&error) {
                     let text = format!("daemon.update_command failed: {error}");
                     out.effects.push(Effect::Log { level: Level::Warn, text });
                 }
                 self.newer.error = Some(error);
+                // It may be that the network is not up yet.
+                let pause = AGAIN.saturating_mul(1 << self.newer.fails.min(20)).min(self.config.update_every);
+                self.newer.fails = self.newer.fails.saturating_add(1);
+                self.deadlines.set(Due::Newest, Some(self.now.mono + pause));
             }
         }
     }
@@ -109,18 +108,22 @@ impl Core {
         if let Some(version) = version.as_ref().filter(|v| self.newer.version.as_ref() != Some(*v)) {
             let mut fields = Obj::new();
             fields.str("version", version).str("running", self.facts.version);
-            self.emit_daemon("daemon.update_available", fields.members(), out);
+            // A daemon before this one may have told it.
+            if !self.events.has(UPDATE_AVAILABLE, fields.members()) {
+                self.emit_daemon(UPDATE_AVAILABLE, fields.members(), out);
+            }
         }
         self.newer.version = version;
     }
 }
 
-/// The first version in a line such as `hob 1.2.3`, `v1.2.3` or `"tag_name": "v1.2.3",`.
+/// The first version in a line such as `hob 1.2.3`, `v1.2.3` or `"tag_name": "hob-1.2.3",`.
 fn version_in(line: &str) -> Option<&str> {
-    let words = line.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '(' | ')' | '/'));
-    words.map(|word| word.strip_prefix('v').unwrap_or(word)).find(|word| {
-        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
-        word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(known)
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    line.split(|c: char| !is_part(c)).find_map(|word| {
+        let word = word.strip_prefix("hob-").unwrap_or(word);
+        let word = word.strip_prefix(['v', 'V']).unwrap_or(word).trim_end_matches(['.', '-', '+']);
+        (word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit())).then_some(word)
     })
 }
 
@@ -136,6 +139,9 @@ mod tests {
             ("hob v1.2.3-rc.1+arm (2026-01-02)", Some("1.2.3-rc.1+arm")),
             (r#"  "tag_name": "v0.10.0","#, Some("0.10.0")),
             ("https://example.org/hob/releases/tag/v3.4", Some("3.4")),
+            ("the newest is 1.2.0.", Some("1.2.0")),
+            ("version=V1.2.0", Some("1.2.0")),
+            ("hob-1.2.0", Some("1.2.0")),
             ("", None),
             ("not found", None),
             ("404", None),

@@ -353,7 +353,9 @@ impl Core {
         );
         journal.opt_str("why", self.journal_behind.as_deref());
         o.raw("journal", &journal.finish());
-        o.raw("update", &self.newer.json());
+        o.opt_str("update", self.newer.path.as_deref());
+        o.opt_str("update_version", self.newer.version.as_deref());
+        o.opt_str("update_error", self.newer.error.as_deref());
         self.closing(&mut o);
         o.u64("last_event", self.events.next_seq().saturating_sub(1));
         o.raw("inhibitors", &self.inhibitors.json());

@@ -149,6 +149,9 @@ fn a_daemon_that_hangs_and_one_that_was_killed_are_told() {
     }
     home.reap();
     wait("both are gone", || !alive(daemon) && !alive(keeper));
+    // One that does not come up says nothing of itself.
+    let mut run = home.command(&["run", "--socket", "/proc/none/hob.sock"]);
+    assert!(!run.output().unwrap().status.success());
     let (_, r) = report(&home);
     has(&r, "note", &format!("the hob before, pid {keeper}, did not end properly"));
     has(&r, "note", "hob.sock is left of a hob that does not run");

@@ -37,6 +37,11 @@ pub(super) struct Open {
     until: Option<Mono>,
 }
 
+/// Under which key a record is kept that cannot be read.
+fn aside(record: &Entity) -> String {
+    format!("{ASIDE}{}", record.key)
+}
+
 impl Core {
     /// Reads tasks, attempts and groups. Answers what is not understood, with the reasons.
     pub(in crate::core) fn restore_tasks(&mut self, entities: Vec<Entity>) -> Vec<(Entity, String)> {
@@ -384,13 +389,13 @@ impl Core {
         }
     }
 
-    /// A person lets a task start all the same: nobody doubts it for that again, and what could not be read does not come
-    /// back over what comes of it now.
+    /// A person lets a task start all the same: nobody doubts it for that again, and what could not be read does not
+    /// come back over what comes of it now.
     pub(super) fn trust(&mut self, id: TaskId, out: &mut Out) {
         if self.aside.is_empty() {
             return;
         }
-        let aside = format!("{ASIDE}{}", record::attempt_gone(id).key);
+        let aside = aside(&record::attempt_gone(id));
         if self.aside.remove(&aside).is_some() {
             out.records.push(Entity { key: aside, json: None });
         }
@@ -406,7 +411,7 @@ impl Core {
 
     /// Whether there is a task of which only an unreadable record is known.
     fn is_unread(&self, id: TaskId) -> bool {
-        self.tasks.get(id).is_none() && self.aside.contains_key(&format!("{ASIDE}{}", record::task_gone(id).key))
+        self.tasks.get(id).is_none() && self.aside.contains_key(&aside(&record::task_gone(id)))
     }
 
     /// Why a task that waits should not start by itself. One that is repeatable may have run already.
@@ -417,8 +422,7 @@ impl Core {
         if record::has_attempt(t) {
             return None;
         }
-        let attempt = format!("{ASIDE}{}", record::attempt_gone(t.id).key);
-        if !t.frame.repeatable && self.aside.contains_key(&attempt) {
+        if !t.frame.repeatable && self.aside.contains_key(&aside(&record::attempt_gone(t.id))) {
             return Some("what has come of it cannot be read, so it may have run already".to_owned());
         }
         let before = t.after.iter().map(|a| a.id).find(|id| self.is_unread(*id))?;

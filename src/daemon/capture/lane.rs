@@ -85,6 +85,8 @@ pub struct Writer {
     began: Option<u64>,
     pub(super) open_again: Option<Mono>,
     pub(super) rotate_again: Option<Mono>,
+    /// How far readers know that it reaches, as of the last turn.
+    told: Option<u64>,
     /// Bytes of output for which there was no place. They stand in the table as well, for the next daemon.
     pub(super) dropped: u64,
     /// It was told that some is.
@@ -141,6 +143,7 @@ impl Writer {
             began: None,
             open_again: None,
             rotate_again: None,
+            told: None,
             dropped,
             losing: false,
             // The run that it was of may be on record.
@@ -174,9 +177,9 @@ impl Writer {
 
     /// Moves what lies in the pipe to the file, at most `CAPTURE_TURN` bytes of it.
     pub fn turn(&mut self, desk: &mut Desk, now: Now) -> Outcome {
-        let before = self.share.end();
         let mut out = self.turn_of(desk, now);
-        out.grown = self.share.end() != before;
+        let told = self.share.end();
+        out.grown = core::mem::replace(&mut self.told, told) != told;
         if self.losing != (self.dropped > 0) {
             self.losing = !self.losing;
             out.facts.push(Fact::Lost(self.losing));

@@ -39,7 +39,10 @@ impl Children {
     /// it, or it is of another pid namespace; `uid` is its user.
     #[must_use]
     pub fn whose(&self, pid: u32, uid: u32) -> Whose {
-        if pid == 0 || pid == self.setup.keeper || pid == self.setup.daemon || self.services.is_empty() {
+        if pid == 0 || pid == self.setup.keeper || pid == self.setup.daemon {
+            return Whose::Nobody;
+        }
+        if self.services.is_empty() && self.runs.is_empty() {
             return Whose::Nobody;
         }
         if let Ok(groups) = &self.groups {

@@ -59,22 +59,32 @@ pub fn lacking(config: &Config, setup: &Setup) -> Vec<Finding> {
     nobody.chain(services).chain(programs(setup, config)).chain(groups(config)).chain(ports(config)).collect()
 }
 
-/// Agents and runners whose program is not there. Where a relative one is depends on the folder of the task.
+/// Agents, runners and others whose program is not there. Where a relative one is depends on the folder of the task.
 fn programs(setup: &Setup, config: &Config) -> Vec<Finding> {
     let agents = config.agents.iter().map(|(name, agent)| (format!("agents.{name}"), &agent.command));
     let runners = config.runners.iter().map(|(name, runner)| (format!("runners.{name}"), &runner.prefix));
+    let newest = config.daemon.update_command.iter().map(|words| ("daemon.update_command".to_owned(), words));
     let is_relative = |words: &[String]| words.first().is_none_or(|w| w.contains('/') && !w.starts_with('/'));
     let mut all = Vec::new();
-    for (name, words) in agents.chain(runners).filter(|(_, words)| !is_relative(words)) {
+    for (name, words) in agents.chain(runners).chain(newest).filter(|(_, words)| !is_relative(words)) {
         let spec = ServiceSpec { command: words.clone(), ..ServiceSpec::default() };
         if let Some(why) = child::unfit(setup, &name, &spec) {
-            // What a runner has in place of a command is called otherwise.
-            let own = || why.replace("`command`", "`prefix`").replace("\"command\"", "\"prefix\"");
-            let why = if name.starts_with("runners.") { own() } else { why };
-            all.push(Finding::new(Grade::Warning, AREA, format!("{name}: {why}")).why("no task can start by it"));
+            // What these have in place of a command is called otherwise.
+            let (key, loss) = match name.split('.').next() {
+                Some("runners") => ("prefix", "no task can start by it"),
+                Some("daemon") => ("update_command", "nobody tells of a newer hob"),
+                _ => ("command", "no task can start by it"),
+            };
+            let why = in_its_key(&why, key);
+            all.push(Finding::new(Grade::Warning, AREA, format!("{name}: {why}")).why(loss));
         }
     }
     all
+}
+
+/// Why a program cannot be executed names the key of services; this has another.
+fn in_its_key(why: &str, key: &str) -> String {
+    why.replace("`command`", &format!("`{key}`")).replace("\"command\"", &format!("\"{key}\""))
 }
 
 /// Jobs whose task is for a group that the config does not have. A person may have made it, or may yet.

@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 const RUN_ATTRIBUTE: &CStr = c"user.hob.run";
@@ -34,8 +34,7 @@ pub struct Groups {
     /// The same as the kernel names it in `/proc/PID/cgroup`. A folder of this name elsewhere may be anybody's.
     named: String,
     trial: Arc<OnceLock<Result<(), Refused>>>,
-    /// When the trial was first refused for a reason that passes.
-    refused: Arc<OnceLock<Instant>>,
+    refused: Arc<Mutex<Shortage>>,
 }
 
 /// Why nothing can be started in control groups.
@@ -48,8 +47,27 @@ pub struct Refused {
     pub passes: bool,
 }
 
+/// When the trial was refused for a reason that passes, for the first and the last time in a row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shortage(Option<(Instant, Instant)>);
+
 /// What the machine has lacked for so long does not pass.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Nobody was refused for so long: what is lacking now is another matter. It is longer than the longest pause between
+/// two tries of a start, unless the config makes that longer.
+const APART: Duration = Duration::from_secs(60);
+
+impl Shortage {
+    /// Something is lacking now: whether that is likely to pass.
+    fn passes(&mut self, now: Instant) -> bool {
+        let first = match self.0 {
+            Some((first, last)) if now.duration_since(last) < APART => first,
+            Some(_) | None => now,
+        };
+        self.0 = Some((first, now));
+        now.duration_since(first) < PATIENCE
+    }
+}
 
 /// The control group of one service.
 #[derive(Debug)]
@@ -87,7 +105,8 @@ impl Groups {
             Ok(()) => Ok(()),
             // What the machine lacks for a moment says nothing of the groups.
             Err((e, Lasts::Short)) => {
-                return refused(e, self.refused.get_or_init(Instant::now).elapsed() < PATIENCE);
+                let mut shortage = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                return refused(e, shortage.passes(Instant::now()));
             }
             Err((e, Lasts::Unknown)) => return refused(e, false),
             Err((e, Lasts::Always)) => {

@@ -203,3 +203,13 @@ fn the_folder_below_the_base_names_the_service() {
     assert_eq!(below("/hob-00000001/outer/hob-00000001/inner").as_deref(), Some("outer"));
     assert_eq!((below("/hob-00000001"), below("/hob-000000010/web"), below("/")), (None, None, None));
 }
+
+#[test]
+fn what_is_lacking_for_long_does_not_pass_and_another_time_is_another_matter() {
+    let begin = Instant::now();
+    let mut shortage = Shortage::default();
+    let tries = [(0, true), (3, true), (9, true), (10, false), (40, false), (99, false), (159, true), (168, true)];
+    for (secs, passes) in tries {
+        assert_eq!(shortage.passes(begin + Duration::from_secs(secs)), passes, "after {secs} s");
+    }
+}

@@ -268,6 +268,33 @@ fn following_goes_on_over_deaths_and_ends_with_the_task() {
     assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "a number is lost, doubled or torn");
 }
 
+#[test]
+fn following_goes_on_over_a_restart_and_ends_with_hob() {
+    let home = Home::new("{}");
+    home.ok(&["start"]);
+    let again = home.path("again");
+    let command = format!("if test -e {}; then echo two; else echo one; exec sleep 1000; fi", again.display());
+    let follow = || {
+        let mut command_line = home.command(&["add", "--follow", "--repeatable", &command]);
+        let mut follower = command_line.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0; 4];
+        follower.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"one\n");
+        follower
+    };
+    let follower = follow();
+    fs::write(&again, "").unwrap();
+    home.ok(&["restart"]);
+    let out = follower.wait_with_output().unwrap();
+    assert_eq!((&*out.stdout, out.status.code()), (&b"two\n"[..], Some(0)), "{out:?}");
+    fs::remove_file(&again).unwrap();
+    let follower = follow();
+    home.ok(&["stop"]);
+    let out = follower.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{out:?}");
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "hob: hob has stopped\n     'hob start' starts it again\n");
+}
+
 /// Every task writes its number to a file and ends with a code that is known beforehand.
 #[test]
 fn kills_of_the_daemon_lose_no_task_and_run_none_twice() {

@@ -8,9 +8,10 @@ use crate::cli::logs::query;
 use crate::cli::offline::{Source, ask, left_files, say_held};
 use crate::cli::render::{Paint, Table, colours, lasted, masked};
 use crate::cli::service::finish;
-use crate::cli::{Failure, connect, exit, progress, story, users, when};
+use crate::cli::{Failure, connect, connect_to_follow, exit, no_more, progress, story, users, when};
 use crate::client::{Client, ClientError, LogAsk, LogChunk};
 use crate::daemon::logs::read_files;
+use crate::protocol::rpc::Code;
 use crate::sys::terminal;
 use core::time::Duration;
 use serde_json::{Value, json};
@@ -371,14 +372,21 @@ fn kept(args: &Args, id: u64, lines: Option<u64>, why: Failure) -> Result<u8, Fa
 pub(super) fn follow(args: &Args, client: &mut Client, id: u64, lines: Option<u64>) -> Result<u8, Failure> {
     let (answer, end) = mpsc::channel();
     // Asked before anything is shown: the answer comes also where hob itself ends with the task.
-    let mut waiter = connect(args)?;
+    let mut waiter = connect_to_follow(args)?;
     std::thread::spawn(move || {
-        let _ = answer.send(waiter.call::<Value>("task.wait", &json!({ "ids": id })));
+        let answered = loop {
+            match waiter.call::<Value>("task.wait", &json!({ "ids": id })) {
+                // It waits on if hob is started again.
+                Err(e) if e.code() == Some(Code::ShuttingDown) => std::thread::sleep(AGAIN),
+                answered => break answered,
+            }
+        };
+        let _ = answer.send(answered);
     });
     let (written, done) = copy_to_end(args, id, lines, &end)?;
     let done = match done {
         Some(done) => done,
-        None => end.recv().unwrap_or(Err(ClientError::Closed))?,
+        None => end.recv().unwrap_or(Err(ClientError::Closed)).map_err(|e| no_more(args, e))?,
     };
     let task = &done["tasks"][0];
     if !written && !args.has("json") {
@@ -444,7 +452,7 @@ fn copy_to_end(
         };
         let since = *lost.get_or_insert_with(Instant::now);
         match end.recv_timeout(AGAIN) {
-            Ok(answer) => done = Some(answer?),
+            Ok(answer) => done = Some(answer.map_err(|e| no_more(args, e))?),
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(AGAIN),
             Err(RecvTimeoutError::Timeout) => {}
         }

@@ -37,6 +37,8 @@ pub(super) struct Open {
     until: Option<Mono>,
 }
 
+const MAY_HAVE_RUN: &str = "so it may have run already";
+
 /// Under which key a record is kept that cannot be read.
 fn aside(record: &Entity) -> String {
     format!("{ASIDE}{}", record.key)
@@ -360,25 +362,16 @@ impl Core {
             return;
         }
         let waits = self.tasks.after(TaskId(0)).filter(|t| [TaskState::Queued, TaskState::Held].contains(&t.state));
-        let held: Vec<(TaskId, String)> = waits.filter_map(|t| Some((t.id, self.doubt(t, lost)?))).gather();
+        let held: Vec<(TaskId, String)> = waits.filter_map(|t| Some((t.id, self.doubts(t, lost)?))).gather();
         for (id, why) in held {
             let Some(task) = self.tasks.get_mut(id) else { continue };
-            // Whoever releases one that a person holds has to know it as well.
-            let before = task.why.take().filter(|_| task.state == TaskState::Held);
-            let is_new = before.as_ref().is_none_or(|before| !before.contains(&why));
             let was_held = task.state == TaskState::Held;
-            task.why = match before {
-                Some(before) if is_new => Some(format!("{before}; {why}").into()),
-                Some(before) => Some(before),
-                None => Some(why.into()),
-            };
+            task.why = Some(why.into());
             if !was_held {
                 self.unqueue(id);
                 self.tasks.set_state(id, TaskState::Held);
             }
-            if is_new {
-                self.save_waiting(id, out);
-            }
+            self.save_waiting(id, out);
             if was_held {
                 continue;
             }
@@ -414,18 +407,27 @@ impl Core {
         self.tasks.get(id).is_none() && self.aside.contains_key(&aside(&record::task_gone(id)))
     }
 
-    /// Why a task that waits should not start by itself. One that is repeatable may have run already.
-    fn doubt(&self, t: &Task, lost: bool) -> Option<String> {
-        if lost && !t.frame.repeatable {
-            return Some("records of the journal are missing, so it may have run already".to_owned());
+    /// Why a task that waits should not start by itself, with why it is held already; `None` where that says it all.
+    /// One that is repeatable may have run already.
+    fn doubts(&self, t: &Task, lost: bool) -> Option<String> {
+        let known = t.why.as_deref().filter(|_| t.state == TaskState::Held).unwrap_or_default();
+        let begun = record::has_attempt(t);
+        let unread = || !begun && self.aside.contains_key(&aside(&record::attempt_gone(t.id)));
+        let mut all: Vec<String> = Vec::new();
+        if !t.frame.repeatable && !known.contains(MAY_HAVE_RUN) && (lost || unread()) {
+            let what = if lost { "records of the journal are missing" } else { "what has come of it cannot be read" };
+            all.push(format!("{what}, {MAY_HAVE_RUN}"));
         }
-        if record::has_attempt(t) {
+        let before = t.after.iter().map(|a| a.id).find(|id| !begun && self.is_unread(*id));
+        all.extend(
+            before.map(|before| format!("task {before}, which it follows, cannot be read, so it may not be over")),
+        );
+        all.retain(|why| !known.contains(why));
+        if all.is_empty() {
             return None;
         }
-        if !t.frame.repeatable && self.aside.contains_key(&aside(&record::attempt_gone(t.id))) {
-            return Some("what has come of it cannot be read, so it may have run already".to_owned());
-        }
-        let before = t.after.iter().map(|a| a.id).find(|id| self.is_unread(*id))?;
-        Some(format!("task {before}, which it follows, cannot be read, so it may not be over"))
+        // Whoever releases one that a person holds has to know of it.
+        all.splice(0..0, Some(known.to_owned()).filter(|known| !known.is_empty()));
+        Some(all.join("; "))
     }
 }

@@ -238,6 +238,7 @@ impl Core {
         }
         self.end_left_followers(out);
         self.hold_the_doubtful(lost, out);
+        self.tasks.forget_groups();
         for id in self.tasks.all.keys().copied().collect::<Vec<_>>() {
             if self.tasks.get(id).is_some_and(|t| t.state == TaskState::Queued) {
                 self.enqueue(id);

@@ -35,7 +35,7 @@ impl Core {
             orphan.sequence.thaw(gap);
             self.deadlines.set(Due::Orphan(*run), orphan.sequence.deadline());
         }
-        self.thaw_tasks(gap);
+        self.thaw_tasks(gap, out);
         self.thaw_waits(gap);
         self.thaw_schedules(gap);
         self.thaw_shutdown(gap, now.mono, out);

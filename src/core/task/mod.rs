@@ -228,7 +228,7 @@ pub struct Live {
     pub paused: bool,
     /// While it is paused: how long it may still run.
     pub left: Option<Duration>,
-    /// It has been paused, which has moved the end of its time.
+    /// It has been paused, or the machine stood still, which has moved the end of its time.
     pub moved: bool,
     /// The shell knows it.
     pub known: bool,

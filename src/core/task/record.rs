@@ -90,7 +90,7 @@ pub struct AttemptRecord {
     /// What it may still run, in nanoseconds, while it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
-    /// The awake time at which it has run long enough, once a pause has moved that.
+    /// The awake time at which it has run long enough, once a pause or a machine that stood still has moved that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
     #[serde(default, skip_serializing_if = "is_zero")]

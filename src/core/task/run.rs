@@ -3,7 +3,6 @@
 use super::{TERMS, Task, TaskStop, Work, name_of};
 use crate::base::ids::{RunId, TaskId};
 use crate::base::json::Obj;
-use crate::base::time::Mono;
 use crate::core::due::Due;
 use crate::core::run::{Ended, clip_reason, signal_name};
 use crate::core::service::stop::Phase;
@@ -320,11 +319,19 @@ impl Core {
     }
 
     /// The machine stood still: what may take only so long may take longer by that.
-    pub(in crate::core) fn thaw_tasks(&mut self, gap: Duration) {
+    pub(in crate::core) fn thaw_tasks(&mut self, gap: Duration, out: &mut Out) {
         for id in self.tasks.live_ids() {
+            let mut moved = false;
             if let Some(live) = self.tasks.get_mut(id).and_then(|t| t.live.as_mut()) {
-                live.timeout_at = live.timeout_at.map(|at: Mono| at + gap);
                 live.sequence.thaw(gap);
+                if let Some(at) = live.timeout_at.as_mut() {
+                    *at = *at + gap;
+                    (live.moved, moved) = (true, true);
+                }
+            }
+            if moved {
+                // The next daemon would let it run for less.
+                self.save_attempt(id, out);
             }
             self.plan_task(id);
         }

@@ -414,25 +414,25 @@ impl Share {
     pub fn read(&self, cursor: &mut Cursor, until: u64, max: usize) -> io::Result<Part> {
         let mut spans = self.spans()?;
         let end = loop {
-            if cursor.position >= until.min(spans.end) {
+            let until = until.min(spans.end);
+            if cursor.position >= until {
                 return Ok(Part::End);
             }
             match spans.find(cursor.position) {
-                Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.span == span) => break end,
+                Some((_, span, end)) if cursor.open.as_ref().is_some_and(|o| o.span == span) => break end.min(until),
                 Some((at, span, end)) => {
                     cursor.open = self.open(at, span)?;
                     spans = self.spans()?;
                     if spans.files.contains(&span) {
-                        break end;
+                        break end.min(until);
                     }
                     // It was removed or replaced meanwhile, and another file may have its inode.
                     cursor.open = None;
                 }
                 // Its file has lost its last name, but it may be open here.
-                None => break spans.files.last().map_or(spans.end, |s| s.base),
+                None => break spans.files.last().map_or(spans.end, |s| s.base).min(until),
             }
         };
-        let end = end.min(until.min(spans.end));
         let want = usize::try_from(end - cursor.position).unwrap_or(max).min(max);
         let bytes = match &cursor.open {
             Some(Open { file, span, .. }) if span.base <= cursor.position => {
